@@ -1,0 +1,75 @@
+"""What goes wrong, in the CNI specification's own words.
+
+Every failure inside `genie.cni` is a `CniError`: it carries the specification's numeric code, so that the
+plugin's own code reaches the runtime unchanged, and it knows how to print itself as the "error" object that a
+runtime reads on standard output. Nothing flows the other way but one function: `CniError.parse` reads that
+object from a plugin.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class Code:
+    """Error codes (specification, section 5, "Error"). 0-99 are reserved by it, from 100 on they are the plugin's."""
+
+    INCOMPATIBLE_VERSION = 1
+    UNSUPPORTED_FIELD = 2
+    UNKNOWN_CONTAINER = 3
+    INVALID_ENVIRONMENT = 4
+    IO_FAILURE = 5
+    DECODING_FAILURE = 6
+    INVALID_CONFIG = 7
+    TRY_AGAIN = 11
+    NOT_AVAILABLE = 50
+    LIMITED_CONNECTIVITY = 51
+    # Not in the specification: what libcni uses for everything else, and runtimes know.
+    INTERNAL = 999
+
+
+class CniError(Exception):
+    """A failure that a runtime can be told.
+
+    code: one of `Code`, or a plugin's own from 100 on. msg: one short sentence. details: as long as it helps.
+    """
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(code, msg, details)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.msg}; {self.details}" if self.details else self.msg
+
+    def to_json(self, cni_version: str) -> dict[str, Any]:
+        """The object to print on standard output (section 5, "Error"), in the version that the caller spoke."""
+        shown: dict[str, Any] = {"cniVersion": cni_version, "code": self.code, "msg": self.msg}
+        if self.details:
+            shown["details"] = self.details
+        return shown
+
+    @classmethod
+    def parse(cls, stdout: bytes | str) -> CniError | None:
+        """The error that a plugin printed, or None where its output is no error object.
+
+        Lenient, since what a failing plugin prints is all that there is to tell: a missing or unusable code
+        becomes 999, details of another type are shown as JSON. A number alone is no error: there must be a
+        code or a message.
+        """
+        try:
+            data = json.loads(stdout)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(data, dict) or not ({"code", "msg"} & data.keys()):
+            return None
+        code, msg, details = data.get("code"), data.get("msg"), data.get("details")
+        if not isinstance(code, int) or isinstance(code, bool) or code <= 0:
+            code = Code.INTERNAL
+        if not isinstance(msg, str):
+            msg = "" if msg is None else json.dumps(msg)
+        if not isinstance(details, str):
+            details = "" if details is None else json.dumps(details)
+        return cls(code, msg or f"error code {code} without a message", details)

@@ -1,0 +1,488 @@
+"""The verbs over one network: its plugins called in a chain, as the specification's section 3 has it.
+
+In flow a `NetworkConfig` and an `Attachment`; for each plugin one request is derived (configuration on
+standard input, parameters in the environment) and handed to an `Executor`, the only door to running anything.
+Out comes a `Result`, nothing, or one `CniError` that names the network, the plugin and what the plugin itself
+said.
+
+The verbs are coroutines because in the agent an executor waits for a distant shim. They await nothing but the
+executor, so where that never suspends (`SubprocessExecutor`) `run_sync` drives them without an event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from genie.cni import config as configs
+from genie.cni import result as results
+from genie.cni import version as versions
+from genie.cni.config import NetworkConfig
+from genie.cni.errors import CniError, Code
+from genie.cni.result import Result
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One plugin to run. env is complete: nothing is inherited. timeout: seconds, None for as long as it takes."""
+
+    binary: str
+    env: Mapping[str, str]
+    stdin: bytes
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How it went. status: the exit status, or a signal's number negated. seconds: how long it ran.
+
+    error: "" or why there is no exit status of the plugin's own (it could not be started, it took too long).
+    """
+
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Executor(Protocol):
+    """Runs plugins, somewhere. Failures to do so are an Outcome's `error`, not exceptions."""
+
+    async def run(self, call: Call) -> Outcome:
+        """Run one plugin to its end."""
+        ...
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        """Run all to their end, at the same time if possible; exceptions are returned in their places."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attachment:
+    """Section 3, "Attachment Parameters".
+
+    netns: a path; "" for a DEL after the namespace is gone. args: CNI_ARGS as it is. path: the directories of
+    CNI_PATH. runtime_config: the capability arguments on offer. env: the rest of the environment to hand on,
+    such as PATH; what is named CNI_* in it is not handed on.
+    """
+
+    container_id: str
+    netns: str
+    ifname: str
+    args: str = ""
+    path: tuple[str, ...]
+    runtime_config: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+# The verbs
+
+
+async def add(
+    network: NetworkConfig,
+    attachment: Attachment,
+    executor: Executor,
+    *,
+    prev_result: Result | None = None,
+    timeout: float | None = None,
+) -> Result:
+    """Section 3, "Adding an attachment": each plugin in order, each given the result of the one before.
+
+    prev_result: for the first plugin, where the caller is itself chained. timeout: seconds for each plugin.
+
+    When a plugin fails, it and those before it are deleted in reverse ("A delete must still be executed even
+    if the add fails"), with the last result there was, and then CniError is raised with that plugin's code.
+    """
+    _validate(network, attachment)
+    result = prev_result
+    for position, plugin in enumerate(network.plugins):
+        try:
+            result = await _Step(network, plugin, attachment, executor, timeout).add(result)
+        except CniError as error:
+            begun = network.plugins[: position + 1]
+            left = await _roll_back(network, begun, attachment, executor, result, timeout)
+            raise _with_details(error, left) from error
+    assert result is not None, "a configuration has at least one plugin"
+    return result
+
+
+async def delete(
+    network: NetworkConfig,
+    attachment: Attachment,
+    executor: Executor,
+    *,
+    prev_result: Result | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Section 3, "Deleting an attachment": in reverse order, each given the final result of the ADD if it is known.
+
+    Halts at the first plugin that fails and raises its CniError; to call again is always allowed.
+    """
+    _validate(network, attachment)
+    for plugin in reversed(network.plugins):
+        await _Step(network, plugin, attachment, executor, timeout).without_result("DEL", prev_result)
+
+
+async def check(
+    network: NetworkConfig,
+    attachment: Attachment,
+    executor: Executor,
+    *,
+    prev_result: Result,
+    timeout: float | None = None,
+) -> None:
+    """Section 3, "Checking an attachment": in order, each given the final result of the ADD; the first failure ends it.
+
+    Nothing is asked, and so nothing is wrong, where `disableCheck` is set or the version has no CHECK (below
+    0.4.0).
+    """
+    if network.disable_check or not versions.has_check(network.cni_version):
+        return
+    _validate(network, attachment)
+    for plugin in network.plugins:
+        await _Step(network, plugin, attachment, executor, timeout).without_result("CHECK", prev_result)
+
+
+async def gc(
+    network: NetworkConfig,
+    valid: Sequence[Mapping[str, str]],
+    executor: Executor,
+    *,
+    path: tuple[str, ...],
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Section 3, "Garbage-collecting a network": every plugin, whatever the others say, then all errors as one.
+
+    valid: the attachments of this network that are to stay, each {"containerID": ..., "ifname": ...}. Nothing
+    is asked where `disableGC` is set or the version has no GC (below 1.1.0). The first error lends its code.
+    """
+    if network.disable_gc or not versions.has_gc(network.cni_version):
+        return
+    attachment = _nowhere(path, env)
+    errors = []
+    for plugin in network.plugins:
+        try:
+            await _Step(network, plugin, attachment, executor, timeout, valid=valid).without_result(
+                "GC", None
+            )
+        except CniError as error:
+            errors.append(error)
+    if errors:
+        raise _with_details(errors[0], [str(error) for error in errors[1:]])
+
+
+async def status(
+    network: NetworkConfig,
+    executor: Executor,
+    *,
+    path: tuple[str, ...],
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Section 2, STATUS: whether the network can serve an ADD. Raises the first CniError, usually of code 50 or 51.
+
+    A network of a version without STATUS (below 1.1.0) is held to be ready; that its plugins are there is not
+    asked.
+    """
+    if not versions.has_status(network.cni_version):
+        return
+    attachment = _nowhere(path, env)
+    for plugin in network.plugins:
+        await _Step(network, plugin, attachment, executor, timeout).without_result("STATUS", None)
+
+
+async def supported_versions(
+    kind: str,
+    path: tuple[str, ...],
+    env: Mapping[str, str],
+    executor: Executor,
+    *,
+    timeout: float | None = None,
+) -> tuple[str, ...]:
+    """Section 2, VERSION: what a plugin speaks. A plugin from before that command speaks 0.1.0.
+
+    Raises CniError where the plugin is not there, or its answer makes no sense.
+    """
+    # Plugins built with a library of before 0.2.0 insist on parameters that VERSION does not need.
+    dummy = Attachment(container_id="dummy", netns="dummy", ifname="dummy", path=path, env=env)
+    stdin = json.dumps({"cniVersion": versions.LATEST}).encode()
+    call = Call(binary=find(kind, path), env=_environment("VERSION", dummy), stdin=stdin, timeout=timeout)
+    outcome = await executor.run(call)
+    if outcome.status == 0 and not outcome.error:
+        spoken = versions.of_version_reply(outcome.stdout)
+        if spoken:
+            return spoken
+    error = _failure(outcome)
+    if "unknown CNI_COMMAND" in error.msg:
+        return ("0.1.0",)
+    raise CniError(error.code, f"{kind}: VERSION: {error.msg}", error.details)
+
+
+def find(kind: str, path: Sequence[str]) -> str:
+    """The executable of a plugin's type, in the first directory of `path` that has it.
+
+    Raises CniError (INVALID_CONFIG) naming the directories looked in, and what was there but not executable.
+    """
+    configs.validate_type(kind, "plugin", "type")
+    unusable = []
+    for directory in filter(None, path):
+        candidate = f"{directory}/{kind}"
+        if os.path.isfile(candidate):  # noqa: PTH113 - pathlib costs an object per directory, on every call
+            if os.access(candidate, os.X_OK):
+                return candidate
+            unusable.append(f"{candidate} is not executable")
+    looked_in = ", ".join(filter(None, path)) or "nowhere, since CNI_PATH is empty"
+    raise CniError(Code.INVALID_CONFIG, f"no plugin {kind!r}: looked in {looked_in}", "; ".join(unusable))
+
+
+# One plugin
+
+
+class _Step(NamedTuple):
+    """One plugin of the chain, about to be called with one verb."""
+
+    network: NetworkConfig
+    plugin: Mapping[str, Any]
+    attachment: Attachment
+    executor: Executor
+    timeout: float | None
+    valid: Sequence[Mapping[str, str]] = ()
+
+    async def add(self, prev_result: Result | None) -> Result:
+        outcome, version = await self._call("ADD", prev_result)
+        try:
+            return results.parse(_decoded(outcome.stdout), version)
+        except CniError as error:
+            raise self._named("ADD", error) from error
+
+    async def without_result(self, command: str, prev_result: Result | None) -> None:
+        await self._call(command, prev_result)
+
+    async def _call(self, command: str, prev_result: Result | None) -> tuple[Outcome, str]:
+        """Call in the network's version; where the plugin does not speak that, in the highest that both speak.
+
+        Returns the outcome and the version that it was asked in. Raises CniError, named after network and
+        plugin.
+        """
+        version = self.network.cni_version
+        try:
+            outcome = await self._run(command, version, prev_result)
+            if _failed(outcome) and _failure(outcome).code == Code.INCOMPATIBLE_VERSION:
+                common = await self._negotiate(_failure(outcome))
+                if not _HAS_VERB.get(command, _always)(common):
+                    return Outcome(status=0), common
+                version, outcome = common, await self._run(command, common, prev_result)
+            if _failed(outcome):
+                raise _failure(outcome)
+        except CniError as error:
+            raise self._named(command, error) from error
+        return outcome, version
+
+    async def _run(self, command: str, version: str, prev_result: Result | None) -> Outcome:
+        return await self.executor.run(
+            Call(
+                binary=find(self.plugin["type"], self.attachment.path),
+                env=_environment(command, self.attachment),
+                stdin=self._request(command, version, prev_result),
+                timeout=self.timeout,
+            )
+        )
+
+    async def _negotiate(self, refusal: CniError) -> str:
+        """The highest common version, other than the one refused; without one, the refusal is the error."""
+        kind = self.plugin["type"]
+        attachment = self.attachment
+        spoken = await supported_versions(
+            kind, attachment.path, attachment.env, self.executor, timeout=self.timeout
+        )
+        common = versions.highest(version for version in spoken if version != self.network.cni_version)
+        if common is None:
+            raise CniError(refusal.code, refusal.msg, refusal.details or f"it speaks {', '.join(spoken)}")
+        return common
+
+    def _request(self, command: str, version: str, prev_result: Result | None) -> bytes:
+        """Section 3, "Deriving request configuration from plugin configuration"."""
+        request = {key: value for key, value in self.plugin.items() if not _is_reserved(key)}
+        request |= {"cniVersion": version, "name": self.network.name}
+        if command == "GC":
+            request["cni.dev/valid-attachments"] = [dict(one) for one in self.valid]
+            # What plugins built with the first libraries of 1.1.0 look for (containernetworking/cni #1101).
+            request["cni.dev/attachments"] = request["cni.dev/valid-attachments"]
+        elif command != "STATUS":
+            runtime_config = _runtime_config(self.plugin, self.attachment.runtime_config)
+            if runtime_config:
+                request["runtimeConfig"] = runtime_config
+            if prev_result is not None and (command == "ADD" or versions.has_check(version)):
+                request["prevResult"] = results.to_json(prev_result, version)
+        return json.dumps(request).encode()
+
+    def _named(self, command: str, error: CniError) -> CniError:
+        where = f"network {self.network.name!r}: plugin {self.plugin['type']!r}: {command}"
+        return CniError(error.code, f"{where}: {error.msg}", error.details)
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+_HAS_VERB: Mapping[str, Callable[[str], bool]] = {
+    "CHECK": versions.has_check,
+    "GC": versions.has_gc,
+    "STATUS": versions.has_status,
+}
+
+
+def _is_reserved(key: str) -> bool:
+    """What the runtime writes itself, or must not pass on (section 1, "Reserved keys"; section 3, `capabilities`).
+
+    `args` is reserved too, but by convention that is where a network's own arguments are, so it passes.
+    """
+    return key in ("capabilities", "runtimeConfig", "prevResult") or key.startswith("cni.dev/")
+
+
+def _runtime_config(plugin: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Section 3, "Deriving runtimeConfig": what is offered, as far as the plugin declares it."""
+    declared = plugin.get("capabilities") or {}
+    return {name: offered[name] for name, on in declared.items() if on and name in offered}
+
+
+def _environment(command: str, attachment: Attachment) -> dict[str, str]:
+    """Section 2, "Parameters". Those of an attachment are set for its verbs alone, and nothing stale is handed on."""
+    env = {key: value for key, value in attachment.env.items() if not key.startswith("CNI_")}
+    env |= {"CNI_COMMAND": command, "CNI_PATH": os.pathsep.join(attachment.path)}
+    if command not in ("GC", "STATUS"):
+        env["CNI_CONTAINERID"] = attachment.container_id
+        env["CNI_NETNS"] = attachment.netns
+        env["CNI_IFNAME"] = attachment.ifname
+        env["CNI_ARGS"] = attachment.args
+    return env
+
+
+def _nowhere(path: tuple[str, ...], env: Mapping[str, str] | None) -> Attachment:
+    """For the verbs that are about a network and no container."""
+    return Attachment(container_id="", netns="", ifname="", path=path, env=env or {})
+
+
+def _validate(network: NetworkConfig, attachment: Attachment) -> None:
+    configs.validate_network_name(network.name)
+    configs.validate_container_id(attachment.container_id)
+    configs.validate_ifname(attachment.ifname)
+
+
+async def _roll_back(
+    network: NetworkConfig,
+    begun: Sequence[Mapping[str, Any]],
+    attachment: Attachment,
+    executor: Executor,
+    result: Result | None,
+    timeout: float | None,
+) -> list[str]:
+    """Delete what an ADD began, in reverse. Best effort: one that fails keeps none from being tried. Returns why."""
+    left = []
+    for plugin in reversed(begun):
+        try:
+            await _Step(network, plugin, attachment, executor, timeout).without_result("DEL", result)
+        except CniError as error:
+            left.append(f"rolling back: {error}")
+    return left
+
+
+def _with_details(error: CniError, more: Sequence[str]) -> CniError:
+    return CniError(error.code, error.msg, "; ".join(filter(None, [error.details, *more])))
+
+
+# What a plugin said
+
+
+def _failed(outcome: Outcome) -> bool:
+    """Section 2, "Errors": any status but 0. A few plugins print an error and exit with 0 all the same."""
+    if outcome.status != 0 or outcome.error:
+        return True
+    return b'"code"' in outcome.stdout and CniError.parse(outcome.stdout) is not None
+
+
+def _failure(outcome: Outcome) -> CniError:
+    """The plugin's own error object; else what it left on standard error and how it ended."""
+    said = CniError.parse(outcome.stdout)
+    if said is not None and not outcome.error:
+        return said
+    ended = outcome.error or (f"killed by signal {-outcome.status}" if outcome.status < 0 else "")
+    ended = ended or f"exit status {outcome.status}"
+    heard = _last_lines(outcome.stderr) or _last_lines(outcome.stdout)
+    code = Code.IO_FAILURE if outcome.error else Code.INTERNAL
+    return CniError(code, f"{ended}, and no error told" if not heard else f"{ended}: {heard}")
+
+
+def _last_lines(output: bytes, lines: int = 5, characters: int = 600) -> str:
+    """The end of an output as one line: a panic's first words are far up, but a log's last ones matter most."""
+    text = output[-8192:].decode("utf-8", "replace")
+    kept = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
+    return " / ".join(kept)[-characters:]
+
+
+def _decoded(stdout: bytes) -> object:
+    if not stdout.strip():
+        raise CniError(Code.DECODING_FAILURE, "succeeded, but printed no result")
+    try:
+        return json.loads(stdout)
+    except (ValueError, RecursionError) as error:
+        raise CniError(
+            Code.DECODING_FAILURE,
+            f"succeeded, but its result is no JSON: {_last_lines(stdout)!r}",
+            str(error),
+        ) from error
+
+
+# Direct mode: a plugin is a child of this process
+
+
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine that never suspends, without an event loop."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    work.close()
+    raise RuntimeError(f"{work!r} waits for an event loop, and there is none")
+
+
+class SubprocessExecutor:
+    """Runs plugins as children, each in a session of its own: when its time is up, the whole group is killed."""
+
+    async def run(self, call: Call) -> Outcome:
+        """Run one plugin; blocks the calling thread until it has ended. What it logs goes on to our standard error."""
+        from genie.cni.spawn import run
+
+        outcome = run(call)
+        if outcome.status == 0 and outcome.stderr:
+            os.write(2, outcome.stderr)
+        return outcome
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        """One thread for each but the last, which the calling thread does itself."""
+        import threading
+
+        outcomes: list[T | BaseException] = [RuntimeError("not run")] * len(work)
+
+        def do(position: int) -> None:
+            try:
+                outcomes[position] = run_sync(work[position])
+            except BaseException as error:
+                outcomes[position] = error
+
+        threads = [threading.Thread(target=do, args=(position,)) for position in range(len(work) - 1)]
+        for thread in threads:
+            thread.start()
+        if work:
+            do(len(work) - 1)
+        for thread in threads:
+            thread.join()
+        return outcomes

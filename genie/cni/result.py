@@ -1,0 +1,385 @@
+"""What a plugin answered to ADD, in one form whatever version it spoke.
+
+The form is that of 1.1.0, the richest. `parse` reads any version into it, `to_json` writes it as any version
+and drops what that version has no place for, `merge` makes one result of the results of several networks.
+Addresses stay the strings they were, checked but not rewritten, so that what goes in comes out.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeVar
+
+from genie.cni import version as versions
+from genie.cni.errors import CniError, Code
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface that the attachment made, in the container or on the host (section 5, `interfaces`).
+
+    mac: as the plugin wrote it. sandbox: CNI_NETNS for one in the container, "" on the host. mtu: bytes, 0 if
+    not told. socket_path, pci_id: "" if not applicable.
+    """
+
+    name: str
+    mac: str = ""
+    sandbox: str = ""
+    mtu: int = 0
+    socket_path: str = ""
+    pci_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IP:
+    """An address (section 5, `ips`): "10.1.2.3/24", its subnet's gateway or "", and its index in `interfaces`."""
+
+    address: str
+    gateway: str = ""
+    interface: int | None = None
+
+    @property
+    def is_v6(self) -> bool:
+        """Whether the address is of IPv6."""
+        return ":" in self.address
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route (section 5, `routes`). dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if
+    not told. priority: lower wins. table: number. scope: 0 global, 253 link, 254 host."""
+
+    dst: str
+    gw: str = ""
+    mtu: int = 0
+    advmss: int = 0
+    priority: int | None = None
+    table: int | None = None
+    scope: int | None = None
+
+    @property
+    def is_v6(self) -> bool:
+        """Whether the destination is of IPv6."""
+        return ":" in self.dst
+
+
+@dataclass(frozen=True, slots=True)
+class DNS:
+    """What the network knows of name servers (section 5, `dns`)."""
+
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of an ADD (section 5, "ADD Success")."""
+
+    interfaces: tuple[Interface, ...] = ()
+    ips: tuple[IP, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: DNS = DNS()
+
+
+def parse(data: object, version: str | None = None) -> Result:
+    """Read a result of any version.
+
+    data: the decoded JSON. Its `cniVersion` says how to read it. version: how to read one without that field,
+    namely as the version that the plugin was asked in; by default 0.1.0, but what has `ip4` or `ip6` is
+    always 0.2.0's form.
+
+    Strict about types, tolerant of unknown keys. Raises CniError: INCOMPATIBLE_VERSION for an unknown
+    version, DECODING_FAILURE naming the field otherwise. An `interface` index beyond the list names nothing
+    and becomes None.
+    """
+    top = _Reader(data, "result")
+    spoken = top.string("cniVersion")
+    if not spoken:
+        old = isinstance(data, dict) and ("ip4" in data or "ip6" in data)
+        spoken = "0.2.0" if old else version or versions.UNDECLARED
+    if spoken not in versions.SUPPORTED:
+        raise CniError(
+            Code.INCOMPATIBLE_VERSION,
+            f"result: cniVersion: expected one of {', '.join(versions.SUPPORTED)}, found {spoken!r}",
+        )
+    if not versions.at_least(spoken, versions.CHAINED):
+        return _parse_old(top)
+    interfaces = tuple(map(_parse_interface, top.objects("interfaces")))
+    return Result(
+        interfaces=interfaces,
+        ips=tuple(_parse_ip(ip, len(interfaces)) for ip in top.objects("ips")),
+        routes=tuple(map(_parse_route, top.objects("routes"))),
+        dns=_parse_dns(top),
+    )
+
+
+def to_json(result: Result, version: str) -> dict[str, Any]:
+    """Write a result as `version` has it, without what that version cannot hold.
+
+    0.1.0 and 0.2.0: the first address of each family with that family's routes, no interfaces. 0.3.0 to
+    0.4.0: with the address's "version", interfaces by name, mac and sandbox alone. The same losses as in
+    libcni, which writes 1.1.0's additional fields in 1.0.0 too.
+
+    Raises CniError: INCOMPATIBLE_VERSION for an unknown version; DECODING_FAILURE where 0.1.0 or 0.2.0, which
+    demand an address, are to hold a result without one.
+    """
+    if version not in versions.SUPPORTED:
+        raise CniError(Code.INCOMPATIBLE_VERSION, f"no result can be written as version {version!r}")
+    if not versions.at_least(version, versions.CHAINED):
+        return _old_json(result, version)
+    rich = versions.at_least(version, "1.0.0")
+    return _without_empty(
+        {
+            "cniVersion": version,
+            "interfaces": [_interface_json(interface, rich) for interface in result.interfaces],
+            "ips": [_ip_json(ip, rich) for ip in result.ips],
+            "routes": [_route_json(route) for route in result.routes],
+            "dns": _dns_json(result.dns),
+        }
+    )
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """One result of several networks', in their order.
+
+    Interfaces are joined, and each address's index moved with them; addresses, routes likewise in order. Name
+    servers, search domains and options are joined without repetition, and the first network that tells a
+    domain gives it.
+    """
+    interfaces: list[Interface] = []
+    ips: list[IP] = []
+    for result in results:
+        base = len(interfaces)
+        interfaces += result.interfaces
+        ips += [
+            ip if ip.interface is None else replace(ip, interface=base + ip.interface) for ip in result.ips
+        ]
+    return Result(
+        interfaces=tuple(interfaces),
+        ips=tuple(ips),
+        routes=tuple(route for result in results for route in result.routes),
+        dns=DNS(
+            nameservers=_joined(result.dns.nameservers for result in results),
+            domain=next((result.dns.domain for result in results if result.dns.domain), ""),
+            search=_joined(result.dns.search for result in results),
+            options=_joined(result.dns.options for result in results),
+        ),
+    )
+
+
+def _joined(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(entry for entries in lists for entry in entries))
+
+
+# Reading
+
+
+class _Reader:
+    """One JSON object and where it stands, so that a complaint can say "ips[0].address". `null` counts as absent."""
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: object, at: str) -> None:
+        if not isinstance(data, dict):
+            raise CniError(Code.DECODING_FAILURE, f"{at}: expected an object, found {_shown(data)}")
+        self.data: dict[str, Any] = data
+        self.at = at
+
+    def refuse(self, field: str, expected: str) -> NoReturn:
+        found = _shown(self.data.get(field))
+        raise CniError(Code.DECODING_FAILURE, f"{self.at}: {field}: expected {expected}, found {found}")
+
+    def string(self, field: str) -> str:
+        value = self.data.get(field)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            self.refuse(field, "a string")
+        return value
+
+    def number(self, field: str) -> int | None:
+        value = self.data.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            self.refuse(field, "a number from 0")
+        return value
+
+    def checked(self, field: str, expected: str, check: Callable[[str], bool], *, needed: bool) -> str:
+        value = self.string(field)
+        if not value and not needed:
+            return ""
+        if not check(value):
+            self.refuse(field, expected)
+        return value
+
+    def cidr(self, field: str) -> str:
+        return self.checked(field, "an address like 10.1.2.3/24", _is_cidr, needed=True)
+
+    def gateway(self, field: str) -> str:
+        return self.checked(field, "an address like 10.1.2.1", _is_address, needed=False)
+
+    def strings(self, field: str) -> tuple[str, ...]:
+        value = self._list(field)
+        if not all(isinstance(entry, str) for entry in value):
+            self.refuse(field, "a list of strings")
+        return tuple(value)
+
+    def objects(self, field: str) -> list[_Reader]:
+        return [
+            _Reader(entry, f"{self.at}: {field}[{index}]") for index, entry in enumerate(self._list(field))
+        ]
+
+    def _list(self, field: str) -> list[Any]:
+        value = self.data.get(field)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.refuse(field, "a list")
+        return value
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _is_address(text: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except (OSError, ValueError):  # ValueError: not ASCII, or a NUL in it
+        return False
+    return True
+
+
+def _is_cidr(text: str) -> bool:
+    address, slash, length = text.partition("/")
+    if not slash or not (length.isascii() and length.isdigit() and len(length) <= 3):
+        return False
+    return int(length) <= (128 if ":" in address else 32) and _is_address(address)
+
+
+def _parse_interface(reader: _Reader) -> Interface:
+    return Interface(
+        name=reader.string("name"),
+        mac=reader.string("mac"),
+        sandbox=reader.string("sandbox"),
+        mtu=reader.number("mtu") or 0,
+        socket_path=reader.string("socketPath"),
+        pci_id=reader.string("pciID"),
+    )
+
+
+def _parse_ip(reader: _Reader, interfaces: int) -> IP:
+    index = reader.number("interface")
+    return IP(
+        address=reader.cidr("address"),
+        gateway=reader.gateway("gateway"),
+        interface=index if index is not None and index < interfaces else None,
+    )
+
+
+def _parse_route(reader: _Reader) -> Route:
+    return Route(
+        dst=reader.cidr("dst"),
+        gw=reader.gateway("gw"),
+        mtu=reader.number("mtu") or 0,
+        advmss=reader.number("advmss") or 0,
+        priority=reader.number("priority"),
+        table=reader.number("table"),
+        scope=reader.number("scope"),
+    )
+
+
+def _parse_dns(top: _Reader) -> DNS:
+    if top.data.get("dns") is None:
+        return DNS()
+    reader = _Reader(top.data["dns"], f"{top.at}: dns")
+    return DNS(
+        nameservers=reader.strings("nameservers"),
+        domain=reader.string("domain"),
+        search=reader.strings("search"),
+        options=reader.strings("options"),
+    )
+
+
+def _parse_old(top: _Reader) -> Result:
+    """0.1.0 and 0.2.0: `ip4` and `ip6`, each with an `ip`, a `gateway` and `routes`."""
+    ips: list[IP] = []
+    routes: list[Route] = []
+    for field in ("ip4", "ip6"):
+        if top.data.get(field) is None:
+            continue
+        reader = _Reader(top.data[field], f"{top.at}: {field}")
+        ip = IP(address=reader.cidr("ip"), gateway=reader.gateway("gateway"))
+        if ip.is_v6 != (field == "ip6"):
+            reader.refuse("ip", f"an address of IPv{field[-1]}")
+        ips.append(ip)
+        routes += map(_parse_route, reader.objects("routes"))
+    return Result(ips=tuple(ips), routes=tuple(routes), dns=_parse_dns(top))
+
+
+# Writing
+
+
+def _without_empty(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing: "", 0 where 0 means not told, empty lists and objects. None likewise; but a
+    number that was told as 0 (an index, a scope) stays, which is why those fields are None when absent."""
+    return {key: value for key, value in data.items() if value or (value == 0 and key in _ZERO_SPEAKS)}
+
+
+_ZERO_SPEAKS = frozenset({"interface", "priority", "table", "scope"})
+
+
+def _interface_json(interface: Interface, rich: bool) -> dict[str, Any]:
+    written = {"mac": interface.mac, "sandbox": interface.sandbox}
+    if rich:
+        written |= {"socketPath": interface.socket_path, "pciID": interface.pci_id}
+    numbers = {"mtu": interface.mtu} if rich else {}
+    return {"name": interface.name} | _without_empty(written | numbers)
+
+
+def _ip_json(ip: IP, rich: bool) -> dict[str, Any]:
+    family = {} if rich else {"version": "6" if ip.is_v6 else "4"}
+    return family | _without_empty({"interface": ip.interface, "address": ip.address, "gateway": ip.gateway})
+
+
+def _route_json(route: Route) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "dst": route.dst,
+            "gw": route.gw,
+            "mtu": route.mtu,
+            "advmss": route.advmss,
+            "priority": route.priority,
+            "table": route.table,
+            "scope": route.scope,
+        }
+    )
+
+
+def _dns_json(dns: DNS) -> dict[str, Any]:
+    lists = {"nameservers": dns.nameservers, "search": dns.search, "options": dns.options}
+    return _without_empty({"domain": dns.domain, **{key: list(value) for key, value in lists.items()}})
+
+
+def _old_json(result: Result, version: str) -> dict[str, Any]:
+    written: dict[str, Any] = {"cniVersion": version}
+    for field, is_v6 in (("ip4", False), ("ip6", True)):
+        ip = next((ip for ip in result.ips if ip.is_v6 == is_v6), None)
+        if ip is not None:
+            routes = [{"dst": route.dst, "gw": route.gw} for route in result.routes if route.is_v6 == is_v6]
+            written[field] = _without_empty(
+                {"ip": ip.address, "gateway": ip.gateway, "routes": list(map(_without_empty, routes))}
+            )
+    if "ip4" not in written and "ip6" not in written:
+        raise CniError(
+            Code.DECODING_FAILURE, f"a result without an address cannot be written as version {version}"
+        )
+    return written | _without_empty({"dns": _dns_json(result.dns)})

@@ -1,0 +1,200 @@
+"""One child process, with a time limit, on `os.posix_spawn` alone.
+
+Python's own `subprocess` module would do, but importing it takes longer than starting a plugin, and direct
+mode pays for imports on each ADD. In flows a `Call`, out comes an `Outcome`; no exception leaves, no zombie,
+no pipe.
+
+A plugin's end is told by its process, not by its pipes: a daemon that it leaves behind may hold them open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genie.cni.invoke import Call, Outcome
+
+_BUSY_RETRIES = 5
+_BUSY_WAIT = 0.2  # seconds: an executable that is being written (an upgrade) is "text file busy" for a moment
+_TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
+
+
+def run(call: Call) -> Outcome:
+    """Run a plugin to its end, or to the end of its time, when its whole process group is killed."""
+    from genie.cni.invoke import Outcome
+
+    began = time.monotonic()
+    with _Pipes() as pipes:
+        try:
+            pid = _spawn(call, pipes)
+        except OSError as error:
+            return Outcome(status=-1, error=f"{call.binary} could not be started: {error.strerror}")
+        pipes.close_far_ends()
+        deadline = None if call.timeout is None else began + call.timeout
+        status, in_time = _attend(pid, pipes, call.stdin, deadline)
+        seconds = time.monotonic() - began
+        return Outcome(
+            status=status,
+            stdout=bytes(pipes.heard[pipes.stdout]),
+            stderr=bytes(pipes.heard[pipes.stderr]),
+            seconds=seconds,
+            error="" if in_time else f"no answer within {call.timeout:g} seconds; killed",
+        )
+
+
+class _Pipes:
+    """Three pipes to a child: near ends non-blocking and ours, far ends the child's."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self.far_stdin, self.stdin = self._pipe()
+        self.stdout, self.far_stdout = self._pipe()
+        self.stderr, self.far_stderr = self._pipe()
+        for near in (self.stdin, self.stdout, self.stderr):
+            os.set_blocking(near, False)
+        self.heard = {self.stdout: bytearray(), self.stderr: bytearray()}
+
+    def _pipe(self) -> tuple[int, int]:
+        ends = os.pipe2(os.O_CLOEXEC)
+        self._open.update(ends)
+        return ends
+
+    def __enter__(self) -> _Pipes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in tuple(self._open):
+            self.close(end)
+
+    def close(self, end: int) -> None:
+        self._open.discard(end)
+        os.close(end)
+
+    def close_far_ends(self) -> None:
+        for end in (self.far_stdin, self.far_stdout, self.far_stderr):
+            self.close(end)
+
+    def hear(self, near: int) -> bool:
+        """Take in what is there to read; False at the end of it."""
+        while True:
+            try:
+                part = os.read(near, 65536)
+            except BlockingIOError:
+                return True
+            if not part:
+                return False
+            self.heard[near] += part
+
+
+def _spawn(call: Call, pipes: _Pipes) -> int:
+    """Start the child in a session of its own. Raises OSError."""
+    actions = [
+        (os.POSIX_SPAWN_DUP2, pipes.far_stdin, 0),
+        (os.POSIX_SPAWN_DUP2, pipes.far_stdout, 1),
+        (os.POSIX_SPAWN_DUP2, pipes.far_stderr, 2),
+    ]
+    for attempt in range(_BUSY_RETRIES + 1):
+        try:
+            return os.posix_spawn(
+                call.binary,
+                [call.binary],
+                call.env,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                # Python ignores these two, and an ignored signal would stay ignored in the child.
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or attempt == _BUSY_RETRIES:
+                raise
+            time.sleep(_BUSY_WAIT)
+    raise AssertionError("unreachable")
+
+
+def _attend(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None) -> tuple[int, bool]:
+    """Feed and listen until the child has ended. Returns its status, and whether that was in time.
+
+    deadline: by time.monotonic(). Whatever happens here, the child is ended and reaped.
+    """
+    in_time = False
+    watch = _watch(pid)
+    try:
+        in_time = _converse(pid, watch, pipes, stdin, deadline)
+    finally:
+        if not in_time:
+            _kill(pid)
+        _, wait_status = os.waitpid(pid, 0)
+        if watch is not None:
+            os.close(watch)
+    for near in pipes.heard:
+        pipes.hear(near)
+    return os.waitstatus_to_exitcode(wait_status), in_time
+
+
+def _converse(pid: int, watch: int | None, pipes: _Pipes, stdin: bytes, deadline: float | None) -> bool:
+    """Until the child has ended (True; it is yet to be reaped) or its time is up (False)."""
+    poll = select.poll()
+    for near in pipes.heard:
+        poll.register(near, select.POLLIN)
+    poll.register(pipes.stdin, select.POLLOUT)
+    if watch is not None:
+        poll.register(watch, select.POLLIN)
+    unsent = memoryview(stdin)
+    while True:
+        ready = {end for end, _ in poll.poll(_wait(watch, deadline))}
+        if pipes.stdin in ready:
+            unsent = _feed(pipes.stdin, unsent)
+            if not unsent:
+                poll.unregister(pipes.stdin)
+                pipes.close(pipes.stdin)
+        for near in pipes.heard.keys() & ready:
+            if not pipes.hear(near):
+                poll.unregister(near)
+        if watch in ready or (watch is None and _has_ended(pid)):
+            return True
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+
+
+def _feed(stdin: int, unsent: memoryview) -> memoryview:
+    """Write what fits; return the rest. A child that does not read its input is none of our business."""
+    try:
+        return unsent[os.write(stdin, unsent) :]
+    except BlockingIOError:
+        return unsent
+    except BrokenPipeError:
+        return unsent[:0]
+
+
+def _wait(watch: int | None, deadline: float | None) -> float | None:
+    """Milliseconds to poll for, None for ever."""
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    if watch is None:
+        left = _TICK if left is None else min(left, _TICK)
+    return None if left is None else left * 1000 + 1
+
+
+def _watch(pid: int) -> int | None:
+    """A descriptor that becomes readable when the child ends, or None on an old kernel."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _kill(pid: int) -> None:
+    """Kill the child's process group, of which it is the leader since it began."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,81 @@
+"""Which versions of the CNI specification there are, and what each of them can do.
+
+Versions are plain strings everywhere ("1.0.0"), because configurations, results and plugins exchange strings
+and a plugin compares them as such. This module is the only place that orders them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from genie.cni.errors import CniError, Code
+
+SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+"""Released versions of the specification, oldest first."""
+
+LATEST = SUPPORTED[-1]
+
+UNDECLARED = "0.1.0"
+"""What an object without `cniVersion` speaks: the field came with 0.1.0, which does not demand it."""
+
+CHAINED = "0.3.0"
+"""The first version with lists of plugins, and with interfaces and any number of addresses in a result."""
+
+
+def numbers(version: str) -> tuple[int, int, int]:
+    """(major, minor, micro). Raises CniError (DECODING_FAILURE) for what is no version of numbers and dots."""
+    parts = version.split(".")
+    if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise CniError(Code.DECODING_FAILURE, f"{version!r} is no version like 1.0.0")
+    major, minor, micro = [*map(int, parts), 0, 0][:3]
+    return major, minor, micro
+
+
+def at_least(version: str, floor: str) -> bool:
+    """Whether `version` is `floor` or newer."""
+    return numbers(version) >= numbers(floor)
+
+
+def has_check(version: str) -> bool:
+    """CHECK, and prevResult on DEL, came with 0.4.0."""
+    return at_least(version, "0.4.0")
+
+
+def has_gc(version: str) -> bool:
+    """GC came with 1.1.0."""
+    return at_least(version, "1.1.0")
+
+
+def has_status(version: str) -> bool:
+    """STATUS came with 1.1.0."""
+    return at_least(version, "1.1.0")
+
+
+def highest(offered: Iterable[str]) -> str | None:
+    """The highest of the offered versions that this package speaks too, or None.
+
+    Section 1, "Version considerations": the highest supported version is to be taken. What is offered beyond
+    `SUPPORTED` is passed over, as is what is no version at all.
+    """
+    known = set(offered)
+    return next((version for version in reversed(SUPPORTED) if version in known), None)
+
+
+def of_version_reply(stdout: bytes) -> tuple[str, ...]:
+    """The versions in a plugin's answer to VERSION (section 5, "VERSION Success"); empty where it makes no sense.
+
+    A plugin of 0.2.0, where the command was new, may leave `supportedVersions` out.
+    """
+    try:
+        data = json.loads(stdout)
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(data, dict):
+        return ()
+    versions = data.get("supportedVersions")
+    if not versions and data.get("cniVersion") == "0.2.0":
+        return ("0.1.0", "0.2.0")
+    if not isinstance(versions, list):
+        return ()
+    return tuple(version for version in versions if isinstance(version, str))

@@ -1,0 +1,534 @@
+"""What runs inside a pod: it tells what the pod sees, dials others, and answers when it is dialled.
+
+A check never guesses from outside what a pod has. It asks the probe, and the probe asks the kernel: which
+interfaces, routes and rules there are (`look`), and whether a packet really gets to an address and back
+(`dial`). The other half (`serve`) is the far end of a dial: it answers over TCP and UDP with its name, the
+address that it was reached at, and the address that it saw, so that a check can tell the right pod from a
+wrong one and a routed packet from a masqueraded one.
+
+The file stands alone, on the standard library and (for `look`) pyroute2, because it is run in images that
+hold nothing else:
+
+    python -m harness.probe serve --name POD      serves, until it is ended
+    python -m harness.probe console               one JSON request a line in, one JSON answer a line out
+
+All of it works in the network namespace of the calling thread, so that one process may serve for many pods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import ipaddress
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PORT = 8472
+
+_SO_BINDTODEVICE = 25
+_IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
+_IP_PKTINFO = 8
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
+_ARPHRD_LOOPBACK = 772
+_TABLE_LOCAL = 255
+_RTN_UNICAST = 1
+_UDP_RETRY = 0.25  # seconds between two datagrams of one dial; one may be lost while a neighbour is looked up
+_TCP_ANSWER = 4000  # bytes: more than one packet's, so that a path that loses large packets is found out
+_MAX_LINE = 65536
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer one request, in the network namespace of the calling thread.
+
+    {"op": "look"} tells interfaces, routes and rules; {"op": "dial", "protocol": "tcp"|"udp"|"icmp",
+    "address": …}, with port, source, device and timeout where wanted, tells whether somebody answered. What
+    cannot be understood is answered with {"error": …}, never raised: the asker is in another process.
+    """
+    try:
+        match request.get("op"):
+            case "look":
+                return look()
+            case "dial":
+                return dial(Dial.of(request))
+            case other:
+                return {"error": f"unknown op {other!r}: known are look and dial"}
+    except (TypeError, ValueError, KeyError) as error:
+        return {"error": f"bad request: {error}"}
+
+
+# --- look -------------------------------------------------------------------------------------------------
+
+
+def look() -> dict[str, Any]:
+    """Interfaces with their addresses, routes (but not the local table's) and rules."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        links = list(ip.get_links())
+        names = {link["index"]: _attr(link, "IFLA_IFNAME") for link in links}
+        addresses: dict[int, list[str]] = {}
+        for address in ip.get_addr():
+            text = _attr(address, "IFA_LOCAL") or _attr(address, "IFA_ADDRESS")
+            addresses.setdefault(address["index"], []).append(f"{text}/{address['prefixlen']}")
+        routes = [
+            entry
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for route in ip.get_routes(family=family)
+            for entry in _routes(route, names)
+        ]
+        rules = [
+            _rule(rule)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for rule in ip.get_rules(family=family)
+        ]
+    return {
+        "interfaces": [_interface(link, addresses.get(link["index"], [])) for link in links],
+        "routes": routes,
+        "rules": rules,
+    }
+
+
+def _attr(message: Any, name: str) -> Any:
+    return message.get_attr(name)
+
+
+def _interface(link: Any, addresses: list[str]) -> dict[str, Any]:
+    info = _attr(link, "IFLA_LINKINFO")
+    kind = _attr(info, "IFLA_INFO_KIND") if info is not None else None
+    return {
+        "name": _attr(link, "IFLA_IFNAME"),
+        "mac": _attr(link, "IFLA_ADDRESS") or "",
+        "mtu": _attr(link, "IFLA_MTU") or 0,
+        "up": bool(link["flags"] & _IFF_UP and link["flags"] & _IFF_LOWER_UP),
+        "kind": kind or ("loopback" if link["ifi_type"] == _ARPHRD_LOOPBACK else ""),
+        "addresses": addresses,
+    }
+
+
+def _routes(route: Any, names: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+    """One route, or one for each hop of a multipath route; local, broadcast and multicast ones are nobody's
+    concern.
+    """
+    table = _attr(route, "RTA_TABLE") or route["table"]
+    if table == _TABLE_LOCAL or route["type"] != _RTN_UNICAST:
+        return
+    family = 4 if route["family"] == socket.AF_INET else 6
+    dst = _attr(route, "RTA_DST")
+    common = {
+        "dst": f"{dst}/{route['dst_len']}" if route["dst_len"] else "default",
+        "table": table,
+        "src": _attr(route, "RTA_PREFSRC"),
+        "family": family,
+    }
+    hops = _attr(route, "RTA_MULTIPATH")
+    if hops:
+        for hop in hops:
+            yield {**common, "gw": _gateway(hop), "dev": names.get(hop["oif"], str(hop["oif"]))}
+        return
+    index = _attr(route, "RTA_OIF")
+    yield {**common, "gw": _gateway(route), "dev": names.get(index, str(index))}
+
+
+def _gateway(hop: Any) -> str | None:
+    gateway: str | None = _attr(hop, "RTA_GATEWAY")
+    via = _attr(hop, "RTA_VIA")
+    return gateway or (via.get("addr") if isinstance(via, dict) else None)
+
+
+def _rule(rule: Any) -> dict[str, Any]:
+    src = _attr(rule, "FRA_SRC")
+    return {
+        "priority": _attr(rule, "FRA_PRIORITY") or 0,
+        "from": f"{src}/{rule['src_len']}" if src else "all",
+        "table": _attr(rule, "FRA_TABLE") or rule["table"],
+        "family": 4 if rule["family"] == socket.AF_INET else 6,
+    }
+
+
+# --- dial -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dial:
+    """One attempt to be answered by somebody."""
+
+    protocol: str
+    address: str
+    port: int = PORT
+    source: str | None = None  # bind to this address of ours
+    device: str | None = None  # leave by this interface, whatever the routes say
+    timeout: float = 2.0
+
+    @classmethod
+    def of(cls, request: Mapping[str, Any]) -> Dial:
+        protocol = request["protocol"]
+        if protocol not in ("tcp", "udp", "icmp"):
+            raise ValueError(f"protocol {protocol!r}: known are tcp, udp and icmp")
+        return cls(
+            protocol=protocol,
+            address=str(ipaddress.ip_address(request["address"])),
+            port=int(request.get("port") or PORT),
+            source=request.get("source") or None,
+            device=request.get("device") or None,
+            timeout=float(request.get("timeout") or 2.0),
+        )
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.address else socket.AF_INET
+
+
+def dial(to: Dial) -> dict[str, Any]:
+    """Dial once (UDP and ICMP: again and again until the time is over) and tell who answered, or why nobody
+    did.
+    """
+    way: Callable[[Dial, float], tuple[str, str]] = {"tcp": _dial_tcp, "udp": _dial_udp, "icmp": _dial_icmp}[
+        to.protocol
+    ]
+    begin = time.monotonic()
+    result: dict[str, Any] = {"ok": False, "error": "", "peer": "", "seen_as": ""}
+    try:
+        result["peer"], result["seen_as"] = way(to, begin + to.timeout)
+        result["ok"] = True
+    except TimeoutError:
+        result["error"] = f"no answer within {to.timeout:g} s"
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "")
+        result["error"] = f"{error.strerror or error}{f' ({name})' if name else ''}".lower().replace(
+            name.lower(), name
+        )
+    result["ms"] = round((time.monotonic() - begin) * 1000, 2)
+    return result
+
+
+def _prepare(sock: socket.socket, to: Dial) -> None:
+    if to.device:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, to.device.encode() + b"\0")
+    if to.source:
+        sock.bind((to.source, 0))
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _dial_tcp(to: Dial, deadline: float) -> tuple[str, str]:
+    with socket.socket(to.family, socket.SOCK_STREAM) as sock:
+        _prepare(sock, to)
+        sock.settimeout(_left(deadline))
+        sock.connect((to.address, to.port))
+        sock.sendall(json.dumps({"pad": _TCP_ANSWER}).encode() + b"\n")
+        line = b""
+        while not line.endswith(b"\n"):
+            sock.settimeout(_left(deadline))
+            piece = sock.recv(65536)
+            if not piece:
+                raise OSError(errno.ECONNRESET, "the connection ended before the whole answer came")
+            line += piece
+        return _plain(sock.getpeername()[0]), _seen_as(line)
+
+
+def _dial_udp(to: Dial, deadline: float) -> tuple[str, str]:
+    with socket.socket(to.family, socket.SOCK_DGRAM) as sock:
+        _prepare(sock, to)
+        while True:
+            sock.sendto(b"{}\n", (to.address, to.port))
+            sock.settimeout(min(_UDP_RETRY, _left(deadline)))
+            try:
+                line, peer = sock.recvfrom(_MAX_LINE)
+            except TimeoutError:
+                continue
+            if _same(peer[0], to.address):
+                return _plain(peer[0]), _seen_as(line)
+            raise OSError(
+                errno.EPROTO, f"the answer came from {_plain(peer[0])}, not from the address that was asked"
+            )
+
+
+def _dial_icmp(to: Dial, deadline: float) -> tuple[str, str]:
+    with _icmp_socket(to.family) as sock:
+        raw = sock.type == socket.SOCK_RAW
+        _prepare(sock, to)
+        ident, sequence = os.getpid() & 0xFFFF ^ threading.get_native_id() & 0xFFFF, 0
+        while True:
+            sequence += 1
+            sock.sendto(_echo(to.family, ident, sequence), (to.address, 0))
+            again = min(deadline, time.monotonic() + _UDP_RETRY)
+            peer = _await_echo(sock, to, ident if raw else None, again)
+            if peer:
+                return peer, ""
+            _left(deadline)
+
+
+def _icmp_socket(family: socket.AddressFamily) -> socket.socket:
+    """A raw socket, or, where that takes a capability that we lack, a ping socket."""
+    protocol = socket.IPPROTO_ICMPV6 if family == socket.AF_INET6 else socket.IPPROTO_ICMP
+    try:
+        return socket.socket(family, socket.SOCK_RAW, protocol)
+    except PermissionError:
+        return socket.socket(family, socket.SOCK_DGRAM, protocol)
+
+
+def _echo(family: socket.AddressFamily, ident: int, sequence: int) -> bytes:
+    kind = 128 if family == socket.AF_INET6 else 8
+    body = b"genie probe".ljust(48, b".")
+    packet = struct.pack("!BBHHH", kind, 0, 0, ident, sequence) + body
+    return struct.pack("!BBHHH", kind, 0, _checksum(packet), ident, sequence) + body
+
+
+def _checksum(packet: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _await_echo(sock: socket.socket, to: Dial, ident: int | None, until: float) -> str:
+    """The address that sent our echo back, or nothing when it is time to ask again."""
+    reply = 129 if to.family == socket.AF_INET6 else 0
+    while (left := until - time.monotonic()) > 0:
+        sock.settimeout(left)
+        try:
+            packet, peer = sock.recvfrom(2048)
+        except TimeoutError:
+            break
+        if ident is not None and to.family == socket.AF_INET:
+            packet = packet[(packet[0] & 0x0F) * 4 :]
+        if len(packet) < 8 or packet[0] != reply or not _same(peer[0], to.address):
+            continue
+        if ident is None or struct.unpack("!H", packet[4:6])[0] == ident:
+            return _plain(peer[0])
+    return ""
+
+
+def _plain(address: str) -> str:
+    """An address without its zone, and an IPv4 one as such, also where it came through a dual-stack
+    socket.
+    """
+    return address.partition("%")[0].removeprefix("::ffff:")
+
+
+def _same(one: str, other: str) -> bool:
+    return ipaddress.ip_address(_plain(one)) == ipaddress.ip_address(_plain(other))
+
+
+def _seen_as(line: bytes) -> str:
+    try:
+        return str(json.loads(line)["seen_as"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OSError(errno.EPROTO, f"somebody answered who is no probe: {line[:60]!r}") from error
+
+
+# --- serve ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Conversation:
+    """One accepted connection: its request is read up to the end of the line, then it is answered and
+    over.
+    """
+
+    sock: socket.socket
+    since: float = field(default_factory=time.monotonic)
+    received: bytes = b""
+
+
+class Server:
+    """Answers over TCP and UDP in the network namespace that it was made in, from one thread, until it is
+    closed.
+    """
+
+    def __init__(self, port: int, name: str) -> None:
+        self._name = name
+        self._tcp = _listener(socket.SOCK_STREAM, port)
+        try:
+            self._udp = _listener(socket.SOCK_DGRAM, port)
+        except OSError:
+            self._tcp.close()
+            raise
+        self._wake, self._woken = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._talks: dict[int, _Conversation] = {}
+        for sock, handler in ((self._tcp, self._accept), (self._udp, self._datagram), (self._woken, None)):
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ, handler)
+        self._thread = threading.Thread(target=self._run, name=f"probe {name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering and free the port; a second time it does nothing."""
+        with contextlib.suppress(OSError):
+            self._wake.send(b".")
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            for key, _ in self._selector.select(timeout=5 if self._talks else None):
+                if key.fileobj is self._woken:
+                    ending = True
+                    break
+                with contextlib.suppress(
+                    OSError
+                ):  # somebody who goes away in the middle is no concern of the next
+                    key.data(key.fileobj)
+            for talk in [talk for talk in self._talks.values() if time.monotonic() - talk.since > 30]:
+                self._hang_up(talk)
+        for talk in list(self._talks.values()):
+            self._hang_up(talk)
+        self._selector.close()
+        for sock in (self._tcp, self._udp, self._wake, self._woken):
+            sock.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        sock.setblocking(False)
+        self._talks[sock.fileno()] = _Conversation(sock)
+        self._selector.register(sock, selectors.EVENT_READ, self._read)
+
+    def _read(self, sock: socket.socket) -> None:
+        talk = self._talks[sock.fileno()]
+        try:
+            piece = sock.recv(4096)
+            talk.received += piece
+            if b"\n" in talk.received:
+                sock.sendall(self._line(sock.getpeername()[0], sock.getsockname()[0], _pad(talk.received)))
+            elif piece and len(talk.received) < 4096:
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._hang_up(talk)
+
+    def _hang_up(self, talk: _Conversation) -> None:
+        self._talks.pop(talk.sock.fileno(), None)
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            self._selector.unregister(talk.sock)
+        talk.sock.close()
+
+    def _datagram(self, sock: socket.socket) -> None:
+        """Answer a datagram from the address it was sent to, but by the route that the pod has: that is
+        what is tested.
+        """
+        _, control, _, client = sock.recvmsg(4096, 256)
+        local, reply = _sent_to(control)
+        sock.sendmsg([self._line(client[0], local)], reply, 0, client)
+
+    def _line(self, client: str, local: str, pad: int = 0) -> bytes:
+        said = {"name": self._name, "seen_as": _plain(client), "local": _plain(local)}
+        if pad:
+            said["pad"] = "." * pad
+        return json.dumps(said).encode() + b"\n"
+
+
+def serve(port: int = PORT, name: str = "") -> Server:
+    """Serve in the network namespace of the calling thread; the caller may go elsewhere once this returns."""
+    return Server(port, name or socket.gethostname())
+
+
+def _listener(kind: socket.SocketKind, port: int) -> socket.socket:
+    """A socket for both families, or for IPv4 alone where the kernel has no IPv6."""
+    try:
+        sock = socket.socket(socket.AF_INET6, kind)
+    except OSError:
+        sock = socket.socket(socket.AF_INET, kind)
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if kind == socket.SOCK_DGRAM:
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(64)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _sent_to(control: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
+    """The address that a datagram was sent to, and the control message that answers from it (by any
+    interface).
+    """
+    for level, kind, data in control:
+        if level == socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
+            address = data[:16]
+            link_local = ipaddress.IPv6Address(address).is_link_local
+            reply = address + (data[16:20] if link_local else struct.pack("@I", 0))
+            return socket.inet_ntop(socket.AF_INET6, address), [(level, kind, reply)]
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            address = data[8:12]
+            return socket.inet_ntop(socket.AF_INET, address), [
+                (level, kind, struct.pack("@I", 0) + address + bytes(4))
+            ]
+    return "", []
+
+
+def _pad(request: bytes) -> int:
+    try:
+        return max(0, min(int(json.loads(request.partition(b"\n")[0])["pad"]), 16384))
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def console() -> None:
+    """Answer requests from standard input until it ends."""
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        try:
+            said = answer(json.loads(line))
+        except (ValueError, AttributeError) as error:
+            said = {"error": f"not a JSON object: {error}"}
+        print(json.dumps(said), flush=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.probe", description="What the harness runs inside a pod."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve", help="answer over TCP and UDP until ended")
+    serving.add_argument("--name", default="", help="the name to answer with (default: the host's)")
+    serving.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
+    commands.add_parser("console", help="one JSON request a line in, one JSON answer a line out")
+    options = parser.parse_args(argv)
+    if options.command == "console":
+        console()
+        return
+    end = threading.Event()
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # as a pod's first process none of these would end us by itself
+        signal.signal(number, lambda *_: end.set())
+    server = serve(options.port, options.name)
+    end.wait()
+    server.close()
+
+
+if __name__ == "__main__":
+    main()

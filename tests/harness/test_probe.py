@@ -1,0 +1,143 @@
+"""The probe, against itself on the loopback interface: what one end says is what the other did."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+
+import pytest
+
+from harness import probe
+
+
+@pytest.fixture
+def server():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    sock.close()
+    made = probe.serve(port, "far-end")
+    yield port
+    made.close()
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", "::1"])
+def test_a_dial_is_answered_from_the_address_that_was_asked(server, protocol, address):
+    said = probe.answer(
+        {"op": "dial", "protocol": protocol, "address": address, "port": server, "timeout": 2}
+    )
+    assert said["ok"], said
+    assert said["peer"] == address
+    assert said["seen_as"] == ("::1" if ":" in address else "127.0.0.1")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_dial_leaves_from_its_source(server, protocol):
+    request = {
+        "op": "dial",
+        "protocol": protocol,
+        "address": "127.0.0.1",
+        "port": server,
+        "source": "127.0.0.5",
+    }
+    assert probe.answer(request)["seen_as"] == "127.0.0.5"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_icmp(address):
+    try:
+        probe._icmp_socket(socket.AF_INET).close()
+    except PermissionError:
+        pytest.skip("neither raw nor ping sockets are allowed here")
+    said = probe.answer({"op": "dial", "protocol": "icmp", "address": address})
+    assert said["ok"], said
+    assert said["peer"] == address
+
+
+def test_nobody_there_is_an_error_with_its_name():
+    said = probe.answer({"op": "dial", "protocol": "tcp", "address": "127.0.0.1", "port": 1, "timeout": 1})
+    assert not said["ok"]
+    assert said["error"] == "connection refused (ECONNREFUSED)"
+
+
+def test_somebody_else_is_not_a_probe(server):
+    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.bind(("127.0.0.1", 0))
+    other.settimeout(5)
+    import threading
+
+    def reply():
+        _, client = other.recvfrom(100)
+        other.sendto(b"hello", client)
+
+    thread = threading.Thread(target=reply)
+    thread.start()
+    said = probe.answer(
+        {"op": "dial", "protocol": "udp", "address": "127.0.0.1", "port": other.getsockname()[1]}
+    )
+    thread.join()
+    other.close()
+    assert not said["ok"]
+    assert "no probe" in said["error"]
+
+
+def test_a_dial_ends_in_time():
+    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    silent.bind(("127.0.0.1", 0))
+    request = {
+        "op": "dial",
+        "protocol": "udp",
+        "address": "127.0.0.1",
+        "port": silent.getsockname()[1],
+        "timeout": 0.3,
+    }
+    said = probe.answer(request)
+    silent.close()
+    assert said["error"] == "no answer within 0.3 s"
+    assert said["ms"] < 2000
+
+
+def test_look_tells_the_loopback_interface():
+    pytest.importorskip("pyroute2")
+    said = probe.answer({"op": "look"})
+    lo = next(interface for interface in said["interfaces"] if interface["name"] == "lo")
+    assert lo["kind"] == "loopback"
+    assert "127.0.0.1/8" in lo["addresses"]
+    assert all(route["table"] != 255 for route in said["routes"])
+    assert json.loads(json.dumps(said)) == said
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ({"op": "sing"}, "unknown op 'sing'"),
+        ({"op": "dial", "protocol": "sctp", "address": "127.0.0.1"}, "protocol 'sctp'"),
+        ({"op": "dial", "protocol": "tcp", "address": "nowhere"}, "'nowhere'"),
+        ({"op": "dial", "protocol": "tcp"}, "address"),
+    ],
+)
+def test_a_bad_request_is_answered(request_, error):
+    assert error in probe.answer(request_)["error"]
+
+
+def test_the_console_answers_each_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"op": "sing"}\n\nnot json\n[]\n'))
+    probe.console()
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [
+        "unknown op" in answers[0]["error"],
+        *("not a JSON object" in each["error"] for each in answers[1:]),
+    ] == [True] * 3
+
+
+def test_a_closed_server_frees_its_port():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    sock.close()
+    for _ in range(2):
+        made = probe.serve(port, "x")
+        made.close()
+        made.close()

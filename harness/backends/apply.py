@@ -1,0 +1,114 @@
+"""Puts manifests on an API server, and takes them off again: what `kubectl apply --server-side` does, without kubectl.
+
+Server-side apply makes every step idempotent, so that a cluster that was made half-way can be gone on with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kubernetes.client import ApiClient
+from kubernetes.client.exceptions import ApiException
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.exceptions import ConflictError, DynamicApiError, NotFoundError, ResourceNotFoundError
+
+MANAGER = "genie-harness"
+Object = dict[str, Any]
+
+#: Applied before everything else, in this order; the rest follows as given.
+FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
+
+
+class NotReady(Exception):
+    """A condition was waited for in vain; the message has what was seen last."""
+
+
+class Applier:
+    """One API server to apply to. Not for several threads at once: make one a thread."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self.client = DynamicClient(api)
+
+    def apply(self, objects: Iterable[Object]) -> None:
+        """Make or change objects, namespaces and CRDs first; a kind that a CRD is just making is waited for."""
+        for thing in in_order(objects):
+            self._retry(thing, self._apply)
+
+    def delete(self, objects: Iterable[Object]) -> None:
+        """Take objects off, in reverse; those that are not there are no error."""
+        for thing in reversed(in_order(objects)):
+            try:
+                self._resource(thing).delete(**_place(thing), body={"propagationPolicy": "Background"})
+            except (NotFoundError, ResourceNotFoundError):
+                continue
+
+    def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Any | None:
+        """One object as plain data, or None."""
+        try:
+            resource = self.client.resources.get(api_version=api_version, kind=kind)
+            return resource.get(name=name, namespace=namespace or None).to_dict()
+        except (NotFoundError, ResourceNotFoundError):
+            return None
+
+    def _apply(self, thing: Object) -> None:
+        self._resource(thing).patch(
+            body=thing, **_place(thing), content_type="application/apply-patch+yaml",
+            field_manager=MANAGER, force=True,
+        )  # fmt: skip
+
+    def _resource(self, thing: Object) -> Any:
+        return self.client.resources.get(api_version=thing["apiVersion"], kind=thing["kind"])
+
+    def _retry(self, thing: Object, action: Callable[[Object], None], timeout: float = 30.0) -> None:
+        """Again, while the server says that this will be possible soon: a CRD or namespace is still being made."""
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                return action(thing)
+            except (ResourceNotFoundError, NotFoundError, ConflictError) as error:
+                if time.monotonic() > until:
+                    raise
+                last = error
+            except DynamicApiError as error:
+                if error.status not in (429, 500, 503) or time.monotonic() > until:
+                    raise _named(thing, error) from error
+                last = error
+            del last
+            time.sleep(0.3)
+
+
+def in_order(objects: Iterable[Object]) -> list[Object]:
+    """Objects in an order that works, Lists taken apart."""
+    flat = [item for thing in objects for item in (thing["items"] if thing.get("kind") == "List" else [thing])]
+    return sorted(flat, key=lambda thing: FIRST.index(thing["kind"]) if thing["kind"] in FIRST else len(FIRST))
+
+
+def wait(what: str, seen: Callable[[], str], timeout: float, every: float = 0.3) -> None:
+    """Wait until `seen` returns nothing; what it returns is what is still missing.
+
+    Raises:
+        NotReady: it did not within `timeout` seconds.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            missing = seen()
+        except ApiException as error:
+            missing = f"the API server answers {error.status} {error.reason}"
+        if not missing:
+            return
+        if time.monotonic() > until:
+            raise NotReady(f"{what}: not ready after {timeout:.0f} s: {missing}")
+        time.sleep(every)
+
+
+def _place(thing: Object) -> dict[str, str]:
+    meta = thing["metadata"]
+    return {"name": meta["name"], **({"namespace": meta["namespace"]} if meta.get("namespace") else {})}
+
+
+def _named(thing: Object, error: DynamicApiError) -> Exception:
+    said = str(getattr(error, "summary", lambda: error)())
+    return RuntimeError(f"{thing['kind']} {thing['metadata']['name']}: {said}")

@@ -1,0 +1,178 @@
+"""A network's software on a real cluster: the `cluster:` section of a file under fixtures/networks/, and what it makes.
+
+Two sorts. Some networks come as manifests from their vendor: pinned, patched so that several stand side by side, applied, waited
+for. Others (bridge, ptp, macvlan) are nothing but a configuration on each node, whose binaries and routes the harness brings.
+Nothing here touches a cluster, so all of it is tested without one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.download import Download
+
+Object = dict[str, Any]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Manifest(_Model):
+    """A vendor's manifest, as its release has it."""
+
+    urls: tuple[str, ...] = Field(description="Where it can be had, best first; all have the same content.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    def objects(self) -> list[Object]:
+        """Its objects.
+
+        Raises:
+            NotHad: it cannot be downloaded.
+        """
+        text = Download(urls=self.urls, sha256=self.sha256).get().read_text()
+        documents = [document for document in yaml.safe_load_all(text) if document]
+        return [item for thing in documents for item in (thing["items"] if thing["kind"] == "List" else [thing])]
+
+
+class Patch(_Model):
+    """A change to some of a manifest's objects: merged into them, or (`drop`) leaving them out."""
+
+    kind: str
+    name: str = Field("", description="Empty: every object of that kind.")
+    why: str = Field(description="What would go wrong without it.")
+    drop: bool = False
+    merge: dict[str, Any] = Field(
+        {}, description="Merged as kubectl's strategic merge does: lists of things with a name by that name."
+    )
+    json_in: dict[str, dict[str, Any]] = Field(
+        {}, alias="json-in", description="Of a ConfigMap: key of its data to what is merged into the JSON there."
+    )
+
+    def fits(self, thing: Object) -> bool:
+        return bool(thing["kind"] == self.kind and self.name in ("", thing["metadata"]["name"]))
+
+
+class Ready(_Model):
+    """What must be rolled out before the network can be used."""
+
+    kind: Literal["DaemonSet", "Deployment"]
+    namespace: str
+    name: str
+
+
+class NodeConf(_Model):
+    """A configuration that the harness writes to each node; `{n}` in any string is the node's number, from 0."""
+
+    content: dict[str, Any]
+    routes: str = Field("", description="The node's own subnet of this network, which all other nodes get a route to.")
+
+
+class Software(_Model):
+    """What a network is on a real cluster."""
+
+    software: str = Field(description="What really runs, for reports.")
+    conf: str = Field(description="The file that its configuration is in net.d: how its readiness is seen on a node.")
+    subnets: tuple[str, ...]
+    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets a default route itself.")
+    manifests: tuple[Manifest, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    ready: tuple[Ready, ...] = ()
+    plugins: tuple[str, ...] = Field((), description="Binaries of containernetworking/plugins that it needs on the nodes.")
+    node_conf: NodeConf | None = Field(None, alias="node-conf")
+    conflicts: tuple[str, ...] = Field((), description="Networks that it cannot share a node with.")
+    conflict_reason: str = Field("", alias="conflict-reason")
+    on_request: bool = Field(False, alias="on-request", description="Installed only when it is asked for by name.")
+
+    def objects(self) -> list[Object]:
+        """The patched objects of all its manifests.
+
+        Raises:
+            NotHad: a manifest cannot be downloaded.
+            ValueError: a patch fits nothing, as after a change of version.
+        """
+        return patched([thing for manifest in self.manifests for thing in manifest.objects()], self.patches)
+
+
+def patched(objects: list[Object], patches: tuple[Patch, ...]) -> list[Object]:
+    """Objects with patches on them; a patch that fits none is an error, for it was written for another version."""
+    result = [copy.deepcopy(thing) for thing in objects]
+    for patch in patches:
+        fitting = [thing for thing in result if patch.fits(thing)]
+        if not fitting:
+            raise ValueError(f"patch for {patch.kind} {patch.name or '(any)'}: no such object in the manifest")
+        for thing in fitting:
+            if patch.drop:
+                result.remove(thing)
+            merge(thing, patch.merge)
+            for key, change in patch.json_in.items():
+                thing["data"][key] = json.dumps(merge(json.loads(thing["data"][key]), change), indent=2)
+    return result
+
+
+def merge(into: Object, change: Mapping[str, Any]) -> Object:
+    """Merge `change` into an object, in place. null takes a key away; `$patch: delete` takes an item off a list."""
+    for key, value in change.items():
+        if value is None:
+            into.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        elif _named(value) and (into.get(key) is None or _named(into[key])):
+            into[key] = _merge_named(into.get(key) or [], value)
+        else:
+            into[key] = copy.deepcopy(value)
+    return into
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value)
+
+
+def _merge_named(items: list[Object], changes: list[Object]) -> list[Object]:
+    result = list(items)
+    for change in changes:
+        at = next((i for i, item in enumerate(result) if item["name"] == change["name"]), None)
+        if change.get("$patch") == "delete":
+            result = [item for item in result if item["name"] != change["name"]]
+        elif at is None:
+            result.append(copy.deepcopy(change))
+        elif "value" in change or "valueFrom" in change:  # an environment variable is one or the other
+            result[at] = copy.deepcopy(change)
+        else:
+            merge(result[at], change)
+    return result
+
+
+def images(objects: list[Object]) -> tuple[str, ...]:
+    """Every image that objects would have run, each once."""
+    return tuple(dict.fromkeys(_images(objects)))
+
+
+def _images(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key in ("initContainers", "containers"):
+            for container in value.get(key) or []:
+                if isinstance(container, Mapping) and isinstance(container.get("image"), str):
+                    yield container["image"]
+        for inner in value.values():
+            yield from _images(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _images(inner)
+
+
+def for_node(value: Any, number: int) -> Any:
+    """A node's own version of a configuration: `{n}` replaced in every string."""
+    if isinstance(value, str):
+        return value.replace("{n}", str(number))
+    if isinstance(value, Mapping):
+        return {key: for_node(inner, number) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [for_node(inner, number) for inner in value]
+    return value

@@ -189,17 +189,17 @@ class Dial:
         return socket.AF_INET6 if ":" in self.address else socket.AF_INET
 
 
+Way = Callable[[Dial, float], tuple[str, dict[str, str]]]  # by when to end: who answered, and what it said
+
+
 def dial(to: Dial) -> dict[str, Any]:
-    """Dial once (UDP and ICMP: again and again until the time is over) and tell who answered, or why nobody
-    did.
-    """
-    way: Callable[[Dial, float], tuple[str, str]] = {"tcp": _dial_tcp, "udp": _dial_udp, "icmp": _dial_icmp}[
-        to.protocol
-    ]
+    """Dial once (UDP and ICMP: until the time is over) and tell who answered, or why nobody did."""
+    ways: dict[str, Way] = {"tcp": _dial_tcp, "udp": _dial_udp, "icmp": _dial_icmp}
     begin = time.monotonic()
-    result: dict[str, Any] = {"ok": False, "error": "", "peer": "", "seen_as": ""}
+    result: dict[str, Any] = {"ok": False, "error": "", "peer": "", "seen_as": "", "name": ""}
     try:
-        result["peer"], result["seen_as"] = way(to, begin + to.timeout)
+        result["peer"], said = ways[to.protocol](to, begin + to.timeout)
+        result |= said
         result["ok"] = True
     except TimeoutError:
         result["error"] = f"no answer within {to.timeout:g} s"
@@ -226,7 +226,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _dial_tcp(to: Dial, deadline: float) -> tuple[str, str]:
+def _dial_tcp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
     with socket.socket(to.family, socket.SOCK_STREAM) as sock:
         _prepare(sock, to)
         sock.settimeout(_left(deadline))
@@ -239,10 +239,10 @@ def _dial_tcp(to: Dial, deadline: float) -> tuple[str, str]:
             if not piece:
                 raise OSError(errno.ECONNRESET, "the connection ended before the whole answer came")
             line += piece
-        return _plain(sock.getpeername()[0]), _seen_as(line)
+        return _plain(sock.getpeername()[0]), _said(line)
 
 
-def _dial_udp(to: Dial, deadline: float) -> tuple[str, str]:
+def _dial_udp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
     with socket.socket(to.family, socket.SOCK_DGRAM) as sock:
         _prepare(sock, to)
         while True:
@@ -253,13 +253,13 @@ def _dial_udp(to: Dial, deadline: float) -> tuple[str, str]:
             except TimeoutError:
                 continue
             if _same(peer[0], to.address):
-                return _plain(peer[0]), _seen_as(line)
+                return _plain(peer[0]), _said(line)
             raise OSError(
                 errno.EPROTO, f"the answer came from {_plain(peer[0])}, not from the address that was asked"
             )
 
 
-def _dial_icmp(to: Dial, deadline: float) -> tuple[str, str]:
+def _dial_icmp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
     with _icmp_socket(to.family) as sock:
         raw = sock.type == socket.SOCK_RAW
         _prepare(sock, to)
@@ -270,7 +270,7 @@ def _dial_icmp(to: Dial, deadline: float) -> tuple[str, str]:
             again = min(deadline, time.monotonic() + _UDP_RETRY)
             peer = _await_echo(sock, to, ident if raw else None, again)
             if peer:
-                return peer, ""
+                return peer, {}
             _left(deadline)
 
 
@@ -326,9 +326,10 @@ def _same(one: str, other: str) -> bool:
     return ipaddress.ip_address(_plain(one)) == ipaddress.ip_address(_plain(other))
 
 
-def _seen_as(line: bytes) -> str:
+def _said(line: bytes) -> dict[str, str]:
     try:
-        return str(json.loads(line)["seen_as"])
+        said = json.loads(line)
+        return {"seen_as": str(said["seen_as"]), "name": str(said["name"])}
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(errno.EPROTO, f"somebody answered who is no probe: {line[:60]!r}") from error
 

@@ -30,6 +30,7 @@ def test_a_dial_is_answered_from_the_address_that_was_asked(server, protocol, ad
     )
     assert said["ok"], said
     assert said["peer"] == address
+    assert said["name"] == "far-end"
     assert said["seen_as"] == ("::1" if ":" in address else "127.0.0.1")
 
 

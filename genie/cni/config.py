@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
 
-# Section 1, `name`, and section 2, CNI_CONTAINERID. \Z rather than $: a trailing newline is no part of a name.
+# Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a trailing newline is no part of a name.
+_NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
 
 
@@ -84,7 +85,7 @@ def parse(
 
 
 def load(path: str | Path) -> NetworkConfig:
-    """Read a configuration file, with the plugins in the folder beside it (section 1, `loadOnlyInlinedPlugins`).
+    """Read a configuration file, and the plugins in the folder beside it (section 1, `loadOnlyInlinedPlugins`).
 
     For `net.d/10-blue.conflist` of a network named `blue` those are `net.d/blue/*.conf`, in the order of
     their names. Raises CniError: IO_FAILURE where a file cannot be read, and as `parse` does.
@@ -104,7 +105,7 @@ def validate_network_name(name: str) -> None:
     if not _NAME.match(name):
         raise CniError(
             Code.INVALID_CONFIG,
-            f"network name {name!r}: expected letters, digits, '_', '.', '-', not beginning with a sign",
+            f"network name {name!r}: expected {_NAME_IS}",
         )
 
 
@@ -113,22 +114,22 @@ def validate_container_id(container_id: str) -> None:
     if not _NAME.match(container_id):
         raise CniError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_CONTAINERID {container_id!r}: expected letters, digits, '_', '.', '-', not beginning with a sign",
+            f"CNI_CONTAINERID {container_id!r}: expected {_NAME_IS}",
         )
 
 
 def validate_ifname(ifname: str) -> None:
-    """CNI_IFNAME as Linux takes it: 1 to 15 bytes, no '/', ':' or white space. Raises CniError (INVALID_ENVIRONMENT)."""
+    """CNI_IFNAME, as Linux takes it. Raises CniError (INVALID_ENVIRONMENT)."""
     size = len(ifname.encode("utf-8", "surrogateescape")) if ifname.isprintable() or not ifname else 0
     if not 1 <= size <= 15 or ifname in (".", "..") or any(c in "/:" or c.isspace() for c in ifname):
         raise CniError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_IFNAME {ifname!r}: expected an interface name of 1 to 15 bytes without '/', ':' or white space",
+            f"CNI_IFNAME {ifname!r}: expected 1 to 15 bytes without '/', ':' or white space",
         )
 
 
 def validate_type(kind: object, source: str, field: str) -> str:
-    """A plugin's `type` (section 1): the name of an executable, not a path. Raises CniError (INVALID_CONFIG)."""
+    """A plugin's `type` (section 1): an executable's name, not a path. Raises CniError (INVALID_CONFIG)."""
     if not isinstance(kind, str) or kind in ("", ".", "..") or any(c in kind for c in "/\\\0"):
         _refuse(source, field, "the name of a plugin's executable, without '/' or '\\'", kind)
     return kind
@@ -165,7 +166,7 @@ def _read(path: Path) -> bytes:
 
 def _network_name(name: object, source: str) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
-        _refuse(source, "name", "letters, digits, '_', '.', '-', not beginning with a sign", name or None)
+        _refuse(source, "name", _NAME_IS, name or None)
     return name
 
 
@@ -183,7 +184,8 @@ def _version(raw: dict[str, Any], source: str) -> str:
     if chosen is None:
         raise CniError(
             Code.INCOMPATIBLE_VERSION,
-            f"{source}: cniVersion: expected one of {', '.join(versions.SUPPORTED)}, found {', '.join(offered)[:80]}",
+            f"{source}: cniVersion: expected one of {', '.join(versions.SUPPORTED)}",
+            f"found {', '.join(offered)[:80]}",
         )
     return chosen
 

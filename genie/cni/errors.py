@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Code:
-    """Error codes (specification, section 5, "Error"). 0-99 are reserved by it, from 100 on they are the plugin's."""
+    """Error codes (specification, section 5, "Error"); 0-99 are its own, from 100 on they are the plugin's."""
 
     INCOMPATIBLE_VERSION = 1
     UNSUPPORTED_FIELD = 2
@@ -45,7 +45,7 @@ class CniError(Exception):
         return f"{self.msg}; {self.details}" if self.details else self.msg
 
     def to_json(self, cni_version: str) -> dict[str, Any]:
-        """The object to print on standard output (section 5, "Error"), in the version that the caller spoke."""
+        """What to print on standard output (section 5, "Error"), in the version that the caller spoke."""
         shown: dict[str, Any] = {"cniVersion": cni_version, "code": self.code, "msg": self.msg}
         if self.details:
             shown["details"] = self.details

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """One plugin to run. env is complete: nothing is inherited. timeout: seconds, None for as long as it takes."""
+    """One plugin to run. env is complete, nothing is inherited. timeout: seconds; None: no limit."""
 
     binary: str
     env: Mapping[str, str]
@@ -105,8 +105,10 @@ async def add(
         try:
             result = await _Step(network, plugin, attachment, executor, timeout).add(result)
         except CniError as error:
-            begun = network.plugins[: position + 1]
-            left = await _roll_back(network, begun, attachment, executor, result, timeout)
+            left = []
+            for begun in reversed(network.plugins[: position + 1]):
+                step = _Step(network, begun, attachment, executor, timeout)
+                left += await _undo(step, result)
             raise _with_details(error, left) from error
     assert result is not None, "a configuration has at least one plugin"
     return result
@@ -120,7 +122,7 @@ async def delete(
     prev_result: Result | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Section 3, "Deleting an attachment": in reverse order, each given the final result of the ADD if it is known.
+    """Section 3, "Deleting an attachment": in reverse, each given the final result of the ADD if it is known.
 
     Halts at the first plugin that fails and raises its CniError; to call again is always allowed.
     """
@@ -137,7 +139,7 @@ async def check(
     prev_result: Result,
     timeout: float | None = None,
 ) -> None:
-    """Section 3, "Checking an attachment": in order, each given the final result of the ADD; the first failure ends it.
+    """Section 3, "Checking an attachment": in order, each given the ADD's final result; a failure ends it.
 
     Nothing is asked, and so nothing is wrong, where `disableCheck` is set or the version has no CHECK (below
     0.4.0).
@@ -158,7 +160,7 @@ async def gc(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Section 3, "Garbage-collecting a network": every plugin, whatever the others say, then all errors as one.
+    """Section 3, "Garbage-collecting a network": every plugin, then all errors as one.
 
     valid: the attachments of this network that are to stay, each {"containerID": ..., "ifname": ...}. Nothing
     is asked where `disableGC` is set or the version has no GC (below 1.1.0). The first error lends its code.
@@ -186,7 +188,7 @@ async def status(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Section 2, STATUS: whether the network can serve an ADD. Raises the first CniError, usually of code 50 or 51.
+    """Section 2, STATUS: whether the network can serve an ADD. Raises the first CniError, of code 50 or 51.
 
     A network of a version without STATUS (below 1.1.0) is held to be ready; that its plugins are there is not
     asked.
@@ -266,7 +268,7 @@ class _Step(NamedTuple):
         await self._call(command, prev_result)
 
     async def _call(self, command: str, prev_result: Result | None) -> tuple[Outcome, str]:
-        """Call in the network's version; where the plugin does not speak that, in the highest that both speak.
+        """Call in the network's version; if the plugin does not speak that, in the highest that both speak.
 
         Returns the outcome and the version that it was asked in. Raises CniError, named after network and
         plugin.
@@ -340,7 +342,7 @@ _HAS_VERB: Mapping[str, Callable[[str], bool]] = {
 
 
 def _is_reserved(key: str) -> bool:
-    """What the runtime writes itself, or must not pass on (section 1, "Reserved keys"; section 3, `capabilities`).
+    """What the runtime writes itself (section 1, "Reserved keys") or keeps (section 3, `capabilities`).
 
     `args` is reserved too, but by convention that is where a network's own arguments are, so it passes.
     """
@@ -354,7 +356,7 @@ def _runtime_config(plugin: Mapping[str, Any], offered: Mapping[str, Any]) -> di
 
 
 def _environment(command: str, attachment: Attachment) -> dict[str, str]:
-    """Section 2, "Parameters". Those of an attachment are set for its verbs alone, and nothing stale is handed on."""
+    """Section 2, "Parameters": those of an attachment for its verbs alone, and nothing stale."""
     env = {key: value for key, value in attachment.env.items() if not key.startswith("CNI_")}
     env |= {"CNI_COMMAND": command, "CNI_PATH": os.pathsep.join(attachment.path)}
     if command not in ("GC", "STATUS"):
@@ -376,22 +378,13 @@ def _validate(network: NetworkConfig, attachment: Attachment) -> None:
     configs.validate_ifname(attachment.ifname)
 
 
-async def _roll_back(
-    network: NetworkConfig,
-    begun: Sequence[Mapping[str, Any]],
-    attachment: Attachment,
-    executor: Executor,
-    result: Result | None,
-    timeout: float | None,
-) -> list[str]:
-    """Delete what an ADD began, in reverse. Best effort: one that fails keeps none from being tried. Returns why."""
-    left = []
-    for plugin in reversed(begun):
-        try:
-            await _Step(network, plugin, attachment, executor, timeout).without_result("DEL", result)
-        except CniError as error:
-            left.append(f"rolling back: {error}")
-    return left
+async def _undo(step: _Step, result: Result | None) -> list[str]:
+    """Delete what an ADD began, as best one can: what fails is returned, and keeps no other from being tried."""
+    try:
+        await step.without_result("DEL", result)
+    except CniError as error:
+        return [f"rolling back: {error}"]
+    return []
 
 
 def _with_details(error: CniError, more: Sequence[str]) -> CniError:
@@ -421,7 +414,7 @@ def _failure(outcome: Outcome) -> CniError:
 
 
 def _last_lines(output: bytes, lines: int = 5, characters: int = 600) -> str:
-    """The end of an output as one line: a panic's first words are far up, but a log's last ones matter most."""
+    """The end of an output as one line: of a log, the last words matter most."""
     text = output[-8192:].decode("utf-8", "replace")
     kept = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
     return " / ".join(kept)[-characters:]
@@ -455,10 +448,10 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
 
 
 class SubprocessExecutor:
-    """Runs plugins as children, each in a session of its own: when its time is up, the whole group is killed."""
+    """Runs plugins as children, each in a session of its own; out of time, its whole group is killed."""
 
     async def run(self, call: Call) -> Outcome:
-        """Run one plugin; blocks the calling thread until it has ended. What it logs goes on to our standard error."""
+        """Run one plugin to its end, blocking. What it logs goes on to our standard error."""
         from genie.cni.spawn import run
 
         outcome = run(call)

@@ -36,7 +36,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class IP:
-    """An address (section 5, `ips`): "10.1.2.3/24", its subnet's gateway or "", and its index in `interfaces`."""
+    """An address (section 5, `ips`): "10.1.2.3/24", its gateway or "", its index in `interfaces`."""
 
     address: str
     gateway: str = ""
@@ -50,8 +50,11 @@ class IP:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route (section 5, `routes`). dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if
-    not told. priority: lower wins. table: number. scope: 0 global, 253 link, 254 host."""
+    """A route (section 5, `routes`).
+
+    dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if not told. priority: lower wins.
+    table: number. scope: 0 global, 253 link, 254 host.
+    """
 
     dst: str
     gw: str = ""
@@ -181,7 +184,7 @@ def _joined(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
 
 
 class _Reader:
-    """One JSON object and where it stands, so that a complaint can say "ips[0].address". `null` counts as absent."""
+    """One JSON object and where it stands, for complaints like "ips[0].address". `null` counts as absent."""
 
     __slots__ = ("at", "data")
 
@@ -329,8 +332,7 @@ def _parse_old(top: _Reader) -> Result:
 
 
 def _without_empty(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says nothing: "", 0 where 0 means not told, empty lists and objects. None likewise; but a
-    number that was told as 0 (an index, a scope) stays, which is why those fields are None when absent."""
+    """Leave out what says nothing: "", None, empty lists and objects, and 0 except where a 0 speaks."""
     return {key: value for key, value in data.items() if value or (value == 0 and key in _ZERO_SPEAKS)}
 
 

@@ -9,6 +9,7 @@ A plugin's end is told by its process, not by its pipes: a daemon that it leaves
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -194,7 +195,5 @@ def _has_ended(pid: int) -> bool:
 
 def _kill(pid: int) -> None:
     """Kill the child's process group, of which it is the leader since it began."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

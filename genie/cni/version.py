@@ -24,7 +24,7 @@ CHAINED = "0.3.0"
 
 
 def numbers(version: str) -> tuple[int, int, int]:
-    """(major, minor, micro). Raises CniError (DECODING_FAILURE) for what is no version of numbers and dots."""
+    """(major, minor, micro). Raises CniError (DECODING_FAILURE) for what is not like 1.0.0."""
     parts = version.split(".")
     if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise CniError(Code.DECODING_FAILURE, f"{version!r} is no version like 1.0.0")
@@ -63,7 +63,7 @@ def highest(offered: Iterable[str]) -> str | None:
 
 
 def of_version_reply(stdout: bytes) -> tuple[str, ...]:
-    """The versions in a plugin's answer to VERSION (section 5, "VERSION Success"); empty where it makes no sense.
+    """The versions in a plugin's answer to VERSION (section 5, "VERSION Success"); empty if it makes no sense.
 
     A plugin of 0.2.0, where the command was new, may leave `supportedVersions` out.
     """

@@ -48,9 +48,7 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10,
 CLONE_NEWNET = 0x40000000
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_ROUTE = struct.Struct(
-    "=BBBBBBBBI"
-)  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _RULE = _ROUTE  # fib_rule_hdr: family, dst_len, src_len, tos, table, -, -, action, flags
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
@@ -299,9 +297,7 @@ class Netlink:
         return [
             route
             for route in told
-            if route.family == family
-            and (wanted is None or route.table in wanted)
-            and not route.flags & RTM_F_CLONED
+            if route.family == family and (wanted is None or route.table in wanted) and not route.flags & RTM_F_CLONED
         ]
 
     def rules(self, family: int) -> list[Rule]:
@@ -437,9 +433,7 @@ def _socket_in(netns: str) -> socket.socket:
     if failed:
         error = failed[0]
         if isinstance(error, OSError) and error.errno:
-            raise OSError(
-                error.errno, f"enter network namespace: {os.strerror(error.errno)}", netns
-            ) from error
+            raise OSError(error.errno, f"enter network namespace: {os.strerror(error.errno)}", netns) from error
         raise error
     return made[0]
 
@@ -464,8 +458,7 @@ def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
 
 def _attributes(attributes: Iterable[tuple[int, bytes]]) -> bytes:
     return b"".join(
-        _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
-        for kind, value in attributes
+        _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4) for kind, value in attributes
     )
 
 
@@ -500,9 +493,7 @@ def _words(flags: int, body: bytes) -> str:
     if not flags & NLM_F_ACK_TLVS:
         return ""
     echoed = _HEADER.size if flags & NLM_F_CAPPED else (struct.unpack_from("=I", body, 4)[0] + 3) & ~3
-    return (
-        dict(_split(body[4 + echoed :])).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
-    )
+    return dict(_split(body[4 + echoed :])).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _number(value: bytes) -> int:

@@ -97,9 +97,7 @@ def plan(attached: Sequence[Attached], state: State) -> list[Change]:
             rules += _rules(path)
     names = _indices(attached, state)
     ours = [route for route in state.routes if route.table in TABLES]
-    there = [
-        route for route in state.routes if route.table == MAIN and route.is_default and names & {*route.oifs}
-    ]
+    there = [route for route in state.routes if route.table == MAIN and route.is_default and names & {*route.oifs}]
     return [
         *_diff([rule for rule in state.rules if rule.table in TABLES], rules),
         *_diff(ours, tables),
@@ -256,9 +254,7 @@ def _table(path: _Path, state: State) -> list[Route]:
         if prefix < len(address) * 8 and (destination, prefix) not in present:
             present.add((destination, prefix))
             source = address if path.family == INET else b""  # IPv6 refuses one that is still tentative
-            copied.append(
-                Route.to(path.family, destination, prefix, oif=path.index, source=source, table=path.table)
-            )
+            copied.append(Route.to(path.family, destination, prefix, oif=path.index, source=source, table=path.table))
     default = path.own_default(path.table)
     return sorted(copied, key=lambda route: bool(route.gateway)) + ([] if default is None else [default])
 

@@ -1,0 +1,58 @@
+"""genie's door. With CNI_COMMAND in the environment it is a CNI plugin, in direct mode; without, an administrator's tool.
+
+The two share nothing but this file: on the way of an ADD the argument parser and all that belongs to people is not
+even imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve the runtime or a person; returns the exit status."""
+    if "CNI_COMMAND" in os.environ and not (argv or sys.argv[1:]):
+        return plugin()
+    from genie import cli
+
+    return cli.main(sys.argv[1:] if argv is None else argv)
+
+
+def plugin() -> int:
+    """One CNI call, in direct mode: the delegates are this process's children, the API server is asked now."""
+    import json
+
+    from genie import attach, kube
+    from genie.cni.errors import CniError
+    from genie.cni.invoke import SubprocessExecutor, run_sync
+
+    request = attach.Request(env=dict(os.environ), stdin=b"" if sys.stdin.isatty() else sys.stdin.buffer.read())
+    conf = None
+    try:
+        conf = attach.read_conf(request.stdin)
+        asker: kube.Kube = kube.DirectKube(conf)
+    except CniError:
+        asker = kube.Nowhere()  # `serve` meets the same error, and says it as the verb demands
+    reply = run_sync(attach.serve(request, asker, SubprocessExecutor(), conf))
+    sys.stdout.buffer.write(reply.stdout)
+    sys.stdout.buffer.flush()
+    if conf is not None and (reply.status or conf.log_level in ("info", "debug")):
+        log(json.dumps(reply.story), conf.log_file)
+    return reply.status
+
+
+def log(line: str, path: str) -> None:
+    """One line to genie.conf's log_file, else to standard error, which runtimes keep with a failure."""
+    if path:
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            return
+        except OSError:
+            pass
+    sys.stderr.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

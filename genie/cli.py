@@ -1,0 +1,38 @@
+"""What an administrator can ask of genie at a shell: install it, run the agent, see its records, explain a pod."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from genie import __version__
+
+#: subcommand: (module with main(argv), one sentence)
+COMMANDS = {
+    "install": ("genie.install", "put genie on this node: plugin, genie.conf, kubeconfig; --remove takes it off again"),
+    "agent": ("genie.agent", "run the agent that the shim in /opt/cni/bin calls (what the DaemonSet runs)"),
+    "status": ("genie.inspect", "list the containers on this node that genie attached, and to which networks"),
+    "explain": ("genie.inspect", "tell which networks a pod would get here, and why: genie explain pod NAMESPACE/NAME"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Hand on to the subcommand's module, so that each imports only what it needs."""
+    parser = argparse.ArgumentParser(
+        prog="genie",
+        description="One CNI plugin in front of all the others. The container runtime calls it with CNI_COMMAND in the "
+        "environment; a person has these commands.",
+        epilog="`genie COMMAND --help` tells more. The annotations that pods can carry: docs/annotations.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"genie {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (_, sentence) in COMMANDS.items():
+        commands.add_parser(name, help=sentence, add_help=False)
+    arguments, rest = parser.parse_known_args(argv)
+    if not arguments.command:
+        parser.print_help(sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[arguments.command][0])
+    return int(module.main([arguments.command, *rest] if arguments.command in ("status", "explain") else rest) or 0)

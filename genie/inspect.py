@@ -1,0 +1,93 @@
+"""`genie status` and `genie explain`: what genie did on this node, and what it would do for a pod, for people."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+
+from genie import attach, networks, selection
+from genie.cni.errors import CniError
+from genie.cni.invoke import run_sync
+from genie.config import DEFAULT_CONF_DIR, Conf
+from genie.kube import DirectKube
+from genie.records import Record, Records
+
+DEFAULT_BIN_DIR = "/opt/cni/bin"
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"genie {argv[0]}")
+    parser.add_argument(
+        "--conf", default=f"{DEFAULT_CONF_DIR}/00-genie.conf", help="genie.conf of this node (default: %(default)s)"
+    )
+    if argv[0] == "explain":
+        parser.description = "Tell which networks a pod would get on this node, on which interfaces, and why."
+        parser.add_argument("what", choices=["pod"], help="the kind of object")
+        parser.add_argument("pod", metavar="NAMESPACE/NAME", help="the pod, as the API server has it now")
+    else:
+        parser.description = "List genie's records: each container of this node and its attachments."
+    arguments = parser.parse_args(argv[1:])
+    try:
+        conf = read(arguments.conf)
+        lines = explain(arguments.pod, conf) if argv[0] == "explain" else status(Records(conf.state_dir))
+        for line in lines:
+            print(line)
+    except CniError as error:
+        print(f"genie {argv[0]}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read(path: str) -> Conf:
+    """genie.conf from its file; a conflist's first plugin of type genie."""
+    import json
+
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise CniError(5, f"cannot read {path}: {error.strerror}; name genie's configuration with --conf") from error
+    try:
+        data = json.loads(text)
+        plugins = data.get("plugins") if isinstance(data, dict) else None
+        for plugin in plugins or []:
+            if plugin.get("type") == "genie":
+                text = json.dumps({"name": data.get("name"), "cniVersion": data.get("cniVersion"), **plugin}).encode()
+    except (ValueError, AttributeError):
+        pass
+    return attach.read_conf(text, path)
+
+
+def status(records: Iterable[Record]) -> Iterable[str]:
+    """A line a container, a line an attachment below it."""
+    count = 0
+    for record in records:
+        count += 1
+        pod = f"{record.namespace}/{record.pod}" if record.pod else "(no pod)"
+        yield f"{pod}  {record.container_id[:13]}  {'' if record.complete else 'INCOMPLETE: waits for its DEL'}".rstrip()
+        for attached in record.attached:
+            addresses = ", ".join(ip.address for ip in attached.result.ips) if attached.result else "not attached"
+            yield f"  {attached.ifname:<15} {attached.label:<24} {addresses}"
+    yield f"{count} container{'' if count == 1 else 's'}"
+
+
+def explain(name: str, conf: Conf) -> Iterable[str]:
+    """The selection of a pod, made but not carried out."""
+    namespace, slash, pod_name = name.partition("/")
+    if not slash:
+        raise CniError(7, f"expected NAMESPACE/NAME, found {name!r}")
+    kube, directory = DirectKube(conf), networks.directory(conf.conf_dir)
+    pod = run_sync(kube.pod(namespace, pod_name, ""))
+    for key in (selection.CNI, selection.LOGICAL, selection.ATTACHMENTS, selection.DEFAULT):
+        if key in pod.annotations:
+            yield f"{key}: {pod.annotations[key]!r}"
+    asked = selection.asks(pod, conf)
+    if asked.smart:
+        asked = attach.least_loaded(asked, directory, conf)
+    found = run_sync(networks.find(asked.primary + asked.extra, kube, directory, namespace, (DEFAULT_BIN_DIR,)))
+    chosen = selection.assemble(asked, found, pod_namespace=namespace)
+    yield f"why: {chosen.why}"
+    for choice in chosen.choices:
+        kinds = " + ".join(choice.network.types)
+        yield f"  {choice.ifname:<15} {choice.label:<24} {kinds}, from {choice.network.source}"

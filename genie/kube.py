@@ -1,0 +1,402 @@
+"""The API server as genie needs it: a pod, a network object, a changed annotation.
+
+`Kube` is all that the rest of genie knows; in direct mode `DirectKube` asks the API server each time, in agent mode
+the agent's cache answers. `Client` is the HTTP beneath both: the standard library's, because an ADD in direct mode cannot
+afford the import of a Kubernetes client, and only as much of it as a GET, a PATCH, a POST and a watch take.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
+
+from genie.cni.errors import CniError, Code
+from genie.config import Conf, Credentials
+
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+NETWORK_OBJECTS = {  # kind: (API group and version, resource)
+    "NetworkAttachmentDefinition": ("k8s.cni.cncf.io/v1", "network-attachment-definitions"),
+    "LogicalNetwork": ("alpha.network.k8s.io/v1", "logicalnetworks"),
+    "PhysicalNetwork": ("alpha.network.k8s.io/v1", "physicalnetworks"),
+}
+#: A mirror pod (what the API server shows of a static pod) has a UID of its own; the one that the runtime knows is here.
+MIRROR = "kubernetes.io/config.hash"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """What genie needs of a pod. Both the watch and a GET make one, so that they cannot differ."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Pod:
+        meta = data.get("metadata") or {}
+        return cls(
+            namespace=meta.get("namespace", ""),
+            name=meta.get("name", ""),
+            uid=meta.get("uid", ""),
+            annotations=meta.get("annotations") or {},
+        )
+
+    def is_it(self, uid: str) -> bool:
+        """Whether this is the pod that the runtime means by K8S_POD_UID; without one, every pod of the name is."""
+        return not uid or uid in (self.uid, self.annotations.get(MIRROR))
+
+
+class Kube(Protocol):
+    """The API server, whoever asks it. Every method may raise CniError 11 when it cannot be reached."""
+
+    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+        """The pod; raises CniError 3 when there is no such pod, or only one of another UID."""
+
+    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """A network object of a kind in NETWORK_OBJECTS, or None when there is none or no such CRD."""
+
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+        """Write annotations to the pod, as one patch; now (direct mode) or soon and surely (agent mode)."""
+
+
+class DirectKube:
+    """Asks the API server itself, once a question: direct mode."""
+
+    def __init__(self, conf: Conf) -> None:
+        self.conf = conf
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = Client(server(self.conf.credentials), timeout=self.conf.api_timeout)
+        return self._client
+
+    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+        return read_pod(self.client, namespace, name, uid)
+
+    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        return read_network(self.client, kind, namespace, name)
+
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+        patch_annotations(self.client, pod, annotations)
+
+
+class Nowhere:
+    """For verbs that ask nothing of the API server."""
+
+    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+        raise CniError(Code.INVALID_CONFIG, "there is no API server to ask")
+
+    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        raise CniError(Code.INVALID_CONFIG, "there is no API server to ask")
+
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+        return None
+
+
+def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
+    """GET a pod.
+
+    Raises:
+        CniError: 3 (the specification's "container unknown") when there is none of that name and UID; 11 when a retry
+            can help: the API server is away, or the pod is a static one whose mirror the kubelet has not made yet.
+    """
+    status, data = client.request("GET", f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}")
+    if status == 404:
+        if uid and "-" not in uid:  # a static pod's UID is a hash, with no dashes
+            raise CniError(Code.TRY_AGAIN, f"pod {namespace}/{name}: its mirror pod is not on the API server yet")
+        raise CniError(Code.UNKNOWN_CONTAINER, f"pod {namespace}/{name}: no such pod on the API server")
+    pod = Pod.of(_good(status, data, f"read pod {namespace}/{name}"))
+    if not pod.is_it(uid):
+        raise CniError(
+            Code.UNKNOWN_CONTAINER,
+            f"pod {namespace}/{name}: the API server has one of UID {pod.uid}, the runtime asks for UID {uid}: "
+            "the pod was deleted and made again",
+        )
+    return pod
+
+
+def read_network(client: Client, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    """GET a network object; None for 404, which is also what a missing CRD gives."""
+    group, resource = NETWORK_OBJECTS[kind]
+    path = f"/apis/{group}/namespaces/{quote(namespace)}/{resource}/{quote(name)}"
+    status, data = client.request("GET", path)
+    return None if status == 404 else _good(status, data, f"read {kind} {namespace}/{name}")
+
+
+def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str]) -> None:
+    """One merge patch. The UID goes with it, so that a pod made again under the name is never written to (409)."""
+    meta: dict[str, Any] = {"annotations": dict(annotations)}
+    if pod.uid:
+        meta["uid"] = pod.uid
+    path = f"/api/v1/namespaces/{quote(pod.namespace)}/pods/{quote(pod.name)}"
+    status, data = client.request("PATCH", path, {"metadata": meta}, "application/merge-patch+json")
+    if status not in (404, 409):  # gone, or another pod by now: nobody is left to tell
+        _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
+
+
+def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
+    if 200 <= status < 300 and isinstance(data, dict):
+        return data
+    said = data.get("message", "") if isinstance(data, dict) else ""
+    hint = {
+        401: "; genie's credentials are not accepted: see kubernetes.kubeconfig in genie.conf",
+        403: "; genie's account lacks the right: see the ClusterRole in genie's manifest",
+    }.get(status, "")
+    code = Code.INVALID_CONFIG if status in (400, 401, 403) else Code.TRY_AGAIN
+    raise CniError(code, f"cannot {doing}: the API server answers {status} {said}".rstrip() + hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """An API server and how to ask it. Certificates are PEM text; `token_file` is read for each new connection."""
+
+    url: str
+    ca: str = ""
+    verify: bool = True
+    server_name: str = ""
+    token: str = field(default="", repr=False)
+    token_file: str = ""
+    certificate: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
+
+
+def server(credentials: Credentials, environment: Mapping[str, str] = os.environ) -> Server:
+    """The API server that genie.conf names: kubeconfig, else policy, else the cluster that genie runs in.
+
+    Raises:
+        CniError: 7, when none of them is usable; it says what each lacked.
+    """
+    if credentials.kubeconfig:
+        return _from_kubeconfig(credentials.kubeconfig)
+    if credentials.api_root:
+        return Server(
+            url=credentials.api_root,
+            token=credentials.token,
+            ca=_pem(credentials.certificate_authority),
+            certificate=_pem(credentials.client_certificate),
+            key=_pem(credentials.client_key),
+        )
+    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    if host and os.path.exists(f"{SERVICE_ACCOUNT}/token"):
+        address = f"[{host}]" if ":" in host else host
+        return Server(
+            url=f"https://{address}:{port}",
+            ca=_read(f"{SERVICE_ACCOUNT}/ca.crt"),
+            token_file=f"{SERVICE_ACCOUNT}/token",
+        )
+    raise CniError(
+        Code.INVALID_CONFIG,
+        "genie.conf: no way to the API server: give kubernetes.kubeconfig, or policy.k8s_api_root with "
+        "policy.k8s_auth_token (and there is no in-cluster service account here)",
+    )
+
+
+def _from_kubeconfig(path: str) -> Server:
+    """The current context of a kubeconfig, in JSON or YAML.
+
+    The source of each rule is the kubeconfig (v1) API of client-go: data fields win over file fields, and relative file
+    names start at the kubeconfig's own folder.
+    """
+    document = _load(path)
+
+    def named(section: str, name: Any) -> Mapping[str, Any]:
+        for entry in document.get(section) or []:
+            if isinstance(entry, dict) and entry.get("name") == name:
+                return entry.get(section[:-1]) or {}
+        raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: {section}: expected an entry named {name!r}")
+
+    context = named("contexts", document.get("current-context"))
+    cluster, user = named("clusters", context.get("cluster")), named("users", context.get("user"))
+    for refused, instead in (("exec", "a token or a client certificate"), ("auth-provider", "a token")):
+        if refused in user:
+            raise CniError(
+                Code.INVALID_CONFIG,
+                f"kubeconfig {path}: users: {refused} is not supported, for a node's plugin cannot depend on a helper "
+                f"program; give {instead}",
+            )
+    if not isinstance(cluster.get("server"), str):
+        raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: clusters: server: expected a URL")
+
+    def material(holder: Mapping[str, Any], key: str) -> str:
+        if data := holder.get(f"{key}-data"):
+            import base64
+
+            return base64.b64decode(data).decode()
+        return _pem(_beside(path, holder[key])) if holder.get(key) else ""
+
+    return Server(
+        url=cluster["server"],
+        ca=material(cluster, "certificate-authority"),
+        verify=not cluster.get("insecure-skip-tls-verify", False),
+        server_name=cluster.get("tls-server-name", ""),
+        token=user.get("token", ""),
+        token_file=_beside(path, user["tokenFile"]) if user.get("tokenFile") else "",
+        certificate=material(user, "client-certificate"),
+        key=material(user, "client-key"),
+    )
+
+
+def _load(path: str) -> Mapping[str, Any]:
+    text = _read(path)
+    try:
+        document = json.loads(text)
+    except ValueError:
+        try:
+            import yaml
+        except ImportError as error:
+            raise CniError(
+                Code.INVALID_CONFIG,
+                f"kubeconfig {path}: it is not JSON, and PyYAML is not here to read it as YAML: "
+                "install PyYAML, or write it as JSON (kubectl config view --raw -o json)",
+            ) from error
+        try:
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: neither JSON nor YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: expected an object with clusters, users and contexts")
+    return document
+
+
+def _beside(path: str, name: str) -> str:
+    return os.path.join(os.path.dirname(path), name)
+
+
+def _pem(path: str) -> str:
+    return _read(path) if path else ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: {reason}") from error
+
+
+class Client:
+    """One kept connection to an API server. Not for several threads at once: make one a thread.
+
+    Args:
+        timeout: seconds for each of connecting, sending and reading.
+    """
+
+    def __init__(self, server: Server, timeout: float = 10.0) -> None:
+        self.server, self.timeout = server, timeout
+        self._connection: Any = None
+        self._tls: Any = None
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "application/json"
+    ) -> tuple[int, Any]:
+        """One request: the status and the decoded JSON body (None where it is none).
+
+        Raises:
+            CniError: 11 when the API server cannot be reached or breaks off.
+        """
+        response = self._send(method, path, body, content_type)
+        try:
+            raw = response.read()
+        except OSError as error:
+            self.close()
+            raise self._away(error) from error
+        try:
+            return response.status, json.loads(raw)
+        except ValueError:
+            return response.status, None
+
+    def stream(self, path: str) -> Iterator[dict[str, Any]]:
+        """A watch: its events, one JSON object a line, until the server ends it.
+
+        Raises:
+            CniError: as `request`; also when the server answers with an error status.
+        """
+        response = self._send("GET", path, None, "")
+        try:
+            if response.status != 200:
+                raise CniError(Code.TRY_AGAIN, f"{path}: the API server answers {response.status}")
+            for line in response:
+                yield json.loads(line)
+        except (OSError, ValueError) as error:
+            raise self._away(error) from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _send(self, method: str, path: str, body: Any, content_type: str) -> Any:
+        import http.client
+
+        headers = {"Accept": "application/json", "User-Agent": "genie"}
+        payload = None if body is None else json.dumps(body).encode()
+        if payload is not None:
+            headers["Content-Type"] = content_type
+        fresh = self._connection is None
+        try:
+            if fresh:
+                self._connection = self._connect()
+            if token := self._token():
+                headers["Authorization"] = f"Bearer {token}"
+            self._connection.request(method, path, payload, headers)
+            return self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            if not fresh:  # the server closed the kept connection in the meantime
+                return self._send(method, path, body, content_type)
+            raise self._away(error) from error
+
+    def _connect(self) -> Any:
+        import http.client
+        import socket
+
+        url = urlsplit(self.server.url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise CniError(Code.INVALID_CONFIG, f"API server: expected an http or https URL, found {self.server.url!r}")
+        if url.scheme == "http":
+            return http.client.HTTPConnection(url.hostname, url.port or 80, timeout=self.timeout)
+        if self._tls is None:
+            self._tls = _tls(self.server)
+        connection = http.client.HTTPSConnection(url.hostname, url.port or 443, timeout=self.timeout, context=self._tls)
+        if self.server.server_name:  # tls-server-name: the certificate is for another name than the URL's
+            plain = socket.create_connection((connection.host, connection.port), self.timeout)
+            connection.sock = self._tls.wrap_socket(plain, server_hostname=self.server.server_name)
+        return connection
+
+    def _token(self) -> str:
+        """The bearer token; a file is read anew each time, for the kubelet renews it in place."""
+        return _read(self.server.token_file).strip() if self.server.token_file else self.server.token
+
+    def _away(self, error: Exception) -> CniError:
+        return CniError(
+            Code.TRY_AGAIN,
+            f"the API server at {self.server.url} cannot be reached: {str(error) or type(error).__name__}",
+        )
+
+
+def _tls(server: Server) -> Any:
+    import ssl
+
+    context = ssl.create_default_context(cadata=server.ca or None)
+    if not server.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if server.certificate:
+        # load_cert_chain takes files only: one in memory never touches the disk with a key in it
+        handle = os.memfd_create("client-certificate")
+        try:
+            os.write(handle, f"{server.certificate}\n{server.key}".encode())
+            context.load_cert_chain(f"/proc/self/fd/{handle}")
+        finally:
+            os.close(handle)
+    return context

@@ -1,0 +1,117 @@
+"""`cni: ""`: which of the node's networks is the least loaded, as CNI-Genie's "smart" selection has it.
+
+A network's load is what its attachments on this node receive, in bytes per second. The host's ends of their interfaces are
+in genie's records; what such an end has sent is what the pod received. Two readings a short time apart give the rate: the
+agent remembers the earlier one, direct mode waits for it. Where several are equally idle, the one with the fewest attachments
+is taken, then the first in the order of the configurations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from genie.cni.errors import CniError, Code
+from genie.config import Conf
+from genie.records import Record
+
+INTERVAL = 0.2  # seconds between direct mode's two readings
+STATISTICS = "/sys/class/net/{}/statistics/tx_bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    network: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What each host interface has sent, in bytes, at a time in seconds."""
+
+    at: float
+    sent: Mapping[str, int]
+
+
+def least(networks: Sequence[str], records: Iterable[Record], conf: Conf, earlier: Reading | None = None) -> Choice:
+    """The least loaded of these networks (names of configurations, in order).
+
+    Args:
+        earlier: a reading of before; without one, this takes two, `INTERVAL` seconds apart.
+
+    Raises:
+        CniError: 11; the node has no network.
+    """
+    if not networks:
+        raise CniError(
+            Code.TRY_AGAIN, f"{conf.conf_dir} has no valid configuration but genie's own: nothing to choose from"
+        )
+    interfaces = host_interfaces(records)
+    if conf.cadvisor_address:
+        from genie.cadvisor import rates
+
+        by_interface = rates(conf.cadvisor_address, conf.api_timeout)
+    else:
+        wanted = [name for names in interfaces.values() for name in names]
+        if earlier is None and wanted:
+            earlier = read(wanted)
+            time.sleep(INTERVAL)
+        by_interface = rates_between(earlier, read(wanted)) if earlier else {}
+    return choose(networks, interfaces, by_interface)
+
+
+def choose(networks: Sequence[str], interfaces: Mapping[str, Sequence[str]], rates: Mapping[str, float]) -> Choice:
+    """The decision itself. Pure: networks in order, each one's host interfaces, bytes per second by interface."""
+
+    def load(name: str) -> tuple[float, int]:
+        mine = interfaces.get(name, ())
+        return sum(rates.get(interface, 0.0) for interface in mine), len(mine)
+
+    best = min(networks, key=load)
+    told = ", ".join(f"{name} {load(name)[0]:.0f} B/s in {load(name)[1]}" for name in networks)
+    return Choice(network=best, why=f"{best} ({told} attachments)")
+
+
+def host_interfaces(records: Iterable[Record]) -> dict[str, list[str]]:
+    """The host's ends of each network's attachments, out of the results in the records.
+
+    A bridge that all of a network's attachments share is in every result: what occurs twice is no attachment's own.
+    """
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for attached in record.attached:
+            for interface in attached.result.interfaces if attached.result else ():
+                if not interface.sandbox:
+                    found.setdefault(attached.network.name, []).append(interface.name)
+    return {name: [one for one in all_ if all_.count(one) == 1 and is_pair(one)] for name, all_ in found.items()}
+
+
+def is_pair(interface: str) -> bool:
+    """Whether this host interface is one end of a pair (a veth), not a bridge or a NIC."""
+    try:
+        with open(f"/sys/class/net/{interface}/iflink", encoding="ascii") as link:
+            with open(f"/sys/class/net/{interface}/ifindex", encoding="ascii") as index:
+                return link.read() != index.read()
+    except OSError:
+        return False
+
+
+def read(interfaces: Iterable[str]) -> Reading:
+    """The counters now; an interface that is gone is passed over."""
+    sent = {}
+    for interface in interfaces:
+        try:
+            with open(STATISTICS.format(interface), encoding="ascii") as file:
+                sent[interface] = int(file.read())
+        except (OSError, ValueError):
+            continue
+    return Reading(at=time.monotonic(), sent=sent)
+
+
+def rates_between(earlier: Reading, later: Reading) -> dict[str, float]:
+    """Bytes per second of each interface that both readings have."""
+    seconds = max(later.at - earlier.at, 1e-6)
+    return {
+        name: max(sent - earlier.sent[name], 0) / seconds for name, sent in later.sent.items() if name in earlier.sent
+    }

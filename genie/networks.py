@@ -1,0 +1,318 @@
+"""Names to CNI configurations: where a network that a pod asks for is found, and what is written into it.
+
+A name is looked up in this order (docs/annotations.md): a NetworkAttachmentDefinition; the `name` inside a configuration
+in net.d; a file's name (`10-weave.conf` → weave); for bridge and macvlan, a configuration that genie makes up when the
+plugin's binary is there. genie's own configuration is never found, or genie would call itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from genie.cni import config as cni_config
+from genie.cni.config import NetworkConfig
+from genie.cni.errors import CniError, Code
+from genie.kube import Kube
+from genie.selection import Ask, SelectionError
+
+SUFFIXES = (".conf", ".conflist", ".json")
+#: Plugins that take the node's interface from a key of their own.
+UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
+#: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
+GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
+
+
+class Directory:
+    """The configurations of a node's net.d, read once and again only when a file has changed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._read: dict[str, tuple[tuple[int, ...], NetworkConfig | CniError | None]] = {}
+
+    def networks(self) -> list[NetworkConfig]:
+        """The valid configurations but genie's own, in the order of their files' names, as a runtime reads them."""
+        return [entry for entry in self._entries().values() if isinstance(entry, NetworkConfig)]
+
+    def find(self, name: str) -> NetworkConfig | None:
+        """The network of a name: by the `name` inside, else by the file's.
+
+        Raises:
+            CniError: the only file of that name is broken; the message is its own.
+        """
+        entries = self._entries()
+        for entry in entries.values():
+            if isinstance(entry, NetworkConfig) and entry.name == name:
+                return entry
+        broken: CniError | None = None
+        for file, entry in entries.items():
+            if file_network(file) == name:
+                if isinstance(entry, NetworkConfig):
+                    return entry
+                broken = broken or entry
+        if broken:
+            raise broken
+        return None
+
+    def known(self) -> str:
+        """For messages: the names that can be asked for."""
+        names = {entry.name: None for entry in self.networks()}
+        names.update({file_network(file): None for file, e in self._entries().items() if isinstance(e, NetworkConfig)})
+        return ", ".join(names) or "none"
+
+    def broken(self) -> list[CniError]:
+        return [entry for entry in self._entries().values() if isinstance(entry, CniError)]
+
+    def _entries(self) -> dict[str, NetworkConfig | CniError]:
+        try:
+            files = sorted(file for file in os.listdir(self.path) if file.endswith(SUFFIXES))
+        except OSError as error:
+            raise CniError(
+                Code.IO_FAILURE, f"cannot read the configurations in {self.path}: {error.strerror}"
+            ) from error
+        self._read = {file: self._load(file) for file in files}
+        return {file: entry for file, (_, entry) in self._read.items() if entry is not None}
+
+    def _load(self, file: str) -> tuple[tuple[int, ...], NetworkConfig | CniError | None]:
+        path = f"{self.path}/{file}"
+        try:
+            stat = os.stat(path)
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            return (), None
+        if (before := self._read.get(file)) and before[0] == stamp:
+            return before
+        try:
+            network = cni_config.load(path)
+        except CniError as error:
+            return stamp, error
+        return stamp, None if "genie" in network.types else network
+
+
+def file_network(file: str) -> str:
+    """The network that a file is named after: `10-weave.conf` → weave, `calico.conflist` → calico."""
+    stem = file.rpartition(".")[0]
+    return re.sub(r"\A\d+-", "", stem)
+
+
+async def find(
+    asks: Sequence[Ask], kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]
+) -> list[NetworkConfig]:
+    """The configuration of each network that is asked for.
+
+    Args:
+        path: the directories of CNI_PATH, where a generated configuration's plugin must be.
+
+    Raises:
+        SelectionError: there is none; the message says where it was looked for and which names there are.
+    """
+    return [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
+
+
+async def _find(ask: Ask, kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]) -> NetworkConfig:
+    try:
+        if ask.lookup == "first":
+            return _first(directory)
+        if ask.lookup == "logical":
+            return await _logical(ask, kube, directory, pod_namespace, path)
+        namespace = ask.namespace or pod_namespace
+        if ask.lookup in ("named", "attachment") and namespace:
+            definition = await kube.network("NetworkAttachmentDefinition", namespace, ask.name)
+            if definition is not None:
+                return from_definition(definition, namespace, ask.name, directory)
+            if ask.lookup == "attachment":
+                raise CniError(Code.INVALID_CONFIG, f"there is no NetworkAttachmentDefinition {namespace}/{ask.name}")
+        return _on_node(ask.name, directory, path)
+    except SelectionError:
+        raise
+    except CniError as error:
+        raise SelectionError(ask.where, error.msg, error.code) from error
+
+
+def _first(directory: Directory) -> NetworkConfig:
+    networks = directory.networks()
+    if networks:
+        return networks[0]
+    broken = "".join(f"; {error.msg}" for error in directory.broken())
+    raise CniError(
+        Code.TRY_AGAIN,
+        f"{directory.path} has no valid configuration but genie's own{broken}: install a network, or set default_plugin",
+    )
+
+
+def _on_node(name: str, directory: Directory, path: Sequence[str]) -> NetworkConfig:
+    network = directory.find(name) or generated(name, path)
+    if network is None:
+        raise CniError(
+            Code.INVALID_CONFIG,
+            f"no network {name!r}: no NetworkAttachmentDefinition of that name in the pod's namespace and no "
+            f"configuration in {directory.path} (which has: {directory.known()})",
+        )
+    return network
+
+
+def from_definition(definition: Mapping[str, Any], namespace: str, name: str, directory: Directory) -> NetworkConfig:
+    """A NetworkAttachmentDefinition's configuration: inline in `spec.config`, else the node's of the same name
+    (multi-network specification, section 3.1: "config … if empty, the network name is looked up on disk").
+    """
+    source = f"NetworkAttachmentDefinition {namespace}/{name}"
+    spec = definition.get("spec")
+    text = spec.get("config") if isinstance(spec, dict) else None
+    if text is not None and not isinstance(text, str):
+        raise CniError(Code.INVALID_CONFIG, f"{source}: spec.config: expected a string that holds a CNI configuration")
+    if text and text.strip():
+        return cni_config.parse(text, source, name=name)
+    network = directory.find(name)
+    if network is None:
+        raise CniError(
+            Code.INVALID_CONFIG,
+            f"{source}: spec.config is empty and {directory.path} has no configuration {name!r} (it has: {directory.known()})",
+        )
+    return network
+
+
+async def _logical(ask: Ask, kube: Kube, directory: Directory, namespace: str, path: Sequence[str]) -> NetworkConfig:
+    """A Logicalnetwork, over the Physicalnetwork that it names or over a plugin (CNI-Genie, "Network Isolation")."""
+    logical = await _spec(kube, "LogicalNetwork", namespace, ask.name)
+    physical: Mapping[str, Any] = {}
+    where = f"Logicalnetwork {namespace}/{ask.name}"
+    if name := _text(logical, "physicalNet", where):
+        physical = await _spec(kube, "PhysicalNetwork", namespace, name)
+    shared = physical.get("sharedStatus") or {}
+    beneath = f"Physicalnetwork {namespace}/{name}"
+    plugin, its_plugin = _text(logical, "plugin", where), _text(shared, "plugin", beneath)
+    if shared.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
+        raise CniError(
+            Code.INVALID_CONFIG, f"{where}: plugin: {plugin!r}, but {beneath} is dedicated to {its_plugin!r}"
+        )
+    chosen = plugin or its_plugin
+    if not chosen:
+        raise CniError(Code.INVALID_CONFIG, f"{where}: expected plugin, or physicalNet with one that has a plugin")
+    network = _on_node(chosen, directory, path)
+    subnet, whole = _text(logical, "sub_subnet", where), _text(shared, "subnet", beneath)
+    network = with_subnet(network, subnet or whole, within=whole, where=where)
+    return with_underlay(network, _text(physical, "refer_nic", beneath))
+
+
+async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Mapping[str, Any]:
+    found = await kube.network(kind, namespace, name)
+    spec = found.get("spec") if found else None
+    if found is None or not isinstance(spec, dict):
+        raise CniError(
+            Code.INVALID_CONFIG,
+            f"there is no {kind.capitalize()} {namespace}/{name} with a spec (alpha.network.k8s.io/v1)",
+        )
+    return spec
+
+
+def _text(data: Mapping[str, Any], key: str, where: str) -> str:
+    value = data.get(key)
+    if value is not None and not isinstance(value, str):
+        raise CniError(Code.INVALID_CONFIG, f"{where}: {key}: expected a string, found {value!r:.60}")
+    return (value or "").strip()
+
+
+def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:
+    """The network with another subnet in its first plugin's ipam; ranges and a gateway of the old one go.
+
+    Raises:
+        CniError: 7; the subnet is none, or lies outside of `within`.
+    """
+    if not subnet:
+        return network
+    import ipaddress
+
+    try:
+        inner, outer = ipaddress.ip_network(subnet, strict=False), ipaddress.ip_network(within or subnet, strict=False)
+    except ValueError as error:
+        raise CniError(Code.INVALID_CONFIG, f"{where}: subnet: {error}") from error
+    if inner.version != outer.version or not inner.subnet_of(outer):  # type: ignore[arg-type]
+        raise CniError(
+            Code.INVALID_CONFIG, f"{where}: sub_subnet {subnet} is not within the physical network's {within}"
+        )
+    first, *others = network.plugins
+    ipam: Any = first.get("ipam")
+    ipam = ipam if isinstance(ipam, dict) else {}
+    kept = {key: value for key, value in ipam.items() if key not in ("ranges", "rangeStart", "rangeEnd", "gateway")}
+    changed = {**first, "ipam": {"type": "host-local", **kept, "subnet": str(inner)}}
+    return replace(network, plugins=(changed, *others))
+
+
+def with_underlay(network: NetworkConfig, interface: str) -> NetworkConfig:
+    """The network over a stated interface of the node: into every plugin that takes one."""
+    if not interface:
+        return network
+    plugins = tuple(
+        {**plugin, UNDERLAY_KEY[plugin["type"]]: interface} if plugin["type"] in UNDERLAY_KEY else plugin
+        for plugin in network.plugins
+    )
+    return replace(network, plugins=plugins)
+
+
+def generated(name: str, path: Sequence[str]) -> NetworkConfig | None:
+    """CNI-Genie's "default configuration": bridge and macvlan work with no file when their binary is there."""
+    subnet = GENERATED_SUBNET.get(name)
+    if subnet is None or not any(os.access(f"{directory}/{name}", os.X_OK) for directory in path):
+        return None
+    plugin: dict[str, Any] = {"type": name, "ipam": {"type": "host-local", "subnet": subnet}}
+    if name == "bridge":
+        plugin.update(bridge="genie0", isGateway=True, ipMasq=True)
+        plugin["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
+    else:
+        plugin.update(master=default_interface())
+    raw = {"cniVersion": "1.0.0", "name": f"genie-{name}", "plugins": [plugin]}
+    return NetworkConfig(
+        name=raw["name"],  # type: ignore[arg-type]
+        cni_version="1.0.0",
+        plugins=(plugin,),
+        source=f"the configuration that genie makes for {name}",
+        is_list=True,
+        raw=raw,
+    )
+
+
+def default_interface() -> str:
+    """The node's interface that its IPv4 default route leaves by; `eth0` where it has none."""
+    try:
+        with open("/proc/net/route", encoding="ascii") as file:
+            for line in file:
+                columns = line.split()
+                if columns[1] == "00000000" and columns[7] == "00000000":
+                    return columns[0]
+    except (OSError, IndexError):
+        pass
+    return "eth0"
+
+
+def quiet(network: NetworkConfig) -> bool:
+    """Whether attaching this network surely leaves the pod's default routes alone, so that it may run beside others.
+
+    Known from the configuration alone, and only of the reference plugins; all others are taken to set one.
+    """
+    for plugin in network.plugins:
+        if plugin["type"] in ("tuning", "bandwidth", "portmap", "firewall"):
+            continue
+        if plugin["type"] not in ("bridge", "macvlan", "ipvlan", "host-device", "vlan", "ptp", "tap", "dummy"):
+            return False
+        ipam = plugin.get("ipam") or {}
+        if plugin.get("isDefaultGateway") or not isinstance(ipam, dict):
+            return False
+        if ipam and ipam.get("type") not in ("host-local", "static"):
+            return False
+        routes = ipam.get("routes") or []
+        if not isinstance(routes, list) or any(
+            not isinstance(route, dict) or str(route.get("dst", "")).endswith("/0") for route in routes
+        ):
+            return False
+    return True
+
+
+_directories: dict[str, Directory] = {}
+
+
+def directory(path: str) -> Directory:
+    """The net.d of a path; the agent's calls share what was read."""
+    return _directories.setdefault(path, Directory(path))

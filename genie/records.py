@@ -1,0 +1,198 @@
+"""What genie keeps on the node's disk of a container's attachments, so that a DEL needs nobody else.
+
+A record is written before the first delegate is called, with all that a DEL of each network takes: its configuration as it
+was then, its interface, its arguments. So a crash at any point leaks nothing, and neither a pod that is gone, nor
+an annotation that changed, nor an API server that is away keeps a DEL from its work. After the ADD it is
+written once more, with the results, for DEL and CHECK hand them to the delegates as prevResult.
+
+Nothing is fsynced: what a power cut can lose here, it ends as well (namespaces do not outlive a node).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from genie.cni import result as cni_result
+from genie.cni.config import NetworkConfig
+from genie.cni.errors import CniError, Code
+from genie.cni.result import Result
+
+SUFFIX = ".json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """One attachment of a record: enough to DEL, CHECK and report it without looking anything up."""
+
+    label: str
+    network: NetworkConfig
+    container_id: str  # what its delegates get as CNI_CONTAINERID
+    ifname: str
+    runtime_config: Mapping[str, Any] = field(default_factory=dict)
+    result: Result | None = None  # None: its ADD never came to an end
+
+    def to_json(self) -> dict[str, Any]:
+        network = self.network
+        return {
+            "label": self.label,
+            "containerID": self.container_id,
+            "ifname": self.ifname,
+            "runtimeConfig": dict(self.runtime_config),
+            "network": {
+                "name": network.name,
+                "cniVersion": network.cni_version,
+                "source": network.source,
+                "disableCheck": network.disable_check,
+                "disableGC": network.disable_gc,
+                "plugins": list(network.plugins),
+            },
+            "result": cni_result.to_json(self.result, "1.1.0") if self.result else None,
+        }
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Attached:
+        network = data["network"]
+        return cls(
+            label=data["label"],
+            container_id=data["containerID"],
+            ifname=data["ifname"],
+            runtime_config=data["runtimeConfig"],
+            network=NetworkConfig(
+                name=network["name"],
+                cni_version=network["cniVersion"],
+                plugins=tuple(network["plugins"]),
+                source=network["source"],
+                is_list=True,
+                disable_check=network["disableCheck"],
+                disable_gc=network["disableGC"],
+                raw={},
+            ),
+            result=cni_result.parse(data["result"], "1.1.0") if data["result"] else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """All attachments of one container, in selection order.
+
+    annotations: what is to be shown on the pod, kept so that an agent that ended before the API server had it
+    makes up for that when it starts again.
+    """
+
+    container_id: str
+    ifname: str
+    netns: str
+    args: str = ""
+    namespace: str = ""
+    pod: str = ""
+    uid: str = ""
+    attached: tuple[Attached, ...] = ()
+    complete: bool = False  # the ADD came to its end
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "containerID": self.container_id,
+            "ifname": self.ifname,
+            "netns": self.netns,
+            "args": self.args,
+            "namespace": self.namespace,
+            "pod": self.pod,
+            "uid": self.uid,
+            "complete": self.complete,
+            "attachments": [attached.to_json() for attached in self.attached],
+            "annotations": dict(self.annotations),
+        }
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Record:
+        return cls(
+            container_id=data["containerID"],
+            ifname=data["ifname"],
+            netns=data["netns"],
+            args=data["args"],
+            namespace=data["namespace"],
+            pod=data["pod"],
+            uid=data["uid"],
+            attached=tuple(Attached.of(each) for each in data["attachments"]),
+            complete=data["complete"],
+            annotations=data["annotations"],
+        )
+
+
+class Records:
+    """The records of a node: one file for each container and interface of the runtime's."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def read(self, container_id: str, ifname: str) -> Record | None:
+        """The record, or None when there is none.
+
+        Raises:
+            CniError: 6; it cannot be read. The message says which file to look at.
+        """
+        return self._load(self._path(container_id, ifname))
+
+    def write(self, record: Record) -> None:
+        """Put the record on disk, whole or not at all.
+
+        Raises:
+            CniError: 5; the disk does not take it. Nothing may be attached then.
+        """
+        path = self._path(record.container_id, record.ifname)
+        data = json.dumps(record.to_json(), separators=(",", ":")).encode()
+        try:
+            try:
+                handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                os.makedirs(self.directory, 0o700, exist_ok=True)
+                handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.rename(f"{path}.new", path)
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot write the record {path}: {error.strerror}") from error
+
+    def remove(self, container_id: str, ifname: str) -> None:
+        """Forget a container; forgetting what is not there is fine."""
+        for suffix in ("", ".new"):
+            try:
+                os.unlink(self._path(container_id, ifname) + suffix)
+            except FileNotFoundError:
+                pass
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every readable record; those that another process removes meanwhile are passed over."""
+        try:
+            files = sorted(os.listdir(self.directory))
+        except FileNotFoundError:
+            return
+        for file in files:
+            if file.endswith(SUFFIX) and (record := self._load(f"{self.directory}/{file}")):
+                yield record
+
+    def _path(self, container_id: str, ifname: str) -> str:
+        # both are checked against the specification's alphabet before they come here; '@' is in neither
+        return f"{self.directory}/{container_id}@{ifname}{SUFFIX}"
+
+    @staticmethod
+    def _load(path: str) -> Record | None:
+        try:
+            with open(path, "rb") as file:
+                return Record.of(json.loads(file.read()))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot read the record {path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, CniError) as error:
+            raise CniError(
+                Code.DECODING_FAILURE,
+                f"the record {path} is damaged ({type(error).__name__}: {error}): delete the container's interfaces by "
+                "hand, then this file",
+            ) from error

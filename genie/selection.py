@@ -1,0 +1,438 @@
+"""What a pod is to get: its annotations and genie.conf in, an ordered selection of networks out. The heart of genie.
+
+Two pure functions with a look-up between them (`networks.py`), because only when the annotations are read is it known
+what to look up:
+
+    asks(pod, conf)            annotations → what is asked for, as `Ask`s in order: the default part, then the rest
+    assemble(asked, networks)  each with its configuration → `Selection`: interface names, arguments, default route
+
+Neither touches the world, and whatever the annotations hold, they raise nothing but `SelectionError`, whose one
+sentence names the annotation and the position in it. Which annotation wins when several meet is decided by `asks` alone;
+docs/annotations.md has it as a table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from genie.cni.config import NetworkConfig, validate_ifname
+from genie.cni.errors import CniError, Code
+from genie.config import Conf
+from genie.kube import Pod
+
+CNI = "cni"
+LOGICAL = "networks"
+ATTACHMENTS = "k8s.v1.cni.cncf.io/networks"
+DEFAULT = "v1.multus-cni.io/default-network"
+
+#: Where `v1.multus-cni.io/default-network` looks for a NetworkAttachmentDefinition named without a namespace: Multus'.
+DEFAULT_NETWORK_NAMESPACE = "kube-system"
+
+_NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
+_MAC = re.compile(r"([0-9a-fA-F]{2}:){5}([0-9a-fA-F]{2}:){0,14}[0-9a-fA-F]{2}\Z")
+
+
+class SelectionError(CniError):
+    """A pod asks for what it cannot get. The message names the annotation and the position in it."""
+
+    def __init__(self, where: str, message: str, code: int = Code.INVALID_CONFIG) -> None:
+        super().__init__(code, f"{where}: {message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One network that a pod asks for, as it was asked.
+
+    lookup: "default" (genie.conf's: the node's configurations alone), "named" (a NetworkAttachmentDefinition of the
+    pod's namespace, else the node's configurations), "attachment" (a NetworkAttachmentDefinition only), "logical"
+    (a Logicalnetwork), "first" (the first configuration of the node).
+    """
+
+    name: str
+    where: str  # for messages: 'annotation cni, item 2 ("weave@net1")'
+    lookup: str = "named"
+    namespace: str = ""  # of the network object; empty: the pod's
+    ifname: str = ""  # empty: genie numbers it
+    ips: tuple[str, ...] = ()
+    mac: str = ""
+    default_route: tuple[str, ...] | None = None  # gateways; an empty tuple says: no default route here
+    cni_args: Mapping[str, Any] = field(default_factory=dict)
+    bandwidth: Mapping[str, Any] = field(default_factory=dict)
+    port_mappings: tuple[Mapping[str, Any], ...] = ()
+    infiniband_guid: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """All that a pod asks for. `smart`: the default part is to be the least loaded network (`cni: ""`)."""
+
+    primary: tuple[Ask, ...]  # the first of these is the pod's own network
+    extra: tuple[Ask, ...] = ()
+    smart: bool = False
+    why: str = ""  # for people: genie explain, the agent's log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One network of a selection, with the interface it goes on and what its plugins are told."""
+
+    ask: Ask
+    label: str  # what status and errors call it: "calico", "ns/name"
+    network: NetworkConfig
+    ifname: str
+    runtime_config: Mapping[str, Any] = field(default_factory=dict)
+    device_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The ordered networks of a pod. The first is the pod's own: its address goes to the kubelet."""
+
+    choices: tuple[Choice, ...]
+    why: str = ""
+
+
+def asks(pod: Pod, conf: Conf) -> Asked:
+    """Read a pod's annotations.
+
+    Raises:
+        SelectionError: an annotation is malformed, or two contradict each other.
+    """
+    notes = pod.annotations
+    extra = _attachments(notes, pod.namespace, conf)
+    named, logical = notes.get(CNI), (notes.get(LOGICAL) or "").strip()
+    if not isinstance(named, str | None):
+        raise SelectionError(f"annotation {CNI}", "expected a string")
+    if override := (notes.get(DEFAULT) or "").strip():
+        if (named or "").strip():
+            raise SelectionError(
+                f"annotation {DEFAULT}", f"the annotation {CNI} names a default network too; give one of them"
+            )
+        return Asked(primary=(_override(override),), extra=extra, why=f"annotation {DEFAULT}")
+    if named is not None and named.strip():
+        return Asked(primary=_names(named, f"annotation {CNI}"), extra=extra, why=f"annotation {CNI}")
+    if logical:
+        primary = _names(logical, f"annotation {LOGICAL}", lookup="logical")
+        return Asked(primary=primary, extra=extra, why=f"annotation {LOGICAL}")
+    if named is not None:
+        return Asked(primary=(), extra=extra, smart=True, why=f'annotation {CNI} is "": the least loaded network')
+    if conf.default_plugin:
+        primary = _names(",".join(conf.default_plugin), "genie.conf: default_plugin", lookup="default")
+        return Asked(primary=primary, extra=extra, why="no annotation: default_plugin of genie.conf")
+    first = Ask(name="", where=f"the configurations in {conf.conf_dir}", lookup="first")
+    return Asked(primary=(first,), extra=extra, why=f"no annotation, no default_plugin: the first in {conf.conf_dir}")
+
+
+def assemble(
+    asked: Asked,
+    networks: Sequence[NetworkConfig],
+    *,
+    ifname: str = "eth0",
+    runtime_config: Mapping[str, Any] | None = None,
+    pod_namespace: str = "",
+) -> Selection:
+    """Give each network its interface name and arguments.
+
+    Args:
+        networks: one configuration for each of `asked.primary` and then of `asked.extra`, in order.
+        ifname: the runtime's CNI_IFNAME, for the first network unless it was given a name.
+        runtime_config: the runtime's own (portMappings, bandwidth, dns): the first network's.
+
+    Raises:
+        SelectionError: an interface name is wrong or taken twice, or a plugin cannot do what is asked of it.
+    """
+    everything = asked.primary + asked.extra
+    names = interface_names(asked, ifname)
+    choices = []
+    for index, (ask, network, name) in enumerate(zip(everything, networks, names, strict=True)):
+        told = {**(runtime_config or {} if index == 0 else {}), **_capabilities(ask, network)}
+        if ask.cni_args:
+            network = _with_cni_args(network, ask.cni_args)
+        namespaced = ask.lookup == "attachment" or network.source.startswith("NetworkAttachmentDefinition")
+        label = f"{ask.namespace or pod_namespace}/{ask.name}" if namespaced else ask.name or network.name
+        choices.append(Choice(ask=ask, label=label, network=network, ifname=name, runtime_config=told))
+    return Selection(choices=tuple(choices), why=asked.why)
+
+
+def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
+    """The interface of each network: as asked; else the runtime's for the first, `eth1`, `eth2`, … for the primary
+    ones after it (as CNI-Genie), `net1`, `net2`, … for the extra ones (as Multus). A name that is asked for is
+    never given to another.
+    """
+    everything = asked.primary + asked.extra
+    taken: dict[str, str] = {}
+    for ask in everything:
+        if not ask.ifname:
+            continue
+        try:
+            validate_ifname(ask.ifname)
+        except CniError as error:
+            raise SelectionError(ask.where, f"interface name: {error.msg.partition(': ')[2]}") from error
+        if ask.ifname == "lo":
+            raise SelectionError(ask.where, "interface name: 'lo' is the pod's loopback")
+        if ask.ifname in taken:
+            raise SelectionError(ask.where, f"interface {ask.ifname} is taken already, by {taken[ask.ifname]}")
+        taken[ask.ifname] = ask.where
+    if everything and not everything[0].ifname and ifname in taken:
+        raise SelectionError(
+            taken[ifname], f"interface {ifname} is the pod's default network's, which {everything[0].where} puts there"
+        )
+    given = {*taken, ifname}
+    names = []
+    for index, ask in enumerate(everything):
+        name = ask.ifname or (ifname if index == 0 else "")
+        if not name:
+            prefix = "eth" if index < len(asked.primary) else "net"
+            name = next(n for n in (f"{prefix}{i}" for i in range(1, len(given) + 2)) if n not in given)
+        given.add(name)
+        names.append(name)
+    return tuple(names)
+
+
+# --- reading annotations ---------------------------------------------------------------------------------------
+
+
+def _names(text: str, where: str, lookup: str = "named") -> tuple[Ask, ...]:
+    """`calico, weave@net1`: names with commas between them, each perhaps with an interface; blanks do not count."""
+    result = []
+    for position, item in enumerate(text.split(","), 1):
+        here = f'{where}, item {position} ("{item.strip()}")'
+        name, at, ifname = (part.strip() for part in item.partition("@"))
+        if not name:
+            raise SelectionError(here, "expected the name of a network")
+        if not _NAME.match(name):
+            raise SelectionError(here, f"{name!r} is not the name of a network: letters, digits, '-', '.', '_'")
+        if at and not ifname:
+            raise SelectionError(here, "expected an interface name after '@'")
+        result.append(Ask(name=name, where=here, lookup=lookup, ifname=ifname))
+    return tuple(result)
+
+
+def _override(text: str) -> Ask:
+    """`v1.multus-cni.io/default-network`: one network, in either form; on the runtime's interface, or the one it says."""
+    where = f"annotation {DEFAULT}"
+    found = _parse_attachments(text, where)
+    if len(found) != 1:
+        raise SelectionError(where, f"expected one network, found {len(found)}")
+    (ask,) = found
+    lookup = "attachment" if ask.namespace else "named"
+    return replace(ask, namespace=ask.namespace or DEFAULT_NETWORK_NAMESPACE, lookup=lookup)
+
+
+def _attachments(notes: Mapping[str, str], pod_namespace: str, conf: Conf) -> tuple[Ask, ...]:
+    text = notes.get(ATTACHMENTS) or ""
+    if not isinstance(text, str):
+        raise SelectionError(f"annotation {ATTACHMENTS}", "expected a string")
+    found = _parse_attachments(text, f"annotation {ATTACHMENTS}") if text.strip() else ()
+    for ask in found:
+        allowed = ("", pod_namespace, *conf.global_namespaces)
+        if conf.namespace_isolation and ask.namespace not in allowed:
+            raise SelectionError(
+                ask.where,
+                f"namespace {ask.namespace} is not this pod's ({pod_namespace}) and namespace_isolation is on: "
+                f"only {', '.join(conf.global_namespaces)} may be used from elsewhere",
+            )
+    asking = [ask for ask in found if ask.default_route]
+    if len(asking) > 1 and (families := _families(asking)):
+        raise SelectionError(
+            asking[1].where, f"default-route: {asking[0].where} has the {families} default route already"
+        )
+    return found
+
+
+def _families(asking: Sequence[Ask]) -> str:
+    """The address family for which two networks ask for the default route, or nothing."""
+    seen: set[str] = set()
+    for ask in asking:
+        mine = {"IPv6" if ":" in gateway else "IPv4" for gateway in ask.default_route or ()}
+        if both := sorted(seen & mine):
+            return both[0]
+        seen |= mine
+    return ""
+
+
+def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
+    """A network selection annotation (multi-network specification, section 4.1.1): short form or JSON list."""
+    text = text.strip()
+    if text.startswith(("[", "{")):
+        try:
+            items = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            raise SelectionError(where, f"not valid JSON{position}: {reason}") from error
+        if not isinstance(items, list):
+            raise SelectionError(where, "expected a JSON list of networks")
+        return tuple(_from_json(item, f"{where}, item {position}") for position, item in enumerate(items, 1))
+    return tuple(
+        _from_short(item.strip(), f'{where}, item {position} ("{item.strip()}")')
+        for position, item in enumerate(text.split(","), 1)
+    )
+
+
+def _from_short(item: str, where: str) -> Ask:
+    """`namespace/name@interface`, the first and the last of them optional."""
+    path, at, ifname = (part.strip() for part in item.partition("@"))
+    if at and not ifname:
+        raise SelectionError(where, "expected an interface name after '@'")
+    namespace, slash, name = path.rpartition("/")
+    for part, what in ((name, "a network"), *(((namespace, "a namespace"),) if slash else ())):
+        if not _NAME.match(part):
+            raise SelectionError(where, f"expected the name of {what}, found {part!r}")
+    return Ask(name=name, namespace=namespace, ifname=ifname, where=where, lookup="attachment")
+
+
+def _from_json(item: Any, where: str) -> Ask:
+    if not isinstance(item, dict):
+        raise SelectionError(where, 'expected an object like {"name": "net-a"}')
+    field_ = _Fields(item, where)
+    name, namespace = field_.string("name"), field_.string("namespace")
+    if not _NAME.match(name):
+        raise SelectionError(where, f"name: expected the name of a network, found {name!r}")
+    if namespace and not _NAME.match(namespace):
+        raise SelectionError(where, f"namespace: expected the name of a namespace, found {namespace!r}")
+    mac = field_.string("mac")
+    if mac and not _MAC.match(mac):
+        raise SelectionError(where, f"mac: expected a hardware address like 02:00:00:00:00:01, found {mac!r}")
+    return Ask(
+        name=name,
+        namespace=namespace,
+        where=f'{where} ("{name}")',
+        lookup="attachment",
+        ifname=field_.string("interface") or field_.string("interfaceRequest"),
+        ips=field_.addresses("ips", prefix=True),
+        mac=mac,
+        default_route=field_.addresses("default-route") if "default-route" in item else None,
+        cni_args=field_.object("cni-args"),
+        bandwidth=_bandwidth(field_),
+        port_mappings=_port_mappings(field_),
+        infiniband_guid=field_.string("infiniband-guid"),
+    )
+
+
+class _Fields:
+    """Reads the fields of one object of the annotation, each of the type it must have."""
+
+    def __init__(self, item: Mapping[str, Any], where: str) -> None:
+        self.item, self.where = item, where
+
+    def string(self, key: str) -> str:
+        value = self.item.get(key)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise SelectionError(self.where, f"{key}: expected a string, found {value!r:.60}")
+        return value.strip()
+
+    def object(self, key: str) -> Mapping[str, Any]:
+        value = self.item.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise SelectionError(self.where, f"{key}: expected an object, found {value!r:.60}")
+        return value or {}
+
+    def objects(self, key: str) -> tuple[Mapping[str, Any], ...]:
+        value = self.item.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):
+            raise SelectionError(self.where, f"{key}: expected a list of objects, found {value!r:.60}")
+        return tuple(value or ())
+
+    def addresses(self, key: str, *, prefix: bool = False) -> tuple[str, ...]:
+        value = self.item.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise SelectionError(self.where, f"{key}: expected a list of addresses, found {value!r:.60}")
+        for each in value:
+            if not isinstance(each, str) or not is_address(each, prefix=prefix):
+                raise SelectionError(self.where, f"{key}: expected an IP address, found {each!r:.60}")
+        return tuple(value)
+
+
+def is_address(text: str, *, prefix: bool = False) -> bool:
+    """Whether this is an IPv4 or IPv6 address, with a prefix length allowed or not."""
+    import socket
+
+    address, slash, length = text.partition("/")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        socket.inet_pton(family, address)
+    except (OSError, ValueError):
+        return False
+    if not slash:
+        return True
+    return prefix and length.isascii() and length.isdigit() and int(length) <= (128 if ":" in address else 32)
+
+
+def _bandwidth(read: _Fields) -> Mapping[str, Any]:
+    """Bits and bits per second, as the bandwidth capability wants them (CNI CONVENTIONS, "bandwidth")."""
+    limits = read.object("bandwidth")
+    for key, value in limits.items():
+        if key not in ("ingressRate", "ingressBurst", "egressRate", "egressBurst"):
+            raise SelectionError(
+                read.where, f"bandwidth: {key}: expected ingressRate, ingressBurst, egressRate or egressBurst"
+            )
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise SelectionError(read.where, f"bandwidth: {key}: expected a whole number of bits, found {value!r:.60}")
+    return limits
+
+
+def _port_mappings(read: _Fields) -> tuple[Mapping[str, Any], ...]:
+    mappings = read.objects("portMappings")
+    for mapping in mappings:
+        for key in ("hostPort", "containerPort"):
+            port = mapping.get(key)
+            if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+                raise SelectionError(read.where, f"portMappings: {key}: expected a port, found {port!r:.60}")
+        if str(mapping.get("protocol", "tcp")).lower() not in ("tcp", "udp", "sctp"):
+            raise SelectionError(
+                read.where, f"portMappings: protocol: expected tcp, udp or sctp, found {mapping['protocol']!r:.60}"
+            )
+    return mappings
+
+
+# --- what plugins are told -------------------------------------------------------------------------------------
+
+
+def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
+    """The runtimeConfig that an ask comes to. Asking what no plugin of the network declares is an error, not a silence."""
+    told: dict[str, Any] = {}
+    if ask.ips:
+        told["ips"] = [ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}" for ip in ask.ips]
+    if ask.mac:
+        told["mac"] = ask.mac
+    if ask.bandwidth:
+        told["bandwidth"] = dict(ask.bandwidth)
+    if ask.port_mappings:
+        told["portMappings"] = [dict(mapping) for mapping in ask.port_mappings]
+    if ask.infiniband_guid:
+        told["infinibandGUID"] = ask.infiniband_guid
+    declared = {
+        name for plugin in network.plugins for name, on in _object(plugin, "capabilities").items() if on is True
+    }
+    for capability in told:
+        if capability not in declared:
+            raise SelectionError(
+                ask.where,
+                f"{capability}: no plugin of {network.source} declares this capability; "
+                f'add "capabilities": {{"{capability}": true}} to one that has it',
+            )
+    return told
+
+
+def _object(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _with_cni_args(network: NetworkConfig, arguments: Mapping[str, Any]) -> NetworkConfig:
+    """`cni-args` go to every plugin as `args.cni` (CNI CONVENTIONS, "args in network config")."""
+    plugins = []
+    for plugin in network.plugins:
+        args = _object(plugin, "args")
+        cni = _object(args, "cni")
+        plugins.append({**plugin, "args": {**args, "cni": {**cni, **arguments}}})
+    return replace(network, plugins=tuple(plugins))

@@ -1,0 +1,77 @@
+"""What is shown on the pod of its networks: two annotations, built from a selection and its results. Pure.
+
+`k8s.v1.cni.cncf.io/network-status` as the multi-network specification has it (v1.3, section 5), and
+`multi-ip-preferences` as CNI-Genie wrote it, but with every address in it always (CNI-Genie #95).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genie.cni.result import Result
+from genie.selection import Choice
+
+NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
+MULTI_IP = "multi-ip-preferences"
+
+
+def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, str]:
+    """Both annotations of a pod; `results` has one for each choice, its addresses on that choice's interface."""
+    entries = [
+        _entry(choice, result, default=position == 0)
+        for position, (choice, result) in enumerate(zip(choices, results, strict=True))
+    ]
+    return {
+        NETWORK_STATUS: json.dumps(entries, indent=2),
+        MULTI_IP: json.dumps(_multi_ip(entries), separators=(",", ":")),
+    }
+
+
+def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
+    inside = next((i for i in result.interfaces if i.sandbox and i.name == choice.ifname), None)
+    entry: dict[str, Any] = {
+        "name": choice.label,
+        "interface": choice.ifname,
+        "ips": [ip.address.partition("/")[0] for ip in result.ips],
+        "mac": inside.mac if inside else "",
+        "mtu": inside.mtu if inside else 0,
+        "default": default,
+        "gateway": gateways(choice, result),
+        "dns": _dns(result),
+    }
+    if choice.device_id:
+        entry["device-info"] = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": choice.device_id}}
+    return {key: value for key, value in entry.items() if value or key in ("default", "dns", "ips")}
+
+
+def gateways(choice: Choice, result: Result) -> list[str]:
+    """Where the default route of this attachment goes, if it is to have one: what the pod asked for, else the plugin's."""
+    if choice.ask.default_route is not None:
+        return list(choice.ask.default_route)
+    found = [route.gw for route in result.routes if route.dst in ("0.0.0.0/0", "::/0") and route.gw]
+    return found or [ip.gateway for ip in result.ips if ip.gateway and _has_default(result, ip.is_v6)]
+
+
+def _has_default(result: Result, v6: bool) -> bool:
+    return any(route.dst == ("::/0" if v6 else "0.0.0.0/0") for route in result.routes)
+
+
+def _dns(result: Result) -> Mapping[str, Any]:
+    dns = result.dns
+    parts = {
+        "nameservers": list(dns.nameservers),
+        "domain": dns.domain,
+        "search": list(dns.search),
+        "options": list(dns.options),
+    }
+    return {key: value for key, value in parts.items() if value}
+
+
+def _multi_ip(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    addresses = [(ip, entry["interface"]) for entry in entries for ip in entry["ips"]]
+    return {
+        "multi_entry": len(addresses),
+        "ips": {f"ip{n}": {"ip": ip, "interface": name} for n, (ip, name) in enumerate(addresses, 1)},
+    }

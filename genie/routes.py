@@ -28,6 +28,8 @@ TABLE = 2000
 
 TABLES = range(TABLE, TABLE + 256)
 
+_LOOKED_AT = frozenset({MAIN, *TABLES})
+
 PRIORITY = 2000
 """Of genie's rules: before the main table (32766), and before rules that were given no priority."""
 
@@ -224,11 +226,14 @@ def _default(paths: Sequence[_Path]) -> Route | None:
 
 
 def _needs_table(path: _Path, paths: Sequence[_Path], wanted: Mapping[int, Route | None]) -> bool:
-    others = [other for other in paths if other.family == path.family and other is not path]
+    """All but the one that the main table serves: that with the default route, or the first if there is none."""
+    family = [other for other in paths if other.family == path.family]
+    others = [other for other in family if other is not path]
     if not others or not path.addresses:
         return False
     default = wanted[path.family]
-    if default is None or path.index not in default.oifs:
+    served = path is family[0] if default is None else path.index in default.oifs
+    if not served:
         return True
     return any(_overlap(one, two) for other in others for one in path.addresses for two in other.addresses)
 
@@ -306,6 +311,6 @@ def _overlap(one: tuple[bytes, int], two: tuple[bytes, int]) -> bool:
 
 def _state(kernel: Netlink) -> State:
     """Main and genie's tables by one dump: a dump for each would cost more than it spares."""
-    routes = [route for family in FAMILIES for route in kernel.routes(family, {MAIN, *TABLES})]
+    routes = [route for family in FAMILIES for route in kernel.routes(family, _LOOKED_AT)]
     rules = [rule for family in FAMILIES for rule in kernel.rules(family)]
     return State(links=kernel.links(), routes=routes, rules=rules)

@@ -85,7 +85,7 @@ def parse(
 
 
 def load(path: str | Path) -> NetworkConfig:
-    """Read a configuration file, and the plugins in the folder beside it (section 1, `loadOnlyInlinedPlugins`).
+    """Read a file, and the plugins in the folder beside it (section 1, `loadOnlyInlinedPlugins`).
 
     For `net.d/10-blue.conflist` of a network named `blue` those are `net.d/blue/*.conf`, in the order of
     their names. Raises CniError: IO_FAILURE where a file cannot be read, and as `parse` does.
@@ -151,9 +151,7 @@ def _object(text: bytes | str, source: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CniError(Code.DECODING_FAILURE, f"{source}: no valid JSON", str(error)) from error
     if not isinstance(data, dict):
-        raise CniError(
-            Code.DECODING_FAILURE, f"{source}: expected a JSON object, found {type(data).__name__}"
-        )
+        raise CniError(Code.DECODING_FAILURE, f"{source}: expected a JSON object, found {type(data).__name__}")
     return data
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Code:
-    """Error codes (specification, section 5, "Error"); 0-99 are its own, from 100 on they are the plugin's."""
+    """Error codes (specification, section 5, "Error"); 0-99 are its own, from 100 on the plugin's."""
 
     INCOMPATIBLE_VERSION = 1
     UNSUPPORTED_FIELD = 2

@@ -171,9 +171,7 @@ async def gc(
     errors = []
     for plugin in network.plugins:
         try:
-            await _Step(network, plugin, attachment, executor, timeout, valid=valid).without_result(
-                "GC", None
-            )
+            await _Step(network, plugin, attachment, executor, timeout, valid=valid).without_result("GC", None)
         except CniError as error:
             errors.append(error)
     if errors:
@@ -236,7 +234,7 @@ def find(kind: str, path: Sequence[str]) -> str:
     unusable = []
     for directory in filter(None, path):
         candidate = f"{directory}/{kind}"
-        if os.path.isfile(candidate):  # noqa: PTH113 - pathlib costs an object per directory, on every call
+        if os.path.isfile(candidate):
             if os.access(candidate, os.X_OK):
                 return candidate
             unusable.append(f"{candidate} is not executable")
@@ -301,9 +299,7 @@ class _Step(NamedTuple):
         """The highest common version, other than the one refused; without one, the refusal is the error."""
         kind = self.plugin["type"]
         attachment = self.attachment
-        spoken = await supported_versions(
-            kind, attachment.path, attachment.env, self.executor, timeout=self.timeout
-        )
+        spoken = await supported_versions(kind, attachment.path, attachment.env, self.executor, timeout=self.timeout)
         common = versions.highest(version for version in spoken if version != self.network.cni_version)
         if common is None:
             raise CniError(refusal.code, refusal.msg, refusal.details or f"it speaks {', '.join(spoken)}")
@@ -379,7 +375,7 @@ def _validate(network: NetworkConfig, attachment: Attachment) -> None:
 
 
 async def _undo(step: _Step, result: Result | None) -> list[str]:
-    """Delete what an ADD began, as best one can: what fails is returned, and keeps no other from being tried."""
+    """Delete what an ADD began, as best one can; what fails is returned, so that the others are tried."""
     try:
         await step.without_result("DEL", result)
     except CniError as error:

@@ -52,8 +52,8 @@ class IP:
 class Route:
     """A route (section 5, `routes`).
 
-    dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if not told. priority: lower wins.
-    table: number. scope: 0 global, 253 link, 254 host.
+    dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if not told. priority: lower
+    wins. table: number. scope: 0 global, 253 link, 254 host.
     """
 
     dst: str
@@ -160,9 +160,7 @@ def merge(results: Sequence[Result]) -> Result:
     for result in results:
         base = len(interfaces)
         interfaces += result.interfaces
-        ips += [
-            ip if ip.interface is None else replace(ip, interface=base + ip.interface) for ip in result.ips
-        ]
+        ips += [ip if ip.interface is None else replace(ip, interface=base + ip.interface) for ip in result.ips]
     return Result(
         interfaces=tuple(interfaces),
         ips=tuple(ips),
@@ -235,9 +233,7 @@ class _Reader:
         return tuple(value)
 
     def objects(self, field: str) -> list[_Reader]:
-        return [
-            _Reader(entry, f"{self.at}: {field}[{index}]") for index, entry in enumerate(self._list(field))
-        ]
+        return [_Reader(entry, f"{self.at}: {field}[{index}]") for index, entry in enumerate(self._list(field))]
 
     def _list(self, field: str) -> list[Any]:
         value = self.data.get(field)
@@ -381,7 +377,5 @@ def _old_json(result: Result, version: str) -> dict[str, Any]:
                 {"ip": ip.address, "gateway": ip.gateway, "routes": list(map(_without_empty, routes))}
             )
     if "ip4" not in written and "ip6" not in written:
-        raise CniError(
-            Code.DECODING_FAILURE, f"a result without an address cannot be written as version {version}"
-        )
+        raise CniError(Code.DECODING_FAILURE, f"a result without an address cannot be written as version {version}")
     return written | _without_empty({"dns": _dns_json(result.dns)})

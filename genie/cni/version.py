@@ -63,7 +63,7 @@ def highest(offered: Iterable[str]) -> str | None:
 
 
 def of_version_reply(stdout: bytes) -> tuple[str, ...]:
-    """The versions in a plugin's answer to VERSION (section 5, "VERSION Success"); empty if it makes no sense.
+    """The versions in a plugin's answer to VERSION (section 5, "VERSION Success"); empty if senseless.
 
     A plugin of 0.2.0, where the command was new, may leave `supportedVersions` out.
     """

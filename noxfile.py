@@ -1,0 +1,61 @@
+"""What a contributor runs: `nox -s e2e`, `nox -s tests`, `nox -s lint`, `nox -s bench`.
+
+The sessions install what requirements.lock pins and run the project from its folder, so a change is live at once.
+What stands after `--` goes to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
+"""
+
+import nox
+
+nox.options.sessions = ["lint", "tests", "e2e"]
+nox.options.reuse_venv = "yes"
+nox.options.stop_on_first_error = True
+
+LOCK = "requirements.lock"
+
+
+def _install(session: nox.Session) -> None:
+    session.install("-q", "--require-hashes", "-r", LOCK)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Drive scenarios/ through genie: kind where a Docker engine and a node image are there, else embedded."""
+    _install(session)
+    asked = session.posargs
+    files = [] if any(argument.endswith((".yaml", "scenarios")) for argument in asked) else ["scenarios"]
+    session.run("python", "-m", "pytest", "-p", "harness.plugin", *files, *asked)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit, property and edge tests: real plugins in network namespaces where they can be had."""
+    _install(session)
+    session.run("python", "-m", "pytest", "-p", "harness.plugin", "-n", "2", *(session.posargs or ["tests"]))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types, and that dependencies between rooms point down only."""
+    _install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+    session.run("python", "-m", "harness", "lint", silent=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What an ADD costs through genie, beside the bare delegates in the same run."""
+    _install(session)
+    session.run("python", "-m", "benchmarks.add_cost", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock anew, for every platform and Python that the project supports."""
+    session.install("-q", "uv")
+    session.run(
+        *("uv", "pip", "compile", "pyproject.toml", "--all-extras", "--universal", "--python-version", "3.11"),
+        *("--generate-hashes", "--no-emit-index-url", "--quiet", "--output-file", LOCK, *session.posargs),
+    )

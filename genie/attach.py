@@ -236,7 +236,12 @@ class _Verb:
             asked = least_loaded(asked, self.directory, self.conf)
             notes = {selection.CNI: asked.primary[0].name}
         found = await networks.find(
-            asked.primary + asked.extra, self.kube, self.directory, pod.namespace, self.request.path
+            asked.primary + asked.extra,
+            self.kube,
+            self.directory,
+            pod.namespace,
+            self.request.path,
+            devices=lambda: _devices(pod),
         )
         chosen = selection.assemble(
             asked,
@@ -380,7 +385,7 @@ class _Verb:
         try:
             await self._delete(record)
         except CniError as second:
-            if isinstance(error, CniError):
+            if isinstance(error, CniError) and second.msg not in error.details:
                 return CniError(error.code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
         return error
 
@@ -530,6 +535,12 @@ class _Verb:
             code = error.code if error.code == Code.LIMITED_CONNECTIVITY else Code.NOT_AVAILABLE
             raise CniError(code, error.msg, error.details) from error
         _writable(self.conf.state_dir)
+
+
+def _devices(pod: Pod) -> dict[str, list[str]]:
+    from genie import devices
+
+    return devices.of_pod(pod.namespace, pod.name)
 
 
 def least_loaded(asked: Asked, directory: networks.Directory, conf: Conf) -> Asked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +19,20 @@ from genie.cni.errors import CniError, Code
 from genie.kube import Kube
 from genie.selection import Ask, SelectionError
 
+#: On a NetworkAttachmentDefinition: the resource that its network runs over a device of.
+RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 SUFFIXES = (".conf", ".conflist", ".json")
 #: Plugins that take the node's interface from a key of their own.
 UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
 #: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
+
+#: Tells the IDs of a pod's devices by resource.
+Devices = Callable[[], dict[str, list[str]]]
+
+
+def _no_devices() -> dict[str, list[str]]:
+    return {}
 
 
 class Directory:
@@ -99,17 +108,47 @@ def file_network(file: str) -> str:
 
 
 async def find(
-    asks: Sequence[Ask], kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]
+    asks: Sequence[Ask],
+    kube: Kube,
+    directory: Directory,
+    pod_namespace: str,
+    path: Sequence[str],
+    devices: Devices = _no_devices,
 ) -> list[NetworkConfig]:
     """The configuration of each network that is asked for.
 
     Args:
         path: the directories of CNI_PATH, where a generated configuration's plugin must be.
+        devices: tells the pod's devices by resource; asked at most once, and only for a network that runs over one.
 
     Raises:
         SelectionError: there is none; the message says where it was looked for and which names there are.
     """
-    return [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
+    found = [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
+    if not any(resource for _, resource in found):
+        return [network for network, _ in found]
+    free = devices()
+    return [
+        with_device(network, _next_device(free, resource, ask)) if resource else network
+        for ask, (network, resource) in zip(asks, found, strict=True)
+    ]
+
+
+def _next_device(free: dict[str, list[str]], resource: str, ask: Ask) -> str:
+    """The pod's next device of a resource: each network takes one, in the order of the kubelet."""
+    if not free.get(resource):
+        raise SelectionError(
+            ask.where,
+            f"the network runs over a device of {resource}, and the pod has no (further) one: ask for it in the "
+            "resources of a container",
+        )
+    return free[resource].pop(0)
+
+
+def with_device(network: NetworkConfig, device: str) -> NetworkConfig:
+    """The network over one device: `deviceID` in its first plugin, as Multus does (device-info specification, 1.1)."""
+    first, *others = network.plugins
+    return replace(network, plugins=({**first, "deviceID": device}, *others))
 
 
 async def _find(ask: Ask, kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]) -> NetworkConfig:
@@ -122,10 +161,11 @@ async def _find(ask: Ask, kube: Kube, directory: Directory, pod_namespace: str, 
         if ask.lookup in ("named", "attachment") and namespace:
             definition = await kube.network("NetworkAttachmentDefinition", namespace, ask.name)
             if definition is not None:
-                return from_definition(definition, namespace, ask.name, directory)
+                resource = ((definition.get("metadata") or {}).get("annotations") or {}).get(RESOURCE, "")
+                return from_definition(definition, namespace, ask.name, directory), resource
             if ask.lookup == "attachment":
                 raise CniError(Code.INVALID_CONFIG, f"there is no NetworkAttachmentDefinition {namespace}/{ask.name}")
-        return _on_node(ask.name, directory, path)
+        return _on_node(ask.name, directory, path), ""
     except SelectionError:
         raise
     except CniError as error:

@@ -151,12 +151,15 @@ def with_device(network: NetworkConfig, device: str) -> NetworkConfig:
     return replace(network, plugins=({**first, "deviceID": device}, *others))
 
 
-async def _find(ask: Ask, kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]) -> NetworkConfig:
+async def _find(
+    ask: Ask, kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]
+) -> tuple[NetworkConfig, str]:
+    """A network, and the resource that it runs over a device of, if any."""
     try:
         if ask.lookup == "first":
-            return _first(directory)
+            return _first(directory), ""
         if ask.lookup == "logical":
-            return await _logical(ask, kube, directory, pod_namespace, path)
+            return await _logical(ask, kube, directory, pod_namespace, path), ""
         namespace = ask.namespace or pod_namespace
         if ask.lookup in ("named", "attachment") and namespace:
             definition = await kube.network("NetworkAttachmentDefinition", namespace, ask.name)

@@ -85,7 +85,11 @@ class Choice:
     network: NetworkConfig
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
-    device_id: str = ""
+
+    @property
+    def device_id(self) -> str:
+        """The device that the network runs over, as `networks.with_device` put it there; or nothing."""
+        return str(self.network.plugins[0].get("deviceID", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,6 +417,8 @@ def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
     declared = {
         name for plugin in network.plugins for name, on in _object(plugin, "capabilities").items() if on is True
     }
+    if "deviceID" in declared and (device := network.plugins[0].get("deviceID")):
+        told["deviceID"] = device
     for capability in told:
         if capability not in declared:
             raise SelectionError(

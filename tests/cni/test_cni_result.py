@@ -1,0 +1,194 @@
+"""Results: what is read is what was written, in every version, and what a version cannot hold is all that is lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie.cni import result as results
+from genie.cni.errors import CniError, Code
+from genie.cni.result import DNS, IP, Interface, Result, Route
+from genie.cni.version import SUPPORTED
+
+OLD = ("0.1.0", "0.2.0")
+MIDDLE = ("0.3.0", "0.3.1", "0.4.0")
+NEW = ("1.0.0", "1.1.0")
+
+words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+v4 = st.ip_addresses(v=4).map(str)
+v6 = st.ip_addresses(v=6).map(str).filter(lambda address: "." not in address)
+cidr4 = st.tuples(v4, st.integers(0, 32)).map(lambda pair: f"{pair[0]}/{pair[1]}")
+cidr6 = st.tuples(v6, st.integers(0, 128)).map(lambda pair: f"{pair[0]}/{pair[1]}")
+numbers = st.integers(0, 2**32 - 1)
+
+interfaces = st.builds(
+    Interface,
+    name=words,
+    mac=st.just("") | st.just("02:00:00:00:00:01"),
+    sandbox=st.just("") | words,
+    mtu=st.integers(0, 9000),
+    socket_path=st.just("") | words,
+    pci_id=st.just("") | words,
+)
+routes = st.one_of(
+    *(
+        st.builds(
+            Route,
+            dst=dst,
+            gw=st.just("") | gw,
+            mtu=st.integers(0, 9000),
+            advmss=st.integers(0, 9000),
+            priority=st.none() | numbers,
+            table=st.none() | numbers,
+            scope=st.none() | st.integers(0, 255),
+        )
+        for dst, gw in ((cidr4, v4), (cidr6, v6))
+    )
+)
+lists = st.lists(words, max_size=3).map(tuple)
+dnses = st.builds(DNS, nameservers=lists, domain=st.just("") | words, search=lists, options=lists)
+
+
+@st.composite
+def any_result(draw: st.DrawFn, min_ips: int = 0) -> Result:
+    made = tuple(draw(st.lists(interfaces, max_size=3)))
+    index = st.none() | st.integers(0, len(made) - 1) if made else st.none()
+    ips = st.one_of(
+        st.builds(IP, address=cidr4, gateway=st.just("") | v4, interface=index),
+        st.builds(IP, address=cidr6, gateway=st.just("") | v6, interface=index),
+    )
+    return Result(
+        interfaces=made,
+        ips=tuple(draw(st.lists(ips, min_size=min_ips, max_size=4))),
+        routes=tuple(draw(st.lists(routes, max_size=4))),
+        dns=draw(dnses),
+    )
+
+
+def through(result: Result, version: str) -> Result:
+    """Written in a version, over the wire, and read again."""
+    written = json.loads(json.dumps(results.to_json(result, version)))
+    assert written["cniVersion"] == version
+    return results.parse(written)
+
+
+@given(any_result(), st.sampled_from(NEW))
+def test_new_versions_lose_nothing(result: Result, version: str) -> None:
+    assert through(result, version) == result
+
+
+@given(any_result(), st.sampled_from(MIDDLE))
+def test_middle_versions_lose_what_interfaces_got_later(result: Result, version: str) -> None:
+    kept = tuple(replace(one, mtu=0, socket_path="", pci_id="") for one in result.interfaces)
+    assert through(result, version) == replace(result, interfaces=kept)
+    families = ["6" if ip.is_v6 else "4" for ip in result.ips]
+    assert [ip["version"] for ip in results.to_json(result, version).get("ips", [])] == families
+
+
+@given(any_result(min_ips=1), st.sampled_from(OLD))
+def test_old_versions_keep_the_first_address_of_each_family(result: Result, version: str) -> None:
+    kept = through(result, version)
+    for is_v6 in (False, True):
+        had = [ip for ip in result.ips if ip.is_v6 == is_v6]
+        has = [ip for ip in kept.ips if ip.is_v6 == is_v6]
+        assert has == [replace(ip, interface=None) for ip in had[:1]]
+        lanes = [Route(route.dst, route.gw) for route in result.routes if route.is_v6 == is_v6]
+        assert [route for route in kept.routes if route.is_v6 == is_v6] == (lanes if had else [])
+    assert kept.interfaces == ()
+    assert kept.dns == result.dns
+
+
+@given(any_result(min_ips=1), st.sampled_from(SUPPORTED))
+def test_writing_twice_loses_no_more_than_once(result: Result, version: str) -> None:
+    once = through(result, version)
+    assert through(once, version) == once
+
+
+def test_old_versions_refuse_a_result_without_address() -> None:
+    with pytest.raises(CniError, match=r"without an address cannot be written as version 0\.2\.0"):
+        results.to_json(Result(), "0.2.0")
+
+
+@given(st.lists(any_result(), max_size=4))
+def test_merging_keeps_order_and_every_index_on_its_interface(parts: list[Result]) -> None:
+    merged = results.merge(parts)
+    assert merged.interfaces == tuple(one for part in parts for one in part.interfaces)
+    assert merged.routes == tuple(one for part in parts for one in part.routes)
+
+    def placed(result: Result) -> list[tuple[str, str, Interface | None]]:
+        on = [None if ip.interface is None else result.interfaces[ip.interface] for ip in result.ips]
+        return [(ip.address, ip.gateway, where) for ip, where in zip(result.ips, on, strict=True)]
+
+    assert placed(merged) == [one for part in parts for one in placed(part)]
+    for joined, each in (
+        (merged.dns.nameservers, [part.dns.nameservers for part in parts]),
+        (merged.dns.search, [part.dns.search for part in parts]),
+        (merged.dns.options, [part.dns.options for part in parts]),
+    ):
+        assert len(set(joined)) == len(joined)
+        assert set(joined) == {entry for entries in each for entry in entries}
+    assert merged.dns.domain == next((part.dns.domain for part in parts if part.dns.domain), "")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+fields = ("interfaces", "ips", "routes", "dns", "ip4", "ip6", "cniVersion", "address", "dst", "interface", "name")
+results_like = st.dictionaries(
+    st.sampled_from(fields),
+    json_values
+    | st.lists(st.dictionaries(st.sampled_from(fields), json_values, max_size=4), max_size=2)
+    | st.dictionaries(st.sampled_from(("ip", "gateway", "routes", "nameservers")), json_values, max_size=3),
+)
+
+
+@given(json_values | results_like, st.sampled_from(SUPPORTED))
+def test_reading_anything_is_a_result_or_an_error_of_ours(data: object, version: str) -> None:
+    try:
+        assert isinstance(results.parse(data, version), Result)
+    except CniError as error:
+        assert error.code in (Code.DECODING_FAILURE, Code.INCOMPATIBLE_VERSION)
+        assert "result" in error.msg
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ([], "result: expected an object, found []"),
+        ({"cniVersion": "9.9.9"}, "cniVersion: expected one of 0.1.0"),
+        ({"ips": {}}, "ips: expected a list, found {}"),
+        ({"ips": [None]}, "ips[0]: expected an object, found nothing"),
+        ({"ips": [{"address": "10.0.0.1"}]}, "ips[0]: address: expected an address like 10.1.2.3/24"),
+        ({"ips": [{"address": "10.0.0.1/33"}]}, "ips[0]: address: expected"),
+        ({"ips": [{"address": "10.0.0.1/8", "interface": "0"}]}, "ips[0]: interface: expected a number"),
+        ({"ips": [{"address": "10.0.0.1/8", "interface": True}]}, "ips[0]: interface: expected a number"),
+        ({"routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.0/8"}]}, "routes[0]: gw: expected an address"),
+        ({"dns": {"search": "a"}}, "dns: search: expected a list, found 'a'"),
+        ({"cniVersion": "0.2.0", "ip4": {"ip": "::1/64"}}, "ip4: ip: expected an address of IPv4"),
+    ],
+)
+def test_complaints_name_the_field(data: object, complaint: str) -> None:
+    with pytest.raises(CniError) as caught:
+        results.parse(data, "1.0.0")
+    assert complaint in str(caught.value)
+
+
+def test_reading_is_tolerant_where_that_harms_nobody() -> None:
+    data = {
+        "ips": [{"address": "10.0.0.1/8", "interface": 7, "new": 1}],
+        "interfaces": None,
+        "dns": None,
+        "more": {},
+    }
+    assert results.parse(data, "1.0.0") == Result(ips=(IP("10.0.0.1/8"),))
+
+
+def test_a_result_without_version_is_read_as_asked_but_the_old_form_is_known_by_its_keys() -> None:
+    assert results.parse({"ips": [{"address": "10.0.0.1/8"}]}, "1.0.0").ips == (IP("10.0.0.1/8"),)
+    assert results.parse({"ip4": {"ip": "10.0.0.1/8"}}, "1.0.0").ips == (IP("10.0.0.1/8"),)

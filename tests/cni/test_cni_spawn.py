@@ -1,0 +1,145 @@
+"""A plugin as a child process: whatever it does, an outcome comes back, in time, and nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from genie.cni.invoke import Call, Outcome, SubprocessExecutor, run_sync
+
+
+def plugin(folder: Path, script: str) -> str:
+    file = folder / "plugin"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+def run(binary: str, stdin: bytes = b"", timeout: float | None = 20, **env: str) -> Outcome:
+    env.setdefault("PATH", os.defpath)
+    return run_sync(SubprocessExecutor().run(Call(binary=binary, env=env, stdin=stdin, timeout=timeout)))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children() -> set[int]:
+    """Of this process, zombies too."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
+
+
+def test_input_output_environment_and_status(tmp_path: Path) -> None:
+    outcome = run(plugin(tmp_path, 'cat; echo "$X" >&2; exit 3'), stdin=b"hello", X="y")
+    assert (outcome.status, outcome.stdout, outcome.stderr, outcome.error) == (3, b"hello", b"y\n", "")
+    assert 0 < outcome.seconds < 20
+
+
+@pytest.mark.parametrize("timeout", [None, 20])
+def test_more_than_a_pipe_holds_both_ways(tmp_path: Path, timeout: float | None) -> None:
+    much = os.urandom(1 << 20)
+    assert run(plugin(tmp_path, "cat"), stdin=much, timeout=timeout).stdout == much
+
+
+def test_a_plugin_need_not_read_its_input(tmp_path: Path) -> None:
+    assert run(plugin(tmp_path, "exec 0<&-; echo done"), stdin=bytes(1 << 20)).stdout == b"done\n"
+
+
+def test_a_signal(tmp_path: Path) -> None:
+    assert run(plugin(tmp_path, "kill -SEGV $$")).status == -11
+
+
+def test_a_broken_pipe_kills_a_plugin_as_it_would_elsewhere(tmp_path: Path) -> None:
+    assert run(plugin(tmp_path, "yes | head -1; kill -PIPE $$")).status == -13
+
+
+def test_what_cannot_be_started(tmp_path: Path) -> None:
+    assert "could not be started: No such file" in run(str(tmp_path / "none")).error
+    (tmp_path / "empty").touch(mode=0o644)
+    assert "could not be started: Permission denied" in run(str(tmp_path / "empty")).error
+
+
+def test_out_of_time_the_whole_group_is_killed(tmp_path: Path) -> None:
+    script = plugin(tmp_path, f"sleep 60 & echo $! > {tmp_path}/child; echo so far; wait")
+    began = time.monotonic()
+    outcome = run(script, timeout=0.5)
+    assert time.monotonic() - began < 10
+    assert outcome.error == "no answer within 0.5 seconds; killed"
+    assert (outcome.status, outcome.stdout) == (-9, b"so far\n")
+    child = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if not alive(child):
+            break
+        time.sleep(0.02)
+    assert not alive(child)
+
+
+def test_a_daemon_left_behind_holds_nobody_up(tmp_path: Path) -> None:
+    began = time.monotonic()
+    outcome = run(plugin(tmp_path, "sleep 5 & echo started"), timeout=4)
+    assert time.monotonic() - began < 3
+    assert (outcome.status, outcome.stdout, outcome.error) == (0, b"started\n", "")
+
+
+def test_no_zombies_and_no_descriptors_stay(tmp_path: Path) -> None:
+    script = plugin(tmp_path, "exit 0")
+    before, had = len(os.listdir("/proc/self/fd")), children()  # noqa: PTH208
+    for _ in range(5):
+        assert run(script).status == 0
+        run(str(tmp_path / "none"))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert children() == had
+
+
+def test_without_pidfd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", unknown)
+    assert run(plugin(tmp_path, "cat; exit 4"), stdin=b"x").status == 4
+    assert run(plugin(tmp_path, "sleep 60"), timeout=0.1).status == -9
+
+
+def test_an_executable_that_is_being_written_is_tried_again(tmp_path: Path) -> None:
+    file = tmp_path / "true"
+    file.write_bytes(Path("/bin/true").read_bytes())
+    file.chmod(0o755)
+    held = file.open("r+b")
+    timer = threading.Timer(0.1, held.close)
+    timer.start()
+    outcome = run(str(file))
+    timer.join()
+    assert (outcome.status, outcome.error) == (0, "")
+
+
+def test_gather_is_at_once_and_returns_exceptions(tmp_path: Path) -> None:
+    executor = SubprocessExecutor()
+    script = plugin(tmp_path, "sleep 0.3; echo ok")
+
+    async def fails() -> Outcome:
+        raise ValueError("on purpose")
+
+    def call() -> Call:
+        return Call(binary=script, env={"PATH": os.defpath}, stdin=b"")
+
+    began = time.monotonic()
+    first, second, third = run_sync(executor.gather(executor.run(call()), fails(), executor.run(call())))
+    assert time.monotonic() - began < 0.6 + 1
+    assert isinstance(second, ValueError)
+    assert isinstance(first, Outcome)
+    assert isinstance(third, Outcome)
+    assert first.stdout == third.stdout == b"ok\n"
+    assert run_sync(executor.gather()) == []

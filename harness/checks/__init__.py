@@ -1,0 +1,39 @@
+"""What can be expected of pods, networks and nodes.
+
+A check is a small frozen model with one method that looks and says what is wrong (`base.py`); it sees the
+cluster by a `View` (`view.py`). To add one: write the model in the module that it belongs to, and list it
+here. Its docstring's first paragraph, its fields' descriptions and its example are its documentation:
+`python -m harness checks` prints them.
+"""
+
+from __future__ import annotations
+
+from harness.checks.attached import Addresses, Interfaces
+from harness.checks.base import Check
+from harness.checks.leaving import CheckPasses, NothingLeft
+from harness.checks.placing import OtherNode, SameNode
+from harness.checks.reaching import Isolated, Reach, Service
+from harness.checks.routing import DefaultRoute, Routes
+from harness.checks.status import Annotations, Events, NetworkStatus, PodFails, StatusIp
+
+CHECKS: dict[str, type[Check]] = {
+    check.key: check
+    for check in (
+        Interfaces,
+        Addresses,
+        DefaultRoute,
+        Routes,
+        StatusIp,
+        Reach,
+        Isolated,
+        Service,
+        SameNode,
+        OtherNode,
+        PodFails,
+        Annotations,
+        NetworkStatus,
+        Events,
+        CheckPasses,
+        NothingLeft,
+    )
+}

@@ -1,0 +1,71 @@
+"""What every check is: a small frozen model of its parameters, and an attempt that says what is wrong.
+
+An attempt looks at the cluster once and answers None or the words of a failure. `run` repeats it until
+nothing is wrong or the check's time is over, so a check waits for a condition and never for a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from harness.model import Named
+
+if TYPE_CHECKING:
+    from harness.checks.view import View
+
+T = TypeVar("T")
+
+Many = Annotated[tuple[T, ...], Field(strict=False)]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+OneOrMany = Annotated[
+    tuple[T, ...], Field(strict=False, min_length=1), BeforeValidator(_as_list, json_schema_input_type=T | list[T])
+]
+
+
+class Check(Named):
+    """Something that must hold."""
+
+    patience: ClassVar[float] = 10.0
+
+    within: float | None = Field(default=None, gt=0, description="Seconds to wait for it, instead of the usual.")
+
+    def attempt(self, view: View) -> str | None:
+        """Look once; what is wrong, or None."""
+        raise NotImplementedError
+
+    def run(self, view: View) -> str | None:
+        """Wait until it holds; what is wrong at the end, or None."""
+        return view.until(lambda: self.attempt(view), self.within or self.patience)
+
+    def __str__(self) -> str:
+        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self.shorthand and set(said) == {self.shorthand.replace("_", "-")}:
+            [said] = said.values()
+        return f"{self.key} {_flow(said)}".strip()
+
+
+def _flow(value: object) -> str:
+    """A value on one line, as YAML would have it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_nested(item)}" for key, item in value.items())
+    return _nested(value)
+
+
+def _nested(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + _flow(value) + "}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_nested, value)) if len(value) == 1 else f"[{', '.join(map(_nested, value))}]"
+    return str(value)
+
+
+def join(*parts: str) -> str:
+    """The parts of a failure's text, without the empty ones."""
+    return "\n".join(part for part in parts if part)

@@ -1,0 +1,179 @@
+"""Whether packets get there: dialled from inside the pods, answered by the probe of the other pod.
+
+A dial that is answered proves three things: the way there, the way back, and that it was this pod who
+answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from harness.checks.base import Check, Many, OneOrMany, join
+from harness.model import NetworkName, PodName
+
+if TYPE_CHECKING:
+    from harness.checks.view import Address, Look, View
+
+Protocol = Literal["icmp", "tcp", "udp"]
+ALL: tuple[Protocol, ...] = ("icmp", "tcp", "udp")
+
+
+class Reach(Check):
+    """One pod reaches another at each of its addresses in a network (or at its pod IPs), and that very pod
+    answers.
+    """
+
+    key = "reach"
+    example = "reach: {from: one, to: two, over: weave, protocols: [icmp, tcp, udp]}"
+    patience = 15.0
+
+    from_: PodName
+    to: PodName
+    over: NetworkName | None = Field(default=None, description="The network whose addresses are dialled.")
+    protocols: Many[Protocol] = ALL
+    both_ways: bool = Field(default=False, description="And the other way round.")
+    from_network: NetworkName | None = Field(default=None, description="Dial from the address that the pod has there.")
+    interface: str | None = Field(default=None, description="Leave by this interface.")
+    seen_as: NetworkName | None = Field(
+        default=None, description="The other sees an address of the pod in this network."
+    )
+    family: int | None = Field(default=None, description="4 or 6: dial only these.")
+
+    def attempt(self, view: View) -> str | None:
+        looks = {pod: view.look(pod) for pod in (self.from_, self.to)}
+        ways = [(self.from_, self.to)] + ([(self.to, self.from_)] if self.both_ways else [])
+        wrong = [text for one, other in ways for text in self._wrong(view, looks[one], looks[other])]
+        networks = [name for name in (self.over, self.from_network) if name]
+        return join(*wrong, view.told(*looks.values(), networks=networks)) if wrong else None
+
+    def _wrong(self, view: View, one: Look, other: Look) -> Iterator[str]:
+        targets = targets_of(view, other, self.over, self.family)
+        if not targets:
+            yield f"{other.pod} has no address {f'of {self.over}' if self.over else 'in its status'} to reach"
+        for address in targets:
+            source = self._source(view, one, address)
+            if self.from_network and source is None:
+                yield f"{one.pod} has no address of {self.from_network} to dial {address} from"
+                continue
+            for protocol in self.protocols:
+                said = view.dial(
+                    one.pod, protocol=protocol, address=str(address), source=source, device=self.interface, timeout=2.0
+                )
+                if text := self._unlike(view, said, other.pod, one):
+                    by = f" from {source}" if source else ""
+                    yield f"{protocol} from {one.pod}{by} to {other.pod} at {address}: {text}"
+
+    def _source(self, view: View, one: Look, to: Any) -> str | None:
+        if not self.from_network:
+            return None
+        return next((str(own.ip) for own in view.addresses(one, self.from_network, to.version)), None)
+
+    def _unlike(self, view: View, said: dict[str, Any], other: str, one: Look) -> str:
+        """How an answer is not what is expected; empty: it is."""
+        if not said["ok"]:
+            return str(said["error"] or "no answer")
+        if said["name"] and said["name"].rpartition("/")[2] != other:
+            return f"{said['name']} answered, expected {other}: two pods have one address"
+        if self.seen_as and said["seen_as"]:
+            own = [str(address.ip) for address in view.addresses(one, self.seen_as)]
+            if said["seen_as"] not in own:
+                return f"seen as {said['seen_as']}, expected {' or '.join(own) or 'nothing'} ({self.seen_as})"
+        return ""
+
+
+class Isolated(Check):
+    """One pod does not reach another at its addresses in a network, though that pod answers there when
+    asked by itself.
+    """
+
+    key = "isolated"
+    example = "isolated: {from: blue, to: green, over: macvlan}"
+
+    from_: PodName
+    to: PodName
+    over: NetworkName
+    protocols: Many[Protocol] = ALL
+    from_network: NetworkName | None = Field(default=None, description="Dial from the address that the pod has there.")
+
+    def run(self, view: View) -> str | None:
+        return view.until(lambda: self._alive(view), self.within or self.patience) or view.until(
+            lambda: self.attempt(view), 0
+        )
+
+    def _alive(self, view: View) -> str | None:
+        look = view.look(self.to)
+        for address in targets_of(view, look, self.over):
+            said = view.dial(self.to, protocol="tcp", address=str(address), timeout=2.0)
+            if not said["ok"]:
+                return join(
+                    f"{self.to} does not answer itself at {address}, so being isolated means nothing: {said['error']}",
+                    view.told(look, networks=[self.over]),
+                )
+        return None if targets_of(view, look, self.over) else f"{self.to} has no address of {self.over}"
+
+    def attempt(self, view: View) -> str | None:
+        look, own = view.look(self.to), view.look(self.from_)
+        dials = [
+            (
+                protocol,
+                str(address),
+                partial(view.dial, self.from_, protocol=protocol, address=str(address), timeout=1.0),
+            )
+            for address in targets_of(view, look, self.over)
+            for protocol in self.protocols
+        ]
+        if self.from_network:
+            sources = view.addresses(own, self.from_network)
+            dials = [(p, a, partial(ask, source=str(source.ip))) for p, a, ask in dials for source in sources]
+        answers = view.all_at_once(ask for *_, ask in dials)
+        wrong = [
+            f"{protocol} from {self.from_} gets to {self.to} at {address}, expected it not to"
+            for (protocol, address, _), said in zip(dials, answers, strict=True)
+            if said["ok"] and said["name"].rpartition("/")[2] in ("", self.to)
+        ]
+        return join(*wrong, view.told(own, look, networks=[self.over])) if wrong else None
+
+
+class Service(Check):
+    """A pod reaches a Service at its cluster IP, and one of these pods answers."""
+
+    key = "service"
+    example = "service: {from: client, name: web, answered-by: [one, two]}"
+    patience = 30.0
+
+    from_: PodName
+    name: str
+    answered_by: OneOrMany[PodName]
+    protocols: Many[Literal["tcp", "udp"]] = ("tcp",)
+
+    def attempt(self, view: View) -> str | None:
+        service = view.objects.find(f"/api/v1/namespaces/{view.namespace}/services/{self.name}")
+        if service is None:
+            return f"there is no Service {self.name}"
+        ports = service["spec"].get("ports") or [{}]
+        wrong = []
+        for address in service["spec"].get("clusterIPs") or []:
+            for protocol in self.protocols:
+                said = view.dial(self.from_, protocol=protocol, address=address, port=ports[0].get("port"), timeout=2.0)
+                if not said["ok"]:
+                    wrong.append(f"{protocol} from {self.from_} to Service {self.name} at {address}: {said['error']}")
+                elif said["name"].rpartition("/")[2] not in self.answered_by:
+                    wrong.append(f"Service {self.name} was answered by {said['name']}, expected {self.answered_by}")
+        looks = (view.look(pod) for pod in dict.fromkeys((self.from_, *self.answered_by)))
+        return join(*wrong, view.told(*looks)) if wrong else None
+
+
+def targets_of(view: View, look: Look, over: NetworkName | None, family: int | None = None) -> list[Any]:
+    """The addresses to dial a pod at: those in a network, or the ones that its status tells."""
+    from ipaddress import ip_address
+
+    if over is not None:
+        found: list[Address] = view.addresses(look, over, family)
+        return [address.ip for address in found]
+    status = (view.pod(look.pod) or {}).get("status") or {}
+    ips = [ip_address(each["ip"]) for each in status.get("podIPs") or []]
+    return [ip for ip in ips if family in (None, ip.version)]

@@ -1,0 +1,129 @@
+"""Routes in a pod. Two networks that each set a default route is what breaks pods first, so it has a check
+of its own.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from harness.checks.base import Check, Many, join
+from harness.checks.view import MAIN_TABLE
+from harness.model import Model, NetworkName, PodName
+
+if TYPE_CHECKING:
+    from harness.checks.view import Look, Route, View
+
+
+class DefaultRoute(Check):
+    """The pod has exactly one default route (of each family that the network has there), by this network or
+    interface.
+    """
+
+    key = "default-route"
+    example = "default-route: {pod: both, network: calico}"
+
+    pod: PodName
+    network: NetworkName | None = Field(default=None, description="The one whose interface it leaves by.")
+    interface: str | None = Field(default=None, description="The interface that it leaves by.")
+    gateway: str | None = Field(default=None, description="The very gateway.")
+    none: bool = Field(default=False, description="The pod has no default route at all.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum((self.network is not None, self.interface is not None, self.none)) != 1:
+            raise PydanticCustomError("one_way", "expected one of network, interface and none: true")
+        return self
+
+    def attempt(self, view: View) -> str | None:
+        look = view.look(self.pod)
+        wrong = [text for family in (4, 6) for text in self._wrong(view, look, family)]
+        return join(*wrong, view.told(look, networks=[self.network] if self.network else [])) if wrong else None
+
+    def _wrong(self, view: View, look: Look, family: int) -> list[str]:
+        routes = look.default_routes(family)
+        if self.none:
+            return [f"{self.pod} has a default route: {route}" for route in routes]
+        devices = self._devices(view, look, family)
+        if not devices:
+            return (
+                [f"{self.pod} has no IPv4 address on {self.network or self.interface}"]
+                if family == 4 and not routes
+                else []
+            )
+        by = f"by {' or '.join(sorted(devices))}" + (f" ({self.network})" if self.network else "")
+        if len(routes) != 1:
+            had = "; ".join(map(str, routes)) or "none"
+            return [f"{self.pod} has {len(routes)} IPv{family} default routes, expected one {by}: {had}"]
+        [route] = routes
+        if route.dev not in devices:
+            return [f"{self.pod}'s IPv{family} default route leaves by {route.dev}, expected {by}: {route}"]
+        if self.gateway and (":" in self.gateway) == (family == 6) and route.gw != self.gateway:
+            return [f"{self.pod}'s IPv{family} default route is via {route.gw}, expected {self.gateway}"]
+        return []
+
+    def _devices(self, view: View, look: Look, family: int) -> set[str]:
+        """The interfaces that it may leave by, if the pod has addresses of this family there."""
+        return {
+            interface.name
+            for interface in look.attached.values()
+            for address in interface.addresses
+            if address.version == family
+            and (view.belongs(address, self.network) if self.network else interface.name == self.interface)
+        }
+
+
+class ExpectedRoute(Model):
+    """A route, by what matters of it."""
+
+    to: str = Field(description="A subnet, or default.")
+    via: str | None = Field(default=None, description="The gateway.")
+    interface: str | None = None
+    table: int | None = Field(default=None, description="Without it, the main table.")
+
+    def matches(self, route: Route) -> bool:
+        return (
+            _same_destination(route.dst, self.to)
+            and self.via in (None, route.gw)
+            and self.interface in (None, route.dev)
+            and (self.table or MAIN_TABLE) == route.table
+        )
+
+    def __str__(self) -> str:
+        parts = (f"via {self.via}" if self.via else "", f"dev {self.interface}" if self.interface else "")
+        return " ".join(part for part in (self.to, *parts, f"table {self.table}" if self.table else "") if part)
+
+
+class Routes(Check):
+    """The pod has these routes, and does not have those."""
+
+    key = "routes"
+    example = "routes: {pod: both, has: [{to: 10.32.0.0/12, interface: eth1}]}"
+
+    pod: PodName
+    has: Many[ExpectedRoute] = ()
+    lacks: Many[ExpectedRoute] = ()
+
+    def attempt(self, view: View) -> str | None:
+        look = view.look(self.pod)
+        wrong = [
+            f"{self.pod} has no route {each}"
+            for each in self.has
+            if not any(each.matches(route) for route in look.routes)
+        ]
+        wrong += [
+            f"{self.pod} has a route that it should not have: {route}"
+            for each in self.lacks
+            for route in look.routes
+            if each.matches(route)
+        ]
+        return join(*wrong, view.told(look)) if wrong else None
+
+
+def _same_destination(one: str, other: str) -> bool:
+    if "default" in (one, other):
+        return one == other
+    return ip_network(one, strict=False) == ip_network(other, strict=False)

@@ -1,0 +1,244 @@
+"""What Kubernetes is told of a pod: its status, its annotations, its events. It must be what the pod really
+has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+
+from harness.checks.base import Check, join
+from harness.model import Model, NetworkName, PodName
+
+if TYPE_CHECKING:
+    from harness.checks.view import Event, Look, View
+
+NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles), Field(description="A regular expression, searched for anywhere.")]
+
+
+class StatusIp(Check):
+    """status.podIP is an address of this network that the pod has; podIPs has every family once, podIP
+    first.
+    """
+
+    key = "status-ip"
+    example = "status-ip: {pod: both, network: calico}"
+
+    pod: PodName
+    network: NetworkName
+
+    def attempt(self, view: View) -> str | None:
+        status = (view.pod(self.pod) or {}).get("status") or {}
+        look = view.look(self.pod)
+        ip = status.get("podIP") or ""
+        ips = [each.get("ip") for each in status.get("podIPs") or []]
+        wrong = []
+        if not ip:
+            wrong.append(f"{self.pod} has no status.podIP, expected one of {self.network}")
+        elif not view.belongs(ip, self.network):
+            wrong.append(f"status.podIP of {self.pod} is {ip}, expected one of {self.network}")
+        if ip and ips[:1] != [ip]:
+            wrong.append(f"status.podIPs of {self.pod} is {ips}, expected it to begin with podIP {ip}")
+        if len({ip_address(each).version for each in ips if each}) != len(ips):
+            wrong.append(f"status.podIPs of {self.pod} is {ips}, expected at most one of each family")
+        had = {str(address.ip) for interface in look.attached.values() for address in interface.addresses}
+        wrong += [
+            f"{each} is in the status of {self.pod}, but on none of its interfaces" for each in ips if each not in had
+        ]
+        return join(*wrong, view.told(look, networks=[self.network])) if wrong else None
+
+
+class Expected(Model):
+    """What an annotation's value must be."""
+
+    matches: Pattern | None = None
+    json_: JsonValue = Field(
+        default=None, description="As JSON, it has at least this: mappings by key, lists by place."
+    )
+    absent: bool = False
+
+    def wrong(self, value: str | None) -> str:
+        """What is wrong with a value; empty: nothing."""
+        if self.absent:
+            return "" if value is None else f"is {value!r}, expected none"
+        if value is None:
+            return "is not there"
+        if self.matches is not None and not re.search(self.matches, value):
+            return f"is {value!r}, expected a match of {self.matches!r}"
+        if self.json_ is not None:
+            try:
+                return _lacking(json.loads(value), self.json_, "")
+            except ValueError as error:
+                return f"is no JSON ({error}): {value!r}"
+        return ""
+
+
+def _lacking(has: Any, wanted: Any, where: str) -> str:
+    """How a JSON value falls short of what it must have at least; empty: it does not."""
+    if isinstance(wanted, dict) and isinstance(has, dict):
+        gaps = (_lacking(has.get(key), value, f"{where}.{key}") for key, value in wanted.items())
+    elif isinstance(wanted, list) and isinstance(has, list) and len(has) == len(wanted):
+        gaps = (
+            _lacking(one, other, f"{where}[{place}]")
+            for place, (one, other) in enumerate(zip(has, wanted, strict=True))
+        )
+    else:
+        return "" if has == wanted else f"has {json.dumps(has)} at {where or 'its top'}, expected {json.dumps(wanted)}"
+    return next((gap for gap in gaps if gap), "")
+
+
+class Annotations(Check):
+    """The pod's annotations are these: equal to a string, matching a regular expression, with at least this
+    JSON, or absent.
+    """
+
+    key = "annotations"
+    example = 'annotations: {pod: any, has: {cni: calico, multi-ip-preferences: {matches: "eth0"}}}'
+
+    pod: PodName
+    has: dict[str, str | Expected]
+
+    def attempt(self, view: View) -> str | None:
+        found = view.annotations(self.pod)
+        wrong = []
+        for name, wanted in self.has.items():
+            if isinstance(wanted, str):
+                filled = fill(wanted, view.values)
+                said = "" if found.get(name) == filled else f"is {found.get(name)!r}, expected {filled!r}"
+            else:
+                said = wanted.wrong(found.get(name))
+            if said:
+                wrong.append(f"annotation {name} of {self.pod} {said}")
+        listed = [f"  {name}: {value}" for name, value in sorted(found.items())]
+        return join(*wrong, f"{self.pod} has the annotations:", *(listed or ["  none"])) if wrong else None
+
+
+class NetworkStatus(Check):
+    """The network-status annotation has an entry for each of these interfaces, with the addresses and MAC
+    that it really has.
+    """
+
+    key = "network-status"
+    example = "network-status: {pod: both, eth0: calico, eth1: weave}"
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, NetworkName] = Field(init=False)
+
+    pod: PodName
+    default: str = Field(default="eth0", description="The interface whose entry is the default one.")
+
+    def attempt(self, view: View) -> str | None:
+        text = view.annotations(self.pod).get(NETWORK_STATUS)
+        if text is None:
+            return f"{self.pod} has no annotation {NETWORK_STATUS}"
+        try:
+            entries = {entry["interface"]: entry for entry in json.loads(text)}
+        except (ValueError, TypeError, KeyError) as error:
+            return f"annotation {NETWORK_STATUS} of {self.pod} is not a list of entries with an interface ({error!r}): {text}"
+        look = view.look(self.pod)
+        wrong = [text for name in self.model_extra or {} for text in self._wrong_entry(name, entries.get(name), look)]
+        wrong += [
+            f"{name} has an entry and nothing asked for it" for name in entries if name not in (self.model_extra or {})
+        ]
+        defaults = [name for name, entry in entries.items() if entry.get("default")]
+        if defaults != [self.default]:
+            wrong.append(f"the default entries are {defaults}, expected [{self.default!r}]")
+        return join(*wrong, f"{NETWORK_STATUS}: {text}", view.told(look)) if wrong else None
+
+    def _wrong_entry(self, name: str, entry: dict[str, Any] | None, look: Look) -> list[str]:
+        if entry is None:
+            return [f"{name} has no entry"]
+        interface = look.attached.get(name)
+        if interface is None:
+            return [f"{name} has an entry, but {self.pod} has no such interface"]
+        wrong = []
+        has, said = sorted(str(each.ip) for each in interface.addresses), sorted(entry.get("ips") or [])
+        if has != said:
+            wrong.append(f"{name}: the entry's ips are {said}, the interface has {has}")
+        if str(entry.get("mac") or "").lower() != interface.mac.lower():
+            wrong.append(f"{name}: the entry's mac is {entry.get('mac')!r}, the interface has {interface.mac}")
+        if not entry.get("name"):
+            wrong.append(f"{name}: the entry names no network")
+        return wrong
+
+
+class PodFails(Check):
+    """The pod never runs, and an event says why in words that match. (It is not waited for when it is
+    made.)
+    """
+
+    key = "pod-fails"
+    example = 'pod-fails: {pod: lost, message: "network .?nowhere.? .*(unknown|not found)"}'
+    patience = 60.0
+
+    pod: PodName
+    message: Pattern
+    lacks: Pattern | None = Field(default=None, description="No event of the pod may match this: a token, a traceback.")
+
+    def attempt(self, view: View) -> str | None:
+        warnings = [event for event in view.events(self.pod) if event.type == "Warning"]
+        if not any(re.search(self.message, event.message, re.IGNORECASE | re.DOTALL) for event in warnings):
+            return join(f"no event of {self.pod} matches {self.message!r}", *_listed(self.pod, warnings))
+        return None
+
+    def run(self, view: View) -> str | None:
+        wrong = view.until(lambda: self._running(view) or self.attempt(view), self.within or self.patience)
+        if wrong is None and self.lacks:
+            bad = [event for event in view.events(self.pod) if re.search(self.lacks, event.message, re.DOTALL)]
+            wrong = join(f"an event of {self.pod} matches {self.lacks!r}", *map(str, bad)) if bad else None
+        return self._running(view) or wrong
+
+    def _running(self, view: View) -> str | None:
+        phase = ((view.pod(self.pod) or {}).get("status") or {}).get("phase")
+        if phase == "Running":
+            return join(f"{self.pod} runs, expected it to fail with {self.message!r}", view.told(view.look(self.pod)))
+        return None
+
+
+class Events(Check):
+    """An event about the pod has this reason and a message that matches."""
+
+    key = "events"
+    example = 'events: {pod: a, reason: Attached, message: "eth1.*weave"}'
+
+    pod: PodName
+    reason: str | None = None
+    message: Pattern | None = None
+
+    def attempt(self, view: View) -> str | None:
+        events = view.events(self.pod)
+        if any(
+            self.reason in (None, event.reason) and re.search(self.message or "", event.message, re.DOTALL)
+            for event in events
+        ):
+            return None
+        return join(
+            f"no event of {self.pod} with reason {self.reason or 'any'} and a message that matches {self.message or ''!r}",
+            *_listed(self.pod, events),
+        )
+
+
+def _listed(pod: str, events: list[Event]) -> list[str]:
+    return [f"events of {pod}:", *([f"  {event}" for event in events] or ["  none"])]
+
+
+_PLACE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
+
+
+def fill(text: str, values: Any) -> str:
+    """A text with each `{{ name }}` replaced."""
+    return _PLACE.sub(lambda found: values[found[1]], text)

@@ -1,0 +1,261 @@
+"""What a check sees: the scenario's pods on a cluster, asked anew each time, and the networks that
+addresses belong to.
+
+A check only ever talks to a `View`. It hands out what the API server says of a pod, what the probe in the
+pod says (`look`, `dial`), and which network an address is from; and it waits, so that no check sleeps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from harness.backends import Cluster
+    from harness.objects import Objects
+
+Subnet = IPv4Network | IPv6Network
+Address = IPv4Interface | IPv6Interface
+
+MAIN_TABLE = 254
+
+# Devices that the kernel puts into every network namespace once their module is loaded; nobody asked for them.
+_FALLBACK_DEVICES = frozenset(
+    {"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0", "lo"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """An interface in a pod."""
+
+    name: str
+    mac: str
+    mtu: int
+    up: bool
+    kind: str
+    addresses: tuple[Address, ...]  # without link-local ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A route in a pod."""
+
+    dst: str
+    gw: str | None
+    dev: str
+    table: int
+    src: str | None
+    family: int
+
+    def __str__(self) -> str:
+        table = f" table {self.table}" if self.table != MAIN_TABLE else ""
+        return f"{self.dst}{f' via {self.gw}' if self.gw else ''} dev {self.dev}{table}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """All that the probe in a pod sees."""
+
+    pod: str
+    interfaces: tuple[Interface, ...]
+    routes: tuple[Route, ...]
+    rules: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pod: str, said: Mapping[str, Any]) -> Look:
+        """From the probe's answer."""
+        return cls(
+            pod=pod,
+            interfaces=tuple(
+                Interface(
+                    name=each["name"],
+                    mac=each["mac"],
+                    mtu=each["mtu"],
+                    up=each["up"],
+                    kind=each["kind"],
+                    addresses=tuple(
+                        address for address in map(ip_interface, each["addresses"]) if not address.is_link_local
+                    ),
+                )
+                for each in said["interfaces"]
+            ),
+            routes=tuple(
+                Route(**{key: each[key] for key in ("dst", "gw", "dev", "table", "src", "family")})
+                for each in said["routes"]
+            ),
+            rules=tuple(
+                f"from {each['from']} lookup {each['table']}"
+                for each in said["rules"]
+                if each["table"] not in (253, MAIN_TABLE, 255)
+            ),
+        )
+
+    @property
+    def attached(self) -> dict[str, Interface]:
+        """The interfaces that somebody made, by name."""
+        return {each.name: each for each in self.interfaces if each.name not in _FALLBACK_DEVICES}
+
+    def default_routes(self, family: int) -> list[Route]:
+        """Default routes of the main table."""
+        return [
+            route
+            for route in self.routes
+            if route.dst == "default" and route.family == family and route.table == MAIN_TABLE
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """An event about a pod."""
+
+    type: str
+    reason: str
+    message: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.reason}{f' (×{self.count})' if self.count > 1 else ''}: {self.message}"
+
+
+class Leftovers(Protocol):
+    """What is on the nodes because of this scenario and should not be (see `harness.leaks`)."""
+
+    def left(self) -> list[str]:
+        """One line for each thing, now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A scenario on a cluster, for checks."""
+
+    cluster: Cluster
+    objects: Objects
+    namespace: str
+    networks: Mapping[str, tuple[Subnet, ...]]
+    leftovers: Leftovers
+    values: Mapping[str, str]  # what `{{ … }}` in expected values stands for
+    hurry: float = 1.0  # tests shorten every deadline by this
+
+    # --- waiting
+
+    def until(self, attempt: Callable[[], str | None], within: float) -> str | None:
+        """Try until nothing is wrong or the time is over; what was wrong the last time."""
+        from harness.backends import ProbeError
+
+        deadline, pause = time.monotonic() + within * self.hurry, 0.02
+        while True:
+            try:
+                wrong = attempt()
+            except ProbeError as error:
+                wrong = f"a probe could not be asked: {error}"
+            if wrong is None or time.monotonic() >= deadline:
+                return wrong
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(pause * 1.5, 0.5)
+
+    # --- asking
+
+    def pod(self, name: str) -> dict[str, Any] | None:
+        """The pod as the API server has it."""
+        return self.objects.find(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+
+    def annotations(self, name: str) -> dict[str, str]:
+        """A pod's annotations; none for a pod that is not there."""
+        return dict(((self.pod(name) or {}).get("metadata") or {}).get("annotations") or {})
+
+    def events(self, name: str) -> list[Event]:
+        """The events about a pod, as the API server lists them."""
+        listed = self.objects.get(f"/api/v1/namespaces/{self.namespace}/events")
+        return [
+            Event(
+                type=str(each.get("type") or ""),
+                reason=str(each.get("reason") or ""),
+                message=str(each.get("message") or each.get("note") or ""),
+                count=int(each.get("count") or (each.get("series") or {}).get("count") or 1),
+            )
+            for each in listed.get("items") or []
+            if (each.get("involvedObject") or each.get("regarding") or {}).get("name") == name
+        ]
+
+    def look(self, name: str) -> Look:
+        """What the probe in a pod sees.
+
+        Raises:
+            ProbeError: it cannot be asked.
+        """
+        from harness.backends import ProbeError
+
+        said = self.cluster.ask(self.namespace, name, {"op": "look"})
+        if "interfaces" not in said:
+            raise ProbeError(f"{name}: {said.get('error') or said}")
+        return Look.of(name, said)
+
+    def dial(self, name: str, **request: Any) -> dict[str, Any]:
+        """One dial out of a pod; see `harness.probe`."""
+        wanted = {key: value for key, value in request.items() if value is not None}
+        said = self.cluster.ask(self.namespace, name, {"op": "dial", **wanted})
+        return {"ok": False, "seen_as": "", "name": "", "peer": "", "error": "", **said}
+
+    def all_at_once(self, asks: Iterable[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Answers of several dials, asked together because each may take its full time."""
+        asks = list(asks)
+        if len(asks) < 2:
+            return [ask() for ask in asks]
+        with ThreadPoolExecutor(max_workers=min(8, len(asks))) as pool:
+            return list(pool.map(lambda ask: ask(), asks))
+
+    # --- networks
+
+    def belongs(self, address: Address | str, network: str) -> bool:
+        """Whether an address is of a network."""
+        ip = address.ip if isinstance(address, IPv4Interface | IPv6Interface) else ip_address(address)
+        return any(ip in subnet for subnet in self.networks[network] if subnet.version == ip.version)
+
+    def network_of(self, address: Address | str) -> str:
+        """The network that an address is of; empty for none of the scenario's."""
+        return next((name for name in self.networks if self.belongs(address, name)), "")
+
+    def addresses(self, look: Look, network: str, family: int | None = None) -> list[Address]:
+        """A pod's addresses in a network, in the order of its interfaces."""
+        return [
+            address
+            for interface in look.attached.values()
+            for address in interface.addresses
+            if self.belongs(address, network) and family in (None, address.version)
+        ]
+
+    # --- words
+
+    def told(self, *looks: Look, networks: Iterable[str] = ()) -> str:
+        """What pods really have and where the networks are, for the end of a failure's text."""
+        lines = [line for look in looks for line in self._pod_lines(look)]
+        names = list(dict.fromkeys(networks))
+        if names:
+            lines.append("networks here:")
+            lines += [f"  {name}: {', '.join(map(str, self.networks[name])) or 'no subnet'}" for name in names]
+        return "\n".join(lines)
+
+    def _pod_lines(self, look: Look) -> list[str]:
+        lines = [f"{look.pod} has:"]
+        for interface in look.attached.values():
+            addresses = ", ".join(f"{each}{self._of(each)}" for each in interface.addresses) or "no address"
+            lines.append(f"  {interface.name} {'up' if interface.up else 'DOWN'}, {addresses}")
+        if not look.attached:
+            lines.append("  no interface but lo")
+        lines += [f"  route {route}" for route in look.routes if not route.dst.startswith("fe80")]
+        lines += [f"  rule {rule}" for rule in look.rules]
+        return lines
+
+    def _of(self, address: Address) -> str:
+        network = self.network_of(address)
+        return f" ({network})" if network else " (in no network of this scenario)"
+
+
+def subnets(texts: Iterable[str]) -> tuple[Subnet, ...]:
+    """Subnets from their texts."""
+    return tuple(ip_network(text, strict=False) for text in texts)

@@ -1,0 +1,159 @@
+"""Kubernetes objects as plain JSON, over the connection that a backend's `ApiClient` has.
+
+The runner lists a namespace's pods many times a second while it waits. The generated client would build and
+validate a model of thousands of fields each time, so this goes beneath it, to the same pool of connections
+with the same credentials, and hands on what the API server said.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+Object = Mapping[str, Any]
+
+# What scenarios mostly make, so that it needs no discovery: kind to plural; the others are asked for.
+_PLURALS = {
+    "ConfigMap": "configmaps",
+    "Event": "events",
+    "Logicalnetwork": "logicalnetworks",
+    "LogicalNetwork": "logicalnetworks",
+    "NetworkAttachmentDefinition": "network-attachment-definitions",
+    "Physicalnetwork": "physicalnetworks",
+    "PhysicalNetwork": "physicalnetworks",
+    "Pod": "pods",
+    "Service": "services",
+}
+_CLUSTER_WIDE = frozenset({"Namespace", "Node", "Physicalnetwork", "PhysicalNetwork", "CustomResourceDefinition"})
+
+
+class ApiError(Exception):
+    """The API server refused; the message is its own."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(f"{message} (HTTP {status})")
+
+
+class Objects:
+    """Reads and writes objects by path. Safe to use from several threads."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._configuration = api.configuration
+        self._pool = api.rest_client.pool_manager
+        self._host = str(api.configuration.host).rstrip("/")
+        self._found: dict[tuple[str, str], tuple[str, bool]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """What is at a path.
+
+        Raises:
+            ApiError: the API server says no; `status` 404 for what is not there.
+        """
+        return self._request("GET", path, query=query)
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """The same, None for what is not there."""
+        try:
+            return self.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, thing: Object, namespace: str = "") -> dict[str, Any]:
+        """Create an object, in this namespace unless it names another or its kind has none."""
+        return self._request("POST", self.collection(thing, namespace), body=thing)
+
+    def patch(self, path: str, change: Object) -> dict[str, Any]:
+        """Merge a change into what is at a path."""
+        return self._request("PATCH", path, body=change, content_type="application/merge-patch+json")
+
+    def delete(self, path: str, *, grace: int | None = None) -> None:
+        """Delete what is at a path; it is no error when nothing is."""
+        options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            self._request("DELETE", path, body=options)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def collection(self, thing: Object, namespace: str = "") -> str:
+        """The path of the collection that an object belongs into."""
+        version, kind = str(thing["apiVersion"]), str(thing["kind"])
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        plural, namespaced = self._resource(root, version, kind)
+        metadata = thing.get("metadata") or {}
+        within = metadata.get("namespace") or namespace
+        return f"{root}/namespaces/{within}/{plural}" if namespaced and within else f"{root}/{plural}"
+
+    def path(self, thing: Object, namespace: str = "") -> str:
+        """The path of an object."""
+        return f"{self.collection(thing, namespace)}/{thing['metadata']['name']}"
+
+    def _resource(self, root: str, version: str, kind: str) -> tuple[str, bool]:
+        if kind in _CLUSTER_WIDE:
+            return _PLURALS.get(kind, kind.lower() + "s"), False
+        if kind in _PLURALS:
+            return _PLURALS[kind], True
+        with self._lock:
+            if (version, kind) not in self._found:
+                for resource in self.get(root)["resources"]:
+                    if "/" not in resource["name"]:
+                        found = (resource["name"], bool(resource["namespaced"]))
+                        self._found[version, resource["kind"]] = found
+            if (version, kind) not in self._found:
+                raise ApiError(404, f"this cluster knows no kind {kind} in {version}")
+            return self._found[version, kind]
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        from urllib.parse import urlencode
+
+        from urllib3.exceptions import HTTPError
+
+        url = self._host + path + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": "application/json", **self._credentials()}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = content_type
+            data = json.dumps(body).encode()
+        try:
+            response = self._pool.request(method, url, body=data, headers=headers, timeout=30.0)
+        except HTTPError as error:
+            raise ApiError(0, f"the API server cannot be reached: {error}") from error
+        said = _json(response.data)
+        if response.status >= 400:
+            raise ApiError(response.status, str(said.get("message") or f"{method} {path} was refused"))
+        return said
+
+    def _credentials(self) -> dict[str, str]:
+        token = self._configuration.get_api_key_with_prefix("BearerToken", "authorization")
+        if token:
+            return {"Authorization": token}
+        if self._configuration.username:
+            return {"Authorization": self._configuration.get_basic_auth_token()}
+        return {}
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(data or b"{}")
+    except ValueError:
+        return {"message": data.decode(errors="replace")[:500]}
+    return said if isinstance(said, dict) else {"message": str(said)}

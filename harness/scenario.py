@@ -1,0 +1,486 @@
+"""A scenario: what pods to make, and what must then hold. One YAML file is one scenario; this is its model.
+
+A file goes YAML → `Scenario` (pydantic: strict, no unknown keys) → names checked against each other → an ordered list
+of steps. The short form (`pods`, `expect`, `after-delete`) is a straight line and becomes steps, so the runner knows
+only steps. Whatever is wrong is told with file, line, column and field, and with what would have been right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
+
+from harness.checks import CHECKS, PodFails
+from harness.checks.base import Check, Many, OneOrMany
+from harness.model import Model, Named, NetworkName, OneKey, PodName, hint, nearest, references
+from harness.yamlfile import Loc, Mistake, Mistakes, YamlFile
+
+FEATURES: Mapping[str, str] = {
+    "api-outage": "nodes can be cut off from the API server",
+    "attachment-definitions": "NetworkAttachmentDefinition objects are known to the API server and to genie",
+    "cni-check": "CNI CHECK can be called",
+    "ipv6": "networks have IPv6 subnets beside IPv4",
+    "kubelet-restart": "a node's kubelet can be restarted",
+    "logical-networks": "Logicalnetwork and Physicalnetwork objects are known to the API server and to genie",
+    "services": "a Service's cluster IP leads to its pods",
+    "settings": "genie.conf can be changed for a scenario",
+    "smart-selection": "genie picks a network by load when the annotation is empty",
+    "status-annotations": "genie writes network-status back to the pod",
+}
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][-a-z0-9_.]*$")]
+
+
+def _annotation(value: object) -> object:
+    """An annotation is a string; a mapping or list is a convenience for JSON in one."""
+    if isinstance(value, dict | list):
+        import json
+
+        return json.dumps(value)
+    if isinstance(value, bool | int | float) or value is None:
+        shown = {True: "true", False: "false", None: "null"}.get(value, value)  # type: ignore[call-overload]
+        raise PydanticCustomError(
+            "no_string", "expected a string, YAML reads {shown} as something else: put it in quotes", {"shown": shown}
+        )
+    return value
+
+
+AnnotationValue = Annotated[str, BeforeValidator(_annotation, json_schema_input_type=str | dict[str, Any] | list[Any])]
+
+_NODE = re.compile(r"any|first|second|other|(same-as|other-than) (?P<pod>[a-z0-9]([-a-z0-9]*[a-z0-9])?)")
+
+
+def _node(value: str) -> str:
+    if not _NODE.fullmatch(value):
+        raise PydanticCustomError(
+            "node",
+            "expected any, first, second, other, `same-as POD` or `other-than POD`, got {value}{meant}",
+            {"value": repr(value), "meant": _meant(value)},
+        )
+    return value
+
+
+def _meant(value: str) -> str:
+    word = nearest(value.split(" ")[0], ("any", "first", "second", "other", "same-as", "other-than"))
+    return f"; did you mean {word!r}?" if word else ""
+
+
+class Port(Model):
+    """A port of the pod that is forwarded from its node."""
+
+    port: int = Field(default=8472, ge=1, le=65535, description="The pod's port; 8472 is the probe's.")
+    host_port: int = Field(ge=1, le=65535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class Pod(Model):
+    """A pod with a probe in it."""
+
+    annotations: dict[str, AnnotationValue] = Field(
+        default={},
+        description="What it asks for. A mapping or list becomes JSON; {{ namespace }} and the like are filled in.",
+    )
+    labels: dict[str, str] = {}
+    node: Annotated[str, AfterValidator(_node)] = Field(
+        default="any",
+        description="any, first, second, other (than the first pod's), `same-as POD` or `other-than POD`.",
+    )
+    ports: Many[Port] = ()
+    restart: Literal["always", "never"] = Field(
+        default="always", description="never: a sandbox that ended is not made anew."
+    )
+
+    @property
+    def beside(self) -> str | None:
+        """The pod that its node depends on."""
+        found = _NODE.fullmatch(self.node)
+        return found["pod"] if found else None
+
+
+# --- steps
+
+
+class Step(Named):
+    """Something that happens, in its turn."""
+
+
+STEPS: dict[str, type[Step]] = {}
+AnyStep = Annotated[Any, OneKey("step", STEPS)]
+AnyCheck = Annotated[Any, OneKey("check", CHECKS)]
+
+
+class Create(Step):
+    """Make these pods, all at once, and wait until they run (but not for those that some pod-fails names)."""
+
+    key = "create"
+    shorthand = "pods"
+    example = "create: [one, two]"
+
+    pods: OneOrMany[PodName]
+
+
+class Delete(Step):
+    """Delete these pods and wait until they are gone."""
+
+    key = "delete"
+    shorthand = "pods"
+    example = "delete: [one]"
+
+    pods: OneOrMany[PodName]
+
+
+class Recreate(Step):
+    """Delete these pods, and make pods of the same names the moment that the names are free."""
+
+    key = "recreate"
+    shorthand = "pods"
+    example = "recreate: [one]"
+
+    pods: OneOrMany[PodName]
+
+
+class EndSandbox(Step):
+    """Have the node's runtime end the sandboxes of these pods (CNI DEL), without the API server's doing."""
+
+    key = "end-sandbox"
+    shorthand = "pods"
+    example = "end-sandbox: [one]"
+
+    pods: OneOrMany[PodName]
+
+
+class Annotate(Step):
+    """Change annotations of a pod that is there already; null removes one."""
+
+    key = "annotate"
+    example = "annotate: {pod: one, annotations: {cni: weave}}"
+
+    pod: PodName
+    annotations: dict[str, str | None]
+
+
+class Apply(Step):
+    """Create these Kubernetes objects."""
+
+    key = "apply"
+    shorthand = "objects"
+    example = "apply: [{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}]"
+
+    objects: Many[ObjectSpec]
+
+
+class Remove(Step):
+    """Delete these Kubernetes objects (kind and name will do)."""
+
+    key = "remove"
+    shorthand = "objects"
+    example = "remove: [{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}]"
+
+    objects: Many[ObjectSpec]
+
+
+class Expect(Step):
+    """Check these, in this order."""
+
+    key = "expect"
+    shorthand = "checks"
+    example = "expect: [{interfaces: {pod: one, eth0: calico}}]"
+
+    checks: Many[AnyCheck]
+
+
+class WithApiServerAway(Step):
+    """Do these steps while no node can reach the API server (the scenario needs api-outage)."""
+
+    key = "with-api-server-away"
+    shorthand = "steps"
+    example = "with-api-server-away: [{end-sandbox: one}]"
+
+    steps: Many[AnyStep]
+
+
+class WithSettings(Step):
+    """Do these steps with these keys in genie.conf (the scenario needs settings)."""
+
+    key = "with-settings"
+    example = "with-settings: {genie: {default_plugin: weave}, steps: [{create: one}]}"
+
+    genie: dict[str, JsonValue]
+    steps: Many[AnyStep]
+
+
+def _object(value: dict[str, Any]) -> dict[str, Any]:
+    name = (value.get("metadata") or {}).get("name") if isinstance(value.get("metadata"), dict) else None
+    gaps = [key for key in ("apiVersion", "kind") if not isinstance(value.get(key), str)] + (
+        [] if name else ["metadata.name"]
+    )
+    if gaps:
+        raise PydanticCustomError("object", "expected a Kubernetes object; it has no {gaps}", {"gaps": ", ".join(gaps)})
+    return value
+
+
+ObjectSpec = Annotated[dict[str, Any], AfterValidator(_object)]
+
+for _step in (Create, Delete, Recreate, EndSandbox, Annotate, Apply, Remove, Expect, WithApiServerAway, WithSettings):
+    STEPS[_step.key] = _step
+for _step in STEPS.values():
+    _step.model_rebuild(force=True)
+
+
+# --- the file
+
+
+class ScenarioFile(Model):
+    """One scenario, as its file says it."""
+
+    scenario: str = Field(min_length=1, description="One sentence: what is true when this passes.")
+    networks: Many[Name] = Field(
+        description="The networks that it takes. Where one is missing, it is skipped, with the reason."
+    )
+    own_networks: dict[Name, Many[str]] = Field(
+        default={}, description="Networks that the scenario's own objects make: name to subnets, for checks to know."
+    )
+    needs: Many[str] = Field(default=(), description="What the cluster must be able to do: " + ", ".join(FEATURES))
+    labels: Many[Label] = Field(default=(), description="Words to select it by: -m LABEL.")
+    genie: dict[str, JsonValue] = Field(default={}, description="Keys of genie.conf, for the time of this scenario.")
+    objects: Many[ObjectSpec] = Field(
+        default=(), description="Kubernetes objects, made before the pods, in its namespace."
+    )
+    pods: dict[Name, Pod | None] = Field(min_length=1, description="The pods, by name.")
+    expect: Many[AnyCheck] = Field(default=(), description="What must hold once the pods run.")
+    steps: Many[AnyStep] = Field(default=(), description="Instead of expect, where things happen in turn.")
+    after_delete: Many[AnyCheck] = Field(
+        default=(CHECKS["nothing-left"](),), description="What must hold once the pods are gone."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A scenario, ready to be run."""
+
+    file: str
+    name: str  # the file's stem: what one types into -k
+    spec: ScenarioFile
+    pods: Mapping[str, Pod]
+    steps: tuple[Step, ...]
+    after_delete: tuple[Check, ...]
+
+    @property
+    def title(self) -> str:
+        return self.spec.scenario
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return self.spec.networks
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Features: those that it says and those that its steps imply."""
+        kinds = {type(step) for step in walk(self.steps)}
+        implied = {"api-outage": WithApiServerAway in kinds, "settings": bool(self.spec.genie) or WithSettings in kinds}
+        implied["cni-check"] = any(check.key == "check-passes" for check in self.checks)
+        return frozenset(self.spec.needs) | {feature for feature, is_so in implied.items() if is_so}
+
+    @property
+    def checks(self) -> list[Check]:
+        """Every check, in the order in which they are made."""
+        inside = [check for step in walk(self.steps) if isinstance(step, Expect) for check in step.checks]
+        return [*inside, *self.after_delete]
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """The pods that are not waited for, because they are to fail."""
+        return frozenset(check.pod for check in self.checks if isinstance(check, PodFails))
+
+    @property
+    def group(self) -> str:
+        """The group that it belongs to in reports: its first label."""
+        return self.spec.labels[0] if self.spec.labels else "other"
+
+
+def walk(steps: tuple[Step, ...]) -> Iterator[Step]:
+    """Every step, also those inside others."""
+    for step in steps:
+        yield step
+        if isinstance(step, WithApiServerAway | WithSettings):
+            yield from walk(step.steps)
+
+
+# --- reading
+
+
+def read(path: Path, shown: str = "") -> Scenario:
+    """Read a scenario file.
+
+    Raises:
+        Mistakes: everything that is wrong with it.
+    """
+    return _understand(YamlFile.read(path, shown), path.stem)
+
+
+def parse(text: str, file: str = "scenario.yaml") -> Scenario:
+    """The same for text that is already here."""
+    return _understand(YamlFile.parse(text, file), Path(file).stem)
+
+
+def _understand(source: YamlFile, name: str) -> Scenario:
+    if not isinstance(source.values, dict):
+        raise Mistakes([source.mistake((), "expected a mapping: scenario, networks, pods, expect")])
+    try:
+        spec = ScenarioFile.model_validate(source.values)
+    except ValidationError as error:
+        raise Mistakes([_mistake(source, dict(one)) for one in error.errors(include_url=False)]) from error
+    scenario = Scenario(
+        file=source.file,
+        name=name,
+        spec=spec,
+        pods={pod: made or Pod() for pod, made in spec.pods.items()},
+        steps=spec.steps or _straight_line(spec),
+        after_delete=spec.after_delete,
+    )
+    if wrong := [*_wrong_names(source, scenario), *_wrong_order(source, scenario)]:
+        raise Mistakes(wrong)
+    return scenario
+
+
+def _straight_line(spec: ScenarioFile) -> tuple[Step, ...]:
+    steps: list[Step] = [Create(pods=tuple(map(PodName, spec.pods)))]
+    return (*steps, Expect(checks=spec.expect)) if spec.expect else tuple(steps)
+
+
+def _wrong_names(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
+    """References to what the file does not have."""
+    known = {PodName: list(scenario.pods), NetworkName: [*scenario.networks, *scenario.spec.own_networks]}
+    for loc, reference in references(scenario.spec):
+        if reference not in known[type(reference)]:
+            what = "pod" if isinstance(reference, PodName) else "network"
+            yield source.mistake(loc, f"unknown {what} {str(reference)!r}{hint(reference, known[type(reference)])}")
+    for name, pod in scenario.pods.items():
+        if pod.beside and (pod.beside not in scenario.pods or pod.beside == name):
+            others = [other for other in scenario.pods if other != name]
+            yield source.mistake(("pods", name, "node"), f"unknown pod {pod.beside!r}{hint(pod.beside, others)}")
+    for index, feature in enumerate(scenario.spec.needs):
+        if feature not in FEATURES:
+            yield source.mistake(("needs", index), f"unknown feature {feature!r}{hint(feature, FEATURES)}")
+    allowed = {"namespace", "scenario", *(f"subnet.{network}" for network in scenario.networks)}
+    for loc, text in _texts(scenario):
+        for place in PLACE.findall(text):
+            if place not in allowed:
+                yield source.mistake(loc, f"unknown value {{{{ {place} }}}}{hint(place, allowed)}")
+
+
+def _wrong_order(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
+    """Steps that cannot be taken: a pod is looked at or deleted before it is made, or `expect` beside `steps`."""
+    if scenario.spec.steps and scenario.spec.expect:
+        yield source.mistake(("expect",), "beside steps there is no expect: make it a step", at_key=True)
+    there: set[str] = set()
+    for loc, step in _walk_located(scenario.spec.steps, ("steps",)):
+        names = {str(reference): at for at, reference in references(step, loc) if isinstance(reference, PodName)}
+        if isinstance(step, Create):
+            for name in names.keys() & there:
+                yield source.mistake(names[name], f"pod {name!r} is there already: delete it first, or recreate it")
+            there |= names.keys()
+        elif not isinstance(step, WithApiServerAway | WithSettings):
+            for name in (names.keys() & scenario.pods.keys()) - there:
+                yield source.mistake(names[name], f"pod {name!r} is not there at this step: create it first")
+            if isinstance(step, Delete):
+                there -= names.keys()
+
+
+def _walk_located(steps: tuple[Step, ...], loc: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Step]]:
+    for index, step in enumerate(steps):
+        yield (*loc, index), step
+        if isinstance(step, WithApiServerAway | WithSettings):
+            yield from _walk_located(step.steps, (*loc, index, step.key, "steps"))
+
+
+PLACE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
+
+
+def _texts(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
+    """Every text that places are filled in, with where it stands."""
+    for name, pod in scenario.pods.items():
+        for key, value in (*pod.annotations.items(), *pod.labels.items()):
+            yield ("pods", name, "annotations" if key in pod.annotations else "labels", key), value
+    for index, thing in enumerate(scenario.spec.objects):
+        yield ("objects", index), str(thing)
+
+
+# --- mistakes in words
+
+_WORDS: Mapping[str, str] = {
+    "string_type": "expected a string",
+    "int_type": "expected a whole number",
+    "bool_type": "expected true or false",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "model_attributes_type": "expected a mapping",
+}
+
+
+def _mistake(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
+    """A pydantic error, as a person would put it."""
+    kind, loc = error["type"], tuple(part for part in error["loc"] if part not in ("[key]", "str", "Expected"))
+    if kind == "extra_forbidden":
+        return source.mistake(loc, f"unknown key{hint(str(loc[-1]), _keys_at(loc))}", at_key=True)
+    if kind == "missing":
+        return source.mistake(loc, "is missing", at_key=True)
+    if kind == "string_pattern_mismatch":
+        return source.mistake(
+            loc, f"{error['input']!r} does not fit {error['ctx']['pattern']}", at_key="[key]" in error["loc"]
+        )
+    if kind in _WORDS:
+        return source.mistake(loc, f"{_WORDS[kind]}, got {_shown(error['input'])}")
+    if kind == "literal_error":
+        meant = nearest(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+        hinted = f"; did you mean {meant!r}?" if meant else ""
+        return source.mistake(loc, f"expected {error['ctx']['expected']}, got {_shown(error['input'])}{hinted}")
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return source.mistake(loc, text[:1].lower() + text[1:], at_key=kind in ("unknown_name",))
+
+
+def _shown(value: object) -> str:
+    kinds = {dict: "a mapping", list: "a list", type(None): "nothing", bool: "true or false"}
+    for kind, words in kinds.items():
+        if isinstance(value, kind):
+            return words if kind is not bool else str(value).lower()
+    return repr(value)
+
+
+def _keys_at(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that would have been right beside an unknown one."""
+    model: type[Model] = ScenarioFile
+    for part in loc[:-1]:
+        inner = _models().get(str(part))
+        model = inner if inner is not None else Pod if model is ScenarioFile and part == "pods" else model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+@lru_cache
+def _models() -> dict[str, type[Model]]:
+    from harness.checks.routing import ExpectedRoute
+
+    return {**CHECKS, **STEPS, "ports": Port, "has": ExpectedRoute, "lacks": ExpectedRoute}
+
+
+class Schema:
+    """The JSON Schema of a scenario file."""
+
+    title: ClassVar[str] = "A genie scenario"
+
+    @classmethod
+    def of(cls) -> dict[str, Any]:
+        """What editors check a file against; `python -m harness schema` prints it."""
+        schema = ScenarioFile.model_json_schema(by_alias=True, mode="validation")
+        schema["title"] = cls.title
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

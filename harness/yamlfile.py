@@ -1,0 +1,136 @@
+"""YAML with places: what a file says, and where in the file each value stands.
+
+Whoever writes a scenario wants to be told `calico.yaml:7:12: pods.a.nodes: …`, not that something somewhere
+did not validate. PyYAML's node tree has those places; here it is kept beside the plain values, and a path
+into the values ("pods", "a", "node") is turned back into a line and a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Loc = Sequence[str | int]
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Mistake:
+    """One thing that is wrong in a file, in words that help to put it right."""
+
+    file: str
+    line: int
+    column: int
+    field: str  # "pods.a.node"; empty: the whole file
+    text: str
+
+    def __str__(self) -> str:
+        field = f"{self.field}: " if self.field else ""
+        return f"{self.file}:{self.line}:{self.column}: {field}{self.text}"
+
+
+class Mistakes(Exception):  # noqa: N818 - it is what it says
+    """A file cannot be used; everything that is wrong in it, in the order of its lines."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(sorted(mistakes))
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A file that is YAML: its values, and the nodes that they came from."""
+
+    file: str
+    values: Any
+    _root: Any
+
+    @classmethod
+    def read(cls, path: Path, shown: str = "") -> YamlFile:
+        """Read a file.
+
+        Raises:
+            Mistakes: it cannot be read, is not YAML, is empty, or says a key twice.
+        """
+        shown = shown or str(path)
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"), shown)
+        except (OSError, UnicodeDecodeError) as error:
+            raise Mistakes(
+                [Mistake(file=shown, line=1, column=1, field="", text=f"cannot be read: {error}")]
+            ) from error
+
+    @classmethod
+    def parse(cls, text: str, file: str) -> YamlFile:
+        """The same for text that is already here."""
+        try:
+            loader = _Loader(text)
+            root = loader.get_single_node()
+            if root is None:
+                raise Mistakes([Mistake(file=file, line=1, column=1, field="", text="the file is empty")])
+            found = cls(file, None, root)
+            if twice := list(found._twice(root, ())):
+                raise Mistakes(twice)
+            return cls(file, loader.construct_document(root), root)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            said = ", ".join(part for part in (error.context, error.problem) if part)
+            raise Mistakes(
+                [Mistake(file=file, line=line, column=column, field="", text=f"not YAML: {said}")]
+            ) from error
+        except yaml.YAMLError as error:
+            raise Mistakes([Mistake(file=file, line=1, column=1, field="", text=f"not YAML: {error}")]) from error
+
+    def mistake(self, loc: Loc, text: str, *, at_key: bool = False) -> Mistake:
+        """A mistake at the value that `loc` leads to, or at its key; as near as the file has it."""
+        line, column = self._position(loc, at_key)
+        return Mistake(file=self.file, line=line, column=column, field=dotted(loc), text=text)
+
+    def _position(self, loc: Loc, at_key: bool) -> tuple[int, int]:
+        node, mark = self._root, self._root.start_mark
+        for depth, part in enumerate(loc):
+            last = depth == len(loc) - 1
+            if isinstance(node, yaml.MappingNode):
+                pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+                if pair is None:
+                    continue
+                node = pair[1]
+                mark = (pair[0] if last and at_key else node).start_mark
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                mark = node.start_mark
+        return mark.line + 1, mark.column + 1
+
+    def _twice(self, node: Any, loc: tuple[str | int, ...]) -> list[Mistake]:
+        """Keys that a mapping has twice: YAML forbids it, PyYAML lets the last one win."""
+        found: list[Mistake] = []
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                name = str(key.value)
+                if name in seen:
+                    line, column = key.start_mark.line + 1, key.start_mark.column + 1
+                    text = f"said twice (first in line {seen[name]})"
+                    found.append(
+                        Mistake(file=self.file, line=line, column=column, field=dotted((*loc, name)), text=text)
+                    )
+                seen.setdefault(name, key.start_mark.line + 1)
+                found += self._twice(value, (*loc, name))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                found += self._twice(value, (*loc, index))
+        return found
+
+
+def dotted(loc: Loc) -> str:
+    """`pods.a.ports[0].port` for a path."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -1,0 +1,20 @@
+"""The agent: genie as one long-lived process on a node, for nodes without a Python of their own.
+
+shim.c, shim.py   the executable that runtimes call, and where it comes from
+protocol.py       the frames between the two
+server.py         the socket: calls, and delegates run by the shim
+cache.py          this node's pods and the network objects, watched
+writer.py         annotations, written back behind the calls
+metrics.py        what is counted, and how it is told
+log.py            one line of JSON for each call
+daemon.py         all of it put together: `genie agent`
+"""
+
+from __future__ import annotations
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`genie agent`: see daemon.py."""
+    from genie.agent import daemon
+
+    return daemon.main(argv)

@@ -1,0 +1,300 @@
+"""`genie agent`: the parts put together, started in order and ended in order.
+
+Start: credentials → watches → annotations left over from before → the socket, ready. From then on a call is served
+with what is known. End, on SIGTERM: the socket goes, the calls in flight are finished, the annotations are written,
+and out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genie import __version__, attach, config, kube
+from genie.agent import log as logs
+from genie.agent import metrics as metric
+from genie.agent import protocol
+from genie.agent.cache import CachedKube
+from genie.agent.server import CONCURRENCY, Server, ShimExecutor
+from genie.agent.writer import Writer, make_up
+from genie.cni.errors import CniError, Code
+from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
+from genie.records import Records
+
+SOCKET = "/run/genie/agent.sock"
+LISTEN = "127.0.0.1:9465"
+GRACE = 25.0
+_FIRST_LISTS = 3.0
+"""Seconds for which the first lists are waited for before calls are served without them."""
+_STDERR_SHOWN = 500
+
+log = logging.getLogger("genie.agent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What `genie agent` was told."""
+
+    socket: Path
+    node: str
+    conf: Path | None
+    kubeconfig: str
+    concurrency: int
+    listen: tuple[str, int] | None
+    grace: float
+    log_level: str
+
+
+class Agent:
+    """One agent; made inside the event loop that it is to run in."""
+
+    def __init__(self, settings: Settings, conf: Conf, server: kube.Server) -> None:
+        self.settings, self.conf = settings, conf
+        self.metrics = metric.Metrics()
+        patching = kube.Client(server, conf.api_timeout)
+        self.writer = Writer(functools.partial(kube.patch_annotations, patching), self.metrics)
+        self.kube = CachedKube(lambda seconds: kube.Client(server, seconds), settings.node, self.writer, self.metrics)
+        self.server = Server(self.work, concurrency=settings.concurrency, metrics=self.metrics)
+        self.metrics.active.read = lambda: {(): self.server.active}
+        self.metrics.waiting.read = lambda: {(): self.server.waiting}
+        self.ready = False
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        async with contextlib.AsyncExitStack() as stack:
+            if self.settings.listen:
+                host, port = self.settings.listen
+                told = await metric.serve(self.metrics, host, port, alive=lambda: True, ready=lambda: self.ready)
+                stack.callback(told.close)
+            self.kube.start()
+            stack.callback(self.kube.stop)
+            writing = loop.create_task(self.writer.run())
+            stack.callback(writing.cancel)
+            await self._first_lists()
+            # What was made by now lives as long as the agent: no collection need look at it during a call.
+            gc.collect()
+            gc.freeze()
+            await self.server.start(self.settings.socket)
+            self._say_ready()
+            await self.stopping.wait()
+            await self._end()
+
+    async def _first_lists(self) -> None:
+        deadline = time.monotonic() + _FIRST_LISTS
+        while not self.kube.synced() and time.monotonic() < deadline and not self.stopping.is_set():
+            await asyncio.sleep(0.01)
+        if not self.kube.synced():
+            log.warning("the API server has not answered yet; serving calls all the same")
+        try:
+            count = make_up(Records(self.conf.state_dir), self.kube.pods.items, self.writer)
+        except CniError as error:  # a damaged record is its container's affair, and told again by its DEL
+            log.warning("a record could not be read", extra={"fields": {"error": str(error)}})
+        else:
+            if count:
+                log.info("annotations from before are being written", extra={"fields": {"pods": count}})
+
+    def _say_ready(self) -> None:
+        self.ready = True
+        log.info("READY", extra={"fields": {"version": __version__, "socket": str(self.settings.socket)}})
+        if address := os.environ.get("NOTIFY_SOCKET"):  # sd_notify(3), where systemd runs the agent
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
+                notify.sendto(b"READY=1", address.replace("@", "\0", 1) if address[0] == "@" else address)
+
+    async def _end(self) -> None:
+        self.ready = False
+        log.info("stopping", extra={"fields": {"active": self.server.active, "waiting": self.server.waiting}})
+        finished = await self.server.stop(self.settings.grace)
+        written = await self.writer.flush(3.0)
+        fields = {"calls_finished": finished, "annotations_written": written}
+        log.info("stopped", extra={"fields": fields})
+
+    async def work(self, call: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
+        """One call: what attach makes of it, as the server wants it."""
+        began = time.perf_counter()
+        request = attach.Request(env=call.env, stdin=call.stdin)
+        try:
+            conf = _conf(call.stdin)
+        except CniError:
+            conf = None  # `serve` meets the same error, and says it as the verb demands
+        reply = await attach.serve(request, self.kube, executor, conf)
+        seconds = time.perf_counter() - began
+        # The answer goes out first.
+        asyncio.get_running_loop().call_soon(self._account, reply, executor, seconds)
+        return protocol.Answer(status=reply.status, stdout=reply.stdout)
+
+    def _account(self, reply: attach.Reply, executor: ShimExecutor, seconds: float) -> None:
+        story = dict(reply.story)
+        verb = story.get("verb") if story.get("verb") in attach.REQUIRED else "other"
+        own = max(seconds - executor.busy, 0.0)
+        result = "ok" if reply.status == 0 else "error"
+        self.metrics.calls.add(1, str(verb), result)
+        self.metrics.seconds.observe(seconds, str(verb))
+        self.metrics.own.observe(own, str(verb))
+        said = []
+        for call, outcome in executor.outcomes:
+            plugin = call.binary.rpartition("/")[2]
+            good = "ok" if outcome.status == 0 and not outcome.error else "error"
+            self.metrics.delegates.observe(outcome.seconds, plugin, call.env.get("CNI_COMMAND", ""), good)
+            if outcome.stderr:
+                said.append([plugin, outcome.stderr[-_STDERR_SHOWN:].decode("utf-8", "replace").strip()])
+        story |= {"seconds": round(seconds, 6), "own_ms": round(own * 1000, 3), "result": result}
+        if said:
+            story["stderr"] = said
+        log.log(logging.INFO if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
+
+
+@functools.lru_cache(maxsize=16)
+def _conf(stdin: bytes) -> Conf:
+    """genie.conf as the runtime sends it: the same bytes for almost all calls, so read once."""
+    return attach.read_conf(stdin)
+
+
+def find_conf(directory: str) -> Path | None:
+    """genie's own configuration in a net.d directory."""
+    for path in sorted(Path(directory).glob("*.conf*")):
+        with contextlib.suppress(OSError, ValueError):
+            data = json.loads(path.read_bytes())
+            if isinstance(data, dict) and any(isinstance(p, dict) and p.get("type") == "genie" for p in _plugins(data)):
+                return path
+    return None
+
+
+def _plugins(data: Mapping[str, Any]) -> list[Any]:
+    plugins = data.get("plugins")
+    return plugins if isinstance(plugins, list) else [data]
+
+
+def load_conf(path: Path | None) -> Conf:
+    """genie.conf from a file; without one, the defaults, for genie may be installed on the node after its agent runs.
+
+    Raises:
+        CniError: it cannot be read, or there is something wrong in it.
+    """
+    if path is None:
+        return Conf(name="genie", cni_version="1.0.0")
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CniError(Code.DECODING_FAILURE, f"{path}: not valid JSON: {error}") from error
+    if isinstance(data, dict) and isinstance(data.get("plugins"), list):
+        mine = next((p for p in data["plugins"] if isinstance(p, dict) and p.get("type") == "genie"), {})
+        data = {**mine, "name": data.get("name"), "cniVersion": data.get("cniVersion")}
+    return config.parse(data, str(path))
+
+
+def api_server(settings: Settings, conf: Conf) -> kube.Server:
+    """The option's, else the cluster's that this pod runs in, else genie.conf's, whose files are the node's.
+
+    Raises:
+        CniError: none of them is usable.
+    """
+    if settings.kubeconfig:
+        return kube.server(Credentials(kubeconfig=settings.kubeconfig))
+    try:
+        return kube.server(Credentials())
+    except CniError:
+        return kube.server(conf.credentials)
+
+
+def parse(argv: list[str]) -> Settings:
+    """Settings out of the command line; exits with status 2 for what makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog="genie agent",
+        description="Serve the CNI calls of this node, which the shim in /opt/cni/bin hands over. Runs until SIGTERM, "
+        "and then finishes what it has begun. The DaemonSet runs this; so may a systemd unit (Type=notify).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--socket", default=SOCKET, type=Path, metavar="PATH", help="the socket that the shim connects to")
+    add(
+        "--node", default=os.environ.get("NODE_NAME", ""), metavar="NAME",
+        help="this node's name in the cluster, whose pods are watched; $NODE_NAME if not given",
+    )  # fmt: skip
+    add(
+        "--conf", type=Path, metavar="PATH", default=None,
+        help=f"genie.conf; if not given, the file in {DEFAULT_CONF_DIR} whose type is genie, if there is one",
+    )  # fmt: skip
+    add(
+        "--kubeconfig", default="", metavar="PATH",
+        help="how to reach the API server; if not given, the pod's service account, else what genie.conf says",
+    )  # fmt: skip
+    add(
+        "--concurrency", default=CONCURRENCY, type=_positive, metavar="N", help="calls worked on at once; the rest wait"
+    )
+    add(
+        "--listen", default=LISTEN, type=_address, metavar="HOST:PORT",
+        help='where /metrics, /healthz and /readyz are served over HTTP; "" for nowhere',
+    )  # fmt: skip
+    add("--grace", default=GRACE, type=float, metavar="SECONDS", help="how long SIGTERM waits for calls in flight")
+    add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="how much is logged")
+    settings = Settings(**vars(parser.parse_args(argv)))
+    if not settings.node:
+        parser.error("--node or $NODE_NAME is needed: without it the pods of this node are not known from others'")
+    return settings
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError(text)
+    return value
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the agent; returns the exit status."""
+    settings = parse(sys.argv[2:] if argv is None else argv)
+    logs.setup(settings.log_level)
+    try:
+        conf = load_conf(settings.conf or find_conf(DEFAULT_CONF_DIR))
+        server = api_server(settings, conf)
+    except CniError as error:
+        log.error("cannot start", extra={"fields": {"error": str(error)}})
+        return 1
+    _import_all()
+    try:
+        asyncio.run(_run(settings, conf, server))
+    except OSError as error:
+        log.error("cannot serve", extra={"fields": {"error": str(error)}})
+        return 1
+    return 0
+
+
+async def _run(settings: Settings, conf: Conf, server: kube.Server) -> None:
+    await Agent(settings, conf, server).run()
+
+
+def _import_all() -> None:
+    """What attach imports only when it is needed, for direct mode's sake: here the first call should not pay for it."""
+    import hashlib
+    import http.client
+    import ipaddress
+
+    from genie import load, routes
+
+    _ = (hashlib, http.client, ipaddress, load, routes)

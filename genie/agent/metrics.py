@@ -1,0 +1,142 @@
+"""What the agent counts, in Prometheus' text format, and the small HTTP server that tells it.
+
+By hand, since genie depends on next to nothing: three kinds of metric, a few lines each. All of it happens on the
+event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable
+from contextlib import suppress
+
+BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Counter:
+    """A number that grows, for each combination of labels."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, help_: str, *labels: str) -> None:
+        self.name, self.help, self.labels = name, help_, labels
+        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+
+    def add(self, amount: float, *values: str) -> None:
+        self._values[values] = self._values.get(values, 0) + amount
+
+    def value(self, *values: str) -> float:
+        return self._values.get(values, 0)
+
+    def lines(self) -> list[str]:
+        return [f"{self.name}{_labels(self.labels, values)} {n:g}" for values, n in sorted(self._values.items())]
+
+
+class Gauge:
+    """A number that is asked for when it is to be told: by value of the one label, if it has one."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, help_: str, *labels: str) -> None:
+        self.name, self.help, self.labels = name, help_, labels
+        self.read: Callable[[], dict[tuple[str, ...], float]] = dict
+
+    def lines(self) -> list[str]:
+        return [f"{self.name}{_labels(self.labels, values)} {n:g}" for values, n in sorted(self.read().items())]
+
+
+class Histogram:
+    """How often something took how long, for each combination of labels."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, help_: str, *labels: str) -> None:
+        self.name, self.help, self.labels = name, help_, labels
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+
+    def observe(self, seconds: float, *values: str) -> None:
+        counts = self._counts.setdefault(values, [0] * (len(BUCKETS) + 1))
+        counts[bisect_left(BUCKETS, seconds)] += 1
+        self._sums[values] = self._sums.get(values, 0.0) + seconds
+
+    def lines(self) -> list[str]:
+        lines = []
+        for values, counts in sorted(self._counts.items()):
+            below = 0
+            for bound, count in zip([f"{bound:g}" for bound in BUCKETS] + ["+Inf"], counts, strict=True):
+                below += count
+                lines.append(f"{self.name}_bucket{_labels((*self.labels, 'le'), (*values, bound))} {below}")
+            lines.append(f"{self.name}_sum{_labels(self.labels, values)} {self._sums[values]:g}")
+            lines.append(f"{self.name}_count{_labels(self.labels, values)} {below}")
+        return lines
+
+
+class Metrics:
+    """All of the agent's."""
+
+    def __init__(self) -> None:
+        self.calls = Counter("genie_calls_total", "CNI calls answered.", "verb", "result")
+        self.seconds = Histogram("genie_call_seconds", "Time of a CNI call, delegates included.", "verb")
+        self.own = Histogram("genie_call_own_seconds", "Time of a CNI call in which no delegate was running.", "verb")
+        self.waited = Histogram("genie_call_wait_seconds", "Time that a CNI call waited for its turn.")
+        self.delegates = Histogram("genie_delegate_seconds", "Time of one delegate.", "plugin", "verb", "result")
+        self.shims_dropped = Counter("genie_shims_dropped_total", "Connections that the agent broke off.", "why")
+        self.api_direct = Counter("genie_api_direct_total", "Questions that the cache could not answer.", "what")
+        self.patches = Counter("genie_annotation_patches_total", "Attempts to write annotations.", "result")
+        self.active = Gauge("genie_calls_active", "CNI calls being worked on.")
+        self.waiting = Gauge("genie_calls_waiting", "CNI calls waiting for their turn.")
+        self.unwritten = Gauge("genie_annotations_waiting", "Pods whose annotations are yet to be written.")
+        self.cache_age = Gauge("genie_cache_age_seconds", "Time since the API server was last heard.", "resource")
+        self.cached = Gauge("genie_cache_objects", "Objects in the cache.", "resource")
+
+    def text(self) -> str:
+        """The exposition: https://prometheus.io/docs/instrumenting/exposition_formats/."""
+        lines: list[str] = []
+        for metric in vars(self).values():
+            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}", *metric.lines()]
+        return "\n".join(lines) + "\n"
+
+
+def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    escaped = [value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for value in values]
+    return "{" + ",".join(f'{name}="{value}"' for name, value in zip(names, escaped, strict=True)) + "}"
+
+
+async def serve(
+    metrics: Metrics, host: str, port: int, *, alive: Callable[[], bool], ready: Callable[[], bool]
+) -> asyncio.Server:
+    """GET /metrics, /healthz (alive) and /readyz (ready), one request a connection. Nothing else is told to anyone."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            target = request.split(b" ", 2)[1].partition(b"?")[0] if request.startswith(b"GET ") else b""
+            match target:
+                case b"/metrics":
+                    status, body = "200 OK", metrics.text()
+                case b"/healthz":
+                    status, body = _verdict(alive())
+                case b"/readyz":
+                    status, body = _verdict(ready())
+                case _:
+                    status, body = "404 Not Found", "/metrics, /healthz, /readyz\n"
+            payload = body.encode()
+            head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\n"
+            writer.write(f"{head}Content-Length: {len(payload)}\r\nConnection: close\r\n\r\n".encode() + payload)
+            await asyncio.wait_for(writer.drain(), 5)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError):
+            pass
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    return await asyncio.start_server(handle, host, port, limit=8192)
+
+
+def _verdict(good: bool) -> tuple[str, str]:
+    return ("200 OK", "ok\n") if good else ("503 Service Unavailable", "not yet\n")

@@ -1,0 +1,315 @@
+"""The agent's end of the socket: a connection is a CNI call; delegates are run by the shim at its other end.
+
+A connection waits its turn, then is read (`Call`), worked on, and answered. What works on it is a coroutine that
+knows no sockets; it is given the call and a `ShimExecutor`, which is the shim as an Executor. At most `concurrency`
+calls are worked on at once. The others wait in the order in which they came and are not even read, so that a hundred
+pods at once cost the agent a hundred sockets and nothing else.
+
+A shim that goes away (the runtime's deadline) ends its call: what it ran fails, and whatever the call was waiting for
+elsewhere is cancelled. Calls for one container never overlap, so the DEL that follows finds a record nobody is
+writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from genie.agent import protocol
+from genie.agent.metrics import Metrics
+from genie.cni.invoke import Call, Outcome
+
+T = TypeVar("T")
+Work = Callable[[protocol.Call, "ShimExecutor"], Awaitable[protocol.Answer]]
+
+CONCURRENCY = 16
+CALL_TIMEOUT = 5.0
+"""Seconds that a connection may take to say what it wants once it is its turn."""
+DELEGATES_MAX = 16
+"""How many delegates one shim runs at once (shim.c has the same)."""
+_LATE = 5.0
+"""Seconds by which a shim may be late to report that a delegate's time was up, before it is given up itself."""
+_BUSY_RETRIES, _BUSY_WAIT = 5, 0.2  # an executable that is being written (an upgrade) is "text file busy" for a moment
+
+
+class ShimExecutor:
+    """Runs delegates where the shim is. Failures to do so are an Outcome's `error`, as the Executor protocol has it.
+
+    outcomes: each delegate that was run, for the log. busy: the seconds during which at least one was running.
+    """
+
+    def __init__(self, send: Callable[[bytes], None], give_up: Callable[[str], None]) -> None:
+        self._send, self._give_up = send, give_up
+        self._pending: dict[int, asyncio.Future[protocol.Result | None]] = {}
+        self._last_id = 0
+        self._room = asyncio.Semaphore(DELEGATES_MAX)
+        self._lost = ""
+        self._began = 0.0
+        self.busy = 0.0
+        self.outcomes: list[tuple[Call, Outcome]] = []
+
+    async def run(self, call: Call) -> Outcome:
+        async with self._room:
+            for attempt in range(_BUSY_RETRIES + 1):
+                result = await self._run(call)
+                if isinstance(result, str) or result.errno != errno.ETXTBSY or attempt == _BUSY_RETRIES:
+                    break
+                await asyncio.sleep(_BUSY_WAIT)
+        outcome = _outcome(call, result)
+        self.outcomes.append((call, outcome))
+        return outcome
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    async def _run(self, call: Call) -> protocol.Result | str:
+        """Run it once: what the shim reports, or why there is no report."""
+        if self._lost:
+            return self._lost
+        self._last_id += 1
+        limit = max(1, int(call.timeout * 1000)) if call.timeout else 0
+        try:
+            frame = protocol.encode(
+                protocol.Run(id=self._last_id, binary=call.binary, env=call.env, stdin=call.stdin, timeout=limit)
+            )
+        except protocol.ProtocolError as error:
+            return f"{call.binary} could not be started: {error}"
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(call.timeout + _LATE, self._give_up, "it is late") if call.timeout else None
+        if not self._pending:
+            self._began = time.perf_counter()
+        id_, future = self._last_id, loop.create_future()
+        self._pending[id_] = future
+        self._send(frame)
+        try:
+            return await future or self._lost
+        finally:
+            del self._pending[id_]
+            if not self._pending:
+                self.busy += time.perf_counter() - self._began
+            if late:
+                late.cancel()
+
+    def resolve(self, result: protocol.Result) -> None:
+        """Take in what the shim reports.
+
+        Raises:
+            ProtocolError: no such delegate is running.
+        """
+        future = self._pending.get(result.id)
+        if future is None:
+            raise protocol.ProtocolError(f"a result of delegate {result.id}, which is not running")
+        if not future.done():
+            future.set_result(result)
+
+    def lose(self, why: str) -> bool:
+        """The shim is gone: what is running, and what would be run from here on, fails. Whether any was running."""
+        self._lost = why
+        running = [future for future in self._pending.values() if not future.done()]
+        for future in running:
+            future.set_result(None)
+        return bool(running)
+
+
+def _outcome(call: Call, result: protocol.Result | str) -> Outcome:
+    if isinstance(result, str):
+        return Outcome(status=-1, error=result)
+    error = {
+        protocol.How.EXITED: "",
+        protocol.How.NOT_STARTED: f"{call.binary} could not be started: {os.strerror(result.errno)}",
+        protocol.How.TIMED_OUT: f"no answer within {call.timeout or 0:g} seconds; killed",
+        protocol.How.TOO_MUCH: "more than 1 MiB of output; killed",
+    }[result.how]
+    seconds = result.micros / 1e6
+    return Outcome(status=result.status, stdout=result.stdout, stderr=result.stderr, seconds=seconds, error=error)
+
+
+class _Connection(asyncio.Protocol):
+    """One shim."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.decoder = protocol.Decoder()
+        self.executor = ShimExecutor(self._send, self._abort)
+        self.task: asyncio.Task[None] | None = None
+        self.transport: asyncio.Transport
+        self.timer: asyncio.TimerHandle | None = None
+        self.arrived = time.perf_counter()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if not _is_trusted(transport.get_extra_info("socket")):
+            transport.abort()
+            return
+        transport.pause_reading()
+        self.server.enqueue(self)
+
+    def begin(self) -> None:
+        """It is this connection's turn."""
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_later(CALL_TIMEOUT, self._abort, "it says nothing")
+        self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self.decoder.feed(data):
+                self._take(frame)
+        except protocol.ProtocolError as error:
+            self._abort(f"it sent nonsense: {error}")
+
+    def _take(self, frame: protocol.Frame) -> None:
+        if isinstance(frame, protocol.Result) and self.task:
+            self.executor.resolve(frame)
+        elif isinstance(frame, protocol.Call) and not self.task:
+            if self.timer:
+                self.timer.cancel()
+            self.task = asyncio.get_running_loop().create_task(self._work(frame))
+        else:
+            raise protocol.ProtocolError(f"{type(frame).__name__} has no place here")
+
+    async def _work(self, call: protocol.Call) -> None:
+        try:
+            answer = await self.server.answer(call, self)
+            self._send(protocol.encode(answer))
+        finally:
+            self.server.done(self)
+            self.transport.close()
+
+    def _send(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def _abort(self, why: str) -> None:
+        self.server.metrics.shims_dropped.add(1, why.partition(":")[0])
+        self.transport.abort()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self.timer:
+            self.timer.cancel()
+        running = self.executor.lose("the shim went away, killed by the runtime perhaps")
+        if self.task is None:
+            self.server.done(self)
+        elif not running:
+            self.task.cancel()
+
+
+class Server:
+    """A socket for shims. work: what a call comes to; it must not raise, and is cancelled when the shim goes."""
+
+    def __init__(self, work: Work, *, concurrency: int = CONCURRENCY, metrics: Metrics | None = None) -> None:
+        self.work, self.concurrency = work, concurrency
+        self.metrics = metrics or Metrics()
+        self._waiting: deque[_Connection] = deque()
+        self._active: set[_Connection] = set()
+        self._containers: dict[str, asyncio.Task[Any]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+        self._inode = (0, 0)
+
+    async def start(self, path: Path) -> None:
+        """Serve on this path, from which another agent's socket, if there is one, is taken over in one step.
+
+        Raises:
+            OSError: that cannot be.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        os.fchmod(listener.fileno(), 0o600)  # before it has a name: on Linux bind() makes the file with this mode
+        listener.bind(str(temporary))
+        stat = temporary.stat()
+        self._path, self._inode = path, (stat.st_dev, stat.st_ino)
+        # A call waits in the kernel rather than being refused: the number is that of pods on a very full node.
+        listener.listen(1024)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=1024)
+        temporary.rename(path)
+
+    async def stop(self, grace: float) -> bool:
+        """Take no more calls and finish those that have come; whether all were finished within the grace (seconds).
+
+        The socket is left alone if a newer agent has taken its place.
+        """
+        assert self._server and self._path
+        with suppress(OSError):
+            stat = self._path.stat()
+            if (stat.st_dev, stat.st_ino) == self._inode:
+                self._path.unlink()
+        # Those that had connected by then have come: one round of the loop accepts them all.
+        await asyncio.sleep(0.02)
+        self._server.close()
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace)
+        except TimeoutError:
+            return False
+        await asyncio.sleep(0)  # the last answer's bytes
+        return True
+
+    @property
+    def active(self) -> int:
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def enqueue(self, connection: _Connection) -> None:
+        self._waiting.append(connection)
+        self._idle.clear()
+        self._pump()
+
+    def done(self, connection: _Connection) -> None:
+        self._active.discard(connection)
+        with suppress(ValueError):
+            self._waiting.remove(connection)
+        self._pump()
+        if not self._active and not self._waiting:
+            self._idle.set()
+
+    def _pump(self) -> None:
+        while self._waiting and len(self._active) < self.concurrency:
+            connection = self._waiting.popleft()
+            self._active.add(connection)
+            connection.begin()
+
+    async def answer(self, call: protocol.Call, connection: _Connection) -> protocol.Answer:
+        if call.version != protocol.VERSION:
+            return _refusal(f"this agent speaks version {protocol.VERSION} of its protocol, the shim {call.version}")
+        self.metrics.waited.observe(time.perf_counter() - connection.arrived)
+        task = asyncio.current_task()
+        container = call.env.get("CNI_CONTAINERID", "")
+        before = self._containers.get(container)
+        if container and task:
+            self._containers[container] = task
+        try:
+            if container and before:
+                await asyncio.wait({before})
+            return await self.work(call, connection.executor)
+        finally:
+            if self._containers.get(container) is task:
+                del self._containers[container]
+
+
+def _refusal(msg: str) -> protocol.Answer:
+    import json
+
+    error = {"cniVersion": "1.0.0", "code": 11, "msg": f"genie: {msg}", "details": "an update is under way"}
+    return protocol.Answer(status=1, stdout=json.dumps(error).encode())
+
+
+def _is_trusted(peer: socket.socket) -> bool:
+    """Root, or who the agent runs as. The socket's mode says the same; this holds where someone changed that."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (0, os.geteuid())

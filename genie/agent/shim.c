@@ -1,0 +1,743 @@
+/* The shim: what a container runtime starts as /opt/cni/bin/genie when genie runs in agent mode.
+ *
+ * The agent decides, the shim executes. It sends its environment and standard input to the agent's socket, starts the
+ * delegates that the agent names (where the runtime started *it*: same namespaces, cgroup and limits), reports what
+ * they said, and prints the agent's answer. It parses no JSON and decides nothing, so it has no reason to change.
+ *
+ * What it does promise, whatever happens to the agent, to a delegate or to itself:
+ *   - one CNI result or one CNI error on standard output; code 11 ("try again later") where the agent is the reason;
+ *   - no delegate outlives it: each is a process group, killed when its time is up, when the agent goes, on SIGTERM;
+ *     and, as SIGKILL leaves the shim no last word, by a guard (a fork that waits for the shim's end of a pipe to close);
+ *   - bounded memory and time: see the limits below.
+ *
+ * A frame is: length (4 bytes, big-endian, of what follows), kind (1 byte), then integers of 4 bytes and blobs, a blob being
+ * a length of 4 bytes and so many bytes. genie/agent/protocol.py is the other end, and says what each kind holds.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef GENIE_SOCKET
+#define GENIE_SOCKET "/run/genie/agent.sock"
+#endif
+#ifndef GENIE_VERSION
+#define GENIE_VERSION "unknown"
+#endif
+#ifndef CALL_MS
+#define CALL_MS 225000          /* kubelet gives a sandbox 4 minutes: this ends before, with an error that says why */
+#endif
+
+enum {
+    PROTOCOL = 1,
+    CALL = 'C', RUN = 'R', RESULT = 'D', ANSWER = 'A',              /* kinds of frame */
+    EXITED = 0, NOT_STARTED = 1, TIMED_OUT = 2, TOO_MUCH = 3,       /* how a delegate ended */
+
+    STDIN_MAX = 1 << 20,        /* a network configuration with its prevResult is some KiB */
+    ENV_MAX = 1 << 20,
+    FRAME_MAX = 3 << 20,        /* a RUN frame: an environment, a standard input, a path */
+    STDOUT_MAX = 1 << 20,
+    STDERR_MAX = 64 << 10,      /* the rest is read and dropped: a talkative delegate is no reason to fail */
+    BACKLOG_MAX = 4 << 20,      /* results that the agent has not read: beyond it no more work is taken */
+    DELEGATES_MAX = 16,
+
+    CONNECT_MS = 850,           /* how long an agent that is away is waited for: an answer within a second */
+    CONNECT_STEP_MS = 10,
+    STDIN_MS = 10000,
+    RECONNECTS = 3,
+};
+
+enum { TRY_AGAIN = 11, BAD_ENVIRONMENT = 4, IO_FAILURE = 5, NOT_AVAILABLE = 50 };       /* CNI error codes */
+
+struct buffer { unsigned char *at; size_t len, room; };
+
+struct delegate {
+    uint32_t id;
+    pid_t pid;                          /* 0: this slot is free */
+    int in, out, err;                   /* our ends of its pipes, -1 when closed */
+    struct buffer frame;                /* its RUN frame, which holds its standard input */
+    size_t in_at, in_end;               /* of which this much has not been written */
+    struct buffer output, errors;
+    int64_t started, deadline;          /* microseconds; deadline 0: none of its own */
+    uint32_t how;
+};
+
+static struct delegate delegates[DELEGATES_MAX];
+static struct buffer config, inbox, outbox;
+static size_t outbox_at;
+static int agent = -1, signals = -1, guard = -1;
+static pid_t guard_pid;
+static const char *command = "";
+static sigset_t runtime_mask;           /* what the runtime gave us, for the delegates to have again */
+static struct sigaction runtime_pipe;
+
+static _Noreturn void fail(int code, const char *msg, const char *details);
+
+/* ---- small things ---- */
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void reserve(struct buffer *b, size_t more)
+{
+    if (b->room - b->len >= more)
+        return;
+    size_t room = b->room ? b->room : 4096;
+    while (room - b->len < more)
+        room *= 2;
+    unsigned char *at = realloc(b->at, room);
+    if (!at)
+        fail(TRY_AGAIN, "genie: out of memory", "");
+    b->at = at;
+    b->room = room;
+}
+
+static void append(struct buffer *b, const void *bytes, size_t n)
+{
+    if (!n)
+        return;
+    reserve(b, n);
+    memcpy(b->at + b->len, bytes, n);
+    b->len += n;
+}
+
+static void append_u32(struct buffer *b, uint32_t v)
+{
+    append(b, (unsigned char[]){v >> 24, v >> 16 & 255, v >> 8 & 255, v & 255}, 4);
+}
+
+static void append_blob(struct buffer *b, const void *bytes, size_t n)
+{
+    append_u32(b, (uint32_t)n);
+    append(b, bytes, n);
+}
+
+static void discard(struct buffer *b)
+{
+    free(b->at);
+    *b = (struct buffer){0};
+}
+
+static uint32_t u32(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* Up to n bytes into b; 0 at the end or on an error, -1 when there is nothing now. */
+static ssize_t read_some(int fd, struct buffer *b, size_t n)
+{
+    reserve(b, n);
+    ssize_t got = read(fd, b->at + b->len, n);
+    if (got > 0)
+        b->len += (size_t)got;
+    else if (got < 0)
+        got = errno == EAGAIN || errno == EINTR ? -1 : 0;
+    return got;
+}
+
+static void write_all(int fd, const void *bytes, size_t n)
+{
+    const char *p = bytes;
+    while (n) {
+        ssize_t done = write(fd, p, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            _exit(1);                   /* the runtime does not listen any more */
+        p += done;
+        n -= (size_t)done;
+    }
+}
+
+/* ---- what the shim says when the agent cannot ---- */
+
+/* The caller's cniVersion, for an error must name the version in use ("Error", CNI specification, section 5). It is looked for,
+ * not parsed: libcni writes it before anything nested that could hold another, and only digits and dots are ever copied. */
+static const char *cni_version(void)
+{
+    static char found[16];
+    static const char key[] = "\"cniVersion\"";
+    const unsigned char *end = config.at + config.len;
+    const unsigned char *p = config.len ? memmem(config.at, config.len, key, sizeof key - 1) : NULL;
+    if (!p)
+        return "1.0.0";
+    p += sizeof key - 1;
+    while (p < end && (*p == ' ' || *p == '\t' || *p == '\r' || *p == '\n' || *p == ':'))
+        p++;
+    if (p == end || *p++ != '"')
+        return "1.0.0";
+    size_t n = 0;
+    while (p < end && n < sizeof found - 1 && ((*p >= '0' && *p <= '9') || *p == '.'))
+        found[n++] = (char)*p++;
+    return n && p < end && *p == '"' ? found : "1.0.0";
+}
+
+static void kill_delegates(void)
+{
+    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+        if (d->pid)
+            kill(-d->pid, SIGKILL);
+    /* Reaped too, but not at any price: one in an uninterruptible sleep is left to init. */
+    for (int64_t until = now() + 100000; now() < until;) {
+        int left = 0;
+        for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++) {
+            if (d->pid && waitpid(d->pid, NULL, WNOHANG) != 0)
+                d->pid = 0;
+            left += d->pid != 0;
+        }
+        if (!left)
+            return;
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+}
+
+static _Noreturn void leave(int status)
+{
+    kill_delegates();
+    if (guard_pid) {
+        close(guard);
+        while (waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    exit(status);
+}
+
+static _Noreturn void fail(int code, const char *msg, const char *details)
+{
+    char text[1024], safe[256];
+    size_t n = 0;
+    for (; details[n] && n < sizeof safe - 1; n++)      /* a path from the environment could break out of the string */
+        safe[n] = details[n] < ' ' || details[n] == '"' || details[n] == '\\' || details[n] > '~' ? '?' : details[n];
+    safe[n] = 0;
+    int len = snprintf(text, sizeof text, "{\"cniVersion\": \"%s\", \"code\": %d, \"msg\": \"%s\", \"details\": \"%s\"}\n",
+                       cni_version(), code, msg, safe);
+    kill_delegates();                                   /* first: whoever reads the error may count on it */
+    write_all(STDOUT_FILENO, text, (size_t)len);
+    leave(1);
+}
+
+static _Noreturn void fail_without_agent(const char *details)
+{
+    if (!strcmp(command, "VERSION")) {                  /* the one answer that takes no agent */
+        printf("{\"cniVersion\": \"%s\", \"supportedVersions\": "
+               "[\"0.1.0\", \"0.2.0\", \"0.3.0\", \"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n", cni_version());
+        leave(0);
+    }
+    /* STATUS has a code of its own for "cannot service ADD requests". */
+    fail(strcmp(command, "STATUS") ? TRY_AGAIN : NOT_AVAILABLE, "genie: its agent on this node is not running; try again later", details);
+}
+
+/* ---- the guard ---- */
+
+/* Told the process groups as they start (pid) and end (-pid); kills those that are left once the shim's end closes, be it because the
+ * shim was killed. PR_SET_PDEATHSIG does the same for the delegates themselves; this is for the plugins that *they* started. */
+static _Noreturn void be_guard(int fd)
+{
+    int32_t groups[DELEGATES_MAX] = {0}, said;
+    setsid();
+    prctl(PR_SET_NAME, "genie-guard", 0, 0, 0);
+    if (dup2(fd, 0) < 0)
+        _exit(1);
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, 1u, ~0u, 0u) != 0)
+#endif
+        for (int other = 1; other < 1024; other++)
+            close(other);               /* the runtime reads our stdout to its end: hold nothing of it */
+    for (;;) {
+        ssize_t got = read(0, &said, sizeof said);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got != sizeof said)
+            break;
+        for (int i = 0; i < DELEGATES_MAX; i++)
+            if (groups[i] == (said > 0 ? 0 : -said)) {
+                groups[i] = said > 0 ? said : 0;
+                break;
+            }
+    }
+    for (int i = 0; i < DELEGATES_MAX; i++)
+        if (groups[i])
+            kill(-groups[i], SIGKILL);
+    _exit(0);
+}
+
+static void start_guard(void)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        fail(TRY_AGAIN, "genie: no pipe", strerror(errno));
+    guard_pid = fork();
+    if (guard_pid < 0) {
+        guard_pid = 0;
+        fail(TRY_AGAIN, "genie: cannot fork", strerror(errno));
+    }
+    if (!guard_pid) {
+        close(ends[1]);
+        be_guard(ends[0]);
+    }
+    close(ends[0]);
+    guard = ends[1];
+}
+
+static void tell_guard(int32_t group)
+{
+    if (write(guard, &group, sizeof group) != sizeof group)
+        fail(TRY_AGAIN, "genie: its guard process was killed", "");
+}
+
+/* ---- the agent ---- */
+
+static const char *socket_path(void)
+{
+    const char *path = getenv("GENIE_SOCKET");
+    return path && *path ? path : GENIE_SOCKET;
+}
+
+/* An agent that is being replaced is away for a moment: knock for CONNECT_MS. */
+static void connect_agent(void)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    const char *path = socket_path();
+    if (strlen(path) >= sizeof to.sun_path)
+        fail(BAD_ENVIRONMENT, "genie: GENIE_SOCKET is too long for a socket's path", "");
+    strcpy(to.sun_path, path);
+    for (int64_t until = now() + CONNECT_MS * 1000;;) {
+        agent = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (agent < 0)
+            fail(TRY_AGAIN, "genie: no socket", strerror(errno));
+        if (!connect(agent, (struct sockaddr *)&to, sizeof to))
+            return;
+        int why = errno;
+        close_fd(&agent);
+        if (now() > until) {
+            char details[200];
+            snprintf(details, sizeof details, "%s: %s", path, strerror(why));
+            fail_without_agent(details);
+        }
+        nanosleep(&(struct timespec){.tv_nsec = CONNECT_STEP_MS * 1000000}, NULL);
+    }
+}
+
+static void queue_call(void)
+{
+    extern char **environ;
+    size_t env = 0;
+    for (char **e = environ; *e; e++)
+        env += strlen(*e) + 1;
+    if (env > ENV_MAX)
+        fail(BAD_ENVIRONMENT, "genie: the environment is larger than 1 MiB", "");
+    outbox.len = outbox_at = inbox.len = 0;
+    append_u32(&outbox, (uint32_t)(1 + 4 + 4 + env + 4 + config.len));
+    append(&outbox, (unsigned char[]){CALL}, 1);
+    append_u32(&outbox, PROTOCOL);
+    append_u32(&outbox, (uint32_t)env);
+    for (char **e = environ; *e; e++)
+        append(&outbox, *e, strlen(*e) + 1);
+    append_blob(&outbox, config.at, config.len);
+}
+
+/* False when the agent is gone. */
+static int flush_outbox(void)
+{
+    while (outbox_at < outbox.len) {
+        ssize_t n = send(agent, outbox.at + outbox_at, outbox.len - outbox_at, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN;
+        outbox_at += (size_t)n;
+    }
+    outbox.len = outbox_at = 0;
+    return 1;
+}
+
+/* ---- delegates ---- */
+
+struct plan { const char *binary; char **env; int in, out, err, error; pid_t parent; };
+
+/* Runs in the parent's memory until exec (vfork's bargain, by clone so that musl and glibc agree on it): system calls only. */
+static int become_delegate(void *given)
+{
+    struct plan *plan = given;
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (getppid() == plan->parent               /* else the shim died before it could be asked for */
+        && dup2(plan->in, 0) == 0 && dup2(plan->out, 1) == 1 && dup2(plan->err, 2) == 2) {
+        sigaction(SIGPIPE, &runtime_pipe, NULL);
+        sigprocmask(SIG_SETMASK, &runtime_mask, NULL);
+        execve(plan->binary, (char *const[]){(char *)plan->binary, NULL}, plan->env);
+    }
+    plan->error = errno ? errno : ECHILD;
+    _exit(127);
+}
+
+static void report(struct delegate *d, int32_t status, uint32_t error)
+{
+    append_u32(&outbox, (uint32_t)(1 + 5 * 4 + 4 + d->output.len + 4 + d->errors.len));
+    append(&outbox, (unsigned char[]){RESULT}, 1);
+    append_u32(&outbox, d->id);
+    append_u32(&outbox, d->how);
+    append_u32(&outbox, (uint32_t)status);
+    append_u32(&outbox, error);
+    append_u32(&outbox, (uint32_t)(now() - d->started));
+    append_blob(&outbox, d->output.at, d->output.len);
+    append_blob(&outbox, d->errors.at, d->errors.len);
+    close_fd(&d->in);
+    close_fd(&d->out);
+    close_fd(&d->err);
+    discard(&d->frame);
+    discard(&d->output);
+    discard(&d->errors);
+    d->pid = 0;
+}
+
+static void start_delegate(struct delegate *d, const char *binary, char **env)
+{
+    static char stack[64 << 10] __attribute__((aligned(16)));
+    int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
+    struct plan plan = {.binary = binary, .env = env, .parent = getpid()};
+    pid_t pid = -1;
+    errno = 0;
+    if (!pipe2(in, O_CLOEXEC) && !pipe2(out, O_CLOEXEC) && !pipe2(err, O_CLOEXEC)) {
+        plan.in = in[0], plan.out = out[1], plan.err = err[1];
+        pid = clone(become_delegate, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &plan);
+    }
+    if (pid < 0)
+        plan.error = errno;
+    close_fd(&in[0]);
+    close_fd(&out[1]);
+    close_fd(&err[1]);
+    d->in = in[1], d->out = out[0], d->err = err[0];
+    if (plan.error) {
+        if (pid > 0)
+            waitpid(pid, NULL, 0);
+        d->how = NOT_STARTED;
+        report(d, -1, (uint32_t)plan.error);
+        return;
+    }
+    d->pid = pid;
+    tell_guard(pid);
+    fcntl(d->in, F_SETFL, O_NONBLOCK);
+    fcntl(d->out, F_SETFL, O_NONBLOCK);
+    fcntl(d->err, F_SETFL, O_NONBLOCK);
+}
+
+static void feed(struct delegate *d)
+{
+    while (d->in >= 0 && d->in_at < d->in_end) {
+        ssize_t n = write(d->in, d->frame.at + d->in_at, d->in_end - d->in_at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n < 0)
+            break;                      /* it closed its standard input unread: its own affair */
+        d->in_at += (size_t)n;
+    }
+    close_fd(&d->in);
+}
+
+static void drain(struct delegate *d)
+{
+    unsigned char dropped[4096];
+    while (d->out >= 0) {
+        ssize_t n = read_some(d->out, &d->output, 8192);
+        if (n < 0)
+            break;
+        if (!n)
+            close_fd(&d->out);
+        if (d->output.len > STDOUT_MAX && d->how == EXITED) {
+            d->how = TOO_MUCH;
+            d->output.len = 0;
+            kill(-d->pid, SIGKILL);
+        }
+        if (d->how == TOO_MUCH) {       /* not read to its end: another process may hold the pipe and go on */
+            close_fd(&d->out);
+            d->output.len = 0;
+        }
+    }
+    while (d->err >= 0) {
+        ssize_t n = d->errors.len < STDERR_MAX ? read_some(d->err, &d->errors, STDERR_MAX - d->errors.len)
+                                               : read(d->err, dropped, sizeof dropped);
+        if (!n)
+            close_fd(&d->err);
+        if (n <= 0 || d->errors.len >= STDERR_MAX)      /* one dropped piece at a time, lest it keep us here */
+            break;
+    }
+}
+
+static void reap(void)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == guard_pid) {
+            guard_pid = 0;
+            fail(TRY_AGAIN, "genie: its guard process was killed", "");
+        }
+        for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+            if (d->pid == pid) {
+                /* What it said is in the pipes by now; a process that it left behind and that holds them is not waited for. */
+                drain(d);
+                tell_guard(-pid);
+                report(d, WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status), 0);
+            }
+    }
+}
+
+/* ---- frames from the agent ---- */
+
+struct reader { const unsigned char *at; size_t left; int bad; };
+
+static uint32_t take_u32(struct reader *r)
+{
+    if (r->left < 4) {
+        r->bad = 1;
+        return 0;
+    }
+    uint32_t v = u32(r->at);
+    r->at += 4;
+    r->left -= 4;
+    return v;
+}
+
+static const unsigned char *take_blob(struct reader *r, size_t *len)
+{
+    *len = take_u32(r);
+    if (r->bad || *len > r->left) {
+        r->bad = 1;
+        *len = 0;
+        return NULL;
+    }
+    const unsigned char *at = r->at;
+    r->at += *len;
+    r->left -= *len;
+    return at;
+}
+
+/* RUN: id, timeout in ms (0: none), binary with its NUL, environment as NUL-terminated strings, standard input. */
+static int handle_run(const unsigned char *body, size_t len)
+{
+    struct delegate *d = delegates;
+    while (d < delegates + DELEGATES_MAX && d->pid)
+        d++;
+    if (d == delegates + DELEGATES_MAX)
+        return 0;                       /* the agent knows the limit */
+    *d = (struct delegate){.in = -1, .out = -1, .err = -1, .started = now()};
+    append(&d->frame, body, len);       /* a copy, which lives as long as the delegate */
+
+    struct reader r = {.at = d->frame.at, .left = len};
+    size_t binary_len, env_len, in_len, count = 0;
+    d->id = take_u32(&r);
+    int64_t limit = take_u32(&r);
+    const char *binary = (const char *)take_blob(&r, &binary_len);
+    char *env = (char *)take_blob(&r, &env_len);
+    const unsigned char *in = take_blob(&r, &in_len);
+    if (r.bad || r.left || !binary_len || binary[binary_len - 1] || (env_len && env[env_len - 1])) {
+        discard(&d->frame);
+        return 0;
+    }
+    d->deadline = limit ? d->started + limit * 1000 : 0;
+    d->in_at = (size_t)(in - d->frame.at);
+    d->in_end = d->in_at + in_len;
+    for (size_t i = 0; i < env_len; i++)
+        count += !env[i];
+    char **strings = calloc(count + 1, sizeof *strings);
+    if (!strings)
+        fail(TRY_AGAIN, "genie: out of memory", "");
+    for (size_t i = 0; i < count; i++, env += strlen(env) + 1)
+        strings[i] = env;
+    start_delegate(d, binary, strings);
+    free(strings);
+    if (d->pid)
+        feed(d);
+    return 1;
+}
+
+/* ANSWER: exit status, standard output. */
+static int handle_answer(const unsigned char *body, size_t len)
+{
+    struct reader r = {.at = body, .left = len};
+    size_t text_len;
+    uint32_t status = take_u32(&r);
+    const unsigned char *text = take_blob(&r, &text_len);
+    if (r.bad || r.left || status > 255)
+        return 0;
+    write_all(STDOUT_FILENO, text, text_len);
+    leave((int)status);
+}
+
+/* Each whole frame of the inbox; false when the agent speaks nonsense. */
+static int handle_frames(void)
+{
+    size_t at = 0;
+    int ok = 1;
+    while (ok && inbox.len - at >= 4) {
+        size_t len = u32(inbox.at + at);
+        if (len < 1 || len > FRAME_MAX)
+            return 0;
+        if (inbox.len - at < 4 + len)
+            break;
+        const unsigned char *frame = inbox.at + at + 4;
+        ok = *frame == RUN ? handle_run(frame + 1, len - 1) : *frame == ANSWER ? handle_answer(frame + 1, len - 1) : 0;
+        at += 4 + len;
+    }
+    memmove(inbox.at, inbox.at + at, inbox.len - at);
+    inbox.len -= at;
+    return ok;
+}
+
+/* ---- the loop ---- */
+
+static void read_config(void)
+{
+    int64_t until = now() + STDIN_MS * 1000;
+    for (;;) {
+        struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+        int64_t left = (until - now()) / 1000;
+        int ready = left > 0 ? poll(&p, 1, (int)left) : 0;
+        if (!ready)
+            fail(IO_FAILURE, "genie: the runtime did not finish writing the network configuration", "");
+        if (ready < 0)
+            continue;
+        if (!read_some(STDIN_FILENO, &config, 16384))
+            return;
+        if (config.len > STDIN_MAX)
+            fail(IO_FAILURE, "genie: the network configuration is larger than 1 MiB", "");
+    }
+}
+
+static void prepare_process(void)
+{
+    for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = dup(fd))
+        if (fd > 2) {                   /* 0, 1 and 2 are open now, so that no pipe or socket becomes one of them */
+            close(fd);
+            break;
+        }
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGCHLD);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGHUP);
+    sigprocmask(SIG_BLOCK, &mask, &runtime_mask);
+    sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, &runtime_pipe);
+    signal(SIGCHLD, SIG_DFL);           /* if it was inherited as ignored, the children would vanish unreported */
+    signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals < 0)
+        fail(TRY_AGAIN, "genie: no signalfd", strerror(errno));
+}
+
+static void handle_signals(void)
+{
+    struct signalfd_siginfo info;
+    while (read(signals, &info, sizeof info) == sizeof info)
+        if (info.ssi_signo != SIGCHLD)
+            fail(TRY_AGAIN, "genie: told to stop before the call was done", strsignal((int)info.ssi_signo));
+    reap();
+}
+
+static int poll_timeout(int64_t call_deadline)
+{
+    int64_t next = call_deadline;
+    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+        if (d->pid && d->deadline && d->deadline < next)
+            next = d->deadline;
+    int64_t left = (next - now() + 999) / 1000;
+    return left < 0 ? 0 : (int)left;
+}
+
+int main(void)
+{
+    const char *given = getenv("CNI_COMMAND");
+    if (!given || !*given) {
+        fprintf(stderr, "genie %s: a CNI meta-plugin. Container runtimes start this program, with CNI_COMMAND in its environment;\n"
+                        "it hands the call to genie's agent on %s.\n", GENIE_VERSION, socket_path());
+        return 2;
+    }
+    command = given;
+    int64_t call_deadline = now() + (int64_t)CALL_MS * 1000;
+    prepare_process();
+    read_config();
+    connect_agent();
+    queue_call();
+    flush_outbox();                     /* what it does not send now, the loop will */
+    start_guard();                      /* while the agent thinks */
+
+    int heard = 0, reconnects = 0;      /* heard: the agent has begun to act on this call */
+    for (;;) {
+        struct pollfd fds[2 + 3 * DELEGATES_MAX];
+        nfds_t n = 2;
+        size_t backlog = outbox.len - outbox_at;
+        fds[0] = (struct pollfd){.fd = agent, .events = (short)((backlog < BACKLOG_MAX ? POLLIN : 0) | (backlog ? POLLOUT : 0))};
+        fds[1] = (struct pollfd){.fd = signals, .events = POLLIN};
+        for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+            if (d->pid) {               /* poll passes over an fd of -1 */
+                fds[n++] = (struct pollfd){.fd = d->in, .events = POLLOUT};
+                fds[n++] = (struct pollfd){.fd = d->out, .events = POLLIN};
+                fds[n++] = (struct pollfd){.fd = d->err, .events = POLLIN};
+            }
+        if (poll(fds, n, poll_timeout(call_deadline)) < 0 && errno != EINTR)
+            fail(TRY_AGAIN, "genie: poll", strerror(errno));
+
+        for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+            if (d->pid) {
+                if (d->in >= 0)
+                    feed(d);
+                drain(d);
+                if (d->deadline && d->how == EXITED && now() >= d->deadline) {
+                    d->how = TIMED_OUT;
+                    d->deadline = 0;
+                    kill(-d->pid, SIGKILL);
+                }
+            }
+        if (fds[1].revents)
+            handle_signals();
+        if (now() >= call_deadline)
+            fail(TRY_AGAIN, "genie: the call took too long", "");
+
+        int gone = !flush_outbox();
+        if (!gone && fds[0].revents & (POLLIN | POLLHUP | POLLERR)) {
+            ssize_t got = read_some(agent, &inbox, 65536);
+            gone = !got;
+            heard |= got > 0;
+            if (got > 0 && !handle_frames())
+                fail(TRY_AGAIN, "genie: its agent said something that was not understood", "");
+            if (!flush_outbox())        /* a delegate that could not be started is reported at once */
+                gone = 1;
+        }
+        if (gone) {
+            close_fd(&agent);
+            /* Not begun: nothing was done that a new agent's doing could double. */
+            if (heard || reconnects++ == RECONNECTS)
+                fail(TRY_AGAIN, "genie: its agent went away before the call was done; try again later", "");
+            connect_agent();
+            queue_call();
+        }
+    }
+}

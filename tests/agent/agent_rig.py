@@ -1,0 +1,143 @@
+"""Ways to call a shim as a runtime does, and agents to call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genie.agent import protocol
+from genie.agent.server import Server, ShimExecutor
+from genie.cni.invoke import Call, Outcome
+
+PLUGIN = b'{"cniVersion": "1.0.0", "name": "n", "type": "genie"}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a shim that has ended said."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        data = json.loads(self.stdout)
+        assert isinstance(data, dict)
+        return data
+
+
+def environment(socket: Path, **more: str) -> dict[str, str]:
+    """As containerd sets it for an ADD, or whatever CNI_COMMAND says instead."""
+    return {
+        "PATH": os.environ["PATH"],
+        "GENIE_SOCKET": str(socket),
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": "c1",
+        "CNI_NETNS": "/var/run/netns/c1",
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": "/opt/cni/bin",
+        **more,
+    }
+
+
+async def start(binary: Path, socket: Path, *, stdin: bytes = PLUGIN, **env: str) -> asyncio.subprocess.Process:
+    """Start a shim and give it its standard input."""
+    process = await asyncio.create_subprocess_exec(
+        binary,
+        env=environment(socket, **env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    process.stdin.write(stdin)
+    process.stdin.close()
+    return process
+
+
+async def end(process: asyncio.subprocess.Process, seconds: float = 20) -> Said:
+    """Wait for a shim's end."""
+    stdout, stderr = await asyncio.wait_for(process.communicate(), seconds)
+    assert process.returncode is not None
+    return Said(status=process.returncode, stdout=stdout, stderr=stderr)
+
+
+async def call(binary: Path, socket: Path, *, stdin: bytes = PLUGIN, **env: str) -> Said:
+    """One call, from start to end."""
+    return await end(await start(binary, socket, stdin=stdin, **env))
+
+
+@contextlib.asynccontextmanager
+async def serving(work: Any, socket: Path, **options: Any) -> AsyncIterator[Server]:
+    """A server on the socket."""
+    server = Server(work, **options)
+    await server.start(socket)
+    try:
+        yield server
+    finally:
+        await server.stop(5)
+
+
+def script(directory: Path, name: str, text: str) -> str:
+    """A delegate, written in shell."""
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def hanging(place: Path) -> str:
+    """A delegate that hangs, and has started another process that does; their PIDs are in `self` and `child`."""
+    tell = f"sleep 60 & echo $! >{place}/child; echo $$ >{place}/self.new; mv {place}/self.new {place}/self"
+    return script(place, "hanging", f"{tell}; wait")
+
+
+def answer(outcome: Outcome) -> protocol.Answer:
+    """An answer that tells everything of an outcome, for the test to look at."""
+    told = {
+        "status": outcome.status,
+        "stdout": outcome.stdout.decode("latin-1"),
+        "stderr": outcome.stderr.decode("latin-1"),
+        "error": outcome.error,
+        "seconds": outcome.seconds,
+    }
+    return protocol.Answer(status=0, stdout=json.dumps(told).encode())
+
+
+def running(
+    binary: str, *, stdin: bytes = b"", env: Mapping[str, str] | None = None, timeout: float | None = 10
+) -> Callable[..., Any]:
+    """The work of an agent that runs one delegate and tells all of it."""
+
+    async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
+        return answer(
+            await executor.run(
+                Call(binary=binary, env={"PATH": os.environ["PATH"], **(env or {})}, stdin=stdin, timeout=timeout)
+            )
+        )
+
+    return work
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until it holds."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come to that in time"
+        await asyncio.sleep(0.01)

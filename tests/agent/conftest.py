@@ -1,0 +1,59 @@
+"""A shim, compiled once for all workers, and a place for its socket."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from genie.agent import shim
+
+
+@pytest.fixture(scope="session")
+def binary() -> Path:
+    """The shim for this machine."""
+    try:
+        return shim.binary()
+    except shim.BuildError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with a short path: a socket's may have 107 bytes, and pytest's own directories are long."""
+    with tempfile.TemporaryDirectory(prefix="genie-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shim with every memory access and every arithmetic step watched (gcc's address and undefined sanitizers)."""
+    if not (gcc := shutil.which("gcc")):
+        pytest.skip("the sanitizers: there is no gcc")
+    made = tmp_path_factory.mktemp("shim") / "shim"
+    flags = [
+        "-std=gnu11",
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ]
+    done = subprocess.run([gcc, *flags, "-o", made, shim.SOURCE], capture_output=True, text=True, check=False)
+    if "cannot find" in done.stderr:
+        pytest.skip(f"the sanitizers: gcc has no libraries for them: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture(params=["release", "sanitized"])
+def either(request: pytest.FixtureRequest) -> Path:
+    """The shim as it is shipped, and the shim with the sanitizers."""
+    path: Path = request.getfixturevalue("binary" if request.param == "release" else "sanitized")
+    return path

@@ -27,6 +27,7 @@ MAIN = 254
 
 SCOPE_GLOBAL, SCOPE_LINK = 0, 253
 UNICAST = 1
+RTPROT_STATIC = 4
 
 # Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/fib_rules.h>, under their names there.
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -73,7 +74,7 @@ class Route:
     family: int
     prefix: int = 0
     table: int = MAIN
-    protocol: int = 4  # RTPROT_STATIC
+    protocol: int = RTPROT_STATIC
     scope: int = SCOPE_GLOBAL
     kind: int = UNICAST
     tos: int = 0
@@ -91,6 +92,7 @@ class Route:
         gateway: bytes = b"",
         source: bytes = b"",
         table: int = MAIN,
+        protocol: int = RTPROT_STATIC,
         onlink: bool = False,
     ) -> Route:
         """A unicast route out of interface `oif`, its addresses packed as by `socket.inet_pton`."""
@@ -99,6 +101,7 @@ class Route:
             family=family,
             prefix=prefix,
             table=table,
+            protocol=protocol,
             scope=SCOPE_GLOBAL if gateway or family == INET6 else SCOPE_LINK,
             flags=RTNH_F_ONLINK if onlink else 0,
             attributes=(
@@ -150,9 +153,9 @@ class Route:
         where = self.get(RTA_VIA) or self.gateway
         return (self.family, self.table, self.prefix, self.destination, self.oifs, where, self.metric)
 
-    def moved(self, table: int, *, onlink: bool = False) -> Route:
+    def moved(self, table: int) -> Route:
         """The same route in another table."""
-        return replace(self, table=table, flags=self.flags | (RTNH_F_ONLINK if onlink else 0))
+        return replace(self, table=table)
 
     def encode(self) -> bytes:
         """struct rtmsg and attributes, fit for adding as well as for deleting.

@@ -34,7 +34,10 @@ PRIORITY = 2000
 """Of genie's rules: before the main table (32766), and before rules that were given no priority."""
 
 PROTOCOL = 71
-"""Marks genie's own rules, as `proto 71` in `ip rule`; not one that <linux/rtnetlink.h> gives a name."""
+"""Marks the rules and routes that genie made up, `proto 71` to `ip`; no number that <linux/rtnetlink.h> names.
+
+A route that a delegate had set keeps its own mark wherever it is moved, so that it is known again.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,12 +135,17 @@ class _Path:
     def own_default(self, table: int) -> Route | None:
         """Its default route, in that table: the one it had set, else one by its gateway."""
         if self.default is not None:
-            return self.default.moved(table, onlink=bool(table != MAIN and self.default.gateway))
+            return self.default.moved(table)
         if not self.gateway:
             return None
         near = any(_inside(self.gateway, address, prefix) for address, prefix in self.addresses)
         return Route.to(
-            self.family, oif=self.index, gateway=self.gateway, table=table, onlink=table != MAIN or not near
+            self.family,
+            oif=self.index,
+            gateway=self.gateway,
+            table=table,
+            protocol=PROTOCOL,
+            onlink=not near,
         )
 
 
@@ -182,15 +190,19 @@ def _addresses(one: Attached, family: int) -> tuple[tuple[bytes, int], ...]:
 
 
 def _own_default(one: Attached, index: int, state: State, family: int) -> Route | None:
-    """The default route that it had set: held, or in the main table still; of several the best by metric.
+    """The default route that it had set; of several the best by metric. None if the pod named a gateway instead.
 
-    None if the pod named a gateway instead.
+    It may be held, or in the main table still, or in genie's since an earlier settle.
     """
     if _named_gateway(one, family):
         return None
-    there = [route for route in state.routes if route.table == MAIN and index in route.oifs]
-    held = [route for route in (*one.defaults, *there) if route.family == family and route.is_default]
-    return min(held, key=lambda route: route.metric, default=None)
+    there = [route for route in state.routes if index in route.oifs]
+    had = [
+        route
+        for route in (*one.defaults, *there)
+        if route.family == family and route.is_default and route.protocol != PROTOCOL
+    ]
+    return min(had, key=lambda route: route.metric, default=None)
 
 
 def _named_gateway(one: Attached, family: int) -> bytes:
@@ -259,7 +271,11 @@ def _table(path: _Path, state: State) -> list[Route]:
         if prefix < len(address) * 8 and (destination, prefix) not in present:
             present.add((destination, prefix))
             source = address if path.family == INET else b""  # IPv6 refuses one that is still tentative
-            copied.append(Route.to(path.family, destination, prefix, oif=path.index, source=source, table=path.table))
+            copied.append(
+                Route.to(
+                    path.family, destination, prefix, oif=path.index, source=source, table=path.table, protocol=PROTOCOL
+                )
+            )
     default = path.own_default(path.table)
     return sorted(copied, key=lambda route: bool(route.gateway)) + ([] if default is None else [default])
 

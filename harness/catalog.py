@@ -1,0 +1,186 @@
+"""Networks: what a file under fixtures/networks/, or a vendor's profile, says of one.
+
+One file a network, one section a kind of cluster, so that a network can be had on some and not on others:
+
+    network: weave            # the name that scenarios and annotations use
+    embedded: …               # on the embedded cluster: `Embedded`, below
+    cluster: …                # on a real cluster: `Software`, in backends/software.py, which reads and checks it
+
+An `embedded:` section is a CNI configuration with what a node must have for it. Any string in it may hold jinja2
+expressions, of these:
+
+    node.number, node.name, node.address, node.interface   the node (from 1) and its address and interface on the underlay
+    peer.number, peer.name, peer.address                    in `routes`: each of the other nodes in turn
+
+A vendor whose plugin is a binary that needs nothing else on the node writes such a file, with `kind: real`, puts the binary where
+`plugins` is looked for (see embedded/binaries.py), and has a profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+
+
+class ProfileError(Exception):
+    """A network's file cannot be used; the message names file and field."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Bridge(_Model):
+    """A bridge that stands for all pods of the network, so that the first pod's plugin does not have to make it."""
+
+    bridge: str
+    address: str = ""
+    mtu: int = 1500
+
+
+class Vxlan(_Model):
+    """A VXLAN device to all other nodes: a port of a bridge, or with an address of its own."""
+
+    vxlan: str
+    id: int
+    port: int
+    mtu: int = 1450
+    bridge: str = ""
+    address: str = ""
+
+
+class Routes(_Model):
+    """A route to each other node's part of the network; `via` its underlay address, or over a device to `via`."""
+
+    routes: str
+    via: str = "{{ peer.address }}"
+    over: str = ""
+
+
+class Embedded(_Model):
+    """A network on the embedded cluster."""
+
+    kind: Literal["real", "stand-in"] = Field(description="Whether this is the software that the name stands for.")
+    software: str = Field(description="What really runs, for reports.")
+    plugins: tuple[str, ...] = Field(description="Plugin binaries that it needs.")
+    subnets: tuple[str, ...] = Field(description="Every address lies in one of them.")
+    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets a default route itself.")
+    file: str = Field(description="The configuration's file in net.d.", pattern=r"^[^/]+\.(conf|conflist|json)$")
+    conf: dict[str, Any] = Field(description="The configuration.")
+    setup: tuple[Bridge | Vxlan | Routes, ...] = Field((), description="What a node needs beside it.")
+
+    @field_validator("conf")
+    @classmethod
+    def _has_name(cls, conf: dict[str, Any]) -> dict[str, Any]:
+        if not conf.get("name") or not (conf.get("type") or conf.get("plugins")):
+            raise ValueError("a CNI configuration has a name, and a type or plugins")
+        return conf
+
+
+class Network(_Model):
+    """One file."""
+
+    network: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    embedded: Embedded | None = None
+    cluster: dict[str, Any] | None = Field(None, description="See backends/software.py.")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Network:
+        if self.embedded is None and self.cluster is None:
+            raise ValueError("a network is described by an `embedded` or a `cluster` section, or both")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A node, to templates."""
+
+    number: int
+    name: str
+    address: str
+    interface: str = "eth0"
+
+
+def load(profiles: Iterable[Path] = (), folder: Path = FIXTURES / "networks") -> dict[str, Network]:
+    """The networks of a folder and of further files, by name; a later file replaces an earlier one of the same name.
+
+    Raises:
+        ProfileError: a file cannot be read or is not valid.
+    """
+    networks = {}
+    for path in [*sorted(folder.glob("*.yaml")), *profiles]:
+        network = read(path)
+        networks[network.network] = network
+    return networks
+
+
+def read(path: Path) -> Network:
+    """One network's file.
+
+    Raises:
+        ProfileError: it cannot be read or is not valid.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+        return Network.model_validate(data)
+    except (OSError, yaml.YAMLError) as error:
+        raise ProfileError(f"{path}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{_at(item['loc'])}: {item['msg']}" for item in error.errors())
+        raise ProfileError(f"{path}: {problems}") from error
+
+
+def _at(location: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in location) or "the file"
+
+
+def conf(network: Embedded, node: Place) -> dict[str, Any]:
+    """The CNI configuration of a network on a node.
+
+    Raises:
+        ProfileError: an expression in it cannot be evaluated.
+    """
+    rendered: dict[str, Any] = _render(network.conf, {"node": node})
+    return rendered
+
+
+def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[str, Any]]:
+    """What to make on a node for a network, in order, as plain data for `harness.embedded.fabric`.
+
+    Raises:
+        ProfileError: an expression in it cannot be evaluated.
+    """
+    steps: list[dict[str, Any]] = []
+    for step in network.setup:
+        data = step.model_dump()
+        if isinstance(step, Routes):
+            steps += [_render(data, {"node": node, "peer": peer}) for peer in peers]
+        elif isinstance(step, Vxlan):
+            steps.append({**_render(data, {"node": node}), "local": node.address, "peers": [peer.address for peer in peers]})
+        else:
+            steps.append(_render(data, {"node": node}))
+    return steps
+
+
+_templates = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+
+
+def _render(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, str) and "{" in value:
+        try:
+            return _templates.from_string(value).render(names)
+        except jinja2.TemplateError as error:
+            raise ProfileError(f"{value!r}: {error}") from error
+    if isinstance(value, Mapping):
+        return {key: _render(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_render(inner, names) for inner in value]
+    return value

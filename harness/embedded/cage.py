@@ -1,0 +1,182 @@
+"""What a run lives in: namespaces of its own, so that the host sees nothing of it and keeps nothing of it.
+
+The program to run (pytest, mostly) becomes the grandchild of the process that a person started:
+
+    the outer process     on the host: waits, hands signals on, gives the exit status back
+     └ the keeper         process 1 of a new pid namespace: reaps; when it ends, the kernel ends all the rest
+        └ the program     with the marker in its environment, free to make nodes, bridges and mounts
+
+Whichever of the three is killed, with whatever signal, the keeper goes and with it every process, interface and mount of
+the run. Not root: a user namespace makes the caller root of the cage, where the machine allows that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from harness.embedded import linux
+
+MARKER = "GENIE_CAGE"  # in the program's environment: the directory that is the run's own
+#: Where the run's own directory may be mounted: over something that is on every machine and that a test run does not miss.
+_PLACES = ("/dev/shm", "/mnt", "/media", "/srv")
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Refused(Exception):
+    """The machine does not let a cage be made; the message says why and what to do."""
+
+
+def inside() -> Path | None:
+    """The directory of the run that this process is in, or None on the host."""
+    return Path(place) if (place := os.environ.get(MARKER)) else None
+
+
+def enter(argv: Sequence[str]) -> NoReturn:
+    """Replace this process by one that runs `argv` in a cage and ends as it does."""
+    root = Path(__file__).resolve().parents[2]
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from harness.embedded import cage; cage.main(sys.argv[1:])"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-IS", "-c", code, *argv])
+
+
+def probe() -> None:
+    """Try, in a child, whether a cage can be made here.
+
+    Raises:
+        Refused: it cannot.
+    """
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            _unshare()
+            os._exit(0)
+        except BaseException as error:
+            os.write(write, str(error).encode())
+            os._exit(1)
+    os.close(write)
+    with os.fdopen(read) as said:
+        message = said.read()
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        raise Refused(message or "the test of it ended with an error")
+
+
+def main(argv: list[str]) -> NoReturn:
+    """The outer process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
+    try:
+        _unshare()
+    except Refused as error:
+        sys.exit(f"genie: {error}")
+    outer = os.pidfd_open(os.getpid())
+    if (keeper := os.fork()) == 0:
+        _keep(argv, outer)
+    _end_like(_attend(keeper, keeper))
+
+
+def _unshare() -> None:
+    """New namespaces for this process, and (pid) for its children.
+
+    Raises:
+        Refused: the kernel says no.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    namespaces = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWNET
+    try:
+        linux.unshare(namespaces | (linux.CLONE_NEWUSER if uid else 0))
+        if uid:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+            Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+        linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    except OSError as error:
+        raise Refused(_advice(uid, error)) from error
+
+
+def _advice(uid: int, error: OSError) -> str:
+    if uid == 0:
+        return (
+            f"no namespaces of its own for the embedded cluster ({error.strerror}): this root lacks CAP_SYS_ADMIN, as in a container"
+            " that is not privileged; run it in a privileged one, or choose another backend"
+        )
+    return (
+        f"no user namespace for the embedded cluster ({error.strerror}): run as root, or allow them"
+        " (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=10000,"
+        " kernel.apparmor_restrict_unprivileged_userns=0), or choose another backend"
+    )
+
+
+def _keep(argv: list[str], outer: int) -> NoReturn:
+    """The keeper: process 1 of the cage."""
+    linux.die_with_parent(signal.SIGKILL)
+    if signal.sigtimedwait({signal.SIGCHLD}, 0) is None and _ended(outer):
+        os._exit(1)  # the outer process was gone before the line above
+    try:
+        place = _furnish()
+    except OSError as error:
+        os.write(2, f"genie: cannot set up the embedded cluster's namespaces: {error}\n".encode())
+        os._exit(1)
+    if (program := os.fork()) == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.environ[MARKER] = place
+        try:
+            os.execvp(argv[0], argv)
+        except OSError as error:
+            os.write(2, f"genie: {argv[0]}: {error.strerror}\n".encode())
+        os._exit(127)
+    status = _attend(program, program)
+    # Process 1 cannot be ended by a signal of its own, so how the program ended is said with a status.
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def _ended(pidfd: int) -> bool:
+    import select
+
+    return bool(select.select([pidfd], [], [], 0)[0])
+
+
+def _furnish() -> str:
+    """The cage's own /proc, loopback and directory."""
+    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    place = next(path for path in _PLACES if Path(path).is_dir())
+    linux.mount("genie", place, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
+    run = Path(place) / "genie-run"
+    run.mkdir(mode=0o755)
+    return str(run)
+
+
+def _attend(child: int, to: int) -> int:
+    """Wait for a child, reaping others and handing on signals that people send; the wait status of the child."""
+    while True:
+        info = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})
+        if info.si_signo != signal.SIGCHLD:
+            # What a terminal sends (si_code > 0: the kernel), it sends to the program as well.
+            if info.si_code <= 0:
+                _send(to, info.si_signo)
+            continue
+        while True:
+            try:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if ended == child:
+                return status
+            if ended == 0:
+                break
+
+
+def _send(to: int, number: int) -> None:
+    try:
+        os.kill(to, number)
+    except ProcessLookupError:
+        pass
+
+
+def _end_like(status: int) -> NoReturn:
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))

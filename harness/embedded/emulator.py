@@ -1,0 +1,86 @@
+"""kmock's Kubernetes emulator, where no kube-apiserver is to be had: objects in memory, served over HTTP.
+
+kmock keeps and streams what it is given. What the harness counts on beyond that is added here, and only that: a server
+gives objects their namespace, UID, creation time and version, and a pod that is deleted stays, with a deletion timestamp, until
+its kubelet is done with it (a namespace: until it is empty). No rights are checked, no schema is, no default is filled in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import itertools
+import sys
+import uuid
+from typing import Any
+
+import aiohttp.web
+import kmock
+
+KINDS = {
+    "v1": ("pods", "nodes", "namespaces", "events", "configmaps", "services"),
+    "apps/v1": ("daemonsets", "deployments"),
+    "rbac.authorization.k8s.io/v1": ("clusterroles", "clusterrolebindings"),
+    "apiextensions.k8s.io/v1": ("customresourcedefinitions",),
+    "k8s.cni.cncf.io/v1": ("network-attachment-definitions",),
+    "alpha.network.k8s.io/v1": ("logicalnetworks", "physicalnetworks"),
+}
+_HELD = "harness.genie/kubelet"  # the finalizer that has kmock keep a deleted pod until its kubelet lets go
+
+
+class Emulator(kmock.KubernetesEmulator):
+    """kmock's emulator with the manners of a server that pods need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._versions = itertools.count(1)
+        for group_version, plurals in KINDS.items():
+            group, _, version = group_version.rpartition("/")
+            for plural in plurals:
+                self.resources[kmock.resource(group, version, plural)] = {}
+
+    async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
+        if request.resource is not None and request.action is not None:
+            data = request.data if isinstance(request.data, dict) else {}
+            if request.action == kmock.action.CREATE:
+                self._complete(request, data)
+            elif request.action == kmock.action.UPDATE:
+                data.setdefault("metadata", {})["resourceVersion"] = str(next(self._versions))
+            elif request.action == kmock.action.DELETE and data.get("gracePeriodSeconds") == 0:
+                self._let_go(request, data)
+        return await super()._handle(request)
+
+    def _complete(self, request: kmock.Request, data: dict[str, Any]) -> None:
+        meta = data.setdefault("metadata", {})
+        if request.namespace:
+            meta.setdefault("namespace", request.namespace)
+        if "name" not in meta and "generateName" in meta:
+            meta["name"] = meta["generateName"] + uuid.uuid4().hex[:5]
+        meta["uid"] = str(uuid.uuid4())
+        meta["resourceVersion"] = str(next(self._versions))
+        meta["creationTimestamp"] = datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if request.resource is not None and request.resource.plural in ("pods", "namespaces"):
+            meta["finalizers"] = [*meta.get("finalizers", []), _HELD]
+            data.setdefault("status", {"phase": "Pending" if request.resource.plural == "pods" else "Active"})
+
+    def _let_go(self, request: kmock.Request, data: dict[str, Any]) -> None:
+        key = (request.resource, request.namespace, request.name)
+        if key not in self.objects or self.objects[key].deleted:
+            return
+        meta = dict(self.objects[key].last.raw)["metadata"]
+        if (data.get("preconditions") or {}).get("uid", meta["uid"]) != meta["uid"]:
+            raise kmock.KubernetesError(status=409, reason="Conflict", message="that is the UID of another object")
+        held = [name for name in meta.get("finalizers", []) if name != _HELD]
+        self.objects[key].patch({"metadata": {"finalizers": held, "deletionTimestamp": None}})
+
+
+async def serve(address: str, port: int) -> None:
+    """Serve until the process is ended."""
+    async with Emulator() as emulator:
+        server = kmock.Server(emulator, host=address, port=port)
+        async with server:
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,98 @@
+"""The system calls that namespaces take and that Python (before 3.12) has no functions for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+_PR_SET_PDEATHSIG = 1
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread (for CLONE_NEWNET) or process new namespaces.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Put the calling thread into the namespace that `fd` is open on.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2).
+
+    Raises:
+        OSError: the kernel refuses; it names the target.
+    """
+    _check(_libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None), target)
+
+
+def unmount(target: str) -> None:
+    """Take a mount away at once, whoever still uses it.
+
+    Raises:
+        OSError: it is no mount.
+    """
+    _check(_libc.umount2(target.encode(), MNT_DETACH), target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """Make `new` the root; the former one is at `old` beneath it.
+
+    Raises:
+        OSError: the kernel refuses, or this machine's number for the call is not known here.
+    """
+    number = _PIVOT_ROOT.get(os.uname().machine)
+    if number is None:
+        raise OSError(f"pivot_root on {os.uname().machine} is not known to the harness")
+    _check(_libc.syscall(ctypes.c_long(number), new.encode(), old.encode()), new)
+    os.chdir("/")
+
+
+def die_with_parent(signal: int) -> None:
+    """Have the kernel send this process a signal when its parent ends; 0: no more."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)
+
+
+def net_namespace() -> int:
+    """A descriptor of the calling thread's network namespace."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def within(net: int) -> Iterator[None]:
+    """The calling thread in another network namespace for a while; sockets made there stay there."""
+    back = net_namespace()
+    try:
+        setns(net, CLONE_NEWNET)
+        yield
+    finally:
+        setns(back, CLONE_NEWNET)
+        os.close(back)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)

@@ -1,0 +1,164 @@
+"""The Kubernetes API in the few words that the embedded cluster speaks, over the standard library.
+
+The Kubernetes client takes most of a second to import, in each process; the node daemons start many times a day.
+Connections can be made in a given network namespace (a socket stays in the one it was made in), which is how a node's
+kubelet keeps its link to the API server while its node has none.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from harness.embedded import linux
+
+Object = dict[str, Any]
+MERGE = "application/merge-patch+json"
+
+
+class Refusal(Exception):
+    """The API server's answer is an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Where the API server is and who asks it; `as_json` and `read` take it from one process to the next."""
+
+    server: str  # "https://172.30.0.1:6443"
+    token: str = ""
+    ca: str = ""  # PEM
+
+    def kubeconfig(self) -> Object:
+        """The same for everybody else's clients."""
+        import base64
+
+        cluster: Object = {"server": self.server}
+        if self.ca:
+            cluster["certificate-authority-data"] = base64.b64encode(self.ca.encode()).decode()
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "embedded", "cluster": cluster}],
+            "users": [{"name": "user", "user": {"token": self.token} if self.token else {}}],
+            "contexts": [{"name": "embedded", "context": {"cluster": "embedded", "user": "user"}}],
+            "current-context": "embedded",
+        }
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(vars(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> Access:
+        return cls(**json.loads(path.read_text()))
+
+
+class Client:
+    """Requests to one API server. Safe to use from several threads."""
+
+    def __init__(self, access: Access, *, net: int | None = None, timeout: float = 30.0) -> None:
+        self._access, self._net, self._timeout = access, net, timeout
+        self._host = urlsplit(access.server)
+        self._tls = ssl.create_default_context(cadata=access.ca) if access.ca else None
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def get(self, path: str, **query: str) -> Object:
+        return self.request("GET", path, query=query)
+
+    def post(self, path: str, body: Object) -> Object:
+        return self.request("POST", path, body)
+
+    def patch(self, path: str, body: Object) -> Object:
+        return self.request("PATCH", path, body, kind=MERGE)
+
+    def delete(self, path: str, body: Object | None = None) -> Object:
+        return self.request("DELETE", path, body)
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", query: Mapping[str, str] | None = None
+    ) -> Object:
+        """One request and its answer.
+
+        Raises:
+            Refusal: the answer is an error.
+            OSError: there is no answer.
+        """
+        target = f"{path}?{urlencode(query)}" if query else path
+        data = None if body is None else json.dumps(body).encode()
+        for last in (False, True):
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            fresh = connection is None
+            connection = connection or self._connection(self._timeout)
+            try:
+                connection.request(method, target, data, self._headers(kind))
+                answer = connection.getresponse()
+                said = answer.read()
+            except (http.client.HTTPException, OSError) as error:
+                connection.close()
+                if fresh or last:  # an idle connection may have been closed by the other side meanwhile
+                    raise error if isinstance(error, OSError) else OSError(str(error)) from error
+                continue
+            with self._lock:
+                self._idle.append(connection)
+            return _decoded(answer.status, said)
+        raise AssertionError("not reached")
+
+    def watch(self, path: str, *, seconds: int = 3600, **query: str) -> Iterator[Object]:
+        """Events as they come, until the server ends the watch.
+
+        Raises:
+            Refusal: the server does not begin it.
+            OSError: the connection broke.
+        """
+        connection = self._connection(None)
+        try:
+            query = {"watch": "true", "timeoutSeconds": str(seconds), **query}
+            connection.request("GET", f"{path}?{urlencode(query)}", None, self._headers("application/json"))
+            answer = connection.getresponse()
+            if answer.status != 200:
+                _decoded(answer.status, answer.read())
+            while line := answer.readline():
+                if line.strip():
+                    yield json.loads(line)
+        except http.client.HTTPException as error:
+            raise OSError(f"the watch broke: {error}") from error
+        finally:
+            connection.close()
+
+    def _headers(self, kind: str) -> dict[str, str]:
+        token = {"Authorization": f"Bearer {self._access.token}"} if self._access.token else {}
+        return {"Accept": "application/json", "Content-Type": kind, **token}
+
+    def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
+        host, port = self._host.hostname or "", self._host.port or (443 if self._tls else 80)
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        with nullcontext() if self._net is None else linux.within(self._net):
+            raw = socket.create_connection((host, port), timeout=min(timeout or 10.0, 10.0))
+        raw.settimeout(timeout)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sock = self._tls.wrap_socket(raw, server_hostname=host) if self._tls else raw
+        return connection
+
+
+def _decoded(status: int, said: bytes) -> Object:
+    try:
+        answer: Object = json.loads(said) if said else {}
+    except ValueError:
+        answer = {"message": said[:200].decode(errors="replace")}
+    if status >= 400:
+        raise Refusal(status, str(answer.get("message") or http.client.responses.get(status, "")))
+    return answer

@@ -57,6 +57,8 @@ _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, s
 _ATTRIBUTE = struct.Struct("=HH")
 _TYPE = 0x3FFF  # an attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
+_NOTHING_THERE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+
 Attributes = tuple[tuple[int, bytes], ...]
 
 # The kernel's default metric for an IPv6 route that gives none (IP6_RT_PRIO_USER); IPv4's is 0.
@@ -288,13 +290,7 @@ class Netlink:
         """Routes of a family in these tables, without the cache's clones; none where there is no such family."""
         # A kernel that filters (from 4.20 on) tells of one table alone, and says ENOENT where that is not there.
         only = MAIN if tables == (MAIN,) else 0
-        request = _ROUTE.pack(family, 0, 0, 0, only, 0, 0, 0, 0)
-        try:
-            bodies = self._dump(RTM_GETROUTE, request, "routes")
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
-                raise
-            return []
+        bodies = self._dump(RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, only, 0, 0, 0, 0), "routes")
         # The header shows tables below 256 alone, so that most routes need not be read to be passed over.
         told = (_route(body) for body in bodies if body[4] in tables or body[4] == RT_TABLE_COMPAT)
         return [
@@ -360,7 +356,10 @@ class Netlink:
         return refused
 
     def _dump(self, kind: int, request: bytes, what: str) -> list[bytes]:
-        """The bodies of all answers; asked again if what was told changed meanwhile (NLM_F_DUMP_INTR)."""
+        """The bodies of all answers; asked again if what was told changed meanwhile (NLM_F_DUMP_INTR).
+
+        None where the kernel has no such table, or no such family (IPv6 may be switched off). Raises OSError.
+        """
         for _ in range(5):
             self._sequence += 1
             self._socket.send(_message(kind, NLM_F_DUMP, self._sequence, request))
@@ -379,7 +378,7 @@ class Netlink:
                 consistent = consistent and not flags & NLM_F_DUMP_INTR
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
                     code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-                    if code > 0:
+                    if code > 0 and code not in _NOTHING_THERE:
                         name = errno.errorcode.get(code, str(code))
                         raise OSError(code, f"list {what}: {name}, {os.strerror(code)}")
                     return bodies, consistent

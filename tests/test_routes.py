@@ -399,6 +399,13 @@ def test_addresses_and_tables_as_ip_shows_them(pod: Any) -> None:
         assert [str(rule) for rule in kernel.rules(INET)] == ["rule from 1.1.1.1 lookup 9"]
 
 
+@pytest.mark.root
+def test_a_family_that_the_kernel_does_not_have_has_nothing(pod: Any) -> None:
+    with Netlink(pod.path) as kernel:
+        assert kernel.rules(socket.AF_IPX) == []
+        assert kernel.routes(socket.AF_IPX) == []
+
+
 @contextmanager
 def routed(namespace: Callable[[], Any], pod: Any) -> Iterator[list[Any]]:
     """Give each of the pod's interfaces a router, and behind it a client's address that both routers have."""

@@ -12,11 +12,13 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a trailing newline is no part of a name.
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
@@ -90,6 +92,8 @@ def load(path: str | Path) -> NetworkConfig:
     For `net.d/10-blue.conflist` of a network named `blue` those are `net.d/blue/*.conf`, in the order of
     their names. Raises CniError: IO_FAILURE where a file cannot be read, and as `parse` does.
     """
+    from pathlib import Path
+
     path = Path(path)
     text = _read(path)
     if path.suffix != ".conflist":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -394,7 +395,9 @@ def _failed(outcome: Outcome) -> bool:
     """Section 2, "Errors": any status but 0. A few plugins print an error and exit with 0 all the same."""
     if outcome.status != 0 or outcome.error:
         return True
-    return b'"code"' in outcome.stdout and CniError.parse(outcome.stdout) is not None
+    said = outcome.stdout
+    is_result = b'"ip' in said or b'"interfaces"' in said
+    return b'"code"' in said and not is_result and CniError.parse(said) is not None
 
 
 def _failure(outcome: Outcome) -> CniError:
@@ -452,7 +455,8 @@ class SubprocessExecutor:
 
         outcome = run(call)
         if outcome.status == 0 and outcome.stderr:
-            os.write(2, outcome.stderr)
+            with suppress(OSError):  # nobody listening is no reason to fail
+                os.write(2, outcome.stderr)
         return outcome
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:

@@ -30,22 +30,22 @@ def run(call: Call) -> Outcome:
     from genie.cni.invoke import Outcome
 
     began = time.monotonic()
-    with _Pipes() as pipes:
-        try:
+    try:
+        with _Pipes() as pipes:
             pid = _spawn(call, pipes)
-        except OSError as error:
-            return Outcome(status=-1, error=f"{call.binary} could not be started: {error.strerror}")
-        pipes.close_far_ends()
-        deadline = None if call.timeout is None else began + call.timeout
-        status, in_time = _attend(pid, pipes, call.stdin, deadline)
-        seconds = time.monotonic() - began
-        return Outcome(
-            status=status,
-            stdout=bytes(pipes.heard[pipes.stdout]),
-            stderr=bytes(pipes.heard[pipes.stderr]),
-            seconds=seconds,
-            error="" if in_time else f"no answer within {call.timeout:g} seconds; killed",
-        )
+            pipes.close_far_ends()
+            deadline = None if call.timeout is None else began + call.timeout
+            status, in_time = _attend(pid, pipes, call.stdin, deadline)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the environment
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return Outcome(status=-1, error=f"{call.binary} could not be started: {why}")
+    return Outcome(
+        status=status,
+        stdout=bytes(pipes.heard[pipes.stdout]),
+        stderr=bytes(pipes.heard[pipes.stderr]),
+        seconds=time.monotonic() - began,
+        error="" if in_time else f"no answer within {call.timeout:g} seconds; killed",
+    )
 
 
 class _Pipes:
@@ -53,9 +53,13 @@ class _Pipes:
 
     def __init__(self) -> None:
         self._open: set[int] = set()
-        self.far_stdin, self.stdin = self._pipe()
-        self.stdout, self.far_stdout = self._pipe()
-        self.stderr, self.far_stderr = self._pipe()
+        try:
+            self.far_stdin, self.stdin = self._pipe()
+            self.stdout, self.far_stdout = self._pipe()
+            self.stderr, self.far_stderr = self._pipe()
+        except OSError:
+            self.__exit__()
+            raise
         for near in (self.stdin, self.stdout, self.stderr):
             os.set_blocking(near, False)
         self.heard = {self.stdout: bytearray(), self.stderr: bytearray()}

@@ -211,6 +211,11 @@ def test_what_plugins_do_wrong(attachment: Attachment, outcome: Outcome, complai
     assert caught.value.code == code
 
 
+def test_a_result_may_have_a_key_that_looks_like_an_error_s(attachment: Attachment) -> None:
+    fake = Fake({"a": lambda *_: answer({"ips": [{"address": "10.0.0.2/8"}], "code": 1, "msg": "fine"})})
+    assert run_sync(invoke.add(network("a"), attachment, fake)).ips == (IP("10.0.0.2/8"),)
+
+
 def test_a_plugin_may_answer_in_another_version(attachment: Attachment) -> None:
     old = {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.2/8", "gateway": "10.0.0.1"}}
     fake = Fake({"a": lambda *_: answer(old)})

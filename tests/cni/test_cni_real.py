@@ -141,3 +141,36 @@ def test_gc_leaves_what_is_valid(lab: Lab) -> None:
 
 def test_status_is_the_network_s(lab: Lab) -> None:
     lab.run(invoke.status(lab.network("1.1.0"), EXECUTOR, path=(lab.bin,), timeout=60))
+
+
+def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
+    """What genie does for a pod of two: each delegate finds no default route in its way, and CHECK is content after."""
+    from genie import routes
+
+    blue = lab.network()
+    green = replace(
+        blue, name="green", plugins=({**blue.plugins[0], "bridge": "br1", "ipam": GREEN | {"dataDir": str(lab.data)}},)
+    )
+    one, two = lab.attachment, replace(lab.attachment, ifname="eth1")
+    first = lab.run(invoke.add(blue, one, EXECUTOR, timeout=60))
+    held = routes.hold_defaults(lab.pod.path)
+    assert len(held) == 2
+    second = lab.run(invoke.add(green, two, EXECUTOR, timeout=60))
+    plan = [
+        routes.Attached(ifname="eth0", result=first, defaults=held),
+        routes.Attached(ifname="eth1", result=second),
+    ]
+    assert routes.settle(lab.pod.path, plan)
+    assert routes.settle(lab.pod.path, plan) == []
+    assert "via 10.7.0.1 dev eth0" in lab.pod.ip("route show default")
+    assert "via 10.8.0.1 dev eth1" in lab.pod.ip("route get 192.0.2.1 from 10.8.0.2")
+    assert "via fd08::1 dev eth1" in lab.pod.ip("-6 route get 2001:db8::1 from fd08::2")
+    lab.run(invoke.check(blue, one, EXECUTOR, prev_result=first, timeout=60))
+    lab.run(invoke.check(green, two, EXECUTOR, prev_result=second, timeout=60))
+
+
+GREEN: dict[str, Any] = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.8.0.0/24"}], [{"subnet": "fd08::/64"}]],
+    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+}

@@ -72,6 +72,25 @@ def test_what_cannot_be_started(tmp_path: Path) -> None:
     assert "could not be started: Permission denied" in run(str(tmp_path / "empty")).error
 
 
+def test_what_no_environment_can_hold(tmp_path: Path) -> None:
+    assert "could not be started: embedded null byte" in run(plugin(tmp_path, "exit 0"), X="\0").error
+
+
+def test_no_descriptors_left_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, real, before = plugin(tmp_path, "exit 0"), os.pipe2, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    given = []
+
+    def few(flags: int) -> tuple[int, int]:
+        if len(given) == 2:
+            raise OSError(24, "Too many open files")
+        given.append(flags)
+        return real(flags)
+
+    monkeypatch.setattr(os, "pipe2", few)
+    assert "could not be started: Too many open files" in run(script).error
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
 def test_out_of_time_the_whole_group_is_killed(tmp_path: Path) -> None:
     script = plugin(tmp_path, f"sleep 60 & echo $! > {tmp_path}/child; echo so far; wait")
     began = time.monotonic()

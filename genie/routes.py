@@ -115,7 +115,7 @@ def plan(attached: Sequence[Attached], state: State) -> list[Change]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Path:
-    """One attachment in one family. networks: (prefix, length) of its addresses, which are packed.
+    """One attachment in one family. addresses: (packed, prefix length). index: of its interface.
 
     default: the default route that it had set. gateway: packed, b"" if it has none.
     """

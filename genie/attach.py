@@ -200,7 +200,7 @@ class _Verb:
         self.records.write(record)
         begun: set[int] = set()
         try:
-            results = await self._attach(chosen, record, begun)
+            results = await self._attach(record, begun)
             merged = self._merged(chosen, results)
             answer = cni_result.to_json(merged, self.conf.cni_version)
         except BaseException as error:  # a cancelled call too: whatever ends an ADD, its attachments go
@@ -264,6 +264,7 @@ class _Verb:
                     container_id=self._container_id(choice) if again else request.container_id,
                     ifname=choice.ifname,
                     runtime_config=choice.runtime_config,
+                    gateways=choice.ask.default_route or (),
                 )
             )
         return Record(
@@ -288,7 +289,7 @@ class _Verb:
 
         return hashlib.sha256(f"{own}@{choice.ifname}".encode()).hexdigest()[: max(len(own), 12)]
 
-    async def _attach(self, chosen: Selection, record: Record, begun: set[int]) -> list[Result]:
+    async def _attach(self, record: Record, begun: set[int]) -> list[Result]:
         """Run the delegates: the first network first, then those that cannot disturb each other at once, then the
         rest one by one; each that may set a default route finds none in its way (see routes.py).
 
@@ -316,7 +317,7 @@ class _Verb:
                 held[i] = self._hold_defaults()
         in_order = [results[i] for i in (first, *others)]
         if others:
-            self._settle(chosen, in_order, held)
+            self._settle(record, in_order, held)
         return in_order
 
     async def _attach_one(self, attached: Attached) -> Result:
@@ -347,23 +348,23 @@ class _Verb:
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot change the routes in {self.request.netns}: {error}") from error
 
-    def _settle(self, chosen: Selection, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]) -> None:
+    def _settle(self, record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]) -> None:
         from genie import routes
 
         plan = [
             routes.Attached(
-                ifname=choice.ifname,
+                ifname=attached.ifname,
                 result=result,
                 defaults=held.get(i, ()),
-                wants_default=bool(choice.ask.default_route),
-                gateways=choice.ask.default_route or (),
+                wants_default=bool(attached.gateways),
+                gateways=attached.gateways,
             )
-            for i, (choice, result) in enumerate(zip(chosen.choices, results, strict=True))
+            for i, (attached, result) in enumerate(zip(record.attached, results, strict=True))
         ]
         try:
             routes.settle(self.request.netns, plan)
         except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot arrange the routes of {_labels(chosen)}: {error}") from error
+            raise CniError(Code.IO_FAILURE, f"cannot arrange the routes of {_labels(record)}: {error}") from error
 
     def _merged(self, chosen: Selection, results: Sequence[Result]) -> Result:
         """One result; its only default route is the one that the pod has, and the first network's addresses come first.
@@ -480,6 +481,27 @@ class _Verb:
                     prev_result=attached.result,
                     timeout=self.conf.delegate_timeout,
                 )
+        if len(record.attached) > 1:
+            self._check_routes(record)
+
+    def _check_routes(self, record: Record) -> None:
+        from genie import routes
+
+        arranged = [
+            routes.Attached(ifname=a.ifname, result=a.result, wants_default=bool(a.gateways), gateways=a.gateways)
+            for a in record.attached
+            if a.result is not None
+        ]
+        try:
+            changes = routes.drift(self.request.netns, arranged)
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot read the routes in {self.request.netns}: {error}") from error
+        if changes:
+            raise CniError(
+                Code.INTERNAL,
+                f"somebody changed the routes that genie arranged in {self.request.netns}",
+                "; ".join(f"{'missing' if change.add else 'unexpected'}: {change.what}" for change in changes),
+            )
 
     async def gc(self) -> None:
         """Specification, section 2, "GC": whatever is not valid goes, genie's records first, then each network's own."""
@@ -591,8 +613,8 @@ def _is_default(route: Route, v6: bool) -> bool:
     return not route.table and route.dst == ("::/0" if v6 else "0.0.0.0/0")
 
 
-def _labels(chosen: Selection) -> str:
-    return ", ".join(choice.label for choice in chosen.choices)
+def _labels(record: Record) -> str:
+    return ", ".join(attached.label for attached in record.attached)
 
 
 def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:

@@ -33,6 +33,7 @@ class Attached:
     container_id: str  # what its delegates get as CNI_CONTAINERID
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
+    gateways: tuple[str, ...] = ()  # where the pod asked its default route to go by this network
     result: Result | None = None  # None: its ADD never came to an end
 
     def to_json(self) -> dict[str, Any]:
@@ -42,6 +43,7 @@ class Attached:
             "containerID": self.container_id,
             "ifname": self.ifname,
             "runtimeConfig": dict(self.runtime_config),
+            "gateways": list(self.gateways),
             "network": {
                 "name": network.name,
                 "cniVersion": network.cni_version,
@@ -61,6 +63,7 @@ class Attached:
             container_id=data["containerID"],
             ifname=data["ifname"],
             runtime_config=data["runtimeConfig"],
+            gateways=tuple(data["gateways"]),
             network=NetworkConfig(
                 name=network["name"],
                 cni_version=network["cniVersion"],

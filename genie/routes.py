@@ -91,6 +91,16 @@ def settle(netns: str, attached: Sequence[Attached]) -> list[Change]:
     return changes
 
 
+def drift(netns: str, attached: Sequence[Attached]) -> list[Change]:
+    """What settle would have to change now, that is, what somebody has changed since. Changes nothing.
+
+    netns: a path. attached: as for settle, without `defaults`: whatever a delegate set is found where settle put
+    it. Raises OSError.
+    """
+    with Netlink(netns) as kernel:
+        return plan(attached, _state(kernel))
+
+
 def plan(attached: Sequence[Attached], state: State) -> list[Change]:
     """The changes from what is to what should be, in an order in which the kernel takes them."""
     paths = [path for family in FAMILIES for path in _paths(attached, state, family)]

@@ -17,8 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-from harness.checks import CHECKS, PodFails
+from harness.checks import CHECKS
 from harness.checks.base import Check, Many, OneOrMany
+from harness.checks.status import PodFails
 from harness.model import Model, Named, NetworkName, OneKey, PodName, hint, nearest, references
 from harness.yamlfile import Loc, Mistake, Mistakes, YamlFile
 
@@ -27,6 +28,9 @@ FEATURES: Mapping[str, str] = {
     "attachment-definitions": "NetworkAttachmentDefinition objects are known to the API server and to genie",
     "cni-check": "CNI CHECK can be called",
     "ipv6": "networks have IPv6 subnets beside IPv4",
+    "agent-restart": "genie's agent can be restarted",
+    "containerd-restart": "a node's containerd can be restarted",
+    "end-sandbox": "a pod's sandbox can be ended by the runtime",
     "kubelet-restart": "a node's kubelet can be restarted",
     "logical-networks": "Logicalnetwork and Physicalnetwork objects are known to the API server and to genie",
     "services": "a Service's cluster IP leads to its pods",
@@ -46,7 +50,7 @@ def _annotation(value: object) -> object:
 
         return json.dumps(value)
     if isinstance(value, bool | int | float) or value is None:
-        shown = {True: "true", False: "false", None: "null"}.get(value, value)  # type: ignore[call-overload]
+        shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
         raise PydanticCustomError(
             "no_string", "expected a string, YAML reads {shown} as something else: put it in quotes", {"shown": shown}
         )
@@ -69,7 +73,7 @@ def _node(value: str) -> str:
 
 
 def _meant(value: str) -> str:
-    word = nearest(value.split(" ")[0], ("any", "first", "second", "other", "same-as", "other-than"))
+    word = nearest(value.partition(" ")[0], ("any", "first", "second", "other", "same-as", "other-than"))
     return f"; did you mean {word!r}?" if word else ""
 
 
@@ -85,10 +89,10 @@ class Pod(Model):
     """A pod with a probe in it."""
 
     annotations: dict[str, AnnotationValue] = Field(
-        default={},
+        default_factory=dict,
         description="What it asks for. A mapping or list becomes JSON; {{ namespace }} and the like are filled in.",
     )
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     node: Annotated[str, AfterValidator(_node)] = Field(
         default="any",
         description="any, first, second, other (than the first pod's), `same-as POD` or `other-than POD`.",
@@ -145,6 +149,7 @@ class Recreate(Step):
     example = "recreate: [one]"
 
     pods: OneOrMany[PodName]
+    force: bool = Field(default=False, description="Free the names before the node has taken the old pods down.")
 
 
 class EndSandbox(Step):
@@ -197,24 +202,38 @@ class Expect(Step):
     checks: Many[AnyCheck]
 
 
-class WithApiServerAway(Step):
+class Around(Step):
+    """A state that other steps are taken in."""
+
+    steps: Many[AnyStep] = ()
+
+
+class WithApiServerAway(Around):
     """Do these steps while no node can reach the API server (the scenario needs api-outage)."""
 
     key = "with-api-server-away"
     shorthand = "steps"
     example = "with-api-server-away: [{end-sandbox: one}]"
 
-    steps: Many[AnyStep]
 
-
-class WithSettings(Step):
+class WithSettings(Around):
     """Do these steps with these keys in genie.conf (the scenario needs settings)."""
 
     key = "with-settings"
     example = "with-settings: {genie: {default_plugin: weave}, steps: [{create: one}]}"
 
     genie: dict[str, JsonValue]
-    steps: Many[AnyStep]
+
+
+class WithRestart(Around):
+    """Restart the kubelet, containerd or genie's agent of every node, do these steps meanwhile, then wait for ready
+    nodes.
+    """
+
+    key = "with-restart"
+    example = "with-restart: {of: agent, steps: [{create: one}]}"
+
+    of: Literal["kubelet", "containerd", "agent"]
 
 
 def _object(value: dict[str, Any]) -> dict[str, Any]:
@@ -229,9 +248,12 @@ def _object(value: dict[str, Any]) -> dict[str, Any]:
 
 ObjectSpec = Annotated[dict[str, Any], AfterValidator(_object)]
 
-for _step in (Create, Delete, Recreate, EndSandbox, Annotate, Apply, Remove, Expect, WithApiServerAway, WithSettings):
-    STEPS[_step.key] = _step
-for _step in STEPS.values():
+_ALL: tuple[type[Step], ...] = (
+    *(Create, Delete, Recreate, EndSandbox, Annotate, Apply, Remove, Expect),
+    *(WithApiServerAway, WithSettings, WithRestart),
+)
+STEPS.update({step.key: step for step in _ALL})
+for _step in _ALL:  # steps hold steps, so that each can be built only now that all are known
     _step.model_rebuild(force=True)
 
 
@@ -246,11 +268,14 @@ class ScenarioFile(Model):
         description="The networks that it takes. Where one is missing, it is skipped, with the reason."
     )
     own_networks: dict[Name, Many[str]] = Field(
-        default={}, description="Networks that the scenario's own objects make: name to subnets, for checks to know."
+        default_factory=dict,
+        description="Networks that the scenario's own objects make: name to subnets, for checks to know.",
     )
     needs: Many[str] = Field(default=(), description="What the cluster must be able to do: " + ", ".join(FEATURES))
     labels: Many[Label] = Field(default=(), description="Words to select it by: -m LABEL.")
-    genie: dict[str, JsonValue] = Field(default={}, description="Keys of genie.conf, for the time of this scenario.")
+    genie: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Keys of genie.conf, for the time of this scenario."
+    )
     objects: Many[ObjectSpec] = Field(
         default=(), description="Kubernetes objects, made before the pods, in its namespace."
     )
@@ -284,10 +309,20 @@ class Scenario:
     @property
     def needs(self) -> frozenset[str]:
         """Features: those that it says and those that its steps imply."""
-        kinds = {type(step) for step in walk(self.steps)}
-        implied = {"api-outage": WithApiServerAway in kinds, "settings": bool(self.spec.genie) or WithSettings in kinds}
-        implied["cni-check"] = any(check.key == "check-passes" for check in self.checks)
-        return frozenset(self.spec.needs) | {feature for feature, is_so in implied.items() if is_so}
+        implied = {"settings"} if self.spec.genie else set()
+        for step in walk(self.steps):
+            match step:
+                case WithApiServerAway():
+                    implied.add("api-outage")
+                case WithSettings():
+                    implied.add("settings")
+                case EndSandbox():
+                    implied.add("end-sandbox")
+                case WithRestart(of=what):
+                    implied.add(f"{what}-restart")
+        if any(check.key == "check-passes" for check in self.checks):
+            implied.add("cni-check")
+        return frozenset(self.spec.needs) | implied
 
     @property
     def checks(self) -> list[Check]:
@@ -310,7 +345,7 @@ def walk(steps: tuple[Step, ...]) -> Iterator[Step]:
     """Every step, also those inside others."""
     for step in steps:
         yield step
-        if isinstance(step, WithApiServerAway | WithSettings):
+        if isinstance(step, Around):
             yield from walk(step.steps)
 
 
@@ -371,10 +406,10 @@ def _wrong_names(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
         if feature not in FEATURES:
             yield source.mistake(("needs", index), f"unknown feature {feature!r}{hint(feature, FEATURES)}")
     allowed = {"namespace", "scenario", *(f"subnet.{network}" for network in scenario.networks)}
-    for loc, text in _texts(scenario):
+    for where, text in _texts(scenario):
         for place in PLACE.findall(text):
             if place not in allowed:
-                yield source.mistake(loc, f"unknown value {{{{ {place} }}}}{hint(place, allowed)}")
+                yield source.mistake(where, f"unknown value {{{{ {place} }}}}{hint(place, allowed)}")
 
 
 def _wrong_order(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
@@ -388,7 +423,7 @@ def _wrong_order(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
             for name in names.keys() & there:
                 yield source.mistake(names[name], f"pod {name!r} is there already: delete it first, or recreate it")
             there |= names.keys()
-        elif not isinstance(step, WithApiServerAway | WithSettings):
+        elif not isinstance(step, Around):
             for name in (names.keys() & scenario.pods.keys()) - there:
                 yield source.mistake(names[name], f"pod {name!r} is not there at this step: create it first")
             if isinstance(step, Delete):
@@ -398,7 +433,7 @@ def _wrong_order(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
 def _walk_located(steps: tuple[Step, ...], loc: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Step]]:
     for index, step in enumerate(steps):
         yield (*loc, index), step
-        if isinstance(step, WithApiServerAway | WithSettings):
+        if isinstance(step, Around):
             yield from _walk_located(step.steps, (*loc, index, step.key, "steps"))
 
 
@@ -450,16 +485,22 @@ def _mistake(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
 
 
 def _shown(value: object) -> str:
-    kinds = {dict: "a mapping", list: "a list", type(None): "nothing", bool: "true or false"}
-    for kind, words in kinds.items():
-        if isinstance(value, kind):
-            return words if kind is not bool else str(value).lower()
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
     return repr(value)
 
 
 def _keys_at(loc: tuple[str | int, ...]) -> list[str]:
     """The keys that would have been right beside an unknown one."""
     model: type[Model] = ScenarioFile
+    inner: type[Model] | None
     for part in loc[:-1]:
         inner = _models().get(str(part))
         model = inner if inner is not None else Pod if model is ScenarioFile and part == "pods" else model
@@ -483,4 +524,21 @@ class Schema:
         """What editors check a file against; `python -m harness schema` prints it."""
         schema = ScenarioFile.model_json_schema(by_alias=True, mode="validation")
         schema["title"] = cls.title
+        shared: dict[str, Any] = {}
+        schema = _hoisted(schema, shared)
+        schema["$defs"] |= shared
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _hoisted(part: Any, shared: dict[str, Any]) -> Any:
+    """The same schema with the lists of all checks and all steps said once, in `$defs`."""
+    if isinstance(part, list):
+        return [_hoisted(item, shared) for item in part]
+    if not isinstance(part, dict):
+        return part
+    ways = part.get("oneOf")
+    if isinstance(ways, list) and len(ways) > 5:
+        name = "Check" if any("nothing-left" in way.get("properties", {}) for way in ways) else "Step"
+        shared.setdefault(name, {"oneOf": [_hoisted(way, shared) for way in ways]})
+        return {"$ref": f"#/$defs/{name}"}
+    return {key: _hoisted(value, shared) for key, value in part.items()}

@@ -89,23 +89,23 @@ class YamlFile:
 
     def mistake(self, loc: Loc, text: str, *, at_key: bool = False) -> Mistake:
         """A mistake at the value that `loc` leads to, or at its key; as near as the file has it."""
-        line, column = self._position(loc, at_key)
-        return Mistake(file=self.file, line=line, column=column, field=dotted(loc), text=text)
-
-    def _position(self, loc: Loc, at_key: bool) -> tuple[int, int]:
-        node, mark = self._root, self._root.start_mark
+        node, mark, found = self._root, self._root.start_mark, list[str | int]()
         for depth, part in enumerate(loc):
             last = depth == len(loc) - 1
             if isinstance(node, yaml.MappingNode):
                 pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-                if pair is None:
-                    continue
-                node = pair[1]
-                mark = (pair[0] if last and at_key else node).start_mark
+                if pair is not None:
+                    node = pair[1]
+                    mark = (pair[0] if last and at_key else node).start_mark
+                elif not last:
+                    continue  # a step that the short form leaves out
             elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
                 node = node.value[part]
                 mark = node.start_mark
-        return mark.line + 1, mark.column + 1
+            elif not last or isinstance(part, int):
+                continue
+            found.append(part)
+        return Mistake(file=self.file, line=mark.line + 1, column=mark.column + 1, field=dotted(found), text=text)
 
     def _twice(self, node: Any, loc: tuple[str | int, ...]) -> list[Mistake]:
         """Keys that a mapping has twice: YAML forbids it, PyYAML lets the last one win."""

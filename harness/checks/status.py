@@ -148,7 +148,9 @@ class NetworkStatus(Check):
         try:
             entries = {entry["interface"]: entry for entry in json.loads(text)}
         except (ValueError, TypeError, KeyError) as error:
-            return f"annotation {NETWORK_STATUS} of {self.pod} is not a list of entries with an interface ({error!r}): {text}"
+            return (
+                f"annotation {NETWORK_STATUS} of {self.pod} is no list of entries with an interface ({error!r}): {text}"
+            )
         look = view.look(self.pod)
         wrong = [text for name in self.model_extra or {} for text in self._wrong_entry(name, entries.get(name), look)]
         wrong += [
@@ -227,7 +229,7 @@ class Events(Check):
         ):
             return None
         return join(
-            f"no event of {self.pod} with reason {self.reason or 'any'} and a message that matches {self.message or ''!r}",
+            f"no event of {self.pod} with reason {self.reason or 'any'} and message {self.message or ''!r}",
             *_listed(self.pod, events),
         )
 

@@ -1,0 +1,85 @@
+"""What came of a scenario: plain data that travels from a pytest-xdist worker to the reports.
+
+Nothing here knows pytest, a cluster or pydantic; everything becomes JSON and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A check, and what was wrong; nothing where `failure` is empty."""
+
+    check: str
+    seconds: float
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step of a scenario as it went."""
+
+    name: str
+    seconds: float
+    failure: str = ""  # of the step itself; its checks have their own
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def failures(self) -> list[str]:
+        """Everything that was wrong at this step."""
+        own = [self.failure] if self.failure else []
+        return own + [finding.failure for finding in self.findings if finding.failure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A scenario and what came of it."""
+
+    name: str
+    title: str
+    file: str
+    networks: tuple[str, ...]
+    group: str
+    verdict: Verdict
+    seconds: float
+    reason: str = ""  # why it was skipped
+    stages: tuple[Stage, ...] = ()
+    namespace: str = ""
+    evidence: tuple[str, ...] = ()  # files, relative to the report's directory
+    unclaimed: tuple[str, ...] = ()  # on the nodes at its end, perhaps another scenario's: for the end of the run
+    notes: tuple[str, ...] = ()  # what was kept and how to look at it
+    worker: str = ""
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """(where, what) for everything that was wrong."""
+        found = []
+        for stage in self.stages:
+            if stage.failure:
+                found.append((stage.name, stage.failure))
+            found += [(finding.check, finding.failure) for finding in stage.findings if finding.failure]
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self, dict_factory=_plain)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Outcome:
+        """And back."""
+        stages = tuple(
+            Stage(**{**stage, "findings": tuple(Finding(**finding) for finding in stage["findings"])})
+            for stage in said["stages"]
+        )
+        lists = {key: tuple(said[key]) for key in ("networks", "evidence", "unclaimed", "notes")}
+        return cls(**{**said, **lists, "stages": stages})
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in pairs}

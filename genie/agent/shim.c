@@ -216,14 +216,14 @@ static void kill_delegates(void)
     }
 }
 
-static _Noreturn void leave(int status)
+/* Last words, and out. Whoever reads them may count on no delegate running any more; the guard ends while they are written. */
+static _Noreturn void leave(int status, const void *text, size_t len)
 {
     kill_delegates();
-    if (guard_pid) {
-        close(guard);
-        while (waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
-            ;
-    }
+    close_fd(&guard);
+    write_all(STDOUT_FILENO, text, len);
+    while (guard_pid && waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
+        ;
     exit(status);
 }
 
@@ -236,17 +236,16 @@ static _Noreturn void fail(int code, const char *msg, const char *details)
     safe[n] = 0;
     int len = snprintf(text, sizeof text, "{\"cniVersion\": \"%s\", \"code\": %d, \"msg\": \"%s\", \"details\": \"%s\"}\n",
                        cni_version(), code, msg, safe);
-    kill_delegates();                                   /* first: whoever reads the error may count on it */
-    write_all(STDOUT_FILENO, text, (size_t)len);
-    leave(1);
+    leave(1, text, (size_t)len);
 }
 
 static _Noreturn void fail_without_agent(const char *details)
 {
     if (!strcmp(command, "VERSION")) {                  /* the one answer that takes no agent */
-        printf("{\"cniVersion\": \"%s\", \"supportedVersions\": "
-               "[\"0.1.0\", \"0.2.0\", \"0.3.0\", \"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n", cni_version());
-        leave(0);
+        char text[256];
+        int len = snprintf(text, sizeof text, "{\"cniVersion\": \"%s\", \"supportedVersions\": [\"0.1.0\", \"0.2.0\", \"0.3.0\", "
+                           "\"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n", cni_version());
+        leave(0, text, (size_t)len);
     }
     /* STATUS has a code of its own for "cannot service ADD requests". */
     fail(strcmp(command, "STATUS") ? TRY_AGAIN : NOT_AVAILABLE, "genie: its agent on this node is not running; try again later", details);
@@ -588,8 +587,7 @@ static int handle_answer(const unsigned char *body, size_t len)
     const unsigned char *text = take_blob(&r, &text_len);
     if (r.bad || r.left || status > 255)
         return 0;
-    write_all(STDOUT_FILENO, text, text_len);
-    leave((int)status);
+    leave((int)status, text, text_len);
 }
 
 /* Each whole frame of the inbox; false when the agent speaks nonsense. */

@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from genie.cni.config import NetworkConfig, validate_ifname
 from genie.cni.errors import CniError, Code
@@ -31,6 +31,13 @@ DEFAULT = "v1.multus-cni.io/default-network"
 
 #: Where `v1.multus-cni.io/default-network` looks for a NetworkAttachmentDefinition named without a namespace: Multus'.
 DEFAULT_NETWORK_NAMESPACE = "kube-system"
+
+#: Interface names that the kernel has a use for: the loopback, and entries of /proc/sys/net/ipv4/conf.
+RESERVED_IFNAMES = {
+    "lo": "the pod's loopback",
+    "all": "the kernel's word for every interface",
+    "default": "the kernel's word for interfaces to come",
+}
 
 _NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}([0-9a-fA-F]{2}:){0,14}[0-9a-fA-F]{2}\Z")
@@ -107,15 +114,26 @@ def asks(pod: Pod, conf: Conf) -> Asked:
         SelectionError: an annotation is malformed, or two contradict each other.
     """
     notes = pod.annotations
-    extra = _attachments(notes, pod.namespace, conf)
+    for key in (CNI, LOGICAL, ATTACHMENTS, DEFAULT):
+        if not isinstance(notes.get(key), str | None):
+            raise SelectionError(f"annotation {key}", "expected a string")
+    text = (notes.get(ATTACHMENTS) or "").strip()
+    extra = _parse_attachments(text, f"annotation {ATTACHMENTS}") if text else ()
+    asked = _primary(notes, extra, conf)
+    _permitted(asked, pod.namespace, conf)
+    _one_default_route(asked)
+    return asked
+
+
+def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> Asked:
+    """The default part, by whichever annotation decides it, before the rest."""
     named, logical = notes.get(CNI), (notes.get(LOGICAL) or "").strip()
-    if not isinstance(named, str | None):
-        raise SelectionError(f"annotation {CNI}", "expected a string")
     if override := (notes.get(DEFAULT) or "").strip():
-        if (named or "").strip():
-            raise SelectionError(
-                f"annotation {DEFAULT}", f"the annotation {CNI} names a default network too; give one of them"
-            )
+        for key, text in ((CNI, (named or "").strip()), (LOGICAL, logical)):
+            if text:
+                raise SelectionError(
+                    f"annotation {DEFAULT}", f"the annotation {key} names a default network too; give one of them"
+                )
         return Asked(primary=(_override(override),), extra=extra, why=f"annotation {DEFAULT}")
     if named is not None and named.strip():
         return Asked(primary=_names(named, f"annotation {CNI}"), extra=extra, why=f"annotation {CNI}")
@@ -163,9 +181,9 @@ def assemble(
 
 
 def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
-    """The interface of each network: as asked; else the runtime's for the first, `eth1`, `eth2`, … for the primary
-    ones after it (as CNI-Genie), `net1`, `net2`, … for the extra ones (as Multus). A name that is asked for is
-    never given to another.
+    """The interface of each network: as asked; else the runtime's for the first, the next free of `eth1`, `eth2`, … for
+    the primary ones after it (as CNI-Genie), `net` and its position, `net2` for the second, for the extra ones (as
+    Multus). A name that is asked for is never given to another.
     """
     everything = asked.primary + asked.extra
     taken: dict[str, str] = {}
@@ -176,8 +194,10 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
             validate_ifname(ask.ifname)
         except CniError as error:
             raise SelectionError(ask.where, f"interface name: {error.msg.partition(': ')[2]}") from error
-        if ask.ifname == "lo":
-            raise SelectionError(ask.where, "interface name: 'lo' is the pod's loopback")
+        if why := RESERVED_IFNAMES.get(ask.ifname):
+            raise SelectionError(ask.where, f"interface name: {ask.ifname!r} is {why}")
+        if "%" in ask.ifname:
+            raise SelectionError(ask.where, "interface name: expected one without '%', which the kernel counts up")
         if ask.ifname in taken:
             raise SelectionError(ask.where, f"interface {ask.ifname} is taken already, by {taken[ask.ifname]}")
         taken[ask.ifname] = ask.where
@@ -190,8 +210,9 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
     for index, ask in enumerate(everything):
         name = ask.ifname or (ifname if index == 0 else "")
         if not name:
-            prefix = "eth" if index < len(asked.primary) else "net"
-            name = next(n for n in (f"{prefix}{i}" for i in range(1, len(given) + 2)) if n not in given)
+            extra = index - len(asked.primary) + 1
+            prefix, start = ("net", extra) if extra > 0 else ("eth", 1)
+            name = next(n for i in range(len(given) + 1) if (n := f"{prefix}{start + i}") not in given)
         given.add(name)
         names.append(name)
     return tuple(names)
@@ -227,36 +248,32 @@ def _override(text: str) -> Ask:
     return replace(ask, namespace=ask.namespace or DEFAULT_NETWORK_NAMESPACE, lookup=lookup)
 
 
-def _attachments(notes: Mapping[str, str], pod_namespace: str, conf: Conf) -> tuple[Ask, ...]:
-    text = notes.get(ATTACHMENTS) or ""
-    if not isinstance(text, str):
-        raise SelectionError(f"annotation {ATTACHMENTS}", "expected a string")
-    found = _parse_attachments(text, f"annotation {ATTACHMENTS}") if text.strip() else ()
-    for ask in found:
-        allowed = ("", pod_namespace, *conf.global_namespaces)
-        if conf.namespace_isolation and ask.namespace not in allowed:
+def _permitted(asked: Asked, pod_namespace: str, conf: Conf) -> None:
+    """`namespace_isolation`: network objects of other namespaces are not for this pod, but for the global ones'."""
+    if not conf.namespace_isolation:
+        return
+    for ask in asked.primary + asked.extra:
+        allowed = {"", pod_namespace, *conf.global_namespaces}
+        if ask in asked.primary:
+            allowed.add(DEFAULT_NETWORK_NAMESPACE)  # where an administrator keeps what pods may have for a default
+        if ask.namespace not in allowed:
             raise SelectionError(
                 ask.where,
                 f"namespace {ask.namespace} is not this pod's ({pod_namespace}) and namespace_isolation is on: "
                 f"only {', '.join(conf.global_namespaces)} may be used from elsewhere",
             )
-    asking = [ask for ask in found if ask.default_route]
-    if len(asking) > 1 and (families := _families(asking)):
-        raise SelectionError(
-            asking[1].where, f"default-route: {asking[0].where} has the {families} default route already"
-        )
-    return found
 
 
-def _families(asking: Sequence[Ask]) -> str:
-    """The address family for which two networks ask for the default route, or nothing."""
-    seen: set[str] = set()
-    for ask in asking:
-        mine = {"IPv6" if ":" in gateway else "IPv4" for gateway in ask.default_route or ()}
-        if both := sorted(seen & mine):
-            return both[0]
-        seen |= mine
-    return ""
+def _one_default_route(asked: Asked) -> None:
+    """A pod has one default route of each family: two networks that ask for the same one contradict each other."""
+    having: dict[str, str] = {}
+    for ask in asked.primary + asked.extra:
+        for family in sorted({"IPv6" if ":" in gateway else "IPv4" for gateway in ask.default_route or ()}):
+            if family in having:
+                raise SelectionError(
+                    ask.where, f"default-route: {having[family]} has the {family} default route already"
+                )
+            having[family] = ask.where
 
 
 def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
@@ -264,10 +281,10 @@ def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
     text = text.strip()
     if text.startswith(("[", "{")):
         try:
-            items = json.loads(text)
+            items = json.loads(text, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
             raise SelectionError(where, f"not valid JSON{position}: {reason}") from error
         if not isinstance(items, list):
             raise SelectionError(where, "expected a JSON list of networks")
@@ -276,6 +293,11 @@ def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
         _from_short(item.strip(), f'{where}, item {position} ("{item.strip()}")')
         for position, item in enumerate(text.split(","), 1)
     )
+
+
+def _no_number(constant: str) -> NoReturn:
+    """NaN and Infinity, which Python's parser takes and no plugin does."""
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _from_short(item: str, where: str) -> Ask:
@@ -310,7 +332,7 @@ def _from_json(item: Any, where: str) -> Ask:
         ifname=field_.string("interface") or field_.string("interfaceRequest"),
         ips=field_.addresses("ips", prefix=True),
         mac=mac,
-        default_route=field_.addresses("default-route") if "default-route" in item else None,
+        default_route=field_.addresses("default-route") if item.get("default-route") is not None else None,
         cni_args=field_.object("cni-args"),
         bandwidth=_bandwidth(field_),
         port_mappings=_port_mappings(field_),
@@ -368,7 +390,8 @@ def is_address(text: str, *, prefix: bool = False) -> bool:
         return False
     if not slash:
         return True
-    return prefix and length.isascii() and length.isdigit() and int(length) <= (128 if ":" in address else 32)
+    digits = length.isascii() and length.isdigit() and len(length) <= 3
+    return prefix and digits and int(length) <= (128 if ":" in address else 32)
 
 
 def _bandwidth(read: _Fields) -> Mapping[str, Any]:
@@ -395,6 +418,9 @@ def _port_mappings(read: _Fields) -> tuple[Mapping[str, Any], ...]:
             raise SelectionError(
                 read.where, f"portMappings: protocol: expected tcp, udp or sctp, found {mapping['protocol']!r:.60}"
             )
+        host = mapping.get("hostIP")
+        if host and not (isinstance(host, str) and is_address(host)):
+            raise SelectionError(read.where, f"portMappings: hostIP: expected an IP address, found {host!r:.60}")
     return mappings
 
 

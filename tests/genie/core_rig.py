@@ -1,0 +1,264 @@
+"""A node without a cluster, for the tests of genie's core: configurations, a fake executor, a fake API server.
+
+The executor answers as a plugin would and remembers what it was asked; a test that wants a plugin to do something
+else gives it a function. So the verbs can be looked at one delegate after the other, and at what lies on the
+disk while a delegate runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from genie import attach
+from genie.cni.config import NetworkConfig
+from genie.cni.config import parse as parse_network
+from genie.cni.errors import CniError, Code
+from genie.cni.invoke import Call, Outcome, run_sync
+from genie.kube import Pod
+from genie.records import Record, Records
+
+T = TypeVar("T")
+CONTAINER = "c0ffee0123456789"
+ARGS = "IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c0ffee0123456789;K8S_POD_UID=u-1"
+
+
+def network(name: str = "calico", *plugins: Mapping[str, Any], source: str = "") -> NetworkConfig:
+    """A network; without plugins, of one plugin of its name."""
+    raw = {"cniVersion": "1.0.0", "name": name, "plugins": list(plugins) or [{"type": name}]}
+    return parse_network(json.dumps(raw), source or f"10-{name}.conflist")
+
+
+@dataclass(frozen=True)
+class Said:
+    """One call of a delegate, as the executor saw it."""
+
+    plugin: str
+    verb: str
+    ifname: str
+    container_id: str
+    env: Mapping[str, str]
+    stdin: Mapping[str, Any]
+
+
+#: What a plugin does instead of what it should; None for "what it should".
+Answer = Callable[[Said], Outcome | None]
+
+
+@dataclass
+class FakeExecutor:
+    """Plugins that give 10.N.0.2/24 to the attachment N of all that were made; `act` may answer for one instead."""
+
+    act: Answer = lambda said: None
+    calls: list[Said] = field(default_factory=list)
+    addresses: dict[tuple[str, str, str], int] = field(default_factory=dict)
+
+    async def run(self, call: Call) -> Outcome:
+        env, stdin = call.env, json.loads(call.stdin)
+        said = Said(
+            plugin=call.binary.rpartition("/")[2],
+            verb=env["CNI_COMMAND"],
+            ifname=env.get("CNI_IFNAME", ""),
+            container_id=env.get("CNI_CONTAINERID", ""),
+            env=env,
+            stdin=stdin,
+        )
+        self.calls.append(said)
+        answer = self.act(said)
+        if answer is not None:
+            return answer
+        return Outcome(status=0, stdout=json.dumps(self.result(said)).encode() if said.verb == "ADD" else b"")
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        outcomes: list[T | BaseException] = []
+        for one in work:
+            try:
+                outcomes.append(await one)
+            except BaseException as error:
+                outcomes.append(error)
+        return outcomes
+
+    def result(self, said: Said) -> dict[str, Any]:
+        if said.stdin.get("prevResult"):
+            return dict(said.stdin["prevResult"])
+        key = (said.stdin["name"], said.container_id, said.ifname)
+        number = self.addresses.setdefault(key, len(self.addresses) + 1)
+        if said.stdin["cniVersion"] in ("0.1.0", "0.2.0"):
+            return {"cniVersion": said.stdin["cniVersion"], "ip4": {"ip": f"10.{number}.0.2/24"}}
+        family = {"version": "4"} if said.stdin["cniVersion"].startswith("0.") else {}
+        return {
+            "cniVersion": said.stdin["cniVersion"],
+            "interfaces": [
+                {"name": f"host{number}"},
+                {"name": said.ifname, "mac": f"02:00:00:00:00:{number:02x}", "sandbox": said.env["CNI_NETNS"]},
+            ],
+            "ips": [{**family, "address": f"10.{number}.0.2/24", "gateway": f"10.{number}.0.1", "interface": 1}],
+            "routes": [{"dst": f"10.{number}.0.0/16"}],
+        }
+
+    def made(self, verb: str) -> list[tuple[str, str]]:
+        """(plugin, interface) of each call of a verb, in order."""
+        return [(said.plugin, said.ifname) for said in self.calls if said.verb == verb]
+
+
+def failing(plugin: str, verb: str = "ADD", *, code: int = 123, msg: str = "no more addresses") -> Answer:
+    """A plugin that fails with an error object of its own."""
+
+    def act(said: Said) -> Outcome | None:
+        if (said.plugin, said.verb) != (plugin, verb):
+            return None
+        return Outcome(status=1, stdout=json.dumps({"cniVersion": "1.0.0", "code": code, "msg": msg}).encode())
+
+    return act
+
+
+@dataclass
+class FakeKube:
+    """An API server with one pod. `away`: it cannot be reached."""
+
+    annotations: dict[str, str] | None = field(default_factory=dict)  # None: the pod is gone
+    objects: dict[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
+    away: bool = False
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
+
+    def _reach(self, *question: str) -> None:
+        self.asked.append(question)
+        if self.away:
+            raise CniError(Code.TRY_AGAIN, "the API server cannot be reached: connection refused")
+
+    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+        self._reach("pod", namespace, name, uid)
+        if self.annotations is None:
+            raise CniError(Code.UNKNOWN_CONTAINER, f"pod {namespace}/{name}: no such pod on the API server")
+        return Pod(namespace=namespace, name=name, uid=uid, annotations=self.annotations)
+
+    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        self._reach(kind, namespace, name)
+        return self.objects.get((kind, namespace, name))
+
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+        self._reach("annotate", pod.namespace, pod.name)
+        self.told.update(annotations)
+
+    def define(self, name: str, config: Any = None, *, namespace: str = "blue", **spec: Any) -> None:
+        """A NetworkAttachmentDefinition."""
+        text = config if isinstance(config, str | None) else json.dumps(config)
+        body = spec if text is None else {"config": text}
+        self.objects["NetworkAttachmentDefinition", namespace, name] = {"spec": body}
+
+
+@dataclass
+class Node:
+    """A node's directories, and the way to call genie on it."""
+
+    root: Path
+    kube: FakeKube = field(default_factory=FakeKube)
+    executor: FakeExecutor = field(default_factory=FakeExecutor)
+    conf: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for folder in ("net.d", "bin"):
+            (self.root / folder).mkdir(exist_ok=True)
+        self.write("00-genie.conf", {"name": "k8s", "type": "genie"})
+
+    @property
+    def net_d(self) -> Path:
+        return self.root / "net.d"
+
+    @property
+    def records(self) -> Records:
+        return Records(str(self.root / "state"))
+
+    @property
+    def record(self) -> Record:
+        """The only record."""
+        (record,) = self.records
+        return record
+
+    def write(self, file: str, config: Any) -> None:
+        text = config if isinstance(config, str) else json.dumps(config)
+        (self.net_d / file).write_text(text)
+
+    def install(self, *names: str, version: str = "1.0.0", **keys: Any) -> None:
+        """Networks, each of one plugin of its name whose binary is there."""
+        for name in names:
+            self.write(f"10-{name}.conf", {"cniVersion": version, "name": name, "type": name, **keys})
+            self.binary(name)
+
+    def binary(self, *names: str) -> None:
+        for name in names:
+            (self.root / "bin" / name).write_text("")
+            (self.root / "bin" / name).chmod(0o755)
+
+    def request(self, verb: str, stdin: bytes | None = None, **env: str | None) -> attach.Request:
+        """As containerd calls; an environment variable of None is left out."""
+        conf = {
+            "cniVersion": "1.0.0",
+            "name": "k8s",
+            "type": "genie",
+            "conf_dir": str(self.net_d),
+            "state_dir": str(self.root / "state"),
+            **self.conf,
+        }
+        given = {
+            "PATH": "/usr/bin",
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": CONTAINER,
+            "CNI_NETNS": "/var/run/netns/web",
+            "CNI_IFNAME": "eth0",
+            "CNI_ARGS": ARGS,
+            "CNI_PATH": str(self.root / "bin"),
+            **env,
+        }
+        kept = {key: value for key, value in given.items() if value is not None}
+        return attach.Request(env=kept, stdin=json.dumps(conf).encode() if stdin is None else stdin)
+
+    def call(self, verb: str, stdin: bytes | None = None, **env: str | None) -> attach.Reply:
+        return run_sync(attach.serve(self.request(verb, stdin, **env), self.kube, self.executor))
+
+    def ok(self, verb: str, **env: str | None) -> dict[str, Any]:
+        """A call that must succeed: its result."""
+        reply = self.call(verb, **env)
+        assert reply.status == 0, reply.stdout
+        answer = json.loads(reply.stdout) if reply.stdout else {}
+        assert isinstance(answer, dict)
+        return answer
+
+    def add(self, cni: str | None = None, **annotations: str) -> dict[str, Any]:
+        """ADD of a pod with these annotations, the runtime's way."""
+        if cni is not None:
+            annotations["cni"] = cni
+        if annotations:
+            self.kube.annotations = annotations
+        return self.ok("ADD")
+
+    def fails(self, verb: str, stdin: bytes | None = None, **env: str | None) -> dict[str, Any]:
+        """A call that must fail: its CNI error object."""
+        reply = self.call(verb, stdin, **env)
+        assert reply.status != 0, reply.stdout
+        error = json.loads(reply.stdout)
+        assert {"cniVersion", "code", "msg"} <= error.keys() <= {"cniVersion", "code", "msg", "details"}
+        assert isinstance(error["code"], int) and error["code"] > 0
+        return dict(error)
+
+    def left(self) -> list[str]:
+        """What lies in the state directory."""
+        state = self.root / "state"
+        return sorted(path.name for path in state.iterdir()) if state.is_dir() else []
+
+
+def addresses(result: Mapping[str, Any]) -> list[str]:
+    return [ip["address"] for ip in result["ips"]]
+
+
+def on(result: Mapping[str, Any]) -> list[str]:
+    """The interface of each address."""
+    return [result["interfaces"][ip["interface"]]["name"] if "interface" in ip else "" for ip in result["ips"]]
+
+
+def names(choices: Sequence[Any]) -> list[str]:
+    return [choice.ifname for choice in choices]

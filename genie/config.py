@@ -67,7 +67,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
     """
     if not isinstance(data, dict):
         raise CniError(Code.INVALID_CONFIG, f"{source}: expected a JSON object, found {_kind(data)}")
-    read = _Reader(data, source)
+    read = Reader(data, source)
     cni_version = read.string("cniVersion", "0.1.0") or "0.1.0"
     if cni_version not in version.SUPPORTED:
         raise CniError(
@@ -95,7 +95,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
     )
 
 
-def _credentials(read: _Reader) -> Credentials:
+def _credentials(read: Reader) -> Credentials:
     kubernetes, policy = read.inner("kubernetes"), read.inner("policy")
     return Credentials(
         kubeconfig=kubernetes.string("kubeconfig"),
@@ -107,7 +107,7 @@ def _credentials(read: _Reader) -> Credentials:
     )
 
 
-class _Reader:
+class Reader:
     """Reads fields of one JSON object, each of the type it must have; an absent or null field is its default."""
 
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
@@ -117,6 +117,8 @@ class _Reader:
         value = self._get(key, str, "a string")
         if required and not value:
             raise self._wrong(key, "a string", value)
+        if value and any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+            raise self._wrong(key, "a string of printable characters", value)  # no path and no header can hold these
         return default if value is None else str(value)
 
     def boolean(self, key: str) -> bool:
@@ -133,8 +135,8 @@ class _Reader:
     def object(self, key: str) -> Mapping[str, Any]:
         return self._get(key, dict, "an object") or {}
 
-    def inner(self, key: str) -> _Reader:
-        return _Reader(self.object(key), f"{self.where}: {key}")
+    def inner(self, key: str) -> Reader:
+        return Reader(self.object(key), f"{self.where}: {key}")
 
     def names(self, key: str) -> tuple[str, ...]:
         """A list of names, or CNI-Genie's one string with commas between them."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from genie.cni.errors import CniError, Code
-from genie.config import Conf, Credentials
+from genie.config import Conf, Credentials, Reader
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 NETWORK_OBJECTS = {  # kind: (API group and version, resource)
@@ -107,7 +107,7 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
         CniError: 3 (the specification's "container unknown") when there is none of that name and UID; 11 when a retry
             can help: the API server is away, or the pod is a static one whose mirror the kubelet has not made yet.
     """
-    status, data = client.request("GET", f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name)}")
+    status, data = client.request("GET", f"/api/v1/namespaces/{_part(namespace)}/pods/{_part(name)}")
     if status == 404:
         if uid and "-" not in uid:  # a static pod's UID is a hash, with no dashes
             raise CniError(Code.TRY_AGAIN, f"pod {namespace}/{name}: its mirror pod is not on the API server yet")
@@ -125,7 +125,7 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
 def read_network(client: Client, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
     """GET a network object; None for 404, which is also what a missing CRD gives."""
     group, resource = NETWORK_OBJECTS[kind]
-    path = f"/apis/{group}/namespaces/{quote(namespace)}/{resource}/{quote(name)}"
+    path = f"/apis/{group}/namespaces/{_part(namespace)}/{resource}/{_part(name)}"
     status, data = client.request("GET", path)
     return None if status == 404 else _good(status, data, f"read {kind} {namespace}/{name}")
 
@@ -135,10 +135,15 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str]) 
     meta: dict[str, Any] = {"annotations": dict(annotations)}
     if pod.uid:
         meta["uid"] = pod.uid
-    path = f"/api/v1/namespaces/{quote(pod.namespace)}/pods/{quote(pod.name)}"
+    path = f"/api/v1/namespaces/{_part(pod.namespace)}/pods/{_part(pod.name)}"
     status, data = client.request("PATCH", path, {"metadata": meta}, "application/merge-patch+json")
     if status not in (404, 409):  # gone, or another pod by now: nobody is left to tell
         _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path, whatever bytes the runtime put into it."""
+    return quote(name, safe="", errors="surrogateescape")
 
 
 def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
@@ -178,7 +183,7 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
     if credentials.api_root:
         return Server(
             url=credentials.api_root,
-            token=credentials.token,
+            token=credentials.token.strip(),
             ca=_pem(credentials.certificate_authority),
             certificate=_pem(credentials.client_certificate),
             key=_pem(credentials.client_key),
@@ -204,50 +209,63 @@ def _from_kubeconfig(path: str) -> Server:
     The source of each rule is the kubeconfig (v1) API of client-go: data fields win over file fields, and relative file
     names start at the kubeconfig's own folder.
     """
-    document = _load(path)
-
-    def named(section: str, name: Any) -> Mapping[str, Any]:
-        for entry in document.get(section) or []:
-            if isinstance(entry, dict) and entry.get("name") == name:
-                return entry.get(section[:-1]) or {}
-        raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: {section}: expected an entry named {name!r}")
-
-    context = named("contexts", document.get("current-context"))
-    cluster, user = named("clusters", context.get("cluster")), named("users", context.get("user"))
+    document = Reader(_load(path), f"kubeconfig {path}")
+    context = _named(document, "contexts", document.string("current-context"))
+    cluster = _named(document, "clusters", context.string("cluster"))
+    user_name = context.string("user")
+    user = _named(document, "users", user_name) if user_name else Reader({}, "")
     for refused, instead in (("exec", "a token or a client certificate"), ("auth-provider", "a token")):
-        if refused in user:
+        if user.data.get(refused) is not None:
             raise CniError(
                 Code.INVALID_CONFIG,
-                f"kubeconfig {path}: users: {refused} is not supported, for a node's plugin cannot depend on a helper "
-                f"program; give {instead}",
+                f"{user.where}: {refused} is not supported, for a node's plugin cannot depend on a helper program; "
+                f"give {instead}",
             )
-    if not isinstance(cluster.get("server"), str):
-        raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: clusters: server: expected a URL")
-
-    def material(holder: Mapping[str, Any], key: str) -> str:
-        if data := holder.get(f"{key}-data"):
-            import base64
-
-            return base64.b64decode(data).decode()
-        return _pem(_beside(path, holder[key])) if holder.get(key) else ""
-
     return Server(
-        url=cluster["server"],
-        ca=material(cluster, "certificate-authority"),
-        verify=not cluster.get("insecure-skip-tls-verify", False),
-        server_name=cluster.get("tls-server-name", ""),
-        token=user.get("token", ""),
-        token_file=_beside(path, user["tokenFile"]) if user.get("tokenFile") else "",
-        certificate=material(user, "client-certificate"),
-        key=material(user, "client-key"),
+        url=cluster.string("server", required=True),
+        ca=_material(cluster, "certificate-authority", path),
+        verify=not cluster.boolean("insecure-skip-tls-verify"),
+        server_name=cluster.string("tls-server-name"),
+        token=user.string("token").strip(),
+        token_file=_beside(path, file) if (file := user.string("tokenFile")) else "",
+        certificate=_material(user, "client-certificate", path),
+        key=_material(user, "client-key", path),
     )
+
+
+def _named(document: Reader, section: str, name: str) -> Reader:
+    """The entry of a name in one of a kubeconfig's lists."""
+    entries = document.data.get(section) or []
+    where, kind = f"{document.where}: {section}", section[:-1]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise CniError(Code.INVALID_CONFIG, f"{where}: expected a list of objects with name and {kind}")
+    for entry in entries:
+        if entry.get("name") == name:
+            return Reader(entry, where).inner(kind)
+    names = ", ".join(repr(entry.get("name")) for entry in entries) or "none"
+    raise CniError(Code.INVALID_CONFIG, f"{where}: expected an entry named {name!r}, found {names:.200}")
+
+
+def _material(holder: Reader, key: str, path: str) -> str:
+    """PEM text: in the kubeconfig itself, in base64, or in a file."""
+    if data := holder.string(f"{key}-data"):
+        import base64
+
+        try:
+            return base64.b64decode(data, validate=False).decode("ascii")
+        except ValueError as error:
+            raise CniError(
+                Code.INVALID_CONFIG, f"{holder.where}: {key}-data: expected PEM text in base64: {error}"
+            ) from error
+    file = holder.string(key)
+    return _pem(_beside(path, file)) if file else ""
 
 
 def _load(path: str) -> Mapping[str, Any]:
     text = _read(path)
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             import yaml
         except ImportError as error:
@@ -258,7 +276,7 @@ def _load(path: str) -> Mapping[str, Any]:
             ) from error
         try:
             document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
             raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: neither JSON nor YAML: {error}") from error
     if not isinstance(document, dict):
         raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: expected an object with clusters, users and contexts")
@@ -286,13 +304,14 @@ class Client:
     """One kept connection to an API server. Not for several threads at once: make one a thread.
 
     Args:
-        timeout: seconds for each of connecting, sending and reading.
+        timeout: seconds without anything from the API server: for connecting, and then for each part of an answer.
     """
 
     def __init__(self, server: Server, timeout: float = 10.0) -> None:
         self.server, self.timeout = server, timeout
         self._connection: Any = None
         self._tls: Any = None
+        self._prefix = ""
 
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json"
@@ -302,15 +321,17 @@ class Client:
         Raises:
             CniError: 11 when the API server cannot be reached or breaks off.
         """
+        import http.client
+
         response = self._send(method, path, body, content_type)
         try:
             raw = response.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._away(error) from error
         try:
             return response.status, json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return response.status, None
 
     def stream(self, path: str) -> Iterator[dict[str, Any]]:
@@ -319,13 +340,15 @@ class Client:
         Raises:
             CniError: as `request`; also when the server answers with an error status.
         """
+        import http.client
+
         response = self._send("GET", path, None, "")
         try:
             if response.status != 200:
                 raise CniError(Code.TRY_AGAIN, f"{path}: the API server answers {response.status}")
             for line in response:
                 yield json.loads(line)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._away(error) from error
         finally:
             self.close()
@@ -348,26 +371,34 @@ class Client:
                 self._connection = self._connect()
             if token := self._token():
                 headers["Authorization"] = f"Bearer {token}"
-            self._connection.request(method, path, payload, headers)
+            self._connection.request(method, self._prefix + path, payload, headers)
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            if not fresh:  # the server closed the kept connection in the meantime
+            if not fresh and not isinstance(error, TimeoutError):  # the server closed the kept connection meanwhile
                 return self._send(method, path, body, content_type)
             raise self._away(error) from error
+        except ValueError as error:  # of http.client: a header that cannot be one
+            self.close()
+            raise CniError(Code.INVALID_CONFIG, "API server: the token has characters that no token has") from error
 
     def _connect(self) -> Any:
         import http.client
         import socket
 
-        url = urlsplit(self.server.url)
+        try:
+            url = urlsplit(self.server.url)
+            port = url.port
+        except ValueError:
+            url, port = urlsplit(""), None
         if url.scheme not in ("http", "https") or not url.hostname:
             raise CniError(Code.INVALID_CONFIG, f"API server: expected an http or https URL, found {self.server.url!r}")
+        self._prefix = quote(url.path.rstrip("/"), safe="/%")  # such as a proxy's that serves several clusters
         if url.scheme == "http":
-            return http.client.HTTPConnection(url.hostname, url.port or 80, timeout=self.timeout)
+            return http.client.HTTPConnection(url.hostname, port or 80, timeout=self.timeout)
         if self._tls is None:
             self._tls = _tls(self.server)
-        connection = http.client.HTTPSConnection(url.hostname, url.port or 443, timeout=self.timeout, context=self._tls)
+        connection = http.client.HTTPSConnection(url.hostname, port or 443, timeout=self.timeout, context=self._tls)
         if self.server.server_name:  # tls-server-name: the certificate is for another name than the URL's
             plain = socket.create_connection((connection.host, connection.port), self.timeout)
             connection.sock = self._tls.wrap_socket(plain, server_hostname=self.server.server_name)
@@ -387,7 +418,10 @@ class Client:
 def _tls(server: Server) -> Any:
     import ssl
 
-    context = ssl.create_default_context(cadata=server.ca or None)
+    try:
+        context = ssl.create_default_context(cadata=server.ca or None)
+    except (ssl.SSLError, ValueError) as error:
+        raise CniError(Code.INVALID_CONFIG, f"API server: its certificate authority is no PEM: {error}") from error
     if not server.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -396,7 +430,11 @@ def _tls(server: Server) -> Any:
         handle = os.memfd_create("client-certificate")
         try:
             os.write(handle, f"{server.certificate}\n{server.key}".encode())
-            context.load_cert_chain(f"/proc/self/fd/{handle}")
+            context.load_cert_chain(f"/proc/self/fd/{handle}", password="")  # never ask a terminal for one
+        except (ssl.SSLError, ValueError) as error:
+            raise CniError(
+                Code.INVALID_CONFIG, f"API server: the client certificate or its key cannot be used: {error}"
+            ) from error
         finally:
             os.close(handle)
     return context

@@ -1,8 +1,9 @@
 """Downloads, each pinned by its SHA-256: out of $GENIE_MIRROR, else the cache, else the network.
 
-`$GENIE_MIRROR` is a directory that holds `https://HOST/PATH` as `HOST/PATH`. What lies there is its owner's choice and is used as it
-is, also where it differs from the pinned content (a manifest changed for an air-gapped place); whatever comes over the
-network must have the pinned checksum. The cache names files by checksum, so it is never stale.
+`$GENIE_MIRROR` is a directory that holds `https://HOST/PATH` as `HOST/PATH`. What lies there is its owner's choice
+and is used as it is, also where it differs from the pinned content (a manifest changed for an air-gapped place);
+whatever comes over the network must have the pinned checksum. The cache names files by checksum, so it is never
+stale.
 """
 
 from __future__ import annotations

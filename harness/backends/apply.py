@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kubernetes.client import ApiClient
-from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ConflictError, DynamicApiError, NotFoundError, ResourceNotFoundError
+
+from harness.objects import ApiError
 
 MANAGER = "genie-harness"
 Object = dict[str, Any]
@@ -29,7 +30,7 @@ class Applier:
     """One API server to apply to. Not for several threads at once: make one a thread."""
 
     def __init__(self, api: ApiClient) -> None:
-        self.client = DynamicClient(api)
+        self.client: Any = DynamicClient(api)  # type: ignore[no-untyped-call]
 
     def apply(self, objects: Iterable[Object]) -> None:
         """Make or change objects, namespaces and CRDs first; a kind that a CRD is just making is waited for."""
@@ -67,15 +68,12 @@ class Applier:
         while True:
             try:
                 return action(thing)
-            except (ResourceNotFoundError, NotFoundError, ConflictError) as error:
+            except (ResourceNotFoundError, NotFoundError, ConflictError):
                 if time.monotonic() > until:
                     raise
-                last = error
             except DynamicApiError as error:
                 if error.status not in (429, 500, 503) or time.monotonic() > until:
                     raise _named(thing, error) from error
-                last = error
-            del last
             time.sleep(0.3)
 
 
@@ -95,8 +93,8 @@ def wait(what: str, seen: Callable[[], str], timeout: float, every: float = 0.3)
     while True:
         try:
             missing = seen()
-        except ApiException as error:
-            missing = f"the API server answers {error.status} {error.reason}"
+        except ApiError as error:
+            missing = str(error)
         if not missing:
             return
         if time.monotonic() > until:

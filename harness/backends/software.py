@@ -1,8 +1,8 @@
 """A network's software on a real cluster: the `cluster:` section of a file under fixtures/networks/, and what it makes.
 
-Two sorts. Some networks come as manifests from their vendor: pinned, patched so that several stand side by side, applied, waited
-for. Others (bridge, ptp, macvlan) are nothing but a configuration on each node, whose binaries and routes the harness brings.
-Nothing here touches a cluster, so all of it is tested without one.
+Two sorts. Some networks come as manifests from their vendor: pinned, patched so that several stand side by side,
+applied, waited for. Others (bridge, ptp, macvlan) are nothing but a configuration on each node, whose binaries and
+routes the harness brings. Nothing here touches a cluster, so all of it is tested without one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.catalog import Network, ProfileError
 from harness.download import Download
 
 Object = dict[str, Any]
@@ -68,7 +69,7 @@ class Ready(_Model):
 
 
 class NodeConf(_Model):
-    """A configuration that the harness writes to each node; `{n}` in any string is the node's number, from 0."""
+    """A configuration that the harness writes to each node; `{n}` in any string is the node's number, from 1."""
 
     content: dict[str, Any]
     routes: str = Field("", description="The node's own subnet of this network, which all other nodes get a route to.")
@@ -80,11 +81,11 @@ class Software(_Model):
     software: str = Field(description="What really runs, for reports.")
     conf: str = Field(description="The file that its configuration is in net.d: how its readiness is seen on a node.")
     subnets: tuple[str, ...]
-    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets a default route itself.")
+    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets one by itself.")
     manifests: tuple[Manifest, ...] = ()
     patches: tuple[Patch, ...] = ()
     ready: tuple[Ready, ...] = ()
-    plugins: tuple[str, ...] = Field((), description="Binaries of containernetworking/plugins that it needs on the nodes.")
+    plugins: tuple[str, ...] = Field((), description="Binaries of containernetworking/plugins that it needs.")
     node_conf: NodeConf | None = Field(None, alias="node-conf")
     conflicts: tuple[str, ...] = Field((), description="Networks that it cannot share a node with.")
     conflict_reason: str = Field("", alias="conflict-reason")
@@ -176,3 +177,19 @@ def for_node(value: Any, number: int) -> Any:
     if isinstance(value, list):
         return [for_node(inner, number) for inner in value]
     return value
+
+
+def known(networks: Mapping[str, Network]) -> dict[str, Software]:
+    """The networks that can be had on a real cluster.
+
+    Raises:
+        ProfileError: a `cluster:` section is not valid.
+    """
+    found = {}
+    for name, network in networks.items():
+        if network.cluster is not None:
+            try:
+                found[name] = Software.model_validate(network.cluster)
+            except ValidationError as error:
+                raise ProfileError(f"network {name}: cluster: {error}") from error
+    return found

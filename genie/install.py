@@ -1,0 +1,386 @@
+"""`genie install`: genie onto a node, kept there, and off again with the node as it was.
+
+What is put on a node, each file whole or not at all (written beside its place, then renamed), also over a running one:
+
+    /opt/cni/bin/genie                      the plugin: the shim, or in direct mode a script
+    /etc/cni/net.d/genie.d/kubeconfig       how direct mode and `genie explain` reach the API server
+    /etc/cni/net.d/00-genie.conf            genie.conf; last, for with it the runtime begins to call genie
+
+The journal under /var/lib/cni/genie/install/ says which files are genie's, and keeps what was in their places before.
+`--remove` goes by it: the configuration first, so that the runtime is back at what it used before, then the rest.
+
+In the DaemonSet `--once` runs before the agent and `--keep` beside it. The latter puts back what somebody took away
+and keeps genie first in net.d. When it is ended it asks the API server for its DaemonSet: still there, as in a
+rolling update or when a node is drained, then genie stays; gone, then nobody will answer the shim any more, and it
+removes genie from the node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from genie import config, kube
+from genie.agent import log as logs
+from genie.cni.errors import CniError
+
+log = logging.getLogger("genie.install")
+
+#: Names for genie.conf, the usual one first; each of the others sorts before the one before it.
+CONF_NAMES = ("00-genie.conf", "0-genie.conf", "+0-genie.conf", "!0-genie.conf")
+CONF_SUFFIXES = (".conf", ".conflist", ".json")  # the runtime reads no others
+DEFAULT_CONF: Mapping[str, Any] = {"cniVersion": "1.0.0", "name": "genie", "type": "genie"}
+EVERY = 1.0  # seconds between two looks of --keep at the node
+REFRESH = 60.0  # seconds between two looks at the service account's token, which the kubelet renews
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """Where things are on the node. The directories are the node's own, mounted under the same names in a pod."""
+
+    bin_dir: str = "/opt/cni/bin"
+    conf_dir: str = config.DEFAULT_CONF_DIR
+    state_dir: str = config.DEFAULT_STATE_DIR
+
+    @property
+    def plugin(self) -> str:
+        return f"{self.bin_dir}/genie"
+
+    @property
+    def kubeconfig(self) -> str:
+        return f"{self.conf_dir}/genie.d/kubeconfig"
+
+    @property
+    def journal(self) -> str:
+        return f"{self.state_dir}/install/journal.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be on the node. conf: without `kubernetes`, it gets the kubeconfig that is installed with it."""
+
+    plugin: bytes
+    conf: Mapping[str, Any]
+    kubeconfig: bytes | None = None
+
+    def conf_text(self, node: Node) -> bytes:
+        conf = dict(self.conf)
+        if self.kubeconfig is not None:
+            conf.setdefault("kubernetes", {"kubeconfig": node.kubeconfig})
+        return json.dumps(conf, indent=2).encode() + b"\n"
+
+
+class Journal:
+    """Which files on the node are genie's: path to the copy of what was there before, or "" where nothing was."""
+
+    def __init__(self, node: Node) -> None:
+        self.path = node.journal
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                self.files: dict[str, str] = json.load(file)["files"]
+        except FileNotFoundError:
+            self.files = {}
+
+    def claim(self, path: str) -> None:
+        """Make a path genie's, with a copy of what is there now; done before anything is changed."""
+        if path in self.files:
+            return
+        kept = ""
+        if os.path.exists(path):
+            kept = f"{os.path.dirname(self.path)}/before/{path.strip('/').replace('/', '~')}"
+            with open(path, "rb") as file:
+                write(kept, file.read(), os.stat(path).st_mode & 0o777)
+        self.files[path] = kept
+        self._save()
+
+    def give_back(self, path: str) -> None:
+        """Put back what was at a path before it was genie's, or nothing."""
+        kept = self.files.get(path, "")
+        if kept and os.path.exists(kept):
+            os.replace(kept, path)
+        elif path in self.files and os.path.exists(path):
+            os.unlink(path)
+        self.files.pop(path, None)
+        self._save()
+
+    def _save(self) -> None:
+        write(self.path, json.dumps({"files": self.files}, indent=2).encode(), 0o600)
+
+
+def write(path: str, content: bytes, mode: int) -> bool:
+    """Write a file so that it is there whole or not at all; nothing is done where it is as it should be."""
+    if _is(path, content, mode):
+        return False
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".genie-")  # no name that a runtime reads
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return True
+
+
+def _is(path: str, content: bytes, mode: int) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_mode & 0o777 == mode and file.read() == content
+    except OSError:
+        return False
+
+
+def install(node: Node, wanted: Wanted) -> list[str]:
+    """Put genie on the node, or bring what is there up to date; returns the paths that changed.
+
+    Raises:
+        CniError: genie.conf is wrong; nothing was changed then.
+    """
+    config.parse(dict(wanted.conf), "genie.conf")
+    journal = Journal(node)
+    conf = conf_path(node, journal)
+    files = [(node.plugin, wanted.plugin, 0o755)]
+    if wanted.kubeconfig is not None:
+        files.append((node.kubeconfig, wanted.kubeconfig, 0o600))
+    files.append((conf, wanted.conf_text(node), 0o600))
+    changed = []
+    for path, content, mode in files:
+        journal.claim(path)
+        if write(path, content, mode):
+            changed.append(path)
+    for stale in [path for path in journal.files if _is_conf(node, path) and path != conf]:
+        journal.give_back(stale)
+        changed.append(stale)
+    return changed
+
+
+def remove(node: Node) -> list[str]:
+    """Take genie off the node; returns the paths that changed. What was there before genie is there again."""
+    journal = Journal(node)
+    paths = sorted(journal.files, key=lambda path: (not _is_conf(node, path), path == node.plugin))
+    for path in paths:
+        journal.give_back(path)
+    for leftover in (os.path.dirname(node.kubeconfig), f"{os.path.dirname(node.journal)}/before"):
+        try:
+            os.rmdir(leftover)
+        except OSError:
+            pass  # it is not there, or somebody has put something else into it
+    if not journal.files and os.path.exists(node.journal):
+        os.unlink(node.journal)
+    return paths
+
+
+def conf_path(node: Node, journal: Journal) -> str:
+    """Where genie.conf must be to be the first in net.d, whatever others are there."""
+    others = [name for name in confs(node.conf_dir) if f"{node.conf_dir}/{name}" not in journal.files]
+    others = [name for name in others if name not in CONF_NAMES]
+    for name in CONF_NAMES:
+        if not others or name < others[0]:
+            return f"{node.conf_dir}/{name}"
+    log.error("genie cannot be first in net.d", extra={"fields": {"first": others[0], "directory": node.conf_dir}})
+    return f"{node.conf_dir}/{CONF_NAMES[-1]}"
+
+
+def confs(directory: str) -> list[str]:
+    """The names of the configurations in a net.d directory, in the order in which the runtime looks at them."""
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(CONF_SUFFIXES))
+    except FileNotFoundError:
+        return []
+
+
+def _is_conf(node: Node, path: str) -> bool:
+    return os.path.dirname(path) == node.conf_dir
+
+
+def in_place(node: Node, plugin: bytes) -> bool:
+    """Whether genie is on the node and first in net.d; looks at names and sizes only, for it is asked every second."""
+    names = confs(node.conf_dir)
+    journal = Journal(node)
+    try:
+        good = os.stat(node.plugin).st_size == len(plugin)
+    except OSError:
+        good = False
+    return good and bool(names) and f"{node.conf_dir}/{names[0]}" in journal.files
+
+
+def kubeconfig(environment: Mapping[str, str] = os.environ) -> bytes | None:
+    """A kubeconfig of the pod's service account, for the node; None outside a cluster.
+
+    It has the API server's Service address, which kube-proxy serves on the node as well, and the token itself, since
+    the node does not see the pod's files; `--keep` renews it.
+    """
+    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    token = f"{kube.SERVICE_ACCOUNT}/token"
+    if not host or not os.path.exists(token):
+        return None
+    import base64
+
+    with open(f"{kube.SERVICE_ACCOUNT}/ca.crt", "rb") as file:
+        authority = base64.b64encode(file.read()).decode()
+    with open(token, encoding="ascii") as text:
+        user = {"token": text.read().strip()}
+    cluster = {
+        "server": f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        "certificate-authority-data": authority,
+    }
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "genie",
+        "clusters": [{"name": "cluster", "cluster": cluster}],
+        "users": [{"name": "genie", "user": user}],
+        "contexts": [{"name": "genie", "context": {"cluster": "cluster", "user": "genie"}}],
+    }
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+class Keeper:
+    """`--keep`: genie stays on the node as it was put, until the pod is ended."""
+
+    def __init__(self, node: Node, options: argparse.Namespace) -> None:
+        self.node, self.options = node, options
+        self.ending = threading.Event()
+        self.sees_daemonset = False
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.ending.set())
+        self.sees_daemonset = self._daemonset() == "there"
+        if self.options.daemonset and not self.sees_daemonset:
+            log.warning("cannot see its DaemonSet: when that is deleted, run `genie install --remove` on the nodes")
+        wanted = self._bring_up_to_date(None)
+        waited = 0.0
+        while not self.ending.wait(EVERY):
+            waited += EVERY
+            if waited >= REFRESH or not in_place(self.node, wanted.plugin):
+                wanted, waited = self._bring_up_to_date(wanted), 0.0
+        if self.sees_daemonset and self._daemonset() == "gone":
+            log.info("removed", extra={"fields": {"files": remove(self.node)}})
+
+    def _bring_up_to_date(self, before: Wanted | None) -> Wanted:
+        """Install what is wanted now. A genie.conf that somebody changed on the node stays while the source is the
+        same."""
+        wanted = read_wanted(self.options)
+        try:
+            current = self._current_conf() if before and before.conf == wanted.conf else None
+            changed = install(self.node, Wanted(
+                plugin=wanted.plugin, conf=current or wanted.conf, kubeconfig=wanted.kubeconfig
+            ))  # fmt: skip
+            if changed:
+                log.info("installed", extra={"fields": {"files": changed}})
+        except (CniError, OSError) as error:
+            log.error("cannot install", extra={"fields": {"error": str(error)}})
+        return wanted
+
+    def _current_conf(self) -> Mapping[str, Any] | None:
+        mine = [path for path in Journal(self.node).files if _is_conf(self.node, path)]
+        for path in mine:
+            try:
+                with open(path, encoding="utf-8") as file:
+                    data = json.load(file)
+                    config.parse(data)
+                    return dict(data)
+            except (OSError, ValueError, CniError):
+                continue
+        return None
+
+    def _daemonset(self) -> str:
+        """Whether the DaemonSet is "there" or "gone"; "" if that cannot be told.
+
+        When all of genie is deleted at once, so are its account and its rights: refused also means gone, once it
+        has been seen.
+        """
+        namespace, _, name = self.options.daemonset.partition("/")
+        if not name:
+            return ""
+        try:
+            client = kube.Client(kube.server(config.Credentials()), timeout=5.0)
+            status, data = client.request("GET", f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}")
+        except CniError as error:
+            log.warning("cannot ask for its DaemonSet", extra={"fields": {"error": str(error)}})
+            return ""
+        if status == 200:
+            return "gone" if data["metadata"].get("deletionTimestamp") else "there"
+        if status == 404 or (status in (401, 403) and self.sees_daemonset):
+            return "gone"
+        return ""
+
+
+def read_wanted(options: argparse.Namespace) -> Wanted:
+    """What the command line asks to be on the node.
+
+    Raises:
+        CniError: genie.conf cannot be read.
+    """
+    conf: Mapping[str, Any] = DEFAULT_CONF
+    if options.conf:
+        try:
+            with open(options.conf, encoding="utf-8") as file:
+                conf = json.load(file)
+        except (OSError, ValueError) as error:
+            raise CniError(7, f"cannot read {options.conf}: {error}") from error
+    return Wanted(plugin=_plugin(options.direct), conf=conf, kubeconfig=None if options.no_kubeconfig else kubeconfig())
+
+
+def _plugin(direct: bool) -> bytes:
+    if direct:
+        start = "import sys\nfrom genie.__main__ import main\nsys.exit(main())\n"
+        return f"#!{sys.executable}\n{start}".encode()
+    from genie.agent import shim
+
+    return shim.binary().read_bytes()
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="genie install",
+        description="Put genie on this node, ahead of every other configuration in net.d, or take it off again.",
+    )
+    add, default = parser.add_argument, Node()
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--once", action="store_true", help="install and return (the default)")
+    what.add_argument("--keep", action="store_true", help="install, stay, and keep it so (what the DaemonSet runs)")
+    what.add_argument("--remove", action="store_true", help="take genie off the node, which is then as it was before")
+    add("--conf", metavar="PATH", default="", help="the genie.conf to install (default: one without settings)")
+    add("--direct", action="store_true", help="install genie itself, run by this Python, in place of the agent's shim")
+    add("--no-kubeconfig", action="store_true", help="install no kubeconfig of this pod's service account")
+    add(
+        "--daemonset", metavar="NAMESPACE/NAME", default="",
+        help="with --keep: when ended, remove genie if this DaemonSet is gone",
+    )  # fmt: skip
+    add("--bin-dir", default=default.bin_dir, metavar="DIR", help="default: %(default)s")
+    add("--conf-dir", default=default.conf_dir, metavar="DIR", help="default: %(default)s")
+    add("--state-dir", default=default.state_dir, metavar="DIR", help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`genie install`; returns the exit status."""
+    options = _options(argv)
+    logs.setup("info")
+    node = Node(bin_dir=options.bin_dir, conf_dir=options.conf_dir, state_dir=options.state_dir)
+    try:
+        if options.keep:
+            Keeper(node, options).run()
+        elif options.remove:
+            log.info("removed", extra={"fields": {"files": remove(node)}})
+        else:
+            log.info("installed", extra={"fields": {"files": install(node, read_wanted(options))}})
+    except (CniError, OSError) as error:
+        log.error("cannot install", extra={"fields": {"error": str(error)}})
+        return 1
+    return 0

@@ -1,0 +1,167 @@
+"""Networks onto a real cluster: manifests applied, binaries and configurations put on nodes, all waited for by
+condition.
+
+All networks are installed at once, for their software mostly waits for itself. What cannot be had here (an image that
+neither the engine has nor a registry gives) is found out before anything is applied, and becomes an offer with its
+reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from kubernetes.client import ApiClient
+
+from harness.backends import Offer, Unavailable, engine
+from harness.backends.apply import Applier, Object, wait
+from harness.backends.deploy import CONF_DIR, rollout
+from harness.backends.nodes import Nodes, put
+from harness.backends.software import Software, for_node, images
+from harness.download import NotHad
+from harness.objects import Objects
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be installed: networks that can be had, with their objects; and why the others cannot."""
+
+    chosen: Mapping[str, Software]
+    objects: Mapping[str, list[Object]]
+    missing: Mapping[str, str]
+
+    def images(self) -> tuple[str, ...]:
+        return images([thing for things in self.objects.values() for thing in things])
+
+    def plugins(self) -> tuple[str, ...]:
+        """Every binary of containernetworking/plugins that a chosen network needs on the nodes."""
+        return tuple(sorted({plugin for software in self.chosen.values() for plugin in software.plugins}))
+
+    def offers(self, known: Mapping[str, Software]) -> dict[str, Offer]:
+        return {
+            name: Offer(
+                network=name, kind="real", software=software.software, subnets=software.subnets,
+                default_route=software.default_route, missing=self.missing.get(name, ""),
+            )
+            for name, software in known.items()
+        }  # fmt: skip
+
+
+def plan(known: Mapping[str, Software], asked: Sequence[str] | None) -> Plan:
+    """Which networks to install, of those known; `asked` names them, else it is all that fit beside each other."""
+    missing: dict[str, str] = {}
+    wanted = [name for name in known if (name in asked if asked else not known[name].on_request)]
+    for name in known:
+        if name not in wanted:
+            missing[name] = _left_out(name, known[name], wanted)
+    for name in list(wanted):
+        if rival := next((other for other in wanted if other in known[name].conflicts), ""):
+            wanted.remove(name)
+            missing[name] = f"it cannot be beside {rival}: {known[name].conflict_reason}"
+    with ThreadPoolExecutor(4) as pool:
+        had = dict(zip(wanted, pool.map(lambda name: _had(known[name]), wanted), strict=True))
+    objects = {name: found for name, found in had.items() if isinstance(found, list)}
+    missing |= {name: found for name, found in had.items() if isinstance(found, str)}
+    return Plan(chosen={name: known[name] for name in objects}, objects=objects, missing=missing)
+
+
+def _left_out(name: str, software: Software, wanted: Iterable[str]) -> str:
+    if rival := next((other for other in wanted if other in software.conflicts), ""):
+        return f"it cannot be beside {rival}: {software.conflict_reason}; ask for it with --networks {name}"
+    return f"it was not asked for (--networks {name})"
+
+
+def _had(software: Software) -> list[Object] | str:
+    """A network's objects, all of whose images are in the engine by now; or why that cannot be."""
+    try:
+        found = software.objects()
+        for image in images(found):
+            engine.have_image(image)
+        return found
+    except NotHad as error:
+        return f"its manifest cannot be had: {error}"
+    except Unavailable as error:
+        return str(error)
+
+
+def install(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Plan, binaries: Mapping[str, bytes]) -> None:
+    """Put binaries and configurations on the nodes and apply the manifests; does not wait.
+
+    Args:
+        names: every node, the control plane too; their order numbers them, from 1.
+        binaries: a plugin's name to its executable.
+    """
+    addresses = node_addresses(api)
+
+    def furnish(node: str) -> None:
+        others = {names.index(other) + 1: addresses[other] for other in names if other != node}
+        _furnish(nodes, node, todo, binaries, number=names.index(node) + 1, others=others)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(furnish, names))
+    applier = Applier(api)
+    for things in todo.objects.values():
+        applier.apply(things)
+
+
+def _furnish(
+    nodes: Nodes, node: str, todo: Plan, binaries: Mapping[str, bytes], *, number: int, others: Mapping[int, str]
+) -> None:
+    """One node: binaries that it lacks, its configurations, and its routes to the other nodes' subnets.
+
+    Args:
+        others: the other nodes' numbers and addresses.
+    """
+    there = set(nodes.run(node, "ls", "/opt/cni/bin", check=False).split())
+    lacking = {f"/opt/cni/bin/{name}": content for name, content in binaries.items() if name not in there}
+    if lacking:
+        put(nodes, node, lacking, mode=0o755)
+    written = {software.conf: software.node_conf for software in todo.chosen.values() if software.node_conf}
+    if not written:
+        return
+    contents = {name: json.dumps(for_node(conf.content, number), indent=2) for name, conf in written.items()}
+    put(nodes, node, {f"{CONF_DIR}/{name}": content.encode() for name, content in contents.items()})
+    routes = [
+        f"ip route replace {for_node(conf.routes, other)} via {address}"
+        for conf in written.values()
+        if conf.routes
+        for other, address in others.items()
+    ]
+    nodes.run(node, "sh", "-ec", "; ".join(routes) or "true")
+
+
+def node_addresses(api: ApiClient) -> dict[str, str]:
+    """Each node's own address."""
+    return {
+        node["metadata"]["name"]: next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
+        for node in Objects(api).get("/api/v1/nodes")["items"]
+    }
+
+
+def wait_ready(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Plan, timeout: float) -> None:
+    """Wait until every network can be used on every node: its software rolled out, its configuration in net.d.
+
+    Raises:
+        NotReady: it did not come about; the message says what was seen last.
+    """
+    objects = Objects(api)
+
+    def lacking(name: str) -> str:
+        software = todo.chosen[name]
+        for part in software.ready:
+            if missing := rollout(objects, part.kind, part.namespace, part.name):
+                return f"{name}: {missing}"
+        path = f"{CONF_DIR}/{software.conf}"
+        without = [node for node in names if not nodes.run(node, "ls", path, check=False).strip()]
+        return f"{name}: {path} is not on {', '.join(without)}" if without else ""
+
+    left = list(todo.chosen)
+
+    def still_missing() -> str:
+        reasons = {name: lacking(name) for name in left}
+        left[:] = [name for name, reason in reasons.items() if reason]
+        return "; ".join(filter(None, reasons.values()))
+
+    wait("networks", still_missing, timeout)

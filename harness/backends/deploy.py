@@ -1,0 +1,152 @@
+"""genie onto a cluster: its image, and the manifests of genie/deploy with that image in them.
+
+The image is built from this checkout and named by a digest of what goes into it, so that a cluster that is used
+again gets a new agent exactly when something changed. `$GENIE_IMAGE` names another one, which vendors without a
+checkout need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes.client import ApiClient
+
+from harness.backends import Unavailable, engine
+from harness.backends.apply import Applier, Object, wait
+from harness.backends.software import merge
+from harness.objects import Objects
+
+NAMESPACE = "kube-system"
+AGENT_LABEL = "app.kubernetes.io/name=genie"
+CONF_DIR = "/etc/cni/net.d"
+CONF = f"{CONF_DIR}/00-genie.conf"
+ROOT = Path(__file__).resolve().parents[2]
+#: What the Dockerfile copies; `.dockerignore` lets nothing else through.
+SOURCES = (
+    *("Dockerfile", "pyproject.toml", "README.md", "LICENSE", "hatch_build.py"),
+    *("genie", "harness/__init__.py", "harness/probe.py"),
+)
+
+
+def image() -> str:
+    """The image to use: `$GENIE_IMAGE`, else one built from this checkout, now if the engine does not have it.
+
+    Raises:
+        Unavailable: there is neither.
+    """
+    if named := os.environ.get("GENIE_IMAGE"):
+        engine.have_image(named)
+        return named
+    if not (ROOT / "Dockerfile").is_file():
+        raise Unavailable("genie's image: there is no checkout to build it from; name one in $GENIE_IMAGE")
+    tag = f"genie:{digest()}"
+    if not engine.image_id(tag):
+        try:
+            engine.build(ROOT, tag, ROOT / "Dockerfile", {"genie.harness": "image"})
+        except engine.CommandFailed as error:
+            raise Unavailable(f"genie's image cannot be built: {error}") from error
+    return tag
+
+
+def digest() -> str:
+    """A digest of everything that goes into the image."""
+    total = hashlib.sha256()
+    for path in sorted(path for name in SOURCES for path in _files(ROOT / name)):
+        total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return total.hexdigest()[:12]
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    elif path.is_file():
+        yield path
+
+
+def objects(genie_image: str) -> list[Object]:
+    """The objects of genie/deploy, as `kubectl apply -k` would apply them, with this image."""
+    base = resources.files("genie") / "deploy"
+    listed: list[str] = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
+    things: list[Object] = [
+        thing for name in listed for thing in yaml.safe_load_all((base / name).read_text()) if thing
+    ]
+    for thing in things:
+        if thing["kind"] == "DaemonSet":
+            _use_image(thing["spec"]["template"]["spec"], genie_image)
+    return things
+
+
+def crds() -> list[Object]:
+    """Kinds of network objects that genie reads and that are not its own to define."""
+    return [
+        thing
+        for path in sorted((ROOT / "fixtures" / "crds").glob("*.yaml"))
+        for thing in yaml.safe_load_all(path.read_text())
+        if thing
+    ]
+
+
+def _use_image(pod: dict[str, Any], genie_image: str) -> None:
+    for key in ("initContainers", "containers"):
+        names = [{"name": container["name"], "image": genie_image} for container in pod[key]]
+        merge(pod, {key: names})
+
+
+def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:
+    """Apply genie's manifests and wait until every node has a ready agent.
+
+    Raises:
+        NotReady: that did not come about; the message says what was seen.
+    """
+    Applier(api).apply(objects(genie_image))
+    wait("genie", lambda: rollout(Objects(api), "DaemonSet", NAMESPACE, "genie"), timeout)
+
+
+def remove(api: ApiClient, timeout: float = 90.0) -> None:
+    """Take genie off the cluster; its pods put their nodes back as they were when they end."""
+    things = objects("")
+    Applier(api).delete([thing for thing in things if thing["kind"] == "DaemonSet"])
+    listed = Objects(api)
+
+    def still_there() -> str:
+        pods = listed.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=AGENT_LABEL)["items"]
+        return ", ".join(pod["metadata"]["name"] for pod in pods)
+
+    wait("the end of genie's pods", still_there, timeout)
+    Applier(api).delete([thing for thing in things if thing["kind"] != "DaemonSet"])
+
+
+def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
+    """What a DaemonSet's or Deployment's rollout still lacks; empty when it is done."""
+    thing = objects.get(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/{name}")
+    spec, status = thing["spec"], thing.get("status", {})
+    if kind == "DaemonSet":
+        wanted, keys = status.get("desiredNumberScheduled", 0), ("numberReady", "updatedNumberScheduled")
+    else:
+        wanted, keys = spec.get("replicas", 1), ("availableReplicas", "updatedReplicas")
+    ready = min(status.get(key, 0) for key in keys)
+    if status.get("observedGeneration", 0) < thing["metadata"]["generation"]:
+        return f"{kind} {name}: the controller has not seen it yet"
+    if not wanted or ready < wanted:
+        trouble = _trouble(objects, namespace, spec["selector"]["matchLabels"])
+        return f"{kind} {name}: {ready} of {wanted} ready{': ' + trouble if trouble else ''}"
+    return ""
+
+
+def _trouble(objects: Objects, namespace: str, labels: dict[str, str]) -> str:
+    """Why pods do not start, as the kubelet says it: "ImagePullBackOff (Back-off pulling …)"."""
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    reasons: dict[str, None] = {}
+    for pod in objects.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)["items"]:
+        for key in ("initContainerStatuses", "containerStatuses"):
+            for container in pod["status"].get(key) or []:
+                waiting = container["state"].get("waiting", {})
+                if waiting.get("reason", "PodInitializing") not in ("PodInitializing", "ContainerCreating"):
+                    reasons[f"{waiting['reason']} ({waiting.get('message', '')[:200]})"] = None
+    return "; ".join(reasons)

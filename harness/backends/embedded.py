@@ -1,0 +1,413 @@
+"""The embedded backend: a cluster of namespaces on this machine, made for a run and gone with it.
+
+    prepared = embedded.prepare(steps)      on the host: find or fetch all programs; the only part that needs a network
+    embedded.enter(argv)                    on the host: replace this process by one that runs argv in private namespaces
+    cluster = embedded.start(steps)         inside: API server, nodes, networks, genie
+    cluster = embedded.connect()            inside, from another process (a pytest-xdist worker): the same cluster
+
+What a run needs to know inside goes there in the environment, so `prepare` must come before `enter`. How the cluster works is
+told in harness/embedded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kubernetes.client import ApiClient, Configuration
+
+from harness import catalog
+from harness.backends import Facts, Inventory, Kind, Offer, ProbeError, Unavailable
+from harness.backends.steps import Steps
+from harness.embedded import apiserver, binaries, cage, plan, socket_api
+from harness.embedded.rest import Access, Client, Refusal
+
+NODES = ("worker-1", "worker-2")
+_ADDRESS, _NOWHERE, _NODE_ADDRESS = "172.30.0.1", "172.30.0.254", "172.30.0.{}"
+_PREPARED = "GENIE_EMBEDDED"
+_CORE = ("bridge", "host-local", "macvlan", "ptp")
+_START_TIMEOUT = 60.0
+IMAGE = "genie.example/probe:embedded"  # never pulled: the harness is the runtime
+CONF_NAME = "00-genie.conf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What was found on the host, for the inside of the run."""
+
+    plugins: tuple[str, ...]
+    plugins_source: str
+    lacking: tuple[str, ...]
+    api_server: Mapping[str, str]  # of apiserver.Binaries
+    api_server_why: str
+    profiles: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()  # empty: all
+    why: str = "asked for"
+
+    def to_environment(self) -> None:
+        os.environ[_PREPARED] = json.dumps(asdict(self))
+
+    @classmethod
+    def from_environment(cls) -> Prepared:
+        data = json.loads(os.environ[_PREPARED])
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+def prepare(
+    steps: Steps | None = None,
+    *,
+    networks: Sequence[str] = (),
+    profiles: Sequence[Path] = (),
+    plugin_dirs: Sequence[Path] = (),
+    why: str = "asked for",
+) -> Prepared:
+    """Find or fetch everything, and see that a cage can be made. What comes back is also in the environment, for `start`.
+
+    Args:
+        steps: where progress is shown.
+        networks: those to install; empty: all that there are.
+        profiles: vendors' files beside fixtures/networks.
+        plugin_dirs: directories of plugin binaries that come before all others, and before those in $GENIE_CNI_BIN.
+        why: why this backend, for the report.
+
+    Raises:
+        Unavailable: something cannot be had; the message says what was tried and what to do.
+    """
+    steps = steps or Steps()
+    known = catalog.load(profiles)
+    wanted = {name for network in known.values() if network.embedded for name in network.embedded.plugins}
+    given = [*plugin_dirs, *(Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part)]
+    try:
+        cage.probe()
+        with steps.step("CNI plugins"):
+            found = binaries.plugins(given, wanted, _CORE)
+        with steps.step("API server"):
+            server, server_why = binaries.api_server(os.environ.get("GENIE_API", ""))
+    except (cage.Refused, binaries.NotFound) as error:
+        raise Unavailable(str(error)) from error
+    prepared = Prepared(
+        plugins=found.paths, plugins_source=found.source, lacking=tuple(sorted(found.lacking)),
+        api_server=vars(server), api_server_why=server_why,
+        profiles=tuple(str(path.resolve()) for path in profiles), networks=tuple(networks), why=why,
+    )  # fmt: skip
+    prepared.to_environment()
+    return prepared
+
+
+def enter(argv: Sequence[str]) -> NoReturn:
+    """Replace this process by one that runs `argv` in a cage; it ends as `argv` does."""
+    cage.enter(argv)
+
+
+def inside() -> bool:
+    """Whether this process is in a cage."""
+    return cage.inside() is not None
+
+
+def start(steps: Steps | None = None) -> EmbeddedCluster:
+    """Make the cluster that was prepared, inside the cage.
+
+    Raises:
+        Unavailable: it does not come up; the message has the reason.
+    """
+    steps, place = steps or Steps(), _place()
+    prepared = Prepared.from_environment()
+    known = catalog.load([Path(path) for path in prepared.profiles])
+    chosen = {name: network.embedded for name, network in known.items() if name in prepared.networks or not prepared.networks}
+    offers = {name: _offer(name, network, prepared) for name, network in chosen.items()}
+    layout = _plan(place, prepared, {name: network for name, network in chosen.items() if network and not offers[name].missing})
+    with steps.step("embedded cluster"):
+        try:
+            _start(layout, apiserver.Binaries(**prepared.api_server))
+        except (apiserver.NotReady, Refusal, OSError, socket_api.Failed) as error:
+            raise Unavailable(f"the embedded cluster did not start: {error}") from error
+    facts = _facts(prepared, offers, [note for name in NODES for note in socket_api.ask(_socket(place, name), "notes")])
+    _save(facts, place / "facts.json")
+    return EmbeddedCluster(place)
+
+
+def connect(state: Path | None = None) -> EmbeddedCluster:
+    """The cluster that another process of this cage has started.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    place = state or _place()
+    if not (place / "facts.json").exists():
+        raise Unavailable(f"no embedded cluster has been started in {place}")
+    return EmbeddedCluster(place)
+
+
+def _place() -> Path:
+    if (place := cage.inside()) is None:
+        raise Unavailable("the embedded cluster lives in namespaces of its own, which this process is not in: see `enter`")
+    return place
+
+
+def _socket(place: Path, node: str) -> Path:
+    return place / f"{node}.sock"
+
+
+def _offer(name: str, network: catalog.Embedded | None, prepared: Prepared) -> Offer:
+    if network is None:
+        return Offer(network=name, kind="real", software="", subnets=(), missing="not on the embedded backend: it needs a real cluster")
+    kind: Kind = network.kind
+    lacking = sorted(set(network.plugins) & set(prepared.lacking))
+    return Offer(
+        network=name, kind=kind, software=network.software, subnets=network.subnets, default_route=network.default_route,
+        missing=f"no binary of the plugin {', '.join(lacking)}" if lacking else "",
+    )  # fmt: skip
+
+
+def _plan(place: Path, prepared: Prepared, networks: Mapping[str, catalog.Embedded]) -> plan.Plan:
+    places = [
+        catalog.Place(number=number, name=name, address=_NODE_ADDRESS.format(10 + number)) for number, name in enumerate(NODES, 1)
+    ]
+    nodes = []
+    for here in places:
+        peers = [other for other in places if other is not here]
+        files = {network.file: catalog.conf(network, here) for network in networks.values()}
+        nodes.append(
+            plan.NodePlan(
+                name=here.name, number=here.number, address=here.address,
+                files={CONF_NAME: genie_conf(), **files},
+                setup=[step for network in networks.values() for step in catalog.setup(network, here, peers)],
+            )  # fmt: skip
+        )
+    return plan.Plan(
+        place=str(place), address=_ADDRESS, nowhere=_NOWHERE, emulated=not prepared.api_server.get("kube_apiserver"),
+        nodes=tuple(nodes), plugins=prepared.plugins, launcher=launcher(),
+    )  # fmt: skip
+
+
+def genie_conf() -> dict[str, Any]:
+    """00-genie.conf, as the original design has it."""
+    return {
+        "name": "k8s-pod-network",
+        "type": "genie",
+        "cniVersion": "0.3.1",
+        "log_level": "info",
+        "datastore_type": "kubernetes",
+        "policy": {"type": "k8s"},
+        "kubernetes": {"kubeconfig": plan.KUBECONFIG},
+        "capabilities": {"portMappings": True, "bandwidth": True},
+    }
+
+
+def launcher() -> str:
+    """The executable that is genie on a node: direct mode, by this Python, without site-packages."""
+    import genie
+
+    root = str(Path(genie.__file__).resolve().parents[1])
+    python = str(Path(sys.executable))
+    code = f"import sys\nsys.path.insert(0, {root!r})\nfrom genie.__main__ import main\nsys.exit(main())\n"
+    if len(python) < 100 and " " not in python:
+        return f"#!{python} -IS\n{code}"
+    return f'#!/bin/sh\n"exec" "{python}" "-IS" "$0" "$@"\n{code}'  # to Python, a string; to the shell, a command
+
+
+def _start(layout: plan.Plan, server: apiserver.Binaries) -> None:
+    from harness.embedded import linux
+
+    place = Path(layout.place)
+    linux.loopback_up()
+    layout.write(place / "plan.json")
+    running = apiserver.start(server, layout.address, place / "api")
+    with (place / "nodes.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.embedded.cluster", str(place / "plan.json")],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, **apiserver.module_path()},
+        )  # fmt: skip
+    running = apiserver.wait(running, _START_TIMEOUT)
+    client = Client(running.admin)
+    apiserver.furnish(client, {node.name: node.address for node in layout.nodes}, _definitions())
+    running.genie.write(place / "genie-access.json")
+    running.admin.write(place / "access.new")
+    (place / "access.new").rename(place / "access.json")  # whole, or not there: the nodes wait for it
+    (place / "kubeconfig").write_text(json.dumps(running.admin.kubeconfig()))
+    for node in layout.nodes:
+        _await_node(place, node.name, process)
+
+
+def _await_node(place: Path, name: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _START_TIMEOUT
+    while not _socket(place, name).exists():
+        failed = place / f"{name}.failed"
+        if failed.exists() or process.poll() is not None or time.monotonic() > until:
+            said = failed.read_text() if failed.exists() else (place / "nodes.log").read_text(errors="replace")
+            raise apiserver.NotReady(f"node {name}: {said.strip() or 'its daemon did not answer in time'}")
+        time.sleep(0.01)
+
+
+def _definitions() -> list[dict[str, Any]]:
+    import genie
+    import yaml
+
+    folders = (catalog.FIXTURES / "crds", Path(genie.__file__).resolve().parent / "deploy" / "crds")
+    return [yaml.safe_load(path.read_text()) for folder in folders for path in sorted(folder.glob("*.yaml"))]
+
+
+def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]) -> Facts:
+    server = apiserver.Binaries(**prepared.api_server)
+    if server.real:
+        api_server = f"kube-apiserver {server.version.removeprefix('Kubernetes ')}"
+    else:
+        from importlib.metadata import version
+
+        api_server = f"kmock's emulator {version('kmock')}"
+    return Facts(
+        backend="embedded",
+        why=prepared.why,
+        api_server=api_server,
+        genie=f"direct mode, Python {platform.python_version()}",
+        nodes=NODES,
+        image=IMAGE,
+        offers=dict(offers),
+        notes=(
+            f"plugins: {prepared.plugins_source}",
+            f"API server: {prepared.api_server_why}",
+            f"kernel {platform.release()}, {'root' if _real_root() else 'a user namespace'}",
+            *notes,
+        ),
+        features=frozenset({"api-outage", "settings"}),
+    )
+
+
+def _real_root() -> bool:
+    return Path("/proc/self/uid_map").read_text().split()[2] == "4294967295"
+
+
+def _save(facts: Facts, path: Path) -> None:
+    data = {**vars(facts), "features": sorted(facts.features), "offers": {name: vars(offer) for name, offer in facts.offers.items()}}
+    path.write_text(json.dumps(data))
+
+
+def _load(path: Path) -> Facts:
+    data = json.loads(path.read_text())
+    offers = {name: Offer(**{**offer, "subnets": tuple(offer["subnets"])}) for name, offer in data.pop("offers").items()}
+    tuples = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+    return Facts(**{**data, **tuples, "features": frozenset(data["features"]), "offers": offers})
+
+
+@dataclass
+class EmbeddedCluster:
+    """See `harness.backends.Cluster`. All state is in the run's directory, so any process of the run can have one."""
+
+    place: Path
+    facts: Facts = field(init=False)
+    _client: ApiClient | None = None
+
+    def __post_init__(self) -> None:
+        self.facts = _load(self.place / "facts.json")
+
+    def api(self) -> ApiClient:
+        if self._client is None:
+            access = Access.read(self.place / "access.json")
+            configuration = Configuration()
+            configuration.host = access.server
+            configuration.proxy = None
+            configuration.ssl_ca_cert = self._certificate(access)
+            if access.token:
+                configuration.api_key = {"authorization": f"Bearer {access.token}"}
+            self._client = ApiClient(configuration)
+        return self._client
+
+    def _certificate(self, access: Access) -> str | None:
+        path = self.place / "ca.crt"
+        if access.ca and not path.exists():
+            path.write_text(access.ca)
+        return str(path) if access.ca else None
+
+    def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = self._of_pod(namespace, pod, "ask", request=dict(request))
+        except (socket_api.Failed, OSError) as error:
+            raise ProbeError(f"pod {namespace}/{pod}: {error}") from error
+        return answer
+
+    def inventory(self, node: str) -> Inventory:
+        taken = socket_api.ask(_socket(self.place, node), "inventory")
+        return Inventory(**{name: frozenset(items) for name, items in taken.items()})
+
+    def end_sandbox(self, namespace: str, pod: str) -> None:
+        self._of_pod(namespace, pod, "end-sandbox")
+
+    def settings(self, genie_conf: Mapping[str, Any], namespace: str | None = None) -> AbstractContextManager[None]:
+        """As the protocol says; with a namespace, only for its pods, so that scenarios can run side by side."""
+        return socket_api.hold(self._sockets(), "settings", conf=dict(genie_conf), namespace=namespace)
+
+    @contextmanager
+    def api_server_away(self, namespace: str | None = None) -> Iterator[None]:
+        """As the protocol says; with a namespace, only genie's calls for its pods meet an API server that does not answer."""
+        with socket_api.hold(self._sockets(), "away", namespace=namespace):
+            yield
+
+    def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
+        into.mkdir(parents=True, exist_ok=True)
+        written = []
+        for node in self.facts.nodes:
+            texts = socket_api.ask(_socket(self.place, node), "evidence", namespace=namespace, pod=pod)
+            for name, text in texts.items():
+                if name != "node.txt" and text.startswith(("no plugin was called", "no pod ")):
+                    continue  # the pod is on another node
+                path = into / f"{pod}-{node}-{name}"
+                path.write_text(text)
+                written.append(path)
+        return written
+
+    def close(self, keep: bool = False) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if keep:
+            print(f"The cluster lives as long as this run. From another terminal: {self.way_in()}", file=sys.stderr)
+
+    def way_in(self) -> str:
+        """A command that leads into the run's namespaces, and the kubeconfig there."""
+        return f"nsenter --target $(pgrep -of {self.place}) --all env KUBECONFIG={self.place}/kubeconfig sh"
+
+    def _sockets(self) -> dict[str, Path]:
+        return {node: _socket(self.place, node) for node in self.facts.nodes}
+
+    def _of_pod(self, namespace: str, pod: str, do: str, **what: Any) -> Any:
+        """Ask the node that has the pod."""
+        failures = []
+        for path in self._sockets().values():
+            try:
+                return socket_api.ask(path, do, namespace=namespace, pod=pod, **what)
+            except socket_api.Failed as error:
+                failures.append(str(error))
+        raise socket_api.Failed(next((said for said in failures if not said.startswith("no pod ")), failures[0]))
+
+
+def snapshot_host() -> dict[str, list[str]]:
+    """What of the host a run must not change: interfaces, rules, mounts. Compare one from before with one from after."""
+    mounts = sorted(line.split(" - ")[0].split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
+    return {"interfaces": interfaces, "mounts": mounts, "rules": _host_rules(), "namespaces": _host_namespaces()}
+
+
+def _host_rules() -> list[str]:
+    rules = []
+    for command in (["nft", "-s", "list", "ruleset"], ["iptables-save"], ["ip6tables-save"]):
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+        except (OSError, subprocess.SubprocessError):
+            continue
+        rules += [line.split(" [")[0] for line in said.splitlines() if line.strip() and not line.startswith("#")]
+    return rules
+
+
+def _host_namespaces() -> list[str]:
+    place = Path("/run/netns")
+    return sorted(path.name for path in place.iterdir()) if place.is_dir() else []

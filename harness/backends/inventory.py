@@ -1,0 +1,160 @@
+"""What is on a node that pods may leave behind, read with one command on the node and sorted out here.
+
+What stands for all pods of a network (a bridge, a tunnel device, kube-proxy's chains) is left out: it comes with the
+first pod and stays by design. So is what changes by itself (counters, handles, lifetimes).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from harness.backends import Inventory
+from harness.backends.nodes import Nodes
+
+#: Sections of what the node prints, each after a line "#### NAME".
+SCRIPT = r"""
+section() { printf '\n#### %s\n' "$1"; }
+section links;      ip -d -j link show
+section routes;     ip route show table all; ip -6 route show table all
+section rules;      ip rule; ip -6 rule
+section iptables;   for v in '' 6; do for b in nft legacy; do
+                      if command -v ip${v}tables-$b-save >/dev/null; then
+                        ip${v}tables-$b-save 2>/dev/null | sed "s/^/ip${v}tables-$b /"; fi; done; done
+section nft;        nft -s list ruleset 2>/dev/null
+section ipsets;     ipset list -n 2>/dev/null
+section namespaces; ls -1 /run/netns 2>/dev/null
+section records;    cd /var/lib/cni/genie 2>/dev/null && ls -1 -- *.json 2>/dev/null
+section host-local; cd /var/lib/cni/networks 2>/dev/null && for f in */*; do
+                      [ -f "$f" ] && printf '%s %s\n' "$f" "$(tr '\r\n' '  ' <"$f")"; done
+section weave;      command -v curl >/dev/null && curl -s -m 3 http://127.0.0.1:6784/report
+exit 0
+"""
+
+_SHARED_KINDS = ("bridge", "vxlan", "dummy", "openvswitch", "nlmon")
+_KUBE_CHAIN = re.compile(r"(^|\s)(-A |-N |-j |:)?(KUBE-|DOCKER_)")
+_BASE_TABLES = ("filter", "nat", "mangle", "raw", "security")
+_NOT_UNICAST = ("broadcast", "multicast", "anycast")
+_LIFETIME = re.compile(r"\s(expires|hoplimit|age) \S+|\s\[\d+:\d+\]|\slinkdown|\spref medium")
+#: What the portmap and firewall plugins set up with their first pod and keep for all.
+_PLUGIN_BASE = re.compile(
+    r"^:CNI-(HOSTPORT|ADMIN|FORWARD)|^-A (PREROUTING|OUTPUT|POSTROUTING|FORWARD) .*-j CNI-(HOSTPORT-|ADMIN|FORWARD)"
+    r"|^-A CNI-HOSTPORT-(SETMARK|MASQ) |^-A CNI-FORWARD .*-j CNI-ADMIN"
+)
+
+
+def take(nodes: Nodes, node: str) -> Inventory:
+    """What is on a node now."""
+    return parse(nodes.run(node, "sh", "-c", SCRIPT, timeout=60))
+
+
+def parse(printed: str) -> Inventory:
+    """Sort out what SCRIPT printed."""
+    parts = dict(_sections(printed))
+    links = json.loads(parts.get("links") or "[]")
+    shared = {link["ifname"] for link in links if _kind(link) in _SHARED_KINDS}
+    return Inventory(
+        interfaces=frozenset(_interfaces(links, shared)),
+        addresses=frozenset([*_host_local(parts.get("host-local", "")), *_weave(parts.get("weave", ""))]),
+        netfilter=frozenset(
+            [*_iptables(parts.get("iptables", "")), *_nft(parts.get("nft", "")), *_ipsets(parts.get("ipsets", ""))]
+        ),
+        namespaces=frozenset(parts.get("namespaces", "").split()),
+        records=frozenset(parts.get("records", "").split()),
+        routes=frozenset([*_routes(parts.get("routes", ""), shared), *_rules(parts.get("rules", ""))]),
+    )
+
+
+def _sections(printed: str) -> Iterator[tuple[str, str]]:
+    for part in printed.split("\n#### ")[1:]:
+        name, _, body = part.partition("\n")
+        yield name.strip(), body.strip()
+
+
+def _kind(link: dict[str, Any]) -> str:
+    return str(link.get("linkinfo", {}).get("info_kind", ""))
+
+
+def _interfaces(links: list[dict[str, Any]], shared: set[str]) -> Iterator[str]:
+    for link in links:
+        if link["ifname"] not in shared | {"lo"}:
+            yield f"{link['ifname']} (bridge {link['master']})" if link.get("master") else link["ifname"]
+
+
+def _host_local(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        path, _, owner = line.partition(" ")
+        network, _, address = path.partition("/")
+        if not address.startswith(("last_reserved_ip", "lock")):
+            yield f"{network} {address} {'/'.join(owner.split())}"
+
+
+def _weave(text: str) -> Iterator[str]:
+    try:
+        report: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return
+    for entry in (report.get("IPAM") or {}).get("Owned") or []:
+        for address in entry.get("CIDRs") or []:
+            yield f"weave {address} {entry.get('ContainerID', '')}"
+
+
+def _iptables(text: str) -> Iterator[str]:
+    table = ""
+    for line in text.splitlines():
+        command, _, rest = line.partition(" ")
+        family = command.split("-")[0]
+        if rest.startswith("*"):
+            table = rest[1:]
+        elif _of_pods(rest):
+            yield f"{family} {table} {_LIFETIME.sub('', rest)}"
+
+
+def _of_pods(rule: str) -> bool:
+    """Whether a line of iptables-save may come from a pod: no built-in chain, not kube-proxy's, no plugin's base."""
+    if rule.startswith(":") and rule.split(" ")[1:2] != ["-"]:
+        return False
+    return rule.startswith((":", "-A")) and not _KUBE_CHAIN.search(rule) and not _PLUGIN_BASE.search(rule)
+
+
+def _nft(text: str) -> Iterator[str]:
+    """Tables that are not iptables' own, for those are seen above."""
+    table, chain = "", ""
+    for line in (line.strip() for line in text.splitlines()):
+        words = line.split()
+        if words[:1] == ["table"]:
+            table = " ".join(words[1:3])
+        elif words[:1] in (["chain"], ["set"], ["map"]):
+            chain = " ".join(words[:2])
+            if not _ours(table):
+                yield f"nft {table} {chain}"
+        elif words and line not in ("{", "}") and not line.startswith(("#", "type ", "policy ")) and not _ours(table):
+            yield f"nft {table} {chain}: {re.sub(r' # handle [0-9]+', '', line)}"
+
+
+def _ours(table: str) -> bool:
+    return table.split()[-1:] in [[name] for name in _BASE_TABLES] or "kube-proxy" in table
+
+
+def _ipsets(text: str) -> Iterator[str]:
+    return (f"ipset {name}" for name in text.split() if not name.startswith("KUBE-"))
+
+
+def _routes(text: str, shared: set[str]) -> Iterator[str]:
+    for line in text.splitlines():
+        words = _LIFETIME.sub("", line).split()
+        if not words or "local" in words[:1] + _after(words, "table") or words[0] in _NOT_UNICAST:
+            continue
+        if words[0].startswith("fe80:") or ("kernel" in _after(words, "proto") and shared & set(_after(words, "dev"))):
+            continue
+        yield " ".join(words)
+
+
+def _after(words: list[str], word: str) -> list[str]:
+    return words[words.index(word) + 1 :][:1] if word in words else []
+
+
+def _rules(text: str) -> Iterator[str]:
+    return (f"rule {' '.join(line.split())}" for line in text.splitlines() if line.strip())

@@ -1,0 +1,51 @@
+"""Commands on a cluster's nodes, whichever way leads there.
+
+kind's nodes are containers of the Docker engine, so `docker exec` does, and goes on doing when the API server is away.
+The nodes of any other cluster are reached through a privileged pod of the harness's own on each of them.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from typing import Protocol
+
+from harness.backends import engine
+
+
+class Nodes(Protocol):
+    """How to run a command on a node, as root, in the node's own namespaces."""
+
+    def run(self, node: str, *argv: str, stdin: bytes | None = None, timeout: float = 60.0, check: bool = True) -> str:
+        """Run a command and return its standard output.
+
+        Raises:
+            CommandFailed: it ended with an error (and `check`) or did not end in time.
+        """
+
+
+class DockerNodes:
+    """kind's nodes."""
+
+    def run(self, node: str, *argv: str, stdin: bytes | None = None, timeout: float = 60.0, check: bool = True) -> str:
+        interactive = ["--interactive"] if stdin is not None else []
+        return engine.docker("exec", *interactive, node, *argv, stdin=stdin, timeout=timeout, check=check)
+
+
+def put(nodes: Nodes, node: str, files: Mapping[str, bytes], mode: int = 0o644, unread: bool = False) -> None:
+    """Put files on a node, each there whole or not at all: unpacked beside its place, then renamed.
+
+    Args:
+        unread: the files' time of last reading is 0 until somebody reads them.
+    """
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(f"{path}.new".lstrip("/"))
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content))
+    folders = " ".join(sorted({path.rpartition("/")[0] for path in files}))
+    forget = "touch -a -d @0 {0}.new; " if unread else ""
+    moves = "; ".join(f"{forget.format(path)}mv -f {path}.new {path}" for path in files)
+    nodes.run(node, "sh", "-ec", f"mkdir -p {folders}; tar -xf - -C /; {moves}", stdin=packed.getvalue())

@@ -1,0 +1,184 @@
+"""A real cluster: what kind's clusters and any other have in common once they are there.
+
+Scenarios' pods are made by a real kubelet and a real runtime here. So this only has to ask (the probes in the pods, by
+exec), look (commands on the nodes, see `nodes.py`) and disturb (a sandbox ended, genie.conf changed, a service
+restarted).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kubernetes import config
+from kubernetes.client import ApiClient
+
+from harness.backends import Facts, Inventory, ProbeError, inventory
+from harness.backends.apply import wait
+from harness.backends.console import Consoles
+from harness.backends.deploy import AGENT_LABEL, CONF, NAMESPACE
+from harness.backends.evidence import collect
+from harness.backends.nodes import Nodes, put
+from harness.objects import ApiError, Objects
+
+Restartable = Literal["kubelet", "containerd", "agent"]
+FEATURES = frozenset({"settings", "end-sandbox", "kubelet-restart", "containerd-restart", "agent-restart"})
+
+#: Ends a pod's sandbox by the runtime alone, and returns when its network namespace is gone, which is after CNI DEL.
+#: Where there is no crictl its first process is killed, which the runtime takes for its end and the kubelet cleans up
+#: after.
+END_SANDBOX = r"""
+namespace=$1 pod=$2 running=$(ctr -n k8s.io tasks list | awk '$3 == "RUNNING" {print $1}')
+for id in $(ctr -n k8s.io containers list -q "labels.\"io.cri-containerd.kind\"==sandbox,labels.\"io.kubernetes.pod.namespace\"==$namespace,labels.\"io.kubernetes.pod.name\"==$pod"); do
+  case "$running" in *"$id"*) ;; *) continue ;; esac
+  netns=$(ctr -n k8s.io containers info "$id" | sed -n 's/.*"path": "\(.*\/netns\/[^"]*\)".*/\1/p' | head -n 1)
+  if command -v crictl >/dev/null; then crictl stopp "$id"; else ctr -n k8s.io tasks kill --signal SIGKILL "$id"; fi
+  for _ in $(seq 600); do [ -e "$netns" ] || exit 0; sleep 0.1; done
+  echo "the sandbox $id has ended, its network namespace $netns is still there" >&2; exit 1
+done
+echo "no sandbox of $namespace/$pod is running here" >&2; exit 1
+"""  # noqa: E501
+
+
+def connect(kubeconfig: Path, context: str | None = None) -> ApiClient:
+    """A client for a kubeconfig."""
+    client: ApiClient = config.new_client_from_config(str(kubeconfig), context=context)  # type: ignore[no-untyped-call]
+    return client
+
+
+class RealCluster:
+    """A cluster reached by a kubeconfig, and its nodes by `nodes`."""
+
+    def __init__(self, *, facts: Facts, kubeconfig: Path, nodes: Nodes, context: str | None = None) -> None:
+        self.facts, self.kubeconfig, self.nodes, self._context = facts, kubeconfig, nodes, context
+        self._consoles = Consoles(lambda: connect(kubeconfig, context))
+        self._mine = threading.local()
+
+    def api(self) -> ApiClient:
+        """A client of the Kubernetes API with every right; one a thread, for it keeps connections."""
+        if not hasattr(self._mine, "client"):
+            self._mine.client = connect(self.kubeconfig, self._context)
+        client: ApiClient = self._mine.client
+        return client
+
+    def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Cluster.ask`."""
+        return self._consoles.ask(namespace, pod, request)
+
+    def inventory(self, node: str) -> Inventory:
+        """See `Cluster.inventory`. Calico keeps its addresses on the API server, so they are asked for there."""
+        found = inventory.take(self.nodes, node)
+        offer = self.facts.offers.get("calico")
+        if offer is None or offer.missing:
+            return found
+        return replace(found, addresses=found.addresses | self._calico_addresses(node))
+
+    def _calico_addresses(self, node: str) -> frozenset[str]:
+        handles = Objects(self.api()).find("/apis/crd.projectcalico.org/v1/ipamhandles") or {"items": []}
+        names = [handle["spec"]["handleID"] for handle in handles["items"]]
+        return frozenset(f"calico {name}" for name in names if "-tunnel-addr-" not in name)
+
+    def end_sandbox(self, namespace: str, pod: str) -> None:
+        """See `Cluster.end_sandbox`."""
+        node = self.node_of(namespace, pod)
+        self._consoles.forget(namespace, pod)
+        self.nodes.run(node, "sh", "-ec", END_SANDBOX, "sh", namespace, pod, timeout=120)
+
+    def node_of(self, namespace: str, pod: str) -> str:
+        """The node that a pod is on.
+
+        Raises:
+            ProbeError: there is no such pod, or it is on no node.
+        """
+        try:
+            found = Objects(self.api()).get(f"/api/v1/namespaces/{namespace}/pods/{pod}")
+        except ApiError as error:
+            raise ProbeError(f"pod {namespace}/{pod}: {error}") from error
+        if not found["spec"].get("nodeName"):
+            raise ProbeError(f"pod {namespace}/{pod}: it is on no node")
+        return str(found["spec"]["nodeName"])
+
+    @contextmanager
+    def settings(self, genie_conf: Mapping[str, Any]) -> Iterator[None]:
+        """See `Cluster.settings`: changes genie.conf on every node, and puts it back."""
+        before = {node: self.nodes.run(node, "cat", CONF) for node in self.facts.nodes}
+        try:
+            for node, text in before.items():
+                self._set(node, json.dumps({**json.loads(text), **genie_conf}, indent=2))
+            yield
+        finally:
+            for node, text in before.items():
+                self._set(node, text)
+
+    def _set(self, node: str, text: str) -> None:
+        """Put genie.conf on a node and wait until the runtime has read it: the time of its last reading moves on."""
+        put(self.nodes, node, {CONF: text.encode()}, mode=0o600, unread=True)
+
+        def unread() -> str:
+            accessed = self.nodes.run(node, "stat", "-c", "%X", CONF).strip()
+            return "the runtime has not read it yet" if accessed == "0" else ""
+
+        wait(f"genie.conf on {node}", unread, 30, every=0.1)
+
+    @contextmanager
+    def api_server_away(self) -> Iterator[None]:
+        """See `Cluster.api_server_away`: workers refuse to send to the API server; the harness still reaches it."""
+        address, port = self._api_address()
+        sending = ("OUTPUT", "-p", "tcp", "-d", address, "--dport", port, "-j", "REJECT", "--reject-with", "tcp-reset")
+        try:
+            for node in self.facts.nodes:
+                self.nodes.run(node, "iptables", "-w", "-I", *sending)
+            yield
+        finally:
+            for node in self.facts.nodes:
+                self.nodes.run(node, "iptables", "-w", "-D", *sending, check=False)
+
+    def _api_address(self) -> tuple[str, str]:
+        """Where nodes reach the API server: what stands behind the `kubernetes` Service."""
+        slices = Objects(self.api()).get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")
+        return str(slices["endpoints"][0]["addresses"][0]), str(slices["ports"][0]["port"])
+
+    def restart(self, what: Restartable, node: str) -> None:
+        """Restart the kubelet, containerd or genie's agent of a node, without waiting for it to be back."""
+        if what != "agent":
+            self.nodes.run(node, "systemctl", "restart", what, timeout=120)
+            return
+        objects = Objects(self.api())
+        for pod in self._agents(objects):
+            if pod["spec"].get("nodeName") == node:
+                objects.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}")
+
+    def settle(self, timeout: float = 90.0) -> None:
+        """Wait until every node is ready and has a ready agent, as after a `restart`."""
+        wait("the cluster", self._unsettled, timeout)
+
+    def _unsettled(self) -> str:
+        objects = Objects(self.api())
+        nodes = {node["metadata"]["name"] for node in objects.get("/api/v1/nodes")["items"] if _ready(node)}
+        alive = [pod for pod in self._agents(objects) if not pod["metadata"].get("deletionTimestamp")]
+        agents = {pod["spec"].get("nodeName") for pod in alive if _ready(pod)}
+        lacking = [node for node in self.facts.nodes if node not in nodes & agents]
+        return f"not ready, or without a ready agent: {', '.join(lacking)}" if lacking else ""
+
+    @staticmethod
+    def _agents(objects: Objects) -> list[dict[str, Any]]:
+        listed = objects.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=AGENT_LABEL)
+        return list(listed["items"])
+
+    def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
+        """See `Cluster.evidence`."""
+        return collect(self.api(), self.nodes, namespace, pod, into)
+
+    def close(self, keep: bool = False) -> None:
+        """Close what is open here; what is to be done with the cluster, its backend knows."""
+        self._consoles.close()
+
+
+def _ready(thing: Mapping[str, Any]) -> bool:
+    conditions = thing.get("status", {}).get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

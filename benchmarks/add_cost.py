@@ -3,12 +3,12 @@
     GENIE_CNI_BIN=/opt/cni/bin python benchmarks/add_cost.py [--rounds 100] [--gate]
 
 Bare is what a runtime without genie would do: the same plugins (containernetworking's bridge with host-local, for
-each network), called one after the other with the same input. All run interleaved, on the same machine, in a private network
-namespace, each ADD into a namespace of its own that is made before and deleted after the clock runs. The API server is a stand-in
-in this process, so direct mode's figure has a request in it, but none of a real one's time.
+each network), called one after the other with the same input. All run interleaved, on the same machine, in a private
+network namespace, each ADD into a namespace of its own that is made before and deleted after the clock runs. The API
+server is a stand-in in this process, so direct mode's figure has a request in it, but none of a real one's time.
 
-Needs root, or a user namespace where it is (`unshare -rnm`), and iproute2. `--gate` makes the exit status say
-whether the goals were met: 2 ms for the first network, 0.5 ms for each further one, median.
+Needs root, or a user namespace where it is (`unshare -rnm`), and iproute2. `--gate` makes the exit status say whether
+the goals were met: 2 ms for the first network, 0.5 ms for each further one, median.
 """
 
 from __future__ import annotations
@@ -76,28 +76,30 @@ def pod(count: int) -> dict[str, object]:
     return {"metadata": {"namespace": "default", "name": f"p{count}", "uid": f"u-{count}", "annotations": notes}}
 
 
-def network(position: int, place: Path) -> dict[str, object]:
-    """One network's configuration. None sets a default route, so that bare ADDs of several do not fail on each other."""
+def network(position: int, place: Path, kind: str) -> dict[str, object]:
+    """One network's configuration, with no default route: bare ADDs of several would fail on each other's."""
     name = NAMES[position]
     ipam = {"type": "host-local", "subnet": f"10.{90 + position}.0.0/16", "dataDir": str(place / "ipam")}
-    return {"cniVersion": "1.0.0", "name": name, "type": "bridge", "bridge": f"br-{name}", "isGateway": True, "ipam": ipam}
+    conf = {"cniVersion": "1.0.0", "name": name, "type": kind, "ipam": ipam}
+    return {**conf, "bridge": f"br-{name}", "isGateway": True} if kind == "bridge" else conf
 
 
 class Bench:
     """The three ways, each with ADD and DEL of a container in a namespace."""
 
-    def __init__(self, plugins: str, place: Path, url: str) -> None:
-        self.plugins, self.place = plugins, place
+    def __init__(self, plugins: str, kind: str, place: Path, url: str) -> None:
+        self.plugins, self.kind, self.place = plugins, kind, place
         netd = place / "net.d"
         netd.mkdir()
         for position, name in enumerate(NAMES):
-            (netd / f"1{position}-{name}.conf").write_text(json.dumps(network(position, place)))
+            (netd / f"1{position}-{name}.conf").write_text(json.dumps(network(position, place, kind)))
         conf = {
             "cniVersion": "1.0.0", "name": "genie", "type": "genie", "log_level": "error",
             "policy": {"k8s_api_root": url}, "conf_dir": str(netd),
         }  # fmt: skip
         self.conf = {
-            way: json.dumps({**conf, "state_dir": str(place / f"records-{way}")}).encode() for way in ("agent", "direct")
+            way: json.dumps({**conf, "state_dir": str(place / f"records-{way}")}).encode()
+            for way in ("agent", "direct")
         }
         (place / "genie.conf").write_bytes(self.conf["agent"])
         self.socket = place / "agent.sock"
@@ -117,7 +119,7 @@ class Bench:
     def bare(self, verb: str, container: str, netns: str, count: int) -> None:
         for position in range(count):
             env = self.env(verb, container, netns, f"eth{position}", count)
-            run([f"{self.plugins}/bridge"], env, json.dumps(network(position, self.place)).encode())
+            run([f"{self.plugins}/{self.kind}"], env, json.dumps(network(position, self.place, self.kind)).encode())
 
     def agent(self, verb: str, container: str, netns: str, count: int) -> None:
         run([str(SHIM)], self.env(verb, container, netns, "eth0", count), self.conf["agent"])
@@ -171,7 +173,7 @@ def measure(bench: Bench, ways: dict[str, Callable[..., None]], rounds: int) -> 
     return times
 
 
-def report(times: dict[tuple[str, int], list[float]], rounds: int) -> bool:
+def report(times: dict[tuple[str, int], list[float]], rounds: int, kind: str) -> bool:
     """Print the table; whether the goals were met."""
 
     def median(way: str, count: int) -> float:
@@ -180,7 +182,7 @@ def report(times: dict[tuple[str, int], list[float]], rounds: int) -> bool:
     def p95(way: str, count: int) -> float:
         return statistics.quantiles(times[way, count], n=20)[-1]
 
-    print(f"ADD, milliseconds, {rounds} rounds, interleaved (bridge + host-local for each network)\n")
+    print(f"ADD, milliseconds, {rounds} rounds, interleaved ({kind} + host-local for each network)\n")
     print(f"{'networks':>8}  {'way':<7} {'median':>8} {'p95':>8}   {'more than bare (median)'}")
     over = {}
     for count in range(1, 4):
@@ -205,6 +207,9 @@ def main() -> int:
     """Measure and report; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=100, help="ADDs of each kind (default: 100)")
+    parser.add_argument(
+        "--plugin", choices=("bridge", "ptp"), default="bridge", help="of each network (default: bridge)"
+    )
     parser.add_argument("--no-direct", action="store_true", help="leave direct mode out: it takes most of the time")
     parser.add_argument("--gate", action="store_true", help="exit with 1 when the goals are not met")
     arguments = parser.parse_args()
@@ -220,7 +225,7 @@ def main() -> int:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench(plugins, Path(place), f"http://127.0.0.1:{server.server_port}")
+        bench = Bench(plugins, arguments.plugin, Path(place), f"http://127.0.0.1:{server.server_port}")
         ways: dict[str, Callable[..., None]] = {"bare": bench.bare, "agent": bench.agent, "direct": bench.direct}
         if arguments.no_direct:
             del ways["direct"]
@@ -228,7 +233,7 @@ def main() -> int:
             times = measure(bench, ways, arguments.rounds)
         if keep := os.environ.get("GENIE_BENCHMARK_LOG"):
             shutil.copy(bench.place / "agent.log", keep)
-    return 1 if not report(times, arguments.rounds) and arguments.gate else 0
+    return 1 if not report(times, arguments.rounds, arguments.plugin) and arguments.gate else 0
 
 
 SHIM = shim.binary()

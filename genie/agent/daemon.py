@@ -80,10 +80,12 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         async with contextlib.AsyncExitStack() as stack:
+            told = contextlib.ExitStack()  # ended first, so that probes are the next agent's to answer
+            stack.push(told)
             if self.settings.listen:
                 host, port = self.settings.listen
-                told = await metric.serve(self.metrics, host, port, alive=lambda: True, ready=lambda: self.ready)
-                stack.callback(told.close)
+                web = await metric.serve(self.metrics, host, port, alive=lambda: True, ready=lambda: self.ready)
+                told.callback(web.close)
             self.kube.start()
             stack.callback(self.kube.stop)
             writing = loop.create_task(self.writer.run())
@@ -95,6 +97,7 @@ class Agent:
             await self.server.start(self.settings.socket)
             self._say_ready()
             await self.stopping.wait()
+            told.close()
             await self._end()
 
     async def _first_lists(self) -> None:

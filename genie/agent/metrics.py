@@ -135,7 +135,8 @@ async def serve(
             with suppress(OSError):
                 await writer.wait_closed()
 
-    return await asyncio.start_server(handle, host, port, limit=8192)
+    # In an update the next agent comes before this one goes, on the same port of the same host.
+    return await asyncio.start_server(handle, host, port, limit=8192, reuse_port=True)
 
 
 def _verdict(good: bool) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_api import FakeApi
 
 from genie.agent import shim
 
@@ -57,3 +58,11 @@ def either(request: pytest.FixtureRequest) -> Path:
     """The shim as it is shipped, and the shim with the sanitizers."""
     path: Path = request.getfixturevalue("binary" if request.param == "release" else "sanitized")
     return path
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """An API server that is up."""
+    fake = FakeApi()
+    yield fake
+    fake.down()

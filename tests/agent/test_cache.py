@@ -1,0 +1,255 @@
+"""What the agent knows of the cluster, against an API server that changes, forgets, goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+from agent_rig import until
+from fake_api import FakeApi
+
+from genie import kube
+from genie.agent import cache
+from genie.agent.cache import CachedKube
+from genie.agent.metrics import Metrics
+from genie.agent.writer import Writer, make_up
+from genie.cni.errors import CniError
+from genie.kube import Pod
+from genie.records import Record
+
+NADS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
+LOGICAL = "/apis/alpha.network.k8s.io/v1/logicalnetworks"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds on a node takes no time here."""
+    monkeypatch.setattr(cache, "BACKOFF", (0.01, 0.05))
+    monkeypatch.setattr(cache, "ABSENT_SECONDS", 0.05)
+    monkeypatch.setattr(cache, "PAGE", 3)
+    monkeypatch.setattr("genie.agent.writer.BACKOFF", (0.01, 0.05))
+
+
+@asynccontextmanager
+async def watching(api: FakeApi, *, wait: bool = True) -> AsyncIterator[CachedKube]:
+    server = kube.Server(url=api.url)
+    metrics = Metrics()
+    writer = Writer(partial(kube.patch_annotations, kube.Client(server, 5)), metrics)
+    cached = CachedKube(lambda seconds: kube.Client(server, seconds), "node-1", writer, metrics)
+    writing = asyncio.get_running_loop().create_task(writer.run())
+    cached.start()
+    try:
+        if wait:
+            await until(cached.synced)
+        yield cached
+    finally:
+        writing.cancel()
+        cached.stop()
+
+
+def trying(api: FakeApi, check: Callable[[CachedKube], Awaitable[None]], **options: bool) -> None:
+    async def go() -> None:
+        async with watching(api, **options) as cached:
+            await check(cached)
+
+    asyncio.run(go())
+
+
+def test_a_pod_of_this_node_takes_no_request(api: FakeApi) -> None:
+    for n in range(8):  # several pages
+        api.pod(f"p{n}", annotations={"cni": "calico", "kubectl.kubernetes.io/last-applied-configuration": "x" * 9999})
+
+    async def check(cached: CachedKube) -> None:
+        assert api.asked("GET /api/v1/pods?limit=3&fieldSelector=spec.nodeName%3Dnode-1") == 3
+        pod = await cached.pod("default", "p7", "uid-p7")
+        assert pod == Pod(namespace="default", name="p7", uid="uid-p7", annotations={"cni": "calico"})
+        assert not api.asked("/namespaces/default/pods")
+
+    trying(api, check)
+
+
+def test_changes_arrive(api: FakeApi) -> None:
+    async def check(cached: CachedKube) -> None:
+        api.pod("a", annotations={"cni": "one"})
+        await until(lambda: cached.pods.get("default", "a"))
+        api.pod("a", annotations={"cni": "two"})
+        two = Pod(namespace="default", name="a", uid="uid-a", annotations={"cni": "two"})
+        await until(lambda: cached.pods.get("default", "a") == two)
+        api.remove("/api/v1/pods", "default", "a")
+        await until(lambda: not cached.pods.get("default", "a"))
+
+    trying(api, check)
+
+
+def test_a_pod_that_is_not_known_yet_is_asked_for(api: FakeApi) -> None:
+    async def check(cached: CachedKube) -> None:
+        for watch in cached.watches:
+            watch.stop()  # the watch is behind
+        api.pod("new", annotations={"cni": "x"})
+        cached.pods.items.clear()
+        assert (await cached.pod("default", "new", "uid-new")).annotations == {"cni": "x"}
+        assert api.asked("/namespaces/default/pods/new") == 1
+        with pytest.raises(CniError, match="no such pod") as missing:
+            await cached.pod("default", "none", "")
+        assert missing.value.code == 3
+
+    trying(api, check)
+
+
+def test_a_pod_of_another_uid_is_not_this_pod(api: FakeApi) -> None:
+    api.pod("a", uid="old", annotations={"cni": "old"})
+
+    async def check(cached: CachedKube) -> None:
+        for watch in cached.watches:
+            watch.stop()
+        api.pod("a", uid="new", annotations={"cni": "new"})
+        cached.pods.items["default", "a"] = Pod(namespace="default", name="a", uid="old", annotations={"cni": "old"})
+        assert (await cached.pod("default", "a", "new")).annotations == {"cni": "new"}
+        with pytest.raises(CniError, match="UID"):
+            await cached.pod("default", "a", "third")
+
+    trying(api, check)
+
+
+def test_a_static_pod_is_known_by_its_mirror(api: FakeApi) -> None:
+    api.pod("a", uid="mirror", annotations={kube.MIRROR: "hash"})
+
+    async def check(cached: CachedKube) -> None:
+        assert (await cached.pod("default", "a", "hash")).uid == "mirror"
+
+    trying(api, check)
+
+
+def test_network_objects_and_crds_that_are_not_there(api: FakeApi) -> None:
+    api.put(NADS, "default", "blue", spec={"config": "{}"})
+
+    async def check(cached: CachedKube) -> None:
+        blue = await cached.network("NetworkAttachmentDefinition", "default", "blue")
+        assert blue and blue["spec"] == {"config": "{}"} and blue["metadata"]["name"] == "blue"
+        assert await cached.network("NetworkAttachmentDefinition", "default", "red") is None
+        assert await cached.network("LogicalNetwork", "default", "green") is None
+        assert not api.asked("namespaces/default/net") and not api.asked("namespaces/default/log")
+        api.put(LOGICAL, "default", "green", spec={"plugin": "weave"})
+        api.absent.clear()  # somebody installs the CRD
+        await until(lambda: cached.networks["LogicalNetwork"].get("default", "green"))
+
+    trying(api, check)
+
+
+def test_while_the_api_server_is_away_what_is_known_is_served(api: FakeApi) -> None:
+    api.pod("a", annotations={"cni": "x"})
+    api.put(NADS, "default", "blue", spec={"config": "{}"})
+
+    async def check(cached: CachedKube) -> None:
+        api.down()
+        await until(lambda: not any(watch.live for watch in cached.watches))
+        assert (await cached.pod("default", "a", "uid-a")).annotations == {"cni": "x"}
+        assert (await cached.pod("default", "a", "")).annotations == {"cni": "x"}
+        assert await cached.network("NetworkAttachmentDefinition", "default", "blue")
+        assert await cached.network("NetworkAttachmentDefinition", "default", "red") is None
+        with pytest.raises(CniError) as away:
+            await cached.pod("default", "b", "uid-b")
+        assert away.value.code == 11
+        api.pod("b")
+        api.up()
+        await until(lambda: cached.pods.get("default", "b"))
+        await until(lambda: all(watch.live for watch in cached.watches))
+
+    trying(api, check)
+
+
+def test_an_api_server_that_was_never_there(api: FakeApi) -> None:
+    api.down()
+
+    async def check(cached: CachedKube) -> None:
+        assert not cached.synced()
+        for question in (cached.pod("default", "a", ""), cached.network("LogicalNetwork", "default", "a")):
+            with pytest.raises(CniError) as away:
+                await question
+            assert away.value.code == 11
+        api.up()
+        await until(cached.synced)
+
+    trying(api, check, wait=False)
+
+
+def test_what_cannot_be_watched_any_more_is_listed_again(api: FakeApi) -> None:
+    async def check(cached: CachedKube) -> None:
+        api.pod("a")
+        await until(lambda: cached.pods.get("default", "a"))
+        lists = api.asked("GET /api/v1/pods?limit")
+        del api.objects["/api/v1/pods", "default", "a"]  # and the event of it is forgotten
+        api.forget()
+        await until(lambda: not cached.pods.get("default", "a"))
+        assert api.asked("GET /api/v1/pods?limit") > lists
+
+    trying(api, check)
+
+
+def test_annotations_arrive_as_one_patch_however_often_it_fails(api: FakeApi) -> None:
+    api.pod("a", annotations={"mine": "stays"})
+    api.pod("b")
+
+    async def check(cached: CachedKube) -> None:
+        api.refuse_patches = 3
+        pod_a, pod_b = await cached.pod("default", "a", ""), await cached.pod("default", "b", "")
+        await cached.annotate(pod_a, {"x": "1"})
+        await cached.annotate(pod_a, {"y": "2"})
+        await cached.annotate(pod_b, {"z": "3"})
+        assert await cached.writer.flush(5)
+        assert api.notes("a") == {"mine": "stays", "x": "1", "y": "2"} and api.notes("b") == {"z": "3"}
+        assert api.asked("PATCH") == 5  # three refused, one for each
+
+    trying(api, check)
+
+
+def test_annotations_outlast_an_api_server_that_is_away(api: FakeApi) -> None:
+    api.pod("a")
+
+    async def check(cached: CachedKube) -> None:
+        pod = await cached.pod("default", "a", "")
+        api.down()
+        await cached.annotate(pod, {"x": "1"})
+        assert not await cached.writer.flush(0.2)
+        api.up()
+        assert await cached.writer.flush(5)
+        assert api.notes("a") == {"x": "1"}
+
+    trying(api, check)
+
+
+def test_a_pod_made_again_under_the_name_is_not_written_to(api: FakeApi) -> None:
+    api.pod("a", uid="new")
+
+    async def check(cached: CachedKube) -> None:
+        await cached.annotate(Pod(namespace="default", name="a", uid="old"), {"x": "1"})
+        await cached.annotate(Pod(namespace="default", name="gone", uid="u"), {"x": "1"})
+        assert await cached.writer.flush(5)
+        assert api.notes("a") == {}
+
+    trying(api, check)
+
+
+def test_what_an_agent_left_unwritten_the_next_one_writes(api: FakeApi) -> None:
+    def record(pod: str, uid: str, *, complete: bool = True) -> Record:
+        notes = {"s": "status", "t": "more"}
+        return Record(
+            container_id=pod, ifname="eth0", netns="", namespace="default", pod=pod, uid=uid, complete=complete,
+            annotations=notes,
+        )  # fmt: skip
+
+    for name, notes in {"new": {}, "half": {"s": "status"}, "done": {"s": "status", "t": "more"}, "cut": {}}.items():
+        api.pod(name, annotations=notes)
+    records = [record(name, f"uid-{name}") for name in ("new", "half", "done", "gone")]
+    records += [record("cut", "uid-cut", complete=False), record("new", "another uid")]
+
+    async def check(cached: CachedKube) -> None:
+        assert make_up(records, cached.pods.items, cached.writer) == 2
+        assert await cached.writer.flush(5)
+        assert api.notes("new") == api.notes("half") == {"s": "status", "t": "more"}
+        assert not api.notes("cut") and api.asked("PATCH") == 2
+
+    trying(api, check)

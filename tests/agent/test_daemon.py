@@ -1,0 +1,321 @@
+"""`genie agent` as a process of its own, called through the compiled shim, in good times and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_rig import Said, call, end, is_alive, script, start, until
+from fake_api import FakeApi
+
+TOKEN = "sesame-open-up"
+PLUGIN = """
+echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME" >>{place}/calls
+[ -e {place}/hang ] && {{ echo $$ >{place}/hanging; sleep 60; }}
+[ -e {place}/slow ] && sleep 0.5
+[ -e {place}/broken ] && {{ echo '{{"code": 110, "msg": "no luck"}}'; exit 1; }}
+[ $CNI_COMMAND = ADD ] || exit 0
+echo '{{"cniVersion": "1.0.0", "interfaces": [{{"name": "eth0", "sandbox": "'$CNI_NETNS'"}}],
+       "ips": [{{"address": "10.1.0.5/24", "interface": 0}}]}}'
+"""
+
+
+class Node:
+    """A node of one network whose plugin is a script, with an API server that has pods p0, p1, …"""
+
+    def __init__(self, place: Path, binary: Path, api: FakeApi) -> None:
+        self.place, self.binary, self.api = place, binary, api
+        self.socket = place / "agent.sock"
+        (place / "bin").mkdir()
+        (place / "net.d").mkdir()
+        script(place / "bin", "plug", PLUGIN.format(place=place))
+        (place / "net.d" / "10-net.conf").write_text('{"cniVersion": "1.0.0", "name": "net", "type": "plug"}')
+        self.conf: dict[str, Any] = {
+            "cniVersion": "1.0.0", "name": "genie", "type": "genie", "delegate_timeout": 20,
+            "policy": {"k8s_api_root": api.url, "k8s_auth_token": TOKEN},
+            "conf_dir": str(place / "net.d"), "state_dir": str(place / "records"),
+        }  # fmt: skip
+        self.log = ""
+        api.pod("p", annotations={"cni": "net"})
+
+    @asynccontextmanager
+    async def agent(self, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A running agent; its log is in `log` once it has ended."""
+        (self.place / "genie.conf").write_text(json.dumps(self.conf))
+        out = self.place / f"agent-{len(list(self.place.glob('agent-*')))}.log"
+        with out.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "genie", "agent", "--socket", str(self.socket), "--node", "node-1",
+                "--conf", str(self.place / "genie.conf"), *(options or ("--listen", "")), stderr=log,
+            )  # fmt: skip
+        try:
+            await until(lambda: process.returncode is not None or '"READY"' in out.read_text(), 30)
+            assert process.returncode is None, out.read_text()
+            yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await asyncio.wait_for(process.wait(), 40)
+            self.log = out.read_text()
+
+    def env(self, verb: str, pod: str, container: str) -> dict[str, str]:
+        return {
+            "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": "/var/run/netns/x",
+            "CNI_PATH": str(self.place / "bin"),
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID=uid-{pod}",
+        }  # fmt: skip
+
+    async def call(self, verb: str, pod: str = "p", container: str = "c1") -> Said:
+        return await call(self.binary, self.socket, stdin=self.stdin, **self.env(verb, pod, container))
+
+    async def start(self, verb: str, pod: str = "p", container: str = "c1") -> asyncio.subprocess.Process:
+        return await start(self.binary, self.socket, stdin=self.stdin, **self.env(verb, pod, container))
+
+    @property
+    def stdin(self) -> bytes:
+        return json.dumps(self.conf).encode()
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.place / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def records(self) -> list[str]:
+        return [path.name for path in (self.place / "records").glob("*.json")]
+
+    def set(self, flag: str, on: bool = True) -> None:
+        if on:
+            (self.place / flag).touch()
+        else:
+            (self.place / flag).unlink()
+
+    def lines(self, msg: str) -> list[dict[str, Any]]:
+        return [line for line in map(json.loads, self.log.splitlines()) if line["msg"] == msg]
+
+
+@pytest.fixture
+def node(place: Path, binary: Path, api: FakeApi) -> Node:
+    return Node(place, binary, api)
+
+
+def test_an_add_and_a_del(node: Node) -> None:
+    async def go() -> None:
+        async with node.agent():
+            mode = node.socket.stat()
+            assert stat.S_IMODE(mode.st_mode) == 0o600 and mode.st_uid == os.geteuid()
+            added = await node.call("ADD")
+            assert added.status == 0 and added.json["ips"][0]["address"] == "10.1.0.5/24"
+            assert node.records == ["c1@eth0.json"]
+            await until(lambda: "k8s.v1.cni.cncf.io/network-status" in node.api.notes("p"))
+            assert (await node.call("DEL")).status == 0
+        assert not node.socket.exists()
+
+    asyncio.run(go())
+    assert node.calls == ["ADD c1 eth0", "DEL c1 eth0"] and not node.records
+    assert not node.api.asked("/namespaces/default/pods/p HTTP"), "the ADD took no API request"
+    added, deleted = node.lines("call")
+    assert (added["verb"], added["pod"], added["result"], added["container"]) == ("ADD", "default/p", "ok", "c1")
+    assert added["selection"] == [["net", "eth0"]] and added["why"] and added["delegates"][0]["plugin"] == "plug"
+    assert deleted["verb"] == "DEL" and added["own_ms"] < added["seconds"] * 1000
+    assert TOKEN not in node.log
+
+
+def test_a_delegate_that_fails_is_told_and_logged(node: Node) -> None:
+    async def go() -> Said:
+        async with node.agent():
+            node.set("broken")
+            return await node.call("ADD")
+
+    said = asyncio.run(go())
+    assert said.status == 1 and said.json["code"] == 110 and "no luck" in said.json["msg"]
+    (line,) = node.lines("call")
+    assert line["level"] == "error" and "no luck" in line["error"]
+
+
+def test_metrics_and_probes(node: Node) -> None:
+    port = _free_port()
+
+    async def go() -> str:
+        async with node.agent("--listen", f"127.0.0.1:{port}"):
+            await node.call("ADD")
+            await node.call("CHECK", container="unknown")
+            assert (
+                await asyncio.to_thread(_get, port, "/healthz")
+                == await asyncio.to_thread(_get, port, "/readyz")
+                == "ok\n"
+            )
+            return await asyncio.to_thread(_get, port, "/metrics")
+
+    told = asyncio.run(go())
+    for line in (
+        'genie_calls_total{verb="ADD",result="ok"} 1',
+        'genie_calls_total{verb="CHECK",result="error"} 1',
+        'genie_delegate_seconds_count{plugin="plug",verb="ADD",result="ok"} 1',
+        'genie_call_own_seconds_count{verb="ADD"} 1',
+        'genie_cache_objects{resource="pods"} 1',
+        "genie_calls_active 0",
+        "genie_calls_waiting 0",
+    ):
+        assert line in told.splitlines(), told
+
+
+def test_killed_in_the_middle_it_leaves_an_error_and_a_record_to_delete_by(node: Node) -> None:
+    async def go() -> None:
+        node.set("hang")
+        async with node.agent() as agent:
+            shim = await node.start("ADD")
+            await until((node.place / "hanging").exists)
+            agent.kill()
+            said = await end(shim, 5)
+            assert said.status == 1 and said.json["code"] == 11
+            assert not is_alive(int((node.place / "hanging").read_text()))
+        node.set("hang", False)
+        assert node.records and node.socket.exists()  # the dead one's socket is in nobody's way
+        async with node.agent():
+            node.api.remove("/api/v1/pods", "default", "p")
+            assert (await node.call("DEL")).status == 0
+        assert node.calls == ["ADD c1 eth0", "DEL c1 eth0"] and not node.records
+
+    asyncio.run(go())
+
+
+def test_a_runtime_that_loses_patience(node: Node) -> None:
+    """The shim is killed in mid-ADD; the DEL that follows finds the record, and waits for nothing."""
+
+    async def go() -> None:
+        node.set("hang")
+        async with node.agent():
+            shim = await node.start("ADD")
+            await until((node.place / "hanging").exists)
+            shim.kill()
+            await end(shim)
+            node.set("hang", False)
+            assert (await node.call("DEL")).status == 0
+            await until(lambda: not is_alive(int((node.place / "hanging").read_text())))
+        assert node.calls[0] == "ADD c1 eth0" and node.calls[-1] == "DEL c1 eth0" and not node.records
+
+    asyncio.run(go())
+
+
+def test_a_delegate_that_hangs_ends_in_one_clear_error(node: Node) -> None:
+    async def go() -> Said:
+        node.conf["delegate_timeout"] = 0.4
+        node.set("hang")
+        async with node.agent():
+            return await node.call("ADD")
+
+    said = asyncio.run(go())
+    assert said.status == 1 and "plug" in said.json["msg"] and "no answer within 0.4 seconds" in said.json["msg"]
+
+
+def test_told_to_stop_it_finishes_what_it_has_begun(node: Node) -> None:
+    async def go() -> None:
+        node.set("slow")
+        port = _free_port()
+        async with node.agent("--listen", f"127.0.0.1:{port}", "--concurrency", "2") as agent:
+            shims = [await node.start("ADD", container=f"c{n}") for n in range(5)]
+            while "genie_calls_waiting 3" not in await asyncio.to_thread(_get, port, "/metrics"):
+                await asyncio.sleep(0.01)
+            agent.terminate()
+            assert [(await end(shim)).status for shim in shims] == [0] * 5
+            assert await asyncio.wait_for(agent.wait(), 10) == 0
+        assert not node.socket.exists() and len(node.records) == 5
+
+    asyncio.run(go())
+    (line,) = node.lines("stopped")
+    assert line["calls_finished"] and line["annotations_written"]
+
+
+def test_a_rolling_update_loses_no_call(node: Node) -> None:
+    """The new agent takes the socket's place while the old one finishes; calls keep coming all the time."""
+
+    async def go() -> None:
+        done: list[int] = []
+        stop = asyncio.Event()
+
+        async def keep_calling(worker: int) -> None:
+            turn = 0
+            while not stop.is_set():
+                turn += 1
+                for verb in ("ADD", "DEL"):
+                    done.append((await node.call(verb, container=f"c{worker}x{turn}")).status)
+
+        async with node.agent() as old:
+            workers = [asyncio.create_task(keep_calling(n)) for n in range(3)]
+            await until(lambda: len(done) > 10)
+            async with node.agent() as new:
+                old.terminate()
+                assert await asyncio.wait_for(old.wait(), 10) == 0
+                assert node.socket.exists(), "the old one took the new one's socket away"
+                so_far = len(done)
+                await until(lambda: len(done) > so_far + 10)
+                assert new.returncode is None
+                stop.set()
+                await asyncio.gather(*workers)
+        assert set(done) == {0} and not node.records
+
+    asyncio.run(go())
+
+
+def test_a_hundred_pods_at_once_cost_it_a_few_megabytes(node: Node) -> None:
+    """Multus #1346. All wait their turn, all are served, and no more than the bound at a time."""
+
+    async def go() -> tuple[list[int], int, int]:
+        for n in range(100):
+            node.api.pod(f"p{n}", annotations={"cni": "net"})
+        async with node.agent("--listen", "", "--concurrency", "8") as agent:
+            await node.call("ADD", pod="p0", container="first")
+            before = _peak(agent.pid)
+            shims = [await node.start("ADD", pod=f"p{n}", container=f"c{n}") for n in range(100)]
+            said = await asyncio.gather(*(end(shim, 60) for shim in shims))
+            return [one.status for one in said], before, _peak(agent.pid)
+
+    statuses, before, after = asyncio.run(go())
+    assert statuses == [0] * 100
+    assert after - before < 4 << 20, f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB at its highest"
+
+
+def test_without_a_node_or_a_way_to_the_api_server_it_says_what_is_missing(place: Path) -> None:
+    def agent(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "genie", "agent", "--socket", str(place / "s"), *options]
+        env = {key: value for key, value in os.environ.items() if key not in ("NODE_NAME", "KUBERNETES_SERVICE_HOST")}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+
+    assert "NODE_NAME" in agent().stderr and agent().returncode == 2
+    nowhere = agent("--node", "n", "--conf", str(place / "none.conf"))
+    assert nowhere.returncode == 1 and "cannot read" in json.loads(nowhere.stderr)["error"]
+    (place / "genie.conf").write_text('{"name": "genie", "type": "genie"}')
+    nobody = agent("--node", "n", "--conf", str(place / "genie.conf"))
+    assert nobody.returncode == 1 and "API server" in json.loads(nobody.stderr)["error"]
+    helped = agent("--help").stdout
+    assert "--concurrency" in helped and "SIGTERM" in helped
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+        return str(response.read().decode())
+
+
+def _peak(pid: int) -> int:
+    """The most memory that a process has had, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

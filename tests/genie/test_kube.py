@@ -1,0 +1,521 @@
+"""The API server as genie asks it: credentials of every kind, and answers of every kind, from a real server on loopback."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genie import kube
+from genie.cni.errors import CniError
+from genie.cni.invoke import run_sync
+from genie.config import Conf, Credentials
+from genie.kube import Client, DirectKube, Pod, Server
+
+WEB = {"metadata": {"namespace": "blue", "name": "web", "uid": "u-1", "annotations": {"cni": "calico"}}}
+POD = "/api/v1/namespaces/blue/pods/web"
+
+
+@dataclass
+class Api:
+    """An API server: `answers` by path, each a status with a body, or a function that says them."""
+
+    url: str
+    answers: dict[str, Any] = field(default_factory=lambda: {POD: (200, WEB)})
+    requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
+    connections: int = 0
+    hang_up: bool = False  # close each connection after an answer, without announcing it
+
+
+class Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 16
+
+    def server_bind(self) -> None:
+        """Without the look-up of this host's name that the library makes."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", 0
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is what these tests are about."""
+
+
+def serve(api: Api, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            api.connections += 1
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            api.requests.append((self.command, self.path, dict(self.headers), body))
+            answer = api.answers.get(self.path, (404, {"kind": "Status", "message": "not found"}))
+            status, data = answer() if callable(answer) else answer
+            raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+            if api.hang_up:
+                self.close_connection = True
+
+        do_PATCH = do_GET  # noqa: N815
+
+    server = Quiet(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    api.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    api = Api("")
+    server = serve(api)
+    yield api
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def client(api: Api) -> Client:
+    return Client(Server(url=api.url), timeout=5)
+
+
+# --- pods and network objects -----------------------------------------------------------------------------------
+
+
+def test_a_pod(client: Client) -> None:
+    assert kube.read_pod(client, "blue", "web", "u-1") == Pod(
+        namespace="blue", name="web", uid="u-1", annotations={"cni": "calico"}
+    )
+    assert kube.read_pod(client, "blue", "web", "").uid == "u-1"
+
+
+def test_a_pod_of_another_uid_is_not_this_pod(client: Client) -> None:
+    with pytest.raises(CniError, match="one of UID u-1, the runtime asks for UID u-2: the pod was deleted") as caught:
+        kube.read_pod(client, "blue", "web", "u-2")
+    assert caught.value.code == 3
+
+
+def test_a_mirror_pod_is_known_by_its_hash(api: Api, client: Client) -> None:
+    annotations = {"kubernetes.io/config.hash": "abcdef"}
+    api.answers[POD] = (200, {"metadata": {"namespace": "blue", "name": "web", "uid": "u-9", "annotations": annotations}})
+    assert kube.read_pod(client, "blue", "web", "abcdef").uid == "u-9"
+
+
+def test_no_such_pod(client: Client) -> None:
+    with pytest.raises(CniError, match="pod blue/gone: no such pod") as caught:
+        kube.read_pod(client, "blue", "gone", "1-2-3")
+    assert caught.value.code == 3
+
+
+def test_a_static_pod_before_its_mirror_is_one_to_try_again(client: Client) -> None:
+    with pytest.raises(CniError, match="its mirror pod is not on the API server yet") as caught:
+        kube.read_pod(client, "blue", "gone", "5f3e6a")
+    assert caught.value.code == 11
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "complaint"),
+    [
+        (401, 7, "answers 401 because; genie's credentials are not accepted"),
+        (403, 7, "answers 403 because; genie's account lacks the right"),
+        (429, 11, "answers 429 because"),
+        (500, 11, "answers 500 because"),
+        (503, 11, "answers 503 because"),
+    ],
+)
+def test_what_else_the_api_server_answers(api: Api, client: Client, status: int, code: int, complaint: str) -> None:
+    api.answers[POD] = (status, {"kind": "Status", "message": "because"})
+    with pytest.raises(CniError) as caught:
+        kube.read_pod(client, "blue", "web", "")
+    assert f"cannot read pod blue/web: the API server {complaint}" in str(caught.value)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b"[" * 100_000])
+def test_an_answer_that_is_no_object(api: Api, client: Client, body: bytes) -> None:
+    api.answers[POD] = (200, body)
+    with pytest.raises(CniError, match="answers 200") as caught:
+        kube.read_pod(client, "blue", "web", "")
+    assert caught.value.code == 11
+
+
+def test_names_stay_names(api: Api, client: Client) -> None:
+    for name in ("../../secrets", "a/b?c#d", "\udcff"):
+        with pytest.raises(CniError):
+            kube.read_pod(client, "blue", name, "")
+    assert [path for _, path, _, _ in api.requests] == [
+        "/api/v1/namespaces/blue/pods/..%2F..%2Fsecrets",
+        "/api/v1/namespaces/blue/pods/a%2Fb%3Fc%23d",
+        "/api/v1/namespaces/blue/pods/%FF",
+    ]
+
+
+@pytest.mark.parametrize("kind", kube.NETWORK_OBJECTS)
+def test_network_objects(api: Api, client: Client, kind: str) -> None:
+    group, resource = kube.NETWORK_OBJECTS[kind]
+    api.answers[f"/apis/{group}/namespaces/blue/{resource}/red"] = (200, {"spec": {"x": 1}})
+    assert kube.read_network(client, kind, "blue", "red") == {"spec": {"x": 1}}
+    assert kube.read_network(client, kind, "blue", "green") is None
+
+
+def test_annotations_are_one_patch_of_this_very_pod(api: Api, client: Client) -> None:
+    kube.patch_annotations(client, Pod(namespace="blue", name="web", uid="u-1"), {"a": "b"})
+    ((method, path, headers, body),) = api.requests
+    assert (method, path, headers["Content-Type"]) == ("PATCH", POD, "application/merge-patch+json")
+    assert body == {"metadata": {"annotations": {"a": "b"}, "uid": "u-1"}}
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_annotations_of_a_pod_that_is_gone_are_nobodys(api: Api, client: Client, status: int) -> None:
+    api.answers[POD] = (status, {"message": "gone"})
+    kube.patch_annotations(client, Pod(namespace="blue", name="web", uid="u-1"), {"a": "b"})
+
+
+def test_annotations_that_are_refused(api: Api, client: Client) -> None:
+    api.answers[POD] = (403, {"message": "no"})
+    with pytest.raises(CniError, match="cannot annotate pod blue/web: the API server answers 403 no"):
+        kube.patch_annotations(client, Pod(namespace="blue", name="web", uid="u-1"), {"a": "b"})
+
+
+# --- connections ------------------------------------------------------------------------------------------------
+
+
+def test_one_connection_is_kept(api: Api, client: Client) -> None:
+    for _ in range(3):
+        kube.read_pod(client, "blue", "web", "")
+    assert (api.connections, len(api.requests)) == (1, 3)
+
+
+def test_a_kept_connection_that_the_server_closed_is_made_anew(api: Api, client: Client) -> None:
+    api.hang_up = True
+    for _ in range(3):
+        kube.read_pod(client, "blue", "web", "")
+    assert (api.connections, len(api.requests)) == (3, 3)
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(CniError, match="the API server at http://127.0.0.1:1 cannot be reached: .*refused") as caught:
+        kube.read_pod(Client(Server(url="http://127.0.0.1:1"), timeout=1), "blue", "web", "")
+    assert caught.value.code == 11
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_slow_server_is_away_after_the_time_limit(api: Api, kept: bool) -> None:
+    client = Client(Server(url=api.url), timeout=0.5)
+    if kept:
+        kube.read_pod(client, "blue", "web", "")
+    woken = threading.Event()
+
+    def slow() -> tuple[int, Any]:
+        woken.wait(3)
+        return 200, WEB
+
+    api.answers[POD] = slow
+    started = time.monotonic()
+    with pytest.raises(CniError, match="cannot be reached: timed out") as caught:
+        kube.read_pod(client, "blue", "web", "")
+    woken.set()
+    assert time.monotonic() - started < 1.0, "it is not asked a second time"
+    assert caught.value.code == 11
+
+
+def test_an_answer_that_breaks_off() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"metadata"')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        client = Client(Server(url=f"http://127.0.0.1:{server.getsockname()[1]}"), timeout=5)
+        with pytest.raises(CniError, match="cannot be reached: .*IncompleteRead") as caught:
+            kube.read_pod(client, "blue", "web", "")
+        thread.join()
+    assert caught.value.code == 11
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "x", "", "http://", "https://h:99999", "http://[bad", "http://h:port"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(CniError, match="API server: expected an http or https URL") as caught:
+        kube.read_pod(Client(Server(url=url)), "blue", "web", "")
+    assert caught.value.code == 7
+
+
+def test_a_path_in_the_url_comes_first(api: Api) -> None:
+    api.answers = {f"/k8s/clusters/c-1{POD}": (200, WEB)}
+    assert kube.read_pod(Client(Server(url=f"{api.url}/k8s/clusters/c-1/")), "blue", "web", "").uid == "u-1"
+
+
+# --- credentials ------------------------------------------------------------------------------------------------
+
+
+def headers(api: Api, credentials: Credentials) -> dict[str, str]:
+    conf = Conf(name="k8s", cni_version="1.0.0", credentials=credentials, api_timeout=5)
+    run_sync(DirectKube(conf).pod("blue", "web", "u-1"))
+    return api.requests[-1][2]
+
+
+def kubeconfig(url: str, user: dict[str, Any] | None = None, **cluster: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "contexts": [{"name": "other", "context": {}}, {"name": "here", "context": {"cluster": "c", "user": "genie"}}],
+        "clusters": [{"name": "c", "cluster": {"server": url, **cluster}}],
+        "users": [{"name": "genie", "user": user or {}}],
+    }
+
+
+def written(folder: Path, data: Any, dump: Callable[[Any], str] = json.dumps) -> Credentials:
+    (folder / "kubeconfig").write_text(data if isinstance(data, str) else dump(data))
+    return Credentials(kubeconfig=str(folder / "kubeconfig"))
+
+
+@pytest.mark.parametrize("dump", [json.dumps, yaml.safe_dump])
+def test_a_kubeconfig_with_a_token(api: Api, tmp_path: Path, dump: Callable[[Any], str]) -> None:
+    credentials = written(tmp_path, kubeconfig(api.url, {"token": "t0ken"}), dump)
+    assert headers(api, credentials)["Authorization"] == "Bearer t0ken"
+
+
+def test_a_token_file_beside_the_kubeconfig_is_read_for_each_request(api: Api, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("one\n")
+    client = Client(kube.server(written(tmp_path, kubeconfig(api.url, {"tokenFile": "token"}))), timeout=5)
+    kube.read_pod(client, "blue", "web", "")
+    (tmp_path / "token").write_text("two\n")
+    kube.read_pod(client, "blue", "web", "")
+    assert [request[2]["Authorization"] for request in api.requests] == ["Bearer one", "Bearer two"]
+    (tmp_path / "token").unlink()
+    with pytest.raises(CniError, match="cannot read .*token: No such file"):
+        kube.read_pod(client, "blue", "web", "")
+
+
+def test_a_kubeconfig_without_a_user(api: Api, tmp_path: Path) -> None:
+    data = kubeconfig(api.url)
+    data["contexts"][1]["context"] = {"cluster": "c"}
+    assert "Authorization" not in headers(api, written(tmp_path, data))
+
+
+def test_the_policys_root_and_token(api: Api) -> None:
+    assert headers(api, Credentials(api_root=api.url, token="t0ken\n"))["Authorization"] == "Bearer t0ken"
+
+
+def test_a_token_that_is_none(api: Api) -> None:
+    with pytest.raises(CniError, match="the token has characters that no token has") as caught:
+        headers(api, Credentials(api_root=api.url, token="two\nlines"))
+    assert caught.value.code == 7
+
+
+def test_the_cluster_that_genie_runs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube, "SERVICE_ACCOUNT", str(tmp_path))
+    for name in ("token", "ca.crt"):
+        (tmp_path / name).write_text(name)
+    environment = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}
+    found = kube.server(Credentials(), environment)
+    assert (found.url, found.ca, found.token_file) == ("https://[fd00::1]:6443", "ca.crt", f"{tmp_path}/token")
+    environment["KUBERNETES_SERVICE_HOST"] = "10.96.0.1"
+    assert kube.server(Credentials(), environment).url == "https://10.96.0.1:6443"
+
+
+def test_no_way_to_the_api_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kube, "SERVICE_ACCOUNT", str(tmp_path))
+    with pytest.raises(CniError, match="no way to the API server: give kubernetes.kubeconfig, or policy") as caught:
+        kube.server(Credentials(), {})
+    assert caught.value.code == 7
+
+
+def changed(**parts: Any) -> dict[str, Any]:
+    return {**kubeconfig("http://127.0.0.1:1"), **parts}
+
+
+def user(**parts: Any) -> dict[str, Any]:
+    return kubeconfig("http://127.0.0.1:1", parts)
+
+
+WRONG: list[tuple[Any, str]] = [
+    ("{", "neither JSON nor YAML"),
+    ("a: 2024-99-99", "neither JSON nor YAML"),
+    ("just text", "expected an object with clusters, users and contexts"),
+    ("[]", "expected an object with clusters, users and contexts"),
+    ("[" * 2000, "kubeconfig"),
+    (changed(clusters=5), "clusters: expected a list of objects with name and cluster"),
+    (changed(contexts=["here"]), "contexts: expected a list of objects with name and context"),
+    (changed(users={"genie": {}}), "users: expected a list of objects with name and user"),
+    (changed(contexts=None), "contexts: expected an entry named 'here', found none"),
+    (changed(**{"current-context": 7}), "current-context: expected a string, found the number 7"),
+    (changed(**{"current-context": "gone"}), "contexts: expected an entry named 'gone', found 'other', 'here'"),
+    (changed(contexts=[{"name": "here", "context": "c"}]), "contexts: context: expected an object"),
+    (changed(clusters=[{"name": "c", "cluster": [1]}]), "clusters: cluster: expected an object"),
+    (changed(clusters=[{"name": "c"}]), "clusters: cluster: server: expected a string, found nothing"),
+    (changed(clusters=[{"name": "c", "cluster": {"server": 5}}]), "server: expected a string, found the number 5"),
+    (user(exec={"command": "aws"}), "users: user: exec is not supported"),
+    (user(**{"auth-provider": {"name": "gcp"}}), "users: user: auth-provider is not supported"),
+    (user(token=5), "users: user: token: expected a string, found the number 5"),
+    (user(tokenFile=["x"]), "users: user: tokenFile: expected a string"),
+    (user(**{"client-certificate-data": "é"}), "client-certificate-data: expected PEM text in base64"),
+    (user(**{"client-certificate-data": "A"}), "client-certificate-data: expected PEM text in base64"),
+    (user(**{"client-certificate": "none.pem"}), "none.pem: No such file"),
+    (kubeconfig("http://h", **{"insecure-skip-tls-verify": "yes"}), "expected true or false"),
+    (kubeconfig("http://h", **{"tls-server-name": 5}), "tls-server-name: expected a string"),
+]
+
+
+@pytest.mark.parametrize(("data", "complaint"), WRONG)
+def test_a_wrong_kubeconfig_is_refused_by_field(tmp_path: Path, data: Any, complaint: str) -> None:
+    with pytest.raises(CniError) as caught:
+        kube.server(written(tmp_path, data))
+    assert complaint in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert caught.value.code == 7
+
+
+def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CniError, match="cannot read .*/none: No such file") as caught:
+        kube.server(Credentials(kubeconfig=str(tmp_path / "none")))
+    assert caught.value.code == 7
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("c"),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(st.sampled_from(["name", "cluster", "user", "context", "server", "token"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(["clusters", "contexts", "users", "current-context"]), JSON))
+def test_any_kubeconfig_is_read_or_refused(tmp_path: Path, parts: dict[str, Any]) -> None:
+    try:
+        kube.server(written(tmp_path, changed(**parts)))
+    except CniError as error:
+        assert error.code == 7
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, a server's certificate for 127.0.0.1 and `api.test`, a client's; made anew, of elliptic curves: quick."""
+    if shutil.which("openssl") is None:
+        pytest.skip("TLS: `openssl` is not there to make certificates with")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca", "-days", "2")
+    for name, extension in (("server", "subjectAltName=IP:127.0.0.1,DNS:api.test"), ("client", "extendedKeyUsage=clientAuth")):
+        (folder / f"{name}.ext").write_text(extension)
+        openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        ca = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")
+        openssl("x509", "-req", "-in", f"{name}.csr", *ca, "-out", f"{name}.crt")
+    openssl("ec", "-in", "client.key", "-aes128", "-passout", "pass:secret", "-out", "locked.key")
+    return folder
+
+
+@pytest.fixture
+def secure(certificates: Path, request: pytest.FixtureRequest) -> Iterator[Api]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    context.load_verify_locations(certificates / "ca.crt")
+    context.verify_mode = getattr(request, "param", ssl.CERT_NONE)
+    api = Api("")
+    server = serve(api, context)
+    yield api
+    server.shutdown()
+    server.server_close()
+
+
+def b64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+@pytest.mark.parametrize("secure", [ssl.CERT_REQUIRED], indirect=True)
+@pytest.mark.parametrize("inline", [True, False])
+def test_client_certificates(secure: Api, certificates: Path, tmp_path: Path, inline: bool) -> None:
+    def of(key: str, file: str) -> dict[str, str]:
+        return {f"{key}-data": b64(certificates / file)} if inline else {key: str(certificates / file)}
+
+    who = {**of("client-certificate", "client.crt"), **of("client-key", "client.key")}
+    data = kubeconfig(secure.url, who, **of("certificate-authority", "ca.crt"))
+    assert headers(secure, written(tmp_path, data))
+    data = kubeconfig(secure.url, {}, **of("certificate-authority", "ca.crt"))
+    with pytest.raises(CniError) as caught:
+        headers(secure, written(tmp_path, data))
+    assert caught.value.code == 11
+
+
+def test_the_policys_certificates(secure: Api, certificates: Path) -> None:
+    paths = {
+        "certificate_authority": str(certificates / "ca.crt"),
+        "client_certificate": str(certificates / "client.crt"),
+        "client_key": str(certificates / "client.key"),
+    }
+    assert headers(secure, Credentials(api_root=secure.url, **paths))
+
+
+def test_a_server_of_another_authority_is_not_believed(secure: Api, tmp_path: Path) -> None:
+    with pytest.raises(CniError, match="certificate verify failed") as caught:
+        headers(secure, written(tmp_path, kubeconfig(secure.url)))
+    assert caught.value.code == 11
+    assert headers(secure, written(tmp_path, kubeconfig(secure.url, **{"insecure-skip-tls-verify": True})))
+
+
+def test_a_server_of_another_name(secure: Api, certificates: Path, tmp_path: Path) -> None:
+    authority = {"certificate-authority": str(certificates / "ca.crt")}
+    good = kubeconfig(secure.url, **authority, **{"tls-server-name": "api.test"})
+    assert headers(secure, written(tmp_path, good))
+    bad = kubeconfig(secure.url, **authority, **{"tls-server-name": "other.test"})
+    with pytest.raises(CniError, match="certificate verify failed"):
+        headers(secure, written(tmp_path, bad))
+
+
+@pytest.mark.parametrize(
+    ("who", "cluster", "complaint"),
+    [
+        ({}, {"certificate-authority-data": base64.b64encode(b"no PEM").decode()}, "authority is no PEM"),
+        ({"client-certificate": "client.crt", "client-key": "server.key"}, {}, "certificate or its key cannot be used"),
+        ({"client-certificate": "client.crt", "client-key": "locked.key"}, {}, "certificate or its key cannot be used"),
+        ({"client-certificate": "client.crt"}, {}, "certificate or its key cannot be used"),
+    ],
+)
+def test_certificates_that_cannot_be_used(
+    secure: Api, certificates: Path, who: dict[str, str], cluster: dict[str, str], complaint: str
+) -> None:
+    credentials = written(certificates, kubeconfig(secure.url, who, **cluster))
+    with pytest.raises(CniError, match=complaint) as caught:
+        headers(secure, credentials)
+    assert caught.value.code == 7

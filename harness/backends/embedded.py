@@ -228,25 +228,33 @@ def _start(layout: plan.Plan, server: apiserver.Binaries) -> None:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, **apiserver.module_path()},
         )  # fmt: skip
-    running = apiserver.wait(running, _START_TIMEOUT)
+    running = apiserver.wait(running, _START_TIMEOUT, lambda: _see_nodes(layout, process))
     client = Client(running.admin)
     apiserver.furnish(client, {node.name: node.address for node in layout.nodes}, _definitions())
     running.genie.write(place / "genie-access.json")
     running.admin.write(place / "access.new")
     (place / "access.new").rename(place / "access.json")  # whole, or not there: the nodes wait for it
     (place / "kubeconfig").write_text(json.dumps(running.admin.kubeconfig()))
-    for node in layout.nodes:
-        _await_node(place, node.name, process)
+    _await_nodes(layout, process)
 
 
-def _await_node(place: Path, name: str, process: subprocess.Popen[bytes]) -> None:
+def _await_nodes(layout: plan.Plan, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + _START_TIMEOUT
-    while not _socket(place, name).exists():
-        failed = place / f"{name}.failed"
-        if failed.exists() or process.poll() is not None or time.monotonic() > until:
-            said = failed.read_text() if failed.exists() else (place / "nodes.log").read_text(errors="replace")
-            raise apiserver.NotReady(f"node {name}: {said.strip() or 'its daemon did not answer in time'}")
+    while not all(_socket(Path(layout.place), node.name).exists() for node in layout.nodes):
+        _see_nodes(layout, process)
+        if time.monotonic() > until:
+            raise apiserver.NotReady("the nodes' daemons did not answer in time")
         time.sleep(0.01)
+
+
+def _see_nodes(layout: plan.Plan, process: subprocess.Popen[bytes]) -> None:
+    """Raise NotReady if a node could not be made."""
+    place = Path(layout.place)
+    if process.poll() is not None:
+        raise apiserver.NotReady(f"no nodes: {(place / 'nodes.log').read_text(errors='replace').strip()}")
+    for node in layout.nodes:
+        if (failed := place / f"{node.name}.failed").exists():
+            raise apiserver.NotReady(f"node {node.name}: {failed.read_text().strip()}")
 
 
 def _definitions() -> list[dict[str, Any]]:

@@ -64,13 +64,16 @@ class Running:
 
 
 def start(binaries: Binaries, address: str, place: Path) -> Running:
-    """Start an API server on an address of this network namespace. It is not ready when this returns: see `wait`."""
+    """Start an API server, to be reached at an address that this network namespace may get later.
+
+    It is not ready when this returns: see `wait`.
+    """
     place.mkdir(parents=True)
     return _start_real(binaries, address, place) if binaries.real else _start_emulator(address, place)
 
 
-def wait(running: Running, timeout: float = 60.0) -> Running:
-    """Wait until it answers; returns it with the certificate that it made for itself.
+def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> Running:
+    """Wait until it answers; returns it with the certificate that it made for itself. `see` may raise NotReady meanwhile.
 
     Raises:
         NotReady: it ended, or did not answer in time.
@@ -78,10 +81,11 @@ def wait(running: Running, timeout: float = 60.0) -> Running:
     until = time.monotonic() + timeout
     certificate = running.logs[0].parent / "certificates" / "apiserver.crt"
     while True:
+        see()
         for process, log in zip(running.processes, running.logs, strict=True):
             if process.poll() is not None:
                 raise NotReady(f"{log.stem} ended with status {process.returncode}: {_tail(log)}")
-        with suppress(OSError, Refusal, ValueError):
+        with suppress(OSError, Refusal, ValueError):  # not there yet
             now = _certified(running, certificate)
             Client(now.admin, timeout=2.0).get("/api/v1/namespaces")
             return now
@@ -136,7 +140,7 @@ def _kube_apiserver(binary: str, address: str, place: Path) -> list[str]:
     key = place / "accounts.key"
     return [
         binary, "--etcd-servers=http://127.0.0.1:2379",
-        f"--bind-address={address}", f"--advertise-address={address}", f"--secure-port={PORT}",
+        "--bind-address=0.0.0.0", f"--advertise-address={address}", f"--secure-port={PORT}",
         f"--cert-dir={place / 'certificates'}", f"--token-auth-file={place / 'tokens'}", "--authorization-mode=RBAC",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
@@ -148,7 +152,7 @@ def _kube_apiserver(binary: str, address: str, place: Path) -> list[str]:
 
 def _start_emulator(address: str, place: Path) -> Running:
     log = place / "emulator.log"
-    command = [sys.executable, "-m", "harness.embedded.emulator", address, str(PORT)]
+    command = [sys.executable, "-m", "harness.embedded.emulator", str(PORT)]
     access = Access(server=f"http://{address}:{PORT}")
     return Running(admin=access, genie=access, processes=(_spawn(command, log, **module_path()),), logs=(log,))
 
@@ -233,7 +237,7 @@ def _until_served(ask: Callable[[], object], what: str, timeout: float = 20.0) -
             ask()
             return
         except Refusal as error:
-            if error.status != 404 or time.monotonic() > until:
+            if error.status not in (404, 429, 503) or time.monotonic() > until:
                 raise NotReady(f"{what} is not served: {error}") from error
             time.sleep(0.02)
 

@@ -74,13 +74,13 @@ class Emulator(kmock.KubernetesEmulator):
         self.objects[key].patch({"metadata": {"finalizers": held, "deletionTimestamp": None}})
 
 
-async def serve(address: str, port: int) -> None:
+async def serve(port: int) -> None:
     """Serve until the process is ended."""
     async with Emulator() as emulator:
-        server = kmock.Server(emulator, host=address, port=port)
+        server = kmock.Server(emulator, host="0.0.0.0", port=port)
         async with server:
             await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(serve(int(sys.argv[1])))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +20,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -90,6 +95,38 @@ def within(net: int) -> Iterator[None]:
     finally:
         setns(back, CLONE_NEWNET)
         os.close(back)
+
+
+def new_net_namespace() -> int:
+    """A descriptor of a new network namespace, with its loopback up. It lives while somebody holds on to it.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    made: list[int | OSError] = []
+
+    def make() -> None:
+        try:
+            unshare(CLONE_NEWNET)
+            loopback_up()
+            made.append(net_namespace())
+        except OSError as error:
+            made.append(error)
+
+    thread = threading.Thread(target=make)  # a thread can leave its namespace; the process stays
+    thread.start()
+    thread.join()
+    if isinstance(made[0], OSError):
+        raise made[0]
+    return made[0]
+
+
+def loopback_up() -> None:
+    """Set the loopback of this network namespace up, without netlink: it is too little to import pyroute2 for."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sh14x", b"lo", 0)
+        _, flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
 
 
 def _check(result: int, what: str) -> None:

@@ -1,0 +1,175 @@
+"""Finds the programs that the embedded cluster runs: the plugins, and kube-apiserver with etcd. Runs on the host, before the cage.
+
+Each is looked for in a fixed order, from what was named to what must be fetched or built; the first place that has all wins, and when
+none does, one message lists what was tried.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.download import NotHad, cache_dir
+from harness.embedded import apiserver, archives
+
+INSTALLED = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
+_GO_FOLDERS = {"host-local": "ipam", "static": "ipam", "dhcp": "ipam", "portmap": "meta", "tuning": "meta", "sbr": "meta"}
+
+
+class NotFound(Exception):
+    """Programs that cannot be had; the message says what was tried, one line each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugins:
+    """Plugin binaries."""
+
+    paths: tuple[str, ...]
+    source: str  # for reports: "containernetworking/plugins v1.9.1, installed in /opt/cni/bin"
+    lacking: frozenset[str] = frozenset()  # names that were wanted and are nowhere
+
+
+def plugins(given: Sequence[Path], wanted: Iterable[str], needed: Iterable[str]) -> Plugins:
+    """Binaries for all wanted plugins, as far as they can be had.
+
+    Args:
+        given: directories that come before all others.
+        wanted: names, among them vendors' own.
+        needed: those of containernetworking/plugins that nothing works without.
+
+    Raises:
+        NotFound: one of `needed` is nowhere.
+    """
+    found: dict[str, Path] = {}
+    missing, sources, tried = set(wanted) | set(needed), [], []
+    for directory in given:
+        _take(directory, found)
+    for directory, what in _places(given, tried, missing):
+        new = _take(directory, found)
+        if new & missing or not sources:
+            sources.append(f"{_release(directory)}{what}")
+        missing -= set(found)
+        if not missing:
+            break
+        tried.append(f"{what}: lacks {', '.join(sorted(missing))}")
+    if lacking := missing & set(needed):
+        advice = "name a directory that has them in $GENIE_CNI_BIN, or let the harness download them (see fixtures/pins.yaml)"
+        raise NotFound(
+            f"no CNI plugins for the embedded cluster: {', '.join(sorted(lacking))}; tried:\n"
+            + "".join(f"  - {line}\n" for line in tried)
+            + f"  {advice}"
+        )
+    return Plugins(paths=tuple(map(str, found.values())), source=sources[0] if sources else "", lacking=frozenset(missing))
+
+
+def _take(directory: Path, found: dict[str, Path]) -> set[str]:
+    """Add a directory's executables that are not found yet; all their names."""
+    names = set()
+    for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+        if path.is_file() and os.access(path, os.X_OK):
+            names.add(path.name)
+            found.setdefault(path.name, path.resolve())
+    return names
+
+
+def _places(given: Sequence[Path], tried: list[str], missing: set[str]) -> Iterator[tuple[Path, str]]:
+    """Directories in the order to look in them; what is costly happens only when it comes to it."""
+    for directory in given:
+        yield directory, f"given: {directory}"
+    for directory in INSTALLED:
+        yield directory, f"installed in {directory}"
+    pinned = archives.pin("cni-plugins")
+    costly: list[tuple[str, Callable[[], Path]]] = [
+        (f"release archive {pinned.version}", lambda: archives.programs(pinned)),
+        (f"Debian's {pinned.more['debian']}, unpacked", lambda: _debian(pinned.more["debian"])),
+        (f"built by go install, {pinned.version}", lambda: _go(pinned, missing)),
+    ]
+    for what, get in costly:
+        try:
+            yield get(), what
+        except (NotHad, OSError, subprocess.SubprocessError) as error:
+            tried.append(f"{what}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = (error.stderr or "").strip().splitlines()
+        return f"{error.cmd[0]} failed: {lines[-1] if lines else error.returncode}"
+    return str(error)
+
+
+def _release(directory: Path) -> str:
+    """What containernetworking's plugins say of themselves when they are not called as plugins: "CNI bridge plugin v1.9.1"."""
+    try:
+        said = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False).stderr
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    words = said.split("\n")[0].split()
+    return f"containernetworking/plugins {words[3]}, " if words[:1] == ["CNI"] and len(words) > 3 else ""
+
+
+def _debian(package: str) -> Path:
+    """Debian's package, downloaded and unpacked; nothing is installed."""
+    place = cache_dir() / "programs" / f"debian-{package}"
+    if not place.is_dir():
+        if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+            raise NotHad("no apt-get here")
+        with archives.made_whole(place) as directory:
+            _run(["apt-get", "download", package], directory)
+            _run(["dpkg-deb", "-x", str(next(directory.glob("*.deb"))), "."], directory)
+    return next(place.rglob("host-local")).parent
+
+
+def _go(pinned: archives.Pin, names: set[str]) -> Path:
+    """Built from source."""
+    if not shutil.which("go"):
+        raise NotHad("no go here")
+    place = cache_dir() / "programs" / f"go-{pinned.version}"
+    missing = [name for name in sorted(names) if not (place / name).exists()]
+    place.mkdir(parents=True, exist_ok=True)
+    packages = [f"{pinned.more['go']}/{_GO_FOLDERS.get(name, 'main')}/{name}@{pinned.version}" for name in missing]
+    if packages:
+        _run(["go", "install", *packages], place, GOBIN=str(place), CGO_ENABLED="0", GOFLAGS="-mod=mod")
+    return place
+
+
+def _run(command: list[str], directory: Path, **env: str) -> None:
+    subprocess.run(
+        command, cwd=directory, env={**os.environ, **env}, check=True, capture_output=True, text=True, timeout=900
+    )
+
+
+def api_server(choice: str) -> tuple[apiserver.Binaries, str]:
+    """The API server, and why it is this one.
+
+    Args:
+        choice: "kmock", "kube-apiserver", or empty: the real one where it can be had.
+
+    Raises:
+        NotFound: the real one was asked for and cannot be had.
+    """
+    if choice == "kmock":
+        return apiserver.Binaries(), "asked for"
+    tried = []
+    assets = os.environ.get("KUBEBUILDER_ASSETS", "")
+    for place, name in ((assets, "$KUBEBUILDER_ASSETS"), ("", "PATH"), ("/usr/local/kubebuilder/bin", "/usr/local/kubebuilder/bin")):
+        if name.startswith("$") and not place:
+            tried.append(f"{name}: not set")
+        elif found := apiserver.found_in(place):
+            return found, f"found in {name}"
+        else:
+            tried.append(f"{name}: not both of kube-apiserver and etcd")
+    try:
+        pinned = archives.pin("envtest")
+        if found := apiserver.found_in(str(archives.programs(pinned))):
+            return found, f"envtest's archive {pinned.version}"
+        tried.append(f"envtest's archive {pinned.version}: lacks them")
+    except NotHad as error:
+        tried.append(f"envtest's archive: {error}")
+    if choice:
+        raise NotFound("no kube-apiserver with etcd; tried:\n" + "".join(f"  - {line}\n" for line in tried))
+    return apiserver.Binaries(), f"no kube-apiserver with etcd ({'; '.join(tried)})"

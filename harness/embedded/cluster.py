@@ -1,0 +1,53 @@
+"""The process that the nodes come from: `python -m harness.embedded.cluster PLAN`.
+
+It imports what nodes need once, joins them by the underlay, and forks into one daemon a node. What stays is the control plane's
+part. It ends with the run, as everything in the cage does; a daemon that ends before is said aloud.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from harness.embedded import fabric, linux, node
+from harness.embedded.control import Control
+from harness.embedded.plan import Plan
+from harness.embedded.rest import Access, Client
+
+
+def main(path: str) -> None:
+    """Make the nodes of a plan and stay."""
+    plan = Plan.read(Path(path))
+    place = Path(plan.place)
+    nets = {one.name: linux.new_net_namespace() for one in plan.nodes}
+    legs = [fabric.Leg(net=nets[one.name], number=one.number, address=one.address) for one in plan.nodes]
+    fabric.join(plan.address, legs)
+    children = {}
+    for one in plan.nodes:
+        if (child := os.fork()) == 0:
+            try:
+                node.run(plan, one, nets[one.name])
+            except BaseException:
+                (place / f"{one.name}.failed").write_text(traceback.format_exc())
+            finally:
+                os._exit(1)
+        children[child] = one.name
+    threading.Thread(target=_control, args=(plan,), daemon=True).start()
+    while children:
+        ended, status = os.wait()
+        print(f"the daemon of node {children.pop(ended, ended)} ended: {status}", file=sys.stderr, flush=True)
+
+
+def _control(plan: Plan) -> None:
+    access = Path(plan.place) / "access.json"
+    while not access.exists():
+        time.sleep(0.01)
+    Control(Client(Access.read(access)), [one.name for one in plan.nodes], emulated=plan.emulated).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

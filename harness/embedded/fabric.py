@@ -1,0 +1,108 @@
+"""The links of a cluster: the underlay that joins its nodes, and what a node needs for a network (bridges, tunnels, routes).
+
+The underlay is a bridge in the run's own network namespace, where the API server listens; each node has one leg of a veth pair
+on it. What a network needs comes as plain data (see `catalog.setup`) and is made once, before the first pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from harness.embedded import linux
+
+UNDERLAY = "underlay"
+PREFIX = 24
+_FLOOD = "00:00:00:00:00:00"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leg:
+    """A node's connection to the underlay."""
+
+    net: int  # descriptor of the node's network namespace
+    number: int
+    address: str
+    interface: str = "eth0"
+
+
+def join(address: str, legs: Sequence[Leg]) -> None:
+    """Make the underlay, with an address of this namespace's own, and connect nodes to it."""
+    with IPRoute() as here:
+        here.link("add", ifname=UNDERLAY, kind="bridge", br_stp_state=0)
+        bridge = _index(here, UNDERLAY)
+        here.addr("add", index=bridge, address=address, prefixlen=PREFIX)
+        here.link("set", index=bridge, state="up")
+        for leg in legs:
+            outer = f"node{leg.number}"
+            here.link("add", ifname=outer, kind="veth", peer={"ifname": leg.interface, "net_ns_fd": leg.net})
+            here.link("set", index=_index(here, outer), master=bridge, state="up")
+    for leg in legs:
+        with linux.within(leg.net), IPRoute() as there:
+            index = _index(there, leg.interface)
+            there.addr("add", index=index, address=leg.address, prefixlen=PREFIX)
+            there.link("set", index=index, state="up")
+            there.route("add", dst="default", gateway=address)
+
+
+def build(steps: Sequence[Mapping[str, Any]]) -> None:
+    """Do a network's steps on the node that this process is on."""
+    with IPRoute() as node:
+        for step in steps:
+            if "vxlan" in step:
+                _vxlan(node, step)
+            elif "routes" in step:
+                _route(node, step)
+            else:
+                _bridge(node, step)
+
+
+def _bridge(node: IPRoute, step: Mapping[str, Any]) -> None:
+    node.link("add", ifname=step["bridge"], kind="bridge", mtu=step["mtu"])
+    index = _index(node, step["bridge"])
+    _address(node, index, step["address"])
+    node.link("set", index=index, state="up")
+
+
+def _vxlan(node: IPRoute, step: Mapping[str, Any]) -> None:
+    node.link(
+        "add", ifname=step["vxlan"], kind="vxlan", mtu=step["mtu"], vxlan_id=step["id"], vxlan_port=step["port"],
+        vxlan_local=step["local"], vxlan_learning=True,
+    )  # fmt: skip
+    index = _index(node, step["vxlan"])
+    if step["bridge"]:
+        node.link("set", index=index, master=_index(node, step["bridge"]))
+    _address(node, index, step["address"])
+    node.link("set", index=index, state="up")
+    for peer in step["peers"]:
+        node.fdb("append", ifindex=index, lladdr=_FLOOD, dst=peer)
+
+
+def _route(node: IPRoute, step: Mapping[str, Any]) -> None:
+    over = {"oif": _index(node, step["over"]), "flags": ["onlink"]} if step["over"] else {}
+    node.route("add", dst=step["routes"], gateway=step["via"], **over)
+
+
+def _address(node: IPRoute, index: int, address: str) -> None:
+    if address:
+        host, _, length = address.partition("/")
+        node.addr("add", index=index, address=host, prefixlen=int(length))
+
+
+def _index(where: IPRoute, name: str) -> int:
+    return int(where.link_lookup(ifname=name)[0])
+
+
+def cut(address: str) -> None:
+    """Have this node reach an address no more, at once and not by a time-out."""
+    with IPRoute() as node:
+        node.route("add", dst=f"{address}/32", type="unreachable")
+
+
+def mend(address: str) -> None:
+    """Undo `cut`."""
+    with IPRoute() as node:
+        node.route("del", dst=f"{address}/32", type="unreachable")

@@ -1,0 +1,190 @@
+"""What is on a node that belongs to no pod: interfaces, addresses in IPAM stores, rules, namespaces, records, routes.
+
+Scenarios run side by side on the same nodes, so what plainly belongs to a sandbox that is alive (its container ID, its addresses, the
+other ends of its interfaces) is left out; it can be no leak yet. What stands for all pods of a network (bridges, tunnels, the
+base chains of the portmap plugin) was there before or is left out as well, as is what changes by itself (counters, handles).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from harness.embedded.sandbox import Sandbox
+
+NETNS, STORES, RECORDS = Path("/run/netns"), Path("/var/lib/cni/networks"), Path("/var/lib/cni/genie")
+_BASE_CHAINS = re.compile(
+    r":CNI-(HOSTPORT|ADMIN|FORWARD)|-A (PREROUTING|OUTPUT|POSTROUTING|FORWARD) .*-j CNI-(HOSTPORT-|ADMIN|FORWARD)"
+    r"|-A CNI-HOSTPORT-(SETMARK|MASQ) |-A CNI-FORWARD .*-j CNI-ADMIN"
+)
+_COUNTERS = re.compile(r" ?\[\d+:\d+\]")
+_HOUSEKEEPING = ("last_reserved_ip", "lock")  # of host-local, beside its addresses
+_TABLE_LOCAL, _MULTICAST = 255, 5
+
+
+@dataclass(frozen=True)
+class Owned:
+    """What sandboxes that are alive have on the node."""
+
+    ids: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    peers: frozenset[int] = frozenset()  # interface numbers on the node's side
+    words: frozenset[str] = field(default_factory=frozenset)  # container IDs and addresses, as rules mention them
+
+    @classmethod
+    def by(cls, sandboxes: Iterable[Sandbox]) -> Owned:
+        """Of sandboxes; one that goes away meanwhile has nothing."""
+        alive = list(sandboxes)
+        peers: set[int] = set()
+        addresses: set[str] = set()
+        for sandbox in alive:
+            with suppress(OSError):
+                there, here = sandbox.inside(_ends)
+                peers |= there
+                addresses |= here
+        ids = frozenset(sandbox.id for sandbox in alive)
+        return cls(ids, frozenset(sandbox.path.name for sandbox in alive), frozenset(peers), ids | frozenset(addresses))
+
+    def __or__(self, other: Owned) -> Owned:
+        return Owned(
+            self.ids | other.ids, self.namespaces | other.namespaces, self.peers | other.peers, self.words | other.words
+        )
+
+    def mentioned(self, text: str) -> bool:
+        """Whether a rule or a record is about one of them."""
+        return any(word in text for word in self.words)
+
+
+def _ends() -> tuple[set[int], set[str]]:
+    """In a pod: the numbers of the interfaces at the other ends of its own, and its addresses."""
+    with IPRoute() as pod:
+        links = {int(link.get("link")) for link in pod.get_links() if link.get("link")}
+        addresses = {str(address.get("address")) for address in pod.get_addr()}
+    return links, addresses - {"127.0.0.1", "::1"}
+
+
+def take(owned: Owned) -> dict[str, list[str]]:
+    """What is on this node beside what is owned, by the names of `harness.backends.Inventory`'s fields."""
+    with IPRoute() as node:
+        names = {int(link["index"]): str(link.get("ifname")) for link in node.get_links()}
+        mine = {names[index] for index in owned.peers if index in names}
+        interfaces = list(_interfaces(node.get_links(), names, owned))
+        routes = [text for text in _routes(node, names) if not mine & set(text.split())]
+    return {
+        "interfaces": interfaces,
+        "addresses": list(_addresses(owned)),
+        "netfilter": [rule for rule in _netfilter() if not (owned.mentioned(rule) or mine & set(re.split(r"[\s\"]+", rule)))],
+        "namespaces": sorted(set(_names(NETNS)) - owned.namespaces),
+        "records": [name for name in _names(RECORDS) if name.endswith(".json") and not owned.mentioned(name + _text(RECORDS / name))],
+        "routes": routes,
+    }
+
+
+def _interfaces(links: Iterable[Any], names: dict[int, str], owned: Owned) -> Iterator[str]:
+    for link in links:
+        if int(link["index"]) in owned.peers or link.get("ifname") == "lo":
+            continue
+        master = names.get(int(link.get("master") or 0))
+        yield f"{link.get('ifname')} (bridge {master})" if master else str(link.get("ifname"))
+
+
+def _addresses(owned: Owned) -> Iterator[str]:
+    """host-local's: a file an address, with the container and the interface that have it."""
+    for store in sorted(path for path in STORES.glob("*") if path.is_dir()):
+        for name in _names(store):
+            holder = _text(store / name).split()
+            if not name.startswith(_HOUSEKEEPING) and not set(holder) & owned.ids:
+                yield f"{store.name} {name} {'/'.join(holder)}"
+
+
+def _routes(node: IPRoute, names: dict[int, str]) -> Iterator[str]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for route in node.get_routes(family=family):
+            table, dst = int(route.get("table") or route["table"]), route.get("dst")
+            local = str(dst or "").startswith(("fe80:", "ff00:"))
+            if table == _TABLE_LOCAL or local or int(route["type"]) == _MULTICAST:
+                continue
+            parts = [f"{dst}/{route['dst_len']}" if dst else "default"]
+            parts += ["via", str(route.get("gateway"))] if route.get("gateway") else []
+            parts += ["dev", names.get(int(route.get("oif") or 0), "?")] if route.get("oif") else []
+            parts += ["table", str(table)] if table != 254 else []
+            yield " ".join(parts)
+        for rule in node.get_rules(family=family):
+            source = f"{rule.get('src')}/{rule['src_len']}" if rule.get("src") else "all"
+            yield f"rule {rule.get('priority') or 0}: from {source} lookup {rule.get('table') or rule['table']} (IPv{4 if family == socket.AF_INET else 6})"
+
+
+def _netfilter() -> Iterator[str]:
+    nft = _run("nft", "-s", "list", "ruleset")
+    yield from nft_rules(nft)
+    # Tables that iptables made through nftables are told by iptables itself, with the comments that name a container.
+    for family in ("ip", "ip6"):
+        if f"table {family} " in nft or not shutil.which("nft"):
+            yield from iptables_rules(family, _run(f"{family}tables-save"))
+        if _text(Path(f"/proc/net/{family}_tables_names")).strip() and shutil.which(f"{family}tables-legacy-save"):
+            yield from iptables_rules(f"{family} legacy", _run(f"{family}tables-legacy-save"))
+
+
+def nft_rules(text: str) -> Iterator[str]:
+    """Rules, sets and chains of `nft list ruleset`, each with its table; iptables' own tables left out."""
+    table, inner, foreign = "", "", False
+    for line in (line.strip() for line in text.splitlines()):
+        words = line.split()
+        if line.startswith("#"):
+            foreign = "iptables" in line  # "table ip nat is managed by iptables-nft, do not touch!"
+        elif words[:1] == ["table"]:
+            table, skip = " ".join(words[1:3]), foreign
+            foreign = False
+        elif not words or line == "}" or skip or line.startswith(("type ", "policy ")):
+            continue
+        elif words[0] in ("chain", "set", "map"):
+            inner = " ".join(words[:2])
+            if words[1] not in ("masq_checks", "hostports", "hostip_hostports", "prerouting", "output", "postrouting"):
+                yield f"nft {table} {inner}"
+        else:
+            yield f"nft {table} {inner}: {line}"
+
+
+def iptables_rules(family: str, text: str) -> Iterator[str]:
+    """Rules and chains of `iptables-save`, without built-in chains, counters and the plugins' base chains."""
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith(("-A", ":")) and not _BASE_CHAINS.match(line) and not (line.startswith(":") and " - " not in line):
+            yield f"{family} {table} {_COUNTERS.sub('', line)}"
+
+
+def _run(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def look(title: str) -> str:
+    """Interfaces, addresses, routes and rules of this network namespace, for people."""
+    from harness import probe
+
+    return f"{title}\n{json.dumps(probe.look(), indent=1)}\n"

@@ -1,0 +1,315 @@
+"""A node's kubelet: sees pods bound to its node, has the runtime make and end their sandboxes, tells the API server.
+
+One thread watches; each pod has a thread of its own, which is the pod's life as one reads it: start, stay, end. As a kubelet does, a
+sandbox that fails is ended and a new one tried after a pause that doubles, the pod's events say why, and a deleted pod is let go only
+when CNI DEL has succeeded. The link to the API server is not the node's (see `rest`): a node that is cut off keeps its kubelet.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from harness.embedded.rest import Client, Object, Refusal
+from harness.embedded.runtime import Attachment, CniFailure, Runtime
+from harness.embedded.sandbox import Sandbox
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # between attempts at a sandbox
+_RESYNC = 2.0  # seconds between full looks, for what a watch may have missed
+
+
+class Kubelet:
+    """The kubelet of one node."""
+
+    def __init__(self, node: str, address: str, client: Client, runtime: Runtime) -> None:
+        self.node, self.address, self.client, self.runtime = node, address, client, runtime
+        self._pods: dict[str, PodLife] = {}
+        self._past: set[str] = set()  # UIDs of pods that have ended: an old list or event must not bring them back
+        self._lock = threading.Lock()
+        self.problems: list[str] = []
+
+    def run(self) -> None:
+        """Watch, for ever, in threads."""
+        for work in (self._watch, self._look_again):
+            threading.Thread(target=work, daemon=True).start()
+
+    def pod(self, namespace: str, name: str) -> PodLife:
+        """The pod of that name, the one that is wanted rather than one that is on its way out.
+
+        Raises:
+            KeyError: there is none on this node.
+        """
+        with self._lock:
+            found = [life for life in self._pods.values() if (life.namespace, life.name) == (namespace, name)]
+        if not found:
+            raise KeyError(f"no pod {namespace}/{name} on node {self.node}")
+        return min(found, key=lambda life: life.leaving.is_set())
+
+    def lives(self) -> list[PodLife]:
+        """All pods that this kubelet has something of."""
+        with self._lock:
+            return list(self._pods.values())
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                for event in self.client.watch("/api/v1/pods", fieldSelector=f"spec.nodeName={self.node}"):
+                    self._see(event["object"], gone=event["type"] == "DELETED")
+            except (OSError, Refusal, KeyError, TypeError, ValueError) as error:
+                self.problems.append(f"watch: {error!r}")
+                time.sleep(0.2)
+
+    def _look_again(self) -> None:
+        while True:
+            time.sleep(_RESYNC)
+            known = {life.uid for life in self.lives()}
+            with suppress(OSError, Refusal):
+                there = self.client.get("/api/v1/pods", fieldSelector=f"spec.nodeName={self.node}")["items"]
+                for pod in there:
+                    self._see(pod, gone=False)
+                self._miss(known - {pod["metadata"]["uid"] for pod in there})
+
+    def _see(self, pod: Object, *, gone: bool) -> None:
+        meta = pod.get("metadata") or {}
+        if (pod.get("spec") or {}).get("nodeName") != self.node or pod.get("kind") == "Status":
+            return
+        with self._lock:
+            life = self._pods.get(meta["uid"])
+            if life is None and not gone and meta["uid"] not in self._past:
+                life = self._pods[meta["uid"]] = PodLife(self, pod, self._forget)
+                life.start()
+        if life and (gone or meta.get("deletionTimestamp")):
+            life.leave()
+
+    def _miss(self, uids: set[str]) -> None:
+        for life in self.lives():
+            if life.uid in uids:
+                life.leave()
+
+    def _forget(self, life: PodLife) -> None:
+        with self._lock:
+            self._pods.pop(life.uid, None)
+            self._past.add(life.uid)
+
+
+class PodLife:
+    """One pod on this node, from the first sight of it until nothing of it is left."""
+
+    def __init__(self, kubelet: Kubelet, pod: Object, done: Callable[[PodLife], None]) -> None:
+        meta = pod["metadata"]
+        self.namespace, self.name, self.uid = str(meta["namespace"]), str(meta["name"]), str(meta["uid"])
+        self.leaving = threading.Event()
+        self.sandboxes: list[Sandbox] = []  # the last one is the pod's; earlier ones could not be ended yet
+        self.running = False
+        self._kubelet, self._pod, self._done = kubelet, pod, done
+        self._busy = threading.RLock()  # held while a plugin works on this pod
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The one that runs."""
+        return self.sandboxes[-1] if self.running and self.sandboxes else None
+
+    def start(self) -> None:
+        """Begin, in a thread."""
+        threading.Thread(target=self._live, daemon=True).start()
+
+    def leave(self) -> None:
+        """The pod is to end."""
+        self.leaving.set()
+
+    def _live(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self.leaving.is_set() and not self._started():
+            self.leaving.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        self.leaving.wait()
+        self._end()
+        self._done(self)
+
+    def end_sandbox(self) -> None:
+        """End the sandbox now, as an administrator does at the runtime; the pod stays in the API without one.
+
+        Raises:
+            CniFailure: DEL failed.
+            KeyError: there is no sandbox.
+        """
+        with self._busy:
+            if not self.sandboxes:
+                raise KeyError(f"pod {self.namespace}/{self.name} has no sandbox")
+            self.running = False
+            for sandbox in self.sandboxes:
+                self._kubelet.runtime.delete(self._attachment(sandbox))
+                sandbox.close()
+
+    def _started(self) -> bool:
+        with self._busy:
+            sandbox = Sandbox()
+            self.sandboxes.append(sandbox)
+            try:
+                result = self._kubelet.runtime.add(self._attachment(sandbox))
+                sandbox.serve(self.name)
+            except CniFailure as error:
+                self._undo(sandbox, error)
+                return False
+            except OSError as error:
+                self._undo(sandbox, CniFailure("probe", "serve", 0, str(error)))
+                return False
+            self.running = True
+        self._say_running(result)
+        return True
+
+    def _undo(self, sandbox: Sandbox, error: CniFailure) -> None:
+        """What containerd does with a sandbox that could not be set up, and the kubelet with the error."""
+        with suppress(CniFailure):
+            self._kubelet.runtime.delete(self._attachment(sandbox))
+            self.sandboxes.remove(sandbox)
+            sandbox.close()
+        self._event(
+            "FailedCreatePodSandBox",
+            "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox"
+            f' "{sandbox.id}": {error}',
+        )
+
+    def _end(self) -> None:
+        self.running = False
+        pause = 0.2
+        while not self._ended():
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE / 2)
+        for _ in range(20):
+            try:
+                body: Object = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
+                self._kubelet.client.delete(self._path(), body)
+            except Refusal as error:
+                if error.status not in (404, 409):
+                    time.sleep(0.2)
+                    continue
+            except OSError:
+                time.sleep(0.5)
+                continue
+            return
+
+    def _ended(self) -> bool:
+        with self._busy:
+            for sandbox in list(self.sandboxes):
+                try:
+                    self._kubelet.runtime.delete(self._attachment(sandbox))
+                except CniFailure as error:
+                    self._event(
+                        "FailedKillPod",
+                        'error killing pod: failed to "KillPodSandbox" with KillPodSandboxError: "rpc error: code = Unknown'
+                        f' desc = failed to destroy network for sandbox \\"{sandbox.id}\\": {error}"',
+                    )
+                    return False
+                sandbox.close()
+                self.sandboxes.remove(sandbox)
+        return True
+
+    def _attachment(self, sandbox: Sandbox) -> Attachment:
+        return Attachment(
+            namespace=self.namespace, pod=self.name, uid=self.uid, sandbox=sandbox.id, netns=sandbox.netns,
+            capabilities=capabilities(self._pod),
+        )  # fmt: skip
+
+    def _path(self, below: str = "") -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}{below}"
+
+    def _say_running(self, result: Object) -> None:
+        now = _now()
+        addresses = [ip["address"].partition("/")[0] for ip in result.get("ips") or [] if "address" in ip]
+        status = {
+            "phase": "Running",
+            "hostIP": self._kubelet.address,
+            "hostIPs": [{"ip": self._kubelet.address}],
+            "podIP": addresses[0] if addresses else "",
+            "podIPs": [{"ip": address} for address in _one_a_family(addresses)],
+            "startTime": now,
+            "conditions": [
+                {"type": kind, "status": "True", "lastTransitionTime": now}
+                for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+            ],
+            "containerStatuses": [_container(container, now) for container in self._pod["spec"].get("containers") or []],
+        }
+        for _ in range(20):
+            try:
+                self._kubelet.client.patch(self._path("/status"), {"status": status})
+                return
+            except Refusal:
+                return  # it is gone, or another pod has its name
+            except OSError:
+                time.sleep(0.3)
+
+    def _event(self, reason: str, message: str) -> None:
+        now = _now()
+        event = {
+            "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": reason, "message": message,
+            "metadata": {"name": f"{self.name}.{secrets.token_hex(8)}", "namespace": self.namespace},
+            "involvedObject": {
+                "apiVersion": "v1", "kind": "Pod", "namespace": self.namespace, "name": self.name, "uid": self.uid,
+            },
+            "source": {"component": "kubelet", "host": self._kubelet.node},
+            "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+        }  # fmt: skip
+        with suppress(Refusal, OSError):
+            self._kubelet.client.post(f"/api/v1/namespaces/{self.namespace}/events", event)
+
+
+def capabilities(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """What kubelet and containerd offer to plugins with capabilities: host ports, bandwidth, DNS."""
+    offered: dict[str, Any] = {}
+    if ports := [_port(port) for box in pod["spec"].get("containers") or [] for port in box.get("ports") or [] if port.get("hostPort")]:
+        offered["portMappings"] = ports
+    notes = pod["metadata"].get("annotations") or {}
+    rates = {
+        f"{way}Rate": _quantity(notes[f"kubernetes.io/{way}-bandwidth"])
+        for way in ("ingress", "egress")
+        if f"kubernetes.io/{way}-bandwidth" in notes
+    }
+    if rates:
+        # No burst of its own: the largest that fits, as go-cni has it.
+        offered["bandwidth"] = {**rates, **{name.replace("Rate", "Burst"): 2**31 - 1 for name in rates}}
+    if dns := pod["spec"].get("dnsConfig"):
+        offered["dns"] = {"servers": dns.get("nameservers") or [], "searches": dns.get("searches") or []}
+    return offered
+
+
+def _port(port: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "hostPort": port["hostPort"],
+        "containerPort": port["containerPort"],
+        "protocol": str(port.get("protocol", "TCP")).lower(),
+        "hostIP": port.get("hostIP", ""),
+    }
+
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def _quantity(text: str) -> int:
+    """Kubernetes' notation of a number: "10M"; one that is not is 0, no limit."""
+    number = text.rstrip("KMGTki")
+    try:
+        return int(float(number) * _UNITS[text[len(number) :]])
+    except (ValueError, KeyError):
+        return 0
+
+
+def _one_a_family(addresses: list[str]) -> list[str]:
+    """The kubelet's podIPs: the first address, and the first of the other family."""
+    first = {":" in address: address for address in reversed(addresses)}
+    return list(dict.fromkeys([*addresses[:1], *first.values()]))
+
+
+def _container(container: Mapping[str, Any], now: str) -> dict[str, Any]:
+    return {
+        "name": container["name"], "image": container.get("image", ""), "imageID": container.get("image", ""),
+        "ready": True, "started": True, "restartCount": 0, "state": {"running": {"startedAt": now}},
+    }  # fmt: skip
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

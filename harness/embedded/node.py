@@ -1,0 +1,168 @@
+"""A node's daemon: becomes the node (its namespaces, its files, its links), then is its kubelet and answers the harness."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.embedded import fabric, inventory, linux, nodes, socket_api
+from harness.embedded.inventory import Owned
+from harness.embedded.kubelet import Kubelet, PodLife
+from harness.embedded.plan import KUBECONFIG, UNREACHABLE_KUBECONFIG, NodePlan, Plan
+from harness.embedded.rest import Access, Client
+from harness.embedded.runtime import BINARIES, CONF_DIR, Runtime
+
+_SYSCTLS = {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv4.conf.all.rp_filter": "2",
+    "net.ipv4.conf.default.rp_filter": "2",
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.ipv6.conf.default.accept_dad": "0",
+}
+
+
+def run(plan: Plan, node: NodePlan, net: int) -> None:
+    """Be a node, for ever."""
+    base = linux.net_namespace()  # where the API server is reached whatever becomes of the node's own links
+    linux.setns(net, linux.CLONE_NEWNET)
+    place = Path(plan.place)
+    listening = place / f"{node.name}.sock"
+    early = _early_socket(listening)
+    nodes.enter(_made(place / node.name), node.name)
+    notes: list[str] = []
+    nodes.write_sysctls(_SYSCTLS, notes.append)
+    fabric.build(node.setup)
+    fabric.cut(plan.nowhere)
+    _furnish(plan, node)
+    daemon = Daemon(plan, node, notes, base)
+    daemon.serve(early)
+    daemon.start(_access(Path(nodes.HOST + plan.place) / "access.json"))
+    threading.Event().wait()
+
+
+def _early_socket(path: Path) -> Path:
+    """The socket's path from within the node: through a descriptor of its directory, which survives the change of root."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    return Path(f"/proc/self/fd/{directory}") / path.name
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _access(path: Path) -> Access:
+    """The administrator's access, once the API server has been found ready."""
+    while not path.exists():
+        time.sleep(0.01)
+    return Access.read(path)
+
+
+def _furnish(plan: Plan, node: NodePlan) -> None:
+    """genie, the plugins and all configurations, where they are on a node."""
+    nodes.install(BINARIES, plan.plugins)
+    launcher = Path(BINARIES) / "genie"
+    if not launcher.exists():
+        launcher.write_text(plan.launcher)
+        launcher.chmod(0o755)
+    for name, content in node.files.items():
+        (CONF_DIR / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+class Daemon:
+    """What the harness asks a node for."""
+
+    def __init__(self, plan: Plan, node: NodePlan, notes: list[str], base: int) -> None:
+        self._plan, self._node, self._notes, self._base = plan, node, notes, base
+        self._runtime = Runtime()
+        self._kubelet: Kubelet | None = None
+        self._cuts = 0
+        self._lock = threading.Lock()
+
+    def serve(self, path: Path) -> None:
+        answers: dict[str, socket_api.Answer] = {
+            "ask": lambda request: self._pod(request, "ask"),
+            "end-sandbox": lambda request: self._pod(request, "end"),
+            "inventory": lambda request: self._inventory(),
+            "evidence": self._evidence,
+            "calls": lambda request: [
+                vars(call) for call in self._runtime.calls_for(request["namespace"], request["pod"])
+            ],
+            "notes": lambda request: [*self._notes, *(self._kubelet.problems if self._kubelet else ())],
+        }
+        socket_api.serve(path, answers, {"settings": self._settings, "away": self._away})
+
+    def start(self, access: Access) -> None:
+        """Begin to be the kubelet."""
+        genie = Access.read(Path(nodes.HOST + self._plan.place) / "genie-access.json")
+        for path, server in ((KUBECONFIG, genie.server), (UNREACHABLE_KUBECONFIG, self._plan.unreachable_server(genie.server))):
+            Path(path).write_text(json.dumps(Access(server=server, token=genie.token, ca=genie.ca).kubeconfig()))
+            Path(path).chmod(0o600)
+        self._kubelet = Kubelet(self._node.name, self._node.address, Client(access, net=self._base), self._runtime)
+        self._kubelet.run()
+
+    def _pod(self, request: dict[str, Any], what: str) -> Any:
+        life = self._life(request)
+        if what == "end":
+            return life.end_sandbox()
+        sandbox = life.sandbox
+        if sandbox is None:
+            raise RuntimeError(f"pod {life.namespace}/{life.name} is not running")
+        from harness import probe
+
+        return sandbox.inside(probe.answer, request["request"])
+
+    def _life(self, request: dict[str, Any]) -> PodLife:
+        if self._kubelet is None:
+            raise RuntimeError("the kubelet has not started")
+        return self._kubelet.pod(request["namespace"], request["pod"])
+
+    def _owned(self) -> Owned:
+        lives = self._kubelet.lives() if self._kubelet else []
+        return Owned.by([sandbox for life in lives for sandbox in list(life.sandboxes) if sandbox.netns])
+
+    def _inventory(self) -> dict[str, list[str]]:
+        before = self._owned()
+        taken = inventory.take(before)
+        later = self._owned()
+        return taken if later == before else inventory.take(before | later)
+
+    def _settings(self, request: dict[str, Any]) -> Callable[[], None]:
+        key = object()
+        self._runtime.override(key, request["namespace"], request["conf"])
+        return lambda: self._runtime.restore(key)
+
+    def _away(self, request: dict[str, Any]) -> Callable[[], None]:
+        """For one namespace, genie is told of an API server that does not answer; for all, the node loses its way to it."""
+        if request["namespace"] is not None:
+            conf = {"kubernetes": {"kubeconfig": UNREACHABLE_KUBECONFIG}}
+            return self._settings({"namespace": request["namespace"], "conf": conf})
+        with self._lock:
+            self._cuts += 1
+            if self._cuts == 1:
+                fabric.cut(self._plan.address)
+        return self._mend
+
+    def _mend(self) -> None:
+        with self._lock:
+            self._cuts -= 1
+            if self._cuts == 0:
+                fabric.mend(self._plan.address)
+
+    def _evidence(self, request: dict[str, Any]) -> dict[str, str]:
+        """Texts by file name."""
+        calls = self._runtime.calls_for(request["namespace"], request["pod"])
+        texts = {"cni-calls.txt": "\n".join(call.text() for call in calls) or "no plugin was called for this pod\n"}
+        texts["node.txt"] = inventory.look(f"node {socket.gethostname()}: {self._node.name}") + json.dumps(self._inventory(), indent=1)
+        try:
+            if sandbox := self._life(request).sandbox:
+                texts["pod.txt"] = sandbox.inside(inventory.look, f"pod {request['namespace']}/{request['pod']}")
+        except (KeyError, OSError, RuntimeError) as error:
+            texts["pod.txt"] = f"{error}\n"
+        return texts

@@ -1,0 +1,122 @@
+"""A node's own file system: the host's, seen through a root in which the directories that CNI writes to are private.
+
+The root is a tmpfs. The host's top-level directories are bound into it, so that programs, wherever they are, work; `/etc`,
+`/opt`, `/run` and `/var` are rebuilt out of symbolic links to the host's entries (under `/.host`), except for what is a node's own.
+So nothing of the host is written, and the host needs to have none of these directories.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from harness.embedded import linux
+
+HOST = "/.host"
+#: Directories that are a node's own, and where they are.
+OWN = (
+    "/etc/cni/net.d",
+    "/etc/kubernetes",
+    "/opt/cni/bin",
+    "/run/netns",
+    "/var/lib/cni",
+    "/var/log",
+)
+_REBUILT = ("/etc", "/opt", "/run", "/var", "/var/lib")
+_OWN_SYS = "/sys"
+
+
+def enter(root: Path, hostname: str) -> None:
+    """Move this process, in a new mount namespace, into a node's root made at an empty directory.
+
+    Raises:
+        OSError: the kernel refuses one of the mounts.
+    """
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("node", str(root), "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
+    for entry in sorted(os.scandir("/"), key=lambda entry: entry.name):
+        _bring(entry, root)
+    (root / HOST[1:]).mkdir()
+    linux.pivot_root(str(root), str(root / HOST[1:]))
+    for directory in _REBUILT:
+        _rebuild(directory)
+    for directory in OWN:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    Path("/etc/hostname").write_text(hostname + "\n")
+    if not Path("/var/run").exists():
+        Path("/var/run").symlink_to("/run")
+
+
+def _bring(entry: os.DirEntry[str], root: Path) -> None:
+    """One of the host's top-level entries, as it is there, unless it is to be rebuilt."""
+    there = root / entry.name
+    if entry.path in _REBUILT:
+        there.mkdir()
+    elif entry.is_symlink():
+        there.symlink_to(os.readlink(entry.path))
+    elif entry.is_dir():
+        there.mkdir()
+        if not (entry.path == _OWN_SYS and _mount_sysfs(there)):
+            # What cannot be bound (a mount of some file system of the host's own) is reached under HOST.
+            with suppress(OSError):
+                linux.mount(entry.path, str(there), flags=linux.MS_BIND | linux.MS_REC)
+
+
+def _mount_sysfs(there: Path) -> bool:
+    """sysfs of this network namespace; kernels allow it under conditions that containers do not always meet."""
+    try:
+        linux.mount("sysfs", str(there), "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    except OSError:
+        return False
+    return True
+
+
+def _rebuild(directory: str) -> None:
+    """A directory of links to what the host has in its own, except where something of the node's is to be."""
+    Path(directory).mkdir(exist_ok=True)
+    host = Path(HOST + directory)
+    for name in _listed(host):
+        path = f"{directory}/{name}"
+        if path not in _REBUILT and not _leads_to_own(path) and (directory != "/run" or _of_use(host / name)):
+            Path(path).symlink_to(_target(host / name))
+
+
+def _target(entry: Path) -> str:
+    """Where a link to a host's entry leads; the host's own links are copied, for what they name is on the node too."""
+    return os.readlink(entry) if entry.is_symlink() else str(entry)
+
+
+def _leads_to_own(path: str) -> bool:
+    return any(own == path or own.startswith(path + "/") for own in OWN)
+
+
+def _of_use(entry: Path) -> bool:
+    """Of /run, only directories: no socket or lock of the host's may be reached from a node."""
+    return entry.is_dir() and entry.name not in ("docker", "containerd", "cni", "flannel", "netns")
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def install(directory: str, binaries: Iterable[str]) -> None:
+    """Links to plugin binaries in a node's directory; the first of a name wins."""
+    for binary in binaries:
+        place = Path(directory) / Path(binary).name
+        if not place.is_symlink() and not place.exists():
+            place.symlink_to(binary)
+
+
+def write_sysctls(settings: dict[str, str], report: Callable[[str], None]) -> None:
+    """Set sysctls of this network namespace; one that this kernel does not have is reported, not fatal."""
+    for name, value in settings.items():
+        try:
+            Path("/proc/sys", *name.split(".")).write_text(value)
+        except OSError as error:
+            report(f"sysctl {name}: {error.strerror}")

@@ -1,0 +1,46 @@
+"""What a run is to have, worked out once by the backend and handed to the nodes' process as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+KUBECONFIG = "/etc/cni/net.d/genie-kubeconfig"
+UNREACHABLE_KUBECONFIG = "/etc/kubernetes/genie-kubeconfig-unreachable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """One node."""
+
+    name: str
+    number: int
+    address: str
+    files: dict[str, Any] = field(default_factory=dict)  # net.d: file name to content
+    setup: list[dict[str, Any]] = field(default_factory=list)  # see `catalog.setup`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The cluster."""
+
+    place: str  # the run's own directory
+    address: str  # of the API server, on the underlay
+    nowhere: str  # an address on the underlay that nobody has
+    emulated: bool
+    nodes: tuple[NodePlan, ...]
+    plugins: tuple[str, ...]  # paths of plugin binaries
+    launcher: str  # the text of the node's genie
+
+    def unreachable_server(self, server: str) -> str:
+        return server.replace(self.address, self.nowhere)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        data = json.loads(path.read_text())
+        return cls(**{**data, "nodes": tuple(NodePlan(**node) for node in data["nodes"]), "plugins": tuple(data["plugins"])})

@@ -3,9 +3,11 @@
 A scenario that has the cluster for itself simply compares: whatever is on a node and was not there before is its own.
 Under pytest-xdist several scenarios share the nodes, and a difference may be another's, come a moment ago and gone in
 the next. Then a scenario answers at once for what bears its mark: entries that name the container IDs or addresses
-that its pods had while they ran, or its namespace. The rest it only notes (`unclaimed`), and when the run is over and
-nothing should be anywhere, `Sweep` compares the nodes with how they were at first, and names the scenarios that had
-seen each thing that remains. So a leak is never missed, and never charged to a scenario because of its neighbour.
+that its pods had while they ran, or its namespace. (A backend whose inventories leave out what living pods have,
+feature "living-left-out", makes it simpler: what stays there all the time that a scenario waits is nobody's, so it is
+a leak.) The rest it only notes (`unclaimed`), and when the run is over and nothing should be anywhere, `Sweep`
+compares the nodes with how they were at first, and names the scenarios that had seen each thing that remains. So a
+leak is never missed, and never charged to a scenario because of its neighbour.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.backends import Cluster, Inventory
 
+LIVING_LEFT_OUT = "living-left-out"
 _ID = re.compile(r"\b[0-9a-f]{32,64}\b")
 
 
@@ -44,6 +47,7 @@ class Ledger:
     before: dict[str, Inventory] = field(default_factory=dict)
     _marks: set[str] = field(default_factory=set)
     _own: set[str] = field(default_factory=set)
+    _stayed: set[str] | None = None  # in every look so far
 
     def open(self) -> None:
         """Before the first pod."""
@@ -52,7 +56,7 @@ class Ledger:
 
     def note(self, addresses: Iterable[str]) -> None:
         """While its pods are there, with these addresses: learn their marks."""
-        if self.alone:
+        if self.alone or LIVING_LEFT_OUT in self.cluster.facts.features:
             return
         new = beyond(take(self.cluster), self.before)
         own = set(addresses)
@@ -60,9 +64,14 @@ class Ledger:
         self._own |= {line for line in new if (self._marks | own) & _words(line) or self._marked(line)}
 
     def left(self) -> list[str]:
-        """What is left of it on the nodes."""
+        """What is left of it on the nodes; to be asked again until nothing is or time is over."""
         new = beyond(take(self.cluster), self.before)
-        return new if self.alone else [line for line in new if line in self._own or self._marked(line)]
+        if self.alone:
+            return new
+        if LIVING_LEFT_OUT in self.cluster.facts.features:
+            self._stayed = set(new) if self._stayed is None else self._stayed & set(new)
+            return sorted(self._stayed)
+        return [line for line in new if line in self._own or self._marked(line)]
 
     def unclaimed(self) -> list[str]:
         """What is new on the nodes and may be another's."""

@@ -1,0 +1,173 @@
+"""`python -m harness`: what people ask of the harness beside running it (which is pytest's part, or `nox -s e2e`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = """\
+running scenarios is pytest's part:
+  pytest scenarios                            all of them, on kind if a Docker engine is there, else embedded
+  pytest scenarios --backend embedded -k weave   some of them, without any container
+  pytest scenarios --networks bridge,ptp -n 2    two workers; only scenarios of these networks
+  pytest my.yaml --profile my-network.yaml --report out   a vendor's own, with a report to publish
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and do what it says; the exit status."""
+    options = _parser().parse_args(argv)
+    status: int = options.do(options)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description="Scenarios for CNI networks: what a pod asks for, and what must then hold.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    listing = commands.add_parser(
+        "list", help="the scenarios, with their networks, labels and checks; needs no cluster"
+    )
+    listing.add_argument("paths", nargs="*", type=Path, default=[Path("scenarios")], help="default: scenarios/")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(do=_list)
+
+    linting = commands.add_parser(
+        "lint", help="find mistakes in scenario files: file, line, column, what would be right"
+    )
+    linting.add_argument("paths", nargs="*", type=Path, default=[Path("scenarios")], help="default: scenarios/")
+    linting.set_defaults(do=_lint)
+
+    checking = commands.add_parser("checks", help="every check and step that a scenario can have, with an example")
+    checking.add_argument("names", nargs="*", help="only these")
+    checking.set_defaults(do=_checks)
+
+    schema = commands.add_parser(
+        "schema", help="print the JSON Schema of scenario files (kept as scenarios/schema.json)"
+    )
+    schema.set_defaults(do=_schema)
+
+    report = commands.add_parser("report", help="make the HTML page anew from a report.json")
+    report.add_argument("directory", type=Path)
+    report.set_defaults(do=_report)
+
+    _add_cluster(commands)
+    return parser
+
+
+def _add_cluster(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`cluster create|delete|status`, where the kind backend is there to serve it."""
+    from importlib.util import find_spec
+
+    if find_spec("harness.backends.command") is None:
+        return
+    from harness.backends.command import add_arguments
+
+    cluster = commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status")
+    add_arguments(cluster)
+
+
+def _found(paths: Sequence[Path]) -> list[Path]:
+    """Scenario files among these paths."""
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
+    return found
+
+
+def _list(options: argparse.Namespace) -> int:
+    from harness.scenario import Scenario, read
+    from harness.yamlfile import Mistakes
+
+    scenarios: list[Scenario] = []
+    status = 0
+    for path in _found(options.paths):
+        try:
+            scenarios.append(read(path))
+        except Mistakes as mistakes:
+            print(mistakes, file=sys.stderr)
+            status = 1
+    if options.json:
+        print(json.dumps([_described(scenario) for scenario in scenarios], indent=2))
+        return status
+    _print_table(scenarios)
+    return status
+
+
+def _described(scenario: object) -> dict[str, object]:
+    from harness.scenario import Scenario
+
+    assert isinstance(scenario, Scenario)
+    return {
+        "name": scenario.name,
+        "file": scenario.file,
+        "title": scenario.title,
+        "networks": list(scenario.networks),
+        "labels": list(scenario.spec.labels),
+        "needs": sorted(scenario.needs),
+        "checks": list(dict.fromkeys(check.key for check in scenario.checks)),
+    }
+
+
+def _print_table(scenarios: Sequence[object]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("scenario", "networks", "labels", "checks", "what it says"):
+        table.add_column(column, overflow="fold")
+    for scenario in scenarios:
+        said = _described(scenario)
+        lists = (", ".join(map(str, said[key])) for key in ("networks", "labels", "checks"))  # type: ignore[call-overload]
+        table.add_row(str(said["name"]), *lists, str(said["title"]))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+    console.print(f"{len(scenarios)} scenarios")
+
+
+def _lint(options: argparse.Namespace) -> int:
+    from harness.lint import mistakes
+
+    found, wrong = _found(options.paths), 0
+    for path in found:
+        for mistake in mistakes(path):
+            print(mistake)
+            wrong += 1
+    print(f"{len(found)} files, {wrong} mistakes" if wrong else f"{len(found)} files, no mistakes", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _checks(options: argparse.Namespace) -> int:
+    from harness.reference import reference
+
+    print(reference(options.names))
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from harness.scenario import Schema
+
+    print(json.dumps(Schema.of(), indent=2))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from harness.report import rewrite
+
+    print(rewrite(options.directory))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

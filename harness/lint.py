@@ -1,0 +1,32 @@
+"""Mistakes in scenario files that can be found without a cluster, also those that a run would take for a skip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.model import hint
+from harness.scenario import read
+from harness.yamlfile import Mistake, Mistakes, YamlFile
+
+NETWORKS = Path(__file__).parents[1] / "fixtures" / "networks"
+
+
+def known_networks() -> frozenset[str]:
+    """The networks that the project describes; empty where it is installed without its fixtures."""
+    return frozenset(path.stem for path in NETWORKS.glob("*.yaml"))
+
+
+def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]:
+    """Everything that is wrong with a file; a network that nobody describes is, beside what its model says."""
+    known = frozenset(known_networks() if networks is None else networks)
+    try:
+        scenario = read(path)
+    except Mistakes as found:
+        return list(found.mistakes)
+    source = YamlFile.read(path)
+    return [
+        source.mistake(("networks", index), f"unknown network {name!r}{hint(name, known)}")
+        for index, name in enumerate(scenario.networks)
+        if known and name not in known
+    ]

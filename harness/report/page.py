@@ -1,0 +1,113 @@
+"""One self-contained HTML page out of a run's JSON: the compatibility matrix, then every scenario with its steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from harness.outcome import Outcome
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What one group of scenarios came to on one network."""
+
+    passed: int
+    failed: int
+    skipped: int
+    names: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        if self.failed:
+            return "failed"
+        return "passed" if self.passed else "skipped" if self.skipped else "none"
+
+    @property
+    def text(self) -> str:
+        ran = self.passed + self.failed
+        return f"{self.passed}/{ran}" if ran else f"{self.skipped} skipped" if self.skipped else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A network in the matrix."""
+
+    network: str
+    kind: str  # "real", "stand-in", "missing", "none"
+    software: str
+    cells: tuple[Cell, ...]
+
+
+def render(said: Mapping[str, Any]) -> str:
+    """The page."""
+    outcomes = [Outcome.from_json(each) for each in said["scenarios"]]
+    groups = list(dict.fromkeys(sorted(outcome.group for outcome in outcomes)))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    order = {"failed": 0, "passed": 1, "skipped": 2}
+    return template.render(
+        cluster=said["cluster"],
+        networks=said["networks"],
+        made=said["made"],
+        seconds=said["seconds"],
+        left=said["left-on-nodes"],
+        counts=Counter(outcome.verdict for outcome in outcomes),
+        groups=groups,
+        rows=matrix(outcomes, groups, said["networks"]),
+        outcomes=sorted(outcomes, key=lambda each: (order[each.verdict], each.name)),
+        longest=max((stage.seconds for each in outcomes for stage in each.stages), default=1.0) or 1.0,
+    )
+
+
+def matrix(outcomes: list[Outcome], groups: list[str], networks: Mapping[str, Any]) -> list[Row]:
+    """A row for each network that some scenario takes."""
+    taken = dict.fromkeys(name for outcome in outcomes for name in outcome.networks or ("none",))
+    return [
+        Row(
+            network=name,
+            kind=_kind(name, networks),
+            software=_software(name, networks),
+            cells=tuple(
+                _cell([each for each in outcomes if _takes(each, name) and each.group == group]) for group in groups
+            ),
+        )
+        for name in sorted(taken, key=lambda name: (name == "none", name))
+    ]
+
+
+def _takes(outcome: Outcome, network: str) -> bool:
+    return network in (outcome.networks or ("none",))
+
+
+def _cell(outcomes: list[Outcome]) -> Cell:
+    count = Counter(outcome.verdict for outcome in outcomes)
+    return Cell(
+        passed=count["passed"],
+        failed=count["failed"],
+        skipped=count["skipped"],
+        names=tuple(f"{outcome.name}: {outcome.verdict}" for outcome in outcomes),
+    )
+
+
+def _kind(name: str, networks: Mapping[str, Any]) -> str:
+    offer = networks.get(name)
+    if offer is None:
+        return "none"
+    return "missing" if offer["missing"] else str(offer["kind"])
+
+
+def _software(name: str, networks: Mapping[str, Any]) -> str:
+    offer = networks.get(name)
+    if offer is None:
+        return "scenarios that take no network" if name == "none" else "not known on this cluster"
+    return str(offer["missing"] or offer["software"])

@@ -1,0 +1,45 @@
+"""A failure in words, for pytest's FAILURES section and JUnit: what was wrong, what was there, and where to look
+next.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.outcome import Outcome
+
+
+def failure(outcome: Outcome, report: Path) -> str:
+    """Everything that a person needs who sees only this text."""
+    lines = [f"{outcome.title} ({outcome.file})", ""]
+    for where, what in outcome.failures:
+        first, *rest = what.splitlines() or [""]
+        lines += [f"✗ {where}", f"    {first}", *(f"    {line}" for line in rest), ""]
+    lines += ["steps: " + ", ".join(f"{stage.name} {stage.seconds:.1f} s" for stage in outcome.stages)]
+    lines += list(outcome.notes)
+    if outcome.evidence:
+        lines += ["look at next:", *(f"    {_near(report / each)}" for each in _first(outcome.evidence))]
+    return "\n".join(lines)
+
+
+def short(outcome: Outcome) -> str:
+    """The same in one line."""
+    if outcome.verdict == "skipped":
+        return outcome.reason
+    if not outcome.failures:
+        return ""
+    where, what = outcome.failures[0]
+    return f"{where}: {what.splitlines()[0] if what else ''}"
+
+
+def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:
+    """Files to look at, the ones that tell most first."""
+    ranked = sorted(evidence, key=lambda name: (not Path(name).name.startswith(("genie", "seen", "events")), name))
+    return ranked[:most]
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("../..") else relative

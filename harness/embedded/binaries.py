@@ -105,11 +105,11 @@ def _reason(error: Exception) -> str:
 def _release(directory: Path) -> str:
     """What containernetworking's plugins say of themselves when they are not called as plugins: "CNI bridge plugin v1.9.1"."""
     try:
-        said = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False).stderr
+        said = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
-    words = said.split("\n")[0].split()
-    return f"containernetworking/plugins {words[3]}, " if words[:1] == ["CNI"] and len(words) > 3 else ""
+    first, _, version = (said.stderr or said.stdout).partition("\n")[0].rpartition("plugin ")
+    return f"containernetworking/plugins {version.removeprefix('version ')}, " if first.startswith("CNI ") else ""
 
 
 def _debian(package: str) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import itertools
+import re
 import sys
 import uuid
 from typing import Any
@@ -17,8 +18,11 @@ from typing import Any
 import aiohttp.web
 import kmock
 
+#: kmock takes what follows "namespaces" in a path for a namespace and what is in it; of namespaces themselves it knows nothing.
+_NAMESPACES = "all-namespaces"
+_OF_NAMESPACES = re.compile(r"^(/api/v1/)namespaces(/[^/]+(/status|/finalize)?)?/?$")
 KINDS = {
-    "v1": ("pods", "nodes", "namespaces", "events", "configmaps", "services"),
+    "v1": ("pods", "nodes", _NAMESPACES, "events", "configmaps", "services"),
     "apps/v1": ("daemonsets", "deployments"),
     "rbac.authorization.k8s.io/v1": ("clusterroles", "clusterrolebindings"),
     "apiextensions.k8s.io/v1": ("customresourcedefinitions",),
@@ -38,6 +42,12 @@ class Emulator(kmock.KubernetesEmulator):
             group, _, version = group_version.rpartition("/")
             for plural in plurals:
                 self.resources[kmock.resource(group, version, plural)] = {}
+
+    async def __call__(self, raw_request: aiohttp.web.BaseRequest) -> aiohttp.web.StreamResponse:
+        """As kmock, with namespaces as a resource like others, and PUT as a PATCH."""
+        path = _OF_NAMESPACES.sub(rf"\1{_NAMESPACES}\2", raw_request.path)
+        method = "PATCH" if raw_request.method == "PUT" else raw_request.method
+        return await super().__call__(raw_request.clone(method=method, rel_url=raw_request.rel_url.with_path(path, keep_query=True)))
 
     async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
         if request.resource is not None and request.action is not None:
@@ -59,7 +69,7 @@ class Emulator(kmock.KubernetesEmulator):
         meta["uid"] = str(uuid.uuid4())
         meta["resourceVersion"] = str(next(self._versions))
         meta["creationTimestamp"] = datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if request.resource is not None and request.resource.plural in ("pods", "namespaces"):
+        if request.resource is not None and request.resource.plural in ("pods", _NAMESPACES):
             meta["finalizers"] = [*meta.get("finalizers", []), _HELD]
             data.setdefault("status", {"phase": "Pending" if request.resource.plural == "pods" else "Active"})
 

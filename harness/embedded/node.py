@@ -164,5 +164,5 @@ class Daemon:
             if sandbox := self._life(request).sandbox:
                 texts["pod.txt"] = sandbox.inside(inventory.look, f"pod {request['namespace']}/{request['pod']}")
         except (KeyError, OSError, RuntimeError) as error:
-            texts["pod.txt"] = f"{error}\n"
+            texts["pod.txt"] = f"{error.args[0] if error.args else error}\n"
         return texts

@@ -27,7 +27,8 @@ def plugin() -> int:
     from genie.cni.errors import CniError
     from genie.cni.invoke import SubprocessExecutor, run_sync
 
-    request = attach.Request(env=dict(os.environ), stdin=b"" if sys.stdin.isatty() else sys.stdin.buffer.read())
+    said = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+    request = attach.Request(env=dict(os.environ), stdin=said)
     conf = None
     try:
         conf = attach.read_conf(request.stdin)

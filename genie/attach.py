@@ -100,13 +100,12 @@ async def serve(request: Request, kube: Kube, executor: Executor, conf: Conf | N
     started = time.monotonic()
     story: dict[str, Any] = {"verb": request.command, "pod": request.pod_name, "container": request.container_id}
     watched = _Watched(executor)
-    asked_version = version.LATEST
+    asked_version = conf.cni_version if conf else _spoken(request.stdin)
     try:
         if request.command == "VERSION":
             return Reply(status=0, stdout=_version(request.stdin), story=story)
         _validate(request)
         conf = conf or read_conf(request.stdin)
-        asked_version = conf.cni_version
         call = _Verb(request=request, conf=conf, kube=kube, executor=watched, story=story)
         answer = await call.run()
         stdout, exit_status = (json.dumps(answer).encode() if answer is not None else b""), 0
@@ -137,13 +136,17 @@ def read_conf(stdin: bytes, source: str = "genie.conf (standard input)") -> Conf
 
 def _version(stdin: bytes) -> bytes:
     """VERSION: answers in the version that was asked in (specification, section 2, "VERSION")."""
+    return json.dumps({"cniVersion": _spoken(stdin), "supportedVersions": list(version.SUPPORTED)}).encode()
+
+
+def _spoken(stdin: bytes) -> str:
+    """The version that the runtime speaks, as far as its input tells: an error is told in it, too."""
     try:
-        data = json.loads(stdin) if stdin.strip() else {}
-    except ValueError:
+        data = json.loads(stdin)
+    except (ValueError, RecursionError):
         data = {}
     asked = data.get("cniVersion") if isinstance(data, dict) else None
-    spoken = asked if asked in version.SUPPORTED else version.LATEST
-    return json.dumps({"cniVersion": spoken, "supportedVersions": list(version.SUPPORTED)}).encode()
+    return asked if asked in version.SUPPORTED else version.LATEST
 
 
 def _validate(request: Request) -> None:
@@ -203,14 +206,14 @@ class _Verb:
             results = await self._attach(record, begun)
             merged = self._merged(chosen, results)
             answer = cni_result.to_json(merged, self.conf.cni_version)
+            notes = {**status.on_pod(chosen.choices, results), **extra_notes}
+            attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
+            done = replace(record, attached=attached, complete=True, annotations=notes)
+            self.records.write(done)
         except BaseException as error:  # a cancelled call too: whatever ends an ADD, its attachments go
             begun_ones = tuple(a for i, a in enumerate(record.attached) if i in begun)
             undone = await self._rolled_back(replace(record, attached=begun_ones), error)
             raise undone from error
-        notes = {**status.on_pod(chosen.choices, results), **extra_notes}
-        attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
-        done = replace(record, attached=attached, complete=True, annotations=notes)
-        self.records.write(done)
         await self._tell(pod, done)
         return answer
 
@@ -222,7 +225,7 @@ class _Verb:
             return await self.kube.pod(namespace, name, args.get("K8S_POD_UID", ""))
         try:
             notes = json.loads(args.get("K8S_ANNOT") or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: K8S_ANNOT: not valid JSON: {error}") from error
         if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
             raise CniError(Code.INVALID_ENVIRONMENT, "CNI_ARGS: K8S_ANNOT: expected an object of strings")
@@ -372,7 +375,7 @@ class _Verb:
         Runtimes take the pod's address from CNI_IFNAME. When the first network is on another interface, its
         addresses go without an index, which containerd reads as that interface.
         """
-        merged = cni_result.merge(one_default(chosen.choices, results))
+        merged = cni_result.merge(one_default([choice.ask.default_route or () for choice in chosen.choices], results))
         if chosen.choices[0].ifname == self.request.ifname:
             return merged
         first = len(results[0].ips)
@@ -444,20 +447,19 @@ class _Verb:
         that was first then. That one is asked to DEL what it may have; it knows nothing of others' containers.
         """
         self.story["why"] = "no record"
-        first = self.directory.networks()[:1] if self.request.netns else []
-        for network in first:
-            attached = Attached(
-                label=network.name,
-                network=network,
-                container_id=self.request.container_id,
-                ifname=self.request.ifname,
-                runtime_config=self.conf.runtime_config,
-            )
-            try:
+        try:
+            for network in self.directory.networks()[:1] if self.request.netns else []:
+                attached = Attached(
+                    label=network.name,
+                    network=network,
+                    container_id=self.request.container_id,
+                    ifname=self.request.ifname,
+                    runtime_config=self.conf.runtime_config,
+                )
                 attachment = self._attachment(attached, self.request.netns, self.request.env.get("CNI_ARGS", ""))
                 await invoke.delete(network, attachment, self.executor, timeout=self.conf.delegate_timeout)
-            except CniError as error:
-                self.story["error"] = f"ignored, for there may be nothing to delete: {error}"
+        except CniError as error:
+            self.story["error"] = f"ignored, for there may be nothing to delete: {error}"
 
     # --- CHECK, GC, STATUS -------------------------------------------------------------------------------------
 
@@ -472,15 +474,15 @@ class _Verb:
             raise CniError(
                 Code.UNKNOWN_CONTAINER, f"genie has attached no {self.request.ifname} to {self.request.container_id}"
             )
-        for attached in record.attached:
-            if attached.result is not None:
-                await invoke.check(
-                    attached.network,
-                    self._attachment(attached, self.request.netns, record.args),
-                    self.executor,
-                    prev_result=attached.result,
-                    timeout=self.conf.delegate_timeout,
-                )
+        told = one_default([a.gateways for a in record.attached], [a.result or Result() for a in record.attached])
+        for attached, result in zip(record.attached, told, strict=True):
+            await invoke.check(
+                attached.network,
+                self._attachment(attached, self.request.netns, record.args),
+                self.executor,
+                prev_result=result,
+                timeout=self.conf.delegate_timeout,
+            )
         if len(record.attached) > 1:
             self._check_routes(record)
 
@@ -508,7 +510,9 @@ class _Verb:
         valid = {(entry["containerID"], entry["ifname"]) for entry in _valid_attachments(self.conf.raw)}
         errors: list[CniError] = []
         keep: dict[str, set[tuple[str, str]]] = {}
-        for record in self.records:
+        for record in self.records.all():
+            if isinstance(record, CniError):
+                raise record  # who knows what it holds; without it, a network would delete what is in use
             if (record.container_id, record.ifname) not in valid:
                 try:
                     await self._delete(record)
@@ -590,27 +594,29 @@ def attributed(result: Result, ifname: str, netns: str) -> Result:
     return replace(result, interfaces=interfaces, ips=ips)
 
 
-def one_default(choices: Sequence[Choice], results: Sequence[Result]) -> list[Result]:
-    """The results without the default routes that lost: of each family the pod has one, the network's that asked for
-    it, else the first network's that has one (as routes.settle arranges it).
+def one_default(asked: Sequence[Sequence[str]], results: Sequence[Result]) -> list[Result]:
+    """The results with the default routes that the pod has: in each family one, as routes.settle arranges it.
+
+    That is the route of the network that was asked for it, by the gateway that was asked for, else of the first network
+    that has one.
+
+    Args:
+        asked: of each network, the gateways that the pod asked its default route to go by.
     """
-    kept: dict[bool, int] = {}
-    for v6 in (False, True):
-        asking = [i for i, c in enumerate(choices) if any((":" in g) == v6 for g in c.ask.default_route or ())]
-        having = [i for i, r in enumerate(results) if any(_is_default(route, v6) for route in r.routes)]
-        if winners := asking or having:
-            kept[v6] = winners[0]
-    return [
-        replace(
-            result,
-            routes=tuple(r for r in result.routes if not _is_default(r, r.is_v6) or kept.get(r.is_v6) == i),
-        )
-        for i, result in enumerate(results)
-    ]
+    told = [list(route for route in result.routes if not _is_default(route)) for result in results]
+    for v6, default in ((False, "0.0.0.0/0"), (True, "::/0")):
+        asking = [(i, g) for i, gateways in enumerate(asked) for g in gateways if (":" in g) == v6]
+        having = [(i, r) for i, result in enumerate(results) for r in result.routes if _is_default(r) and r.is_v6 == v6]
+        if asking:
+            position, gateway = asking[0]
+            told[position].append(Route(dst=default, gw=gateway))
+        elif having:
+            told[having[0][0]] += [route for position, route in having if position == having[0][0]]
+    return [replace(result, routes=tuple(routes)) for result, routes in zip(results, told, strict=True)]
 
 
-def _is_default(route: Route, v6: bool) -> bool:
-    return not route.table and route.dst == ("::/0" if v6 else "0.0.0.0/0")
+def _is_default(route: Route) -> bool:
+    return not route.table and route.dst in ("0.0.0.0/0", "::/0")
 
 
 def _labels(record: Record) -> str:

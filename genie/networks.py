@@ -19,11 +19,15 @@ from genie.cni.errors import CniError, Code
 from genie.kube import Kube
 from genie.selection import Ask, SelectionError
 
+#: The type that is genie itself: a network with it would have genie call genie.
+GENIE = "genie"
 #: On a NetworkAttachmentDefinition: the resource that its network runs over a device of.
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 SUFFIXES = (".conf", ".conflist", ".json")
 #: Plugins that take the node's interface from a key of their own.
 UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
+#: The ipam of plugins that bring one of their own, where the configuration names none.
+OWN_IPAM = {"weave-net": "weave-ipam"}
 #: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
 
@@ -41,6 +45,7 @@ class Directory:
     def __init__(self, path: str) -> None:
         self.path = path
         self._read: dict[str, tuple[tuple[int, ...], NetworkConfig | CniError | None]] = {}
+        self._folders: dict[str, str] = {}
 
     def networks(self) -> list[NetworkConfig]:
         """The valid configurations but genie's own, in the order of their files' names, as a runtime reads them."""
@@ -87,18 +92,40 @@ class Directory:
 
     def _load(self, file: str) -> tuple[tuple[int, ...], NetworkConfig | CniError | None]:
         path = f"{self.path}/{file}"
-        try:
-            stat = os.stat(path)
-            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        except OSError:
+        before = self._read.get(file)
+        folder = self._folders.get(file, "")
+        stamp = _stamp(path, folder)
+        if not stamp:
             return (), None
-        if (before := self._read.get(file)) and before[0] == stamp:
+        if before and before[0] == stamp:
             return before
+        entry: NetworkConfig | CniError | None
         try:
             network = cni_config.load(path)
+            entry = None if GENIE in network.types else network
+            if file.endswith(".conflist"):  # plugins may come from a folder of the network's name, too: seen next time
+                self._folders[file] = f"{self.path}/{network.name}"
         except CniError as error:
-            return stamp, error
-        return stamp, None if "genie" in network.types else network
+            entry = error
+        return stamp, entry
+
+
+def _stamp(path: str, folder: str) -> tuple[int, ...]:
+    """What changes with a configuration's file, and with the files of its folder; nothing where there is no file."""
+    files = [path]
+    if folder:
+        try:
+            files += sorted(f"{folder}/{file}" for file in os.listdir(folder) if file.endswith(".conf"))
+        except OSError:
+            pass  # most networks have none
+    stamp: tuple[int, ...] = ()
+    for file in files:
+        try:
+            stat = os.stat(file)
+        except OSError:
+            return ()
+        stamp += (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return stamp
 
 
 def file_network(file: str) -> str:
@@ -189,10 +216,11 @@ def _first(directory: Directory) -> NetworkConfig:
 def _on_node(name: str, directory: Directory, path: Sequence[str]) -> NetworkConfig:
     network = directory.find(name) or generated(name, path)
     if network is None:
+        broken = "".join(f"; broken: {error}" for error in directory.broken())
         raise CniError(
             Code.INVALID_CONFIG,
             f"no network {name!r}: no NetworkAttachmentDefinition of that name in the pod's namespace and no "
-            f"configuration in {directory.path} (which has: {directory.known()})",
+            f"configuration in {directory.path} (which has: {directory.known()}{broken})",
         )
     return network
 
@@ -204,10 +232,14 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
     source = f"NetworkAttachmentDefinition {namespace}/{name}"
     spec = definition.get("spec")
     text = spec.get("config") if isinstance(spec, dict) else None
+    network: NetworkConfig | None
     if text is not None and not isinstance(text, str):
         raise CniError(Code.INVALID_CONFIG, f"{source}: spec.config: expected a string that holds a CNI configuration")
     if text and text.strip():
-        return cni_config.parse(text, source, name=name)
+        network = cni_config.parse(text, source, name=name)
+        if GENIE in network.types:
+            raise CniError(Code.INVALID_CONFIG, f"{source}: a plugin of type genie: genie would call itself")
+        return network
     network = directory.find(name)
     if network is None:
         raise CniError(
@@ -224,8 +256,10 @@ async def _logical(ask: Ask, kube: Kube, directory: Directory, namespace: str, p
     where = f"Logicalnetwork {namespace}/{ask.name}"
     if name := _text(logical, "physicalNet", where):
         physical = await _spec(kube, "PhysicalNetwork", namespace, name)
-    shared = physical.get("sharedStatus") or {}
     beneath = f"Physicalnetwork {namespace}/{name}"
+    shared = physical.get("sharedStatus") or {}
+    if not isinstance(shared, dict):
+        raise CniError(Code.INVALID_CONFIG, f"{beneath}: sharedStatus: expected an object, found {shared!r:.60}")
     plugin, its_plugin = _text(logical, "plugin", where), _text(shared, "plugin", beneath)
     if shared.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
         raise CniError(
@@ -259,7 +293,7 @@ def _text(data: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:
-    """The network with another subnet in its first plugin's ipam; ranges and a gateway of the old one go.
+    """The network with another subnet in its first plugin's ipam; ranges, gateways and routes of the old one go.
 
     Raises:
         CniError: 7; the subnet is none, or lies outside of `within`.
@@ -279,9 +313,27 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
     first, *others = network.plugins
     ipam: Any = first.get("ipam")
     ipam = ipam if isinstance(ipam, dict) else {}
+    own = {"type": OWN_IPAM.get(first["type"], "host-local")}
     kept = {key: value for key, value in ipam.items() if key not in ("ranges", "rangeStart", "rangeEnd", "gateway")}
-    changed = {**first, "ipam": {"type": "host-local", **kept, "subnet": str(inner)}}
+    if isinstance(routes := ipam.get("routes"), list):
+        kept["routes"] = [_moved(route, inner) for route in routes if _same_family(route, inner)]
+    changed = {**first, "ipam": {**own, **kept, "subnet": str(inner)}}
     return replace(network, plugins=(changed, *others))
+
+
+def _same_family(route: Any, subnet: Any) -> bool:
+    return isinstance(route, dict) and (":" in str(route.get("dst"))) == (subnet.version == 6)
+
+
+def _moved(route: Mapping[str, Any], subnet: Any) -> Mapping[str, Any]:
+    """A route without the gateway of another subnet; the subnet's own serves."""
+    import ipaddress
+
+    try:
+        stays = ipaddress.ip_address(route.get("gw", "")) in subnet
+    except ValueError:
+        stays = False
+    return route if stays else {key: value for key, value in route.items() if key != "gw"}
 
 
 def with_underlay(network: NetworkConfig, interface: str) -> NetworkConfig:

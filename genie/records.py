@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
 
 SUFFIX = ".json"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +58,25 @@ class Attached:
         }
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Attached:
-        network = data["network"]
+    def of(cls, data: Any) -> Attached:
+        network = _get(data, "network", dict)
+        plugins = _get(network, "plugins", list)
+        if not plugins or not all(isinstance(plugin, dict) and isinstance(plugin.get("type"), str) for plugin in plugins):
+            raise TypeError("plugins: expected a list of objects with a type")
         return cls(
-            label=data["label"],
-            container_id=data["containerID"],
-            ifname=data["ifname"],
-            runtime_config=data["runtimeConfig"],
-            gateways=tuple(data["gateways"]),
+            label=_get(data, "label", str),
+            container_id=_get(data, "containerID", str),
+            ifname=_get(data, "ifname", str),
+            runtime_config=_get(data, "runtimeConfig", dict),
+            gateways=tuple(_get(data, "gateways", list)),
             network=NetworkConfig(
-                name=network["name"],
-                cni_version=network["cniVersion"],
-                plugins=tuple(network["plugins"]),
-                source=network["source"],
+                name=_get(network, "name", str),
+                cni_version=_get(network, "cniVersion", str),
+                plugins=tuple(plugins),
+                source=_get(network, "source", str),
                 is_list=True,
-                disable_check=network["disableCheck"],
-                disable_gc=network["disableGC"],
+                disable_check=_get(network, "disableCheck", bool),
+                disable_gc=_get(network, "disableGC", bool),
                 raw={},
             ),
             result=cni_result.parse(data["result"], "1.1.0") if data["result"] else None,
@@ -113,19 +118,31 @@ class Record:
         }
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Record:
+    def of(cls, data: Any) -> Record:
+        annotations = _get(data, "annotations", dict)
+        if not all(isinstance(value, str) for value in annotations.values()):
+            raise TypeError("annotations: expected an object of strings")
         return cls(
-            container_id=data["containerID"],
-            ifname=data["ifname"],
-            netns=data["netns"],
-            args=data["args"],
-            namespace=data["namespace"],
-            pod=data["pod"],
-            uid=data["uid"],
-            attached=tuple(Attached.of(each) for each in data["attachments"]),
-            complete=data["complete"],
-            annotations=data["annotations"],
+            container_id=_get(data, "containerID", str),
+            ifname=_get(data, "ifname", str),
+            netns=_get(data, "netns", str),
+            args=_get(data, "args", str),
+            namespace=_get(data, "namespace", str),
+            pod=_get(data, "pod", str),
+            uid=_get(data, "uid", str),
+            attached=tuple(Attached.of(each) for each in _get(data, "attachments", list)),
+            complete=_get(data, "complete", bool),
+            annotations=annotations,
         )
+
+
+def _get(data: Any, key: str, kind: type) -> Any:
+    """A field of the type it was written with. What is damaged shows here, not when a delegate is to be called."""
+    if not isinstance(data, dict):
+        raise TypeError(f"expected an object, found {data!r:.60}")
+    if not isinstance(data.get(key), kind):
+        raise TypeError(f"{key}: expected {kind.__name__}, found {data.get(key)!r:.60}")
+    return data[key]
 
 
 class Records:
@@ -150,38 +167,66 @@ class Records:
         """
         path = self._path(record.container_id, record.ifname)
         data = json.dumps(record.to_json(), separators=(",", ":")).encode()
+        # of one writer alone: a DEL may come while an ADD that its runtime gave up is still at work
+        new = f"{path}.{os.getpid()}.{time.monotonic_ns()}.new"
         try:
             try:
-                handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                handle = os.open(new, _CREATE, 0o600)
             except FileNotFoundError:
                 os.makedirs(self.directory, 0o700, exist_ok=True)
-                handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.rename(f"{path}.new", path)
+                handle = os.open(new, _CREATE, 0o600)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                os.rename(new, path)
+            except OSError:
+                os.unlink(new)
+                raise
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot write the record {path}: {error.strerror}") from error
 
     def remove(self, container_id: str, ifname: str) -> None:
-        """Forget a container; forgetting what is not there is fine."""
-        for suffix in ("", ".new"):
-            try:
-                os.unlink(self._path(container_id, ifname) + suffix)
-            except FileNotFoundError:
-                pass
+        """Forget a container; forgetting what is not there is fine.
 
-    def __iter__(self) -> Iterator[Record]:
-        """Every readable record; those that another process removes meanwhile are passed over."""
+        Raises:
+            CniError: 5; the disk does not let it go.
+        """
+        path = self._path(container_id, ifname)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot remove the record {path}: {error.strerror}") from error
+
+    def all(self) -> Iterator[Record | CniError]:
+        """Every record, or what is wrong with it; those that another process removes meanwhile are passed over.
+
+        Raises:
+            CniError: 5; the directory cannot be read.
+        """
         try:
             files = sorted(os.listdir(self.directory))
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot read the records in {self.directory}: {error.strerror}") from error
         for file in files:
-            if file.endswith(SUFFIX) and (record := self._load(f"{self.directory}/{file}")):
-                yield record
+            if file.endswith(SUFFIX):
+                try:
+                    record = self._load(f"{self.directory}/{file}")
+                except CniError as error:
+                    yield error
+                else:
+                    if record:
+                        yield record
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every readable record: what is wrong with another container's is not this one's business."""
+        return (record for record in self.all() if isinstance(record, Record))
 
     def _path(self, container_id: str, ifname: str) -> str:
-        # both are checked against the specification's alphabet before they come here; '@' is in neither
+        # both are checked against the specification's alphabet before they come here; a container's ID has no '@'
         return f"{self.directory}/{container_id}@{ifname}{SUFFIX}"
 
     @staticmethod
@@ -193,7 +238,7 @@ class Records:
             return None
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot read the record {path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, CniError) as error:
+        except (ValueError, TypeError, RecursionError, CniError) as error:
             raise CniError(
                 Code.DECODING_FAILURE,
                 f"the record {path} is damaged ({type(error).__name__}: {error}): delete the container's interfaces by "

@@ -1,0 +1,454 @@
+"""Names to configurations: where they are found, in which order, and what is written into them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_rig import FakeKube, Node, network
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie import networks
+from genie.cni.config import NetworkConfig
+from genie.cni.errors import CniError
+from genie.cni.invoke import run_sync
+from genie.networks import Directory
+from genie.selection import Ask, SelectionError
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def ask(name: str, lookup: str = "named", namespace: str = "") -> Ask:
+    return Ask(name=name, where=f'annotation cni, item 1 ("{name}")', lookup=lookup, namespace=namespace)
+
+
+def find(node: Node, *asks: Ask) -> list[NetworkConfig]:
+    path: Sequence[str] = (str(node.root / "bin"),)
+    return run_sync(networks.find(asks, node.kube, Directory(str(node.net_d)), "blue", path))
+
+
+def one(node: Node, name: str, lookup: str = "named", namespace: str = "") -> NetworkConfig:
+    (found,) = find(node, ask(name, lookup, namespace))
+    return found
+
+
+def refused(node: Node, name: str, lookup: str = "named", code: int = 7) -> str:
+    with pytest.raises(SelectionError) as caught:
+        one(node, name, lookup)
+    assert caught.value.code == code
+    assert str(caught.value).startswith("annotation cni, item 1")
+    return str(caught.value)
+
+
+def conf(name: str, kind: str = "bridge", **keys: Any) -> dict[str, Any]:
+    return {"cniVersion": "1.0.0", "name": name, "type": kind, **keys}
+
+
+# --- the order of the look-up ---------------------------------------------------------------------------------------
+
+
+def test_the_order_of_the_look_up(node: Node) -> None:
+    node.kube.define("bridge", conf("", "definition"))
+    node.write("20-other.conf", conf("bridge", "inside"))
+    node.write("10-bridge.conf", conf("foreign", "file"))
+    node.binary("bridge")
+    assert one(node, "bridge").types == ("definition",)
+    node.kube.objects.clear()
+    assert one(node, "bridge").types == ("inside",)
+    (node.net_d / "20-other.conf").unlink()
+    assert one(node, "bridge").types == ("file",)
+    (node.net_d / "10-bridge.conf").unlink()
+    assert one(node, "bridge").source == "the configuration that genie makes for bridge"
+    (node.root / "bin" / "bridge").unlink()
+    assert "no network 'bridge'" in refused(node, "bridge")
+
+
+def test_default_plugin_asks_no_api_server(node: Node) -> None:
+    node.kube.away = True
+    node.write("10-calico.conf", conf("k8s"))
+    assert one(node, "calico", "default").name == "k8s"
+    assert one(node, "", "first").name == "k8s"
+    assert node.kube.asked == []
+
+
+def test_an_api_server_that_is_away_may_be_tried_again(node: Node) -> None:
+    node.write("10-calico.conf", conf("calico"))
+    node.kube.away = True
+    assert "cannot be reached" in refused(node, "calico", code=11)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("10-weave.conf", "weave"),
+        ("10-calico.conflist", "calico"),
+        ("flannel.conf", "flannel"),
+        ("005-a-b.json", "a-b"),
+        ("canal-1.conf", "canal-1"),
+        ("10-10-x.conf", "10-x"),
+    ],
+)
+def test_the_network_that_a_file_is_named_after(file: str, name: str) -> None:
+    assert networks.file_network(file) == name
+
+
+@pytest.mark.parametrize("file", ["10-x.conf.bak", "10-x.yaml", "x", ".10-x.conf.swp"])
+def test_files_that_are_no_configurations(node: Node, file: str) -> None:
+    node.write(file, conf("x"))
+    assert "which has: none" in refused(node, "x")
+
+
+def test_the_first_of_two_files_with_one_name_inside(node: Node) -> None:
+    node.write("20-b.conf", conf("x", "second"))
+    node.write("10-a.conf", conf("x", "first"))
+    assert one(node, "x").types == ("first",)
+    assert one(node, "b").types == ("second",), "the other is there by its file's name"
+
+
+def test_an_error_tells_where_it_looked_and_what_there_is(node: Node) -> None:
+    node.write("10-weave.conf", conf("weave-net"))
+    node.write("20-bad.conf", {"name": "bad name", "type": "x"})
+    said = refused(node, "calico")
+    assert "no NetworkAttachmentDefinition of that name" in said
+    assert f"no configuration in {node.net_d} (which has: weave-net, weave; broken: {node.net_d}/20-bad.conf: name" in said
+
+
+# --- genie is never found -------------------------------------------------------------------------------------------
+
+
+def test_genies_own_configuration_is_never_found(node: Node) -> None:
+    node.write("01-genie.conflist", {"cniVersion": "1.0.0", "name": "g", "plugins": [{"type": "genie"}, {"type": "x"}]})
+    for name in ("genie", "k8s", "g"):
+        assert "no network" in refused(node, name)
+    assert "has no valid configuration but genie's own" in refused(node, "", "first", 11)
+    node.write("90-calico.conf", conf("calico"))
+    assert one(node, "", "first").name == "calico"
+
+
+@pytest.mark.parametrize("config", [conf("x", "genie"), {"plugins": [{"type": "bridge"}, {"type": "genie"}]}])
+def test_a_definition_that_would_have_genie_call_itself(node: Node, config: dict[str, Any]) -> None:
+    node.kube.define("loop", config)
+    assert "NetworkAttachmentDefinition blue/loop: a plugin of type genie" in refused(node, "loop")
+
+
+# --- broken files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_file_is_told_when_its_network_is_asked_for(node: Node) -> None:
+    node.write("10-weave.conf", "{")
+    node.write("20-calico.conf", conf("calico"))
+    assert f"{node.net_d}/10-weave.conf: no valid JSON" in refused(node, "weave", code=6)
+    assert one(node, "calico").name == "calico"
+    assert one(node, "", "first").name == "calico", "a broken file does not take the others with it"
+
+
+def test_only_broken_files(node: Node) -> None:
+    node.write("10-weave.conf", "{")
+    assert "10-weave.conf: no valid JSON" in refused(node, "", "first", 11)
+
+
+def test_a_folder_and_a_dangling_link_named_like_configurations(node: Node) -> None:
+    (node.net_d / "10-x.conf").mkdir()
+    (node.net_d / "11-y.conf").symlink_to("nowhere")
+    node.write("20-calico.conf", conf("calico"))
+    assert one(node, "", "first").name == "calico"
+    assert "cannot be read" in refused(node, "x", code=5)
+    assert "no network 'y'" in refused(node, "y")
+
+
+def test_no_net_d(node: Node) -> None:
+    directory = Directory(str(node.root / "none"))
+    with pytest.raises(CniError, match="cannot read the configurations in .*/none: No such file") as caught:
+        directory.networks()
+    assert caught.value.code == 5
+
+
+# --- what was read is kept until it changes -------------------------------------------------------------------------
+
+
+def test_a_file_is_read_again_when_it_changes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    load = networks.cni_config.load
+
+    def counted(path: Any) -> NetworkConfig:
+        read.append(os.path.basename(path))
+        return load(path)
+
+    monkeypatch.setattr(networks.cni_config, "load", counted)
+    node.write("10-x.conf", conf("x"))
+    directory = Directory(str(node.net_d))
+    assert [found.name for found in directory.networks()] == ["x"]
+    assert directory.find("x") and read == ["00-genie.conf", "10-x.conf"]
+    node.write("10-x.conf", conf("green"))
+    assert [found.name for found in directory.networks()] == ["green"]
+    assert read[2:] == ["10-x.conf"]
+
+
+def test_plugins_in_the_folder_of_a_network_are_seen_when_they_change(node: Node) -> None:
+    node.write("10-x.conflist", {"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]})
+    directory = Directory(str(node.net_d))
+
+    def types() -> tuple[str, ...]:
+        (found,) = directory.networks()
+        return found.types
+
+    assert types() == ("bridge",)
+    (node.net_d / "x").mkdir()
+    (node.net_d / "x" / "50-tuning.conf").write_text('{"type": "tuning"}')
+    assert types() == ("bridge", "tuning")
+    (node.net_d / "x" / "50-tuning.conf").write_text('{"type": "bandwidth"}')
+    assert types() == ("bridge", "bandwidth")
+    (node.net_d / "x" / "50-tuning.conf").unlink()
+    assert types() == ("bridge",)
+
+
+# --- NetworkAttachmentDefinitions -----------------------------------------------------------------------------------
+
+
+def test_definitions_lend_their_name(node: Node) -> None:
+    node.kube.define("net-a", {"type": "macvlan"})
+    found = one(node, "net-a", "attachment")
+    assert (found.name, found.types, found.source) == ("net-a", ("macvlan",), "NetworkAttachmentDefinition blue/net-a")
+
+
+def test_definitions_of_another_namespace(node: Node) -> None:
+    node.kube.define("net-a", {"type": "macvlan"}, namespace="other")
+    assert one(node, "net-a", "attachment", "other").source == "NetworkAttachmentDefinition other/net-a"
+    assert "there is no NetworkAttachmentDefinition blue/net-a" in refused(node, "net-a", "attachment")
+
+
+@pytest.mark.parametrize("spec", [{}, {"config": ""}, {"config": "  "}])
+def test_definitions_without_a_configuration_are_looked_up_on_the_node(node: Node, spec: dict[str, str]) -> None:
+    node.kube.objects["NetworkAttachmentDefinition", "blue", "weave"] = {"spec": spec}
+    assert "spec.config is empty and" in refused(node, "weave", "attachment")
+    node.write("10-weave.conf", conf("w"))
+    assert one(node, "weave", "attachment").name == "w"
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint", "code"),
+    [
+        ({"config": 5}, "spec.config: expected a string that holds a CNI configuration", 7),
+        ({"config": "{"}, "no valid JSON", 6),
+        ({"config": "{}"}, "plugins: expected", 7),
+        ({"config": '{"type": "../x"}'}, "type: expected", 7),
+        (5, "spec.config is empty", 7),
+    ],
+)
+def test_broken_definitions(node: Node, spec: Any, complaint: str, code: int) -> None:
+    node.kube.objects["NetworkAttachmentDefinition", "blue", "net-a"] = {"spec": spec}
+    said = refused(node, "net-a", "attachment", code)
+    assert "NetworkAttachmentDefinition blue/net-a" in said and complaint in said
+
+
+def test_definitions_over_devices(node: Node) -> None:
+    for name in ("fast-a", "fast-b"):
+        node.kube.define(name, {"type": "sriov"})
+        definition = dict(node.kube.objects["NetworkAttachmentDefinition", "blue", name])
+        definition["metadata"] = {"annotations": {networks.RESOURCE: "nic.example/fast"}}
+        node.kube.objects["NetworkAttachmentDefinition", "blue", name] = definition
+    asks = [ask("fast-a", "attachment"), ask("fast-b", "attachment")]
+    directory = Directory(str(node.net_d))
+
+    def given_devices(*devices: str) -> list[Any]:
+        told = {"nic.example/fast": list(devices)}
+        found = run_sync(networks.find(asks, node.kube, directory, "blue", (), lambda: told))
+        return [each.plugins[0]["deviceID"] for each in found]
+
+    assert given_devices("0000:01:00.1", "0000:01:00.2") == ["0000:01:00.1", "0000:01:00.2"]
+    with pytest.raises(SelectionError, match=r'item 1 \("fast-b"\): the network runs over a device of nic.example/fast'):
+        given_devices("0000:01:00.1")
+
+
+# --- logical and physical networks ----------------------------------------------------------------------------------
+
+
+def logical(node: Node, spec: Any, physical: Any = None) -> None:
+    node.kube.objects["LogicalNetwork", "blue", "red"] = {"spec": spec}
+    if physical is not None:
+        node.kube.objects["PhysicalNetwork", "blue", "phys"] = {"spec": physical}
+
+
+@pytest.fixture
+def macvlan(node: Node) -> Node:
+    ipam = {
+        "type": "host-local",
+        "dataDir": "/kept",
+        "ranges": [[{"subnet": "10.5.0.0/16"}]],
+        "gateway": "10.5.0.1",
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.5.0.1"}, {"dst": "10.96.0.0/12", "gw": "10.20.1.9", "mtu": 1400}],
+    }
+    node.write("10-macvlan.conf", conf("macvlan", "macvlan", master="eth0", ipam=ipam))
+    return node
+
+
+def test_a_logical_network_over_a_physical_one(macvlan: Node) -> None:
+    physical = {"refer_nic": "eth7", "sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}}
+    logical(macvlan, {"physicalNet": "phys", "sub_subnet": "10.20.1.0/24"}, physical)
+    (plugin,) = one(macvlan, "red", "logical").plugins
+    assert plugin["master"] == "eth7"
+    assert plugin["ipam"] == {
+        "type": "host-local",
+        "dataDir": "/kept",
+        "subnet": "10.20.1.0/24",
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.96.0.0/12", "gw": "10.20.1.9", "mtu": 1400}],
+    }
+
+
+def test_a_logical_network_takes_the_whole_physical_one(macvlan: Node) -> None:
+    logical(macvlan, {"physicalNet": "phys"}, {"sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}})
+    (plugin,) = one(macvlan, "red", "logical").plugins
+    assert (plugin["ipam"]["subnet"], plugin["master"]) == ("10.20.0.0/16", "eth0")
+
+
+def test_a_logical_network_over_a_plugin(macvlan: Node) -> None:
+    logical(macvlan, {"plugin": "macvlan"})
+    assert "ranges" in one(macvlan, "red", "logical").plugins[0]["ipam"], "no subnet asked for: nothing is changed"
+
+
+@pytest.mark.parametrize(
+    ("spec", "physical", "complaint"),
+    [
+        ({}, None, "Logicalnetwork blue/red: expected plugin, or physicalNet"),
+        (None, None, "there is no Logicalnetwork blue/red with a spec"),
+        ({"physicalNet": "none"}, None, "there is no Physicalnetwork blue/none"),
+        ({"physicalNet": "phys"}, {}, "expected plugin, or physicalNet"),
+        ({"physicalNet": "phys"}, {"sharedStatus": ["x"]}, "Physicalnetwork blue/phys: sharedStatus: expected an object"),
+        ({"plugin": 5}, None, "Logicalnetwork blue/red: plugin: expected a string, found 5"),
+        ({"plugin": "gone"}, None, "no network 'gone'"),
+        ({"plugin": "macvlan", "sub_subnet": "10.1.0.0/33"}, None, "Logicalnetwork blue/red: subnet: "),
+        ({"plugin": "macvlan", "sub_subnet": "ten"}, None, "Logicalnetwork blue/red: subnet: "),
+        (
+            {"physicalNet": "phys", "plugin": "macvlan"},
+            {"sharedStatus": {"plugin": "weave", "dedicatedNet": True}},
+            "plugin: 'macvlan', but Physicalnetwork blue/phys is dedicated to 'weave'",
+        ),
+        (
+            {"physicalNet": "phys", "sub_subnet": "10.21.1.0/24"},
+            {"sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}},
+            "sub_subnet 10.21.1.0/24 is not within the physical network's 10.20.0.0/16",
+        ),
+        (
+            {"physicalNet": "phys", "sub_subnet": "fd00::/64"},
+            {"sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}},
+            "sub_subnet fd00::/64 is not within",
+        ),
+    ],
+)
+def test_logical_networks_that_cannot_be(macvlan: Node, spec: Any, physical: Any, complaint: str) -> None:
+    logical(macvlan, spec, physical)
+    assert complaint in refused(macvlan, "red", "logical")
+
+
+def test_ipv6_takes_the_place_of_ipv4() -> None:
+    before = network("b", {"type": "bridge", "ipam": {"ranges": [], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}})
+    after = networks.with_subnet(before, "fd00:1::5/64")
+    assert after.plugins[0]["ipam"] == {"type": "host-local", "subnet": "fd00:1::/64", "routes": [{"dst": "::/0"}]}
+
+
+@pytest.mark.parametrize(("plugin", "ipam"), [("bridge", "host-local"), ("weave-net", "weave-ipam")])
+def test_a_subnet_for_a_plugin_without_ipam(plugin: str, ipam: str) -> None:
+    after = networks.with_subnet(network(plugin), "10.1.0.0/16")
+    assert after.plugins[0]["ipam"] == {"type": ipam, "subnet": "10.1.0.0/16"}
+
+
+def test_the_shared_configuration_is_not_written_to(macvlan: Node) -> None:
+    directory = Directory(str(macvlan.net_d))
+    found = directory.find("macvlan")
+    assert found is not None
+    before = json.dumps(found.plugins)
+    networks.with_underlay(networks.with_subnet(found, "10.20.0.0/16"), "eth7")
+    assert json.dumps(found.plugins) == before
+
+
+@pytest.mark.parametrize(("kind", "key"), [*networks.UNDERLAY_KEY.items()])
+def test_the_underlay_goes_into_plugins_that_take_one(kind: str, key: str) -> None:
+    after = networks.with_underlay(network("x", {"type": kind}, {"type": "tuning"}), "eth7")
+    assert after.plugins == ({"type": kind, key: "eth7"}, {"type": "tuning"})
+
+
+@given(st.text(max_size=12) | st.sampled_from(["10.1.2.0/24", "fd00::/64", "10.1.2.3", "0.0.0.0/0"]), st.text(max_size=12))
+def test_any_subnet_is_taken_or_refused(subnet: str, within: str) -> None:
+    try:
+        networks.with_subnet(network("b", {"type": "bridge"}), subnet, within=within, where="x")
+    except CniError as error:
+        assert error.code == 7
+
+
+# --- generated, quiet -----------------------------------------------------------------------------------------------
+
+
+def test_generated_configurations(node: Node) -> None:
+    node.binary("bridge", "macvlan", "ptp")
+    path = (str(node.root / "bin"),)
+    bridge, macvlan = networks.generated("bridge", path), networks.generated("macvlan", path)
+    assert bridge and bridge.plugins[0]["ipam"]["subnet"] == "10.10.0.0/16" and bridge.plugins[0]["isGateway"]
+    assert macvlan and macvlan.plugins[0]["master"] == networks.default_interface()
+    assert networks.generated("ptp", path) is None
+    assert networks.generated("bridge", ("/none",)) is None
+
+
+HOST_LOCAL = {"type": "host-local", "subnet": "10.1.0.0/16"}
+
+
+@pytest.mark.parametrize(
+    ("plugins", "quiet"),
+    [
+        ([{"type": "bridge", "ipam": HOST_LOCAL}], True),
+        ([{"type": "bridge", "ipam": HOST_LOCAL}, {"type": "tuning"}], True),
+        ([{"type": "macvlan", "ipam": {}}], True),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": [{"dst": "10.0.0.0/8"}]}}], True),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": [{"dst": "0.0.0.0/0"}]}}], False),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": [{"dst": "::/0"}]}}], False),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": ["x"]}}], False),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": 5}}], False),
+        ([{"type": "bridge", "isDefaultGateway": True, "ipam": HOST_LOCAL}], False),
+        ([{"type": "macvlan", "ipam": {"type": "dhcp"}}], False),
+        ([{"type": "calico"}], False),
+        ([{"type": "bridge", "ipam": HOST_LOCAL}, {"type": "route-override"}], False),
+    ],
+)
+def test_quiet_networks(plugins: list[dict[str, Any]], quiet: bool) -> None:
+    assert networks.quiet(network("x", *plugins)) is quiet
+
+
+# --- whatever a net.d holds -----------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["bridge", "genie", "1.0.0"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["name", "type", "plugins", "ipam", "cniVersion", "routes"]), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(JSON.map(json.dumps) | st.text(max_size=20), st.sampled_from(["named", "attachment", "logical", "first"]))
+def test_whatever_is_configured_nothing_but_a_selection_error(text: str, lookup: str) -> None:
+    kube = FakeKube()
+    data = json.loads(text) if text[:1] in "[{" and text[-1:] in "]}" and _is_json(text) else text
+    kube.objects["NetworkAttachmentDefinition", "blue", "x"] = {"spec": {"config": text}}
+    kube.objects["LogicalNetwork", "blue", "x"] = {"spec": data}
+    kube.objects["PhysicalNetwork", "blue", "x"] = {"spec": data}
+    directory = Directory("/dev/fd")
+    try:
+        (found,) = run_sync(networks.find([ask("x", lookup)], kube, directory, "blue", ()))
+    except SelectionError:
+        return
+    assert "genie" not in found.types
+    assert networks.quiet(found) in (True, False)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

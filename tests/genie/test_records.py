@@ -1,0 +1,207 @@
+"""Records: what is written comes back, whole or not at all, and what is damaged says so."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_rig import network
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie.cni.errors import CniError
+from genie.cni.result import DNS, IP, Interface, Result, Route
+from genie.records import Attached, Record, Records
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+RESULTS = st.builds(
+    Result,
+    interfaces=st.just((Interface("host0"), Interface("eth0", "02:00:00:00:00:01", "/netns", 1400))),
+    ips=st.lists(
+        st.builds(
+            IP,
+            st.ip_addresses().map(lambda ip: f"{ip}/{ip.max_prefixlen // 2}"),
+            st.sampled_from(["", "10.0.0.1", "fd00::1"]),
+            st.sampled_from([None, 0, 1]),
+        ),
+        max_size=3,
+    ).map(tuple),
+    routes=st.lists(st.builds(Route, st.sampled_from(["0.0.0.0/0", "::/0", "10.0.0.0/8"])), max_size=2).map(tuple),
+    dns=st.builds(DNS, nameservers=st.lists(st.just("10.0.0.10"), max_size=2).map(tuple), domain=TEXT),
+)
+ATTACHED = st.builds(
+    Attached,
+    label=TEXT,
+    network=st.sampled_from(
+        [replace(network("calico"), raw={}), replace(network("x", {"type": "a", "ä": [1.5]}, {"type": "b"}), raw={})]
+    ),
+    container_id=TEXT,
+    ifname=TEXT,
+    runtime_config=st.dictionaries(TEXT, st.integers() | TEXT, max_size=2),
+    gateways=st.lists(st.sampled_from(["10.0.0.1", "fd00::1"]), max_size=2).map(tuple),
+    result=st.none() | RESULTS,
+)
+RECORDS = st.builds(
+    Record,
+    container_id=st.just("c1"),
+    ifname=st.just("eth0"),
+    netns=TEXT,
+    args=TEXT,
+    namespace=TEXT,
+    pod=TEXT,
+    uid=TEXT,
+    attached=st.lists(ATTACHED, max_size=3).map(tuple),
+    complete=st.booleans(),
+    annotations=st.dictionaries(TEXT, TEXT, max_size=2),
+)
+SIMPLE = Record(
+    container_id="c1",
+    ifname="eth0",
+    netns="/netns",
+    attached=(Attached(label="calico", network=replace(network("calico"), raw={}), container_id="c1", ifname="eth0"),),
+)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return Records(str(tmp_path / "deep" / "state"))
+
+
+@given(RECORDS)
+def test_what_is_written_comes_back(record: Record) -> None:
+    written = json.loads(json.dumps(record.to_json()))
+    assert Record.of(written) == record
+
+
+def test_a_record_on_the_disk(records: Records) -> None:
+    assert records.read("c1", "eth0") is None
+    assert list(records) == []
+    records.write(SIMPLE)
+    assert records.read("c1", "eth0") == SIMPLE
+    assert records.read("c1", "eth1") is None
+    assert list(records) == [SIMPLE]
+    assert os.listdir(records.directory) == ["c1@eth0.json"]
+    records.remove("c1", "eth0")
+    records.remove("c1", "eth0")
+    assert list(records) == []
+
+
+def test_records_are_for_root_alone(records: Records) -> None:
+    records.write(SIMPLE)
+    path = Path(records.directory)
+    assert (path.stat().st_mode & 0o777, (path / "c1@eth0.json").stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_a_write_that_fails_leaves_the_former_record(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.write(SIMPLE)
+
+    def no_space(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", no_space)
+    with pytest.raises(CniError, match="cannot write the record .*c1@eth0.json: No space left on device") as caught:
+        records.write(replace(SIMPLE, complete=True))
+    assert caught.value.code == 5
+    assert records.read("c1", "eth0") == SIMPLE
+    assert os.listdir(records.directory) == ["c1@eth0.json"]
+
+
+def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    records = Records(str(tmp_path / "state"))
+    for attempt in (
+        lambda: records.write(SIMPLE),
+        lambda: records.read("c1", "eth0"),
+        lambda: records.remove("c1", "eth0"),
+        lambda: list(records),
+    ):
+        with pytest.raises(CniError, match="Not a directory") as caught:
+            attempt()
+        assert caught.value.code == 5
+
+
+def test_an_id_that_is_too_long_for_a_file(records: Records) -> None:
+    with pytest.raises(CniError, match="File name too long") as caught:
+        records.write(replace(SIMPLE, container_id="c" * 300))
+    assert caught.value.code == 5
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "5", "{}", "[" * 100_000, '{"containerID": 5}', "\xff\xfe"])
+def test_a_damaged_record_names_its_file_and_what_to_do(records: Records, text: str) -> None:
+    records.write(SIMPLE)
+    path = Path(records.directory) / "c1@eth0.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(CniError) as caught:
+        records.read("c1", "eth0")
+    assert caught.value.code == 6
+    assert f"the record {path} is damaged (" in str(caught.value)
+    assert "delete the container's interfaces by hand, then this file" in str(caught.value)
+
+
+def _places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [at, *(place for key, value in inner for place in _places(value, (*at, key)))]
+
+
+@given(RECORDS, JSON, st.data())
+def test_damage_anywhere_is_told_or_harmless(record: Record, value: Any, data: st.DataObject) -> None:
+    damaged = {"whole": record.to_json()}
+    place = ("whole", *data.draw(st.sampled_from(_places(damaged["whole"]))))
+    holder: Any = damaged
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    try:
+        again = Record.of(damaged["whole"])
+    except (ValueError, TypeError, CniError):
+        return
+    assert Record.of(json.loads(json.dumps(again.to_json()))) == again
+
+
+def test_a_damaged_record_is_no_other_containers_business(records: Records) -> None:
+    records.write(SIMPLE)
+    records.write(replace(SIMPLE, container_id="c2"))
+    (Path(records.directory) / "c1@eth0.json").write_text("{")
+    assert [record.container_id for record in records] == ["c2"]
+    damage, whole = records.all()
+    assert isinstance(damage, CniError) and isinstance(whole, Record)
+
+
+# --- two processes --------------------------------------------------------------------------------------------------
+
+
+def _write_often(directory: str, netns: str, times: int) -> None:
+    records = Records(directory)
+    for count in range(times):
+        records.write(replace(SIMPLE, netns=netns * (count % 7 + 1)))
+
+
+def test_two_writers_and_a_reader_never_meet_half_a_record(records: Records) -> None:
+    records.write(SIMPLE)
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write_often, args=(records.directory, who * 3000, 300)) for who in "ab"]
+    for writer in writers:
+        writer.start()
+    reads = 0
+    while any(writer.is_alive() for writer in writers):
+        record = records.read("c1", "eth0")
+        assert record is not None and len(set(record.netns.removeprefix("/netns"))) <= 1
+        reads += 1
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert reads and os.listdir(records.directory) == ["c1@eth0.json"]

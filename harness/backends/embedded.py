@@ -125,6 +125,7 @@ def start(steps: Steps | None = None) -> EmbeddedCluster:
     chosen = {name: network.embedded for name, network in known.items() if name in prepared.networks or not prepared.networks}
     offers = {name: _offer(name, network, prepared) for name, network in chosen.items()}
     layout = _plan(place, prepared, {name: network for name, network in chosen.items() if network and not offers[name].missing})
+    _compile_genie()
     with steps.step("embedded cluster"):
         try:
             _start(layout, apiserver.Binaries(**prepared.api_server))
@@ -215,6 +216,15 @@ def launcher() -> str:
     return f'#!/bin/sh\n"exec" "{python}" "-IS" "$0" "$@"\n{code}'  # to Python, a string; to the shell, a command
 
 
+def _compile_genie() -> None:
+    """Byte code of genie, for its files are read-only on nodes and an ADD must not compile them."""
+    import compileall
+
+    import genie
+
+    compileall.compile_dir(Path(genie.__file__).parent, quiet=2)
+
+
 def _start(layout: plan.Plan, server: apiserver.Binaries) -> None:
     from harness.embedded import linux
 
@@ -252,9 +262,6 @@ def _see_nodes(layout: plan.Plan, process: subprocess.Popen[bytes]) -> None:
     place = Path(layout.place)
     if process.poll() is not None:
         raise apiserver.NotReady(f"no nodes: {(place / 'nodes.log').read_text(errors='replace').strip()}")
-    for node in layout.nodes:
-        if (failed := place / f"{node.name}.failed").exists():
-            raise apiserver.NotReady(f"node {node.name}: {failed.read_text().strip()}")
 
 
 def _definitions() -> list[dict[str, Any]]:

@@ -109,7 +109,8 @@ def _release(directory: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     first, _, version = (said.stderr or said.stdout).partition("\n")[0].rpartition("plugin ")
-    return f"containernetworking/plugins {version.removeprefix('version ')}, " if first.startswith("CNI ") else ""
+    known = version.removeprefix("version ").replace("unknown", "of an unknown version")
+    return f"containernetworking/plugins {known}, " if first.startswith("CNI ") else ""
 
 
 def _debian(package: str) -> Path:

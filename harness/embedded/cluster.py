@@ -1,7 +1,7 @@
 """The process that the nodes come from: `python -m harness.embedded.cluster PLAN`.
 
 It imports what nodes need once, joins them by the underlay, and forks into one daemon a node. What stays is the control plane's
-part. It ends with the run, as everything in the cage does; a daemon that ends before is said aloud.
+part. It ends with the run, as everything in the cage does, or with the first daemon that ends before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from harness.embedded.rest import Access, Client
 def main(path: str) -> None:
     """Make the nodes of a plan and stay."""
     plan = Plan.read(Path(path))
-    place = Path(plan.place)
     nets = {one.name: linux.new_net_namespace() for one in plan.nodes}
     legs = [fabric.Leg(net=nets[one.name], number=one.number, address=one.address) for one in plan.nodes]
     fabric.join(plan.address, legs)
@@ -32,14 +31,14 @@ def main(path: str) -> None:
             try:
                 node.run(plan, one, nets[one.name])
             except BaseException:
-                (place / f"{one.name}.failed").write_text(traceback.format_exc())
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(1)
         children[child] = one.name
     threading.Thread(target=_control, args=(plan,), daemon=True).start()
-    while children:
-        ended, status = os.wait()
-        print(f"the daemon of node {children.pop(ended, ended)} ended: {status}", file=sys.stderr, flush=True)
+    ended, _ = os.wait()
+    sys.exit(f"the daemon of node {children[ended]} has ended")
 
 
 def _control(plan: Plan) -> None:

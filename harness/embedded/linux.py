@@ -20,6 +20,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
+_MOUNT_SETATTR, _MOUNT_ATTR_RDONLY, _AT_FDCWD, _AT_RECURSIVE = 442, 1, -100, 0x8000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218}
 
@@ -51,6 +52,17 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
         OSError: the kernel refuses; it names the target.
     """
     _check(_libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None), target)
+
+
+def make_read_only(target: str) -> None:
+    """Make a mount, and all beneath it, read-only.
+
+    Raises:
+        OSError: the kernel refuses, or is older than 5.12.
+    """
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    call = (ctypes.c_long(_MOUNT_SETATTR), _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
+    _check(_libc.syscall(*call), target)
 
 
 def unmount(target: str) -> None:

@@ -2,7 +2,8 @@
 
 The root is a tmpfs. The host's top-level directories are bound into it, so that programs, wherever they are, work; `/etc`,
 `/opt`, `/run` and `/var` are rebuilt out of symbolic links to the host's entries (under `/.host`), except for what is a node's own.
-So nothing of the host is written, and the host needs to have none of these directories.
+What is the host's is read-only (but for `/tmp` and the kernel's file systems), so a plugin that writes where it should not is found
+out and changes nothing, and the host needs to have none of the directories that CNI wants.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ OWN = (
 )
 _REBUILT = ("/etc", "/opt", "/run", "/var", "/var/lib")
 _OWN_SYS = "/sys"
+_OWN_FILES = ("/etc/hostname",)
+_WRITABLE = ("/dev", "/proc", "/sys", "/tmp")
 
 
 def enter(root: Path, hostname: str) -> None:
@@ -41,6 +44,7 @@ def enter(root: Path, hostname: str) -> None:
         _bring(entry, root)
     (root / HOST[1:]).mkdir()
     linux.pivot_root(str(root), str(root / HOST[1:]))
+    _protect(HOST)
     for directory in _REBUILT:
         _rebuild(directory)
     for directory in OWN:
@@ -63,6 +67,14 @@ def _bring(entry: os.DirEntry[str], root: Path) -> None:
             # What cannot be bound (a mount of some file system of the host's own) is reached under HOST.
             with suppress(OSError):
                 linux.mount(entry.path, str(there), flags=linux.MS_BIND | linux.MS_REC)
+                if entry.path not in _WRITABLE:
+                    _protect(str(there))
+
+
+def _protect(directory: str) -> None:
+    """Read-only, where the kernel can; an older one leaves it to file permissions."""
+    with suppress(OSError):
+        linux.make_read_only(directory)
 
 
 def _mount_sysfs(there: Path) -> bool:
@@ -80,7 +92,7 @@ def _rebuild(directory: str) -> None:
     host = Path(HOST + directory)
     for name in _listed(host):
         path = f"{directory}/{name}"
-        if path not in _REBUILT and not _leads_to_own(path) and (directory != "/run" or _of_use(host / name)):
+        if path not in _REBUILT and path not in _OWN_FILES and not _leads_to_own(path) and (directory != "/run" or _of_use(host / name)):
             Path(path).symlink_to(_target(host / name))
 
 

@@ -48,10 +48,14 @@ def _module(name: str) -> Any:
 
 
 def _embedded() -> Door:
+    from harness.backends.steps import Steps
+
     embedded = _module("embedded")
 
     def enter(wanted: Wanted, argv: Sequence[str]) -> int:
-        embedded.prepare(wanted.console, wanted.networks)
+        embedded.prepare(
+            Steps(console=wanted.console), networks=wanted.networks, profiles=wanted.profiles, why=wanted.why
+        )
         embedded.enter(argv)
         raise AssertionError("enter replaces this process")
 
@@ -59,8 +63,8 @@ def _embedded() -> Door:
         name="embedded",
         inside=embedded.inside,
         enter=enter,
-        start=embedded.start,
-        connect=lambda wanted: embedded.connect(wanted.state),
+        start=lambda wanted: embedded.start(Steps(console=wanted.console)),
+        connect=lambda _: embedded.connect(),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -102,10 +102,24 @@ def _close(word: str, known: str) -> bool:
     return difflib.SequenceMatcher(None, word, known).ratio() > 0.75
 
 
-def exclusive(scenario: Scenario) -> bool:
-    """Whether a scenario disturbs others, so that it must have the cluster for itself."""
+APART = "apart"  # the feature of a cluster that keeps settings and outages to one namespace
+
+
+class KeepsApart(Protocol):
+    """A cluster with the feature "apart"."""
+
+    def settings(self, genie_conf: Mapping[str, Any], namespace: str) -> AbstractContextManager[None]:
+        """genie.conf with these keys for pods of a namespace."""
+
+    def api_server_away(self, namespace: str) -> AbstractContextManager[None]:
+        """The API server is away for genie's calls for pods of a namespace."""
+
+
+def exclusive(scenario: Scenario, facts: Facts) -> bool:
+    """Whether a scenario disturbs others on this cluster, so that it must have it for itself."""
     needs = scenario.needs
-    return bool(needs & {"settings", "api-outage"}) or any(need.endswith("-restart") for need in needs)
+    disturbs = bool(needs & {"settings", "api-outage"}) and APART not in facts.features
+    return disturbs or any(need.endswith("-restart") for need in needs)
 
 
 def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
@@ -126,7 +140,7 @@ def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
         return Outcome(**described, verdict="failed", seconds=0.0, stages=(stage,))
     if reason:
         return Outcome(**described, verdict="skipped", seconds=0.0, reason=reason)
-    alone = not options.shared or exclusive(scenario)
+    alone = not options.shared or exclusive(scenario, cluster.facts)
     with turn(options.locks, alone=alone and options.shared):
         begin = time.monotonic()
         life = Life(scenario=scenario, cluster=cluster, options=options, alone=alone)
@@ -199,7 +213,7 @@ class Life:
     def _prepare(self, around: ExitStack) -> None:
         self.ledger.open()
         if self.scenario.spec.genie:
-            around.enter_context(self.cluster.settings(self.scenario.spec.genie))
+            around.enter_context(self._settings(self.scenario.spec.genie))
         self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
         for thing in self.scenario.spec.objects:
             self.objects.create(self._filled(thing), self.namespace)
@@ -279,12 +293,22 @@ class Life:
     def _state(self, step: Around) -> tuple[str, Any]:
         match step:
             case WithApiServerAway():
-                return "take the API server away", self.cluster.api_server_away()
+                return "take the API server away", self._api_server_away()
             case WithSettings(genie=keys):
-                return f"set {', '.join(keys)} in genie.conf", self.cluster.settings(keys)
+                return f"set {', '.join(keys)} in genie.conf", self._settings(keys)
             case WithRestart(of=what):
                 return f"restart {what}", self._restarted(what)
         raise NotImplementedError(step.key)
+
+    def _settings(self, keys: Mapping[str, Any]) -> AbstractContextManager[None]:
+        if APART in self.cluster.facts.features:
+            return cast("KeepsApart", self.cluster).settings(keys, self.namespace)
+        return self.cluster.settings(keys)
+
+    def _api_server_away(self) -> AbstractContextManager[None]:
+        if APART in self.cluster.facts.features:
+            return cast("KeepsApart", self.cluster).api_server_away(self.namespace)
+        return self.cluster.api_server_away()
 
     @contextmanager
     def _restarted(self, what: str) -> Iterator[None]:

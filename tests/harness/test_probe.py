@@ -25,9 +25,7 @@ def server():
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", "::1"])
 def test_a_dial_is_answered_from_the_address_that_was_asked(server, protocol, address):
-    said = probe.answer(
-        {"op": "dial", "protocol": protocol, "address": address, "port": server, "timeout": 2}
-    )
+    said = probe.answer({"op": "dial", "protocol": protocol, "address": address, "port": server, "timeout": 2})
     assert said["ok"], said
     assert said["peer"] == address
     assert said["name"] == "far-end"
@@ -75,9 +73,7 @@ def test_somebody_else_is_not_a_probe(server):
 
     thread = threading.Thread(target=reply)
     thread.start()
-    said = probe.answer(
-        {"op": "dial", "protocol": "udp", "address": "127.0.0.1", "port": other.getsockname()[1]}
-    )
+    said = probe.answer({"op": "dial", "protocol": "udp", "address": "127.0.0.1", "port": other.getsockname()[1]})
     thread.join()
     other.close()
     assert not said["ok"]

@@ -1,0 +1,243 @@
+"""A cluster in memory: pods get what their `cni` annotation says the moment that they are made, and packets get
+everywhere.
+
+What a real cluster may do wrong is switched on by `faults`: "leak", "unreachable", "no-gateway", "two-defaults",
+"missing-interface", "never-runs", "wrong-status", "probe-away", "not-isolated".
+"""
+
+# ruff: noqa: E501 - tables read better than lines cut short
+from __future__ import annotations
+
+import json
+import re
+import threading
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from types import SimpleNamespace
+
+from harness.backends import Facts, Inventory, Offer, ProbeError
+
+SUBNETS = {"calico": "10.1.0.0/16", "weave": "10.2.0.0/16", "flannel": "10.3.0.0/16", "bridge": "10.4.0.0/16"}
+DEFAULT = "bridge"
+
+
+def facts(**changes):
+    offers = {
+        name: Offer(
+            network=name,
+            kind="stand-in" if name == "calico" else "real",
+            software=f"{name} of the fake",
+            subnets=(subnet,),
+        )
+        for name, subnet in SUBNETS.items()
+    }
+    offers["canal"] = Offer(
+        network="canal", kind="real", software="canal", subnets=(), missing="its image cannot be had"
+    )
+    said = {
+        "backend": "fake",
+        "why": "a test asked for it",
+        "api_server": "an API server in memory",
+        "genie": "direct mode, imagined",
+        "nodes": ("one", "two"),
+        "image": "probe:1",
+        "offers": offers,
+        "features": frozenset({"settings", "api-outage", "end-sandbox", "cni-check"}),
+    }
+    return Facts(**{**said, **changes})
+
+
+class FakeCluster:
+    def __init__(self, *, faults=(), living_left_out=False, **changes):
+        self.facts = facts(**changes)
+        if living_left_out:
+            self.facts = facts(**{**changes, "features": self.facts.features | {"living-left-out"}})
+        self.faults = set(faults)
+        self.store: dict[str, dict] = {}
+        self.attached: dict[tuple[str, str], list[dict]] = {}
+        self.leaked: set[str] = set()
+        self.stranger: set[str] = set()  # what another scenario has on the nodes
+        self.said: list[str] = []
+        self.closed: bool | None = None
+        self._next = 10
+        self._lock = threading.RLock()
+
+    # --- Kubernetes
+
+    def api(self):
+        configuration = SimpleNamespace(
+            host="http://fake", username="", get_api_key_with_prefix=lambda *_: "", get_basic_auth_token=lambda: ""
+        )
+        pool = SimpleNamespace(request=self._request)
+        return SimpleNamespace(configuration=configuration, rest_client=SimpleNamespace(pool_manager=pool))
+
+    def _request(self, method, url, body=None, headers=None, timeout=None):
+        path = url.removeprefix("http://fake").partition("?")[0]
+        with self._lock:
+            status, said = self._answer(method, path, json.loads(body) if body else None)
+        return SimpleNamespace(status=status, data=json.dumps(said).encode())
+
+    def _answer(self, method, path, body):  # noqa: PLR0911
+        if method == "POST":
+            name = body["metadata"]["name"]
+            where = f"{path}/{name}"
+            if where in self.store:
+                return 409, {"message": f"{name} already exists"}
+            self.store[where] = body
+            if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods", path):
+                self._attach(found[1], body)
+            return 201, body
+        if method == "DELETE":
+            thing = self.store.pop(path, None)
+            if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)", path):
+                self._detach(found[1], found[2])
+            if path.count("/") == 4:  # a namespace: its events go with it
+                self.store = {where: it for where, it in self.store.items() if not where.startswith(f"{path}/events/")}
+            return (200, {}) if thing else (404, {"message": "not found"})
+        if method == "PATCH":
+            self.store[path]["metadata"]["annotations"] |= body["metadata"]["annotations"]
+            return 200, self.store[path]
+        if path in self.store:
+            return 200, self.store[path]
+        if path.rpartition("/")[2] in ("pods", "events", "services"):
+            items = [thing for where, thing in self.store.items() if where.rpartition("/")[0] == path]
+            return 200, {"items": items}
+        return 404, {"message": f"{path} not found"}
+
+    # --- pods
+
+    def _attach(self, namespace, pod):
+        name, annotations = pod["metadata"]["name"], pod["metadata"]["annotations"]
+        wanted = [each.strip() for each in annotations.get("cni", DEFAULT).split(",")]
+        unknown = [each for each in wanted if each.partition("@")[0] not in SUBNETS]
+        if unknown or "never-runs" in self.faults:
+            self._event(
+                namespace, name, f'plugin type="genie" failed (add): network "{(unknown or ["?"])[0]}" not found'
+            )
+            pod["status"] = {"phase": "Pending"}
+            return
+        interfaces = []
+        for place, each in enumerate(wanted):
+            network, _, ifname = each.partition("@")
+            net = ip_network(SUBNETS[network])
+            self._next += 1
+            interfaces.append(
+                {"name": ifname or f"eth{place}", "network": network, "ip": str(net[self._next]), "net": net}
+            )
+        if "missing-interface" in self.faults:
+            interfaces.pop()
+        self.attached[namespace, name] = interfaces
+        ips = [interfaces[0]["ip"]] if interfaces else []
+        if "wrong-status" in self.faults:
+            ips = ["10.9.9.9"]
+        pod["status"] = {"phase": "Running", "podIP": (ips or [""])[0], "podIPs": [{"ip": ip} for ip in ips]}
+
+    def _event(self, namespace, pod, message):
+        self._next += 1
+        self.store[f"/api/v1/namespaces/{namespace}/events/{self._next}"] = {
+            "involvedObject": {"name": pod}, "type": "Warning", "reason": "FailedCreatePodSandBox", "message": message
+        }  # fmt: skip
+
+    def _detach(self, namespace, pod):
+        interfaces = self.attached.pop((namespace, pod), [])
+        if "leak" in self.faults:
+            self.leaked |= {f"weave {each['ip']} {self._id(namespace, pod)}/{each['name']}" for each in interfaces}
+
+    @staticmethod
+    def _id(namespace, pod):
+        import hashlib
+
+        return hashlib.sha256(f"{namespace}/{pod}".encode()).hexdigest()
+
+    # --- the probe
+
+    def ask(self, namespace, pod, request):
+        if (namespace, pod) not in self.attached or "probe-away" in self.faults:
+            raise ProbeError(f"{namespace}/{pod} does not answer")
+        interfaces = self.attached[namespace, pod]
+        return self._look(interfaces) if request["op"] == "look" else self._dial(namespace, interfaces, request)
+
+    def _look(self, interfaces):
+        defaults = interfaces if "two-defaults" in self.faults else interfaces[:1]
+        if "no-gateway" in self.faults:
+            defaults = []
+        return {
+            "interfaces": [{"name": "lo", "mac": "", "mtu": 1, "up": True, "kind": "loopback", "addresses": ["127.0.0.1/8"]}]
+            + [
+                {"name": each["name"], "mac": "0a:00:00:00:00:01", "mtu": 1500, "up": True, "kind": "veth",
+                 "addresses": [f"{each['ip']}/16", "fe80::1/64"]}
+                for each in interfaces
+            ],
+            "routes": [
+                {"dst": "default", "gw": str(each["net"][1]), "dev": each["name"], "table": 254, "src": None, "family": 4}
+                for each in defaults
+            ]
+            + [
+                {"dst": str(each["net"]), "gw": None, "dev": each["name"], "table": 254, "src": each["ip"], "family": 4}
+                for each in interfaces
+            ],
+            "rules": [{"priority": 0, "from": "all", "table": 255, "family": 4}],
+        }  # fmt: skip
+
+    def _dial(self, namespace, interfaces, request):
+        target = next(
+            (
+                pod
+                for (where, pod), has in self.attached.items()
+                if any(each["ip"] == request["address"] for each in has)
+            ),
+            None,
+        )
+        own = {each["ip"] for each in interfaces}
+        isolated = "isolate" in self.faults and request["address"] not in own
+        if target is None or isolated or "unreachable" in self.faults:
+            return {"ok": False, "error": "no answer within 2 s", "peer": "", "seen_as": "", "name": "", "ms": 2000}
+        self.said.append(f"{request['protocol']} {request['address']}")
+        seen = next(
+            (each["ip"] for each in interfaces if ip_address(request["address"]) in each["net"]), interfaces[0]["ip"]
+        )
+        name = "somebody" if "wrong-pod" in self.faults else target
+        return {"ok": True, "error": "", "peer": request["address"], "seen_as": seen, "name": name, "ms": 0.1}
+
+    # --- nodes
+
+    def inventory(self, node):
+        empty = frozenset()
+        held = set(self.leaked) | self.stranger
+        if "living-left-out" not in self.facts.features:
+            for (namespace, pod), interfaces in self.attached.items():
+                held |= {f"weave {each['ip']} {self._id(namespace, pod)}/{each['name']}" for each in interfaces}
+        return Inventory(
+            interfaces=empty,
+            addresses=frozenset(held if node == "one" else ()),
+            netfilter=empty,
+            namespaces=empty,
+            records=empty,
+        )
+
+    def end_sandbox(self, namespace, pod):
+        self._detach(namespace, pod)
+        self.said.append(f"end {pod}")
+
+    def cni_check(self, namespace, pod):
+        return "eth0 has lost its address" if "check" in self.faults else ""
+
+    @contextmanager
+    def settings(self, genie_conf):
+        self.said.append(f"settings {dict(genie_conf)}")
+        yield
+        self.said.append("settings back")
+
+    @contextmanager
+    def api_server_away(self):
+        self.said.append("API server away")
+        yield
+        self.said.append("API server back")
+
+    def evidence(self, namespace, pod, into):
+        file = into / "genie.log"
+        file.write_text("what genie said\n")
+        return [file]
+
+    def close(self, keep=False):
+        self.closed = keep

@@ -10,6 +10,7 @@ for the cache's being behind.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
 import random
 import threading
@@ -27,7 +28,7 @@ from genie.kube import NETWORK_OBJECTS, Client, Pod, read_network, read_pod
 T = TypeVar("T")
 R = TypeVar("R")
 Connect = Callable[[float], Client]
-"""Makes a client, given its time limit in seconds."""
+"""Makes a client, given its time limit in seconds, with the credentials that hold now."""
 
 PAGE = 250
 REQUEST_TIMEOUT = 10.0
@@ -45,6 +46,37 @@ log = logging.getLogger(__name__)
 
 class _ExpiredError(Exception):
     """The API server no longer has the changes since the version that we know: list again."""
+
+
+class Asker:
+    """One kept client for one thread at a time, made anew after a failure: the credentials may be others by then."""
+
+    def __init__(self, connect: Connect, timeout: float = REQUEST_TIMEOUT) -> None:
+        self._connect, self._timeout = connect, timeout
+        self._client: Client | None = None
+
+    def ask(self, question: Callable[[Client], R]) -> R:
+        """Put a question to the API server.
+
+        Raises:
+            CniError: as the question does; 11 when the connection breaks.
+        """
+        try:
+            if self._client is None:
+                self._client = self._connect(self._timeout)
+            return question(self._client)
+        except CniError as error:
+            if error.code != Code.UNKNOWN_CONTAINER:
+                self.close()
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise CniError(Code.TRY_AGAIN, f"the API server broke off: {error or type(error).__name__}") from error
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
 
 class Watch(Generic[T]):
@@ -76,13 +108,13 @@ class Watch(Generic[T]):
         return self.items.get((namespace, name))
 
     def _run(self) -> None:
-        client, stream = self._connect(REQUEST_TIMEOUT), self._connect(SILENCE)
+        asking, streaming = Asker(self._connect), Asker(self._connect, SILENCE)
         wait = BACKOFF[0]
         while not self._stopped.is_set():
             began = time.monotonic()
             try:
-                if self._version or self._list(client):
-                    self._watch(stream)
+                if self._version or asking.ask(self._list):
+                    streaming.ask(self._watch)
                     pause = 0.0 if time.monotonic() - began > 1 else wait
                 else:
                     pause = ABSENT_SECONDS
@@ -90,6 +122,7 @@ class Watch(Generic[T]):
                 self._version, pause = "", 0.0
             except Exception as error:  # whatever it is, this thread must go on: nothing else keeps the cache current
                 self.live, self._version, pause = False, "", wait
+                asking.close()
                 self._complain(error)
             # Jitter, so that the agents of all nodes do not come back at once.
             wait = min(wait * 2, BACKOFF[1]) if pause else BACKOFF[0]
@@ -244,9 +277,10 @@ class CachedKube:
 
     async def _ask(self, question: Callable[[Client], R]) -> R:
         def ask() -> R:
-            if not hasattr(self._local, "client"):
-                self._local.client = self._connect(REQUEST_TIMEOUT)
-            return question(self._local.client)
+            if not hasattr(self._local, "asker"):
+                self._local.asker = Asker(self._connect)
+            asker: Asker = self._local.asker
+            return asker.ask(question)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 

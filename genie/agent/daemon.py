@@ -28,7 +28,7 @@ from genie import __version__, attach, config, kube
 from genie.agent import log as logs
 from genie.agent import metrics as metric
 from genie.agent import protocol
-from genie.agent.cache import CachedKube
+from genie.agent.cache import Asker, CachedKube
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor
 from genie.agent.writer import Writer, make_up
 from genie.cni.errors import CniError, Code
@@ -62,17 +62,23 @@ class Settings:
 class Agent:
     """One agent; made inside the event loop that it is to run in."""
 
-    def __init__(self, settings: Settings, conf: Conf, server: kube.Server) -> None:
+    def __init__(self, settings: Settings, conf: Conf) -> None:
         self.settings, self.conf = settings, conf
         self.metrics = metric.Metrics()
-        patching = kube.Client(server, conf.api_timeout)
-        self.writer = Writer(functools.partial(kube.patch_annotations, patching), self.metrics)
-        self.kube = CachedKube(lambda seconds: kube.Client(server, seconds), settings.node, self.writer, self.metrics)
+        patching = Asker(self._connect)
+        self.writer = Writer(
+            lambda pod, notes: patching.ask(lambda client: kube.patch_annotations(client, pod, notes)), self.metrics
+        )
+        self.kube = CachedKube(self._connect, settings.node, self.writer, self.metrics)
         self.server = Server(self.work, concurrency=settings.concurrency, metrics=self.metrics)
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.ready = False
         self.stopping = asyncio.Event()
+
+    def _connect(self, seconds: float) -> kube.Client:
+        """With the credentials as they are on disk now: `genie install` may have renewed them."""
+        return kube.Client(api_server(self.settings, load_conf(conf_path(self.settings))), seconds)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -94,6 +100,7 @@ class Agent:
             # What was made by now lives as long as the agent: no collection need look at it during a call.
             gc.collect()
             gc.freeze()
+            self.settings.socket.parent.mkdir(0o700, parents=True, exist_ok=True)
             await self.server.start(self.settings.socket)
             self._say_ready()
             await self.stopping.wait()
@@ -185,6 +192,10 @@ def _plugins(data: Mapping[str, Any]) -> list[Any]:
     return plugins if isinstance(plugins, list) else [data]
 
 
+def conf_path(settings: Settings) -> Path | None:
+    return settings.conf or find_conf(DEFAULT_CONF_DIR)
+
+
 def load_conf(path: Path | None) -> Conf:
     """genie.conf from a file; without one, the defaults, for genie may be installed on the node after its agent runs.
 
@@ -274,22 +285,22 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse(sys.argv[2:] if argv is None else argv)
     logs.setup(settings.log_level)
     try:
-        conf = load_conf(settings.conf or find_conf(DEFAULT_CONF_DIR))
-        server = api_server(settings, conf)
+        conf = load_conf(conf_path(settings))
+        api_server(settings, conf)  # what is wrong with the credentials is told now
     except CniError as error:
         log.error("cannot start", extra={"fields": {"error": str(error)}})
         return 1
     _import_all()
     try:
-        asyncio.run(_run(settings, conf, server))
+        asyncio.run(_run(settings, conf))
     except OSError as error:
         log.error("cannot serve", extra={"fields": {"error": str(error)}})
         return 1
     return 0
 
 
-async def _run(settings: Settings, conf: Conf, server: kube.Server) -> None:
-    await Agent(settings, conf, server).run()
+async def _run(settings: Settings, conf: Conf) -> None:
+    await Agent(settings, conf).run()
 
 
 def _import_all() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import socket
 import struct
 import time
@@ -156,6 +157,9 @@ class _Connection(asyncio.Protocol):
 
     def begin(self) -> None:
         """It is this connection's turn."""
+        if _has_gone(self.transport.get_extra_info("socket")):
+            self.transport.abort()  # its patience ended while it waited: nothing must be begun for it
+            return
         loop = asyncio.get_running_loop()
         self.timer = loop.call_later(CALL_TIMEOUT, self._abort, "it says nothing")
         self.transport.resume_reading()
@@ -180,7 +184,8 @@ class _Connection(asyncio.Protocol):
     async def _work(self, call: protocol.Call) -> None:
         try:
             answer = await self.server.answer(call, self)
-            self._send(protocol.encode(answer))
+            if not self.transport.is_closing():
+                self._send(protocol.encode(answer))
         finally:
             self.server.done(self)
             self.transport.close()
@@ -306,6 +311,13 @@ def _refusal(msg: str) -> protocol.Answer:
 
     error = {"cniVersion": "1.0.0", "code": 11, "msg": f"genie: {msg}", "details": "an update is under way"}
     return protocol.Answer(status=1, stdout=json.dumps(error).encode())
+
+
+def _has_gone(peer: socket.socket) -> bool:
+    """Whether the other end is closed, although what it sent before has not been read."""
+    poll = select.poll()
+    poll.register(peer.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _is_trusted(peer: socket.socket) -> bool:

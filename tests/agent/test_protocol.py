@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie.agent import protocol
+from genie.agent import protocol, server, shim
 from genie.agent.protocol import Answer, Call, Decoder, How, ProtocolError, Result, Run, decode, encode
 
 u32 = st.integers(0, 2**32 - 1)
@@ -69,3 +69,12 @@ def test_an_environment_cannot_smuggle_a_second_variable_in() -> None:
 def test_bytes_that_are_no_utf8_survive() -> None:
     frame = decode(encode(Call(env={"A": "\udcff"}, stdin=b""))[4:])
     assert isinstance(frame, Call) and frame.env == {"A": "\udcff"}
+
+
+def test_both_ends_have_the_same_numbers() -> None:
+    source = shim.SOURCE.read_text()
+    assert f"PROTOCOL = {protocol.VERSION}," in source
+    assert f"FRAME_MAX = {protocol.FRAME_MAX >> 20} << 20," in source
+    assert f"DELEGATES_MAX = {server.DELEGATES_MAX}," in source
+    for how in protocol.How:
+        assert f"{how.name} = {how.value}" in source

@@ -31,7 +31,7 @@ from typing import Any
 
 from genie import config, kube
 from genie.agent import log as logs
-from genie.cni.errors import CniError
+from genie.cni.errors import CniError, Code
 
 log = logging.getLogger("genie.install")
 
@@ -324,7 +324,7 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
     """What the command line asks to be on the node.
 
     Raises:
-        CniError: genie.conf cannot be read.
+        CniError: genie.conf cannot be read, or there is no shim for this machine.
     """
     conf: Mapping[str, Any] = DEFAULT_CONF
     if options.conf:
@@ -332,7 +332,7 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
             with open(options.conf, encoding="utf-8") as file:
                 conf = json.load(file)
         except (OSError, ValueError) as error:
-            raise CniError(7, f"cannot read {options.conf}: {error}") from error
+            raise CniError(Code.INVALID_CONFIG, f"cannot read {options.conf}: {error}") from error
     return Wanted(plugin=_plugin(options.direct), conf=conf, kubeconfig=None if options.no_kubeconfig else kubeconfig())
 
 
@@ -342,7 +342,10 @@ def _plugin(direct: bool) -> bytes:
         return f"#!{sys.executable}\n{start}".encode()
     from genie.agent import shim
 
-    return shim.binary().read_bytes()
+    try:
+        return shim.binary().read_bytes()
+    except (shim.BuildError, ValueError) as error:
+        raise CniError(Code.INTERNAL, f"there is no shim to install: {error}") from error
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

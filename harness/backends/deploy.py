@@ -140,13 +140,18 @@ def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
 
 
 def _trouble(objects: Objects, namespace: str, labels: dict[str, str]) -> str:
-    """Why pods do not start, as the kubelet says it: "ImagePullBackOff (Back-off pulling …)"."""
+    """Why pods do not start, as the kubelet says it, and the last line that a container which ended said."""
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     reasons: dict[str, None] = {}
     for pod in objects.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)["items"]:
-        for key in ("initContainerStatuses", "containerStatuses"):
-            for container in pod["status"].get(key) or []:
-                waiting = container["state"].get("waiting", {})
-                if waiting.get("reason", "PodInitializing") not in ("PodInitializing", "ContainerCreating"):
-                    reasons[f"{waiting['reason']} ({waiting.get('message', '')[:200]})"] = None
+        for container in (*_containers(pod, "initContainerStatuses"), *_containers(pod, "containerStatuses")):
+            waiting = container["state"].get("waiting", {})
+            ended = container.get("lastState", {}).get("terminated", {})
+            if waiting.get("reason", "PodInitializing") not in ("PodInitializing", "ContainerCreating"):
+                message = ended.get("message") or waiting.get("message", "")
+                reasons[f"{container['name']}: {waiting['reason']} ({message.strip()[-400:]})"] = None
     return "; ".join(reasons)
+
+
+def _containers(pod: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    return list(pod.get("status", {}).get(key) or [])

@@ -32,7 +32,8 @@ from harness.download import cache_dir
 from harness.objects import Objects
 
 NAME = "genie"
-READY = 240.0  # seconds for networks, and again for genie
+NETWORKS_READY = 300.0  # seconds; images are there by then
+GENIE_READY = 120.0
 
 
 @dataclass(kw_only=True)
@@ -105,13 +106,17 @@ def start(
     *,
     name: str = NAME,
     why: str = "asked for",
+    keep: bool = False,
     profiles: Sequence[Path] = (),
     steps: Steps | None = None,
 ) -> KindCluster:
     """A cluster with these networks (None: all that can stand beside each other) and genie; a kept one is used again.
 
+    Args:
+        keep: what was made half-way stays when something goes wrong, to be looked at and gone on with.
+
     Raises:
-        Unavailable: it cannot be had here; whatever was made half-way is gone.
+        Unavailable: it cannot be had here.
     """
     steps = steps or Steps()
     if reason := unavailable():
@@ -123,7 +128,7 @@ def start(
         try:
             _make(kind, state, known, networks, steps)
         except BaseException as error:
-            if not state.complete:
+            if not state.complete and not keep:
                 with steps.step("removing what was made half-way"):
                     _delete(kind)
             if isinstance(error, Exception):
@@ -159,14 +164,14 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
     with steps.step(f"networks: {', '.join(plan.chosen)}"):
         Applier(api).apply(crds())
         cluster_networks.install(api, nodes, names, plan, binaries)
-        cluster_networks.wait_ready(api, nodes, names, plan, READY)
+        cluster_networks.wait_ready(api, nodes, names, plan, NETWORKS_READY)
     with steps.step("genie"):
         fresh = state.image != image
-        deploy.install(api, image, READY)
+        deploy.install(api, image, GENIE_READY)
     with steps.step("pods that were there before genie"):
         if fresh:
             _renew_system_pods(api)
-        wait("CoreDNS", lambda: deploy.rollout(Objects(api), "Deployment", "kube-system", "coredns"), READY)
+        wait("CoreDNS", lambda: deploy.rollout(Objects(api), "Deployment", "kube-system", "coredns"), GENIE_READY)
     state.complete, state.image, state.times = True, image, steps.times
     state.offers = {name: asdict(offer) for name, offer in plan.offers(known).items()}
     state.save()

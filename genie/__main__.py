@@ -1,4 +1,4 @@
-"""genie's door. With CNI_COMMAND in the environment it is a CNI plugin, in direct mode; without, an administrator's tool.
+"""genie's door: a CNI plugin, in direct mode, with CNI_COMMAND in the environment; without, an administrator's tool.
 
 The two share nothing but this file: on the way of an ADD the argument parser and all that belongs to people is not
 even imported.

@@ -193,7 +193,7 @@ class _Verb:
             if left.complete:
                 raise CniError(
                     Code.INVALID_ENVIRONMENT,
-                    f"container {self.request.container_id} has {self.request.ifname} already: DEL must come before ADD",
+                    f"container {self.request.container_id} has {self.request.ifname} already: DEL must come first",
                 )
             await self._delete(left)  # an ADD that was cut off; its DEL never came
         pod = await self._pod()
@@ -201,7 +201,7 @@ class _Verb:
         self.story.update(why=chosen.why, selection=[[c.label, c.ifname] for c in chosen.choices])
         record = self._record(pod, chosen)
         self.records.write(record)
-        begun: set[int] = set()
+        begun: dict[int, Result | None] = {}
         try:
             results = await self._attach(record, begun)
             merged = self._merged(chosen, results)
@@ -211,8 +211,8 @@ class _Verb:
             done = replace(record, attached=attached, complete=True, annotations=notes)
             self.records.write(done)
         except BaseException as error:  # a cancelled call too: whatever ends an ADD, its attachments go
-            begun_ones = tuple(a for i, a in enumerate(record.attached) if i in begun)
-            undone = await self._rolled_back(replace(record, attached=begun_ones), error)
+            back = tuple(replace(a, result=begun[i]) for i, a in enumerate(record.attached) if i in begun)
+            undone = await self._rolled_back(replace(record, attached=back), error)
             raise undone from error
         await self._tell(pod, done)
         return answer
@@ -292,30 +292,30 @@ class _Verb:
 
         return hashlib.sha256(f"{own}@{choice.ifname}".encode()).hexdigest()[: max(len(own), 12)]
 
-    async def _attach(self, record: Record, begun: set[int]) -> list[Result]:
+    async def _attach(self, record: Record, begun: dict[int, Result | None]) -> list[Result]:
         """Run the delegates: the first network first, then those that cannot disturb each other at once, then the
         rest one by one; each that may set a default route finds none in its way (see routes.py).
 
-        `begun` is told of each before it is called.
+        `begun` is told of each before it is called, and of its result after.
         """
         first, *others = range(len(record.attached))
         results: dict[int, Result] = {}
         held: dict[int, tuple[Any, ...]] = {}
         calm = [] if self.conf.serial else [i for i in others if networks.quiet(record.attached[i].network)]
         loud = [i for i in others if i not in calm]
-        begun.add(first)
-        results[first] = await self._attach_one(record.attached[first])
+
+        async def attach(position: int) -> None:
+            begun[position] = None
+            begun[position] = results[position] = await self._attach_one(record.attached[position])
+
+        await attach(first)
         if loud:
             held[first] = self._hold_defaults()
-        begun.update(calm)
-        outcomes = await self.executor.gather(*(self._attach_one(record.attached[i]) for i in calm))
-        for i, outcome in zip(calm, outcomes, strict=True):
+        for outcome in await self.executor.gather(*(attach(i) for i in calm)):
             if isinstance(outcome, BaseException):
                 raise outcome
-            results[i] = outcome
         for i in loud:
-            begun.add(i)
-            results[i] = await self._attach_one(record.attached[i])
+            await attach(i)
             if i != loud[-1]:
                 held[i] = self._hold_defaults()
         in_order = [results[i] for i in (first, *others)]
@@ -506,7 +506,7 @@ class _Verb:
             )
 
     async def gc(self) -> None:
-        """Specification, section 2, "GC": whatever is not valid goes, genie's records first, then each network's own."""
+        """Specification, section 2, "GC": what is not valid goes, genie's records first, then each network's own."""
         valid = {(entry["containerID"], entry["ifname"]) for entry in _valid_attachments(self.conf.raw)}
         errors: list[CniError] = []
         keep: dict[str, set[tuple[str, str]]] = {}
@@ -603,7 +603,7 @@ def one_default(asked: Sequence[Sequence[str]], results: Sequence[Result]) -> li
     Args:
         asked: of each network, the gateways that the pod asked its default route to go by.
     """
-    told = [list(route for route in result.routes if not _is_default(route)) for result in results]
+    told = [[route for route in result.routes if not _is_default(route)] for result in results]
     for v6, default in ((False, "0.0.0.0/0"), (True, "::/0")):
         asking = [(i, g) for i, gateways in enumerate(asked) for g in gateways if (":" in g) == v6]
         having = [(i, r) for i, result in enumerate(results) for r in result.routes if _is_default(r) and r.is_v6 == v6]

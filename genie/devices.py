@@ -2,8 +2,8 @@
 
 A NetworkAttachmentDefinition that carries `k8s.v1.cni.cncf.io/resourceName` runs over a device of that resource. Which
 one this pod has, only the kubelet knows; it tells by its PodResources API (v1, `List`), gRPC on a unix socket. One call
-without arguments is all that is needed, so this speaks just enough HTTP/2 (RFC 9113) and protobuf for it: a gRPC library
-costs more than the rest of genie together.
+without arguments is all that is needed, so this speaks just enough HTTP/2 (RFC 9113) and protobuf for it: a gRPC
+library costs more than the rest of genie together.
 """
 
 from __future__ import annotations

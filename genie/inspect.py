@@ -65,7 +65,7 @@ def status(records: Iterable[Record]) -> Iterable[str]:
     for record in records:
         count += 1
         pod = f"{record.namespace}/{record.pod}" if record.pod else "(no pod)"
-        yield f"{pod}  {record.container_id[:13]}  {'' if record.complete else 'INCOMPLETE: waits for its DEL'}".rstrip()
+        yield f"{pod}  {record.container_id[:13]}{'' if record.complete else '  INCOMPLETE: waits for its DEL'}"
         for attached in record.attached:
             addresses = ", ".join(ip.address for ip in attached.result.ips) if attached.result else "not attached"
             yield f"  {attached.ifname:<15} {attached.label:<24} {addresses}"

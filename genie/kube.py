@@ -1,8 +1,8 @@
 """The API server as genie needs it: a pod, a network object, a changed annotation.
 
 `Kube` is all that the rest of genie knows; in direct mode `DirectKube` asks the API server each time, in agent mode
-the agent's cache answers. `Client` is the HTTP beneath both: the standard library's, because an ADD in direct mode cannot
-afford the import of a Kubernetes client, and only as much of it as a GET, a PATCH, a POST and a watch take.
+the agent's cache answers. `Client` is the HTTP beneath both: the standard library's, because an ADD in direct mode
+cannot afford the import of a Kubernetes client, and only as much of it as a GET, a PATCH, a POST and a watch take.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
     "LogicalNetwork": ("alpha.network.k8s.io/v1", "logicalnetworks"),
     "PhysicalNetwork": ("alpha.network.k8s.io/v1", "physicalnetworks"),
 }
-#: A mirror pod (what the API server shows of a static pod) has a UID of its own; the one that the runtime knows is here.
+#: A mirror pod (what the API server shows of a static pod) has a UID of its own; the runtime knows the one in here.
 MIRROR = "kubernetes.io/config.hash"
 
 

@@ -1,9 +1,9 @@
 """`cni: ""`: which of the node's networks is the least loaded, as CNI-Genie's "smart" selection has it.
 
-A network's load is what its attachments on this node receive, in bytes per second. The host's ends of their interfaces are
-in genie's records; what such an end has sent is what the pod received. Two readings a short time apart give the rate: the
-agent remembers the earlier one, direct mode waits for it. Where several are equally idle, the one with the fewest attachments
-is taken, then the first in the order of the configurations.
+A network's load is what its attachments on this node receive, in bytes per second. The host's ends of their interfaces
+are in genie's records; what such an end has sent is what the pod received. Two readings a short time apart give the
+rate: the agent remembers the earlier one, direct mode waits for it. Where several are equally idle, the one with the
+fewest attachments is taken, then the first in the order of the configurations.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def least(networks: Sequence[str], records: Iterable[Record], conf: Conf, earlie
         raise CniError(
             Code.TRY_AGAIN, f"{conf.conf_dir} has no valid configuration but genie's own: nothing to choose from"
         )
+    records = list(records)
     interfaces = host_interfaces(records)
     if conf.cadvisor_address:
         from genie.cadvisor import rates
@@ -58,15 +59,29 @@ def least(networks: Sequence[str], records: Iterable[Record], conf: Conf, earlie
             earlier = read(wanted)
             time.sleep(INTERVAL)
         by_interface = rates_between(earlier, read(wanted)) if earlier else {}
-    return choose(networks, interfaces, by_interface)
+    attachments: dict[str, int] = {}
+    for attached in (one for record in records for one in record.attached):
+        attachments[attached.network.name] = attachments.get(attached.network.name, 0) + 1
+    return choose(networks, interfaces, by_interface, attachments)
 
 
-def choose(networks: Sequence[str], interfaces: Mapping[str, Sequence[str]], rates: Mapping[str, float]) -> Choice:
-    """The decision itself. Pure: networks in order, each one's host interfaces, bytes per second by interface."""
+def choose(
+    networks: Sequence[str],
+    interfaces: Mapping[str, Sequence[str]],
+    rates: Mapping[str, float],
+    attachments: Mapping[str, int],
+) -> Choice:
+    """The decision itself. Pure.
+
+    Args:
+        networks: in order.
+        interfaces: each network's on the host; one that has none there (macvlan) counts as idle.
+        rates: bytes per second by interface.
+        attachments: how many each network has.
+    """
 
     def load(name: str) -> tuple[float, int]:
-        mine = interfaces.get(name, ())
-        return sum(rates.get(interface, 0.0) for interface in mine), len(mine)
+        return sum(rates.get(interface, 0.0) for interface in interfaces.get(name, ())), attachments.get(name, 0)
 
     best = min(networks, key=load)
     told = ", ".join(f"{name} {load(name)[0]:.0f} B/s in {load(name)[1]}" for name in networks)

@@ -1,8 +1,8 @@
 """Names to CNI configurations: where a network that a pod asks for is found, and what is written into it.
 
-A name is looked up in this order (docs/annotations.md): a NetworkAttachmentDefinition; the `name` inside a configuration
-in net.d; a file's name (`10-weave.conf` → weave); for bridge and macvlan, a configuration that genie makes up when the
-plugin's binary is there. genie's own configuration is never found, or genie would call itself.
+A name is looked up in this order (docs/annotations.md): a NetworkAttachmentDefinition; the `name` inside a
+configuration in net.d; a file's name (`10-weave.conf` → weave); for bridge and macvlan, a configuration that genie
+makes up when the plugin's binary is there. genie's own configuration is never found, or genie would call itself.
 """
 
 from __future__ import annotations
@@ -140,6 +140,7 @@ async def find(
     directory: Directory,
     pod_namespace: str,
     path: Sequence[str],
+    *,
     devices: Devices = _no_devices,
 ) -> list[NetworkConfig]:
     """The configuration of each network that is asked for.
@@ -209,7 +210,8 @@ def _first(directory: Directory) -> NetworkConfig:
     broken = "".join(f"; {error.msg}" for error in directory.broken())
     raise CniError(
         Code.TRY_AGAIN,
-        f"{directory.path} has no valid configuration but genie's own{broken}: install a network, or set default_plugin",
+        f"{directory.path} has no valid configuration but genie's own{broken}: install a network, or set "
+        "default_plugin",
     )
 
 
@@ -244,7 +246,8 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
     if network is None:
         raise CniError(
             Code.INVALID_CONFIG,
-            f"{source}: spec.config is empty and {directory.path} has no configuration {name!r} (it has: {directory.known()})",
+            f"{source}: spec.config is empty and {directory.path} has no configuration {name!r} "
+            f"(it has: {directory.known()})",
         )
     return network
 

@@ -1,8 +1,8 @@
 """What genie keeps on the node's disk of a container's attachments, so that a DEL needs nobody else.
 
-A record is written before the first delegate is called, with all that a DEL of each network takes: its configuration as it
-was then, its interface, its arguments. So a crash at any point leaks nothing, and neither a pod that is gone, nor
-an annotation that changed, nor an API server that is away keeps a DEL from its work. After the ADD it is
+A record is written before the first delegate is called, with all that a DEL of each network takes: its configuration as
+it was then, its interface, its arguments. So a crash at any point leaks nothing, and neither a pod that is gone, nor an
+annotation that changed, nor an API server that is away keeps a DEL from its work. After the ADD it is
 written once more, with the results, for DEL and CHECK hand them to the delegates as prevResult.
 
 Nothing is fsynced: what a power cut can lose here, it ends as well (namespaces do not outlive a node).
@@ -61,7 +61,9 @@ class Attached:
     def of(cls, data: Any) -> Attached:
         network = _get(data, "network", dict)
         plugins = _get(network, "plugins", list)
-        if not plugins or not all(isinstance(plugin, dict) and isinstance(plugin.get("type"), str) for plugin in plugins):
+        if not plugins or not all(
+            isinstance(plugin, dict) and isinstance(plugin.get("type"), str) for plugin in plugins
+        ):
             raise TypeError("plugins: expected a list of objects with a type")
         return cls(
             label=_get(data, "label", str),

@@ -7,8 +7,8 @@ what to look up:
     assemble(asked, networks)  each with its configuration → `Selection`: interface names, arguments, default route
 
 Neither touches the world, and whatever the annotations hold, they raise nothing but `SelectionError`, whose one
-sentence names the annotation and the position in it. Which annotation wins when several meet is decided by `asks` alone;
-docs/annotations.md has it as a table.
+sentence names the annotation and the position in it. Which annotation wins when several meet is decided by `asks`
+alone; docs/annotations.md has it as a table.
 """
 
 from __future__ import annotations
@@ -172,11 +172,10 @@ def assemble(
     choices = []
     for index, (ask, network, name) in enumerate(zip(everything, networks, names, strict=True)):
         told = {**(runtime_config or {} if index == 0 else {}), **_capabilities(ask, network)}
-        if ask.cni_args:
-            network = _with_cni_args(network, ask.cni_args)
         namespaced = ask.lookup == "attachment" or network.source.startswith("NetworkAttachmentDefinition")
         label = f"{ask.namespace or pod_namespace}/{ask.name}" if namespaced else ask.name or network.name
-        choices.append(Choice(ask=ask, label=label, network=network, ifname=name, runtime_config=told))
+        whole = _with_cni_args(network, ask.cni_args) if ask.cni_args else network
+        choices.append(Choice(ask=ask, label=label, network=whole, ifname=name, runtime_config=told))
     return Selection(choices=tuple(choices), why=asked.why)
 
 
@@ -238,7 +237,7 @@ def _names(text: str, where: str, lookup: str = "named") -> tuple[Ask, ...]:
 
 
 def _override(text: str) -> Ask:
-    """`v1.multus-cni.io/default-network`: one network, in either form; on the runtime's interface, or the one it says."""
+    """`v1.multus-cni.io/default-network`: one network, in either form; on the runtime's interface unless told."""
     where = f"annotation {DEFAULT}"
     found = _parse_attachments(text, where)
     if len(found) != 1:
@@ -428,7 +427,7 @@ def _port_mappings(read: _Fields) -> tuple[Mapping[str, Any], ...]:
 
 
 def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
-    """The runtimeConfig that an ask comes to. Asking what no plugin of the network declares is an error, not a silence."""
+    """The runtimeConfig that an ask comes to. Asking what no plugin of the network declares is an error."""
     told: dict[str, Any] = {}
     if ask.ips:
         told["ips"] = [ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}" for ip in ask.ips]

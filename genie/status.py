@@ -47,7 +47,7 @@ def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
 
 
 def gateways(choice: Choice, result: Result) -> list[str]:
-    """Where the default route of this attachment goes, if it is to have one: what the pod asked for, else the plugin's."""
+    """Where the default route of this attachment goes, if any: what the pod asked for, else the plugin's."""
     if choice.ask.default_route is not None:
         return list(choice.ask.default_route)
     found = [route.gw for route in result.routes if route.dst in ("0.0.0.0/0", "::/0") and route.gw]

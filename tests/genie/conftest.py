@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from api_rig import Api, serve
 from core_rig import Node
 
 from genie import routes
+
+# Examples take longer on a busy machine, and that is no failure.
+hypothesis.settings.register_profile("genie", deadline=None)
+hypothesis.settings.load_profile("genie")
 
 
 @pytest.fixture
@@ -18,3 +25,13 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     made = Node(tmp_path)
     made.install("calico", "weave-net", "flannel")
     return made
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    """An API server that has the pod blue/web."""
+    api = Api("")
+    server = serve(api)
+    yield api
+    server.shutdown()
+    server.server_close()

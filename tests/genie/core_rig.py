@@ -23,7 +23,7 @@ from genie.records import Record, Records
 
 T = TypeVar("T")
 CONTAINER = "c0ffee0123456789"
-ARGS = "IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c0ffee0123456789;K8S_POD_UID=u-1"
+ARGS = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID={CONTAINER};K8S_POD_UID=u-1"
 
 
 def network(name: str = "calico", *plugins: Mapping[str, Any], source: str = "") -> NetworkConfig:

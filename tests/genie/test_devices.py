@@ -1,7 +1,8 @@
-"""The kubelet's PodResources API, spoken to a real gRPC server: the messages are written by hand, the transport is grpcio's."""
+"""The kubelet's PodResources API, spoken to a real gRPC server: messages written by hand, the transport grpcio's."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,7 +96,5 @@ def test_no_kubelet(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_message_are_refused_or_read(garbage: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError, IndexError):
         devices._devices(garbage, "a", "b")
-    except (ValueError, IndexError):
-        pass

@@ -1,4 +1,4 @@
-"""The API server as genie asks it: credentials of every kind, and answers of every kind, from a real server on loopback."""
+"""The API server as genie asks it: credentials and answers of every kind, by a real server."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import TCPServer
 from typing import Any
 
 import pytest
 import yaml
+from api_rig import POD, WEB, Api, kubeconfig, serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,77 +24,6 @@ from genie.cni.errors import CniError
 from genie.cni.invoke import run_sync
 from genie.config import Conf, Credentials
 from genie.kube import Client, DirectKube, Pod, Server
-
-WEB = {"metadata": {"namespace": "blue", "name": "web", "uid": "u-1", "annotations": {"cni": "calico"}}}
-POD = "/api/v1/namespaces/blue/pods/web"
-
-
-@dataclass
-class Api:
-    """An API server: `answers` by path, each a status with a body, or a function that says them."""
-
-    url: str
-    answers: dict[str, Any] = field(default_factory=lambda: {POD: (200, WEB)})
-    requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
-    connections: int = 0
-    hang_up: bool = False  # close each connection after an answer, without announcing it
-
-
-class Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 16
-
-    def server_bind(self) -> None:
-        """Without the look-up of this host's name that the library makes."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = "", 0
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what these tests are about."""
-
-
-def serve(api: Api, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def setup(self) -> None:
-            super().setup()
-            api.connections += 1
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            api.requests.append((self.command, self.path, dict(self.headers), body))
-            answer = api.answers.get(self.path, (404, {"kind": "Status", "message": "not found"}))
-            status, data = answer() if callable(answer) else answer
-            raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-            if api.hang_up:
-                self.close_connection = True
-
-        do_PATCH = do_GET  # noqa: N815
-
-    server = Quiet(("127.0.0.1", 0), Handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    api.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    return server
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    api = Api("")
-    server = serve(api)
-    yield api
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -122,7 +49,10 @@ def test_a_pod_of_another_uid_is_not_this_pod(client: Client) -> None:
 
 def test_a_mirror_pod_is_known_by_its_hash(api: Api, client: Client) -> None:
     annotations = {"kubernetes.io/config.hash": "abcdef"}
-    api.answers[POD] = (200, {"metadata": {"namespace": "blue", "name": "web", "uid": "u-9", "annotations": annotations}})
+    api.answers[POD] = (
+        200,
+        {"metadata": {"namespace": "blue", "name": "web", "uid": "u-9", "annotations": annotations}},
+    )
     assert kube.read_pod(client, "blue", "web", "abcdef").uid == "u-9"
 
 
@@ -285,17 +215,6 @@ def headers(api: Api, credentials: Credentials) -> dict[str, str]:
     return api.requests[-1][2]
 
 
-def kubeconfig(url: str, user: dict[str, Any] | None = None, **cluster: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "contexts": [{"name": "other", "context": {}}, {"name": "here", "context": {"cluster": "c", "user": "genie"}}],
-        "clusters": [{"name": "c", "cluster": {"server": url, **cluster}}],
-        "users": [{"name": "genie", "user": user or {}}],
-    }
-
-
 def written(folder: Path, data: Any, dump: Callable[[Any], str] = json.dumps) -> Credentials:
     (folder / "kubeconfig").write_text(data if isinstance(data, str) else dump(data))
     return Credentials(kubeconfig=str(folder / "kubeconfig"))
@@ -406,8 +325,10 @@ def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("c"),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(st.sampled_from(["name", "cluster", "user", "context", "server", "token"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["name", "cluster", "user", "context", "server", "token"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -437,7 +358,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca", "-days", "2")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1,DNS:api.test"), ("client", "extendedKeyUsage=clientAuth")):
+    for name, extension in (
+        ("server", "subjectAltName=IP:127.0.0.1,DNS:api.test"),
+        ("client", "extendedKeyUsage=clientAuth"),
+    ):
         (folder / f"{name}.ext").write_text(extension)
         openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
         ca = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")

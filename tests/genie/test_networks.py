@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,9 @@ def test_an_error_tells_where_it_looked_and_what_there_is(node: Node) -> None:
     node.write("20-bad.conf", {"name": "bad name", "type": "x"})
     said = refused(node, "calico")
     assert "no NetworkAttachmentDefinition of that name" in said
-    assert f"no configuration in {node.net_d} (which has: weave-net, weave; broken: {node.net_d}/20-bad.conf: name" in said
+    assert (
+        f"no configuration in {node.net_d} (which has: weave-net, weave; broken: {node.net_d}/20-bad.conf: name" in said
+    )
 
 
 # --- genie is never found -------------------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ def test_a_file_is_read_again_when_it_changes(node: Node, monkeypatch: pytest.Mo
     load = networks.cni_config.load
 
     def counted(path: Any) -> NetworkConfig:
-        read.append(os.path.basename(path))
+        read.append(Path(path).name)
         return load(path)
 
     monkeypatch.setattr(networks.cni_config, "load", counted)
@@ -264,7 +265,9 @@ def test_definitions_over_devices(node: Node) -> None:
         return [each.plugins[0]["deviceID"] for each in found]
 
     assert given_devices("0000:01:00.1", "0000:01:00.2") == ["0000:01:00.1", "0000:01:00.2"]
-    with pytest.raises(SelectionError, match=r'item 1 \("fast-b"\): the network runs over a device of nic.example/fast'):
+    with pytest.raises(
+        SelectionError, match=r'item 1 \("fast-b"\): the network runs over a device of nic.example/fast'
+    ):
         given_devices("0000:01:00.1")
 
 
@@ -321,7 +324,11 @@ def test_a_logical_network_over_a_plugin(macvlan: Node) -> None:
         (None, None, "there is no Logicalnetwork blue/red with a spec"),
         ({"physicalNet": "none"}, None, "there is no Physicalnetwork blue/none"),
         ({"physicalNet": "phys"}, {}, "expected plugin, or physicalNet"),
-        ({"physicalNet": "phys"}, {"sharedStatus": ["x"]}, "Physicalnetwork blue/phys: sharedStatus: expected an object"),
+        (
+            {"physicalNet": "phys"},
+            {"sharedStatus": ["x"]},
+            "Physicalnetwork blue/phys: sharedStatus: expected an object",
+        ),
         ({"plugin": 5}, None, "Logicalnetwork blue/red: plugin: expected a string, found 5"),
         ({"plugin": "gone"}, None, "no network 'gone'"),
         ({"plugin": "macvlan", "sub_subnet": "10.1.0.0/33"}, None, "Logicalnetwork blue/red: subnet: "),
@@ -375,7 +382,9 @@ def test_the_underlay_goes_into_plugins_that_take_one(kind: str, key: str) -> No
     assert after.plugins == ({"type": kind, key: "eth7"}, {"type": "tuning"})
 
 
-@given(st.text(max_size=12) | st.sampled_from(["10.1.2.0/24", "fd00::/64", "10.1.2.3", "0.0.0.0/0"]), st.text(max_size=12))
+@given(
+    st.text(max_size=12) | st.sampled_from(["10.1.2.0/24", "fd00::/64", "10.1.2.3", "0.0.0.0/0"]), st.text(max_size=12)
+)
 def test_any_subnet_is_taken_or_refused(subnet: str, within: str) -> None:
     try:
         networks.with_subnet(network("b", {"type": "bridge"}), subnet, within=within, where="x")
@@ -424,8 +433,12 @@ def test_quiet_networks(plugins: list[dict[str, Any]], quiet: bool) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["bridge", "genie", "1.0.0"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["name", "type", "plugins", "ipam", "cniVersion", "routes"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "type", "plugins", "ipam", "cniVersion", "routes"]), inner, max_size=4
+        )
+    ),
     max_leaves=8,
 )
 

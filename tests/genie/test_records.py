@@ -67,6 +67,10 @@ SIMPLE = Record(
 )
 
 
+def files(records: Records) -> list[str]:
+    return [path.name for path in Path(records.directory).iterdir()]
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     return Records(str(tmp_path / "deep" / "state"))
@@ -85,7 +89,7 @@ def test_a_record_on_the_disk(records: Records) -> None:
     assert records.read("c1", "eth0") == SIMPLE
     assert records.read("c1", "eth1") is None
     assert list(records) == [SIMPLE]
-    assert os.listdir(records.directory) == ["c1@eth0.json"]
+    assert files(records) == ["c1@eth0.json"]
     records.remove("c1", "eth0")
     records.remove("c1", "eth0")
     assert list(records) == []
@@ -108,7 +112,7 @@ def test_a_write_that_fails_leaves_the_former_record(records: Records, monkeypat
         records.write(replace(SIMPLE, complete=True))
     assert caught.value.code == 5
     assert records.read("c1", "eth0") == SIMPLE
-    assert os.listdir(records.directory) == ["c1@eth0.json"]
+    assert files(records) == ["c1@eth0.json"]
 
 
 def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
@@ -204,4 +208,4 @@ def test_two_writers_and_a_reader_never_meet_half_a_record(records: Records) -> 
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert reads and os.listdir(records.directory) == ["c1@eth0.json"]
+    assert reads and files(records) == ["c1@eth0.json"]

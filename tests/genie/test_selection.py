@@ -69,9 +69,7 @@ PRECEDENCE: list[tuple[str, Conf, dict[str, str], list[str], str]] = [
 
 @pytest.mark.parametrize(("conf", "annotations", "primary", "lookup"), [row[1:] for row in PRECEDENCE])
 @pytest.mark.parametrize("extra", ["", "net-a"])
-def test_precedence(
-    conf: Conf, annotations: dict[str, str], primary: list[str], lookup: str, extra: str
-) -> None:
+def test_precedence(conf: Conf, annotations: dict[str, str], primary: list[str], lookup: str, extra: str) -> None:
     asked = asks(pod({**annotations, ATTACHMENTS: extra}), conf)
     assert [one.name for one in asked.primary] == primary
     assert {one.lookup for one in asked.primary} == {lookup}
@@ -347,7 +345,9 @@ def test_labels() -> None:
 # --- properties -----------------------------------------------------------------------------------------------------
 
 NAME = st.from_regex(r"[a-z]([a-z0-9.-]{0,10}[a-z0-9])?", fullmatch=True)
-IFNAME = st.from_regex(r"[a-z][a-z0-9]{0,14}", fullmatch=True).filter(lambda name: name not in selection.RESERVED_IFNAMES)
+IFNAME = st.from_regex(r"[a-z][a-z0-9]{0,14}", fullmatch=True).filter(
+    lambda name: name not in selection.RESERVED_IFNAMES
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -358,7 +358,7 @@ ELEMENT = st.dictionaries(st.sampled_from([*KEYS, "infiniband-guid", "interfaceR
 NEARLY = st.builds(lambda item, name: {**item, "name": name}, ELEMENT, NAME)
 TEXT = (
     st.text()
-    | st.text(alphabet="ab,@/ \t\n[]{}\":%.0", max_size=20)
+    | st.text(alphabet='ab,@/ \t\n[]{}":%.0', max_size=20)
     | JSON.map(json.dumps)
     | st.lists(ELEMENT | NEARLY | JSON, max_size=4).map(json.dumps)
 )
@@ -418,9 +418,7 @@ BLANK = st.sampled_from(["", " ", "  ", "\t", "\n"])
 
 
 @given(st.lists(st.tuples(NAME, st.none() | IFNAME, BLANK), min_size=1, max_size=6), st.lists(NAME, max_size=3), IFNAME)
-def test_names_are_given_and_kept(
-    items: list[tuple[str, str | None, str]], extra: list[str], ifname: str
-) -> None:
+def test_names_are_given_and_kept(items: list[tuple[str, str | None, str]], extra: list[str], ifname: str) -> None:
     text = ",".join(f"{blank}{name}{blank}@{blank}{at}" if at else f"{blank}{name}{blank}" for name, at, blank in items)
     asked = asks(pod({CNI: text, ATTACHMENTS: ",".join(extra)}), CONF)
     assert told(asked) == [*(name for name, _, _ in items), *extra]

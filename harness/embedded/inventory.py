@@ -29,7 +29,7 @@ _BASE_CHAINS = re.compile(
 )
 _COUNTERS = re.compile(r" ?\[\d+:\d+\]")
 _HOUSEKEEPING = ("last_reserved_ip", "lock")  # of host-local, beside its addresses
-_TABLE_LOCAL, _MULTICAST = 255, 5
+_TABLE_LOCAL, _MULTICAST, _UNREACHABLE = 255, 5, 7  # unreachable: the harness itself cuts nodes off that way
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _routes(node: IPRoute, names: dict[int, str]) -> Iterator[str]:
         for route in node.get_routes(family=family):
             table, dst = int(route.get("table") or route["table"]), route.get("dst")
             local = str(dst or "").startswith(("fe80:", "ff00:"))
-            if table == _TABLE_LOCAL or local or int(route["type"]) == _MULTICAST:
+            if table == _TABLE_LOCAL or local or int(route["type"]) in (_MULTICAST, _UNREACHABLE):
                 continue
             parts = [f"{dst}/{route['dst_len']}" if dst else "default"]
             parts += ["via", str(route.get("gateway"))] if route.get("gateway") else []

@@ -237,7 +237,7 @@ def main() -> int:
     return 1 if not report(times, arguments.rounds, arguments.plugin) and arguments.gate else 0
 
 
-SHIM = shim.binary()
+SHIM = shim.binary(as_shipped=True)
 
 if __name__ == "__main__":
     sys.exit(main())

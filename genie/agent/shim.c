@@ -7,7 +7,9 @@
  * What it does promise, whatever happens to the agent, to a delegate or to itself:
  *   - one CNI result or one CNI error on standard output; code 11 ("try again later") where the agent is the reason;
  *   - no delegate outlives it: each is a process group, killed when its time is up, when the agent goes, on SIGTERM;
- *     and, as SIGKILL leaves the shim no last word, by a guard (a fork that waits for the shim's end of a pipe to close);
+ *     and, as SIGKILL leaves the shim no last word, when the kernel sees it die, or (for the processes that delegates have
+ *     started) a guard: a fork that waits for the shim's end of a pipe to close. Runtimes kill only what has taken long, so
+ *     a call has a guard only once it has taken GUARD_MS: most never cost a fork;
  *   - bounded memory and time: see the limits below.
  *
  * A frame is: length (4 bytes, big-endian, of what follows), kind (1 byte), then integers of 4 bytes and blobs, a blob being
@@ -58,6 +60,7 @@ enum {
     CONNECT_MS = 850,           /* how long an agent that is away is waited for: an answer within a second */
     CONNECT_STEP_MS = 10,
     STDIN_MS = 10000,
+    GUARD_MS = 300,
     RECONNECTS = 3,
 };
 
@@ -285,6 +288,12 @@ static _Noreturn void be_guard(int fd)
     _exit(0);
 }
 
+static void tell_guard(int32_t group)
+{
+    if (guard >= 0 && write(guard, &group, sizeof group) != sizeof group)
+        fail(TRY_AGAIN, "genie: its guard process was killed", "");
+}
+
 static void start_guard(void)
 {
     int ends[2];
@@ -301,12 +310,9 @@ static void start_guard(void)
     }
     close(ends[0]);
     guard = ends[1];
-}
-
-static void tell_guard(int32_t group)
-{
-    if (write(guard, &group, sizeof group) != sizeof group)
-        fail(TRY_AGAIN, "genie: its guard process was killed", "");
+    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+        if (d->pid)
+            tell_guard(d->pid);
 }
 
 /* ---- the agent ---- */
@@ -660,9 +666,8 @@ static void handle_signals(void)
     reap();
 }
 
-static int poll_timeout(int64_t call_deadline)
+static int poll_timeout(int64_t next)
 {
-    int64_t next = call_deadline;
     for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
         if (d->pid && d->deadline && d->deadline < next)
             next = d->deadline;
@@ -679,13 +684,12 @@ int main(void)
         return 2;
     }
     command = given;
-    int64_t call_deadline = now() + (int64_t)CALL_MS * 1000;
+    int64_t began = now(), call_deadline = began + (int64_t)CALL_MS * 1000, guard_due = began + GUARD_MS * 1000;
     prepare_process();
     read_config();
     connect_agent();
     queue_call();
     flush_outbox();                     /* what it does not send now, the loop will */
-    start_guard();                      /* while the agent thinks */
 
     int heard = 0, reconnects = 0;      /* heard: the agent has begun to act on this call */
     for (;;) {
@@ -700,7 +704,7 @@ int main(void)
                 fds[n++] = (struct pollfd){.fd = d->out, .events = POLLIN};
                 fds[n++] = (struct pollfd){.fd = d->err, .events = POLLIN};
             }
-        if (poll(fds, n, poll_timeout(call_deadline)) < 0 && errno != EINTR)
+        if (poll(fds, n, poll_timeout(guard_pid ? call_deadline : guard_due)) < 0 && errno != EINTR)
             fail(TRY_AGAIN, "genie: poll", strerror(errno));
 
         for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
@@ -716,6 +720,8 @@ int main(void)
             }
         if (fds[1].revents)
             handle_signals();
+        if (!guard_pid && now() >= guard_due)
+            start_guard();
         if (now() >= call_deadline)
             fail(TRY_AGAIN, "genie: the call took too long", "");
 

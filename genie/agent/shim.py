@@ -34,41 +34,46 @@ def host() -> str:
     return _known(platform.machine())
 
 
-def binary(arch: str | None = None) -> Path:
+def binary(arch: str | None = None, *, as_shipped: bool = False) -> Path:
     """The shim for an architecture: the installed one, or one that is compiled now and kept in the user's cache.
+
+    as_shipped: with the compiler that wheels are made with, even if the system's takes a second and it a minute.
 
     Raises:
         BuildError: there is none, and none could be made.
         ValueError: genie has no shim for such an architecture.
     """
     arch = _known(arch) if arch else host()
-    shipped = SOURCE.with_name(f"shim-{arch}")
-    if shipped.exists():
-        return shipped
     key = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genie" / "shim"
-    kept = cache / f"shim-{arch}-{key}"
-    if not kept.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        build(arch, kept)
-    return kept
+    shipped, quick = cache / f"shim-{arch}-{key}", cache / f"shim-{arch}-{key}-quick"
+    usable = [SOURCE.with_name(f"shim-{arch}"), shipped, quick]
+    for there in usable[: 2 if as_shipped else 3]:
+        if there.exists():
+            return there
+    cache.mkdir(parents=True, exist_ok=True)
+    made = shipped if as_shipped else quick
+    build(arch, made, quick=not as_shipped)
+    return made
 
 
-def build(arch: str, to: Path, *, version: str = "", flags: tuple[str, ...] = FLAGS) -> None:
+def build(arch: str, to: Path, *, version: str = "", quick: bool = False) -> None:
     """Compile the shim with the first compiler that can; `to` appears whole or not at all.
+
+    quick: the system's compiler comes first. ziglang's first run compiles a C library, which takes it a minute.
 
     Raises:
         BuildError: none could.
     """
     compilers = _compilers(_known(arch))
     failures = []
-    for name, command in compilers:
+    for name, command in reversed(compilers) if quick else compilers:
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=".shim-") as folder:
             made = Path(folder) / "shim"
             defines = [f'-DGENIE_VERSION="{version}"'] if version else []
             try:
                 done = subprocess.run(
-                    [*command, *flags, *defines, "-o", str(made), str(SOURCE)],
+                    [*command, *FLAGS, *defines, "-o", str(made), str(SOURCE)],
                     stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                 )  # fmt: skip
             except OSError as error:

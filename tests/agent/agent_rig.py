@@ -100,6 +100,22 @@ def hanging(place: Path) -> str:
     return script(place, "hanging", f"{tell}; wait")
 
 
+async def guarded(pid: int) -> None:
+    """Wait until a shim has its guard, which it starts for calls that take long."""
+    await until(lambda: any(_name(child) == "genie-guard" for child in _children(pid)))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def answer(outcome: Outcome) -> protocol.Answer:
     """An answer that tells everything of an outcome, for the test to look at."""
     told = {

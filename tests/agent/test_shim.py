@@ -11,7 +11,21 @@ import time
 from pathlib import Path
 
 import pytest
-from agent_rig import Said, answer, call, end, environment, hanging, is_alive, running, script, serving, start, until
+from agent_rig import (
+    Said,
+    answer,
+    call,
+    end,
+    environment,
+    guarded,
+    hanging,
+    is_alive,
+    running,
+    script,
+    serving,
+    start,
+    until,
+)
 
 from genie import attach
 from genie.agent import protocol
@@ -229,6 +243,7 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
         async with serving(work, place / "s") as server:
             process = await start(binary, place / "s")
             await until((place / "self").exists)
+            await guarded(process.pid)
             process.kill()
             await until(lambda: server.active == 0)
             pids = [int((place / name).read_text()) for name in ("child", "self")]
@@ -237,6 +252,21 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
 
     asyncio.run(go())
     assert len(outcomes) == 2 and all("went away" in outcome.error for outcome in outcomes)
+
+
+def test_killed_at_once_it_takes_its_delegates_with_it(binary: Path, place: Path) -> None:
+    """Before there is a guard: the kernel sees to the delegates themselves."""
+    plugin = script(place, "p", f"echo $$ >{place}/self.new; mv {place}/self.new {place}/self; exec sleep 60")
+
+    async def go() -> None:
+        async with serving(running(plugin, timeout=30), place / "s"):
+            process = await start(binary, place / "s")
+            await until((place / "self").exists)
+            process.kill()
+            await until(lambda: not is_alive(int((place / "self").read_text())), 3)
+            await end(process)
+
+    asyncio.run(go())
 
 
 def _read(path: Path) -> str:

@@ -26,6 +26,7 @@ from harness.objects import ApiError, Objects
 from harness.outcome import Finding, Outcome, Stage
 from harness.pods import NotAsWanted, Pods, manifest, place
 from harness.scenario import (
+    OF_GENIE,
     Annotate,
     Apply,
     Around,
@@ -88,7 +89,7 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
             return f"no network {network} here (known: {', '.join(sorted(facts.offers)) or 'none'})"
         if offer.missing:
             return f"{network} is missing: {offer.missing}"
-    if lacking := sorted(scenario.needs - facts.features):
+    if lacking := sorted(scenario.needs - facts.features - OF_GENIE):
         return f"the {facts.backend} backend cannot do this here: {', '.join(lacking)}"
     apart = {"second", "other"} | {pod.node for pod in scenario.pods.values() if pod.node.startswith("other-than")}
     if len(facts.nodes) < 2 and any(pod.node in apart for pod in scenario.pods.values()):

@@ -25,19 +25,21 @@ from harness.yamlfile import Loc, Mistake, Mistakes, YamlFile
 
 FEATURES: Mapping[str, str] = {
     "api-outage": "nodes can be cut off from the API server",
-    "attachment-definitions": "NetworkAttachmentDefinition objects are known to the API server and to genie",
     "cni-check": "CNI CHECK can be called",
     "ipv6": "networks have IPv6 subnets beside IPv4",
     "agent-restart": "genie's agent can be restarted",
     "containerd-restart": "a node's containerd can be restarted",
     "end-sandbox": "a pod's sandbox can be ended by the runtime",
     "kubelet-restart": "a node's kubelet can be restarted",
-    "logical-networks": "Logicalnetwork and Physicalnetwork objects are known to the API server and to genie",
     "services": "a Service's cluster IP leads to its pods",
     "settings": "genie.conf can be changed for a scenario",
+    # What genie itself can, wherever its custom resource definitions are; to be said for the reader's sake.
+    "attachment-definitions": "NetworkAttachmentDefinition objects",
+    "logical-networks": "Logicalnetwork and Physicalnetwork objects",
     "smart-selection": "genie picks a network by load when the annotation is empty",
     "status-annotations": "genie writes network-status back to the pod",
 }
+OF_GENIE = frozenset({"attachment-definitions", "logical-networks", "smart-selection", "status-annotations"})
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][-a-z0-9_.]*$")]

@@ -9,11 +9,11 @@ One file a network, one section a kind of cluster, so that a network can be had 
 An `embedded:` section is a CNI configuration with what a node must have for it. Any string in it may hold jinja2
 expressions, of these:
 
-    node.number, node.name, node.address, node.interface   the node (from 1) and its address and interface on the underlay
-    peer.number, peer.name, peer.address                    in `routes`: each of the other nodes in turn
+    node.number, node.name, node.address, node.interface   the node (from 1) and its address and interface on the
+    underlay peer.number, peer.name, peer.address                    in `routes`: each of the other nodes in turn
 
-A vendor whose plugin is a binary that needs nothing else on the node writes such a file, with `kind: real`, puts the binary where
-`plugins` is looked for (see embedded/binaries.py), and has a profile.
+A vendor whose plugin is a binary that needs nothing else on the node writes such a file, with `kind: real`, puts the
+binary where `plugins` is looked for (see embedded/binaries.py), and has a profile.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Embedded(_Model):
     software: str = Field(description="What really runs, for reports.")
     plugins: tuple[str, ...] = Field(description="Plugin binaries that it needs.")
     subnets: tuple[str, ...] = Field(description="Every address lies in one of them.")
-    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets a default route itself.")
+    default_route: bool = Field(
+        True, alias="default-route", description="Whether its plugin sets a default route itself."
+    )
     file: str = Field(description="The configuration's file in net.d.", pattern=r"^[^/]+\.(conf|conflist|json)$")
     conf: dict[str, Any] = Field(description="The configuration.")
     setup: tuple[Bridge | Vxlan | Routes, ...] = Field((), description="What a node needs beside it.")
@@ -164,7 +166,9 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
         if isinstance(step, Routes):
             steps += [_render(data, {"node": node, "peer": peer}) for peer in peers]
         elif isinstance(step, Vxlan):
-            steps.append({**_render(data, {"node": node}), "local": node.address, "peers": [peer.address for peer in peers]})
+            steps.append(
+                {**_render(data, {"node": node}), "local": node.address, "peers": [peer.address for peer in peers]}
+            )
         else:
             steps.append(_render(data, {"node": node}))
     return steps

@@ -1,12 +1,12 @@
 """The embedded backend: a cluster of namespaces on this machine, made for a run and gone with it.
 
     prepared = embedded.prepare(steps)      on the host: find or fetch all programs; the only part that needs a network
-    embedded.enter(argv)                    on the host: replace this process by one that runs argv in private namespaces
-    cluster = embedded.start(steps)         inside: API server, nodes, networks, genie
-    cluster = embedded.connect()            inside, from another process (a pytest-xdist worker): the same cluster
+    embedded.enter(argv)                    on the host: replace this process by one that runs argv in private
+    namespaces cluster = embedded.start(steps)         inside: API server, nodes, networks, genie cluster =
+    embedded.connect()            inside, from another process (a pytest-xdist worker): the same cluster
 
-What a run needs to know inside goes there in the environment, so `prepare` must come before `enter`. How the cluster works is
-told in harness/embedded.
+What a run needs to know inside goes there in the environment, so `prepare` must come before `enter`. How the cluster
+works is told in harness/embedded.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Prepared:
 
     @classmethod
     def from_environment(cls) -> Prepared:
-        data = json.loads(os.environ[_PREPARED])
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        data: dict[str, Any] = json.loads(os.environ[_PREPARED])
+        lists: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        return cls(**lists)
 
 
 def prepare(
@@ -70,7 +71,8 @@ def prepare(
     plugin_dirs: Sequence[Path] = (),
     why: str = "asked for",
 ) -> Prepared:
-    """Find or fetch everything, and see that a cage can be made. What comes back is also in the environment, for `start`.
+    """Find or fetch everything, and see that a cage can be made. What comes back is also in the environment, for
+    `start`.
 
     Args:
         steps: where progress is shown.
@@ -95,10 +97,15 @@ def prepare(
     except (cage.Refused, binaries.NotFound) as error:
         raise Unavailable(str(error)) from error
     prepared = Prepared(
-        plugins=found.paths, plugins_source=found.source, lacking=tuple(sorted(found.lacking)),
-        api_server=vars(server), api_server_why=server_why,
-        profiles=tuple(str(path.resolve()) for path in profiles), networks=tuple(networks), why=why,
-    )  # fmt: skip
+        plugins=found.paths,
+        plugins_source=found.source,
+        lacking=tuple(sorted(found.lacking)),
+        api_server=vars(server),
+        api_server_why=server_why,
+        profiles=tuple(str(path.resolve()) for path in profiles),
+        networks=tuple(networks),
+        why=why,
+    )
     prepared.to_environment()
     return prepared
 
@@ -122,9 +129,13 @@ def start(steps: Steps | None = None) -> EmbeddedCluster:
     steps, place = steps or Steps(), _place()
     prepared = Prepared.from_environment()
     known = catalog.load([Path(path) for path in prepared.profiles])
-    chosen = {name: network.embedded for name, network in known.items() if name in prepared.networks or not prepared.networks}
+    chosen = {
+        name: network.embedded for name, network in known.items() if name in prepared.networks or not prepared.networks
+    }
     offers = {name: _offer(name, network, prepared) for name, network in chosen.items()}
-    layout = _plan(place, prepared, {name: network for name, network in chosen.items() if network and not offers[name].missing})
+    layout = _plan(
+        place, prepared, {name: network for name, network in chosen.items() if network and not offers[name].missing}
+    )
     _compile_genie()
     with steps.step("embedded cluster"):
         try:
@@ -150,7 +161,9 @@ def connect(state: Path | None = None) -> EmbeddedCluster:
 
 def _place() -> Path:
     if (place := cage.inside()) is None:
-        raise Unavailable("the embedded cluster lives in namespaces of its own, which this process is not in: see `enter`")
+        raise Unavailable(
+            "the embedded cluster lives in namespaces of its own, which this process is not in: see `enter`"
+        )
     return place
 
 
@@ -160,18 +173,29 @@ def _socket(place: Path, node: str) -> Path:
 
 def _offer(name: str, network: catalog.Embedded | None, prepared: Prepared) -> Offer:
     if network is None:
-        return Offer(network=name, kind="real", software="", subnets=(), missing="not on the embedded backend: it needs a real cluster")
+        return Offer(
+            network=name,
+            kind="real",
+            software="",
+            subnets=(),
+            missing="not on the embedded backend: it needs a real cluster",
+        )
     kind: Kind = network.kind
     lacking = sorted(set(network.plugins) & set(prepared.lacking))
     return Offer(
-        network=name, kind=kind, software=network.software, subnets=network.subnets, default_route=network.default_route,
+        network=name,
+        kind=kind,
+        software=network.software,
+        subnets=network.subnets,
+        default_route=network.default_route,
         missing=f"no binary of the plugin {', '.join(lacking)}" if lacking else "",
-    )  # fmt: skip
+    )
 
 
 def _plan(place: Path, prepared: Prepared, networks: Mapping[str, catalog.Embedded]) -> plan.Plan:
     places = [
-        catalog.Place(number=number, name=name, address=_NODE_ADDRESS.format(10 + number)) for number, name in enumerate(NODES, 1)
+        catalog.Place(number=number, name=name, address=_NODE_ADDRESS.format(10 + number))
+        for number, name in enumerate(NODES, 1)
     ]
     nodes = []
     for here in places:
@@ -179,15 +203,22 @@ def _plan(place: Path, prepared: Prepared, networks: Mapping[str, catalog.Embedd
         files = {network.file: catalog.conf(network, here) for network in networks.values()}
         nodes.append(
             plan.NodePlan(
-                name=here.name, number=here.number, address=here.address,
+                name=here.name,
+                number=here.number,
+                address=here.address,
                 files={CONF_NAME: genie_conf(), **files},
                 setup=[step for network in networks.values() for step in catalog.setup(network, here, peers)],
-            )  # fmt: skip
+            )
         )
     return plan.Plan(
-        place=str(place), address=_ADDRESS, nowhere=_NOWHERE, emulated=not prepared.api_server.get("kube_apiserver"),
-        nodes=tuple(nodes), plugins=prepared.plugins, launcher=launcher(),
-    )  # fmt: skip
+        place=str(place),
+        address=_ADDRESS,
+        nowhere=_NOWHERE,
+        emulated=not prepared.api_server.get("kube_apiserver"),
+        nodes=tuple(nodes),
+        plugins=prepared.plugins,
+        launcher=launcher(),
+    )
 
 
 def genie_conf() -> dict[str, Any]:
@@ -235,9 +266,12 @@ def _start(layout: plan.Plan, server: apiserver.Binaries) -> None:
     with (place / "nodes.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.embedded.cluster", str(place / "plan.json")],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
             env={**os.environ, **apiserver.module_path()},
-        )  # fmt: skip
+        )
     running = apiserver.wait(running, _START_TIMEOUT, lambda: _see_nodes(layout, process))
     client = Client(running.admin)
     apiserver.furnish(client, {node.name: node.address for node in layout.nodes}, _definitions())
@@ -265,8 +299,9 @@ def _see_nodes(layout: plan.Plan, process: subprocess.Popen[bytes]) -> None:
 
 
 def _definitions() -> list[dict[str, Any]]:
-    import genie
     import yaml
+
+    import genie
 
     folders = (catalog.FIXTURES / "crds", Path(genie.__file__).resolve().parent / "deploy" / "crds")
     return [yaml.safe_load(path.read_text()) for folder in folders for path in sorted(folder.glob("*.yaml"))]
@@ -303,13 +338,19 @@ def _real_root() -> bool:
 
 
 def _save(facts: Facts, path: Path) -> None:
-    data = {**vars(facts), "features": sorted(facts.features), "offers": {name: vars(offer) for name, offer in facts.offers.items()}}
+    data = {
+        **vars(facts),
+        "features": sorted(facts.features),
+        "offers": {name: vars(offer) for name, offer in facts.offers.items()},
+    }
     path.write_text(json.dumps(data))
 
 
 def _load(path: Path) -> Facts:
     data = json.loads(path.read_text())
-    offers = {name: Offer(**{**offer, "subnets": tuple(offer["subnets"])}) for name, offer in data.pop("offers").items()}
+    offers = {
+        name: Offer(**{**offer, "subnets": tuple(offer["subnets"])}) for name, offer in data.pop("offers").items()
+    }
     tuples = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
     return Facts(**{**data, **tuples, "features": frozenset(data["features"]), "offers": offers})
 
@@ -363,7 +404,8 @@ class EmbeddedCluster:
 
     @contextmanager
     def api_server_away(self, namespace: str | None = None) -> Iterator[None]:
-        """As the protocol says; with a namespace, only genie's calls for its pods meet an API server that does not answer."""
+        """As the protocol says; with a namespace, only genie's calls for its pods meet an API server that does not
+        answer."""
         with socket_api.hold(self._sockets(), "away", namespace=namespace):
             yield
 
@@ -382,7 +424,7 @@ class EmbeddedCluster:
 
     def close(self, keep: bool = False) -> None:
         if self._client is not None:
-            self._client.close()
+            self._client.close()  # type: ignore[no-untyped-call]
             self._client = None
         if keep:
             print(f"The cluster lives as long as this run. From another terminal: {self.way_in()}", file=sys.stderr)
@@ -406,7 +448,8 @@ class EmbeddedCluster:
 
 
 def snapshot_host() -> dict[str, list[str]]:
-    """What of the host a run must not change: interfaces, rules, mounts. Compare one from before with one from after."""
+    """What of the host a run must not change: interfaces, rules, mounts. Compare one from before with one from
+    after."""
     mounts = sorted(line.split(" - ")[0].split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
     interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
     return {"interfaces": interfaces, "mounts": mounts, "rules": _host_rules(), "namespaces": _host_namespaces()}

@@ -1,7 +1,8 @@
 """The API server of a run: a real kube-apiserver with its etcd where both are there, else kmock's emulator.
 
-Both listen on the underlay, where nodes reach them, and write nothing outside the run's own directory. The real one checks
-tokens and rights: the harness is an administrator, genie may do what its role on a real cluster lets it, and no more.
+Both listen on the underlay, where nodes reach them, and write nothing outside the run's own directory. The real one
+checks tokens and rights: the harness is an administrator, genie may do what its role on a real cluster lets it, and
+no more.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ GENIE = "system:serviceaccount:kube-system:genie"
 KUBERNETES_RULES: list[dict[str, list[str]]] = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-    {"apiGroups": ["k8s.cni.cncf.io"], "resources": ["network-attachment-definitions"], "verbs": ["get", "list", "watch"]},
+    {
+        "apiGroups": ["k8s.cni.cncf.io"],
+        "resources": ["network-attachment-definitions"],
+        "verbs": ["get", "list", "watch"],
+    },
     {
         "apiGroups": ["alpha.network.k8s.io"],
         "resources": ["logicalnetworks", "physicalnetworks"],
@@ -73,7 +78,8 @@ def start(binaries: Binaries, address: str, place: Path) -> Running:
 
 
 def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> Running:
-    """Wait until it answers; returns it with the certificate that it made for itself. `see` may raise NotReady meanwhile.
+    """Wait until it answers; returns it with the certificate that it made for itself. `see` may raise NotReady
+    meanwhile.
 
     Raises:
         NotReady: it ended, or did not answer in time.
@@ -132,7 +138,8 @@ def _etcd(binary: str, place: Path) -> list[str]:
     client = "http://127.0.0.1:2379"
     return [
         binary, f"--data-dir={place / 'etcd'}", "--unsafe-no-fsync", "--log-level=error",
-        f"--listen-client-urls={client}", f"--advertise-client-urls={client}", "--listen-peer-urls=http://127.0.0.1:2380",
+        f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
+        "--listen-peer-urls=http://127.0.0.1:2380",
     ]  # fmt: skip
 
 
@@ -145,7 +152,8 @@ def _kube_apiserver(binary: str, address: str, place: Path) -> list[str]:
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
         # No controller makes service accounts or endpoints here, and nothing must be fair to anybody.
-        "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none", "--enable-priority-and-fairness=false",
+        "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
+        "--enable-priority-and-fairness=false",
         # Half a second less to start: nobody here lists thousands of things.
         "--watch-cache=false", "--profiling=false",
     ]  # fmt: skip
@@ -167,7 +175,12 @@ def module_path() -> dict[str, str]:
 def _spawn(command: Sequence[str], log: Path, **env: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **env}, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **env},
+            start_new_session=True,
         )
 
 

@@ -1,8 +1,9 @@
-"""Archives that are pinned in fixtures/pins.yaml: out of $GENIE_MIRROR, else the cache, else the network; kept unpacked.
+"""Archives that are pinned in fixtures/pins.yaml: out of $GENIE_MIRROR, else the cache, else the network; kept
+unpacked.
 
-As with all downloads of the harness, what the mirror holds is its owner's choice, and what the network gives must have the pinned
-checksum. An archive that could not be had is not asked for again for a while, so that a machine without network does not wait for it
-in every run.
+As with all downloads of the harness, what the mirror holds is its owner's choice, and what the network gives must
+have the pinned checksum. An archive that could not be had is not asked for again for a while, so that a machine
+without network does not wait for it in every run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import tarfile
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -109,7 +111,9 @@ def _download(url: str, place: Path, algorithm: str, digest: str, progress: Prog
     with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
         try:
             with urllib.request.urlopen(url, timeout=10) as answer, progress:
-                task = progress.add_task(url.rpartition("/")[2], total=int(answer.headers.get("Content-Length") or 0) or None)
+                task = progress.add_task(
+                    url.rpartition("/")[2], total=int(answer.headers.get("Content-Length") or 0) or None
+                )
                 while chunk := answer.read(1 << 18):
                     file.write(chunk)
                     progress.update(task, advance=len(chunk))
@@ -139,24 +143,17 @@ def _unpack(archive: Path, place: Path) -> None:
                 target.chmod(0o755)
 
 
-class made_whole:  # noqa: N801 - used as a context manager
+@contextmanager
+def made_whole(place: Path) -> Iterator[Path]:
     """A directory that takes its name only when what fills it has succeeded; another run may have been first."""
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-
-    def __enter__(self) -> Path:
-        self._place.parent.mkdir(parents=True, exist_ok=True)
-        self._at = Path(tempfile.mkdtemp(dir=self._place.parent, prefix=".new-"))
-        self._at.chmod(0o755)
-        return self._at
-
-    def __exit__(self, failed: object, *_: Iterable[object]) -> None:
-        if failed is None and not self._place.exists():
-            try:
-                self._at.rename(self._place)
-                return
-            except OSError:
-                if not self._place.is_dir():
-                    raise
-        shutil.rmtree(self._at, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    at = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
+    at.chmod(0o755)
+    try:
+        yield at
+        with suppress(OSError):
+            at.rename(place)
+        if not place.is_dir():
+            raise OSError(f"cannot make {place}")
+    finally:
+        shutil.rmtree(at, ignore_errors=True)

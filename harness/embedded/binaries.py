@@ -1,7 +1,8 @@
-"""Finds the programs that the embedded cluster runs: the plugins, and kube-apiserver with etcd. Runs on the host, before the cage.
+"""Finds the programs that the embedded cluster runs: the plugins, and kube-apiserver with etcd. Runs on the host,
+before the cage.
 
-Each is looked for in a fixed order, from what was named to what must be fetched or built; the first place that has all wins, and when
-none does, one message lists what was tried.
+Each is looked for in a fixed order, from what was named to what must be fetched or built; the first place that has
+all wins, and when none does, one message lists what was tried.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from harness.download import NotHad, cache_dir
 from harness.embedded import apiserver, archives
 
 INSTALLED = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
-_GO_FOLDERS = {"host-local": "ipam", "static": "ipam", "dhcp": "ipam", "portmap": "meta", "tuning": "meta", "sbr": "meta"}
+_GO_FOLDERS = {
+    "host-local": "ipam",
+    "static": "ipam",
+    "dhcp": "ipam",
+    "portmap": "meta",
+    "tuning": "meta",
+    "sbr": "meta",
+}
 
 
 class NotFound(Exception):
@@ -45,7 +53,9 @@ def plugins(given: Sequence[Path], wanted: Iterable[str], needed: Iterable[str])
         NotFound: one of `needed` is nowhere.
     """
     found: dict[str, Path] = {}
-    missing, sources, tried = set(wanted) | set(needed), [], []
+    missing = set(wanted) | set(needed)
+    sources: list[str] = []
+    tried: list[str] = []
     for directory in given:
         _take(directory, found)
     for directory, what in _places(given, tried, missing):
@@ -57,13 +67,15 @@ def plugins(given: Sequence[Path], wanted: Iterable[str], needed: Iterable[str])
             break
         tried.append(f"{what}: lacks {', '.join(sorted(missing))}")
     if lacking := missing & set(needed):
-        advice = "name a directory that has them in $GENIE_CNI_BIN, or let the harness download them (see fixtures/pins.yaml)"
+        advice = "name a directory that has them in $GENIE_CNI_BIN, or let the harness download them"
         raise NotFound(
             f"no CNI plugins for the embedded cluster: {', '.join(sorted(lacking))}; tried:\n"
             + "".join(f"  - {line}\n" for line in tried)
             + f"  {advice}"
         )
-    return Plugins(paths=tuple(map(str, found.values())), source=sources[0] if sources else "", lacking=frozenset(missing))
+    return Plugins(
+        paths=tuple(map(str, found.values())), source=sources[0] if sources else "", lacking=frozenset(missing)
+    )
 
 
 def _take(directory: Path, found: dict[str, Path]) -> set[str]:
@@ -103,7 +115,7 @@ def _reason(error: Exception) -> str:
 
 
 def _release(directory: Path) -> str:
-    """What containernetworking's plugins say of themselves when they are not called as plugins: "CNI bridge plugin v1.9.1"."""
+    """What the plugins in a directory say that they are: "CNI bridge plugin v1.9.1"."""
     try:
         said = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False)
     except (OSError, subprocess.SubprocessError):
@@ -157,7 +169,11 @@ def api_server(choice: str) -> tuple[apiserver.Binaries, str]:
         return apiserver.Binaries(), "asked for"
     tried = []
     assets = os.environ.get("KUBEBUILDER_ASSETS", "")
-    for place, name in ((assets, "$KUBEBUILDER_ASSETS"), ("", "PATH"), ("/usr/local/kubebuilder/bin", "/usr/local/kubebuilder/bin")):
+    for place, name in (
+        (assets, "$KUBEBUILDER_ASSETS"),
+        ("", "PATH"),
+        ("/usr/local/kubebuilder/bin", "/usr/local/kubebuilder/bin"),
+    ):
         if name.startswith("$") and not place:
             tried.append(f"{name}: not set")
         elif found := apiserver.found_in(place):

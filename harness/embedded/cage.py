@@ -6,8 +6,8 @@ The program to run (pytest, mostly) becomes the grandchild of the process that a
      └ the keeper         process 1 of a new pid namespace: reaps; when it ends, the kernel ends all the rest
         └ the program     with the marker in its environment, free to make nodes, bridges and mounts
 
-Whichever of the three is killed, with whatever signal, the keeper goes and with it every process, interface and mount of
-the run. Not root: a user namespace makes the caller root of the cage, where the machine allows that.
+Whichever of the three is killed, with whatever signal, the keeper goes and with it every process, interface and mount
+of the run. Not root: a user namespace makes the caller root of the cage, where the machine allows that.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from harness.embedded import linux
 
 MARKER = "GENIE_CAGE"  # in the program's environment: the directory that is the run's own
-#: Where the run's own directory may be mounted: over something that is on every machine and that a test run does not miss.
+#: Where the run's own directory may be mounted: over something that is on every machine and that a test run does not
+#: miss.
 _PLACES = ("/dev/shm", "/mnt", "/media", "/srv")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -102,8 +104,8 @@ def _unshare() -> None:
 def _advice(uid: int, error: OSError) -> str:
     if uid == 0:
         return (
-            f"no namespaces of its own for the embedded cluster ({error.strerror}): this root lacks CAP_SYS_ADMIN, as in a container"
-            " that is not privileged; run it in a privileged one, or choose another backend"
+            f"no namespaces of its own for the embedded cluster ({error.strerror}): this root lacks CAP_SYS_ADMIN,"
+            " as in a container that is not privileged; run it in a privileged one, or choose another backend"
         )
     return (
         f"no user namespace for the embedded cluster ({error.strerror}): run as root, or allow them"
@@ -172,10 +174,8 @@ def _attend(child: int, to: int) -> int:
 
 
 def _send(to: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(to, number)
-    except ProcessLookupError:
-        pass
 
 
 def _end_like(status: int) -> NoReturn:

@@ -1,7 +1,7 @@
 """The process that the nodes come from: `python -m harness.embedded.cluster PLAN`.
 
-It imports what nodes need once, joins them by the underlay, and forks into one daemon a node. What stays is the control plane's
-part. It ends with the run, as everything in the cage does, or with the first daemon that ends before.
+It imports what nodes need once, joins them by the underlay, and forks into one daemon a node. What stays is the
+control plane's part. It ends with the run, as everything in the cage does, or with the first daemon that ends before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a control plane does that kube-apiserver alone does not: bind pods to nodes, and empty namespaces that are deleted."""
+"""What a control plane does beside kube-apiserver: bind pods to nodes, empty namespaces that are deleted."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """kmock's Kubernetes emulator, where no kube-apiserver is to be had: objects in memory, served over HTTP.
 
 kmock keeps and streams what it is given. What the harness counts on beyond that is added here, and only that: a server
-gives objects their namespace, UID, creation time and version, and a pod that is deleted stays, with a deletion timestamp, until
-its kubelet is done with it (a namespace: until it is empty). No rights are checked, no schema is, no default is filled in.
+gives objects their namespace, UID, creation time and version, and a pod that is deleted stays, with a deletion
+timestamp, until its kubelet is done with it (a namespace: until it is empty). No rights are checked, no schema is, no
+default is filled in.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 import aiohttp.web
 import kmock
 
-#: kmock takes what follows "namespaces" in a path for a namespace and what is in it; of namespaces themselves it knows nothing.
+#: kmock takes what follows "namespaces" in a path for a namespace and what is in it; of namespaces themselves it
+#: knows nothing.
 _NAMESPACES = "all-namespaces"
 _OF_NAMESPACES = re.compile(r"^(/api/v1/)namespaces(/[^/]+(/status|/finalize)?)?/?$")
 KINDS = {
@@ -41,13 +43,15 @@ class Emulator(kmock.KubernetesEmulator):
         for group_version, plurals in KINDS.items():
             group, _, version = group_version.rpartition("/")
             for plural in plurals:
-                self.resources[kmock.resource(group, version, plural)] = {}
+                self.resources[kmock.resource(group, version, plural)] = kmock.ResourceInfo()
 
     async def __call__(self, raw_request: aiohttp.web.BaseRequest) -> aiohttp.web.StreamResponse:
         """As kmock, with namespaces as a resource like others, and PUT as a PATCH."""
         path = _OF_NAMESPACES.sub(rf"\1{_NAMESPACES}\2", raw_request.path)
         method = "PATCH" if raw_request.method == "PUT" else raw_request.method
-        return await super().__call__(raw_request.clone(method=method, rel_url=raw_request.rel_url.with_path(path, keep_query=True)))
+        return await super().__call__(
+            raw_request.clone(method=method, rel_url=raw_request.rel_url.with_path(path, keep_query=True))
+        )
 
     async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
         if request.resource is not None and request.action is not None:
@@ -74,7 +78,7 @@ class Emulator(kmock.KubernetesEmulator):
             data.setdefault("status", {"phase": "Pending" if request.resource.plural == "pods" else "Active"})
 
     def _let_go(self, request: kmock.Request, data: dict[str, Any]) -> None:
-        key = (request.resource, request.namespace, request.name)
+        key: Any = (request.resource, request.namespace, request.name)
         if key not in self.objects or self.objects[key].deleted:
             return
         meta = dict(self.objects[key].last.raw)["metadata"]

@@ -1,7 +1,9 @@
-"""The links of a cluster: the underlay that joins its nodes, and what a node needs for a network (bridges, tunnels, routes).
+"""The links of a cluster: the underlay that joins its nodes, and what a node needs for a network (bridges, tunnels,
+routes).
 
-The underlay is a bridge in the run's own network namespace, where the API server listens; each node has one leg of a veth pair
-on it. What a network needs comes as plain data (see `catalog.setup`) and is made once, before the first pod.
+The underlay is a bridge in the run's own network namespace, where the API server listens; each node has one leg of a
+veth pair on it. What a network needs comes as plain data (see `catalog.setup`) and is made once, before the first
+pod.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What is on a node that belongs to no pod: interfaces, addresses in IPAM stores, rules, namespaces, records, routes.
 
-Scenarios run side by side on the same nodes, so what plainly belongs to a sandbox that is alive (its container ID, its addresses, the
-other ends of its interfaces) is left out; it can be no leak yet. What stands for all pods of a network (bridges, tunnels, the
-base chains of the portmap plugin) was there before or is left out as well, as is what changes by itself (counters, handles).
+Scenarios run side by side on the same nodes, so what plainly belongs to a sandbox that is alive (its container ID,
+its addresses, the other ends of its interfaces) is left out; it can be no leak yet. What stands for all pods of a
+network (bridges, tunnels, the base chains of the portmap plugin) was there before or is left out as well, as is what
+changes by itself (counters, handles).
 """
 
 from __future__ import annotations
@@ -83,9 +84,15 @@ def take(owned: Owned) -> dict[str, list[str]]:
     return {
         "interfaces": interfaces,
         "addresses": list(_addresses(owned)),
-        "netfilter": [rule for rule in _netfilter() if not (owned.mentioned(rule) or mine & set(re.split(r"[\s\"]+", rule)))],
+        "netfilter": [
+            rule for rule in _netfilter() if not (owned.mentioned(rule) or mine & set(re.split(r"[\s\"]+", rule)))
+        ],
         "namespaces": sorted(set(_names(NETNS)) - owned.namespaces),
-        "records": [name for name in _names(RECORDS) if name.endswith(".json") and not owned.mentioned(name + _text(RECORDS / name))],
+        "records": [
+            name
+            for name in _names(RECORDS)
+            if name.endswith(".json") and not owned.mentioned(name + _text(RECORDS / name))
+        ],
         "routes": routes,
     }
 
@@ -121,7 +128,8 @@ def _routes(node: IPRoute, names: dict[int, str]) -> Iterator[str]:
             yield " ".join(parts)
         for rule in node.get_rules(family=family):
             source = f"{rule.get('src')}/{rule['src_len']}" if rule.get("src") else "all"
-            yield f"rule {rule.get('priority') or 0}: from {source} lookup {rule.get('table') or rule['table']} (IPv{4 if family == socket.AF_INET else 6})"
+            table, version = rule.get("table") or rule["table"], 4 if family == socket.AF_INET else 6
+            yield f"rule {rule.get('priority') or 0}: from {source} lookup {table} (IPv{version})"
 
 
 def _netfilter() -> Iterator[str]:
@@ -161,7 +169,11 @@ def iptables_rules(family: str, text: str) -> Iterator[str]:
     for line in text.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith(("-A", ":")) and not _BASE_CHAINS.match(line) and not (line.startswith(":") and " - " not in line):
+        elif (
+            line.startswith(("-A", ":"))
+            and not _BASE_CHAINS.match(line)
+            and not (line.startswith(":") and " - " not in line)
+        ):
             yield f"{family} {table} {_COUNTERS.sub('', line)}"
 
 

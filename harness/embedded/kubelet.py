@@ -1,8 +1,9 @@
 """A node's kubelet: sees pods bound to its node, has the runtime make and end their sandboxes, tells the API server.
 
-One thread watches; each pod has a thread of its own, which is the pod's life as one reads it: start, stay, end. As a kubelet does, a
-sandbox that fails is ended and a new one tried after a pause that doubles, the pod's events say why, and a deleted pod is let go only
-when CNI DEL has succeeded. The link to the API server is not the node's (see `rest`): a node that is cut off keeps its kubelet.
+One thread watches; each pod has a thread of its own, which is the pod's life as one reads it: start, stay, end. As a
+kubelet does, a sandbox that fails is ended and a new one tried after a pause that doubles, the pod's events say why,
+and a deleted pod is let go only when CNI DEL has succeeded. The link to the API server is not the node's (see
+`rest`): a node that is cut off keeps its kubelet.
 """
 
 from __future__ import annotations
@@ -201,8 +202,8 @@ class PodLife:
                 except CniFailure as error:
                     self._event(
                         "FailedKillPod",
-                        'error killing pod: failed to "KillPodSandbox" with KillPodSandboxError: "rpc error: code = Unknown'
-                        f' desc = failed to destroy network for sandbox \\"{sandbox.id}\\": {error}"',
+                        'error killing pod: failed to "KillPodSandbox" with KillPodSandboxError: "rpc error: code ='
+                        f' Unknown desc = failed to destroy network for sandbox \\"{sandbox.id}\\": {error}"',
                     )
                     return False
                 sandbox.close()
@@ -232,7 +233,9 @@ class PodLife:
                 {"type": kind, "status": "True", "lastTransitionTime": now}
                 for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
             ],
-            "containerStatuses": [_container(container, now) for container in self._pod["spec"].get("containers") or []],
+            "containerStatuses": [
+                _container(container, now) for container in self._pod["spec"].get("containers") or []
+            ],
         }
         for _ in range(20):
             try:
@@ -261,7 +264,12 @@ class PodLife:
 def capabilities(pod: Mapping[str, Any]) -> dict[str, Any]:
     """What kubelet and containerd offer to plugins with capabilities: host ports, bandwidth, DNS."""
     offered: dict[str, Any] = {}
-    if ports := [_port(port) for box in pod["spec"].get("containers") or [] for port in box.get("ports") or [] if port.get("hostPort")]:
+    if ports := [
+        _port(port)
+        for box in pod["spec"].get("containers") or []
+        for port in box.get("ports") or []
+        if port.get("hostPort")
+    ]:
         offered["portMappings"] = ports
     notes = pod["metadata"].get("annotations") or {}
     rates = {

@@ -61,7 +61,14 @@ def make_read_only(target: str) -> None:
         OSError: the kernel refuses, or is older than 5.12.
     """
     attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
-    call = (ctypes.c_long(_MOUNT_SETATTR), _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
+    call = (
+        ctypes.c_long(_MOUNT_SETATTR),
+        _AT_FDCWD,
+        target.encode(),
+        _AT_RECURSIVE,
+        attributes,
+        ctypes.c_size_t(len(attributes)),
+    )
     _check(_libc.syscall(*call), target)
 
 

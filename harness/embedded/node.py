@@ -1,4 +1,4 @@
-"""A node's daemon: becomes the node (its namespaces, its files, its links), then is its kubelet and answers the harness."""
+"""A node's daemon: becomes the node (namespaces, files, links), then is its kubelet and answers the harness."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(plan: Plan, node: NodePlan, net: int) -> None:
 
 
 def _early_socket(path: Path) -> Path:
-    """The socket's path from within the node: through a descriptor of its directory, which survives the change of root."""
+    """The socket's path from within the node: by a descriptor of its directory, which survives the change of root."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     return Path(f"/proc/self/fd/{directory}") / path.name
 
@@ -101,7 +101,10 @@ class Daemon:
     def start(self, access: Access) -> None:
         """Begin to be the kubelet."""
         genie = Access.read(Path(nodes.HOST + self._plan.place) / "genie-access.json")
-        for path, server in ((KUBECONFIG, genie.server), (UNREACHABLE_KUBECONFIG, self._plan.unreachable_server(genie.server))):
+        for path, server in (
+            (KUBECONFIG, genie.server),
+            (UNREACHABLE_KUBECONFIG, self._plan.unreachable_server(genie.server)),
+        ):
             Path(path).write_text(json.dumps(Access(server=server, token=genie.token, ca=genie.ca).kubeconfig()))
             Path(path).chmod(0o600)
         self._kubelet = Kubelet(self._node.name, self._node.address, Client(access, net=self._base), self._runtime)
@@ -139,7 +142,7 @@ class Daemon:
         return lambda: self._runtime.restore(key)
 
     def _away(self, request: dict[str, Any]) -> Callable[[], None]:
-        """For one namespace, genie is told of an API server that does not answer; for all, the node loses its way to it."""
+        """For one namespace, genie is told of an API server that is nowhere; for all, the node loses its way to it."""
         if request["namespace"] is not None:
             conf = {"kubernetes": {"kubeconfig": UNREACHABLE_KUBECONFIG}}
             return self._settings({"namespace": request["namespace"], "conf": conf})
@@ -159,7 +162,9 @@ class Daemon:
         """Texts by file name."""
         calls = self._runtime.calls_for(request["namespace"], request["pod"])
         texts = {"cni-calls.txt": "\n".join(call.text() for call in calls) or "no plugin was called for this pod\n"}
-        texts["node.txt"] = inventory.look(f"node {socket.gethostname()}: {self._node.name}") + json.dumps(self._inventory(), indent=1)
+        texts["node.txt"] = inventory.look(f"node {socket.gethostname()}: {self._node.name}") + json.dumps(
+            self._inventory(), indent=1
+        )
         try:
             if sandbox := self._life(request).sandbox:
                 texts["pod.txt"] = sandbox.inside(inventory.look, f"pod {request['namespace']}/{request['pod']}")

@@ -1,9 +1,10 @@
 """A node's own file system: the host's, seen through a root in which the directories that CNI writes to are private.
 
-The root is a tmpfs. The host's top-level directories are bound into it, so that programs, wherever they are, work; `/etc`,
-`/opt`, `/run` and `/var` are rebuilt out of symbolic links to the host's entries (under `/.host`), except for what is a node's own.
-What is the host's is read-only (but for `/tmp` and the kernel's file systems), so a plugin that writes where it should not is found
-out and changes nothing, and the host needs to have none of the directories that CNI wants.
+The root is a tmpfs. The host's top-level directories are bound into it, so that programs, wherever they are, work;
+`/etc`, `/opt`, `/run` and `/var` are rebuilt out of symbolic links to the host's entries (under `/.host`), except for
+what is a node's own. What is the host's is read-only (but for `/tmp` and the kernel's file systems), so a plugin that
+writes where it should not is found out and changes nothing, and the host needs to have none of the directories that
+CNI wants.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _bring(entry: os.DirEntry[str], root: Path) -> None:
     if entry.path in _REBUILT:
         there.mkdir()
     elif entry.is_symlink():
-        there.symlink_to(os.readlink(entry.path))
+        there.symlink_to(Path(entry.path).readlink())
     elif entry.is_dir():
         there.mkdir()
         if not (entry.path == _OWN_SYS and _mount_sysfs(there)):
@@ -92,13 +93,18 @@ def _rebuild(directory: str) -> None:
     host = Path(HOST + directory)
     for name in _listed(host):
         path = f"{directory}/{name}"
-        if path not in _REBUILT and path not in _OWN_FILES and not _leads_to_own(path) and (directory != "/run" or _of_use(host / name)):
+        if (
+            path not in _REBUILT
+            and path not in _OWN_FILES
+            and not _leads_to_own(path)
+            and (directory != "/run" or _of_use(host / name))
+        ):
             Path(path).symlink_to(_target(host / name))
 
 
-def _target(entry: Path) -> str:
+def _target(entry: Path) -> Path:
     """Where a link to a host's entry leads; the host's own links are copied, for what they name is on the node too."""
-    return os.readlink(entry) if entry.is_symlink() else str(entry)
+    return entry.readlink() if entry.is_symlink() else entry
 
 
 def _leads_to_own(path: str) -> bool:
@@ -112,7 +118,7 @@ def _of_use(entry: Path) -> bool:
 
 def _listed(directory: Path) -> list[str]:
     try:
-        return sorted(os.listdir(directory))
+        return sorted(entry.name for entry in directory.iterdir())
     except OSError:
         return []
 

@@ -43,4 +43,6 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Plan:
         data = json.loads(path.read_text())
-        return cls(**{**data, "nodes": tuple(NodePlan(**node) for node in data["nodes"]), "plugins": tuple(data["plugins"])})
+        return cls(
+            **{**data, "nodes": tuple(NodePlan(**node) for node in data["nodes"]), "plugins": tuple(data["plugins"])}
+        )

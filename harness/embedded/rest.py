@@ -88,7 +88,13 @@ class Client:
         return self.request("DELETE", path, body)
 
     def request(
-        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        kind: str = "application/json",
+        query: Mapping[str, str] | None = None,
     ) -> Object:
         """One request and its answer.
 

@@ -1,9 +1,9 @@
 """A container runtime's side of CNI, as containerd has it from libcni: one call of the first network in net.d.
 
 Written anew rather than with `genie.cni`: what genie is tested with must not share its mistakes. That is, of libcni:
-the first configuration by file name, a conf taken as a list of one, name and version put into every plugin's part, capability
-arguments only for plugins that declare the capability, the result kept on disk for DEL's prevResult (0.4.0 and later), plugins in
-reverse order for DEL.
+the first configuration by file name, a conf taken as a list of one, name and version put into every plugin's part,
+capability arguments only for plugins that declare the capability, the result kept on disk for DEL's prevResult (0.4.0
+and later), plugins in reverse order for DEL.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Call:
         """For people who look for what went wrong."""
         when = time.strftime("%H:%M:%S", time.localtime(self.at)) + f".{int(self.at % 1 * 1000):03d}"
         cni = "\n".join(f"  {name}={value}" for name, value in self.env.items() if name.startswith("CNI_"))
-        said = "".join(f"{name}:\n{text.rstrip()}\n" for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text)
+        said = "".join(
+            f"{name}:\n{text.rstrip()}\n" for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text
+        )
         head = f"{when} {self.plugin} {self.env['CNI_COMMAND']}: status {self.status}, {self.ms:.1f} ms"
         return f"{head}\n{cni}\nstdin:\n{json.dumps(_masked(self.stdin), indent=1)}\n{said}"
 
@@ -92,7 +94,7 @@ class Runtime:
         self._lock = threading.Lock()
 
     def override(self, key: object, namespace: str | None, conf: Json) -> None:
-        """Change the first network's configuration for calls for pods of a namespace (None: of any); null takes a key away."""
+        """Change the first network's configuration for pods of a namespace (None: of any); null takes a key away."""
         with self._lock:
             self._overrides[key] = (namespace, conf)
 
@@ -142,7 +144,11 @@ class Runtime:
             overrides = [change for scope, change in self._overrides.values() if scope in (None, namespace)]
         for change in overrides:
             conf = merged(conf, change)
-        return conf if "plugins" in conf else {"name": conf["name"], "cniVersion": conf.get("cniVersion"), "plugins": [conf]}
+        return (
+            conf
+            if "plugins" in conf
+            else {"name": conf["name"], "cniVersion": conf.get("cniVersion"), "plugins": [conf]}
+        )
 
     def _call(self, verb: str, network: Json, plugin: Json, attachment: Attachment, result: Json | None) -> Json | None:
         stdin = {**plugin, "name": network["name"], "cniVersion": network.get("cniVersion") or "0.2.0"}
@@ -168,9 +174,18 @@ class Runtime:
         status, stdout, stderr = _execute([f"{BINARIES}/{plugin}"], env, json.dumps(stdin).encode())
         self.calls.append(
             Call(
-                at=at, namespace=attachment.namespace, pod=attachment.pod, uid=attachment.uid, plugin=plugin, env=env, stdin=stdin,
-                status=status, stdout=stdout, stderr=stderr, ms=(time.monotonic() - start) * 1000,
-            )  # fmt: skip
+                at=at,
+                namespace=attachment.namespace,
+                pod=attachment.pod,
+                uid=attachment.uid,
+                plugin=plugin,
+                env=env,
+                stdin=stdin,
+                status=status,
+                stdout=stdout,
+                stderr=stderr,
+                ms=(time.monotonic() - start) * 1000,
+            )
         )
         if status != 0:
             raise _failure(plugin, verb, status, stdout, stderr)

@@ -1,7 +1,8 @@
-"""A pod's network namespace, as a runtime makes it for CNI: a file under /run/netns with nothing but a loopback behind it.
+"""A pod's network namespace, as a runtime makes it for CNI: a file under /run/netns with nothing but a loopback
+behind it.
 
-The probe that answers for the pod is no process of its own: threads of the node's daemon enter the namespace, so that asking a
-pod costs microseconds and a hundred pods cost no memory to speak of.
+The probe that answers for the pod is no process of its own: threads of the node's daemon enter the namespace, so that
+asking a pod costs microseconds and a hundred pods cost no memory to speak of.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How the harness asks a node: a unix socket that takes a line of JSON and answers with one, for each connection any number.
+"""How the harness asks a node: a unix socket that takes a line of JSON and answers with one, for each connection any
+number.
 
-A connection can also hold something (`hold`): changed settings, a cut link. It is undone when the holder says so, and as well
-when the connection ends, so that a test process that is killed leaves no changed node to the others.
+A connection can also hold something (`hold`): changed settings, a cut link. It is undone when the holder says so, and
+as well when the connection ends, so that a test process that is killed leaves no changed node to the others.
 """
 
 from __future__ import annotations

@@ -56,10 +56,10 @@ def plan(known: Mapping[str, Software], asked: Sequence[str] | None) -> Plan:
     for name in known:
         if name not in wanted:
             missing[name] = _left_out(name, known[name], wanted)
-    for name in list(wanted):
+    for name in sorted(wanted, key=lambda name: not known[name].on_request):  # those give way to the others
         if rival := next((other for other in wanted if other in known[name].conflicts), ""):
             wanted.remove(name)
-            missing[name] = f"it cannot be beside {rival}: {known[name].conflict_reason}"
+            missing[name] = _rivalry(name, known[name], rival)
     with ThreadPoolExecutor(4) as pool:
         had = dict(zip(wanted, pool.map(lambda name: _had(known[name]), wanted), strict=True))
     objects = {name: found for name, found in had.items() if isinstance(found, list)}
@@ -69,8 +69,15 @@ def plan(known: Mapping[str, Software], asked: Sequence[str] | None) -> Plan:
 
 def _left_out(name: str, software: Software, wanted: Iterable[str]) -> str:
     if rival := next((other for other in wanted if other in software.conflicts), ""):
-        return f"it cannot be beside {rival}: {software.conflict_reason}; ask for it with --networks {name}"
+        return _rivalry(name, software, rival)
     return f"it was not asked for (--networks {name})"
+
+
+def _rivalry(name: str, software: Software, rival: str) -> str:
+    return (
+        f"it cannot be beside {rival}: {software.conflict_reason}; a cluster of its own has it: --networks {name} "
+        f"without {' and '.join(software.conflicts)}"
+    )
 
 
 def _had(software: Software) -> list[Object] | str:
@@ -128,6 +135,13 @@ def _furnish(
         for conf in written.values()
         if conf.routes
         for other, address in others.items()
+    ]
+    # What no node has a way to must not leave the cluster by the default route.
+    routes += [
+        f"ip route replace unreachable {subnet} metric 4278198272"
+        for software in todo.chosen.values()
+        if software.node_conf
+        for subnet in software.subnets
     ]
     nodes.run(node, "sh", "-ec", "; ".join(routes) or "true")
 

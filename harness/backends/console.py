@@ -60,7 +60,7 @@ class Consoles:
             self.forget(namespace, pod)
 
 
-class _Broken(Exception):
+class _Broken(Exception):  # noqa: N818
     """The session cannot go on."""
 
 

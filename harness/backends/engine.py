@@ -6,7 +6,6 @@ laptop goes wrong here.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 from harness.backends import Unavailable
 
 
-class CommandFailed(Exception):
+class CommandFailed(Exception):  # noqa: N818
     """A command ended with an error; the message has the command and the end of what it printed."""
 
 
@@ -87,17 +86,6 @@ def build(context: Path, tag: str, dockerfile: Path, labels: Mapping[str, str]) 
     """Build an image."""
     marks = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
     docker("build", "--quiet", "--tag", tag, "--file", str(dockerfile), *marks, str(context), timeout=1800)
-
-
-def architecture() -> str:
-    """The engine's architecture, as Go names it: "amd64", "arm64"."""
-    return docker("version", "--format", "{{.Server.Arch}}", timeout=20).strip()
-
-
-def containers(label: str) -> list[dict[str, str]]:
-    """Containers that have a label (`key=value`), whether they run or not."""
-    lines = docker("ps", "--all", "--filter", f"label={label}", "--format", "{{json .}}", timeout=30).splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def _shown(argv: Sequence[str]) -> str:

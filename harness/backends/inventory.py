@@ -33,6 +33,8 @@ section weave;      command -v curl >/dev/null && curl -s -m 3 http://127.0.0.1:
 exit 0
 """
 
+#: The comment of rules that the harness itself puts on nodes for a while.
+OWN = "genie-harness"
 _SHARED_KINDS = ("bridge", "vxlan", "dummy", "openvswitch", "nlmon")
 _KUBE_CHAIN = re.compile(r"(^|\s)(-A |-N |-j |:)?(KUBE-|DOCKER_)")
 _BASE_TABLES = ("filter", "nat", "mangle", "raw", "security")
@@ -115,6 +117,8 @@ def _iptables(text: str) -> Iterator[str]:
 def _of_pods(rule: str) -> bool:
     """Whether a line of iptables-save may come from a pod: no built-in chain, not kube-proxy's, no plugin's base."""
     if rule.startswith(":") and rule.split(" ")[1:2] != ["-"]:
+        return False
+    if OWN in rule:
         return False
     return rule.startswith((":", "-A")) and not _KUBE_CHAIN.search(rule) and not _PLUGIN_BASE.search(rule)
 

@@ -42,6 +42,7 @@ class State:
 
     name: str
     complete: bool = False
+    kept: bool = False  # somebody wants it to stay: a run without --keep leaves it alone
     image: str = ""
     offers: dict[str, Any] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
@@ -95,9 +96,12 @@ class KindCluster(RealCluster):
         )
 
     def close(self, keep: bool = False) -> None:
-        """End the cluster, unless it is to be kept for a next run."""
+        """End the cluster, unless it is to be kept, or was kept by an earlier run."""
         super().close()
-        if not keep:
+        if keep and not self.state.kept:
+            self.state.kept = True
+            self.state.save()
+        if not self.state.kept:
             delete(self.state.name)
 
 
@@ -154,8 +158,9 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
     with ThreadPoolExecutor(3) as pool:
         creating = pool.submit(_have_cluster, kind, state, steps)
         building = pool.submit(_have_image, steps)
-        plan = cluster_networks.plan(known, asked)
-        binaries = plugin_binaries.find(plan.plugins(), engine.architecture())
+        there = [name for name, offer in state.offers.items() if not offer["missing"]] if state.complete else []
+        plan = cluster_networks.plan(known, [*asked, *there] if asked else None)
+        binaries = plugin_binaries.find(plan.plugins())
         image = building.result()
         creating.result()
     api, nodes, names = connect(state.kubeconfig), DockerNodes(), kind.nodes()
@@ -188,7 +193,7 @@ def _have_cluster(kind: Kind, state: State, steps: Steps) -> None:
         except Exception as error:  # whatever it is, such a cluster is of no use
             steps.say(f"cluster {kind.name} is there but does not answer ({type(error).__name__}): making it anew")
             kind.delete()
-    state.complete, state.image = False, ""
+    state.complete, state.kept, state.image, state.offers = False, False, "", {}
     state.save()
     with steps.step("cluster: a control plane and two workers"):
         kind.create(state.kubeconfig, os.environ.get("GENIE_NODE_IMAGE", ""))
@@ -220,7 +225,7 @@ def _facts(state: State, objects: Objects, why: str) -> Facts:
         image=state.image,
         offers={name: Offer(**{**offer, "subnets": tuple(offer["subnets"])}) for name, offer in state.offers.items()},
         notes=(f"cluster {state.name}, kubeconfig {state.kubeconfig}",),
-        features=FEATURES | {"api-outage"},
+        features=FEATURES,
     )
 
 

@@ -1,19 +1,33 @@
-"""Binaries of containernetworking/plugins for a cluster's nodes."""
+"""Binaries of containernetworking/plugins for a cluster's nodes, which have only what kind's default network needs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.backends import Unavailable
+from harness.download import NotHad
+from harness.embedded import archives, binaries
 
-def find(names: Sequence[str], architecture: str) -> dict[str, bytes]:
-    """The binaries by name. (being written: see harness/embedded/binaries.py)"""
-    folders = [*os.environ.get("CNI_PATH", "").split(":"), "/opt/cni/bin", "/usr/lib/cni"]
-    found = {}
-    for name in names:
-        for folder in filter(None, folders):
-            if (path := Path(folder) / name).is_file():
-                found[name] = path.read_bytes()
-                break
-    return found
+
+def find(names: Sequence[str]) -> Mapping[str, bytes]:
+    """The binaries, by name: those that the embedded cluster would use, or on other systems the pinned release's.
+
+    Raises:
+        Unavailable: some are nowhere; the message says where they were looked for.
+    """
+    try:
+        return {path.name: path.read_bytes() for path in _paths(names) if path.name in names}
+    except (NotHad, binaries.NotFound) as error:
+        raise Unavailable(str(error)) from error
+
+
+def _paths(names: Sequence[str]) -> Sequence[Path]:
+    if not names:
+        return []
+    if platform.system() != "Linux":  # what is installed here does not run on the nodes
+        return list(archives.programs(archives.pin("cni-plugins")).iterdir())
+    given = [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
+    return [Path(path) for path in binaries.plugins(given, names, names).paths]

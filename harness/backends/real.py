@@ -27,7 +27,9 @@ from harness.backends.nodes import Nodes, put
 from harness.objects import ApiError, Objects
 
 Restartable = Literal["kubelet", "containerd", "agent"]
-FEATURES = frozenset({"settings", "end-sandbox", "kubelet-restart", "containerd-restart", "agent-restart"})
+FEATURES = frozenset(
+    {"settings", "services", "api-outage", "end-sandbox", "kubelet-restart", "containerd-restart", "agent-restart"}
+)
 
 #: Ends a pod's sandbox by the runtime alone, and returns when its network namespace is gone, which is after CNI DEL.
 #: Where there is no crictl its first process is killed, which the runtime takes for its end and the kubelet cleans up
@@ -129,14 +131,15 @@ class RealCluster:
     def api_server_away(self) -> Iterator[None]:
         """See `Cluster.api_server_away`: workers refuse to send to the API server; the harness still reaches it."""
         address, port = self._api_address()
-        sending = ("OUTPUT", "-p", "tcp", "-d", address, "--dport", port, "-j", "REJECT", "--reject-with", "tcp-reset")
+        sending = ("OUTPUT", "-p", "tcp", "-d", address, "--dport", port)
+        refused = ("-m", "comment", "--comment", inventory.OWN, "-j", "REJECT", "--reject-with", "tcp-reset")
         try:
             for node in self.facts.nodes:
-                self.nodes.run(node, "iptables", "-w", "-I", *sending)
+                self.nodes.run(node, "iptables", "-w", "-I", *sending, *refused)
             yield
         finally:
             for node in self.facts.nodes:
-                self.nodes.run(node, "iptables", "-w", "-D", *sending, check=False)
+                self.nodes.run(node, "iptables", "-w", "-D", *sending, *refused, check=False)
 
     def _api_address(self) -> tuple[str, str]:
         """Where nodes reach the API server: what stands behind the `kubernetes` Service."""

@@ -244,7 +244,7 @@ class _Verb:
             self.directory,
             pod.namespace,
             self.request.path,
-            devices=lambda: _devices(pod),
+            devices=lambda: devices_of(pod),
         )
         chosen = selection.assemble(
             asked,
@@ -387,7 +387,7 @@ class _Verb:
         the runtime's DEL.
         """
         try:
-            await self._delete(record)
+            await self._delete(record, error)
         except CniError as second:
             if isinstance(error, CniError) and second.msg not in error.details:
                 return CniError(error.code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
@@ -413,8 +413,11 @@ class _Verb:
         self.story["selection"] = [[a.label, a.ifname] for a in record.attached]
         await self._delete(record)
 
-    async def _delete(self, record: Record) -> None:
+    async def _delete(self, record: Record, undoing: BaseException | None = None) -> None:
         """DEL in reverse order, past those that fail; the record then holds these, for another DEL to try.
+
+        Args:
+            undoing: the failure of the ADD that this undoes.
 
         Raises:
             CniError: the first failure, with the others in its details.
@@ -431,9 +434,13 @@ class _Verb:
                     timeout=self.conf.delegate_timeout,
                 )
             except CniError as error:
+                if attached.result is None and _refused_alike(undoing, error):
+                    continue
                 left.insert(0, attached)
                 errors.append(error)
         if not errors:
+            if len(record.attached) > 1:
+                self._forget_routes()
             self.records.remove(record.container_id, record.ifname)
             return
         self.records.write(
@@ -441,6 +448,15 @@ class _Verb:
         )
         first, *others = errors
         raise CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))
+
+    def _forget_routes(self) -> None:
+        """Take genie's own rules and tables out of a namespace that outlives its attachments."""
+        from genie import routes
+
+        try:
+            routes.settle(self.request.netns, [])
+        except OSError as error:
+            self.story["routes"] = f"ignored, for the namespace is about to go: {error}"
 
     async def _delete_unrecorded(self) -> None:
         """A container that genie has no record of: deleted already, or made before genie was installed, by the network
@@ -563,7 +579,7 @@ class _Verb:
         _writable(self.conf.state_dir)
 
 
-def _devices(pod: Pod) -> dict[str, list[str]]:
+def devices_of(pod: Pod) -> dict[str, list[str]]:
     from genie import devices
 
     return devices.of_pod(pod.namespace, pod.name)
@@ -613,6 +629,16 @@ def one_default(asked: Sequence[Sequence[str]], results: Sequence[Result]) -> li
         elif having:
             told[having[0][0]] += [route for position, route in having if position == having[0][0]]
     return [replace(result, routes=tuple(routes)) for result, routes in zip(results, told, strict=True)]
+
+
+def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
+    """Whether a plugin fails at DEL as it did at ADD: it is not there, or cannot read its configuration.
+
+    So there is nothing of its to delete; and since the record keeps the configuration, no later DEL could ever succeed.
+    """
+    if not isinstance(add, CniError) or add.code == Code.TRY_AGAIN:
+        return False
+    return (add.code, add.msg.replace(": ADD: ", ": DEL: ", 1)) == (delete.code, delete.msg)
 
 
 def _is_default(route: Route) -> bool:

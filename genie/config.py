@@ -1,8 +1,9 @@
 """genie.conf: what an administrator may say to genie, read from the runtime's standard input or from the file.
 
 The file is CNI-Genie's own, so that whoever ran CNI-Genie keeps it: `name`, `type`, `cniVersion`, `etcd_endpoints`,
-`log_level`, `policy`, `kubernetes`, `default_plugin`, `cAdvisor_address`. The keys that are genie's own are the fields of `Conf` below. Keys that neither knows (`romana_root`, `hostname`, …) are let through: configurations in the
-field carry many. A key that genie does know must have the right type; anything else is refused here, by name.
+`log_level`, `policy`, `kubernetes`, `default_plugin`, `cAdvisor_address`. The keys that are genie's own are the fields
+of `Conf` below. Keys that neither knows (`romana_root`, `hostname`, …) are let through: configurations in the field
+carry many. A key that genie does know must have the right type; anything else is refused here, by name.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from genie.cni.errors import CniError
 from genie.cni.invoke import run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
-from genie.records import Record, Records
+from genie.records import Records
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 
@@ -54,15 +54,18 @@ def read(path: str) -> Conf:
         for plugin in plugins or []:
             if plugin.get("type") == "genie":
                 text = json.dumps({"name": data.get("name"), "cniVersion": data.get("cniVersion"), **plugin}).encode()
-    except (ValueError, AttributeError):
-        pass
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        pass  # `read_conf` says what is wrong with it
     return attach.read_conf(text, path)
 
 
-def status(records: Iterable[Record]) -> Iterable[str]:
+def status(records: Records) -> Iterable[str]:
     """A line a container, a line an attachment below it."""
     count = 0
-    for record in records:
+    for record in records.all():
+        if isinstance(record, CniError):
+            yield str(record)
+            continue
         count += 1
         pod = f"{record.namespace}/{record.pod}" if record.pod else "(no pod)"
         yield f"{pod}  {record.container_id[:13]}{'' if record.complete else '  INCOMPLETE: waits for its DEL'}"
@@ -74,8 +77,8 @@ def status(records: Iterable[Record]) -> Iterable[str]:
 
 def explain(name: str, conf: Conf) -> Iterable[str]:
     """The selection of a pod, made but not carried out."""
-    namespace, slash, pod_name = name.partition("/")
-    if not slash:
+    namespace, _, pod_name = name.partition("/")
+    if not namespace or not pod_name or "/" in pod_name:
         raise CniError(7, f"expected NAMESPACE/NAME, found {name!r}")
     kube, directory = DirectKube(conf), networks.directory(conf.conf_dir)
     pod = run_sync(kube.pod(namespace, pod_name, ""))
@@ -85,7 +88,16 @@ def explain(name: str, conf: Conf) -> Iterable[str]:
     asked = selection.asks(pod, conf)
     if asked.smart:
         asked = attach.least_loaded(asked, directory, conf)
-    found = run_sync(networks.find(asked.primary + asked.extra, kube, directory, namespace, (DEFAULT_BIN_DIR,)))
+    found = run_sync(
+        networks.find(
+            asked.primary + asked.extra,
+            kube,
+            directory,
+            namespace,
+            (DEFAULT_BIN_DIR,),
+            devices=lambda: attach.devices_of(pod),
+        )
+    )
     chosen = selection.assemble(asked, found, pod_namespace=namespace)
     yield f"why: {chosen.why}"
     for choice in chosen.choices:

@@ -164,6 +164,16 @@ def test_a_plugin_that_is_not_there(node: Node) -> None:
     error = node.fails("ADD")
     assert "network 'flannel': plugin 'flannel': ADD: no plugin 'flannel': looked in" in error["msg"]
     assert ("calico", "eth0") in node.executor.made("DEL")
+    assert node.left() == [], "or the pod could never be deleted"
+
+
+@pytest.mark.parametrize(("code", "kept"), [(7, False), (100, False), (11, True)])
+def test_a_plugin_that_refuses_its_configuration_in_both_directions(node: Node, code: int, kept: bool) -> None:
+    said = Outcome(status=1, stdout=json.dumps({"code": code, "msg": "no IP ranges specified"}).encode())
+    node.executor.act = lambda call: said if call.plugin == "flannel" else None
+    node.kube.annotations = {"cni": "calico,flannel"}
+    assert "no IP ranges" in node.fails("ADD")["msg"]
+    assert [attached.label for record in node.records for attached in record.attached] == ["flannel"] * kept
 
 
 @pytest.mark.parametrize(
@@ -382,6 +392,8 @@ def test_routes_are_arranged_for_several_networks_alone(node: Node, monkeypatch:
     node.ok("DEL")
     node.add(ONCE)
     assert done == [("hold", "/var/run/netns/web")] * 2 + [["eth0", "eth1", "eth2"]]
+    node.ok("DEL")
+    assert done[3:] == [[]], "and none are left in a namespace that stays"
 
 
 def test_routes_that_cannot_be_arranged_undo_the_add(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

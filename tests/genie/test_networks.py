@@ -261,7 +261,7 @@ def test_definitions_over_devices(node: Node) -> None:
 
     def given_devices(*devices: str) -> list[Any]:
         told = {"nic.example/fast": list(devices)}
-        found = run_sync(networks.find(asks, node.kube, directory, "blue", (), lambda: told))
+        found = run_sync(networks.find(asks, node.kube, directory, "blue", (), devices=lambda: told))
         return [each.plugins[0]["deviceID"] for each in found]
 
     assert given_devices("0000:01:00.1", "0000:01:00.2") == ["0000:01:00.1", "0000:01:00.2"]

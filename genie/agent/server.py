@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import select
 import socket
@@ -39,7 +40,11 @@ DELEGATES_MAX = 16
 """How many delegates one shim runs at once (shim.c has the same)."""
 _LATE = 5.0
 """Seconds by which a shim may be late to report that a delegate's time was up, before it is given up itself."""
+_PIECE = 65536  # bytes read at once
+_ACCEPT_PAUSE = 0.2
 _BUSY_RETRIES, _BUSY_WAIT = 5, 0.2  # an executable that is being written (an upgrade) is "text file busy" for a moment
+
+log = logging.getLogger(__name__)
 
 
 class ShimExecutor:
@@ -134,77 +139,110 @@ def _outcome(call: Call, result: protocol.Result | str) -> Outcome:
     return Outcome(status=result.status, stdout=result.stdout, stderr=result.stderr, seconds=seconds, error=error)
 
 
-class _Connection(asyncio.Protocol):
-    """One shim."""
+class _Connection:
+    """One shim, on a plain socket: asyncio's transports would take twice the time of all else that is done here."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.decoder = protocol.Decoder()
-        self.executor = ShimExecutor(self._send, self._abort)
-        self.task: asyncio.Task[None] | None = None
-        self.transport: asyncio.Transport
-        self.timer: asyncio.TimerHandle | None = None
+    def __init__(self, server: Server, peer: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.arrived = time.perf_counter()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        if not _is_trusted(transport.get_extra_info("socket")):
-            transport.abort()
-            return
-        transport.pause_reading()
-        self.server.enqueue(self)
+        self._server, self._socket, self._loop = server, peer, loop
+        self._decoder = protocol.Decoder()
+        self._unsent = b""
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.executor = ShimExecutor(self._send, self._drop)
 
     def begin(self) -> None:
         """It is this connection's turn."""
-        if _has_gone(self.transport.get_extra_info("socket")):
-            self.transport.abort()  # its patience ended while it waited: nothing must be begun for it
+        if _has_gone(self._socket):
+            self._lost()  # its patience ended while it waited: nothing must be begun for it
             return
-        loop = asyncio.get_running_loop()
-        self.timer = loop.call_later(CALL_TIMEOUT, self._abort, "it says nothing")
-        self.transport.resume_reading()
+        self._loop.add_reader(self._socket, self._readable)
+        self._readable()  # what it wants has most often been said by now
+        if self._task is None and not self._closed:
+            self._timer = self._loop.call_later(CALL_TIMEOUT, self._drop, "it says nothing")
 
-    def data_received(self, data: bytes) -> None:
+    def _readable(self) -> None:
         try:
-            for frame in self.decoder.feed(data):
+            data = self._socket.recv(_PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        try:
+            for frame in self._decoder.feed(data):
                 self._take(frame)
         except protocol.ProtocolError as error:
-            self._abort(f"it sent nonsense: {error}")
+            self._drop(f"it sent nonsense: {error}")
 
     def _take(self, frame: protocol.Frame) -> None:
-        if isinstance(frame, protocol.Result) and self.task:
+        if isinstance(frame, protocol.Result) and self._task:
             self.executor.resolve(frame)
-        elif isinstance(frame, protocol.Call) and not self.task:
-            if self.timer:
-                self.timer.cancel()
-            self.task = asyncio.get_running_loop().create_task(self._work(frame))
+        elif isinstance(frame, protocol.Call) and not self._task:
+            if self._timer:
+                self._timer.cancel()
+            self._task = self._loop.create_task(self._work(frame))
         else:
             raise protocol.ProtocolError(f"{type(frame).__name__} has no place here")
 
     async def _work(self, call: protocol.Call) -> None:
         try:
-            answer = await self.server.answer(call, self)
-            if not self.transport.is_closing():
-                self._send(protocol.encode(answer))
+            answer = await self._server.answer(call, self)
+            self._send(protocol.encode(answer))
         finally:
-            self.server.done(self)
-            self.transport.close()
+            self._server.done(self)
+            if not self._unsent:
+                self._close()
 
     def _send(self, data: bytes) -> None:
-        self.transport.write(data)
+        if self._closed:
+            return
+        if not self._unsent:
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:  # whoever reads learns of it
+                return
+            if data:
+                self._loop.add_writer(self._socket, self._writable)
+        self._unsent += data
 
-    def _abort(self, why: str) -> None:
-        self.server.metrics.shims_dropped.add(1, why.partition(":")[0])
-        self.transport.abort()
+    def _writable(self) -> None:
+        unsent, self._unsent = self._unsent, b""
+        self._loop.remove_writer(self._socket)
+        self._send(unsent)
+        if not self._unsent and self._task and self._task.done():
+            self._close()
 
-    def connection_lost(self, _: Exception | None) -> None:
-        if self.timer:
-            self.timer.cancel()
+    def _drop(self, why: str) -> None:
+        """Break off: the shim, if it is one, answers for us."""
+        if not self._closed:
+            self._server.metrics.shims_dropped.add(1, why.partition(":")[0])
+            self._lost()
+
+    def _lost(self) -> None:
+        if self._closed:
+            return
+        self._close()
         running = self.executor.lose("the shim went away, killed by the runtime perhaps")
-        if self.task is None:
-            self.server.done(self)
+        if self._task is None:
+            self._server.done(self)
         elif not running:
-            self.task.cancel()
+            self._task.cancel()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
 
 
 class Server:
@@ -216,9 +254,10 @@ class Server:
         self._waiting: deque[_Connection] = deque()
         self._active: set[_Connection] = set()
         self._containers: dict[str, asyncio.Task[Any]] = {}
+        self._pumping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._path: Path | None = None
         self._inode = (0, 0)
 
@@ -237,8 +276,9 @@ class Server:
         self._path, self._inode = path, (stat.st_dev, stat.st_ino)
         # A call waits in the kernel rather than being refused: the number is that of pods on a very full node.
         listener.listen(1024)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=1024)
+        listener.setblocking(False)
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept)
         temporary.rename(path)
 
     async def stop(self, grace: float) -> bool:
@@ -246,20 +286,47 @@ class Server:
 
         The socket is left alone if a newer agent has taken its place.
         """
-        assert self._server and self._path
+        assert self._listener and self._path
         with suppress(OSError):
             stat = self._path.stat()
             if (stat.st_dev, stat.st_ino) == self._inode:
                 self._path.unlink()
-        # Those that had connected by then have come: one round of the loop accepts them all.
-        await asyncio.sleep(0.02)
-        self._server.close()
+        self._accept()  # those that had connected by then have come
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
         try:
             await asyncio.wait_for(self._idle.wait(), grace)
         except TimeoutError:
             return False
-        await asyncio.sleep(0)  # the last answer's bytes
         return True
+
+    def _accept(self) -> None:
+        assert self._listener
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:  # out of descriptors, most likely: they wait until there are some
+                log.error("cannot accept a call", extra={"fields": {"error": str(error)}})
+                loop.remove_reader(self._listener)
+                loop.call_later(_ACCEPT_PAUSE, self._accept_again)
+                return
+            if not _is_trusted(peer):
+                peer.close()
+                continue
+            peer.setblocking(False)
+            self._waiting.append(_Connection(self, peer, loop))
+            self._idle.clear()
+            self._pump()
+
+    def _accept_again(self) -> None:
+        if self._listener and self._listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+            self._accept()
 
     @property
     def active(self) -> int:
@@ -268,11 +335,6 @@ class Server:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
-
-    def enqueue(self, connection: _Connection) -> None:
-        self._waiting.append(connection)
-        self._idle.clear()
-        self._pump()
 
     def done(self, connection: _Connection) -> None:
         self._active.discard(connection)
@@ -283,10 +345,16 @@ class Server:
             self._idle.set()
 
     def _pump(self) -> None:
-        while self._waiting and len(self._active) < self.concurrency:
-            connection = self._waiting.popleft()
-            self._active.add(connection)
-            connection.begin()
+        if self._pumping:  # one that has gone is done at once, which comes back here
+            return
+        self._pumping = True
+        try:
+            while self._waiting and len(self._active) < self.concurrency:
+                connection = self._waiting.popleft()
+                self._active.add(connection)
+                connection.begin()
+        finally:
+            self._pumping = False
 
     async def answer(self, call: protocol.Call, connection: _Connection) -> protocol.Answer:
         if call.version != protocol.VERSION:

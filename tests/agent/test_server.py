@@ -78,6 +78,26 @@ def test_so_many_at_once_and_the_rest_in_the_order_in_which_they_came(place: Pat
     asyncio.run(go())
 
 
+def test_a_thousand_that_gave_up_while_they_waited(place: Path) -> None:
+    async def go() -> None:
+        gate = Gate()
+        async with serving(gate, place / "s", concurrency=1) as served:
+            first = await Client.connect(place / "s", "first")
+            await until(lambda: gate.begun)
+            for _ in range(11):
+                clients = [await Client.connect(place / "s", "c") for _ in range(100)]
+                await until(lambda: not served.waiting % 100)
+                for client in clients:
+                    client.close()
+            assert served.waiting == 1100
+            gate.open.set()
+            assert (await first.next()).stdout == b"first"
+            await until(lambda: not served.waiting)
+        assert gate.begun == ["first"]
+
+    asyncio.run(go())
+
+
 def test_a_client_that_says_nothing_is_put_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CALL_TIMEOUT", 0.1)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -447,12 +448,23 @@ class EmbeddedCluster:
         raise socket_api.Failed(next((said for said in failures if not said.startswith("no pod ")), failures[0]))
 
 
+#: What a container engine makes and takes away for its own containers, at any time.
+_ENGINES = re.compile(r"docker|containerd|podman|br-[0-9a-f]{12}|veth[0-9a-f]{7}", re.IGNORECASE)
+
+
 def snapshot_host() -> dict[str, list[str]]:
-    """What of the host a run must not change: interfaces, rules, mounts. Compare one from before with one from
-    after."""
-    mounts = sorted(line.split(" - ")[0].split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
-    return {"interfaces": interfaces, "mounts": mounts, "rules": _host_rules(), "namespaces": _host_namespaces()}
+    """What of the host a run must not change; compare one from before with one from after.
+
+    Interfaces, mounts, rules, named network namespaces; without those of a container engine, which come and go.
+    """
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    seen = {
+        "interfaces": [path.name for path in Path("/sys/class/net").iterdir()],
+        "mounts": mounts,
+        "rules": _host_rules(),
+        "namespaces": _host_namespaces(),
+    }
+    return {kind: sorted(item for item in items if not _ENGINES.search(item)) for kind, items in seen.items()}
 
 
 def _host_rules() -> list[str]:
@@ -462,10 +474,14 @@ def _host_rules() -> list[str]:
             said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
         except (OSError, subprocess.SubprocessError):
             continue
-        rules += [line.split(" [")[0] for line in said.splitlines() if line.strip() and not line.startswith("#")]
+        rules += [
+            re.sub(r" ?\[\d+:\d+\]", "", line)
+            for line in said.splitlines()
+            if line.strip() and not line.startswith("#")
+        ]
     return rules
 
 
 def _host_namespaces() -> list[str]:
     place = Path("/run/netns")
-    return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    return [path.name for path in place.iterdir()] if place.is_dir() else []

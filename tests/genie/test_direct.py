@@ -167,9 +167,10 @@ ALLOWED = """
     _random _sha2 _sha512 _signal _socket _sre _ssl _stat _string _struct _thread _typing _uuid _warnings _weakref
     _weakrefset _winapi abc array ast base64 binascii bisect builtins calendar codecs collections contextlib copy
     copyreg dataclasses datetime dis email encodings enum errno fnmatch functools genericpath genie hashlib heapq hmac
-    http importlib inspect io ipaddress itertools json keyword linecache locale marshal math nt ntpath opcode operator org
-    os pathlib posix posixpath quopri random re reprlib select selectors signal socket ssl stat string stringprep struct
-    sys textwrap threading time token tokenize types typing unicodedata urllib uu warnings weakref winreg zipimport zlib
+    http importlib inspect io ipaddress itertools json keyword linecache locale marshal math nt ntpath opcode operator
+    org os pathlib posix posixpath quopri random re reprlib select selectors signal socket ssl stat string stringprep
+    struct sys textwrap threading time token tokenize types typing unicodedata urllib uu warnings weakref winreg
+    zipimport zlib
 """
 
 

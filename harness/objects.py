@@ -29,7 +29,7 @@ _PLURALS = {
     "Pod": "pods",
     "Service": "services",
 }
-_CLUSTER_WIDE = frozenset({"Namespace", "Node", "Physicalnetwork", "PhysicalNetwork", "CustomResourceDefinition"})
+_CLUSTER_WIDE = frozenset({"Namespace", "Node", "CustomResourceDefinition"})
 
 
 class ApiError(Exception):

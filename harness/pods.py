@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.checks.view import Event, events_about
 from harness.objects import Objects
 from harness.probe import PORT
 from harness.scenario import Pod, Scenario
@@ -155,16 +156,9 @@ class Pods:
         if left := _wait(there, within):
             raise NotAsWanted("\n".join(f"not gone after {within:g} s: {self.told(name)}" for name in left))
 
-    def warnings(self, name: str) -> list[str]:
-        """What warnings say about a pod, each once."""
-        events = self.objects.get(f"/api/v1/namespaces/{self.namespace}/events").get("items") or []
-        about = [
-            each
-            for each in events
-            if (each.get("involvedObject") or each.get("regarding") or {}).get("name") == name
-            and each.get("type") == "Warning"
-        ]
-        return list(dict.fromkeys(f"{each.get('reason')}: {each.get('message') or each.get('note')}" for each in about))
+    def warnings(self, name: str) -> list[Event]:
+        """The warnings about a pod."""
+        return [event for event in events_about(self.objects, self.namespace, name) if event.type == "Warning"]
 
     def told(self, name: str) -> str:
         """A pod's phase, the state of its container, and the warnings about it."""

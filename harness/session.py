@@ -182,13 +182,11 @@ class Suite:
 
         begin = time.monotonic()
         capture: Any = self.config.pluginmanager.getplugin("capturemanager")
-        capture.suspend_global_capture()
         try:
-            self.cluster = self.door.start(_wanted(self.config, self.why, networks, self.state))
+            with capture.global_and_fixture_disabled():
+                self.cluster = self.door.start(_wanted(self.config, self.why, networks, self.state))
         except Unavailable as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        finally:
-            capture.resume_global_capture()
         self._facts = self.cluster.facts
         self.start_seconds = time.monotonic() - begin
         if self.lines is not None:

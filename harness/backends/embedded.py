@@ -330,7 +330,7 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
             f"kernel {platform.release()}, {'root' if _real_root() else 'a user namespace'}",
             *notes,
         ),
-        features=frozenset({"apart", "api-outage", "settings"}),
+        features=frozenset({"apart", "api-outage", "end-sandbox", "living-left-out", "settings"}),
     )
 
 

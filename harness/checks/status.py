@@ -198,11 +198,17 @@ class PodFails(Check):
         return None
 
     def run(self, view: View) -> str | None:
-        wrong = view.until(lambda: self._running(view) or self.attempt(view), self.within or self.patience)
+        wrong = view.until(
+            lambda: self._running(view) or self.attempt(view), self.within or self.patience, lambda: self._tried(view)
+        )
         if wrong is None and self.lacks:
             bad = [event for event in view.events(self.pod) if re.search(self.lacks, event.message, re.DOTALL)]
             wrong = join(f"an event of {self.pod} matches {self.lacks!r}", *map(str, bad)) if bad else None
         return self._running(view) or wrong
+
+    def _tried(self, view: View) -> bool:
+        """Whether the node has tried so often that it will not say anything else any more."""
+        return sum(event.count for event in view.events(self.pod) if event.reason == "FailedCreatePodSandBox") >= 4
 
     def _running(self, view: View) -> str | None:
         phase = ((view.pod(self.pod) or {}).get("status") or {}).get("phase")

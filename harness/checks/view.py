@@ -7,6 +7,7 @@ pod says (`look`, `dial`), and which network an address is from; and it waits, s
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,21 @@ class Event:
         return f"{self.type} {self.reason}{f' (×{self.count})' if self.count > 1 else ''}: {self.message}"
 
 
+_ID = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+def events_about(objects: Objects, namespace: str, name: str) -> list[Event]:
+    """The events about a pod; those that differ only in a sandbox's ID are one, for each retry brings another."""
+    listed = objects.get(f"/api/v1/namespaces/{namespace}/events").get("items") or []
+    found: dict[tuple[str, str, str], int] = {}
+    for each in listed:
+        if (each.get("involvedObject") or each.get("regarding") or {}).get("name") == name:
+            message = _ID.sub("…", str(each.get("message") or each.get("note") or ""))
+            key = str(each.get("type") or ""), str(each.get("reason") or ""), message
+            found[key] = found.get(key, 0) + int(each.get("count") or (each.get("series") or {}).get("count") or 1)
+    return [Event(type=key[0], reason=key[1], message=key[2], count=count) for key, count in found.items()]
+
+
 class Leftovers(Protocol):
     """What is on the nodes because of this scenario and should not be (see `harness.leaks`)."""
 
@@ -143,8 +159,10 @@ class View:
 
     # --- waiting
 
-    def until(self, attempt: Callable[[], str | None], within: float) -> str | None:
-        """Try until nothing is wrong or the time is over; what was wrong the last time."""
+    def until(
+        self, attempt: Callable[[], str | None], within: float, hopeless: Callable[[], bool] = lambda: False
+    ) -> str | None:
+        """Try until nothing is wrong, the time is over or there is no hope; what was wrong the last time."""
         from harness.backends import ProbeError
 
         deadline, pause = time.monotonic() + within * self.hurry, 0.02
@@ -153,7 +171,7 @@ class View:
                 wrong = attempt()
             except ProbeError as error:
                 wrong = f"a probe could not be asked: {error}"
-            if wrong is None or time.monotonic() >= deadline:
+            if wrong is None or time.monotonic() >= deadline or hopeless():
                 return wrong
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(pause * 1.5, 0.5)
@@ -170,17 +188,7 @@ class View:
 
     def events(self, name: str) -> list[Event]:
         """The events about a pod, as the API server lists them."""
-        listed = self.objects.get(f"/api/v1/namespaces/{self.namespace}/events")
-        return [
-            Event(
-                type=str(each.get("type") or ""),
-                reason=str(each.get("reason") or ""),
-                message=str(each.get("message") or each.get("note") or ""),
-                count=int(each.get("count") or (each.get("series") or {}).get("count") or 1),
-            )
-            for each in listed.get("items") or []
-            if (each.get("involvedObject") or each.get("regarding") or {}).get("name") == name
-        ]
+        return events_about(self.objects, self.namespace, name)
 
     def look(self, name: str) -> Look:
         """What the probe in a pod sees.

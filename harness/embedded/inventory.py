@@ -101,6 +101,8 @@ def _interfaces(links: Iterable[Any], names: dict[int, str], owned: Owned) -> It
     for link in links:
         if int(link["index"]) in owned.peers or link.get("ifname") == "lo":
             continue
+        if link.get(("linkinfo", "kind")) == "bridge":
+            continue  # its plugin keeps it, for the next pod
         master = names.get(int(link.get("master") or 0))
         yield f"{link.get('ifname')} (bridge {master})" if master else str(link.get("ifname"))
 

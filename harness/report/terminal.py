@@ -32,6 +32,7 @@ def install(config: pytest.Config, suite: Suite) -> Lines | None:
     if reporter is None:
         return None
     reporter.showfspath = False  # a scenario's line says more than its file's name
+    reporter._show_progress_info = False
     lines = Lines(reporter, suite)
     config.pluginmanager.register(lines, "genie_lines")
     return lines
@@ -49,7 +50,7 @@ class Lines:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
         """No letter for a scenario: it has its own line."""
-        return (report.outcome, "", "") if hasattr(report, "genie") else None
+        return (report.outcome, "", report.outcome.upper()) if hasattr(report, "genie") else None
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -30,7 +30,7 @@ from genie.agent import metrics as metric
 from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor
-from genie.agent.writer import Writer, make_up
+from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError, Code
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.records import Records
@@ -66,9 +66,7 @@ class Agent:
         self.settings, self.conf = settings, conf
         self.metrics = metric.Metrics()
         patching = Asker(self._connect)
-        self.writer = Writer(
-            lambda pod, notes: patching.ask(lambda client: kube.patch_annotations(client, pod, notes)), self.metrics
-        )
+        self.writer = Writer(lambda pod, notes: patching.ask(lambda client: write(client, pod, notes)), self.metrics)
         self.kube = CachedKube(self._connect, settings.node, self.writer, self.metrics)
         self.server = Server(self.work, concurrency=settings.concurrency, metrics=self.metrics)
         self.metrics.active.read = lambda: {(): self.server.active}

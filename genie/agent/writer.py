@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from genie.agent.metrics import Metrics
-from genie.kube import Pod
+from genie.cni.errors import CniError, Code
+from genie.kube import Client, Pod, patch_annotations, read_pod
 from genie.records import Record
 
 BACKOFF = (0.1, 15.0)
@@ -83,6 +84,26 @@ class Writer:
             self._writing = 0
         self._metrics.patches.add(1, "written")
         return True
+
+
+def write(client: Client, pod: Pod, annotations: Mapping[str, str]) -> None:
+    """One attempt, which has also succeeded when there is no such pod any more.
+
+    How a patch for another UID is refused differs (a conflict, 409; kube-apiserver 1.35 says 422, "field is immutable"),
+    so after any failure it is asked whether the pod is still there.
+
+    Raises:
+        CniError: it is there, or it could not be asked.
+    """
+    try:
+        patch_annotations(client, pod, annotations)
+    except CniError as refused:
+        try:
+            read_pod(client, pod.namespace, pod.name, pod.uid)
+        except CniError as missing:
+            if missing.code == Code.UNKNOWN_CONTAINER:
+                return
+        raise refused
 
 
 def make_up(records: Iterable[Record], pods: Mapping[tuple[str, str], Pod], writer: Writer) -> int:

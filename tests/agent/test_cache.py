@@ -15,7 +15,7 @@ from genie import kube
 from genie.agent import cache
 from genie.agent.cache import CachedKube
 from genie.agent.metrics import Metrics
-from genie.agent.writer import Writer, make_up
+from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError
 from genie.kube import Pod
 from genie.records import Record
@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def watching(api: FakeApi, *, wait: bool = True) -> AsyncIterator[CachedKube]:
     server = kube.Server(url=api.url)
     metrics = Metrics()
-    writer = Writer(partial(kube.patch_annotations, kube.Client(server, 5)), metrics)
+    writer = Writer(partial(write, kube.Client(server, 5)), metrics)
     cached = CachedKube(lambda seconds: kube.Client(server, seconds), "node-1", writer, metrics)
     writing = asyncio.get_running_loop().create_task(writer.run())
     cached.start()

@@ -89,8 +89,8 @@ class Writer:
 def write(client: Client, pod: Pod, annotations: Mapping[str, str]) -> None:
     """One attempt, which has also succeeded when there is no such pod any more.
 
-    How a patch for another UID is refused differs (a conflict, 409; kube-apiserver 1.35 says 422, "field is immutable"),
-    so after any failure it is asked whether the pod is still there.
+    How a patch for another UID is refused differs (a conflict, 409; kube-apiserver 1.35 has 422, "field is
+    immutable"), so after any failure it is asked whether the pod is still there.
 
     Raises:
         CniError: it is there, or it could not be asked.

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,15 @@ def hanging(place: Path) -> str:
     """A delegate that hangs, and has started another process that does; their PIDs are in `self` and `child`."""
     tell = f"sleep 60 & echo $! >{place}/child; echo $$ >{place}/self.new; mv {place}/self.new {place}/self"
     return script(place, "hanging", f"{tell}; wait")
+
+
+def gone(place: Path) -> None:
+    """Check that a hanging delegate and its child are no more; a process that was killed may take a moment to die."""
+    left = [int((place / name).read_text()) for name in ("self", "child")]
+    deadline = time.monotonic() + 3
+    while any(map(is_alive, left)):
+        assert time.monotonic() < deadline, "it was left alone"
+        time.sleep(0.01)
 
 
 async def guarded(pid: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from agent_rig import Said, call, hanging, is_alive, running, script, serving, until
+from agent_rig import Said, call, gone, hanging, running, script, serving, until
 
 from genie.agent import protocol
 from genie.agent.protocol import Answer, Run, encode
@@ -134,8 +134,7 @@ def test_an_agent_that_goes_half_way_takes_the_delegates_with_it(either: Path, p
 
     (said,) = against(either, place, peer)
     assert said.status == 1 and said.json["code"] == 11 and "went away" in said.json["msg"]
-    for name in ("child", "self"):
-        assert not is_alive(int((place / name).read_text()))
+    gone(place)
 
 
 def test_an_agent_that_reads_nothing_is_given_no_more_than_a_few_megabytes(either: Path, place: Path) -> None:

@@ -123,8 +123,7 @@ def test_a_delegate_that_hangs_is_killed_with_all_that_it_started(binary: Path, 
     said = run(binary, place, running(plugin, timeout=0.3)).json
     assert time.monotonic() - began < 3
     assert said["error"] == "no answer within 0.3 seconds; killed" and said["status"] == -signal.SIGKILL
-    for name in ("child", "self"):
-        assert not is_alive(int((place / name).read_text()))
+    gone(place)
 
 
 def test_a_delegate_that_leaves_a_process_behind_is_not_waited_for(binary: Path, place: Path) -> None:
@@ -225,8 +224,7 @@ def test_sigterm_ends_the_delegates_and_the_call(binary: Path, place: Path) -> N
 
     said = asyncio.run(go())
     assert said.status == 1 and said.json["code"] == 11 and "stop" in said.json["msg"]
-    for name in ("child", "self"):
-        assert not is_alive(int((place / name).read_text()))
+    gone(place)
 
 
 def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:

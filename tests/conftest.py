@@ -100,22 +100,22 @@ def namespace() -> Iterator[Callable[[], Namespace]]:
         one.close()
 
 
-def _plugin_directories() -> list[Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    told = os.environ.get("GENIE_CNI_BIN", "")
-    found = sorted(path for path in cache.glob("genie*/**/host-local") if path.is_file())
-    return [
-        *([Path(told)] if told else []),
-        Path("/opt/cni/bin"),
-        Path("/usr/lib/cni"),
-        *(path.parent for path in found),
-    ]
+REFERENCE = ("bridge", "bandwidth", "host-local", "loopback", "macvlan", "portmap", "ptp", "static", "tuning")
 
 
 @pytest.fixture(scope="session")
-def cni_bin() -> str:
-    """The directory of the reference plugins (containernetworking/plugins); skips, saying why, without them."""
-    for directory in _plugin_directories():
-        if all(os.access(directory / name, os.X_OK) for name in ("bridge", "host-local", "loopback")):
-            return str(directory)
-    pytest.skip("no CNI plugins: none in $GENIE_CNI_BIN, /opt/cni/bin, /usr/lib/cni or the cache directory")
+def cni_bin(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A directory with the reference plugins (containernetworking/plugins), from wherever the harness gets its own:
+    $GENIE_CNI_BIN, what is installed, the pinned release, Debian's package, a build; skips, saying why, without any.
+    """
+    from harness.embedded import binaries
+
+    given = [Path(told)] if (told := os.environ.get("GENIE_CNI_BIN", "")) else []
+    try:
+        found = binaries.plugins(given, REFERENCE, REFERENCE)
+    except binaries.NotFound as error:
+        pytest.skip(str(error))
+    directory = tmp_path_factory.mktemp("cni-bin")
+    for path in found.paths:
+        (directory / Path(path).name).symlink_to(path)
+    return str(directory)

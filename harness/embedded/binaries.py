@@ -60,7 +60,7 @@ def plugins(given: Sequence[Path], wanted: Iterable[str], needed: Iterable[str])
         _take(directory, found)
     for directory, what in _places(given, tried, missing):
         new = _take(directory, found)
-        if new & missing or not sources:
+        if new & missing:
             sources.append(f"{_release(directory)}{what}")
         missing -= set(found)
         if not missing:

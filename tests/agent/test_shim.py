@@ -17,6 +17,7 @@ from agent_rig import (
     call,
     end,
     environment,
+    gone,
     guarded,
     hanging,
     is_alive,

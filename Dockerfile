@@ -6,10 +6,10 @@ WORKDIR /src
 RUN python -m venv /opt/genie && python -m venv /opt/build \
  && /opt/build/bin/pip install --no-cache-dir "hatchling>=1.27" "ziglang>=0.13" \
  && /opt/genie/bin/pip install --no-cache-dir "pyyaml>=6" "pyroute2>=0.9"
-# The compiler builds its C library once a target, which takes longer than all the rest: kept in this layer.
-RUN echo "int main(void) { return 0; }" > warm.c \
- && for arch in x86_64 aarch64; do \
-      /opt/build/bin/python -m ziglang cc -target $arch-linux-musl -Os -static -o /dev/null warm.c || exit 1; done
+# Compiled for both architectures here, and once more in a moment when the wheel is built: that one finds the compiler's cache,
+# with the C library that it takes a minute to build, as long as the shim is the same.
+COPY genie/agent/shim.py genie/agent/shim.c shim/
+RUN cd shim && /opt/build/bin/python -c "import pathlib, shim; [shim.build(a, pathlib.Path(a)) for a in shim.ARCHITECTURES]"
 # From here on layers change with genie.
 COPY pyproject.toml README.md LICENSE hatch_build.p[y] ./
 COPY genie genie

@@ -16,7 +16,7 @@ from harness.probe import PORT
 from harness.scenario import Pod, Scenario
 
 START, GONE = 60.0, 60.0  # seconds that pods may take
-GIVE_UP = 15.0  # seconds that a pod may go on failing to get its network
+GIVE_UP = 40.0  # seconds that a pod may go on failing to get its network; a kubelet tries again after 10 to 15
 
 COMMAND = ("python3", "-m", "harness.probe", "serve", "--name")
 

@@ -9,7 +9,7 @@ reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from harness.backends import Offer, Unavailable, engine
 from harness.backends.apply import Applier, Object, wait
 from harness.backends.deploy import CONF_DIR, rollout
 from harness.backends.nodes import Nodes, put
-from harness.backends.software import Software, for_node, images
+from harness.backends.software import NodeConf, Software, for_node, images
 from harness.download import NotHad
 from harness.objects import Objects
 
@@ -130,20 +130,22 @@ def _furnish(
         return
     contents = {name: json.dumps(for_node(conf.content, number), indent=2) for name, conf in written.items()}
     put(nodes, node, {f"{CONF_DIR}/{name}": content.encode() for name, content in contents.items()})
-    routes = [
-        f"ip route replace {for_node(conf.routes, other)} via {address}"
-        for conf in written.values()
-        if conf.routes
-        for other, address in others.items()
-    ]
-    # What no node has a way to must not leave the cluster by the default route.
-    routes += [
-        f"ip route replace unreachable {subnet} metric 4278198272"
-        for software in todo.chosen.values()
-        if software.node_conf
-        for subnet in software.subnets
-    ]
-    nodes.run(node, "sh", "-ec", "; ".join(routes) or "true")
+    nodes.run(node, "sh", "-ec", "\n".join(_furniture(written.values(), todo, number, others)))
+
+
+def _furniture(confs: Iterable[NodeConf], todo: Plan, number: int, others: Mapping[int, str]) -> Iterator[str]:
+    """Commands for what a node needs beside configurations; each can be given again."""
+    for conf in confs:
+        if conf.bridge:
+            name, address = conf.bridge.name, for_node(conf.bridge.address, number)
+            yield f"ip link show {name} >/dev/null 2>&1 || ip link add {name} type bridge"
+            yield f"ip addr replace {address} dev {name}; ip link set {name} up"
+        if conf.routes:
+            for other, address in others.items():
+                yield f"ip route replace {for_node(conf.routes, other)} via {address}"
+    for software in todo.chosen.values():
+        if software.node_conf:  # what no node has a way to must not leave the cluster by the default route
+            yield from (f"ip route replace unreachable {subnet} metric 4278198272" for subnet in software.subnets)
 
 
 def node_addresses(api: ApiClient) -> dict[str, str]:

@@ -68,10 +68,18 @@ class Ready(_Model):
     name: str
 
 
+class NodeBridge(_Model):
+    """A bridge that stands for all pods of the network, made on each node before any plugin needs it."""
+
+    name: str
+    address: str
+
+
 class NodeConf(_Model):
     """A configuration that the harness writes to each node; `{n}` in any string is the node's number, from 1."""
 
     content: dict[str, Any]
+    bridge: NodeBridge | None = None
     routes: str = Field("", description="The node's own subnet of this network, which all other nodes get a route to.")
 
 

@@ -227,7 +227,7 @@ def genie_conf() -> dict[str, Any]:
     return {
         "name": "k8s-pod-network",
         "type": "genie",
-        "cniVersion": "0.3.1",
+        "cniVersion": "1.0.0",
         "log_level": "info",
         "datastore_type": "kubernetes",
         "policy": {"type": "k8s"},
@@ -330,7 +330,7 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
             f"kernel {platform.release()}, {'root' if _real_root() else 'a user namespace'}",
             *notes,
         ),
-        features=frozenset({"apart", "api-outage", "end-sandbox", "living-left-out", "settings"}),
+        features=frozenset({"apart", "api-outage", "cni-check", "end-sandbox", "living-left-out", "settings"}),
     )
 
 
@@ -398,6 +398,10 @@ class EmbeddedCluster:
 
     def end_sandbox(self, namespace: str, pod: str) -> None:
         self._of_pod(namespace, pod, "end-sandbox")
+
+    def cni_check(self, namespace: str, pod: str) -> str:
+        """Call CNI CHECK for a pod; the error's message, empty when all is well."""
+        return str(self._of_pod(namespace, pod, "check"))
 
     def settings(self, genie_conf: Mapping[str, Any], namespace: str | None = None) -> AbstractContextManager[None]:
         """As the protocol says; with a namespace, only for its pods, so that scenarios can run side by side."""

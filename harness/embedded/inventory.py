@@ -28,8 +28,11 @@ _BASE_CHAINS = re.compile(
     r":CNI-(HOSTPORT|ADMIN|FORWARD)|-A (PREROUTING|OUTPUT|POSTROUTING|FORWARD) .*-j CNI-(HOSTPORT-|ADMIN|FORWARD)"
     r"|-A CNI-HOSTPORT-(SETMARK|MASQ) |-A CNI-FORWARD .*-j CNI-ADMIN"
 )
+_OF_IPTABLES = re.compile(r"ip6? (filter|nat|mangle|raw|security)")
 _COUNTERS = re.compile(r" ?\[\d+:\d+\]")
 _HOUSEKEEPING = ("last_reserved_ip", "lock")  # of host-local, beside its addresses
+_SHARED_KINDS = ("bridge", "vxlan")
+_BY_KERNEL = 2  # of a route: it came with an address
 _TABLE_LOCAL, _MULTICAST, _UNREACHABLE = 255, 5, 7  # unreachable: the harness itself cuts nodes off that way
 
 
@@ -67,9 +70,12 @@ class Owned:
 
 
 def _ends() -> tuple[set[int], set[str]]:
-    """In a pod: the numbers of the interfaces at the other ends of its own, and its addresses."""
+    """In a pod: the numbers of the interfaces at the other ends of its own, and its addresses.
+
+    A veth's other end is the pod's; what a macvlan sits on is not.
+    """
     with IPRoute() as pod:
-        links = {int(link.get("link")) for link in pod.get_links() if link.get("link")}
+        links = {int(link.get("link")) for link in pod.get_links() if link.get("link") and _kind(link) == "veth"}
         addresses = {str(address.get("address")) for address in pod.get_addr()}
     return links, addresses - {"127.0.0.1", "::1"}
 
@@ -77,10 +83,12 @@ def _ends() -> tuple[set[int], set[str]]:
 def take(owned: Owned) -> dict[str, list[str]]:
     """What is on this node beside what is owned, by the names of `harness.backends.Inventory`'s fields."""
     with IPRoute() as node:
-        names = {int(link["index"]): str(link.get("ifname")) for link in node.get_links()}
+        links = list(node.get_links())
+        names = {int(link["index"]): str(link.get("ifname")) for link in links}
         mine = {names[index] for index in owned.peers if index in names}
-        interfaces = list(_interfaces(node.get_links(), names, owned))
-        routes = [text for text in _routes(node, names) if not mine & set(text.split())]
+        shared = {index for index, link in zip(names, links, strict=True) if _kind(link) in _SHARED_KINDS}
+        interfaces = list(_interfaces(links, names, shared | owned.peers))
+        routes = [text for text in _routes(node, names, shared) if not mine & set(text.split())]
     return {
         "interfaces": interfaces,
         "addresses": list(_addresses(owned)),
@@ -97,12 +105,15 @@ def take(owned: Owned) -> dict[str, list[str]]:
     }
 
 
-def _interfaces(links: Iterable[Any], names: dict[int, str], owned: Owned) -> Iterator[str]:
+def _kind(link: Any) -> str:
+    info = link.get("linkinfo")
+    return str(info.get("kind")) if info else ""
+
+
+def _interfaces(links: Iterable[Any], names: dict[int, str], left_out: set[int] | frozenset[int]) -> Iterator[str]:
     for link in links:
-        if int(link["index"]) in owned.peers or link.get("ifname") == "lo":
+        if int(link["index"]) in left_out or link.get("ifname") == "lo":
             continue
-        if link.get(("linkinfo", "kind")) == "bridge":
-            continue  # its plugin keeps it, for the next pod
         master = names.get(int(link.get("master") or 0))
         yield f"{link.get('ifname')} (bridge {master})" if master else str(link.get("ifname"))
 
@@ -116,13 +127,15 @@ def _addresses(owned: Owned) -> Iterator[str]:
                 yield f"{store.name} {name} {'/'.join(holder)}"
 
 
-def _routes(node: IPRoute, names: dict[int, str]) -> Iterator[str]:
+def _routes(node: IPRoute, names: dict[int, str], shared: set[int]) -> Iterator[str]:
     for family in (socket.AF_INET, socket.AF_INET6):
         for route in node.get_routes(family=family):
             table, dst = int(route.get("table") or route["table"]), route.get("dst")
             local = str(dst or "").startswith(("fe80:", "ff00:"))
             if table == _TABLE_LOCAL or local or int(route["type"]) in (_MULTICAST, _UNREACHABLE):
                 continue
+            if int(route["proto"]) == _BY_KERNEL and int(route.get("oif") or 0) in shared:
+                continue  # a bridge's own subnet
             parts = [f"{dst}/{route['dst_len']}" if dst else "default"]
             parts += ["via", str(route.get("gateway"))] if route.get("gateway") else []
             parts += ["dev", names.get(int(route.get("oif") or 0), "?")] if route.get("oif") else []
@@ -136,7 +149,7 @@ def _routes(node: IPRoute, names: dict[int, str]) -> Iterator[str]:
 
 def _netfilter() -> Iterator[str]:
     nft = _run("nft", "-s", "list", "ruleset")
-    yield from nft_rules(nft)
+    yield from nft_rules(nft, by_iptables=bool(shutil.which("iptables-save")))
     # Tables that iptables made through nftables are told by iptables itself, with the comments that name a container.
     for family in ("ip", "ip6"):
         if f"table {family} " in nft or not shutil.which("nft"):
@@ -145,15 +158,18 @@ def _netfilter() -> Iterator[str]:
             yield from iptables_rules(f"{family} legacy", _run(f"{family}tables-legacy-save"))
 
 
-def nft_rules(text: str) -> Iterator[str]:
-    """Rules, sets and chains of `nft list ruleset`, each with its table; iptables' own tables left out."""
-    table, inner, foreign = "", "", False
+def nft_rules(text: str, *, by_iptables: bool) -> Iterator[str]:
+    """Rules, sets and chains of `nft list ruleset`, each with its table; iptables' own tables left out if they are
+    told by iptables itself.
+    """
+    table, inner, foreign, skip = "", "", False, False
     for line in (line.strip() for line in text.splitlines()):
         words = line.split()
         if line.startswith("#"):
             foreign = "iptables" in line  # "table ip nat is managed by iptables-nft, do not touch!"
         elif words[:1] == ["table"]:
-            table, skip = " ".join(words[1:3]), foreign
+            table = " ".join(words[1:3])
+            skip = by_iptables and (foreign or _OF_IPTABLES.fullmatch(table) is not None)
             foreign = False
         elif not words or line == "}" or skip or line.startswith(("type ", "policy ")):
             continue

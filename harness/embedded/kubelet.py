@@ -146,6 +146,17 @@ class PodLife:
                 self._kubelet.runtime.delete(self._attachment(sandbox))
                 sandbox.close()
 
+    def check(self) -> str:
+        """CNI CHECK of the sandbox; the error's message, empty when all is well."""
+        with self._busy:
+            if (sandbox := self.sandbox) is None:
+                raise KeyError(f"pod {self.namespace}/{self.name} has no sandbox")
+            try:
+                self._kubelet.runtime.check(self._attachment(sandbox))
+            except CniFailure as error:
+                return str(error)
+        return ""
+
     def _started(self) -> bool:
         with self._busy:
             sandbox = Sandbox()

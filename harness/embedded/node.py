@@ -87,8 +87,9 @@ class Daemon:
 
     def serve(self, path: Path) -> None:
         answers: dict[str, socket_api.Answer] = {
-            "ask": lambda request: self._pod(request, "ask"),
-            "end-sandbox": lambda request: self._pod(request, "end"),
+            "ask": self._ask,
+            "end-sandbox": lambda request: self._life(request).end_sandbox(),
+            "check": lambda request: self._life(request).check(),
             "inventory": lambda request: self._inventory(),
             "evidence": self._evidence,
             "calls": lambda request: [
@@ -110,10 +111,8 @@ class Daemon:
         self._kubelet = Kubelet(self._node.name, self._node.address, Client(access, net=self._base), self._runtime)
         self._kubelet.run()
 
-    def _pod(self, request: dict[str, Any], what: str) -> Any:
+    def _ask(self, request: dict[str, Any]) -> Any:
         life = self._life(request)
-        if what == "end":
-            return life.end_sandbox()
         sandbox = life.sandbox
         if sandbox is None:
             raise RuntimeError(f"pod {life.namespace}/{life.name} is not running")

@@ -116,6 +116,21 @@ class Runtime:
         self._keep(network, attachment, result or {})
         return result or {}
 
+    def check(self, attachment: Attachment) -> None:
+        """CHECK, with the result that ADD gave.
+
+        Raises:
+            CniFailure: a plugin is not content, or there was no ADD.
+        """
+        kept = _kept(attachment)
+        if kept is None:
+            raise CniFailure("none", "CHECK", 0, "no result of an ADD is kept")
+        network, result = kept
+        if _version(network) < (0, 4, 0):
+            raise CniFailure("none", "CHECK", 0, f"CNI {network.get('cniVersion')} has no CHECK: it came with 0.4.0")
+        for plugin in network["plugins"]:
+            self._call("CHECK", network, plugin, attachment, result)
+
     def delete(self, attachment: Attachment) -> None:
         """DEL.
 

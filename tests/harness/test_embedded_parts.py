@@ -177,7 +177,7 @@ class TestInventory:
             "# Warning: table ip nat is managed by iptables-nft, do not touch!\n"
             "table ip nat {\n\tchain CNI-x {\n\t\tcounter accept\n\t}\n}\n"
         )
-        assert list(inventory.nft_rules(text)) == [
+        assert list(inventory.nft_rules(text, by_iptables=True)) == [
             "nft inet plugins chain c1",
             "nft inet plugins chain c1: ip saddr 10.0.0.1 accept",
         ]

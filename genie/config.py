@@ -18,9 +18,9 @@ from genie.cni.errors import CniError, Code
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
 
-#: Plugins that name a pod's host interface, or key its address, after CNI_CONTAINERID alone, so that a second
-#: attachment of one container needs an ID of its own (weave, CNI-Genie #133).
-CONTAINER_ID_ALONE = ("weave-net",)
+#: Plugins that name a pod's host interface, or key what they keep, after CNI_CONTAINERID alone, so that a second
+#: attachment of one container needs an ID of its own (weave, CNI-Genie #133; flannel's file for its DEL).
+CONTAINER_ID_ALONE = ("weave-net", "flannel")
 
 
 @dataclass(frozen=True, kw_only=True)

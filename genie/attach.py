@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genie import config, networks, selection, status
 from genie.cni import invoke, version
@@ -29,6 +29,9 @@ from genie.config import Conf
 from genie.kube import Kube, Pod
 from genie.records import Attached, Record, Records
 from genie.selection import Asked, Choice, Selection
+
+if TYPE_CHECKING:
+    from genie.load import Reading
 
 T = TypeVar("T")
 
@@ -91,11 +94,14 @@ class Reply:
     story: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def serve(request: Request, kube: Kube, executor: Executor, conf: Conf | None = None) -> Reply:
+async def serve(
+    request: Request, kube: Kube, executor: Executor, conf: Conf | None = None, earlier: Reading | None = None
+) -> Reply:
     """Serve one call of the runtime. Never raises: what goes wrong is a CNI error object in the reply.
 
     Args:
         conf: genie.conf, where the caller has parsed the request's standard input already.
+        earlier: the interfaces' counters of some time ago, where the caller keeps them (see load.py).
     """
     started = time.monotonic()
     story: dict[str, Any] = {"verb": request.command, "pod": request.pod_name, "container": request.container_id}
@@ -106,7 +112,7 @@ async def serve(request: Request, kube: Kube, executor: Executor, conf: Conf | N
             return Reply(status=0, stdout=_version(request.stdin), story=story)
         _validate(request)
         conf = conf or read_conf(request.stdin)
-        call = _Verb(request=request, conf=conf, kube=kube, executor=watched, story=story)
+        call = _Verb(request=request, conf=conf, kube=kube, executor=watched, story=story, earlier=earlier)
         answer = await call.run()
         stdout, exit_status = (json.dumps(answer).encode() if answer is not None else b""), 0
     except CniError as error:
@@ -172,6 +178,7 @@ class _Verb:
     kube: Kube
     executor: Executor
     story: dict[str, Any]
+    earlier: Reading | None = None
 
     @property
     def records(self) -> Records:
@@ -236,7 +243,7 @@ class _Verb:
         asked = selection.asks(pod, self.conf)
         notes: Mapping[str, str] = {}
         if asked.smart:
-            asked = least_loaded(asked, self.directory, self.conf)
+            asked = least_loaded(asked, self.directory, self.conf, self.earlier)
             notes = {selection.CNI: asked.primary[0].name}
         found = await networks.find(
             asked.primary + asked.extra,
@@ -585,13 +592,17 @@ def devices_of(pod: Pod) -> dict[str, list[str]]:
     return devices.of_pod(pod.namespace, pod.name)
 
 
-def least_loaded(asked: Asked, directory: networks.Directory, conf: Conf) -> Asked:
-    """`cni: ""` decided: the default part is the network that carries the least now."""
+def least_loaded(asked: Asked, directory: networks.Directory, conf: Conf, earlier: Reading | None = None) -> Asked:
+    """`cni: ""` decided: the default part is the network that carries the least now.
+
+    Args:
+        earlier: the counters as they were some time ago; without them this takes as long as two readings do.
+    """
     from genie import load
 
-    candidates = [network.name for network in directory.networks()]
-    choice = load.least(candidates, Records(conf.state_dir), conf)
-    ask = selection.Ask(name=choice.network, where='annotation cni ("")', lookup="default")
+    names = {network.name: directory.title(network) for network in directory.networks()}
+    choice = load.least(list(names), Records(conf.state_dir), conf, earlier)
+    ask = selection.Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
     return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")
 
 

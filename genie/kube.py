@@ -137,7 +137,7 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str]) 
         meta["uid"] = pod.uid
     path = f"/api/v1/namespaces/{_part(pod.namespace)}/pods/{_part(pod.name)}"
     status, data = client.request("PATCH", path, {"metadata": meta}, "application/merge-patch+json")
-    if status not in (404, 409):  # gone, or another pod by now: nobody is left to tell
+    if status not in (404, 409, 422):  # gone, or another pod by now: nobody is left to tell
         _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
 
 

@@ -71,6 +71,11 @@ class Directory:
             raise broken
         return None
 
+    def title(self, network: NetworkConfig) -> str:
+        """The shortest name that finds this network: its file's (`calico` for k8s-pod-network), if that is no other's."""
+        name = file_network(os.path.basename(network.source))
+        return name if self.find(name) is network else network.name
+
     def known(self) -> str:
         """For messages: the names that can be asked for."""
         names = {entry.name: None for entry in self.networks()}
@@ -321,7 +326,18 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
     if isinstance(routes := ipam.get("routes"), list):
         kept["routes"] = [_moved(route, inner) for route in routes if _same_family(route, inner)]
     changed = {**first, "ipam": {**own, **kept, "subnet": str(inner)}}
+    if first["type"] == "bridge" and ipam.get("subnet") != str(inner):
+        changed["bridge"] = _bridge_of(inner)
     return replace(network, plugins=(changed, *others))
+
+
+def _bridge_of(subnet: Any) -> str:
+    """A bridge for one logical network: on a bridge shared with another subnet its gateway has no place, and its
+    neighbours would not be kept apart.
+    """
+    import zlib
+
+    return f"genie-{zlib.crc32(str(subnet).encode()):08x}"
 
 
 def _same_family(route: Any, subnet: Any) -> bool:

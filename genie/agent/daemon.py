@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genie import __version__, attach, config, kube
+from genie import __version__, attach, config, kube, load
 from genie.agent import log as logs
 from genie.agent import metrics as metric
 from genie.agent import protocol
@@ -41,6 +41,8 @@ GRACE = 25.0
 _FIRST_LISTS = 3.0
 """Seconds for which the first lists are waited for before calls are served without them."""
 _STDERR_SHOWN = 500
+_SAMPLED = 10.0
+"""Seconds between two readings of the interfaces' counters."""
 
 log = logging.getLogger("genie.agent")
 
@@ -72,6 +74,7 @@ class Agent:
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.ready = False
+        self.reading = load.Reading(at=time.monotonic(), sent={})
         self.stopping = asyncio.Event()
 
     def _connect(self, seconds: float) -> kube.Client:
@@ -94,6 +97,8 @@ class Agent:
             stack.callback(self.kube.stop)
             writing = loop.create_task(self.writer.run())
             stack.callback(writing.cancel)
+            sampling = loop.create_task(self._sample())
+            stack.callback(sampling.cancel)
             await self._first_lists()
             # What was made by now lives as long as the agent: no collection need look at it during a call.
             gc.collect()
@@ -104,6 +109,14 @@ class Agent:
             await self.stopping.wait()
             told.close()
             await self._end()
+
+    async def _sample(self) -> None:
+        """Read the counters of the attachments' interfaces now and then, for the rates that `cni: ""` goes by."""
+        while True:
+            with contextlib.suppress(CniError):  # a damaged record is its container's affair
+                names = load.host_interfaces(Records(self.conf.state_dir)).values()
+                self.reading = load.read(name for each in names for name in each)
+            await asyncio.sleep(_SAMPLED)
 
     async def _first_lists(self) -> None:
         deadline = time.monotonic() + _FIRST_LISTS
@@ -142,7 +155,7 @@ class Agent:
             conf = _conf(call.stdin)
         except CniError:
             conf = None  # `serve` meets the same error, and says it as the verb demands
-        reply = await attach.serve(request, self.kube, executor, conf)
+        reply = await attach.serve(request, self.kube, executor, conf, self.reading)
         seconds = time.perf_counter() - began
         # The answer goes out first.
         asyncio.get_running_loop().call_soon(self._account, reply, executor, seconds)
@@ -307,6 +320,6 @@ def _import_all() -> None:
     import http.client
     import ipaddress
 
-    from genie import load, routes
+    from genie import routes
 
-    _ = (hashlib, http.client, ipaddress, load, routes)
+    _ = (hashlib, http.client, ipaddress, routes)

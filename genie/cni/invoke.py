@@ -275,7 +275,7 @@ class _Step(NamedTuple):
         version = self.network.cni_version
         try:
             outcome = await self._run(command, version, prev_result)
-            if _failed(outcome) and _failure(outcome).code == Code.INCOMPATIBLE_VERSION:
+            if _failed(outcome) and _may_be_older(command, _failure(outcome)):
                 common = await self._negotiate(_failure(outcome))
                 if not _HAS_VERB.get(command, _always)(common):
                     return Outcome(status=0), common
@@ -301,6 +301,8 @@ class _Step(NamedTuple):
         kind = self.plugin["type"]
         attachment = self.attachment
         spoken = await supported_versions(kind, attachment.path, attachment.env, self.executor, timeout=self.timeout)
+        if refusal.code != Code.INCOMPATIBLE_VERSION and self.network.cni_version in spoken:
+            raise refusal
         common = versions.highest(version for version in spoken if version != self.network.cni_version)
         if common is None:
             raise CniError(refusal.code, refusal.msg, refusal.details or f"it speaks {', '.join(spoken)}")
@@ -325,6 +327,15 @@ class _Step(NamedTuple):
     def _named(self, command: str, error: CniError) -> CniError:
         where = f"network {self.network.name!r}: plugin {self.plugin['type']!r}: {command}"
         return CniError(error.code, f"{where}: {error.msg}", error.details)
+
+
+def _may_be_older(command: str, refusal: CniError) -> bool:
+    """Whether a plugin refuses a version, or perhaps a verb of 1.1.0: older ones miss an ADD's parameters then, with
+    code 4, and with 100 before that code was there.
+    """
+    return refusal.code == Code.INCOMPATIBLE_VERSION or (
+        command in ("GC", "STATUS") and refusal.code in (Code.INVALID_ENVIRONMENT, 100)
+    )
 
 
 def _always(_: str) -> bool:

@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,33 +190,6 @@ def test_what_an_add_imports(shell: Direct) -> None:
     rooms = {name.removeprefix("genie.") for name in modules if name.startswith("genie.")}
     dear = {"cli", "inspect", "agent", "load", "routes", "netlink", "devices"}
     assert not rooms & dear, "a pod of one network does not pay for these"
-
-
-def test_how_long_a_start_takes(shell: Direct, record_property: Callable[[str, object], None]) -> None:
-    """Printed, and held to many times what it takes on two cores: a machine may be busy."""
-    shell.ask(cni="calico")
-
-    def milliseconds(verb: str) -> float:
-        times = []
-        for _ in range(3):
-            started = time.perf_counter()
-            shell.call(verb)
-            times.append((time.perf_counter() - started) * 1000)
-            if verb == "ADD":
-                shell.call("DEL")
-        return min(times)
-
-    bare = min(_bare() for _ in range(3))
-    add, version = milliseconds("ADD"), milliseconds("VERSION")
-    print(f"direct mode: ADD {add:.0f} ms, VERSION {version:.0f} ms, Python alone {bare:.0f} ms")
-    record_property("add_ms", round(add))
-    assert add < 1000
-
-
-def _bare() -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-IS", "-c", ""], check=True)
-    return (time.perf_counter() - started) * 1000
 
 
 # --- with the reference plugins -------------------------------------------------------------------------------------

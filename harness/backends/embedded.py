@@ -432,11 +432,16 @@ class EmbeddedCluster:
             self._client.close()  # type: ignore[no-untyped-call]
             self._client = None
         if keep:
-            print(f"The cluster lives as long as this run. From another terminal: {self.way_in()}", file=sys.stderr)
+            print(self._kept(cage.keep()), file=sys.stderr)
 
-    def way_in(self) -> str:
-        """A command that leads into the run's namespaces, and the kubeconfig there."""
-        return f"nsenter --target $(pgrep -of {self.place}) --all env KUBECONFIG={self.place}/kubeconfig sh"
+    def _kept(self, keeper: int) -> str:
+        whole = "--all" if _real_root() else "--user --preserve-credentials --mount --net --pid"
+        return (
+            f"The cluster is kept as process {keeper}, to be looked at; a later run makes its own.\n"
+            f"  inside:     nsenter --target {keeper} {whole} env KUBECONFIG={self.place}/kubeconfig sh\n"
+            f"  its nodes:  from there, nsenter --target $(cat {self.place}/{NODES[0]}.pid) --mount --net sh\n"
+            f"  end it:     kill {keeper}"
+        )
 
     def _sockets(self) -> dict[str, Path]:
         return {node: _socket(self.place, node) for node in self.facts.nodes}

@@ -7,11 +7,13 @@ The program to run (pytest, mostly) becomes the grandchild of the process that a
         └ the program     with the marker in its environment, free to make nodes, bridges and mounts
 
 Whichever of the three is killed, with whatever signal, the keeper goes and with it every process, interface and mount
-of the run. Not root: a user namespace makes the caller root of the cage, where the machine allows that.
+of the run. Only where the program asked to `keep` the cage does the keeper stay, alone, when the program has ended. Not
+root: a user namespace makes the caller root of the cage, where the machine allows that.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -23,9 +25,11 @@ from typing import NoReturn
 from harness.embedded import linux
 
 MARKER = "GENIE_CAGE"  # in the program's environment: the directory that is the run's own
+KEEPER = "GENIE_CAGE_KEEPER"  # and the process that the cage lives as long as, as the host numbers it
 #: Where the run's own directory may be mounted: over something that is on every machine and that a test run does not
 #: miss.
 _PLACES = ("/dev/shm", "/mnt", "/media", "/srv")
+_KEPT = "keep"
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -36,6 +40,14 @@ class Refused(Exception):
 def inside() -> Path | None:
     """The directory of the run that this process is in, or None on the host."""
     return Path(place) if (place := os.environ.get(MARKER)) else None
+
+
+def keep() -> int:
+    """Have this cage go on when its program ends, until the process whose number is returned is killed."""
+    place = inside()
+    if place is not None:
+        (place / _KEPT).touch()
+    return int(os.environ.get(KEEPER, "0"))
 
 
 def enter(argv: Sequence[str]) -> NoReturn:
@@ -77,9 +89,15 @@ def main(argv: list[str]) -> NoReturn:
     except Refused as error:
         sys.exit(f"genie: {error}")
     outer = os.pidfd_open(os.getpid())
+    numbers, statuses = os.pipe(), os.pipe()  # the keeper's number to it, the program's status from a keeper that stays
     if (keeper := os.fork()) == 0:
-        _keep(argv, outer)
-    _end_like(_attend(keeper, keeper))
+        os.close(numbers[1])
+        os.close(statuses[0])
+        _keep(argv, outer, numbers[0], statuses[1])
+    os.write(numbers[1], f"{keeper}\n".encode())
+    os.close(statuses[1])
+    status = _attend(keeper, told=statuses[0])
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
 def _unshare() -> None:
@@ -114,27 +132,42 @@ def _advice(uid: int, error: OSError) -> str:
     )
 
 
-def _keep(argv: list[str], outer: int) -> NoReturn:
+def _keep(argv: list[str], outer: int, number: int, told: int) -> NoReturn:
     """The keeper: process 1 of the cage."""
     linux.die_with_parent(signal.SIGKILL)
-    if signal.sigtimedwait({signal.SIGCHLD}, 0) is None and _ended(outer):
-        os._exit(1)  # the outer process was gone before the line above
+    if _ended(outer):
+        os._exit(1)  # before the line above
     try:
         place = _furnish()
     except OSError as error:
         os.write(2, f"genie: cannot set up the embedded cluster's namespaces: {error}\n".encode())
         os._exit(1)
+    os.environ.update({MARKER: place, KEEPER: os.read(number, 32).decode().strip()})
     if (program := os.fork()) == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.environ[MARKER] = place
         try:
             os.execvp(argv[0], argv)
         except OSError as error:
             os.write(2, f"genie: {argv[0]}: {error.strerror}\n".encode())
         os._exit(127)
-    status = _attend(program, program)
+    status = _attend(program)
     # Process 1 cannot be ended by a signal of its own, so how the program ended is said with a status.
-    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    if (Path(place) / _KEPT).exists():
+        _stay(told, code)
+    os._exit(code)
+
+
+def _stay(told: int, code: int) -> None:
+    """Let the outer process go, and reap until somebody ends this one."""
+    linux.die_with_parent(0)
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.write(told, bytes([code]))
+    while signal.sigwait({*_PASSED_ON, signal.SIGCHLD}) == signal.SIGCHLD:
+        _reaped(-1)
 
 
 def _ended(pidfd: int) -> bool:
@@ -153,30 +186,40 @@ def _furnish() -> str:
     return str(run)
 
 
-def _attend(child: int, to: int) -> int:
-    """Wait for a child, reaping others and handing on signals that people send; the wait status of the child."""
+def _attend(child: int, told: int | None = None) -> int:
+    """Wait for a child, reaping others and handing on signals that people send; the wait status of the child.
+
+    Or, with `told`, the exit status that comes through that pipe.
+    """
+    waited = {*_PASSED_ON, signal.SIGCHLD}
+    if told is not None:
+        waited.add(signal.SIGIO)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+        fcntl.fcntl(told, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(told, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     while True:
-        info = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})
-        if info.si_signo != signal.SIGCHLD:
+        info = signal.sigwaitinfo(waited)
+        if info.si_signo == signal.SIGIO and told is not None:
+            with suppress(BlockingIOError):
+                if said := os.read(told, 1):
+                    return said[0] << 8
+        elif info.si_signo != signal.SIGCHLD:
             # What a terminal sends (si_code > 0: the kernel), it sends to the program as well.
             if info.si_code <= 0:
-                _send(to, info.si_signo)
-            continue
-        while True:
-            try:
-                ended, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if ended == child:
-                return status
-            if ended == 0:
-                break
+                _send(child, info.si_signo)
+        elif (status := _reaped(child)) is not None:
+            return status
+
+
+def _reaped(child: int) -> int | None:
+    """Reap whoever has ended; the wait status of `child` if it is among them."""
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            if found[0] == child:
+                return found[1]
+    return None
 
 
 def _send(to: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(to, number)
-
-
-def _end_like(status: int) -> NoReturn:
-    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))

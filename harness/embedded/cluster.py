@@ -36,6 +36,7 @@ def main(path: str) -> None:
                 sys.stderr.flush()
                 os._exit(1)
         children[child] = one.name
+        (Path(plan.place) / f"{one.name}.pid").write_text(str(child))
     threading.Thread(target=_control, args=(plan,), daemon=True).start()
     ended, _ = os.wait()
     sys.exit(f"the daemon of node {children[ended]} has ended")

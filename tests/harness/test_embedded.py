@@ -107,3 +107,19 @@ def _alive(pids: list[int]) -> list[int]:
             return False
 
     return [pid for pid in pids if runs(pid)]
+
+
+def test_a_cage_that_is_kept_goes_on_until_its_keeper_is_killed() -> None:
+    code = "import sys; from harness.embedded import cage; print(cage.keep(), flush=True); sys.exit(3)"
+    enter = f"from harness.embedded import cage; cage.enter([{sys.executable!r}, '-c', {code!r}])"
+    process = subprocess.run([sys.executable, "-c", enter], stdout=subprocess.PIPE, text=True, timeout=10, check=False)
+    keeper = int(process.stdout)
+    try:
+        assert process.returncode == 3
+        assert _alive([keeper])
+    finally:
+        os.kill(keeper, signal.SIGTERM)
+    until = time.monotonic() + 10
+    while _alive([keeper]) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not _alive([keeper])

@@ -330,12 +330,9 @@ class _Step(NamedTuple):
 
 
 def _may_be_older(command: str, refusal: CniError) -> bool:
-    """Whether a plugin refuses a version, or perhaps a verb of 1.1.0: older ones miss an ADD's parameters then, with
-    code 4, and with 100 before that code was there.
-    """
-    return refusal.code == Code.INCOMPATIBLE_VERSION or (
-        command in ("GC", "STATUS") and refusal.code in (Code.INVALID_ENVIRONMENT, 100)
-    )
+    """Whether a plugin refuses a version, or perhaps a verb of 1.1.0: older ones miss an ADD's parameters then."""
+    missing = (Code.UNKNOWN_CONTAINER, Code.INVALID_ENVIRONMENT, 100)  # 100: from before there were codes for it
+    return refusal.code == Code.INCOMPATIBLE_VERSION or (command in ("GC", "STATUS") and refusal.code in missing)
 
 
 def _always(_: str) -> bool:

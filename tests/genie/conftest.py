@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from api_rig import Api, serve
 from core_rig import Node
@@ -13,8 +12,6 @@ from core_rig import Node
 from genie import routes
 
 # Examples take longer on a busy machine, and that is no failure.
-hypothesis.settings.register_profile("genie", deadline=None)
-hypothesis.settings.load_profile("genie")
 
 
 @pytest.fixture

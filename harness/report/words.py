@@ -30,7 +30,8 @@ def short(outcome: Outcome) -> str:
     if not outcome.failures:
         return ""
     where, what = outcome.failures[0]
-    return f"{where}: {what.splitlines()[0] if what else ''}"
+    first, *rest = what.splitlines() or [""]
+    return f"{where}: {first}" + (f" {rest[0].strip()}" if first.endswith(":") and rest else "")
 
 
 def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:

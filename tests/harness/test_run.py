@@ -8,6 +8,7 @@ import threading
 import pytest
 from harness_rig import FakeCluster
 
+from harness.leaks import Sweep
 from harness.outcome import Outcome
 from harness.pods import place
 from harness.run import Options, exclusive, run, why_not
@@ -216,6 +217,19 @@ def test_a_leak_is_found_beside_others_and_theirs_is_not_charged(go):
 def test_what_stays_is_a_leak_where_inventories_leave_out_the_living(go):
     outcome, _ = go(TWO.replace("expect:\n", ""), faults=["leak"], living_left_out=True, shared=True)
     assert "10.2.0.12" in failing(outcome)
+
+
+def test_the_sweep_names_who_had_seen_what_remains():
+    cluster = FakeCluster()
+    sweep = Sweep(cluster)
+    sweep.open()
+    assert sweep.left({}, within=0) == []
+    cluster.leaked = {"weave 10.2.0.99 someone/eth0", "weave 10.2.0.98 nobody/eth0"}
+    noted = {"a": ["one: addresses: weave 10.2.0.99 someone/eth0"], "b": []}
+    assert sweep.left(noted, within=0) == [
+        "one: addresses: weave 10.2.0.98 nobody/eth0 (no scenario noted it)",
+        "one: addresses: weave 10.2.0.99 someone/eth0 (a)",
+    ]
 
 
 def test_keep(go):

@@ -1,0 +1,187 @@
+"""The pytest plugin, run as people run it, on a cluster in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = """
+import sys
+sys.path.insert(0, {here!r})
+from harness_rig import FakeCluster
+from harness import doors
+
+CLUSTER = FakeCluster(faults={faults!r})
+
+def start(wanted):
+    print("started for", ",".join(wanted.networks), file=sys.stderr)
+    return CLUSTER
+
+doors.DOORS["fake"] = lambda: doors.Door(name="fake", start=start, connect=lambda wanted: CLUSTER)
+"""
+
+SCENARIO = """\
+scenario: A pod on {network}
+networks: [{network}]
+labels: [one-network, {network}-only]
+pods: {{a: {{annotations: {{cni: {network}}}}}, b: {{annotations: {{cni: {network}}}}}}}
+expect:
+  - interfaces: {{pod: a, eth0: {network}}}
+  - reach: {{from: a, to: b, over: {network}}}
+"""
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """Scenarios of three networks, one of them missing; `run` runs pytest on them as a process of its own."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("GENIE_WHY", raising=False)
+    folder = pytester.mkdir("scenarios")
+    for network in ("calico", "weave", "canal"):
+        (folder / f"{network}.yaml").write_text(SCENARIO.format(network=network))
+    (folder / "schema.json").write_text("{}")
+    (pytester.path / "pytest.ini").write_text("[pytest]\naddopts = -p no:kmock -p no:asyncio --strict-markers\n")
+
+    def run(*args, faults=()):
+        if "--collect-only" in args:
+            return pytester.runpytest_inprocess("--backend", "fake", *args)
+        here = str(Path(__file__).parent)
+        (pytester.path / "conftest.py").write_text(CONFTEST.format(here=here, faults=list(faults)))
+        return pytester.runpytest_subprocess("--backend", "fake", *args)
+
+    run.folder = folder
+    run.path = pytester.path
+    return run
+
+
+def test_a_run_says_where_what_and_how_it_went(suite):
+    result = suite("scenarios")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "backend: fake (asked for)",
+            "an API server in memory; genie: direct mode, imagined",
+            "cluster ready in * s, nodes one, two",
+            " ✓ calico * s  calico",
+            " - canal * canal * canal is missing: its image cannot be had",
+            " ✓ weave * s  weave",
+            " calico * 1 * a stand-in: calico of the fake*",
+            " canal * missing: its image cannot be had*",
+            " weave * 1 * real: weave of the fake*",
+            "cluster start * s, all * s; slowest: *",
+        ]
+    )
+    result.stderr.fnmatch_lines(["started for calico,canal,weave"])
+
+
+def test_a_failure_shows_values_and_where_to_look(suite):
+    result = suite("scenarios", "-k", "weave", faults=["unreachable"])
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            " ✗ weave * reach from: a, to: b, over: weave: icmp from a to b at 10.2.0.12: no answer within 2 s",
+            "*weave: A pod on weave*",
+            "✗ reach from: a, to: b, over: weave",
+            "    icmp from a to b at 10.2.0.12: no answer within 2 s",
+            "    a has:",
+            "      eth0 up, 10.2.0.11/16 (weave)",
+            "look at next:",
+            "    report/evidence/weave/*",
+            "FAILED scenarios/weave.yaml::weave*",
+        ]
+    )
+    assert (suite.path / "report/evidence/weave/a/genie.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["-k", "cal"], ["calico"]),
+        (["-m", "weave-only"], ["weave"]),
+        (["-m", "calico or weave"], ["calico", "weave"]),
+        (["--networks", "weave"], ["weave"]),
+        (["--networks", "weave, calico"], ["calico", "weave"]),
+    ],
+)
+def test_choosing(suite, args, names):
+    result = suite("scenarios", "--collect-only", "-q", *args)
+    found = [line.rpartition("::")[2] for line in result.outlines if "::" in line]
+    assert found == names
+
+
+def test_collecting_needs_no_cluster(suite):
+    result = suite("scenarios", "--collect-only", "-q")
+    assert "started" not in result.stderr.str()
+    assert "backend" not in result.stdout.str()
+
+
+def test_only_what_is_wanted_is_started(suite):
+    suite("scenarios", "-k", "weave").stderr.fnmatch_lines(["started for weave"])
+
+
+def test_reports(suite):
+    result = suite("scenarios", "--report", "out", faults=["two-defaults"])
+    result.stdout.fnmatch_lines(["report: *out/index.html"])
+    said = json.loads((suite.path / "out/report.json").read_text())
+    assert [each["verdict"] for each in said["scenarios"]] == ["passed", "skipped", "passed"]
+    page = (suite.path / "out/index.html").read_text()
+    assert "calico of the fake" in page
+    assert "stand-in" in page
+    assert 'classname="scenarios.weave' in (suite.path / "out/junit.xml").read_text()
+
+
+def test_xdist(suite):
+    result = suite("scenarios", "-n", "2", "--report", "out")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines_random([" ✓ calico *", " ✓ weave *", " - canal *"])
+    assert result.stderr.str().count("started for") == 1
+    workers = {each["worker"] for each in json.loads((suite.path / "out/report.json").read_text())["scenarios"]}
+    assert workers <= {"gw0", "gw1"}
+
+
+def test_a_mistake_in_a_file_is_an_error_with_its_place(suite):
+    (suite.folder / "weave.yaml").write_text(SCENARIO.format(network="weave").replace("eth0: weave", "eth0: weve"))
+    result = suite("scenarios")
+    result.stdout.fnmatch_lines(
+        ["scenarios/weave.yaml:6:*: expect[[]0[]].interfaces.eth0: unknown network 'weve'; did you mean 'weave'*"]
+    )
+    assert result.ret != 0
+
+
+def test_a_backend_that_is_not_there_ends_the_run_with_one_sentence(suite):
+    result = suite("scenarios", "--backend", "kindd")
+    result.stderr.fnmatch_lines(["ERROR: --backend kindd: known are auto, embedded*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_keep(suite):
+    result = suite("scenarios", "-k", "weave", "--keep")
+    result.stdout.fnmatch_lines(["kept: namespace genie-weave-* with a, b"])
+
+
+def test_a_file_can_be_named_wherever_it_lies(suite):
+    shutil.move(suite.folder / "weave.yaml", suite.path / "mine.yaml")
+    result = suite("mine.yaml")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([" ✓ mine *"])
+
+
+def test_other_tests_do_not_notice(suite):
+    (suite.path / "tests").mkdir()
+    (suite.path / "tests/test_it.py").write_text("def test_it():\n    pass\n")
+    result = suite("tests", "--backend", "no-such")
+    result.assert_outcomes(passed=1)
+    assert "backend" not in result.stdout.str()
+
+
+def test_the_plugin_is_cheap_to_import():
+    code = "import sys, pytest; before = set(sys.modules); import harness.plugin; print(*(set(sys.modules) - before))"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(made.stdout.split()) <= {"harness", "harness.plugin"}

@@ -45,13 +45,13 @@ class Applier:
             except (NotFoundError, ResourceNotFoundError):
                 continue
 
-    def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Any | None:
-        """One object as plain data, or None."""
+    def exists(self, thing: Object) -> bool:
+        """Whether there is an object of this kind and name."""
         try:
-            resource = self.client.resources.get(api_version=api_version, kind=kind)
-            return resource.get(name=name, namespace=namespace or None).to_dict()
+            self._resource(thing).get(**_place(thing))
         except (NotFoundError, ResourceNotFoundError):
-            return None
+            return False
+        return True
 
     def _apply(self, thing: Object) -> None:
         self._resource(thing).patch(

@@ -17,6 +17,7 @@ from harness.backends import Unavailable, kind
 from harness.backends.deploy import AGENT_LABEL, NAMESPACE
 from harness.backends.kindtool import Kind
 from harness.backends.real import connect
+from harness.backends.state import State
 from harness.backends.steps import Steps
 from harness.objects import ApiError, Objects
 
@@ -54,7 +55,7 @@ def _delete(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    state = kind.State.load(options.name)
+    state = State.load(options.name)
     if not Kind(options.name).exists():
         print(f"no cluster {options.name}", file=sys.stderr)
         return 1
@@ -73,7 +74,7 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _agents(state: kind.State) -> str:
+def _agents(state: State) -> str:
     try:
         pods = Objects(connect(state.kubeconfig)).get(
             f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=AGENT_LABEL

@@ -108,18 +108,16 @@ def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:
     wait("genie", lambda: rollout(Objects(api), "DaemonSet", NAMESPACE, "genie"), timeout)
 
 
-def remove(api: ApiClient, timeout: float = 90.0) -> None:
-    """Take genie off the cluster; its pods put their nodes back as they were when they end."""
-    things = objects("")
-    Applier(api).delete([thing for thing in things if thing["kind"] == "DaemonSet"])
+def remove_pods(api: ApiClient, timeout: float = 90.0) -> None:
+    """Delete genie's DaemonSet and wait for the end of its pods, which put their nodes back as they were."""
     listed = Objects(api)
+    Applier(api).delete([thing for thing in objects("") if thing["kind"] == "DaemonSet"])
 
     def still_there() -> str:
         pods = listed.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=AGENT_LABEL)["items"]
         return ", ".join(pod["metadata"]["name"] for pod in pods)
 
     wait("the end of genie's pods", still_there, timeout)
-    Applier(api).delete([thing for thing in things if thing["kind"] != "DaemonSet"])
 
 
 def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:

@@ -1,77 +1,33 @@
 """The kind backend: a Kubernetes cluster in containers, made, furnished with networks and genie, used again if kept.
 
 Every step finds out by itself what is there already, so the same call makes a cluster, goes on with one that was made
-half-way, and brings a kept one up to date with a changed genie. What is known of a cluster lies in the cache folder
-under its name; a lock there lets several processes ask for the same cluster at once, and the first makes it.
+half-way, and brings a kept one up to date with a changed genie. A lock lets several processes ask for the same
+cluster at once, and the first makes it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kubernetes.client import ApiClient
 
 from harness import catalog
-from harness.backends import Facts, Offer, Unavailable, cluster_networks, deploy, engine, plugin_binaries, software
+from harness.backends import Unavailable, cluster_networks, deploy, engine, plugin_binaries, software
 from harness.backends.apply import Applier, wait
-from harness.backends.deploy import crds
 from harness.backends.kindtool import Kind
 from harness.backends.nodes import DockerNodes
 from harness.backends.real import FEATURES, RealCluster, connect
 from harness.backends.software import Software
+from harness.backends.state import State, locked
 from harness.backends.steps import Steps
-from harness.download import cache_dir
 from harness.objects import Objects
 
 NAME = "genie"
 NETWORKS_READY = 300.0  # seconds; images are there by then
 GENIE_READY = 120.0
-
-
-@dataclass(kw_only=True)
-class State:
-    """What is known of a cluster between runs."""
-
-    name: str
-    complete: bool = False
-    kept: bool = False  # somebody wants it to stay: a run without --keep leaves it alone
-    image: str = ""
-    offers: dict[str, Any] = field(default_factory=dict)
-    times: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path:
-        return folder(self.name)
-
-    @property
-    def kubeconfig(self) -> Path:
-        return self.folder / "kubeconfig"
-
-    def save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / "state.json.new"
-        temporary.write_text(json.dumps(asdict(self), indent=2))
-        temporary.replace(self.folder / "state.json")
-
-    @classmethod
-    def load(cls, name: str) -> State:
-        try:
-            return cls(**json.loads((folder(name) / "state.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            return cls(name=name)
-
-
-def folder(name: str) -> Path:
-    """Where a cluster's state is kept."""
-    return cache_dir() / "clusters" / name
 
 
 def unavailable() -> str:
@@ -89,11 +45,7 @@ class KindCluster(RealCluster):
 
     def __init__(self, state: State, why: str) -> None:
         self.state = state
-        super().__init__(
-            facts=_facts(state, Objects(connect(state.kubeconfig)), why),
-            kubeconfig=state.kubeconfig,
-            nodes=DockerNodes(),
-        )
+        super().__init__(facts=state.facts(why, FEATURES), kubeconfig=state.kubeconfig, nodes=DockerNodes())
 
     def close(self, keep: bool = False) -> None:
         """End the cluster, unless it is to be kept, or was kept by an earlier run."""
@@ -126,7 +78,7 @@ def start(
     if reason := unavailable():
         raise Unavailable(f"kind: {reason}")
     known = software.known(catalog.load(profiles))
-    with _locked(name):
+    with locked(name):
         state = State.load(name)
         kind = Kind(name)
         try:
@@ -154,6 +106,17 @@ def attach(name: str = NAME, why: str = "asked for") -> KindCluster:
     return KindCluster(state, why)
 
 
+def delete(name: str = NAME) -> None:
+    """End a cluster and forget it; no error where there is none."""
+    with locked(name):
+        _delete(Kind(name))
+
+
+def _delete(kind: Kind) -> None:
+    kind.delete()
+    State.load(kind.name).forget()
+
+
 def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequence[str] | None, steps: Steps) -> None:
     with ThreadPoolExecutor(3) as pool:
         creating = pool.submit(_have_cluster, kind, state, steps)
@@ -167,18 +130,20 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
     with steps.step("images onto the nodes"):
         kind.load((*plan.images(), image))
     with steps.step(f"networks: {', '.join(plan.chosen)}"):
-        Applier(api).apply(crds())
+        Applier(api).apply(deploy.crds())
         cluster_networks.install(api, nodes, names, plan, binaries)
         cluster_networks.wait_ready(api, nodes, names, plan, NETWORKS_READY)
     with steps.step("genie"):
-        fresh = state.image != image
+        fresh = not state.image
         deploy.install(api, image, GENIE_READY)
     with steps.step("pods that were there before genie"):
         if fresh:
             _renew_system_pods(api)
         wait("CoreDNS", lambda: deploy.rollout(Objects(api), "Deployment", "kube-system", "coredns"), GENIE_READY)
+    state.look(Objects(api))
+    state.offer(plan.offers(known))
+    state.notes = (f"cluster {state.name}, kubeconfig {state.kubeconfig}",)
     state.complete, state.image, state.times = True, image, steps.times
-    state.offers = {name: asdict(offer) for name, offer in plan.offers(known).items()}
     state.save()
 
 
@@ -212,38 +177,3 @@ def _renew_system_pods(api: ApiClient) -> None:
         made_again = any(owner["kind"] == "ReplicaSet" for owner in meta.get("ownerReferences") or [])
         if made_again and not pod["spec"].get("hostNetwork"):
             objects.delete(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", grace=0)
-
-
-def _facts(state: State, objects: Objects, why: str) -> Facts:
-    names = [node["metadata"]["name"] for node in objects.get("/api/v1/nodes")["items"]]
-    return Facts(
-        backend="kind",
-        why=why,
-        api_server=f"kube-apiserver {objects.get('/version')['gitVersion']}",
-        genie=f"agent mode, image {state.image}",
-        nodes=tuple(sorted(name for name in names if "control-plane" not in name)),
-        image=state.image,
-        offers={name: Offer(**{**offer, "subnets": tuple(offer["subnets"])}) for name, offer in state.offers.items()},
-        notes=(f"cluster {state.name}, kubeconfig {state.kubeconfig}",),
-        features=FEATURES,
-    )
-
-
-def delete(name: str = NAME) -> None:
-    """End a cluster and forget it; no error where there is none."""
-    with _locked(name):
-        _delete(Kind(name))
-
-
-def _delete(kind: Kind) -> None:
-    kind.delete()
-    for file in ("state.json", "kubeconfig"):
-        (folder(kind.name) / file).unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(name: str) -> Iterator[None]:
-    folder(name).mkdir(parents=True, exist_ok=True)
-    with (folder(name) / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,146 @@
+"""The container backend: the embedded one inside one privileged container, for macOS and for people who are not root.
+
+pytest is started once more, in a container that sees this checkout under its own path, read-only, and there takes the
+embedded backend. Reports are written through a mount and given to whoever started the run. Output and exit status are
+the inner run's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.backends import Unavailable, engine
+from harness.backends.steps import Steps
+from harness.download import cache_dir
+
+if TYPE_CHECKING:
+    from harness.backends import Cluster
+    from harness.doors import Wanted
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = "/root/.cache"
+#: Directories that these name are mounted as well.
+PLACES = ("GENIE_MIRROR", "GENIE_CNI_BIN", "KUBEBUILDER_ASSETS")
+PASSED_ON = ("GENIE_API", "PYTEST_ADDOPTS", "CI")
+
+#: What the embedded backend runs on: Python with what requirements.lock pins, and what CNI plugins call.
+DOCKERFILE = """\
+FROM python:3.11-slim-bookworm
+RUN command -v iptables >/dev/null && command -v nft >/dev/null || { apt-get update -qq \\
+ && apt-get install -y -qq --no-install-recommends iptables nftables && rm -rf /var/lib/apt/lists/*; }
+COPY requirements.lock .
+RUN pip install --no-cache-dir --quiet --require-hashes -r requirements.lock
+"""
+
+
+def unavailable() -> str:
+    """Why no container can be used here; empty when one can."""
+    return engine.answers()
+
+
+def inside() -> bool:
+    """Never: in the container it is the embedded backend that runs."""
+    return False
+
+
+def enter(wanted: Wanted, argv: Sequence[str]) -> int:
+    """Run pytest in a container; returns its exit status.
+
+    Args:
+        argv: how to start this pytest, from `sys.executable` on.
+
+    Raises:
+        Unavailable: there is no image to run it in.
+    """
+    from testcontainers.core.container import DockerContainer
+
+    image, report = _image(Steps(console=wanted.console)), report_of(argv)
+    report.mkdir(parents=True, exist_ok=True)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    container = DockerContainer(image, working_dir=str(Path.cwd()), privileged=True)
+    container = container.with_command(command(argv, report))
+    for place, mode in mounts(wanted, report):
+        container = container.with_volume_mapping(place, f"{CACHE}/genie" if place == str(cache_dir()) else place, mode)
+    for key, value in environment().items():
+        container = container.with_env(key, value)
+    with container:
+        running = container.get_wrapped_container()
+        for piece in running.logs(stream=True, follow=True):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        status: Mapping[str, Any] = running.wait()
+    return int(status["StatusCode"])
+
+
+def start(wanted: Wanted) -> Cluster:
+    """Never: see `inside`."""
+    raise Unavailable(f"container: {wanted.why}: this backend is entered, not started")
+
+
+def connect(state: Path) -> Cluster:
+    """Never: see `inside`."""
+    raise Unavailable(f"container: this backend is entered, not connected to ({state})")
+
+
+def command(argv: Sequence[str], report: Path) -> list[str]:
+    """What the container runs: pytest on the embedded backend, then the report handed to whoever started this."""
+    plugin = [] if "harness.plugin" in argv else ["-p", "harness.plugin"]  # the project is not installed there
+    again = ["python", *argv[1:3], *plugin, *argv[3:], "--backend", "embedded", "-p", "no:cacheprovider"]
+    hand_over = f'"$@"; status=$?; chown -R {os.getuid()}:{os.getgid()} {shlex.quote(str(report))}; exit $status'
+    return ["sh", "-c", hand_over, "sh", *again]
+
+
+def report_of(argv: Sequence[str]) -> Path:
+    """The folder that pytest was told to write its report into, or the one that it writes evidence into anyway."""
+    given = [argument.partition("=")[2] for argument in argv if argument.startswith("--report=")]
+    given += [after for argument, after in pairwise(argv) if argument == "--report"]
+    return (Path.cwd() / (given[-1] if given else "report")).resolve()
+
+
+def environment(surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables of the inner run."""
+    wanted = {key: surroundings[key] for key in (*PLACES, *PASSED_ON) if key in surroundings}
+    return {
+        **wanted,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "GENIE_WHY": "in a container",
+    }
+
+
+def mounts(wanted: Wanted, report: Path) -> Iterator[tuple[str, str]]:
+    """Host directories and how they are mounted, each under its own path; outer ones before those within them."""
+    read_only = {str(ROOT), str(Path.cwd()), *(str(profile.parent) for profile in wanted.profiles)}
+    for key in PLACES:
+        read_only |= {part for part in os.environ.get(key, "").split(os.pathsep) if part and Path(part).is_dir()}
+    yield from ((place, "ro") for place in sorted(read_only))
+    yield str(report), "rw"
+    yield str(cache_dir()), "rw"
+
+
+def _image(steps: Steps) -> str:
+    lock = ROOT / "requirements.lock"
+    if not lock.is_file():
+        raise Unavailable(f"container: there is no checkout around {ROOT} to take requirements.lock from")
+    digest = hashlib.sha256(DOCKERFILE.encode() + lock.read_bytes()).hexdigest()[:12]
+    tag = f"genie-harness:{digest}"
+    if engine.image_id(tag):
+        return tag
+    with steps.step("image to run the embedded cluster in"), tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        (context / "Dockerfile").write_text(DOCKERFILE)
+        (context / "requirements.lock").write_bytes(lock.read_bytes())
+        try:
+            engine.build(context, tag, context / "Dockerfile", {"genie.harness": "runner"})
+        except engine.CommandFailed as error:
+            raise Unavailable(f"container: {error}") from error
+    return tag

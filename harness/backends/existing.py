@@ -1,0 +1,196 @@
+"""The existing backend: somebody's cluster, by kubeconfig. It gets genie if it has none, and is left as it was found.
+
+The networks are those that the cluster has; none is added. Scenarios run in namespaces of their own. The nodes are
+reached through a privileged pod on each, in a namespace of the harness's, for nothing less sees a node's interfaces
+and rules. What would disturb others (restarting a node's services, cutting it off) is not offered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import catalog
+from harness.backends import Offer, Unavailable, deploy, software
+from harness.backends.apply import Applier, Object, wait
+from harness.backends.deploy import CONF_DIR
+from harness.backends.engine import CommandFailed
+from harness.backends.podnodes import NAMESPACE, PodNodes
+from harness.backends.podnodes import objects as node_pods
+from harness.backends.real import RealCluster, connect
+from harness.backends.software import Software
+from harness.backends.state import State, locked
+from harness.backends.steps import Steps
+from harness.objects import Objects
+
+NAME = "existing"
+FEATURES = frozenset({"settings", "services", "agent-restart"})
+
+
+class ExistingCluster(RealCluster):
+    """Somebody's cluster."""
+
+    def __init__(self, state: State, why: str) -> None:
+        self.state, kubeconfig, context = state, *_kubeconfig()
+        nodes = PodNodes(lambda: connect(kubeconfig, context))
+        facts = state.facts(why, FEATURES)
+        super().__init__(facts=facts, kubeconfig=kubeconfig, context=context, nodes=nodes)
+
+    def close(self, keep: bool = False) -> None:
+        """Take off the cluster what the harness put on it, unless that is to be kept for a next run."""
+        super().close()
+        if not keep:
+            with locked(NAME):
+                _remove(self.state)
+
+
+def start(
+    networks: Sequence[str] | None = None,
+    *,
+    why: str = "asked for",
+    profiles: Sequence[Path] = (),
+    steps: Steps | None = None,
+) -> ExistingCluster:
+    """The cluster of `$KUBECONFIG` (else ~/.kube/config) and its current context, with genie on it.
+
+    Args:
+        networks: None: all that the cluster has.
+
+    Raises:
+        Unavailable: it does not answer, or genie cannot be put on it; what was added is gone again.
+    """
+    steps = steps or Steps()
+    known = software.known(catalog.load(profiles))
+    with locked(NAME):
+        state = State.load(NAME)
+        state.backend = "existing"
+        try:
+            _make(state, known, networks, steps)
+        except BaseException as error:
+            _remove(state)
+            if isinstance(error, Exception):
+                raise Unavailable(f"existing: {error}") from error
+            raise
+    return ExistingCluster(state, why)
+
+
+def attach(why: str = "asked for") -> ExistingCluster:
+    """The cluster as another process has prepared it.
+
+    Raises:
+        Unavailable: none has.
+    """
+    state = State.load(NAME)
+    if not state.complete:
+        raise Unavailable("existing: no cluster has been prepared")
+    return ExistingCluster(state, why)
+
+
+def _kubeconfig() -> tuple[Path, str | None]:
+    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    return (Path(named) if named else Path.home() / ".kube" / "config"), None
+
+
+def _make(state: State, known: Mapping[str, Software], asked: Sequence[str] | None, steps: Steps) -> None:
+    kubeconfig, context = _kubeconfig()
+    if not kubeconfig.is_file():
+        raise Unavailable(f"there is no kubeconfig {kubeconfig}: name one in $KUBECONFIG")
+    api = connect(kubeconfig, context)
+    objects, applier = Objects(api), Applier(api)
+    state.look(objects)
+    if not state.nodes:
+        raise Unavailable("no node takes pods")
+    present = objects.find(f"/apis/apps/v1/namespaces/{deploy.NAMESPACE}/daemonsets/genie")
+    state.image = _image(present)
+    with steps.step("a pod on each node to look at it"):
+        _add(state, applier, node_pods(state.image))
+        wait("the pods", lambda: deploy.rollout(objects, "DaemonSet", NAMESPACE, "nodes"), 180)
+    with steps.step("networks that the cluster has"):
+        nodes = PodNodes(lambda: connect(kubeconfig, context))
+        chosen = [name for name in known if not asked or name in asked]
+        state.offer({name: _offer(name, known[name], nodes, state.nodes, objects) for name in chosen})
+    with steps.step("genie" if present is None else "genie, which is there already"):
+        _add(state, applier, deploy.crds())
+        if present is None:
+            _add(state, applier, deploy.objects(state.image))
+        wait("genie", lambda: deploy.rollout(objects, "DaemonSet", deploy.NAMESPACE, "genie"), 180)
+    state.notes = (f"kubeconfig {kubeconfig}",)
+    state.complete = True
+    state.save()
+
+
+def _image(present: Mapping[str, Any] | None) -> str:
+    """The image for pods: that of the genie that is there, else `$GENIE_IMAGE`, which nodes must be able to pull."""
+    if present is not None:
+        return str(present["spec"]["template"]["spec"]["containers"][0]["image"])
+    if image := os.environ.get("GENIE_IMAGE"):
+        return image
+    raise Unavailable("there is no genie on the cluster: name an image that its nodes can pull in $GENIE_IMAGE")
+
+
+def _add(state: State, applier: Applier, objects: Sequence[Object]) -> None:
+    """Apply objects, and remember those that were not there before any is made."""
+    references = [_reference(thing) for thing in objects if not applier.exists(thing)]
+    state.added += [reference for reference in references if reference not in state.added]
+    state.save()
+    applier.apply(objects)
+
+
+def _reference(thing: Object) -> Object:
+    kept = {key: thing["metadata"][key] for key in ("name", "namespace") if key in thing["metadata"]}
+    return {"apiVersion": thing["apiVersion"], "kind": thing["kind"], "metadata": kept}
+
+
+def _remove(state: State) -> None:
+    """Take off what was added: genie's pods first, so that they put their nodes back while they still may."""
+    if state.added:
+        kubeconfig, context = _kubeconfig()
+        api = connect(kubeconfig, context)
+        mine = [thing for thing in state.added if thing["kind"] == "DaemonSet" and thing["metadata"]["name"] == "genie"]
+        if mine:
+            deploy.remove_pods(api)
+        Applier(api).delete([thing for thing in state.added if thing not in mine])
+    state.forget()
+
+
+def _offer(name: str, software: Software, nodes: PodNodes, workers: Sequence[str], objects: Objects) -> Offer:
+    """A network, if every worker has its configuration."""
+    missing, subnets = "", software.subnets
+    for node in workers:
+        try:
+            conf = json.loads(nodes.run(node, "cat", f"{CONF_DIR}/{software.conf}"))
+            subnets = tuple(dict.fromkeys(_subnets(conf, objects))) or subnets
+        except (CommandFailed, ValueError):
+            missing = f"the cluster does not have it: there is no {CONF_DIR}/{software.conf} on {node}"
+            break
+    return Offer(
+        network=name, kind="real", software=f"{software.conf} of the cluster", subnets=subnets,
+        default_route=software.default_route, missing=missing,
+    )  # fmt: skip
+
+
+def _subnets(conf: Any, objects: Objects) -> Iterator[str]:
+    """The subnets that a configuration names, or that stand behind what it names."""
+    types = {plugin.get("type") for plugin in conf.get("plugins", [conf])}
+    if "calico" in types:
+        pools = objects.find("/apis/crd.projectcalico.org/v1/ippools") or {"items": []}
+        yield from (pool["spec"]["cidr"] for pool in pools["items"])
+    elif "flannel" in types:
+        for node in objects.get("/api/v1/nodes")["items"]:
+            yield from node["spec"].get("podCIDRs") or []
+    else:
+        yield from _named_subnets(conf)
+
+
+def _named_subnets(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("subnet"), str) and "/" in value["subnet"]:
+            yield value["subnet"]
+        for inner in value.values():
+            yield from _named_subnets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named_subnets(inner)

@@ -1,0 +1,110 @@
+"""What is known of a real cluster between processes and between runs: a file a cluster, in the cache folder.
+
+pytest-xdist's workers read it to find the cluster that the controller started; a later run, to use a kept one again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.backends import Facts, Offer
+from harness.download import cache_dir
+from harness.objects import Objects
+
+
+@dataclass(kw_only=True)
+class State:
+    """One cluster."""
+
+    name: str
+    backend: str = "kind"
+    complete: bool = False
+    kept: bool = False  # somebody wants it to stay: a run without --keep leaves it alone
+    image: str = ""  # genie's
+    nodes: tuple[str, ...] = ()  # workers
+    api_server: str = ""
+    offers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    added: list[dict[str, Any]] = field(default_factory=list)  # objects that the harness put on somebody's cluster
+    notes: tuple[str, ...] = ()
+    times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return folder(self.name)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    def save(self) -> None:
+        """Write it, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / "state.json.new"
+        temporary.write_text(json.dumps(asdict(self), indent=2))
+        temporary.replace(self.folder / "state.json")
+
+    def forget(self) -> None:
+        """Remove what was kept of it."""
+        for file in ("state.json", "kubeconfig"):
+            (self.folder / file).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, name: str) -> State:
+        """What is known of a cluster; nothing, if that is nothing."""
+        try:
+            return cls(**json.loads((folder(name) / "state.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls(name=name)
+
+    def offer(self, offers: Mapping[str, Offer]) -> None:
+        """Remember what the cluster has."""
+        self.offers = {name: asdict(offer) for name, offer in offers.items()}
+
+    def look(self, objects: Objects) -> None:
+        """Remember the version of its API server and the nodes that pods can be put on."""
+        self.api_server = f"kube-apiserver {objects.get('/version')['gitVersion']}"
+        nodes = objects.get("/api/v1/nodes")["items"]
+        self.nodes = tuple(sorted(node["metadata"]["name"] for node in nodes if _takes_pods(node)))
+
+    def facts(self, why: str, features: frozenset[str]) -> Facts:
+        """What a report says of it."""
+        return Facts(
+            backend=self.backend,
+            why=why,
+            api_server=self.api_server,
+            genie=f"agent mode, image {self.image}",
+            nodes=tuple(self.nodes),
+            image=self.image,
+            offers={
+                name: Offer(**{**offer, "subnets": tuple(offer["subnets"])}) for name, offer in self.offers.items()
+            },
+            notes=tuple(self.notes),
+            features=features,
+        )
+
+
+def folder(name: str) -> Path:
+    """Where a cluster's state is kept."""
+    return cache_dir() / "clusters" / name
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Nobody else makes or ends this cluster meanwhile."""
+    folder(name).mkdir(parents=True, exist_ok=True)
+    with (folder(name) / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _takes_pods(node: Mapping[str, Any]) -> bool:
+    """Whether a pod without tolerations may be on a node."""
+    taints = node["spec"].get("taints") or []
+    lasting = [taint for taint in taints if not taint["key"].startswith("node.kubernetes.io/not-ready")]
+    return not any(taint["effect"] in ("NoSchedule", "NoExecute") for taint in lasting)

@@ -32,6 +32,7 @@ from genie.selection import Asked, Choice, Selection
 
 if TYPE_CHECKING:
     from genie.load import Reading
+    from genie.netlink import Netlink
 
 T = TypeVar("T")
 
@@ -210,12 +211,12 @@ class _Verb:
         self.records.write(record)
         begun: dict[int, Result | None] = {}
         try:
-            results = await self._attach(record, begun)
+            results, arranged = await self._attach(record, begun)
             merged = self._merged(chosen, results)
             answer = cni_result.to_json(merged, self.conf.cni_version)
             notes = {**status.on_pod(chosen.choices, results), **extra_notes}
             attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
-            done = replace(record, attached=attached, complete=True, annotations=notes)
+            done = replace(record, attached=attached, complete=True, annotations=notes, arranged=arranged)
             self.records.write(done)
         except BaseException as error:  # a cancelled call too: whatever ends an ADD, its attachments go
             back = tuple(replace(a, result=begun[i]) for i, a in enumerate(record.attached) if i in begun)
@@ -299,15 +300,15 @@ class _Verb:
 
         return hashlib.sha256(f"{own}@{choice.ifname}".encode()).hexdigest()[: max(len(own), 12)]
 
-    async def _attach(self, record: Record, begun: dict[int, Result | None]) -> list[Result]:
+    async def _attach(self, record: Record, begun: dict[int, Result | None]) -> tuple[list[Result], tuple[str, ...]]:
         """Run the delegates: the first network first, then those that cannot disturb each other at once, then the
-        rest one by one; each that may set a default route finds none in its way (see routes.py).
+        rest one by one; each that may set routes finds none in its way (see routes.py). Returns their results, and the
+        routes and rules that were arranged for them.
 
         `begun` is told of each before it is called, and of its result after.
         """
-        first, *others = range(len(record.attached))
         results: dict[int, Result] = {}
-        held: dict[int, tuple[Any, ...]] = {}
+        first, *others = range(len(record.attached))
         calm = [] if self.conf.serial else [i for i in others if networks.quiet(record.attached[i].network)]
         loud = [i for i in others if i not in calm]
 
@@ -316,19 +317,21 @@ class _Verb:
             begun[position] = results[position] = await self._attach_one(record.attached[position])
 
         await attach(first)
-        if loud:
-            held[first] = self._hold_defaults()
-        for outcome in await self.executor.gather(*(attach(i) for i in calm)):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        for i in loud:
-            await attach(i)
-            if i != loud[-1]:
-                held[i] = self._hold_defaults()
-        in_order = [results[i] for i in (first, *others)]
-        if others:
-            self._settle(record, in_order, held)
-        return in_order
+        if not others:
+            return [results[first]], ()
+        held: dict[int, tuple[Any, ...]] = {}
+        with self._netlink() as kernel:
+            if loud:
+                held[first] = self._hold(kernel)
+            for outcome in await self.executor.gather(*(attach(i) for i in calm)):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            for i in loud:
+                await attach(i)
+                if i != loud[-1]:
+                    held[i] = self._hold(kernel)
+            in_order = [results[i] for i in (first, *others)]
+            return in_order, self._settle(kernel, record, in_order, held)
 
     async def _attach_one(self, attached: Attached) -> Result:
         result = await invoke.add(
@@ -350,29 +353,36 @@ class _Verb:
             env=self.request.env,
         )
 
-    def _hold_defaults(self) -> tuple[Any, ...]:
-        from genie import routes  # a pod of one network does not pay for its import
+    def _netlink(self) -> Netlink:
+        from genie.netlink import Netlink  # a pod of one network does not pay for its import
+
+        return Netlink(self.request.netns)
+
+    def _hold(self, kernel: Netlink) -> tuple[Any, ...]:
+        from genie import routes
 
         try:
-            return routes.hold_defaults(self.request.netns)
+            return routes.hold(kernel)
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot change the routes in {self.request.netns}: {error}") from error
 
-    def _settle(self, record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]) -> None:
+    def _settle(
+        self, kernel: Netlink, record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]
+    ) -> tuple[str, ...]:
         from genie import routes
 
         plan = [
             routes.Attached(
                 ifname=attached.ifname,
                 result=result,
-                defaults=held.get(i, ()),
+                held=held.get(i, ()),
                 wants_default=bool(attached.gateways),
                 gateways=attached.gateways,
             )
             for i, (attached, result) in enumerate(zip(record.attached, results, strict=True))
         ]
         try:
-            routes.settle(self.request.netns, plan)
+            return routes.settle(kernel, plan).arranged
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot arrange the routes of {_labels(record)}: {error}") from error
 
@@ -382,7 +392,7 @@ class _Verb:
         Runtimes take the pod's address from CNI_IFNAME. When the first network is on another interface, its
         addresses go without an index, which containerd reads as that interface.
         """
-        merged = cni_result.merge(one_default([choice.ask.default_route or () for choice in chosen.choices], results))
+        merged = cni_result.merge(in_place([choice.ask.default_route or () for choice in chosen.choices], results))
         if chosen.choices[0].ifname == self.request.ifname:
             return merged
         first = len(results[0].ips)
@@ -461,7 +471,8 @@ class _Verb:
         from genie import routes
 
         try:
-            routes.settle(self.request.netns, [])
+            with self._netlink() as kernel:
+                routes.settle(kernel, [])
         except OSError as error:
             self.story["routes"] = f"ignored, for the namespace is about to go: {error}"
 
@@ -497,7 +508,7 @@ class _Verb:
             raise CniError(
                 Code.UNKNOWN_CONTAINER, f"genie has attached no {self.request.ifname} to {self.request.container_id}"
             )
-        told = one_default([a.gateways for a in record.attached], [a.result or Result() for a in record.attached])
+        told = in_place([a.gateways for a in record.attached], [a.result or Result() for a in record.attached])
         for attached, result in zip(record.attached, told, strict=True):
             await invoke.check(
                 attached.network,
@@ -506,26 +517,27 @@ class _Verb:
                 prev_result=result,
                 timeout=self.conf.delegate_timeout,
             )
-        if len(record.attached) > 1:
+        if record.arranged:
             self._check_routes(record)
 
     def _check_routes(self, record: Record) -> None:
         from genie import routes
 
-        arranged = [
+        attached = [
             routes.Attached(ifname=a.ifname, result=a.result, wants_default=bool(a.gateways), gateways=a.gateways)
             for a in record.attached
             if a.result is not None
         ]
         try:
-            changes = routes.drift(self.request.netns, arranged)
+            with self._netlink() as kernel:
+                found = routes.drift(kernel, attached, record.arranged)
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot read the routes in {self.request.netns}: {error}") from error
-        if changes:
+        if found:
             raise CniError(
                 Code.INTERNAL,
                 f"somebody changed the routes that genie arranged in {self.request.netns}",
-                "; ".join(f"{'missing' if change.add else 'unexpected'}: {change.what}" for change in changes),
+                "; ".join(found),
             )
 
     async def gc(self) -> None:
@@ -621,24 +633,35 @@ def attributed(result: Result, ifname: str, netns: str) -> Result:
     return replace(result, interfaces=interfaces, ips=ips)
 
 
-def one_default(asked: Sequence[Sequence[str]], results: Sequence[Result]) -> list[Result]:
-    """The results with the default routes that the pod has: in each family one, as routes.settle arranges it.
+def in_place(asked: Sequence[Sequence[str]], results: Sequence[Result]) -> list[Result]:
+    """The results with the routes that the pod's main table has, as routes.settle arranges it.
 
-    That is the route of the network that was asked for it, by the gateway that was asked for, else of the first network
-    that has one.
+    In each family one default route: that of the network that was asked for it, by the gateway that was asked for, else
+    of the first network that has one. Of several routes that have one place, that of the same network, else of the
+    first one. A route of a table of its own collides with none.
 
     Args:
         asked: of each network, the gateways that the pod asked its default route to go by.
     """
-    told = [[route for route in result.routes if not _is_default(route)] for result in results]
+    if len(results) == 1 and not any(asked):
+        return list(results)
+    told: list[list[Route]] = [[] for _ in results]
     for v6, default in ((False, "0.0.0.0/0"), (True, "::/0")):
         asking = [(i, g) for i, gateways in enumerate(asked) for g in gateways if (":" in g) == v6]
         having = [(i, r) for i, result in enumerate(results) for r in result.routes if _is_default(r) and r.is_v6 == v6]
+        chosen = (asking or having or [(0, None)])[0][0]
+        taken: dict[object, int] = {}
+        for position in (chosen, *(i for i in range(len(results)) if i != chosen)):
+            for route in results[position].routes:
+                if route.is_v6 != v6 or _is_default(route):
+                    continue
+                if route.table or taken.setdefault((route.dst, route.priority), position) == position:
+                    told[position].append(route)
         if asking:
             position, gateway = asking[0]
             told[position].append(Route(dst=default, gw=gateway))
         elif having:
-            told[having[0][0]] += [route for position, route in having if position == having[0][0]]
+            told[chosen] += [route for position, route in having if position == chosen]
     return [replace(result, routes=tuple(routes)) for result, routes in zip(results, told, strict=True)]
 
 

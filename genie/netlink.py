@@ -27,7 +27,7 @@ MAIN = 254
 
 SCOPE_GLOBAL, SCOPE_LINK = 0, 253
 UNICAST = 1
-RTPROT_STATIC = 4
+RTPROT_KERNEL, RTPROT_STATIC = 2, 4
 
 # Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/fib_rules.h>, under their names there.
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -150,10 +150,25 @@ class Route:
         return self.prefix == 0 and self.kind == UNICAST
 
     @property
+    def on_link(self) -> bool:
+        """Whether it needs no gateway; a gateway is reached by such a route."""
+        return not any(kind in (RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH) for kind, _ in self.attributes)
+
+    @property
+    def is_kernels(self) -> bool:
+        """Whether the kernel made it for an address. Of these there may be several of one destination."""
+        return self.protocol == RTPROT_KERNEL
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What makes two routes the same one, whatever the kernel adds in telling of it."""
         where = self.get(RTA_VIA) or self.gateway
         return (self.family, self.table, self.prefix, self.destination, self.oifs, where, self.metric)
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What two routes collide by ("file exists"), wherever they lead."""
+        return (self.family, self.table, self.prefix, self.destination, self.tos, self.metric)
 
     def moved(self, table: int) -> Route:
         """The same route in another table."""
@@ -185,7 +200,10 @@ class Route:
     def __str__(self) -> str:
         target = f"{_shown(self.family, self.destination)}/{self.prefix}" if self.prefix else "default"
         via = f" via {_shown(self.family, self.gateway)}" if self.gateway else ""
-        return f"route {target}{via} dev {'+'.join(map(str, self.oifs)) or '?'} table {self.table}"
+        if other := self.get(RTA_VIA):  # struct rtvia: family, address
+            via = f" via {_shown(_number(other[:2]), other[2:])}"
+        metric = "" if self.metric == _DEFAULT_METRIC.get(self.family, 0) else f" metric {self.metric}"
+        return f"route {target}{via} dev {'+'.join(map(str, self.oifs)) or '?'} table {self.table}{metric}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,19 +270,28 @@ class Change:
 class Netlink:
     """A conversation with the kernel about one network namespace.
 
-    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. Raises OSError where
-    it cannot be entered. A context manager; not to be shared between threads.
+    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. It is entered when the
+    first thing is asked, which raises OSError where that cannot be. A context manager; not to be shared between
+    threads.
     """
 
     def __init__(self, netns: str | None = None) -> None:
-        self._socket = _socket() if netns is None else _socket_in(netns)
+        self._netns = netns
+        self._made: socket.socket | None = None
         self._sequence = 0
 
     def __enter__(self) -> Netlink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _socket(self) -> socket.socket:
+        if self._made is None:
+            self._made = _socket() if self._netns is None else _socket_in(self._netns)
+        return self._made
 
     def links(self) -> dict[str, int]:
         """Interfaces: names to indices."""

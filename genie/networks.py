@@ -402,24 +402,20 @@ def default_interface() -> str:
 
 
 def quiet(network: NetworkConfig) -> bool:
-    """Whether attaching this network surely leaves the pod's default routes alone, so that it may run beside others.
+    """Whether attaching this network surely sets no route but those that the kernel makes for an address, so that it
+    may run beside others, whatever these are.
 
-    Known from the configuration alone, and only of the reference plugins; all others are taken to set one.
+    Known from the configuration alone, and only of the reference plugins; all others are taken to set some.
     """
     for plugin in network.plugins:
         if plugin["type"] in ("tuning", "bandwidth", "portmap", "firewall"):
             continue
-        if plugin["type"] not in ("bridge", "macvlan", "ipvlan", "host-device", "vlan", "ptp", "tap", "dummy"):
+        if plugin["type"] not in ("bridge", "macvlan", "ipvlan", "host-device", "vlan", "tap", "dummy"):
             return False
         ipam = plugin.get("ipam") or {}
-        if plugin.get("isDefaultGateway") or not isinstance(ipam, dict):
+        if plugin.get("isDefaultGateway") or not isinstance(ipam, dict) or ipam.get("routes"):
             return False
         if ipam and ipam.get("type") not in ("host-local", "static"):
-            return False
-        routes = ipam.get("routes") or []
-        if not isinstance(routes, list) or any(
-            not isinstance(route, dict) or str(route.get("dst", "")).endswith("/0") for route in routes
-        ):
             return False
     return True
 

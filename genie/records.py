@@ -90,7 +90,8 @@ class Record:
     """All attachments of one container, in selection order.
 
     annotations: what is to be shown on the pod, kept so that an agent that ended before the API server had it
-    makes up for that when it starts again.
+    makes up for that when it starts again. arranged: genie's routes and rules in the pod, a line each, as routes.settle
+    told them, for a CHECK to find them again.
     """
 
     container_id: str
@@ -103,6 +104,7 @@ class Record:
     attached: tuple[Attached, ...] = ()
     complete: bool = False  # the ADD came to its end
     annotations: Mapping[str, str] = field(default_factory=dict)
+    arranged: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -117,6 +119,7 @@ class Record:
             "complete": self.complete,
             "attachments": [attached.to_json() for attached in self.attached],
             "annotations": dict(self.annotations),
+            "arranged": list(self.arranged),
         }
 
     @classmethod
@@ -124,6 +127,9 @@ class Record:
         annotations = _get(data, "annotations", dict)
         if not all(isinstance(value, str) for value in annotations.values()):
             raise TypeError("annotations: expected an object of strings")
+        arranged = _get(data, "arranged", list)
+        if not all(isinstance(line, str) for line in arranged):
+            raise TypeError("arranged: expected a list of strings")
         return cls(
             container_id=_get(data, "containerID", str),
             ifname=_get(data, "ifname", str),
@@ -135,6 +141,7 @@ class Record:
             attached=tuple(Attached.of(each) for each in _get(data, "attachments", list)),
             complete=_get(data, "complete", bool),
             annotations=annotations,
+            arranged=tuple(arranged),
         )
 
 

@@ -1,23 +1,29 @@
-"""A pod with two networks must work on both: who gets the default route, and how replies find their way back.
+"""A pod with two networks must work on both: whose routes the pod has, and how replies find their way back.
 
-Two delegates that each set a default route fail on each other ("file exists"), and a pod whose replies leave
-by another interface than the request came in on is not reachable at its second address. So between two
-delegates `hold_defaults` takes the first's default routes away, and after the last one `settle` arranges all:
+Delegates know nothing of each other. Two that each set a default route fail on it ("file exists"); a plugin attached
+twice fails on any route of its own; and a pod whose replies leave by another interface than the request came in on is
+not reachable at its second address. So between two delegates `hold` takes away all that the first one set in the main
+table, and after the last one `settle` arranges everything:
 
-- In the main table one default route per family: of the attachment that asked for it, else the first that set
-one. - For every other attachment a routing table of its own (`TABLE` + its position), chosen by a rule "from
-<its address>". It has the routes of its interface and a default by its gateway, so a reply leaves by the
-interface whose address it bears. The attachment with the default route needs none, unless its subnet overlaps
-with another's (a network attached twice), where the main table would confuse the two.
+- In the main table one default route per family: of the attachment that asked for it, else the first that set one.
+- In the main table, too, every other route of every attachment. Of those that have one place (destination, prefix and
+  metric) it can have only one: that of the attachment with the default route, else of the first in the selection.
+- For every other attachment a routing table of its own (`TABLE` + its position), chosen by a rule "from <its
+  address>". It has all of the attachment's routes and a default by its gateway, so a reply leaves by the interface
+  whose address it bears. The attachment with the default route needs none, unless its subnet overlaps with another's
+  (a network attached twice), where the main table would confuse the two.
 
-`plan` decides, and is pure: it compares what is with what should be and returns the changes. That makes
-`settle` idempotent, and able to undo itself.
+The routes that the kernel makes for an address stay where they are: the kernel keeps those of several interfaces apart.
+
+`plan` decides, and is pure: it compares what is with what should be and returns the changes. That makes `settle`
+idempotent, and able to undo itself. What it arranged is told as text, one line for each route and rule, which the
+caller keeps for `drift`.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genie.cni.result import Result
@@ -44,15 +50,14 @@ A route that a delegate had set keeps its own mark wherever it is moved, so that
 class Attached:
     """One attachment, in the order of the selection.
 
-    ifname: its interface in the pod. result: what its network answered. defaults: the default routes that it
-    had set, as `hold_defaults` returned them. wants_default: the pod asked for its default route here.
-    gateways: by which to leave, if the pod said so ("default-route" of a network selection element), instead
-    of the network's.
+    ifname: its interface in the pod. result: what its network answered. held: the routes that `hold` took away after
+    it. wants_default: the pod asked for its default route here. gateways: by which to leave, if the pod said so
+    ("default-route" of a network selection element), instead of the network's.
     """
 
     ifname: str
     result: Result
-    defaults: tuple[Route, ...] = ()
+    held: tuple[Route, ...] = ()
     wants_default: bool = False
     gateways: tuple[str, ...] = ()
 
@@ -66,58 +71,84 @@ class State:
     rules: Sequence[Rule] = ()
 
 
-def hold_defaults(netns: str) -> tuple[Route, ...]:
-    """Take away the default routes in the main table of a namespace, both families', and return them.
-
-    netns: a path. All or none: raises OSError with the routes as they were.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """changes: from what is to what should be, in an order in which the kernel takes them. arranged: all that should
+    be, for `drift`; what was so before is among it.
     """
-    with Netlink(netns) as kernel:
-        held = [route for family in FAMILIES for route in kernel.routes(family) if route.is_default]
-        kernel.apply([Change(route, add=False) for route in held])
+
+    changes: list[Change]
+    arranged: tuple[str, ...]
+
+
+def hold(kernel: Netlink) -> tuple[Route, ...]:
+    """Take away what is in a namespace's main table but for the kernel's own, both families', and return it.
+
+    All or none: raises OSError with the routes as they were.
+    """
+    held = [route for family in FAMILIES for route in kernel.routes(family) if not route.is_kernels]
+    kernel.apply([Change(route, add=False) for route in sorted(held, key=lambda route: route.on_link)])
     return tuple(held)
 
 
-def settle(netns: str, attached: Sequence[Attached]) -> list[Change]:
-    """Arrange the routes of a pod's attachments; see above. Returns the changes made, none the second time.
+def settle(kernel: Netlink, attached: Sequence[Attached]) -> Plan:
+    """Arrange the routes of a pod's attachments; see above. The second time, there is nothing to change.
 
-    netns: a path. attached: in the order of the selection. Default routes that are still in the main table
-    count as their interface's, so the last delegate's need not be held. All or none: raises OSError with all
-    as it was when settle began (routes held before stay held); the message names the route or rule that the
-    kernel refused.
+    attached: in the order of the selection. Routes that are still in the main table count as their interface's, so
+    the last delegate's need not be held. All or none: raises OSError with all as it was when settle began (routes
+    held before stay held); the message names the route or rule that the kernel refused.
     """
-    with Netlink(netns) as kernel:
-        changes = plan(attached, _state(kernel))
-        kernel.apply(changes)
-    return changes
+    planned = plan(attached, _state(kernel))
+    kernel.apply(planned.changes)
+    return planned
 
 
-def drift(netns: str, attached: Sequence[Attached]) -> list[Change]:
-    """What settle would have to change now, that is, what somebody has changed since. Changes nothing.
+def drift(kernel: Netlink, attached: Sequence[Attached], arranged: Iterable[str]) -> list[str]:
+    """What somebody has changed since settle, in words: of its routes and rules those that are missing, and what is in
+    the place of its own: in its tables, and default routes. Changes nothing.
 
-    netns: a path. attached: as for settle, without `defaults`: whatever a delegate set is found where settle put
-    it. Raises OSError.
+    attached: as for settle, without `held`. arranged: what settle told. Raises OSError.
     """
-    with Netlink(netns) as kernel:
-        return plan(attached, _state(kernel))
+    state = _state(kernel)
+    ours = _owners(attached, state)
+    all_there: list[Route | Rule] = [*state.rules, *state.routes]
+    there = {str(one): one for one in all_there}
+    known = set(arranged)
+    missing = [f"missing: {text}" for text in arranged if text not in there]
+    return missing + [
+        f"unexpected: {text}"
+        for text, one in there.items()
+        if text not in known
+        and (
+            one.table in TABLES or (isinstance(one, Route) and one.is_default and not ours.keys().isdisjoint(one.oifs))
+        )
+    ]
 
 
-def plan(attached: Sequence[Attached], state: State) -> list[Change]:
-    """The changes from what is to what should be, in an order in which the kernel takes them."""
-    paths = [path for family in FAMILIES for path in _paths(attached, state, family)]
-    wanted = _defaults(paths)
+def plan(attached: Sequence[Attached], state: State) -> Plan:
+    """The changes from what is to what should be, and that."""
+    own = _own(attached, state)
+    paths = [path for family in FAMILIES for path in _paths(attached, own, state, family)]
+    main, first = [], {}
+    for family in FAMILIES:
+        chosen, default = _default([path for path in paths if path.family == family])
+        first[family] = chosen
+        main += _main(own, family, chosen, default, state)
     tables, rules = [], []
     for path in paths:
-        if _needs_table(path, paths, wanted):
-            tables += _table(path, state)
+        if _needs_table(path, paths, first[path.family], main):
+            tables += _table(path)
             rules += _rules(path)
-    names = _indices(attached, state)
     ours = [route for route in state.routes if route.table in TABLES]
-    there = [route for route in state.routes if route.table == MAIN and route.is_default and names & {*route.oifs}]
-    return [
-        *_diff([rule for rule in state.rules if rule.table in TABLES], rules),
-        *_diff(ours, tables),
-        *_diff(there, [route for route in wanted.values() if route is not None]),
-    ]
+    there = [route for route in state.routes if _is_ours(route, own, _owners(attached, state))]
+    return Plan(
+        changes=[
+            *_diff([rule for rule in state.rules if rule.table in TABLES], rules),
+            *_diff(ours, tables),
+            *_diff(there, main),
+        ],
+        arranged=tuple(str(one) for one in (*rules, *tables, *main)),
+    )
 
 
 # Deciding
@@ -127,13 +158,15 @@ def plan(attached: Sequence[Attached], state: State) -> list[Change]:
 class _Path:
     """One attachment in one family. addresses: (packed, prefix length). index: of its interface.
 
-    default: the default route that it had set. gateway: packed, b"" if it has none.
+    own: its interface's routes but default routes, the kernel's among them, as in the main table. default: the default
+    route that it had set. gateway: packed, b"" if it has none.
     """
 
     family: int
     position: int
     index: int
     addresses: tuple[tuple[bytes, int], ...]
+    own: tuple[Route, ...]
     default: Route | None
     gateway: bytes
     wants_default: bool
@@ -142,45 +175,89 @@ class _Path:
     def table(self) -> int:
         return TABLE + self.position
 
+    @property
+    def subnets(self) -> list[tuple[bytes, int]]:
+        """(destination, prefix length) of its addresses' subnets for which it has no route."""
+        present = {(route.destination, route.prefix) for route in self.own}
+        there = dict.fromkeys((_masked(address, prefix), prefix) for address, prefix in self.addresses)
+        return [(net, prefix) for net, prefix in there if prefix < len(net) * 8 and (net, prefix) not in present]
+
     def own_default(self, table: int) -> Route | None:
         """Its default route, in that table: the one it had set, else one by its gateway."""
         if self.default is not None:
             return self.default.moved(table)
         if not self.gateway:
             return None
-        near = any(_inside(self.gateway, address, prefix) for address, prefix in self.addresses)
+        near = [(route.destination, route.prefix) for route in self.own if route.on_link]
+        near += [] if table == MAIN else self.subnets
         return Route.to(
             self.family,
             oif=self.index,
             gateway=self.gateway,
             table=table,
             protocol=PROTOCOL,
-            onlink=not near,
+            onlink=not any(_inside(self.gateway, net, prefix) for net, prefix in near),
         )
 
 
-def _paths(attached: Sequence[Attached], state: State, family: int) -> list[_Path]:
+def _owners(attached: Sequence[Attached], state: State) -> dict[int, int]:
+    """Whose an interface is: its index to the attachment's position."""
+    named = [(one.ifname, at) for at, one in enumerate(attached)]
+    named += [(each.name, at) for at, one in enumerate(attached) for each in one.result.interfaces if each.sandbox]
+    found: dict[int, int] = {}
+    for name, position in named:
+        if name in state.links:
+            found.setdefault(state.links[name], position)
+    return found
+
+
+def _own(attached: Sequence[Attached], state: State) -> list[dict[object, Route]]:
+    """Each attachment's routes, by their keys, as if all of them were in the main table: those held, those still
+    there, and those in genie's tables since an earlier settle. What leaves by no attachment's interface (a blackhole)
+    is of the one after which it was held.
+    """
+    owners = _owners(attached, state)
+    told: list[tuple[int | None, Route]] = [(at, route) for at, one in enumerate(attached) for route in one.held]
+    told += [(None, route) for route in state.routes if route.table == MAIN]
+    told += [(None, route.moved(MAIN)) for route in state.routes if route.table in TABLES and not route.is_kernels]
+    own: list[dict[object, Route]] = [{} for _ in attached]
+    for holder, route in told:
+        position = next((owners[index] for index in route.oifs if index in owners), holder)
+        if position is not None and route.protocol != PROTOCOL:
+            own[position].setdefault(route.key, route)
+    return own
+
+
+def _is_ours(route: Route, own: Sequence[Mapping[object, Route]], owners: Mapping[int, int]) -> bool:
+    """Whether a route of the main table is for us to arrange."""
+    if route.table != MAIN or route.is_kernels:
+        return False
+    return not owners.keys().isdisjoint(route.oifs) or any(route.key in each for each in own)
+
+
+def _paths(
+    attached: Sequence[Attached], own: Sequence[Mapping[object, Route]], state: State, family: int
+) -> Iterator[_Path]:
     """Who is there in this family: attachments with an address or a default route of it."""
-    found = []
     for position, one in enumerate(attached):
         index = state.links.get(one.ifname)
         if index is None:
             continue
         addresses = _addresses(one, family)
-        default = _own_default(one, index, state, family)
+        routes = [route for route in own[position].values() if route.family == family and route.kind == UNICAST]
+        had = [] if _named_gateway(one, family) else [route for route in routes if route.is_default]
+        default = min(had, key=lambda route: route.metric, default=None)
         if addresses or default is not None:
-            found.append(
-                _Path(
-                    family=family,
-                    position=position,
-                    index=index,
-                    addresses=addresses,
-                    default=default,
-                    gateway=_gateway(one, family),
-                    wants_default=one.wants_default,
-                )
+            yield _Path(
+                family=family,
+                position=position,
+                index=index,
+                addresses=addresses,
+                own=tuple(route for route in routes if route.oifs == (index,) and not route.is_default),
+                default=default,
+                gateway=_gateway(one, family),
+                wants_default=one.wants_default,
             )
-    return found
 
 
 def _addresses(one: Attached, family: int) -> tuple[tuple[bytes, int], ...]:
@@ -197,22 +274,6 @@ def _addresses(one: Attached, family: int) -> tuple[tuple[bytes, int], ...]:
             address, _, prefix = ip.address.partition("/")
             found.append((socket.inet_pton(family, address), int(prefix)))
     return tuple(dict.fromkeys(found))
-
-
-def _own_default(one: Attached, index: int, state: State, family: int) -> Route | None:
-    """The default route that it had set; of several the best by metric. None if the pod named a gateway instead.
-
-    It may be held, or in the main table still, or in genie's since an earlier settle.
-    """
-    if _named_gateway(one, family):
-        return None
-    there = [route for route in state.routes if index in route.oifs]
-    had = [
-        route
-        for route in (*one.defaults, *there)
-        if route.family == family and route.is_default and route.protocol != PROTOCOL
-    ]
-    return min(had, key=lambda route: route.metric, default=None)
 
 
 def _named_gateway(one: Attached, family: int) -> bytes:
@@ -235,59 +296,71 @@ def _gateway(one: Attached, family: int) -> bytes:
     return socket.inet_pton(family, first) if first else b""
 
 
-def _defaults(paths: Sequence[_Path]) -> dict[int, Route | None]:
-    """Per family the one default route for the main table, or None."""
-    return {family: _default([path for path in paths if path.family == family]) for family in FAMILIES}
+def _default(paths: Sequence[_Path]) -> tuple[_Path | None, Route | None]:
+    """The default route for the main table, and whose it is: of those that the pod asked for the first that can; else
+    of those that had set one the first. Without any, the first attachment is the one that the main table serves.
+    """
+    asked = [path for path in paths if path.wants_default]
+    had = [path for path in paths if path.default is not None]
+    for path in (*asked, *had):
+        if default := path.own_default(MAIN):
+            return path, default
+    return next(iter(paths), None), None
 
 
-def _default(paths: Sequence[_Path]) -> Route | None:
-    """Of those that the pod asked for the first that can; else of those that had set one the first."""
-    asked = (path.own_default(MAIN) for path in paths if path.wants_default)
-    had = (path.own_default(MAIN) for path in paths if path.default is not None)
-    return next((route for route in (*asked, *had) if route is not None), None)
+def _main(
+    own: Sequence[Mapping[object, Route]], family: int, chosen: _Path | None, default: Route | None, state: State
+) -> list[Route]:
+    """A family's routes for the main table: each place is the first one's who has a route for it, beginning with the
+    attachment that the default route is of, for that route may need the others. On-link ones come first, for the same
+    reason.
+    """
+    keys = {key for each in own for key in each}
+    taken = {
+        route.place for route in state.routes if route.table == MAIN and (route.is_kernels or route.key not in keys)
+    }
+    taken |= {default.place} if default else set()
+    found = []
+    for position in sorted(range(len(own)), key=lambda position: chosen is None or position != chosen.position):
+        for route in own[position].values():
+            if route.family != family or route.is_default or route.is_kernels or route.place in taken:
+                continue
+            taken.add(route.place)
+            found.append(route)
+    return [*sorted(found, key=lambda route: not route.on_link), *([default] if default else [])]
 
 
-def _needs_table(path: _Path, paths: Sequence[_Path], wanted: Mapping[int, Route | None]) -> bool:
-    """All but the one that the main table serves: that with the default route, or the first if there is none."""
-    family = [other for other in paths if other.family == path.family]
-    others = [other for other in family if other is not path]
+def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main: Sequence[Route]) -> bool:
+    """All but the one that the main table serves need one; and that one, too, where the main table might take its
+    neighbours for another's, or has a route of another in the place of its own.
+    """
+    others = [other for other in paths if other.family == path.family and other is not path]
     if not others or not path.addresses:
         return False
-    default = wanted[path.family]
-    served = path is family[0] if default is None else path.index in default.oifs
-    if not served:
+    if path is not served:
         return True
-    return any(_overlap(one, two) for other in others for one in path.addresses for two in other.addresses)
+    there = {route.key for route in main}
+    return any(route.key not in there and not route.is_kernels for route in path.own) or any(
+        _overlap(one, two) for other in others for one in path.addresses for two in other.addresses
+    )
 
 
-def _table(path: _Path, state: State) -> list[Route]:
-    """What its table has: its interface's routes as in the main table, its subnets, its default route.
+def _table(path: _Path) -> list[Route]:
+    """What its table has: its interface's routes, its subnets, its default route.
 
-    The copied ones bring what a plugin set besides, such as `169.254.1.1 dev eth1 scope link` to a gateway
-    that is in no subnet. Those on the link come first, for the others need them.
+    The former bring what a plugin set besides, such as `169.254.1.1 dev eth1 scope link` to a gateway that is in no
+    subnet. Those on the link come first, for the others need them.
     """
-    copied = [
-        route.moved(path.table)
-        for route in state.routes
-        if route.table == MAIN
-        and route.family == path.family
-        and route.oifs == (path.index,)
-        and route.kind == UNICAST
-        and not route.is_default
-    ]
-    present = {(route.destination, route.prefix) for route in copied}
-    for address, prefix in path.addresses:
-        destination = _masked(address, prefix)
-        if prefix < len(address) * 8 and (destination, prefix) not in present:
-            present.add((destination, prefix))
-            source = address if path.family == INET else b""  # IPv6 refuses one that is still tentative
-            copied.append(
-                Route.to(
-                    path.family, destination, prefix, oif=path.index, source=source, table=path.table, protocol=PROTOCOL
-                )
-            )
+    moved: dict[object, Route] = {}
+    for route in path.own:
+        moved.setdefault(route.place, route.moved(path.table))
+    for net, prefix in path.subnets:
+        # IPv6 refuses a source address that is still tentative
+        source = next(one for one, bits in path.addresses if _masked(one, bits) == net) if path.family == INET else b""
+        made = Route.to(path.family, net, prefix, oif=path.index, source=source, table=path.table, protocol=PROTOCOL)
+        moved.setdefault(made.place, made)
     default = path.own_default(path.table)
-    return sorted(copied, key=lambda route: bool(route.gateway)) + ([] if default is None else [default])
+    return sorted(moved.values(), key=lambda route: not route.on_link) + ([] if default is None else [default])
 
 
 def _rules(path: _Path) -> list[Rule]:
@@ -295,13 +368,6 @@ def _rules(path: _Path) -> list[Rule]:
         Rule(family=path.family, source=address, table=path.table, priority=PRIORITY, protocol=PROTOCOL)
         for address in dict.fromkeys(address for address, _ in path.addresses)
     ]
-
-
-def _indices(attached: Sequence[Attached], state: State) -> set[int]:
-    """The interfaces that are the attachments', whose default routes are ours to arrange."""
-    names = {one.ifname for one in attached}
-    names |= {interface.name for one in attached for interface in one.result.interfaces if interface.sandbox}
-    return {state.links[name] for name in names if name in state.links}
 
 
 def _diff(have: Iterable[Route | Rule], want: Iterable[Route | Rule]) -> list[Change]:

@@ -19,7 +19,7 @@ from genie import routes
 from genie.cni.result import IP, Interface, Result
 from genie.cni.result import Route as ResultRoute
 from genie.netlink import INET, INET6, MAIN, Change, Netlink, Route, Rule
-from genie.routes import Attached, State
+from genie.routes import Attached, Plan, State
 
 
 def packed(address: str) -> bytes:
@@ -28,6 +28,20 @@ def packed(address: str) -> bytes:
 
 def family_of(address: str) -> int:
     return INET6 if ":" in address else INET
+
+
+def hold(pod: Any) -> tuple[Route, ...]:
+    with Netlink(pod.path) as kernel:
+        return routes.hold(kernel)
+
+
+def settle(pod: Any, plan: Sequence[Attached]) -> Plan:
+    """As routes.settle; what it told is what there is then."""
+    with Netlink(pod.path) as kernel:
+        done = routes.settle(kernel, plan)
+        bare = [replace(one, held=()) for one in plan]
+        assert routes.drift(kernel, bare, done.arranged) == []
+    return done
 
 
 def default(gateway: str, oif: int, table: int = MAIN, *, onlink: bool = False) -> Route:
@@ -63,7 +77,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Attached], State]:
                 route = default(f"{net}{dot}1", index)
                 (held if draw(st.booleans()) else there).append(route)
         wants = draw(st.booleans())
-        plan.append(attached(name, *ips, defaults=tuple(held), wants_default=wants))
+        plan.append(attached(name, *ips, held=tuple(held), wants_default=wants))
     # The kernel holds one default route of a metric and family.
     unique = {route.family: route for route in there}
     return plan, State(links=links, routes=list(unique.values()))
@@ -98,13 +112,13 @@ def after(state: State, changes: Sequence[Change]) -> State:
 
 def had_default(one: Attached, state: State, family: int) -> bool:
     index = state.links[one.ifname]
-    return any(route.family == family and index in route.oifs for route in (*one.defaults, *state.routes))
+    return any(route.family == family and index in route.oifs for route in (*one.held, *state.routes))
 
 
 @given(situations())
 def test_one_default_route_per_family_of_the_right_attachment(situation: tuple[list[Attached], State]) -> None:
     plan, state = situation
-    done = after(state, routes.plan(plan, state))
+    done = after(state, routes.plan(plan, state).changes)
     for family in (INET, INET6):
         got = [route for route in done.routes if route.family == family and route.table == MAIN]
         could = [
@@ -123,7 +137,7 @@ def test_every_address_but_of_the_one_that_main_serves_has_a_rule_and_a_table(
     situation: tuple[list[Attached], State],
 ) -> None:
     plan, state = situation
-    done = after(state, routes.plan(plan, state))
+    done = after(state, routes.plan(plan, state).changes)
     chosen = {rule.source: rule.table for rule in done.rules}
     for family in (INET, INET6):
         having = [one for one in plan if any(ip.is_v6 == (family == INET6) for ip in one.result.ips)]
@@ -147,32 +161,32 @@ def test_every_address_but_of_the_one_that_main_serves_has_a_rule_and_a_table(
 @given(situations())
 def test_the_second_time_nothing_changes(situation: tuple[list[Attached], State]) -> None:
     plan, state = situation
-    assert routes.plan(plan, after(state, routes.plan(plan, state))) == []
+    assert routes.plan(plan, after(state, routes.plan(plan, state).changes)).changes == []
 
 
 @given(situations(), st.integers(0, 4))
 def test_what_an_earlier_plan_made_goes(situation: tuple[list[Attached], State], wants: int) -> None:
     plan, state = situation
     other = [replace(one, wants_default=at == wants) for at, one in enumerate(plan)]
-    fresh = after(state, routes.plan(other, state))
-    moved = after(state, routes.plan(plan, state))
-    moved = after(moved, routes.plan(other, moved))
+    fresh = after(state, routes.plan(other, state).changes)
+    moved = after(state, routes.plan(plan, state).changes)
+    moved = after(moved, routes.plan(other, moved).changes)
     assert set(moved.rules) == set(fresh.rules)
     assert {route.key for route in moved.routes} == {route.key for route in fresh.routes}
 
 
 def test_the_pod_s_word_on_the_gateway_counts() -> None:
     plan = [
-        attached("eth0", IP("10.0.0.2/24", "10.0.0.1"), defaults=(default("10.0.0.1", 2),)),
+        attached("eth0", IP("10.0.0.2/24", "10.0.0.1"), held=(default("10.0.0.1", 2),)),
         attached(
             "eth1",
             IP("10.1.0.2/24", "10.1.0.1"),
-            defaults=(default("10.1.0.1", 3),),
+            held=(default("10.1.0.1", 3),),
             wants_default=True,
             gateways=("10.1.0.254",),
         ),
     ]
-    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[]))
+    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[])).changes
     main = [str(change) for change in changes if isinstance(change.what, Route) and change.what.table == MAIN]
     assert main == ["add route default via 10.1.0.254 dev 3 table 254"]
 
@@ -180,10 +194,10 @@ def test_the_pod_s_word_on_the_gateway_counts() -> None:
 def test_a_gateway_in_the_result_s_routes_counts() -> None:
     result = Result(ips=(IP("10.1.0.2/24"),), routes=(ResultRoute("0.0.0.0/0", "10.1.0.9"),))
     plan = [
-        attached("eth0", IP("10.0.0.2/24"), defaults=(default("10.0.0.1", 2),)),
+        attached("eth0", IP("10.0.0.2/24"), held=(default("10.0.0.1", 2),)),
         Attached(ifname="eth1", result=result),
     ]
-    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[]))
+    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[])).changes
     assert "add route default via 10.1.0.9 dev 3 table 2001" in map(str, changes)
 
 
@@ -193,15 +207,15 @@ def test_addresses_outside_the_pod_are_not_its_own() -> None:
         ips=(IP("10.9.0.1/24", interface=0), IP("10.9.0.2/24", interface=1)),
     )
     plan = [attached("eth0", IP("10.0.0.2/24")), Attached(ifname="eth1", result=outside)]
-    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[]))
+    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[])).changes
     rules = [change.what.source for change in changes if isinstance(change.what, Rule)]
     assert rules == [packed("10.9.0.2")]
 
 
 def test_one_network_needs_nothing_but_its_default_route_back() -> None:
     held = default("10.0.0.1", 2)
-    plan = [attached("eth0", IP("10.0.0.2/24", "10.0.0.1"), defaults=(held,))]
-    assert routes.plan(plan, State(links={"eth0": 2}, routes=[])) == [Change(held)]
+    plan = [attached("eth0", IP("10.0.0.2/24", "10.0.0.1"), held=(held,))]
+    assert routes.plan(plan, State(links={"eth0": 2}, routes=[])).changes == [Change(held)]
 
 
 # The kernel
@@ -258,38 +272,38 @@ def test_a_held_default_comes_back_as_it_was(pod: Any, route: str) -> None:
     pod.ip(f"{family} route add {'default' + words if family else words}")
     before = defaults(pod)
     assert before
-    held = routes.hold_defaults(pod.path)
+    held = hold(pod)
     assert defaults(pod) == []
     assert len(held) == 1
-    assert routes.hold_defaults(pod.path) == ()
-    routes.settle(pod.path, [Attached(ifname="eth0", result=Result(), defaults=held)])
+    assert hold(pod) == ()
+    settle(pod, [Attached(ifname="eth0", result=Result(), held=held)])
     assert defaults(pod) == before
 
 
 @pytest.mark.root
 def test_two_delegates_that_each_set_a_default_route(pod: Any) -> None:
     pod.ip("addr add 10.1.0.2/24 dev eth0", "addr add 10.2.0.2/24 dev eth1", "route add default via 10.1.0.1")
-    first = routes.hold_defaults(pod.path)
+    first = hold(pod)
     pod.ip("route add default via 10.2.0.1")  # "file exists", had it not been held (CNI-Genie #205, #213)
     plan = [
-        attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), defaults=first),
+        attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), held=first),
         attached("eth1", IP("10.2.0.2/24", "10.2.0.1")),
     ]
-    assert routes.settle(pod.path, plan)
+    assert settle(pod, plan).changes
     assert defaults(pod) == ["default via 10.1.0.1 dev eth0"]
     assert listing(pod, "route show table 2001") == [
         "default via 10.2.0.1 dev eth1",
         "10.2.0.0/24 dev eth1 proto kernel scope link src 10.2.0.2",
     ]
     assert "2000: from 10.2.0.2 lookup 2001 proto 71" in listing(pod, "rule")
-    assert routes.settle(pod.path, plan) == []
+    assert settle(pod, plan).changes == []
 
     asked = [plan[0], replace(plan[1], wants_default=True)]
-    assert routes.settle(pod.path, asked)
+    assert settle(pod, asked).changes
     assert defaults(pod) == ["default via 10.2.0.1 dev eth1"]
     assert listing(pod, "rule")[1] == "2000: from 10.1.0.2 lookup 2000 proto 71"
     assert listing(pod, "route show table 2001") == []
-    assert routes.settle(pod.path, asked) == []
+    assert settle(pod, asked).changes == []
 
 
 @pytest.mark.root
@@ -317,24 +331,24 @@ def test_replies_leave_by_the_interface_of_their_address(pod: Any, address: str,
         f"{v6} addr add {address} dev eth1 {nodad}",
         f"{v6} route add default via {gateway}",
     )
-    held = routes.hold_defaults(pod.path)
+    held = hold(pod)
     pod.ip(*setup)
     plan = [
-        attached("eth0", IP(f"{first}/{length}", gateway), defaults=held),
+        attached("eth0", IP(f"{first}/{length}", gateway), held=held),
         attached("eth1", IP(address)),
     ]
-    routes.settle(pod.path, plan)
+    settle(pod, plan)
     assert "dev eth1" in pod.ip(f"{v6} route get {client} from {own}")
     assert "dev eth0" in pod.ip(f"{v6} route get {client} from {first}")
     assert "dev eth0" in pod.ip(f"{v6} route get {client}")
-    assert routes.settle(pod.path, plan) == []
+    assert settle(pod, plan).changes == []
 
 
 @pytest.mark.root
 def test_one_network_twice_keeps_its_own_neighbours_apart(pod: Any) -> None:
     pod.ip("addr add 10.1.0.3/24 dev eth1", "addr add 10.1.0.2/24 dev eth0")
     plan = [attached("eth0", IP("10.1.0.2/24", "10.1.0.1")), attached("eth1", IP("10.1.0.3/24", "10.1.0.1"))]
-    routes.settle(pod.path, plan)
+    settle(pod, plan)
     for client in ("10.1.0.9", "192.0.2.1"):
         assert "dev eth0" in pod.ip(f"route get {client} from 10.1.0.2")
         assert "dev eth1" in pod.ip(f"route get {client} from 10.1.0.3")
@@ -343,18 +357,18 @@ def test_one_network_twice_keeps_its_own_neighbours_apart(pod: Any) -> None:
 @pytest.mark.root
 def test_what_fails_undoes_itself(pod: Any) -> None:
     pod.ip("addr add 10.1.0.2/24 dev eth0", "addr add 10.2.0.2/24 dev eth1", "route add default via 10.1.0.1")
-    held = routes.hold_defaults(pod.path)
+    held = hold(pod)
     pod.ip("route add default via 10.2.0.1")
     before = (defaults(pod), listing(pod, "rule"), listing(pod, "route show table all"))
     broken = default("10.9.0.1", held[0].oifs[0])  # on no network of the pod
     plan = [
-        attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), defaults=(broken,)),
+        attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), held=(broken,)),
         attached("eth1", IP("10.2.0.2/24", "10.2.0.1")),
     ]
     with pytest.raises(
         OSError, match=r"add route default via 10\.9\.0\.1 dev \d+ table 254: ENETUNREACH, Network"
     ) as caught:
-        routes.settle(pod.path, plan)
+        settle(pod, plan)
     assert caught.value.errno
     assert (defaults(pod), listing(pod, "rule"), listing(pod, "route show table all")) == before
 
@@ -365,7 +379,7 @@ def test_the_calling_thread_stays_where_it_is(pod: Any) -> None:
         return os.readlink("/proc/thread-self/ns/net")  # noqa: PTH115
 
     before, threads, files = here(), threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    routes.hold_defaults(pod.path)
+    hold(pod)
     with Netlink(pod.path) as there, Netlink() as local:
         assert "eth1" in there.links()
         assert "lo" in local.links()
@@ -374,15 +388,20 @@ def test_the_calling_thread_stays_where_it_is(pod: Any) -> None:
     assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208
 
 
+@dataclass
+class Anywhere:
+    path: str
+
+
 def test_a_namespace_that_is_not_there() -> None:
     with pytest.raises(FileNotFoundError):
-        routes.hold_defaults("/proc/self/no-such-namespace")
+        hold(Anywhere("/proc/self/no-such-namespace"))
 
 
 @pytest.mark.root
 def test_what_is_no_namespace(pod: Any) -> None:
     with pytest.raises(OSError, match="enter network namespace: Invalid argument"):
-        routes.hold_defaults("/dev/null")
+        hold(Anywhere("/dev/null"))
 
 
 @pytest.mark.root
@@ -432,12 +451,12 @@ def _move(link: str, to: Any) -> None:
 def test_a_client_behind_each_router_talks_to_the_address_it_knows(namespace: Callable[[], Any], pod: Any) -> None:
     pod.ip("addr add 10.1.0.2/24 dev eth0", "addr add 10.2.0.2/24 dev eth1", "route add default via 10.1.0.1")
     with routed(namespace, pod) as routers:
-        held = routes.hold_defaults(pod.path)
+        held = hold(pod)
         plan = [
-            attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), defaults=held),
+            attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), held=held),
             attached("eth1", IP("10.2.0.2/24", "10.2.0.1")),
         ]
-        routes.settle(pod.path, plan)
+        settle(pod, plan)
         server = pod.run(lambda: socket.create_server(("0.0.0.0", 0)))
         port = server.getsockname()[1]
         threading.Thread(target=_greet, args=(server, 2), daemon=True).start()
@@ -471,8 +490,8 @@ def test_arranging_two_networks_costs_little(pod: Any) -> None:
         took = []
         for _ in range(30):
             began = time.perf_counter()
-            held = routes.hold_defaults(pod.path)
-            routes.settle(pod.path, [replace(plan[0], defaults=held), plan[1]])
+            held = hold(pod)
+            settle(pod, [replace(plan[0], held=held), plan[1]])
             took.append(time.perf_counter() - began)
             kernel.apply([Change(rule, add=False) for rule in kernel.rules(INET)])
             kernel.apply([Change(route, add=False) for route in kernel.routes(INET, routes.TABLES)])

@@ -146,6 +146,7 @@ def test_status_is_the_network_s(lab: Lab) -> None:
 def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
     """What genie does for a pod of two: each delegate finds no default route in its way, and CHECK is content after."""
     from genie import routes
+    from genie.netlink import Netlink
 
     blue = lab.network()
     green = replace(
@@ -153,15 +154,16 @@ def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
     )
     one, two = lab.attachment, replace(lab.attachment, ifname="eth1")
     first = lab.run(invoke.add(blue, one, EXECUTOR, timeout=60))
-    held = routes.hold_defaults(lab.pod.path)
-    assert len(held) == 2
-    second = lab.run(invoke.add(green, two, EXECUTOR, timeout=60))
-    plan = [
-        routes.Attached(ifname="eth0", result=first, defaults=held),
-        routes.Attached(ifname="eth1", result=second),
-    ]
-    assert routes.settle(lab.pod.path, plan)
-    assert routes.settle(lab.pod.path, plan) == []
+    with Netlink(lab.pod.path) as kernel:
+        held = routes.hold(kernel)
+        assert len([route for route in held if route.is_default]) == 2
+        second = lab.run(invoke.add(green, two, EXECUTOR, timeout=60))
+        plan = [
+            routes.Attached(ifname="eth0", result=first, held=held),
+            routes.Attached(ifname="eth1", result=second),
+        ]
+        assert routes.settle(kernel, plan).changes
+        assert routes.settle(kernel, plan).changes == []
     assert "via 10.7.0.1 dev eth0" in lab.pod.ip("route show default")
     assert "via 10.8.0.1 dev eth1" in lab.pod.ip("route get 192.0.2.1 from 10.8.0.2")
     assert "via fd08::1 dev eth1" in lab.pod.ip("-6 route get 2001:db8::1 from fd08::2")

@@ -11,14 +11,12 @@ from core_rig import Node
 
 from genie import routes
 
-# Examples take longer on a busy machine, and that is no failure.
-
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node with calico, weave-net and flannel. There is no pod's namespace, so routes stay untouched."""
-    monkeypatch.setattr(routes, "hold_defaults", lambda netns: ())
-    monkeypatch.setattr(routes, "settle", lambda netns, attached: [])
+    monkeypatch.setattr(routes, "hold", lambda kernel: ())
+    monkeypatch.setattr(routes, "settle", lambda kernel, attached: routes.Plan(changes=[], arranged=()))
     made = Node(tmp_path)
     made.install("calico", "weave-net", "flannel")
     return made

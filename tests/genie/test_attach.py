@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -366,9 +367,24 @@ def defaults(results: list[Result]) -> list[list[str]]:
     ],
 )
 def test_one_default_route_of_each_family(asked: list[list[str]], gateways: list[str], kept: list[list[str]]) -> None:
-    told = attach.one_default(asked, [default(gateway) for gateway in gateways])
+    told = attach.in_place(asked, [default(gateway) for gateway in gateways])
     assert defaults(told) == kept
-    assert all(Route("10.8.0.0/16", gateway) in result.routes for gateway, result in zip(gateways, told, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ([[], []], [["10.8.0.0/16", "0.0.0.0/0", "fd08::/48"], ["10.8.0.0/16", "10.9.0.0/16"]]),
+        ([[], ["10.0.0.254"]], [["fd08::/48"], ["10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16", "0.0.0.0/0"]]),
+    ],
+)
+def test_of_routes_in_one_place_one_is_told(asked: list[list[str]], kept: list[list[str]]) -> None:
+    first, second = default("10.0.0.1"), default("10.0.0.254")
+    first = replace(first, routes=(*first.routes, Route("fd08::/48")))
+    own_table, further = Route("10.8.0.0/16", table=9), Route("10.9.0.0/16")
+    second = replace(second, routes=(*second.routes, own_table, further))
+    told = attach.in_place(asked, [first, second])
+    assert [[route.dst for route in result.routes] for result in told] == kept
 
 
 def test_the_merged_result_has_one_default_route(node: Node) -> None:
@@ -385,13 +401,16 @@ def test_the_merged_result_has_one_default_route(node: Node) -> None:
 
 def test_routes_are_arranged_for_several_networks_alone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
-    monkeypatch.setattr(routes, "hold_defaults", lambda netns: done.append(("hold", netns)) or ())
-    monkeypatch.setattr(routes, "settle", lambda netns, attached: done.append([one.ifname for one in attached]))
+    nothing = routes.Plan(changes=[], arranged=())
+    monkeypatch.setattr(routes, "hold", lambda kernel: done.append("hold") or ())
+    monkeypatch.setattr(
+        routes, "settle", lambda kernel, attached: done.append([one.ifname for one in attached]) or nothing
+    )
     node.add("calico")
     assert done == []
     node.ok("DEL")
     node.add(ONCE)
-    assert done == [("hold", "/var/run/netns/web")] * 2 + [["eth0", "eth1", "eth2"]]
+    assert done == ["hold", "hold", ["eth0", "eth1", "eth2"]]
     node.ok("DEL")
     assert done[3:] == [[]], "and none are left in a namespace that stays"
 
@@ -563,8 +582,21 @@ def test_del_of_a_damaged_record(node: Node) -> None:
 @pytest.fixture
 def drift(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
-    monkeypatch.setattr(routes, "drift", lambda netns, attached: found)
+    arranged = ("rule from 10.2.0.2 lookup 2001",)
+    monkeypatch.setattr(routes, "settle", lambda kernel, attached: routes.Plan(changes=[], arranged=arranged))
+    monkeypatch.setattr(
+        routes, "drift", lambda kernel, attached, arranged: [f"{each}: {arranged[0]}" for each in found]
+    )
     return found
+
+
+def test_check_tells_of_routes_that_somebody_changed(node: Node, drift: list[Any]) -> None:
+    node.add("calico,weave-net")
+    node.ok("CHECK")
+    drift.append("missing")
+    error = node.fails("CHECK")
+    assert error["code"] == 999 and "somebody changed the routes" in error["msg"]
+    assert error["details"] == "missing: rule from 10.2.0.2 lookup 2001"
 
 
 def test_check_asks_every_delegate_with_its_own_result(node: Node, drift: list[Any]) -> None:

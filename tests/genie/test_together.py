@@ -1,0 +1,208 @@
+"""Real plugins together in one pod: any of them twice, any two of them, and every address answers.
+
+A host attaches a pod by genie, with the reference plugins; a third namespace, behind a router, plays another node, from
+which each address of the pod is dialled.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genie import attach
+from genie.cni.invoke import SubprocessExecutor, run_sync
+from genie.kube import Pod
+
+pytestmark = pytest.mark.root
+
+EVERYWHERE = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+FAR = {socket.AF_INET: "192.0.2.9", socket.AF_INET6: "2001:db8::9"}
+
+
+@dataclass
+class Cluster:
+    """The API server: one pod, and a NetworkAttachmentDefinition for each configuration on the node."""
+
+    annotations: Mapping[str, str]
+
+    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+        return Pod(namespace=namespace, name=name, uid=uid, annotations=self.annotations)
+
+    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        return {"metadata": {"name": name}, "spec": {}} if kind == "NetworkAttachmentDefinition" else None
+
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+        pass
+
+
+@dataclass
+class Node:
+    """A host with its networks, a pod, and another node's pod."""
+
+    host: Any
+    pod: Any
+    far: Any
+    bin: str
+    place: Path
+
+    def network(self, name: str, kind: str, number: int, **more: Any) -> None:
+        ranges = [[{"subnet": f"10.{number}.0.0/24"}], [{"subnet": f"fd0{number}::/64"}]]
+        ipam = {"type": "host-local", "ranges": ranges, "routes": EVERYWHERE, "dataDir": str(self.place / "ipam")}
+        plugin = {"type": kind, "ipam": ipam, **more}
+        conf = {"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}
+        (self.place / "net.d" / f"10-{name}.conflist").write_text(json.dumps(conf))
+
+    def call(self, verb: str, annotations: Mapping[str, str]) -> dict[str, Any]:
+        env = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": "c1",
+            "CNI_NETNS": self.pod.path,
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": self.bin,
+            "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web;K8S_POD_UID=u",
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        }
+        place = {"conf_dir": str(self.place / "net.d"), "state_dir": str(self.place / "state")}
+        conf = {"cniVersion": "1.0.0", "name": "genie", "type": "genie", "default_plugin": "ptp", **place}
+        request = attach.Request(env=env, stdin=json.dumps(conf).encode())
+        work = lambda: run_sync(attach.serve(request, Cluster(annotations), SubprocessExecutor()))  # noqa: E731
+        reply = self.host.run(work)
+        answer: dict[str, Any] = json.loads(reply.stdout or "{}")
+        if reply.status:
+            raise RuntimeError(f"{verb}: {answer['msg']} {answer.get('details', '')}")
+        return answer
+
+
+@pytest.fixture
+def node(namespace: Callable[[], Any], cni_bin: str, tmp_path: Path) -> Node:
+    host, pod, far = namespace(), namespace(), namespace()
+    (tmp_path / "net.d").mkdir()
+    host.ip("link add up0 type veth peer name eth0", "link set up0 up")
+    host.run(lambda: _move("eth0", far))
+    host.ip("addr add 192.0.2.1/24 dev up0", "-6 addr add 2001:db8::1/64 dev up0 nodad")
+    far.ip("link set eth0 up", "addr add 192.0.2.9/24 dev eth0", "-6 addr add 2001:db8::9/64 dev eth0 nodad")
+    far.ip("route add default via 192.0.2.1", "-6 route add default via 2001:db8::1")
+    host.run(_forward)
+    made = Node(host=host, pod=pod, far=far, bin=cni_bin, place=tmp_path)
+    made.network("ptp", "ptp", 1)
+    made.network("bridge", "bridge", 2, bridge="br0", isGateway=True)
+    without = {"type": "host-local", "subnet": "10.3.0.0/24", "dataDir": str(tmp_path / "ipam")}
+    made.network("quiet", "bridge", 3, bridge="br1", isGateway=True, ipam=without)
+    return made
+
+
+def _move(link: str, to: Any) -> None:
+    import subprocess
+
+    subprocess.run(["ip", "link", "set", link, "netns", str(to.path)], check=True)
+
+
+def _forward() -> None:
+    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        Path(f"/proc/sys/net/{path}").write_text("1")
+
+
+@contextmanager
+def answering(pod: Any, address: str) -> Iterator[int]:
+    """A server in the pod on this address alone, which sends it to whoever dials it; yields its port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = pod.run(lambda: socket.create_server((address, 0), family=family))
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(address.encode())
+
+    server.settimeout(10)
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield server.getsockname()[1]
+    thread.join(10)
+    server.close()
+
+
+def dial(address: str, port: int) -> str:
+    with socket.create_connection((address, port), timeout=10) as connection:
+        return connection.recv(64).decode()
+
+
+def reach_all(node: Node, result: Mapping[str, Any]) -> list[str]:
+    addresses = [ip["address"].partition("/")[0] for ip in result["ips"]]
+    for address in addresses:
+        with answering(node.pod, address) as port:
+            assert node.far.run(lambda address=address, port=port: dial(address, port)) == address
+        inside = next(ip["interface"] for ip in result["ips"] if ip["address"].startswith(f"{address}/"))
+        far = FAR[socket.AF_INET6 if ":" in address else socket.AF_INET]
+        v6 = "-6" if ":" in address else "-4"
+        way = node.pod.ip(f"{v6} route get {far} from {address}")
+        assert f"dev {result['interfaces'][inside]['name']} " in way
+    return addresses
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ptp", "ptp"),
+        ("ptp", "bridge", "ptp"),
+        ("bridge", "bridge"),
+        ("bridge", "ptp", "bridge"),
+        ("quiet", "quiet", "ptp"),
+        ("ptp", "quiet", "ptp", "quiet"),
+    ],
+    ids="+".join,
+)
+def test_every_address_answers(node: Node, names: Sequence[str]) -> None:
+    asked = {"cni": ",".join(names)}
+    result = node.call("ADD", asked)
+    addresses = reach_all(node, result)
+    assert len(addresses) == len(set(addresses)) == sum(1 if name == "quiet" else 2 for name in names)
+    node.call("CHECK", asked)
+    assert len(node.pod.ip("-4 route show default").splitlines()) == 1
+    node.call("DEL", asked)
+    assert "lookup 200" not in node.pod.ip("-4 rule") + node.pod.ip("-6 rule")
+    assert node.pod.ip("-4 route show table all type unicast").splitlines() == []
+    assert reach_all(node, node.call("ADD", asked)), "and again"
+
+
+def test_the_default_route_at_the_second_of_one_network(node: Node) -> None:
+    """The main table is then the second's, whose default route needs its others; the first has a table."""
+    elements = [{"name": "ptp", "default-route": ["10.1.0.1", "fd01::1"]}, {"name": "bridge"}]
+    asked = {"k8s.v1.cni.cncf.io/networks": json.dumps(elements)}
+    result = node.call("ADD", asked)
+    assert len(reach_all(node, result)) == 6
+    for v6, gateway in (("-4", "10.1.0.1"), ("-6", "fd01::1")):
+        lines = node.pod.ip(f"{v6} route show default").splitlines()
+        assert [line.split()[:5] for line in lines] == [["default", "via", gateway, "dev", "net1"]]
+    node.call("CHECK", asked)
+
+
+BROKEN = [
+    "rule del from 10.1.0.3",
+    "-6 rule del from fd01::3",
+    "route del 10.1.0.1 dev eth1 table 2001",
+    "route del default table 2001",
+    "route del default",
+    "route del 10.1.0.0/24",
+    "-6 route del fd01::1 dev eth0",
+    "route add default dev eth1 metric 7",
+    "route add 10.9.0.0/16 dev eth1 table 2001",
+]
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_what_somebody_changes_is_found(node: Node, change: str) -> None:
+    asked = {"cni": "ptp,ptp"}
+    node.call("ADD", asked)
+    node.pod.ip("route add 10.99.0.0/16 dev eth0", "rule add from 10.99.0.1 lookup 77")  # nobody's business
+    node.call("CHECK", asked)
+    node.pod.ip(change)
+    with pytest.raises(RuntimeError, match="CHECK: "):
+        node.call("CHECK", asked)

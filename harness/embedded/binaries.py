@@ -102,7 +102,9 @@ def _places(given: Sequence[Path], tried: list[str], missing: set[str]) -> Itera
     ]
     for what, get in costly:
         try:
-            yield get(), what
+            directory = get()
+            package = next((path.stem for path in directory.parents[2].glob("*.deb")), "")
+            yield directory, f"{what} ({package})" if package else what
         except (NotHad, OSError, subprocess.SubprocessError) as error:
             tried.append(f"{what}: {_reason(error)}")
 
@@ -121,8 +123,8 @@ def _release(directory: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     first, _, version = (said.stderr or said.stdout).partition("\n")[0].rpartition("plugin ")
-    known = version.removeprefix("version ").replace("unknown", "of an unknown version")
-    return f"containernetworking/plugins {known}, " if first.startswith("CNI ") else ""
+    known = version.removeprefix("version ").replace("unknown", "").strip()
+    return f"containernetworking/plugins{known and ' ' + known}, " if first.startswith("CNI ") else ""
 
 
 def _debian(package: str) -> Path:

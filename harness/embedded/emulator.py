@@ -54,15 +54,45 @@ class Emulator(kmock.KubernetesEmulator):
         )
 
     async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
-        if request.resource is not None and request.action is not None:
-            data = request.data if isinstance(request.data, dict) else {}
-            if request.action == kmock.action.CREATE:
-                self._complete(request, data)
-            elif request.action == kmock.action.UPDATE:
-                data.setdefault("metadata", {})["resourceVersion"] = str(next(self._versions))
-            elif request.action == kmock.action.DELETE and data.get("gracePeriodSeconds") == 0:
-                self._let_go(request, data)
-        return await super()._handle(request)
+        try:
+            self._mind(request)
+            return await super()._handle(request)
+        finally:
+            self._forget(request)
+
+    def _mind(self, request: kmock.Request) -> None:
+        """What a server does with what it is sent, before it is kept."""
+        data = request.data if isinstance(request.data, dict) else {}
+        if request.resource is None:
+            return
+        if request.action == kmock.action.CREATE:
+            self._complete(request, data)
+        elif request.action == kmock.action.UPDATE:
+            meta = data.setdefault("metadata", {})
+            self._must_be(request, meta)
+            meta["resourceVersion"] = str(next(self._versions))
+        elif request.action == kmock.action.DELETE:
+            self._must_be(request, data.get("preconditions") or {})
+            if data.get("gracePeriodSeconds") == 0:
+                self._let_go(request)
+
+    def _forget(self, request: kmock.Request) -> None:
+        """kmock remembers all requests for assertions, and looks each new one up among them."""
+        memories: list[Any] = [self, *self._payloads]
+        for memory in memories:
+            memory._requests[:] = [other for other in memory._requests if other is not request]
+        if request.action == kmock.action.DELETE and request.resource is not None:
+            self._sweep(request)
+
+    def _sweep(self, request: kmock.Request) -> None:
+        """kmock keeps what is deleted, too; a namespace takes with it all that was in it."""
+        key: Any = (request.resource, request.namespace, request.name)
+        if key not in self.objects or not self.objects[key].deleted:
+            return
+        del self.objects[key]
+        if request.resource is not None and request.resource.plural == _NAMESPACES:
+            for other in [other for other in self.objects.keys() if other[1] == request.name]:  # noqa: SIM118
+                del self.objects[other]
 
     def _complete(self, request: kmock.Request, data: dict[str, Any]) -> None:
         meta = data.setdefault("metadata", {})
@@ -77,15 +107,20 @@ class Emulator(kmock.KubernetesEmulator):
             meta["finalizers"] = [*meta.get("finalizers", []), _HELD]
             data.setdefault("status", {"phase": "Pending" if request.resource.plural == "pods" else "Active"})
 
-    def _let_go(self, request: kmock.Request, data: dict[str, Any]) -> None:
+    def _must_be(self, request: kmock.Request, expected: dict[str, Any]) -> None:
+        """Refuse a request that is meant for an object of another UID."""
         key: Any = (request.resource, request.namespace, request.name)
-        if key not in self.objects or self.objects[key].deleted:
+        if "uid" not in expected or key not in self.objects or self.objects[key].deleted:
             return
-        meta = dict(self.objects[key].last.raw)["metadata"]
-        if (data.get("preconditions") or {}).get("uid", meta["uid"]) != meta["uid"]:
+        if expected["uid"] != dict(self.objects[key].last.raw)["metadata"]["uid"]:
             raise kmock.KubernetesError(status=409, reason="Conflict", message="that is the UID of another object")
-        held = [name for name in meta.get("finalizers", []) if name != _HELD]
-        self.objects[key].patch({"metadata": {"finalizers": held, "deletionTimestamp": None}})
+
+    def _let_go(self, request: kmock.Request) -> None:
+        key: Any = (request.resource, request.namespace, request.name)
+        if key in self.objects and not self.objects[key].deleted:
+            names = dict(self.objects[key].last.raw)["metadata"].get("finalizers", [])
+            held = [name for name in names if name != _HELD]
+            self.objects[key].patch({"metadata": {"finalizers": held, "deletionTimestamp": None}})
 
 
 async def serve(port: int) -> None:

@@ -153,21 +153,24 @@ def _remove(state: State) -> None:
         if mine:
             deploy.remove_pods(api)
         Applier(api).delete([thing for thing in state.added if thing not in mine])
+        objects = Objects(api)
+        path = f"/api/v1/namespaces/{NAMESPACE}"
+        wait("the end of the harness's namespace", lambda: "still there" if objects.find(path) else "", 90)
     state.forget()
 
 
 def _offer(name: str, software: Software, nodes: PodNodes, workers: Sequence[str], objects: Objects) -> Offer:
     """A network, if every worker has its configuration."""
-    missing, subnets = "", software.subnets
+    missing, found = "", dict[str, None]()
     for node in workers:
         try:
             conf = json.loads(nodes.run(node, "cat", f"{CONF_DIR}/{software.conf}"))
-            subnets = tuple(dict.fromkeys(_subnets(conf, objects))) or subnets
+            found |= dict.fromkeys(_subnets(conf, objects))
         except (CommandFailed, ValueError):
             missing = f"the cluster does not have it: there is no {CONF_DIR}/{software.conf} on {node}"
             break
     return Offer(
-        network=name, kind="real", software=f"{software.conf} of the cluster", subnets=subnets,
+        network=name, kind="real", software=f"{software.conf} of the cluster", subnets=tuple(found) or software.subnets,
         default_route=software.default_route, missing=missing,
     )  # fmt: skip
 

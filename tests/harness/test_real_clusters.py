@@ -1,0 +1,300 @@
+"""What real clusters' backends work out before they touch a cluster: patches, plans, inventories, manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import catalog
+from harness.backends import cluster_networks, container, deploy, inventory, kindtool, software
+from harness.backends.software import Patch, Software
+
+NETWORKS = ("bridge", "calico", "canal", "flannel", "macvlan", "ptp", "weave")
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, Software]:
+    return software.known(catalog.load())
+
+
+# --- software
+
+
+def test_every_network_can_be_had_on_a_real_cluster(known: dict[str, Software]) -> None:
+    assert set(NETWORKS) <= set(known)
+
+
+def test_subnets_of_networks_that_stand_beside_each_other_do_not_overlap(known: dict[str, Software]) -> None:
+    from ipaddress import ip_network
+    from itertools import combinations
+
+    for one, other in combinations(known, 2):
+        if other in known[one].conflicts:
+            continue
+        for subnet in known[one].subnets:
+            assert not any(ip_network(subnet).overlaps(ip_network(each)) for each in known[other].subnets), (one, other)
+
+
+def test_conflicts_are_mutual_and_explained(known: dict[str, Software]) -> None:
+    for name, network in known.items():
+        for rival in network.conflicts:
+            assert name in known[rival].conflicts
+            assert network.conflict_reason
+
+
+def test_no_configuration_of_a_network_comes_before_genie(known: dict[str, Software]) -> None:
+    assert all(network.conf > "00-genie.conf" for network in known.values())
+
+
+@pytest.mark.parametrize(
+    ("into", "change", "result"),
+    [
+        ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3, "c": 2}}),
+        ({"a": 1, "b": 2}, {"a": None}, {"b": 2}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+        ({"a": [{"name": "x", "v": 1}]}, {"a": [{"name": "x", "w": 2}]}, {"a": [{"name": "x", "v": 1, "w": 2}]}),
+        ({"a": [{"name": "x"}]}, {"a": [{"name": "y"}]}, {"a": [{"name": "x"}, {"name": "y"}]}),
+        ({"a": [{"name": "x"}, {"name": "y"}]}, {"a": [{"name": "x", "$patch": "delete"}]}, {"a": [{"name": "y"}]}),
+        ({"e": [{"name": "x", "valueFrom": {}}]}, {"e": [{"name": "x", "value": ""}]}, {"e": [{"name": "x", "value": ""}]}),
+        ({}, {"a": [{"name": "x"}]}, {"a": [{"name": "x"}]}),
+    ],
+)  # fmt: skip
+def test_merge(into: dict[str, Any], change: dict[str, Any], result: dict[str, Any]) -> None:
+    assert software.merge(into, change) == result
+
+
+def thing(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more}
+
+
+def test_a_patch_that_fits_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="Deployment gone: no such object"):
+        software.patched([thing("Pod", "a")], (Patch(kind="Deployment", name="gone", why="", drop=True),))
+
+
+def test_patches_change_copies() -> None:
+    original = [thing("ConfigMap", "a", data={"conf": '{"x": {"y": 1}}'}), thing("Pod", "b")]
+    patches = (
+        Patch.model_validate({"kind": "ConfigMap", "why": "", "json-in": {"conf": {"x": {"z": 2}}}}),
+        Patch(kind="Pod", name="b", why="", drop=True),
+    )
+    changed = software.patched(original, patches)
+    assert yaml.safe_load(changed[0]["data"]["conf"]) == {"x": {"y": 1, "z": 2}}
+    assert [each["metadata"]["name"] for each in changed] == ["a"]
+    assert original[0]["data"]["conf"] == '{"x": {"y": 1}}'
+
+
+def test_images_of_all_containers_each_once() -> None:
+    pod = {"initContainers": [{"image": "one"}], "containers": [{"image": "two"}, {"image": "one"}]}
+    assert software.images(
+        [thing("DaemonSet", "a", spec={"template": {"spec": pod}}), thing("Pod", "b", spec=pod)]
+    ) == (
+        "one",
+        "two",
+    )
+
+
+def test_a_node_has_its_own_version_of_a_configuration() -> None:
+    assert software.for_node({"a": ["10.1.{n}.0/24", 7], "b": True}, 3) == {"a": ["10.1.3.0/24", 7], "b": True}
+
+
+# --- plans
+
+
+@pytest.fixture
+def all_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_networks, "_had", lambda _: [])
+
+
+@pytest.mark.usefixtures("all_to_be_had")
+class TestPlan:
+    def test_all_that_fit_beside_each_other(self, known: dict[str, Software]) -> None:
+        plan = cluster_networks.plan(known, None)
+        assert set(plan.chosen) == set(known) - {"canal"}
+        assert "cannot be beside calico" in plan.missing["canal"]
+
+    def test_what_is_on_request_gives_way_to_what_is_not(self, known: dict[str, Software]) -> None:
+        assert set(cluster_networks.plan(known, ["canal", "flannel", "bridge"]).chosen) == {"flannel", "bridge"}
+
+    def test_on_request(self, known: dict[str, Software]) -> None:
+        plan = cluster_networks.plan(known, ["canal", "bridge"])
+        assert set(plan.chosen) == {"canal", "bridge"}
+        assert "cannot be beside canal" in plan.missing["flannel"]
+        assert plan.missing["weave"] == "it was not asked for (--networks weave)"
+
+    def test_every_known_network_is_an_offer(self, known: dict[str, Software]) -> None:
+        offers = cluster_networks.plan(known, ["bridge"]).offers(known)
+        assert set(offers) == set(known)
+        assert [name for name, offer in offers.items() if not offer.missing] == ["bridge"]
+
+
+def test_an_image_that_cannot_be_had_is_a_reason(known: dict[str, Software], monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.backends import Unavailable
+
+    def lacking(image: str) -> None:
+        raise Unavailable(f"image {image} is not in the engine and cannot be pulled")
+
+    monkeypatch.setattr(Software, "objects", lambda _: [thing("Pod", "a", spec={"containers": [{"image": "far"}]})])
+    monkeypatch.setattr(cluster_networks.engine, "have_image", lacking)
+    plan = cluster_networks.plan(known, ["flannel"])
+    assert plan.missing["flannel"] == "image far is not in the engine and cannot be pulled"
+
+
+# --- inventories
+
+PRINTED = r"""
+#### links
+[{"ifname":"lo"},{"ifname":"eth0","linkinfo":{"info_kind":"veth"}},{"ifname":"cni0","linkinfo":{"info_kind":"bridge"}},
+ {"ifname":"vethd1c2","linkinfo":{"info_kind":"veth"},"master":"cni0"},
+ {"ifname":"flannel.1","linkinfo":{"info_kind":"vxlan"}}]
+
+#### routes
+default via 172.18.0.1 dev eth0
+10.244.1.0/24 dev cni0 proto kernel scope link src 10.244.1.1 linkdown
+10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink
+10.50.2.7 dev veth77 scope host
+local 10.244.1.1 dev cni0 table local proto kernel scope host src 10.244.1.1
+fe80::/64 dev vethd1c2 proto kernel metric 256 pref medium
+fc00:f853::/64 dev eth0 proto ra metric 1024 expires 1797sec pref medium
+
+#### rules
+0:	from all lookup local
+
+#### iptables
+iptables *nat
+iptables :POSTROUTING ACCEPT [3:180]
+iptables :KUBE-SVC-X - [0:0]
+iptables :CNI-HOSTPORT-DNAT - [0:0]
+iptables :CNI-7a1b - [0:0]
+iptables -A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+iptables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+iptables -A POSTROUTING -s 10.22.2.7/32 -m comment --comment "name: \"b\" id: \"abc\"" -j CNI-7a1b
+iptables COMMIT
+
+#### nft
+table ip nat {
+	chain POSTROUTING {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname "eth0" counter masquerade
+	}
+}
+table inet cni_plugins_masquerade {
+	chain masq_checks {
+		ip saddr == 10.22.2.7 goto x comment "abc"
+	}
+}
+
+#### ipsets
+KUBE-CLUSTER-IP
+weave-xyz
+
+#### namespaces
+cni-1
+cni-2
+
+#### records
+abc@eth0.json
+
+#### host-local
+cbr0/10.244.1.7 0123/eth0 eth0
+cbr0/last_reserved_ip.0 10.244.1.7
+cbr0/lock
+
+#### weave
+"""
+
+
+def test_inventory() -> None:
+    found = inventory.parse(PRINTED)
+    assert found.interfaces == {"eth0", "vethd1c2 (bridge cni0)"}
+    assert found.addresses == {"cbr0 10.244.1.7 0123/eth0/eth0"}
+    assert found.namespaces == {"cni-1", "cni-2"}
+    assert found.records == {"abc@eth0.json"}
+    assert found.routes == {
+        "default via 172.18.0.1 dev eth0",
+        "10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink",
+        "10.50.2.7 dev veth77 scope host",
+        "fc00:f853::/64 dev eth0 proto ra metric 1024",
+        "rule 0: from all lookup local",
+    }
+    assert found.netfilter == {
+        "iptables nat :CNI-7a1b -",
+        'iptables nat -A POSTROUTING -s 10.22.2.7/32 -m comment --comment "name: \\"b\\" id: \\"abc\\"" -j CNI-7a1b',
+        "nft inet cni_plugins_masquerade chain masq_checks",
+        'nft inet cni_plugins_masquerade chain masq_checks: ip saddr == 10.22.2.7 goto x comment "abc"',
+        "ipset weave-xyz",
+    }
+
+
+def test_an_inventory_is_not_beyond_itself() -> None:
+    assert inventory.parse(PRINTED).beyond(inventory.parse(PRINTED)) == []
+
+
+# --- genie's manifests
+
+
+def test_every_container_of_genie_has_the_image() -> None:
+    daemonset = next(each for each in deploy.objects("genie:test") if each["kind"] == "DaemonSet")
+    assert set(software.images([daemonset])) == {"genie:test"}
+
+
+def test_genie_is_not_privileged() -> None:
+    daemonset = next(each for each in deploy.objects("genie:test") if each["kind"] == "DaemonSet")
+    pod = daemonset["spec"]["template"]["spec"]
+    for each in (*pod["initContainers"], *pod["containers"]):
+        context = each["securityContext"]
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert context["readOnlyRootFilesystem"]
+        assert not context["allowPrivilegeEscalation"]
+        assert "privileged" not in context
+
+
+def test_genie_may_do_no_more_than_it_must() -> None:
+    role = next(each for each in deploy.objects("genie:test") if each["kind"] == "ClusterRole")
+    verbs = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
+    assert verbs.pop("pods") == ["get", "list", "watch", "patch"]
+    assert verbs.pop("events") == ["create"]
+    assert all(set(each) <= {"get", "list", "watch"} for each in verbs.values())
+
+
+def test_all_of_genie_bears_its_label_but_its_kinds() -> None:
+    things = [each for each in deploy.objects("genie:test") if each["kind"] != "CustomResourceDefinition"]
+    assert all(each["metadata"]["labels"]["app.kubernetes.io/name"] == "genie" for each in things)
+
+
+# --- kind and the container
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("kind v0.33.0 go1.26.8 linux/amd64", (0, 33)),
+        ("kind version 0.9", (0, 0)),
+        ("kind v1.2.3-alpha", (1, 2)),
+        ("", (0, 0)),
+    ],
+)
+def test_kinds_version(said: str, version: tuple[int, int]) -> None:
+    assert kindtool.version(said) == version
+
+
+def test_pytest_is_started_again_in_the_container(tmp_path: Path) -> None:
+    argv = ["/venv/bin/python", "-m", "pytest", "scenarios", "--backend", "container"]
+    script = container.command(argv, tmp_path)
+    assert script[:2] == ["sh", "-c"]
+    assert script[4:] == [
+        *("python", "-m", "pytest", "-p", "harness.plugin", "scenarios", "--backend", "container"),
+        *("--backend", "embedded", "-p", "no:cacheprovider"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "report"),
+    [([], "report"), (["--report=out"], "out"), (["--report", "out"], "out"), (["--report=/tmp/x"], "/tmp/x")],
+)
+def test_where_the_container_writes_its_report(argv: list[str], report: str) -> None:
+    assert container.report_of(argv) == Path.cwd() / report

@@ -59,7 +59,7 @@ def test_no_configuration_of_a_network_comes_before_genie(known: dict[str, Softw
         ({"a": [{"name": "x", "v": 1}]}, {"a": [{"name": "x", "w": 2}]}, {"a": [{"name": "x", "v": 1, "w": 2}]}),
         ({"a": [{"name": "x"}]}, {"a": [{"name": "y"}]}, {"a": [{"name": "x"}, {"name": "y"}]}),
         ({"a": [{"name": "x"}, {"name": "y"}]}, {"a": [{"name": "x", "$patch": "delete"}]}, {"a": [{"name": "y"}]}),
-        ({"e": [{"name": "x", "valueFrom": 1}]}, {"e": [{"name": "x", "value": 2}]}, {"e": [{"name": "x", "value": 2}]}),
+        ({"e": [{"name": "", "valueFrom": 1}]}, {"e": [{"name": "", "value": 2}]}, {"e": [{"name": "", "value": 2}]}),
         ({}, {"a": [{"name": "x"}]}, {"a": [{"name": "x"}]}),
     ],
 )  # fmt: skip

@@ -316,11 +316,12 @@ class _Verb:
             begun[position] = None
             begun[position] = results[position] = await self._attach_one(record.attached[position])
 
-        await attach(first)
         if not others:
+            await attach(first)
             return [results[first]], ()
         held: dict[int, tuple[Any, ...]] = {}
         with self._netlink() as kernel:
+            await attach(first)
             if loud:
                 held[first] = self._hold(kernel)
             for outcome in await self.executor.gather(*(attach(i) for i in calm)):

@@ -6,7 +6,7 @@ that was taken away can be put back exactly; out come the same, or an OSError th
 kernel refused, and why.
 
 A netlink socket belongs for life to the namespace it was made in. So `Netlink(path)` makes it in a thread of
-its own that enters the namespace and ends; the calling thread never leaves its own.
+its own that enters the namespace and ends; the calling thread never leaves its own, nor waits until it must.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 FAMILIES = (INET, INET6)
@@ -65,7 +68,7 @@ Attributes = tuple[tuple[int, bytes], ...]
 _DEFAULT_METRIC = {INET: 0, INET6: 1024}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """A route, with every attribute as the kernel has it (rtnetlink(7), struct rtmsg).
 
@@ -114,7 +117,11 @@ class Route:
 
     def get(self, kind: int) -> bytes:
         """An attribute's value, b"" if it has none."""
-        return next((value for key, value in self.attributes if key == kind), b"")
+        return self._values.get(kind, b"")
+
+    @cached_property
+    def _values(self) -> dict[int, bytes]:
+        return dict(self.attributes)
 
     @property
     def destination(self) -> bytes:
@@ -126,12 +133,12 @@ class Route:
         """Packed; b"" on the link, and where the gateway is of the other family (RTA_VIA)."""
         return self.get(RTA_GATEWAY)
 
-    @property
+    @cached_property
     def metric(self) -> int:
         """The metric, lower wins; the kernel's default if it gives none."""
         return _number(self.get(RTA_PRIORITY)) or _DEFAULT_METRIC.get(self.family, 0)
 
-    @property
+    @cached_property
     def oifs(self) -> tuple[int, ...]:
         """Indices of the interfaces it leaves by, several if it is multipath."""
         single = self.get(RTA_OIF)
@@ -152,20 +159,20 @@ class Route:
     @property
     def on_link(self) -> bool:
         """Whether it needs no gateway; a gateway is reached by such a route."""
-        return not any(kind in (RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH) for kind, _ in self.attributes)
+        return self._values.keys().isdisjoint((RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH))
 
     @property
     def is_kernels(self) -> bool:
         """Whether the kernel made it for an address. Of these there may be several of one destination."""
         return self.protocol == RTPROT_KERNEL
 
-    @property
+    @cached_property
     def key(self) -> tuple[object, ...]:
         """What makes two routes the same one, whatever the kernel adds in telling of it."""
         where = self.get(RTA_VIA) or self.gateway
         return (self.family, self.table, self.prefix, self.destination, self.oifs, where, self.metric)
 
-    @property
+    @cached_property
     def place(self) -> tuple[object, ...]:
         """What two routes collide by ("file exists"), wherever they lead."""
         return (self.family, self.table, self.prefix, self.destination, self.tos, self.metric)
@@ -270,27 +277,28 @@ class Change:
 class Netlink:
     """A conversation with the kernel about one network namespace.
 
-    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. It is entered when the
-    first thing is asked, which raises OSError where that cannot be. A context manager; not to be shared between
+    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. It is entered while the caller
+    goes on; where that cannot be, the first question raises OSError. A context manager; not to be shared between
     threads.
     """
 
     def __init__(self, netns: str | None = None) -> None:
-        self._netns = netns
-        self._made: socket.socket | None = None
+        self._entering = None if netns is None else _Entering(netns)
+        self._made = _socket() if netns is None else None
         self._sequence = 0
 
     def __enter__(self) -> Netlink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._made is not None:
-            self._made.close()
+        with suppress(OSError):  # it was never entered
+            self._socket.close()
 
     @property
     def _socket(self) -> socket.socket:
         if self._made is None:
-            self._made = _socket() if self._netns is None else _socket_in(self._netns)
+            assert self._entering is not None
+            self._made = self._entering.wait()
         return self._made
 
     def links(self) -> dict[str, int]:
@@ -298,8 +306,9 @@ class Netlink:
         mask = _attributes([(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))])
         found = {}
         for body in self._dump(RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask, "links"):
-            name = dict(_split(body[_LINK.size :])).get(IFLA_IFNAME, b"").rstrip(b"\0")
-            found[os.fsdecode(name)] = _LINK.unpack_from(body)[2]
+            # The name comes first: the other attributes, of which there are dozens, need not be read.
+            name = next((value for kind, value in _split(body, _LINK.size) if kind == IFLA_IFNAME), b"")
+            found[os.fsdecode(name.rstrip(b"\0"))] = _LINK.unpack_from(body)[2]
         return found
 
     def addresses(self) -> list[Address]:
@@ -307,7 +316,7 @@ class Netlink:
         found = []
         for body in self._dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0), "addresses"):
             family, prefix, _, _, index = _ADDRESS.unpack_from(body)
-            attributes = dict(_split(body[_ADDRESS.size :]))
+            attributes = dict(_split(body, _ADDRESS.size))
             address = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")
             if family in FAMILIES:
                 found.append(Address(family=family, address=address, prefix=prefix, index=index))
@@ -331,7 +340,7 @@ class Netlink:
         found = []
         for body in self._dump(RTM_GETRULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "rules"):
             told, _, source_prefix, _, table, _, _, action, _ = _RULE.unpack_from(body)
-            attributes = dict(_split(body[_RULE.size :]))
+            attributes = dict(_split(body, _RULE.size))
             source = attributes.get(FRA_SRC, b"")
             if told == family and action == FR_ACT_TO_TBL and source and source_prefix == len(source) * 8:
                 found.append(
@@ -434,37 +443,43 @@ def _socket() -> socket.socket:
     return made
 
 
-def _socket_in(netns: str) -> socket.socket:
-    """Make the socket in a thread that enters the namespace and ends there, so that nobody has to come back.
+class _Entering:
+    """Makes a socket in a thread that enters the namespace and ends there, so that nobody has to come back.
 
     `_thread` rather than `threading`: the latter costs an import that direct mode has no other use for.
     """
-    made: list[socket.socket] = []
-    failed: list[BaseException] = []
-    done = _thread.allocate_lock()
-    namespace = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
 
-    def enter() -> None:
+    def __init__(self, netns: str) -> None:
+        self._netns = netns
+        self._outcome: socket.socket | BaseException | None = None
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        _thread.start_new_thread(self._enter, ())
+
+    def wait(self) -> socket.socket:
+        """The socket. Raises OSError."""
+        with self._done:
+            outcome = self._outcome
+        assert outcome is not None
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _enter(self) -> None:
         try:
-            _setns(namespace)
-            made.append(_socket())
+            namespace = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _setns(namespace)
+            except OSError as error:
+                code = error.errno or 0
+                raise OSError(code, f"enter network namespace: {os.strerror(code)}", self._netns) from error
+            finally:
+                os.close(namespace)
+            self._outcome = _socket()
         except BaseException as error:
-            failed.append(error)
+            self._outcome = error
         finally:
-            done.release()
-
-    try:
-        done.acquire()
-        _thread.start_new_thread(enter, ())
-        done.acquire()
-    finally:
-        os.close(namespace)
-    if failed:
-        error = failed[0]
-        if isinstance(error, OSError) and error.errno:
-            raise OSError(error.errno, f"enter network namespace: {os.strerror(error.errno)}", netns) from error
-        raise error
-    return made[0]
+            self._done.release()
 
 
 def _setns(namespace: int) -> None:
@@ -491,10 +506,11 @@ def _attributes(attributes: Iterable[tuple[int, bytes]]) -> bytes:
     )
 
 
-def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
+def _split(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes from there to the end."""
+    unpack, end = _ATTRIBUTE.unpack_from, len(data) - 4
+    while at <= end:
+        length, kind = unpack(data, at)
         if length < 4:
             return
         yield kind & _TYPE, data[at + 4 : at + length]
@@ -503,17 +519,22 @@ def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _route(body: bytes) -> Route:
     family, prefix, _, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(body)
-    attributes = tuple(_split(body[_ROUTE.size :]))
+    attributes = []
+    for key, value in _split(body, _ROUTE.size):
+        if key == RTA_TABLE:
+            table = _number(value)
+        else:
+            attributes.append((key, value))
     return Route(
         family=family,
         prefix=prefix,
-        table=_number(dict(attributes).get(RTA_TABLE, b"")) or table,
+        table=table,
         protocol=protocol,
         scope=scope,
         kind=kind,
         tos=tos,
         flags=flags,
-        attributes=tuple((key, value) for key, value in attributes if key != RTA_TABLE),
+        attributes=tuple(attributes),
     )
 
 
@@ -522,11 +543,11 @@ def _words(flags: int, body: bytes) -> str:
     if not flags & NLM_F_ACK_TLVS:
         return ""
     echoed = _HEADER.size if flags & NLM_F_CAPPED else (struct.unpack_from("=I", body, 4)[0] + 3) & ~3
-    return dict(_split(body[4 + echoed :])).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return dict(_split(body, 4 + echoed)).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _number(value: bytes) -> int:
-    return int.from_bytes(value[:4], "little" if struct.pack("=H", 1)[0] else "big")
+    return int.from_bytes(value[:4], sys.byteorder)
 
 
 def _shown(family: int, address: bytes) -> str:

@@ -127,7 +127,8 @@ def drift(kernel: Netlink, attached: Sequence[Attached], arranged: Iterable[str]
 
 def plan(attached: Sequence[Attached], state: State) -> Plan:
     """The changes from what is to what should be, and that."""
-    own = _own(attached, state)
+    owners = _owners(attached, state)
+    own = _own(attached, owners, state)
     paths = [path for family in FAMILIES for path in _paths(attached, own, state, family)]
     main, first = [], {}
     for family in FAMILIES:
@@ -140,7 +141,14 @@ def plan(attached: Sequence[Attached], state: State) -> Plan:
             tables += _table(path)
             rules += _rules(path)
     ours = [route for route in state.routes if route.table in TABLES]
-    there = [route for route in state.routes if _is_ours(route, own, _owners(attached, state))]
+    known = {key for each in own for key in each}
+    there = [
+        route
+        for route in state.routes
+        if route.table == MAIN
+        and not route.is_kernels
+        and (route.key in known or not owners.keys().isdisjoint(route.oifs))
+    ]
     return Plan(
         changes=[
             *_diff([rule for rule in state.rules if rule.table in TABLES], rules),
@@ -211,12 +219,11 @@ def _owners(attached: Sequence[Attached], state: State) -> dict[int, int]:
     return found
 
 
-def _own(attached: Sequence[Attached], state: State) -> list[dict[object, Route]]:
+def _own(attached: Sequence[Attached], owners: Mapping[int, int], state: State) -> list[dict[object, Route]]:
     """Each attachment's routes, by their keys, as if all of them were in the main table: those held, those still
     there, and those in genie's tables since an earlier settle. What leaves by no attachment's interface (a blackhole)
     is of the one after which it was held.
     """
-    owners = _owners(attached, state)
     told: list[tuple[int | None, Route]] = [(at, route) for at, one in enumerate(attached) for route in one.held]
     told += [(None, route) for route in state.routes if route.table == MAIN]
     told += [(None, route.moved(MAIN)) for route in state.routes if route.table in TABLES and not route.is_kernels]
@@ -226,13 +233,6 @@ def _own(attached: Sequence[Attached], state: State) -> list[dict[object, Route]
         if position is not None and route.protocol != PROTOCOL:
             own[position].setdefault(route.key, route)
     return own
-
-
-def _is_ours(route: Route, own: Sequence[Mapping[object, Route]], owners: Mapping[int, int]) -> bool:
-    """Whether a route of the main table is for us to arrange."""
-    if route.table != MAIN or route.is_kernels:
-        return False
-    return not owners.keys().isdisjoint(route.oifs) or any(route.key in each for each in own)
 
 
 def _paths(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from genie.cni.errors import CniError, Code
 
@@ -23,6 +24,7 @@ CHAINED = "0.3.0"
 """The first version with lists of plugins, and with interfaces and any number of addresses in a result."""
 
 
+@lru_cache(maxsize=64)
 def numbers(version: str) -> tuple[int, int, int]:
     """(major, minor, micro). Raises CniError (DECODING_FAILURE) for what is not like 1.0.0."""
     parts = version.split(".")

@@ -23,14 +23,14 @@ def e2e(session: nox.Session) -> None:
     _install(session)
     asked = session.posargs
     files = [] if any(argument.endswith((".yaml", "scenarios")) for argument in asked) else ["scenarios"]
-    session.run("python", "-m", "pytest", "-p", "harness.plugin", *files, *asked)
+    session.run("python", "-m", "pytest", "-c", "pyproject.toml", "-p", "harness.plugin", *files, *asked)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit, property and edge tests: real plugins in network namespaces where they can be had."""
     _install(session)
-    session.run("python", "-m", "pytest", "-p", "harness.plugin", "-n", "2", *(session.posargs or ["tests"]))
+    session.run("python", "-m", "pytest", "-n", "2", *(session.posargs or ["tests"]))
 
 
 @nox.session

@@ -72,7 +72,7 @@ class Directory:
         return None
 
     def title(self, network: NetworkConfig) -> str:
-        """The shortest name that finds this network: its file's (`calico` for k8s-pod-network), if that is no other's."""
+        """The name that people know it by: its file's (`calico` for k8s-pod-network), unless that finds another."""
         name = file_network(os.path.basename(network.source))
         return name if self.find(name) is network else network.name
 

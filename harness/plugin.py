@@ -148,7 +148,7 @@ class ScenarioFile(pytest.File):
         return str(self.path.relative_to(here)) if self.path.is_relative_to(here) else str(self.path)
 
 
-class ScenarioFailed(Exception):  # noqa: N818
+class ScenarioFailed(Exception):
     """A scenario failed; its outcome has all that is to be said."""
 
     def __init__(self, outcome: Outcome) -> None:
@@ -172,7 +172,7 @@ class ScenarioItem(pytest.Item):
         self.outcome = self.config.stash[_SUITE].run(self.scenario)
         self.user_properties += [("networks", ",".join(self.scenario.networks)), ("title", self.scenario.title)]
         if self.outcome.verdict == "skipped":
-            pytest.skip(self.outcome.reason)
+            raise pytest.skip.Exception(self.outcome.reason, _use_item_location=True)
         if self.outcome.verdict == "failed":
             raise ScenarioFailed(self.outcome)
 

@@ -21,7 +21,7 @@ GIVE_UP = 40.0  # seconds that a pod may go on failing to get its network; a kub
 COMMAND = ("python3", "-m", "harness.probe", "serve", "--name")
 
 
-class NotAsWanted(Exception):  # noqa: N818
+class NotAsWanted(Exception):
     """Pods did not become what was waited for; the message says what they are."""
 
 

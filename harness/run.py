@@ -70,7 +70,7 @@ class CanRestart(Protocol):
         """Wait until every node is ready again."""
 
 
-class CannotRun(Exception):  # noqa: N818
+class CannotRun(Exception):
     """A scenario asks for a network that no cluster has, by the look of it a slip of the pen."""
 
 

@@ -34,7 +34,7 @@ class Mistake:
         return f"{self.file}:{self.line}:{self.column}: {field}{self.text}"
 
 
-class Mistakes(Exception):  # noqa: N818 - it is what it says
+class Mistakes(Exception):
     """A file cannot be used; everything that is wrong in it, in the order of its lines."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:

@@ -12,7 +12,7 @@ from harness.checks.attached import Addresses, Interfaces
 from harness.checks.base import Check
 from harness.checks.leaving import CheckPasses, NothingLeft
 from harness.checks.placing import OtherNode, SameNode
-from harness.checks.reaching import Isolated, Reach, Service
+from harness.checks.reaching import HostPort, Isolated, Reach, Service
 from harness.checks.routing import DefaultRoute, Routes
 from harness.checks.status import Annotations, Events, NetworkStatus, PodFails, StatusIp
 
@@ -27,6 +27,7 @@ CHECKS: dict[str, type[Check]] = {
         Reach,
         Isolated,
         Service,
+        HostPort,
         SameNode,
         OtherNode,
         PodFails,

@@ -167,6 +167,32 @@ class Service(Check):
         return join(*wrong, view.told(*looks)) if wrong else None
 
 
+class HostPort(Check):
+    """A pod is reached at a port of its node, from a pod anywhere, and that very pod answers."""
+
+    key = "host-port"
+    example = "host-port: {from: client, to: web, port: 18473}"
+    patience = 15.0
+
+    from_: PodName
+    to: PodName
+    port: int = Field(ge=1, le=65535, description="The node's port.")
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+    def attempt(self, view: View) -> str | None:
+        node = ((view.pod(self.to) or {}).get("status") or {}).get("hostIP")
+        if not node:
+            return f"the status of {self.to} has no hostIP"
+        said = view.dial(self.from_, protocol=self.protocol, address=node, port=self.port, timeout=2.0)
+        if said["ok"] and said["name"].rpartition("/")[2] == self.to:
+            return None
+        wrong = f"{said['name']} answered, expected {self.to}" if said["ok"] else str(said["error"])
+        return join(
+            f"{self.protocol} from {self.from_} to {node} port {self.port}, which is {self.to}'s: {wrong}",
+            view.told(view.look(self.from_), view.look(self.to)),
+        )
+
+
 def targets_of(view: View, look: Look, over: NetworkName | None, family: int | None = None) -> list[Any]:
     """The addresses to dial a pod at: those in a network, or the ones that its status tells."""
     from ipaddress import ip_address

@@ -49,7 +49,7 @@ class Row:
 def render(said: Mapping[str, Any]) -> str:
     """The page."""
     outcomes = [Outcome.from_json(each) for each in said["scenarios"]]
-    groups = list(dict.fromkeys(sorted(outcome.group for outcome in outcomes)))
+    groups = sorted({outcome.group for outcome in outcomes}, key=_rank)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -67,6 +67,14 @@ def render(said: Mapping[str, Any]) -> str:
         outcomes=sorted(outcomes, key=lambda each: (order[each.verdict], each.name)),
         longest=max((stage.seconds for each in outcomes for stage in each.stages), default=1.0) or 1.0,
     )
+
+
+# Groups in the order in which one would ask; others follow by name.
+_GROUPS = ("one-network", "across-nodes", "two-networks", "three-networks", "same-network-twice", "default-network")
+
+
+def _rank(group: str) -> tuple[int, str]:
+    return (_GROUPS.index(group) if group in _GROUPS else len(_GROUPS), group)
 
 
 def matrix(outcomes: list[Outcome], groups: list[str], networks: Mapping[str, Any]) -> list[Row]:

@@ -156,3 +156,30 @@ def test_every_scenario_is_sound_and_names_the_schema_for_editors():
     for path in sorted((ROOT / "scenarios").glob("*.yaml")):
         assert not mistakes(path)
         assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n"), path
+
+
+def test_the_reference_in_docs_is_current():
+    from harness.reference import reference
+
+    assert f"```text\n{reference()}\n```" in (ROOT / "docs/scenarios.md").read_text(), (
+        "python -m harness checks says it"
+    )
+
+
+def test_the_example_in_docs_is_sound():
+    text = (ROOT / "docs/scenarios.md").read_text()
+    parse(text.partition("```yaml\n")[2].partition("```")[0])
+
+
+def test_every_example_of_a_check_or_step_is_one():
+    import yaml
+    from pydantic import TypeAdapter
+
+    from harness.checks import CHECKS
+    from harness.scenario import STEPS, AnyCheck, AnyStep
+
+    for known, form in ((CHECKS, AnyCheck), (STEPS, AnyStep)):
+        for key, model in known.items():
+            assert model.key == key
+            assert isinstance(TypeAdapter(form).validate_python(yaml.safe_load(model.example)), model)
+            assert model.__doc__

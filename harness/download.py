@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 
-class NotHad(Exception):  # noqa: N818
+class NotHad(Exception):
     """A download is not to be had; the message says where it was looked for."""
 
 

@@ -22,7 +22,7 @@ Object = dict[str, Any]
 FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
 
 
-class NotReady(Exception):  # noqa: N818 - it reads better where it is raised
+class NotReady(Exception):
     """A condition was waited for in vain; the message has what was seen last."""
 
 

@@ -60,7 +60,7 @@ class Consoles:
             self.forget(namespace, pod)
 
 
-class _Broken(Exception):  # noqa: N818
+class _Broken(Exception):
     """The session cannot go on."""
 
 

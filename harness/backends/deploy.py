@@ -18,12 +18,13 @@ import yaml
 from kubernetes.client import ApiClient
 
 from harness.backends import Unavailable, engine
-from harness.backends.apply import Applier, Object, wait
+from harness.backends.apply import Applier, NotReady, Object, wait
 from harness.backends.software import merge
 from harness.objects import Objects
 
 NAMESPACE = "kube-system"
 AGENT_LABEL = "app.kubernetes.io/name=genie"
+HOPELESS = 5  # times that a container may end with an error before it is given up
 CONF_DIR = "/etc/cni/net.d"
 CONF = f"{CONF_DIR}/00-genie.conf"
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +122,11 @@ def remove_pods(api: ApiClient, timeout: float = 90.0) -> None:
 
 
 def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
-    """What a DaemonSet's or Deployment's rollout still lacks; empty when it is done."""
+    """What a DaemonSet's or Deployment's rollout still lacks; empty when it is done.
+
+    Raises:
+        NotReady: waiting longer is of no use: a container ends again and again.
+    """
     thing = objects.get(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/{name}")
     spec, status = thing["spec"], thing.get("status", {})
     if kind == "DaemonSet":
@@ -147,7 +152,10 @@ def _trouble(objects: Objects, namespace: str, labels: dict[str, str]) -> str:
             ended = container.get("lastState", {}).get("terminated", {})
             if waiting.get("reason", "PodInitializing") not in ("PodInitializing", "ContainerCreating"):
                 message = ended.get("message") or waiting.get("message", "")
-                reasons[f"{container['name']}: {waiting['reason']} ({message.strip()[-400:]})"] = None
+                reason = f"{container['name']}: {waiting['reason']} ({message.strip()[-400:]})"
+                if container.get("restartCount", 0) >= HOPELESS:
+                    raise NotReady(f"pod {pod['metadata']['name']}: {reason}")
+                reasons[reason] = None
     return "; ".join(reasons)
 
 

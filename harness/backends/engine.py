@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.backends import Unavailable
 
 
-class CommandFailed(Exception):  # noqa: N818
+class CommandFailed(Exception):
     """A command ended with an error; the message has the command and the end of what it printed."""
 
 

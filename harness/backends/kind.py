@@ -128,7 +128,7 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
         creating.result()
     api, nodes, names = connect(state.kubeconfig), DockerNodes(), kind.nodes()
     with steps.step("images onto the nodes"):
-        kind.load((*plan.images(), image))
+        _load(kind, state, (*plan.images(), image))
     with steps.step(f"networks: {', '.join(plan.chosen)}"):
         Applier(api).apply(deploy.crds())
         cluster_networks.install(api, nodes, names, plan, binaries)
@@ -158,10 +158,19 @@ def _have_cluster(kind: Kind, state: State, steps: Steps) -> None:
         except Exception as error:  # whatever it is, such a cluster is of no use
             steps.say(f"cluster {kind.name} is there but does not answer ({type(error).__name__}): making it anew")
             kind.delete()
-    state.complete, state.kept, state.image, state.offers = False, False, "", {}
+    fresh = State(name=state.name)
+    vars(state).update(vars(fresh))
     state.save()
     with steps.step("cluster: a control plane and two workers"):
         kind.create(state.kubeconfig, os.environ.get("GENIE_NODE_IMAGE", ""))
+
+
+def _load(kind: Kind, state: State, images: Sequence[str]) -> None:
+    """Put images onto the nodes, but those that they have got from here already."""
+    wanted = {image: engine.image_id(image) for image in images}
+    kind.load(tuple(image for image, identity in wanted.items() if state.loaded.get(image) != identity))
+    state.loaded |= wanted
+    state.save()
 
 
 def _have_image(steps: Steps) -> str:

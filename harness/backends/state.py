@@ -27,6 +27,7 @@ class State:
     complete: bool = False
     kept: bool = False  # somebody wants it to stay: a run without --keep leaves it alone
     image: str = ""  # genie's
+    loaded: dict[str, str] = field(default_factory=dict)  # images that its nodes have got, and their IDs
     nodes: tuple[str, ...] = ()  # workers
     api_server: str = ""
     offers: dict[str, dict[str, Any]] = field(default_factory=dict)

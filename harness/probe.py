@@ -87,11 +87,7 @@ def look() -> dict[str, Any]:
             for route in ip.get_routes(family=family)
             for entry in _routes(route, names)
         ]
-        rules = [
-            _rule(rule)
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for rule in ip.get_rules(family=family)
-        ]
+        rules = [_rule(rule) for family in (socket.AF_INET, socket.AF_INET6) for rule in ip.get_rules(family=family)]
     return {
         "interfaces": [_interface(link, addresses.get(link["index"], [])) for link in links],
         "routes": routes,
@@ -205,9 +201,7 @@ def dial(to: Dial) -> dict[str, Any]:
         result["error"] = f"no answer within {to.timeout:g} s"
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "")
-        result["error"] = f"{error.strerror or error}{f' ({name})' if name else ''}".lower().replace(
-            name.lower(), name
-        )
+        result["error"] = f"{error.strerror or error}{f' ({name})' if name else ''}".lower().replace(name.lower(), name)
     result["ms"] = round((time.monotonic() - begin) * 1000, 2)
     return result
 
@@ -254,9 +248,7 @@ def _dial_udp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
                 continue
             if _same(peer[0], to.address):
                 return _plain(peer[0]), _said(line)
-            raise OSError(
-                errno.EPROTO, f"the answer came from {_plain(peer[0])}, not from the address that was asked"
-            )
+            raise OSError(errno.EPROTO, f"the answer came from {_plain(peer[0])}, not from the address that was asked")
 
 
 def _dial_icmp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
@@ -383,9 +375,7 @@ class Server:
                 if key.fileobj is self._woken:
                     ending = True
                     break
-                with contextlib.suppress(
-                    OSError
-                ):  # somebody who goes away in the middle is no concern of the next
+                with contextlib.suppress(OSError):  # somebody who goes away in the middle is no concern of the next
                     key.data(key.fileobj)
             for talk in [talk for talk in self._talks.values() if time.monotonic() - talk.since > 30]:
                 self._hang_up(talk)
@@ -479,9 +469,7 @@ def _sent_to(control: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int
             return socket.inet_ntop(socket.AF_INET6, address), [(level, kind, reply)]
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
             address = data[8:12]
-            return socket.inet_ntop(socket.AF_INET, address), [
-                (level, kind, struct.pack("@I", 0) + address + bytes(4))
-            ]
+            return socket.inet_ntop(socket.AF_INET, address), [(level, kind, struct.pack("@I", 0) + address + bytes(4))]
     return "", []
 
 
@@ -508,9 +496,7 @@ def console() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.probe", description="What the harness runs inside a pod."
-    )
+    parser = argparse.ArgumentParser(prog="python -m harness.probe", description="What the harness runs inside a pod.")
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="answer over TCP and UDP until ended")
     serving.add_argument("--name", default="", help="the name to answer with (default: the host's)")

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from kubernetes.client import ApiClient
+if TYPE_CHECKING:  # its import takes the better part of a second
+    from kubernetes.client import ApiClient
 
 Kind = Literal["real", "stand-in"]
 

@@ -105,15 +105,16 @@ async def serve(
         earlier: the interfaces' counters of some time ago, where the caller keeps them (see load.py).
     """
     started = time.monotonic()
+    steps = _Steps()
     story: dict[str, Any] = {"verb": request.command, "pod": request.pod_name, "container": request.container_id}
-    watched = _Watched(executor)
+    watched = _Watched(executor, steps)
     asked_version = conf.cni_version if conf else _spoken(request.stdin)
     try:
         if request.command == "VERSION":
             return Reply(status=0, stdout=_version(request.stdin), story=story)
         _validate(request)
         conf = conf or read_conf(request.stdin)
-        call = _Verb(request=request, conf=conf, kube=kube, executor=watched, story=story, earlier=earlier)
+        call = _Verb(request=request, conf=conf, kube=kube, executor=watched, story=story, steps=steps, earlier=earlier)
         answer = await call.run()
         stdout, exit_status = (json.dumps(answer).encode() if answer is not None else b""), 0
     except CniError as error:
@@ -125,6 +126,8 @@ async def serve(
         stdout, exit_status = json.dumps(bug.to_json(asked_version)).encode(), 1
     story["seconds"] = round(time.monotonic() - started, 6)
     story["delegates"] = watched.calls
+    steps.done("answer")
+    story["steps"] = steps.ms
     return Reply(status=exit_status, stdout=stdout, story=story)
 
 
@@ -179,6 +182,7 @@ class _Verb:
     kube: Kube
     executor: Executor
     story: dict[str, Any]
+    steps: _Steps
     earlier: Reading | None = None
 
     @property
@@ -208,7 +212,9 @@ class _Verb:
         chosen, extra_notes = await self._select(pod)
         self.story.update(why=chosen.why, selection=[[c.label, c.ifname] for c in chosen.choices])
         record = self._record(pod, chosen)
+        self.steps.done("select")
         self.records.write(record)
+        self.steps.done("record")
         begun: dict[int, Result | None] = {}
         try:
             results, arranged = await self._attach(record, begun)
@@ -217,7 +223,9 @@ class _Verb:
             notes = {**status.on_pod(chosen.choices, results), **extra_notes}
             attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
             done = replace(record, attached=attached, complete=True, annotations=notes, arranged=arranged)
-            self.records.write(done)
+            self.steps.done("answer")
+            self.records.complete(done)
+            self.steps.done("record")
         except BaseException as error:  # a cancelled call too: whatever ends an ADD, its attachments go
             back = tuple(replace(a, result=begun[i]) for i, a in enumerate(record.attached) if i in begun)
             undone = await self._rolled_back(replace(record, attached=back), error)
@@ -321,12 +329,16 @@ class _Verb:
             return [results[first]], ()
         held: dict[int, tuple[Any, ...]] = {}
         with self._netlink() as kernel:
+            kernel.enter()  # while the first delegate is at work
             await attach(first)
             if loud:
                 held[first] = self._hold(kernel)
-            for outcome in await self.executor.gather(*(attach(i) for i in calm)):
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            if len(calm) == 1:
+                await attach(calm[0])
+            elif calm:
+                for outcome in await self.executor.gather(*(attach(i) for i in calm)):
+                    if isinstance(outcome, BaseException):
+                        raise outcome
             for i in loud:
                 await attach(i)
                 if i != loud[-1]:
@@ -341,7 +353,9 @@ class _Verb:
             self.executor,
             timeout=self.conf.delegate_timeout,
         )
-        return attributed(result, attached.ifname, self.request.netns)
+        result = attributed(result, attached.ifname, self.request.netns)
+        self.steps.done("results")
+        return result
 
     def _attachment(self, attached: Attached, netns: str, args: str) -> Attachment:
         return Attachment(
@@ -363,9 +377,11 @@ class _Verb:
         from genie import routes
 
         try:
-            return routes.hold(kernel)
+            held = routes.hold(kernel)
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot change the routes in {self.request.netns}: {error}") from error
+        self.steps.done("routes")
+        return held
 
     def _settle(
         self, kernel: Netlink, record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]
@@ -383,9 +399,11 @@ class _Verb:
             for i, (attached, result) in enumerate(zip(record.attached, results, strict=True))
         ]
         try:
-            return routes.settle(kernel, plan).arranged
+            arranged = routes.settle(kernel, plan).arranged
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot arrange the routes of {_labels(record)}: {error}") from error
+        self.steps.done("routes")
+        return arranged
 
     def _merged(self, chosen: Selection, results: Sequence[Result]) -> Result:
         """One result; its only default route is the one that the pod has, and the first network's addresses come first.
@@ -710,15 +728,37 @@ def _writable(directory: str) -> None:
         raise CniError(Code.NOT_AVAILABLE, f"cannot keep records in {directory}: it is not writable")
 
 
+class _Steps:
+    """Where genie's own time goes, for the story: milliseconds by step, the waiting for delegates left out.
+
+    Of delegates that run at once, each one's end or beginning ends the wait.
+    """
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def done(self, step: str) -> None:
+        """What was done since the last call was this."""
+        before, self._last = self._last, time.perf_counter()
+        self.ms[step] = round(self.ms.get(step, 0.0) + (self._last - before) * 1000, 3)
+
+    def waited(self) -> None:
+        """What was done since the last call was to wait."""
+        self._last = time.perf_counter()
+
+
 class _Watched:
     """An executor that notes what it ran, for the story."""
 
-    def __init__(self, inner: Executor) -> None:
-        self.inner = inner
+    def __init__(self, inner: Executor, steps: _Steps) -> None:
+        self.inner, self.steps = inner, steps
         self.calls: list[dict[str, Any]] = []
 
     async def run(self, call: Call) -> Outcome:
+        self.steps.done("requests")
         outcome = await self.inner.run(call)
+        self.steps.waited()
         self.calls.append(
             {
                 "plugin": call.binary.rpartition("/")[2],

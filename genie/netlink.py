@@ -6,7 +6,7 @@ that was taken away can be put back exactly; out come the same, or an OSError th
 kernel refused, and why.
 
 A netlink socket belongs for life to the namespace it was made in. So `Netlink(path)` makes it in a thread of
-its own that enters the namespace and ends; the calling thread never leaves its own, nor waits until it must.
+its own that enters the namespace and ends; the calling thread never leaves its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 FAMILIES = (INET, INET6)
@@ -277,28 +278,34 @@ class Change:
 class Netlink:
     """A conversation with the kernel about one network namespace.
 
-    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. It is entered while the caller
-    goes on; where that cannot be, the first question raises OSError. A context manager; not to be shared between
-    threads.
+    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. Where it cannot be entered,
+    the first question raises OSError. A context manager; not to be shared between threads.
     """
 
     def __init__(self, netns: str | None = None) -> None:
-        self._entering = None if netns is None else _Entering(netns)
-        self._made = _socket() if netns is None else None
+        self._netns = netns
+        self._entering: _Entering | None = None
+        self._made: socket.socket | None = None
         self._sequence = 0
 
     def __enter__(self) -> Netlink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # it was never entered
-            self._socket.close()
+        if self._made or self._entering:
+            with suppress(OSError):  # it could not be entered
+                self._socket.close()
+
+    def enter(self) -> None:
+        """Begin to enter the namespace, while the caller goes on: the first question then need not wait for it."""
+        if self._netns is not None and self._entering is None:
+            self._entering = _Entering(self._netns)
 
     @property
     def _socket(self) -> socket.socket:
         if self._made is None:
-            assert self._entering is not None
-            self._made = self._entering.wait()
+            self.enter()
+            self._made = self._entering.wait() if self._entering else _socket()
         return self._made
 
     def links(self) -> dict[str, int]:
@@ -489,9 +496,16 @@ def _setns(namespace: int) -> None:
         return
     import ctypes
 
-    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
+    if _libc().setns(namespace, CLONE_NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+@cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:

@@ -115,6 +115,29 @@ def test_a_write_that_fails_leaves_the_former_record(records: Records, monkeypat
     assert files(records) == ["c1@eth0.json"]
 
 
+def test_a_record_is_completed_by_a_line(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = replace(SIMPLE, complete=True, arranged=("rule from 10.1.0.2 lookup 2001",))
+    with pytest.raises(CniError, match="cannot complete the record .*c1@eth0.json: No such file"):
+        records.complete(done)
+    records.write(SIMPLE)
+    path = Path(records.directory) / "c1@eth0.json"
+    whole = path.read_bytes()
+    records.complete(done)
+    assert records.read("c1", "eth0") == done
+    added = path.read_bytes()[len(whole) :]
+    for cut in (1, len(added) // 2, len(added) - 1):  # ended by a crash
+        path.write_bytes(whole + added[:-cut])
+        assert records.read("c1", "eth0") == SIMPLE
+    path.write_bytes(whole)
+    monkeypatch.setattr(os, "write", lambda handle, data: 7)
+    with pytest.raises(CniError, match="No space left on device") as caught:
+        records.complete(done)
+    assert caught.value.code == 5
+    assert records.read("c1", "eth0") == SIMPLE
+    records.write(replace(SIMPLE, netns="/other"))
+    assert path.read_bytes().count(b"\n") == 1
+
+
 def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     records = Records(str(tmp_path / "state"))

@@ -90,6 +90,8 @@ def node(namespace: Callable[[], Any], cni_bin: str, tmp_path: Path) -> Node:
     host.ip("addr add 192.0.2.1/24 dev up0", "-6 addr add 2001:db8::1/64 dev up0 nodad")
     far.ip("link set eth0 up", "addr add 192.0.2.9/24 dev eth0", "-6 addr add 2001:db8::9/64 dev eth0 nodad")
     far.ip("route add default via 192.0.2.1", "-6 route add default via 2001:db8::1")
+    # A bridge without an address of its own takes that of a port, which CHECK then finds changed by the next one.
+    host.ip("link add br0 address 02:00:00:00:00:b0 type bridge", "link add br1 address 02:00:00:00:00:b1 type bridge")
     host.run(_forward)
     made = Node(host=host, pod=pod, far=far, bin=cni_bin, place=tmp_path)
     made.network("ptp", "ptp", 1)

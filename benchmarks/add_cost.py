@@ -29,6 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from genie import install
 from genie.agent import shim
 
 NAMES = ("alpha", "beta", "gamma")
@@ -104,6 +105,9 @@ class Bench:
         }
         (place / "genie.conf").write_bytes(self.conf["agent"])
         self.socket = place / "agent.sock"
+        self.launcher = place / "genie"
+        self.launcher.write_text(install.launcher())
+        self.launcher.chmod(0o755)
 
     def env(self, verb: str, container: str, netns: str, ifname: str, count: int) -> dict[str, str]:
         return {
@@ -126,8 +130,7 @@ class Bench:
         run([str(SHIM)], self.env(verb, container, netns, "eth0", count), self.conf["agent"])
 
     def direct(self, verb: str, container: str, netns: str, count: int) -> None:
-        command = [sys.executable, "-m", "genie"]
-        run(command, self.env(verb, container, netns, "eth0", count), self.conf["direct"])
+        run([str(self.launcher)], self.env(verb, container, netns, "eth0", count), self.conf["direct"])
 
     @contextlib.contextmanager
     def running_agent(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -338,14 +338,36 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
 
 def _plugin(direct: bool) -> bytes:
     if direct:
-        start = "import sys\nfrom genie.__main__ import main\nsys.exit(main())\n"
-        return f"#!{sys.executable}\n{start}".encode()
+        return launcher().encode()
     from genie.agent import shim
 
     try:
         return shim.binary().read_bytes()
     except (shim.BuildError, ValueError) as error:
         raise CniError(Code.INTERNAL, f"there is no shim to install: {error}") from error
+
+
+def launcher() -> str:
+    """The script that is genie in direct mode. A runtime waits for it at every pod, so it starts as fast as Python can:
+
+    -I, -S: neither the environment nor `site` (with whatever .pth files the machine has) is looked at; where the
+    modules are is written down instead. -B: what there is to compile is compiled now, and a CNI call writes nothing.
+    """
+    import compileall
+    import importlib.util
+
+    package = os.path.dirname(os.path.abspath(__file__))
+    compileall.compile_dir(package, quiet=2)  # where that cannot be written, Python compiles at each start
+    paths = [os.path.dirname(package)]
+    yaml = importlib.util.find_spec("yaml")  # of which a kubeconfig in YAML is read
+    if yaml is not None and yaml.origin is not None:
+        paths.append(os.path.dirname(os.path.dirname(yaml.origin)))
+    return f"""#!{sys.executable} -BIS
+import sys
+sys.path += {list(dict.fromkeys(paths))!r}
+from genie.__main__ import main
+sys.exit(main())
+"""
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

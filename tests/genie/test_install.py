@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,15 @@ def test_direct_mode_installs_a_script_of_this_python() -> None:
     script = install._plugin(direct=True).decode()
     assert script.startswith("#!/")
     compile(script, "genie", "exec")
+
+
+def test_the_launcher_of_direct_mode_needs_no_environment_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "genie"
+    path.write_text(install.launcher())
+    path.chmod(0o755)
+    asked = {"CNI_COMMAND": "VERSION", "PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"}
+    done = subprocess.run(
+        [path], env=asked, input=b'{"cniVersion": "1.0.0"}', capture_output=True, check=True, cwd=tmp_path
+    )
+    assert json.loads(done.stdout)["cniVersion"] == "1.0.0"
+    assert list(tmp_path.iterdir()) == [path]

@@ -23,7 +23,9 @@ def e2e(session: nox.Session) -> None:
     _install(session)
     asked = session.posargs
     files = [] if any(argument.endswith((".yaml", "scenarios")) for argument in asked) else ["scenarios"]
-    session.run("python", "-m", "pytest", "-c", "pyproject.toml", "-p", "harness.plugin", *files, *asked)
+    alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) for argument in asked)
+    workers = ["-n", "3"] if files and not alone else []  # two cores mostly wait for one another's pods
+    session.run("python", "-m", "pytest", "-c", "pyproject.toml", "-p", "harness.plugin", *files, *workers, *asked)
 
 
 @nox.session

@@ -23,6 +23,9 @@ from harness.backends.software import NodeConf, Software, for_node, images
 from harness.download import NotHad
 from harness.objects import Objects
 
+#: What the configurations take that scenarios bring along themselves.
+OWN = frozenset({"bandwidth", "bridge", "host-local", "macvlan", "portmap", "static", "tuning"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -36,8 +39,8 @@ class Plan:
         return images([thing for things in self.objects.values() for thing in things])
 
     def plugins(self) -> tuple[str, ...]:
-        """Every binary of containernetworking/plugins that a chosen network needs on the nodes."""
-        return tuple(sorted({plugin for software in self.chosen.values() for plugin in software.plugins}))
+        """Every binary of containernetworking/plugins that a chosen network, or a scenario's own, needs on nodes."""
+        return tuple(sorted({plugin for software in self.chosen.values() for plugin in software.plugins} | OWN))
 
     def offers(self, known: Mapping[str, Software]) -> dict[str, Offer]:
         return {

@@ -36,7 +36,8 @@ exit 0
 #: The comment of rules that the harness itself puts on nodes for a while.
 OWN = "genie-harness"
 _SHARED_KINDS = ("bridge", "vxlan", "dummy", "openvswitch", "nlmon")
-_KUBE_CHAIN = re.compile(r"(^|\s)(-A |-N |-j |:)?(KUBE-|DOCKER_)")
+#: kube-proxy's, the engine's, and what weave's policy controller makes for every namespace there is.
+_KUBE_CHAIN = re.compile(r"(^|\s)(-A |-N |-j |:)?(KUBE-|DOCKER_|WEAVE-NPC)")
 _BASE_TABLES = ("filter", "nat", "mangle", "raw", "security")
 _NOT_UNICAST = ("broadcast", "multicast", "anycast")
 _LIFETIME = re.compile(r"\s(expires|hoplimit|age) \S+|\s\[\d+:\d+\]|\slinkdown|\spref medium")
@@ -143,7 +144,7 @@ def _ours(table: str) -> bool:
 
 
 def _ipsets(text: str) -> Iterator[str]:
-    return (f"ipset {name}" for name in text.split() if not name.startswith("KUBE-"))
+    return (f"ipset {name}" for name in text.split() if not name.startswith(("KUBE-", "weave-")))
 
 
 def _routes(text: str, shared: set[str]) -> Iterator[str]:

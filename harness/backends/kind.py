@@ -163,6 +163,8 @@ def _have_cluster(kind: Kind, state: State, steps: Steps) -> None:
     state.save()
     with steps.step("cluster: a control plane and two workers"):
         kind.create(state.kubeconfig, os.environ.get("GENIE_NODE_IMAGE", ""))
+        for node in kind.nodes():  # on an engine without IPv6 a node refuses IPv6 addresses, its own bridges' too
+            DockerNodes().run(node, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0", check=False)
 
 
 def _load(kind: Kind, state: State, images: Sequence[str]) -> None:

@@ -170,6 +170,7 @@ iptables :POSTROUTING ACCEPT [3:180]
 iptables :KUBE-SVC-X - [0:0]
 iptables :CNI-HOSTPORT-DNAT - [0:0]
 iptables :CNI-7a1b - [0:0]
+iptables -A WEAVE-NPC-DEFAULT -m set --match-set weave-2):mj dst -j ACCEPT
 iptables -A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
 iptables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
 iptables -A POSTROUTING -s 10.22.2.7/32 -m comment --comment "name: \"b\" id: \"abc\"" -j CNI-7a1b
@@ -191,6 +192,7 @@ table inet cni_plugins_masquerade {
 #### ipsets
 KUBE-CLUSTER-IP
 weave-xyz
+cali40xyz
 
 #### namespaces
 cni-1
@@ -226,7 +228,7 @@ def test_inventory() -> None:
         'iptables nat -A POSTROUTING -s 10.22.2.7/32 -m comment --comment "name: \\"b\\" id: \\"abc\\"" -j CNI-7a1b',
         "nft inet cni_plugins_masquerade chain masq_checks",
         'nft inet cni_plugins_masquerade chain masq_checks: ip saddr == 10.22.2.7 goto x comment "abc"',
-        "ipset weave-xyz",
+        "ipset cali40xyz",
     }
 
 

@@ -39,6 +39,10 @@ RESERVED_IFNAMES = {
     "default": "the kernel's word for interfaces to come",
 }
 
+#: Plugins for which a second attachment of a pod replaces the first: calico's endpoint is its pod, whatever the
+#: interface or the container's ID.
+ONCE = frozenset({"calico"})
+
 _NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}([0-9a-fA-F]{2}:){0,14}[0-9a-fA-F]{2}\Z")
 
@@ -169,6 +173,7 @@ def assemble(
     """
     everything = asked.primary + asked.extra
     names = interface_names(asked, ifname)
+    _once(everything, networks)
     choices = []
     for index, (ask, network, name) in enumerate(zip(everything, networks, names, strict=True)):
         told = {**(runtime_config or {} if index == 0 else {}), **_capabilities(ask, network)}
@@ -177,6 +182,20 @@ def assemble(
         whole = _with_cni_args(network, ask.cni_args) if ask.cni_args else network
         choices.append(Choice(ask=ask, label=label, network=whole, ifname=name, runtime_config=told))
     return Selection(choices=tuple(choices), why=asked.why)
+
+
+def _once(everything: Sequence[Ask], networks: Sequence[NetworkConfig]) -> None:
+    """Refuse a second attachment to plugins that would silently undo the first by it."""
+    seen: dict[str, Ask] = {}
+    for ask, network in zip(everything, networks, strict=True):
+        for kind in sorted(ONCE & set(network.types)):
+            if kind in seen:
+                raise SelectionError(
+                    ask.where,
+                    f"{kind} knows an endpoint by its pod alone and gives it one interface, which {seen[kind].where} "
+                    "has already: ask for it once",
+                )
+            seen[kind] = ask
 
 
 def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:

@@ -492,3 +492,11 @@ def test_any_genie_conf_is_read_or_refused(data: dict[str, Any]) -> None:
         config.parse({"name": "n", **data})
     except CniError as error:
         assert error.code in (1, 7)
+
+
+def test_calico_is_attached_once() -> None:
+    """Its second ADD of a pod takes the first one's interface away: better one clear error than a pod without eth0."""
+    calico = network("k8s-pod-network", {"type": "calico"})
+    asked = selection.asks(Pod(namespace="blue", name="a", annotations={"cni": "calico,calico"}), CONF)
+    with pytest.raises(SelectionError, match=r"annotation cni, item 2 .*calico knows an endpoint by its pod alone"):
+        selection.assemble(asked, [calico, calico])

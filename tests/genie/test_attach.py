@@ -306,11 +306,12 @@ def test_weave_twice_has_a_container_id_of_its_own_the_second_time(node: Node) -
 
 
 def test_any_other_network_twice_keeps_the_containers_id(node: Node) -> None:
-    node.add("calico,calico")
+    node.install("ptp")
+    node.add("ptp,ptp")
     assert [said.container_id for said in node.executor.calls] == [CONTAINER, CONTAINER]
     node.ok("DEL")
-    node.conf["container_id_per_interface"] = ["calico"]
-    node.add("calico,calico")
+    node.conf["container_id_per_interface"] = ["ptp"]
+    node.add("ptp,ptp")
     assert len({said.container_id for said in node.executor.calls if said.verb == "ADD"}) == 2
 
 

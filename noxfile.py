@@ -1,6 +1,6 @@
 """What a contributor runs: `nox -s e2e`, `nox -s tests`, `nox -s lint`, `nox -s bench`.
 
-The sessions install what requirements.lock pins and run the project from its folder, so a change is live at once.
+The sessions install what requirements.lock pins and the project as it lies here, so a change is live at once.
 What stands after `--` goes to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
 """
 
@@ -15,6 +15,7 @@ LOCK = "requirements.lock"
 
 def _install(session: nox.Session) -> None:
     session.install("-q", "--require-hashes", "-r", LOCK)
+    session.install("-q", "--no-deps", "--no-build-isolation", "-e", ".")
 
 
 @nox.session
@@ -25,7 +26,7 @@ def e2e(session: nox.Session) -> None:
     files = [] if any(argument.endswith((".yaml", "scenarios")) for argument in asked) else ["scenarios"]
     alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) for argument in asked)
     workers = ["-n", "3"] if files and not alone else []  # two cores mostly wait for one another's pods
-    session.run("python", "-m", "pytest", "-c", "pyproject.toml", "-p", "harness.plugin", *files, *workers, *asked)
+    session.run("python", "-m", "pytest", "-c", "pyproject.toml", *files, *workers, *asked)
 
 
 @nox.session

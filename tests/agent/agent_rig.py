@@ -64,7 +64,7 @@ async def start(binary: Path, socket: Path, *, stdin: bytes = PLUGIN, **env: str
     return process
 
 
-async def end(process: asyncio.subprocess.Process, seconds: float = 20) -> Said:
+async def end(process: asyncio.subprocess.Process, seconds: float = 60) -> Said:
     """Wait for a shim's end."""
     stdout, stderr = await asyncio.wait_for(process.communicate(), seconds)
     assert process.returncode is not None

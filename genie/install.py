@@ -38,7 +38,10 @@ log = logging.getLogger("genie.install")
 #: Names for genie.conf, the usual one first; each of the others sorts before the one before it.
 CONF_NAMES = ("00-genie.conf", "0-genie.conf", "+0-genie.conf", "!0-genie.conf")
 CONF_SUFFIXES = (".conf", ".conflist", ".json")  # the runtime reads no others
-DEFAULT_CONF: Mapping[str, Any] = {"cniVersion": "1.0.0", "name": "genie", "type": "genie"}
+DEFAULT_CONF: Mapping[str, Any] = {
+    **{"cniVersion": "1.0.0", "name": "genie", "type": "genie"},
+    "capabilities": {"portMappings": True, "bandwidth": True, "dns": True},  # what the runtime is to hand over
+}
 EVERY = 1.0  # seconds between two looks of --keep at the node
 REFRESH = 60.0  # seconds between two looks at the service account's token, which the kubelet renews
 

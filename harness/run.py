@@ -103,6 +103,10 @@ def _close(word: str, known: str) -> bool:
     return difflib.SequenceMatcher(None, word, known).ratio() > 0.75
 
 
+# The label of scenarios' namespaces: what one run was told to keep, the next one removes.
+OF_SCENARIOS = {"app.kubernetes.io/managed-by": "genie-harness"}
+    "app.kubernetes.io/managed-by": "genie-harness"
+}  # a scenario's namespace: what a run kept, the next removes
 APART = "apart"  # the feature of a cluster that keeps settings and outages to one namespace
 
 
@@ -215,7 +219,8 @@ class Life:
         self.ledger.open()
         if self.scenario.spec.genie:
             around.enter_context(self._settings(self.scenario.spec.genie))
-        self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
+        metadata = {"name": self.namespace, "labels": OF_SCENARIOS}
+        self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         for thing in self.scenario.spec.objects:
             self.objects.create(self._filled(thing), self.namespace)
 

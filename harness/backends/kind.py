@@ -24,6 +24,7 @@ from harness.backends.software import Software
 from harness.backends.state import State, locked
 from harness.backends.steps import Steps
 from harness.objects import Objects
+from harness.run import OF_SCENARIOS
 
 NAME = "genie"
 NETWORKS_READY = 300.0  # seconds; images are there by then
@@ -133,6 +134,7 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
         Applier(api).apply(deploy.crds())
         cluster_networks.install(api, nodes, names, plan, binaries)
         cluster_networks.wait_ready(api, nodes, names, plan, NETWORKS_READY)
+    _remove_kept(api, steps)
     with steps.step("genie"):
         fresh = not state.image
         deploy.install(api, image, GENIE_READY)
@@ -178,6 +180,22 @@ def _load(kind: Kind, state: State, images: Sequence[str]) -> None:
 def _have_image(steps: Steps) -> str:
     with steps.step("genie's image"):
         return deploy.image()
+
+
+def _remove_kept(api: ApiClient, steps: Steps) -> None:
+    """Remove what scenarios of an earlier run were told to keep: it holds host ports and addresses."""
+    objects = Objects(api)
+    label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
+
+    def kept() -> list[str]:
+        return [each["metadata"]["name"] for each in objects.get("/api/v1/namespaces", labelSelector=label)["items"]]
+
+    if not kept():
+        return
+    with steps.step("removing what an earlier run kept"):
+        for name in kept():
+            objects.delete(f"/api/v1/namespaces/{name}")
+        wait("the end of kept namespaces", lambda: ", ".join(kept()), GENIE_READY)
 
 
 def _renew_system_pods(api: ApiClient) -> None:

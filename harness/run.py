@@ -105,8 +105,6 @@ def _close(word: str, known: str) -> bool:
 
 # The label of scenarios' namespaces: what one run was told to keep, the next one removes.
 OF_SCENARIOS = {"app.kubernetes.io/managed-by": "genie-harness"}
-    "app.kubernetes.io/managed-by": "genie-harness"
-}  # a scenario's namespace: what a run kept, the next removes
 APART = "apart"  # the feature of a cluster that keeps settings and outages to one namespace
 
 

@@ -26,7 +26,8 @@ def e2e(session: nox.Session) -> None:
     files = [] if any(argument.endswith((".yaml", "scenarios")) for argument in asked) else ["scenarios"]
     alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) for argument in asked)
     workers = ["-n", "3"] if files and not alone else []  # two cores mostly wait for one another's pods
-    session.run("python", "-m", "pytest", "-c", "pyproject.toml", *files, *workers, *asked)
+    report = [] if any(argument.startswith("--report") for argument in asked) else ["--report", "report"]
+    session.run("python", "-m", "pytest", "-c", "pyproject.toml", *files, *workers, *report, *asked)
 
 
 @nox.session

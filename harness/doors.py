@@ -25,7 +25,6 @@ class Wanted:
 
     networks: tuple[str, ...]  # the names that the scenarios to be run take
     profiles: tuple[Path, ...] = ()  # vendors' descriptions of networks
-    state: Path  # a directory of this run that workers share
     why: str  # why this backend
     keep: bool = False
     console: Console
@@ -76,7 +75,7 @@ def _container() -> Door:
         inside=container.inside,
         enter=container.enter,
         start=container.start,
-        connect=lambda wanted: container.connect(wanted.state),
+        connect=lambda _: container.connect(),
     )
 
 

@@ -78,13 +78,12 @@ def _asked(config: pytest.Config) -> tuple[str, ...]:
     return tuple(name.strip() for name in config.option.networks.split(",") if name.strip())
 
 
-def _wanted(config: pytest.Config, why: str, networks: Iterable[str], state: Path | None = None) -> Wanted:
+def _wanted(config: pytest.Config, why: str, networks: Iterable[str]) -> Wanted:
     from rich.console import Console
 
     return Wanted(
         networks=tuple(networks),
         profiles=tuple(Path(each).resolve() for each in config.option.profile),
-        state=state or Path(tempfile.mkdtemp(prefix="genie-run-")),
         why=why,
         keep=config.option.keep,
         console=Console(stderr=True, highlight=False),
@@ -184,7 +183,7 @@ class Suite:
         capture: Any = self.config.pluginmanager.getplugin("capturemanager")
         try:
             with capture.global_and_fixture_disabled():
-                self.cluster = self.door.start(_wanted(self.config, self.why, networks, self.state))
+                self.cluster = self.door.start(_wanted(self.config, self.why, networks))
         except Unavailable as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         self._facts = self.cluster.facts
@@ -213,7 +212,7 @@ class Suite:
         from harness.run import run
 
         if self.cluster is None:
-            self.cluster = self.door.connect(_wanted(self.config, self.why, (), self.state))
+            self.cluster = self.door.connect(_wanted(self.config, self.why, ()))
         return run(scenario, self.cluster, self._options())
 
     def _options(self) -> Options:

@@ -85,9 +85,9 @@ def start(wanted: Wanted) -> Cluster:
     raise Unavailable(f"container: {wanted.why}: this backend is entered, not started")
 
 
-def connect(state: Path) -> Cluster:
+def connect() -> Cluster:
     """Never: see `inside`."""
-    raise Unavailable(f"container: this backend is entered, not connected to ({state})")
+    raise Unavailable("container: this backend is entered, not connected to")
 
 
 def command(argv: Sequence[str], report: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 Start: credentials → watches → annotations left over from before → the socket, ready. From then on a call is served
 with what is known. End, on SIGTERM: the socket goes, the calls in flight are finished, the annotations are written,
-and out.
+and out. In a rolling update the next agent has taken the socket over by then, and this one takes its time.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genie import __version__, attach, config, kube, load
+from genie import __version__, config, kube, load
+from genie.agent import alive, protocol
 from genie.agent import log as logs
 from genie.agent import metrics as metric
-from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor
 from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError, Code
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.records import Records
+from genie.request import REQUIRED, Reply, Request, read_conf
+from genie.serve import serve
 
 SOCKET = "/run/genie/agent.sock"
 LISTEN = "127.0.0.1:9465"
 GRACE = 25.0
+GRACE_IF_REPLACED = 230.0
+"""Seconds for calls in flight when a newer agent serves already: no call is longer (CALL_MS in shim.c)."""
 _FIRST_LISTS = 3.0
 """Seconds for which the first lists are waited for before calls are served without them."""
 _STDERR_SHOWN = 500
@@ -58,6 +62,7 @@ class Settings:
     concurrency: int
     listen: tuple[str, int] | None
     grace: float
+    ready_file: Path | None
     log_level: str
 
 
@@ -74,6 +79,7 @@ class Agent:
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.ready = False
+        self._ready_file = -1
         self.reading = load.Reading(at=time.monotonic(), sent={})
         self.stopping = asyncio.Event()
 
@@ -134,6 +140,8 @@ class Agent:
 
     def _say_ready(self) -> None:
         self.ready = True
+        if self.settings.ready_file:
+            self._ready_file = alive.hold(str(self.settings.ready_file))
         log.info("READY", extra={"fields": {"version": __version__, "socket": str(self.settings.socket)}})
         if address := os.environ.get("NOTIFY_SOCKET"):  # sd_notify(3), where systemd runs the agent
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
@@ -141,29 +149,31 @@ class Agent:
 
     async def _end(self) -> None:
         self.ready = False
+        if self._ready_file >= 0:
+            os.close(self._ready_file)
         log.info("stopping", extra={"fields": {"active": self.server.active, "waiting": self.server.waiting}})
-        finished = await self.server.stop(self.settings.grace)
+        finished = await self.server.stop(self.settings.grace, GRACE_IF_REPLACED)
         written = await self.writer.flush(3.0)
         fields = {"calls_finished": finished, "annotations_written": written}
         log.info("stopped", extra={"fields": fields})
 
     async def work(self, call: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
-        """One call: what attach makes of it, as the server wants it."""
+        """One call: what genie makes of it, as the server wants it."""
         began = time.perf_counter()
-        request = attach.Request(env=call.env, stdin=call.stdin)
+        request = Request(env=call.env, stdin=call.stdin)
         try:
             conf = _conf(call.stdin)
         except CniError:
             conf = None  # `serve` meets the same error, and says it as the verb demands
-        reply = await attach.serve(request, self.kube, executor, conf, self.reading)
+        reply = await serve(request, self.kube, executor, conf, self.reading)
         seconds = time.perf_counter() - began
         # The answer goes out first.
         asyncio.get_running_loop().call_soon(self._account, reply, executor, seconds)
         return protocol.Answer(status=reply.status, stdout=reply.stdout)
 
-    def _account(self, reply: attach.Reply, executor: ShimExecutor, seconds: float) -> None:
+    def _account(self, reply: Reply, executor: ShimExecutor, seconds: float) -> None:
         story = dict(reply.story)
-        verb = story.get("verb") if story.get("verb") in attach.REQUIRED else "other"
+        verb = story.get("verb") if story.get("verb") in REQUIRED else "other"
         own = max(seconds - executor.busy, 0.0)
         result = "ok" if reply.status == 0 else "error"
         self.metrics.calls.add(1, str(verb), result)
@@ -185,7 +195,7 @@ class Agent:
 @functools.lru_cache(maxsize=16)
 def _conf(stdin: bytes) -> Conf:
     """genie.conf as the runtime sends it: the same bytes for almost all calls, so read once."""
-    return attach.read_conf(stdin)
+    return read_conf(stdin)
 
 
 def find_conf(directory: str) -> Path | None:
@@ -271,6 +281,11 @@ def parse(argv: list[str]) -> Settings:
         help='where /metrics, /healthz and /readyz are served over HTTP; "" for nowhere',
     )  # fmt: skip
     add("--grace", default=GRACE, type=float, metavar="SECONDS", help="how long SIGTERM waits for calls in flight")
+    add(
+        "--ready-file", type=Path, metavar="PATH", default=None,
+        help="a file to hold locked (flock) while this agent serves calls. A probe can look at it: on a node with two "
+        "agents for a moment, in an update, /readyz may be the other one's",
+    )  # fmt: skip
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="how much is logged")
     settings = Settings(**vars(parser.parse_args(argv)))
     if not settings.node:
@@ -315,11 +330,12 @@ async def _run(settings: Settings, conf: Conf) -> None:
 
 
 def _import_all() -> None:
-    """What attach imports only when it is needed, for direct mode's sake: here the first call should not pay for it."""
+    """What genie imports only when it is needed, for direct mode's sake: here the first call should not pay for it."""
     import hashlib
     import http.client
     import ipaddress
 
     from genie import routes
+    from genie.verbs import add, check, gc, status
 
-    _ = (hashlib, http.client, ipaddress, routes)
+    _ = (hashlib, http.client, ipaddress, routes, add, check, gc, status)

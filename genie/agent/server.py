@@ -5,6 +5,9 @@ knows no sockets; it is given the call and a `ShimExecutor`, which is the shim a
 calls are worked on at once. The others wait in the order in which they came and are not even read, so that a hundred
 pods at once cost the agent a hundred sockets and nothing else.
 
+In an update the next agent takes the socket over while this one lives; this one finishes what it has. Should the next
+one fail, this one takes the socket back.
+
 A shim that goes away (the runtime's deadline) ends its call: what it ran fails, and whatever the call was waiting for
 elsewhere is cancelled. Calls for one container never overlap, so the DEL that follows finds a record nobody is
 writing.
@@ -26,7 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genie.agent import protocol
+from genie.agent import alive, protocol
 from genie.agent.metrics import Metrics
 from genie.cni.invoke import Call, Outcome
 
@@ -42,6 +45,8 @@ _LATE = 5.0
 """Seconds by which a shim may be late to report that a delegate's time was up, before it is given up itself."""
 _PIECE = 65536  # bytes read at once
 _ACCEPT_PAUSE = 0.2
+_LOOK = 0.2
+"""Seconds between two looks at who has the socket: well below what a shim knocks for (CONNECT_MS in shim.c)."""
 _BUSY_RETRIES, _BUSY_WAIT = 5, 0.2  # an executable that is being written (an upgrade) is "text file busy" for a moment
 
 log = logging.getLogger(__name__)
@@ -260,6 +265,7 @@ class Server:
         self._listener: socket.socket | None = None
         self._path: Path | None = None
         self._inode = (0, 0)
+        self._looking: asyncio.TimerHandle | None = None
 
     async def start(self, path: Path) -> None:
         """Serve on this path, from which another agent's socket, if there is one, is taken over in one step.
@@ -267,53 +273,93 @@ class Server:
         Raises:
             OSError: that cannot be.
         """
+        self._path = path
+        with alive.alone(str(path.parent)):
+            self._bind(path)
+        self._look_later()
+
+    def _bind(self, path: Path) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
         os.fchmod(listener.fileno(), 0o600)  # before it has a name: on Linux bind() makes the file with this mode
         listener.bind(str(temporary))
         stat = temporary.stat()
-        self._path, self._inode = path, (stat.st_dev, stat.st_ino)
+        self._inode = (stat.st_dev, stat.st_ino)
         # A call waits in the kernel rather than being refused: the number is that of pods on a very full node.
         listener.listen(1024)
         listener.setblocking(False)
         self._listener = listener
-        asyncio.get_running_loop().add_reader(listener, self._accept)
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
         temporary.rename(path)
 
-    async def stop(self, grace: float) -> bool:
+    async def stop(self, grace: float, grace_if_replaced: float | None = None) -> bool:
         """Take no more calls and finish those that have come; whether all were finished within the grace (seconds).
 
-        The socket is left alone if a newer agent has taken its place.
+        The socket is left alone if a newer agent has taken its place. Then nobody waits for this one to end, and
+        grace_if_replaced holds, if given.
         """
         assert self._listener and self._path
-        with suppress(OSError):
-            stat = self._path.stat()
-            if (stat.st_dev, stat.st_ino) == self._inode:
+        if self._looking:
+            self._looking.cancel()
+        with alive.alone(str(self._path.parent)):
+            mine = self._has_socket()
+            if mine:
                 self._path.unlink()
-        self._accept()  # those that had connected by then have come
-        asyncio.get_running_loop().remove_reader(self._listener)
-        self._listener.close()
+            replaced = not mine and _answers(self._path)
+        self._stop_listening(self._listener)
+        if replaced and grace_if_replaced is not None:
+            grace = grace_if_replaced
         try:
             await asyncio.wait_for(self._idle.wait(), grace)
         except TimeoutError:
             return False
         return True
 
-    def _accept(self) -> None:
-        assert self._listener
+    def _stop_listening(self, listener: socket.socket) -> None:
+        self._accept(listener)  # those that had connected by then have come
+        asyncio.get_running_loop().remove_reader(listener)
+        listener.close()
+
+    def _has_socket(self) -> bool:
+        assert self._path
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return False
+        return (stat.st_dev, stat.st_ino) == self._inode
+
+    def _look_later(self) -> None:
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        """Take the socket back if whoever took it over is dead, or if it was deleted: nobody else would come."""
+        assert self._listener and self._path
+        try:
+            if not self._has_socket() and not _answers(self._path):
+                with alive.alone(str(self._path.parent)):
+                    if not _answers(self._path):
+                        before = self._listener
+                        self._bind(self._path)
+                        self._stop_listening(before)
+                        log.warning("taking the socket back: nobody answered on it")
+        except OSError as error:
+            log.error("cannot take the socket back", extra={"fields": {"error": str(error)}})
+        self._look_later()
+
+    def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                peer, _ = self._listener.accept()
+                peer, _ = listener.accept()
             except BlockingIOError:
                 return
             except ConnectionError:
                 continue
             except OSError as error:  # out of descriptors, most likely: they wait until there are some
                 log.error("cannot accept a call", extra={"fields": {"error": str(error)}})
-                loop.remove_reader(self._listener)
-                loop.call_later(_ACCEPT_PAUSE, self._accept_again)
+                loop.remove_reader(listener)
+                loop.call_later(_ACCEPT_PAUSE, self._accept_again, listener)
                 return
             if not _is_trusted(peer):
                 peer.close()
@@ -323,10 +369,10 @@ class Server:
             self._idle.clear()
             self._pump()
 
-    def _accept_again(self) -> None:
-        if self._listener and self._listener.fileno() >= 0:
-            asyncio.get_running_loop().add_reader(self._listener, self._accept)
-            self._accept()
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+            self._accept(listener)
 
     @property
     def active(self) -> int:
@@ -386,6 +432,19 @@ def _has_gone(peer: socket.socket) -> bool:
     poll = select.poll()
     poll.register(peer.fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens on a socket; one whose queue is full does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+        knock.setblocking(False)
+        try:
+            knock.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _is_trusted(peer: socket.socket) -> bool:

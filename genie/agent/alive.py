@@ -1,0 +1,53 @@
+"""Which of several processes are there: a file that is locked for as long as its process lives.
+
+The kernel lets go of the lock however the process ends, and the lock holds between containers that share the file's
+directory, so that an agent, its probe, and two agents of a rolling update can tell each other from what they left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+
+def hold(path: str) -> int:
+    """Make the file if need be and hold it; to let go, close the descriptor that this returns.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_SH)  # waits for a moment at most: for one who looks whether it is held
+    return handle
+
+
+def is_held(path: str) -> bool:
+    """Whether a living process holds the file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextlib.contextmanager
+def alone(directory: str) -> Iterator[None]:
+    """Do something in a directory while nobody else does.
+
+    Raises:
+        OSError: there is no such directory.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

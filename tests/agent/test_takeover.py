@@ -1,0 +1,147 @@
+"""Two agents on one node, as in a rolling update with a surge: no call fails, whichever of the two ends and however."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from agent_rig import Said, end, until
+from fake_api import FakeApi
+from test_daemon import Node
+
+from genie.agent import alive
+
+
+@pytest.fixture
+def node(place: Path, binary: Path, api: FakeApi) -> Node:
+    return Node(place, binary, api)
+
+
+class Stream:
+    """Calls without a pause: each worker adds and deletes one container after the other."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.said: list[Said] = []
+        self._stop = False
+
+    async def _work(self, worker: int) -> None:
+        turn = 0
+        while not self._stop:
+            turn += 1
+            for verb in ("ADD", "DEL"):
+                self.said.append(await self.node.call(verb, container=f"c{worker}x{turn}"))
+
+    async def more(self, count: int = 10) -> None:
+        """Wait until so many more calls are done."""
+        so_far = len(self.said)
+        await until(lambda: len(self.said) >= so_far + count, 30)
+
+    @asynccontextmanager
+    async def running(self, workers: int = 4) -> AsyncIterator[Stream]:
+        tasks = [asyncio.create_task(self._work(n)) for n in range(workers)]
+        yield self
+        self._stop = True
+        await asyncio.gather(*tasks)
+
+    @property
+    def failures(self) -> list[str]:
+        return [said.stdout.decode() for said in self.said if said.status]
+
+
+def test_no_call_fails_through_three_takeovers(node: Node) -> None:
+    async def go() -> int:
+        async with Stream(node).running() as stream:
+            old = node.agent()
+            process = await old.__aenter__()
+            for _ in range(3):
+                await stream.more()
+                new = node.agent()
+                following = await new.__aenter__()
+                await stream.more()
+                process.terminate()
+                assert await asyncio.wait_for(process.wait(), 20) == 0
+                await old.__aexit__(None, None, None)
+                old, process = new, following
+            await stream.more()
+        await old.__aexit__(None, None, None)
+        assert not stream.failures
+        assert not node.records
+        return len(stream.said)
+
+    began = time.monotonic()
+    calls = asyncio.run(go())
+    print(f"{calls} calls in {time.monotonic() - began:.1f} s through three takeovers, none failed")
+
+
+@pytest.mark.parametrize("how", ["kill", "terminate"])
+def test_the_old_agent_takes_the_socket_back_from_a_new_one_that_ends(node: Node, how: str) -> None:
+    """A new version that is no good must not cost the node its network while the old one is still there."""
+
+    async def go() -> None:
+        async with node.agent(), Stream(node).running() as stream:
+            await stream.more()
+            async with node.agent() as new:
+                mine = node.socket.stat().st_ino
+                await stream.more()
+                getattr(new, how)()
+                await new.wait()
+                await until(lambda: node.socket.exists() and node.socket.stat().st_ino != mine)
+                await stream.more()
+        late = [text for text in stream.failures if "went away before the call was done" in text]
+        # Killed, it takes the calls that it had begun with it; told to end, it finishes them. No other is lost.
+        assert stream.failures == (late if how == "kill" else [])
+        assert len(late) <= 4
+
+    asyncio.run(go())
+
+
+def test_a_socket_that_somebody_deleted_is_there_again(node: Node) -> None:
+    async def go() -> None:
+        async with node.agent():
+            node.socket.unlink()
+            assert (await node.call("ADD")).status == 0
+
+    asyncio.run(go())
+
+
+def test_an_agent_that_has_been_replaced_takes_its_time_to_finish(node: Node) -> None:
+    """Its grace is for agents that nobody has followed: they hold up the next one."""
+
+    async def go() -> None:
+        node.set("slow")  # half a second
+        async with node.agent("--listen", "", "--grace", "0.05") as old:
+            shim = await node.start("ADD")
+            await until(lambda: node.calls)
+            async with node.agent():
+                old.terminate()
+                assert (await end(shim)).status == 0
+                assert await asyncio.wait_for(old.wait(), 10) == 0
+
+    asyncio.run(go())
+
+
+def test_the_ready_file_tells_of_this_agent_alone(node: Node, tmp_path: Path) -> None:
+    """As the DaemonSet's probe asks: `flock` finds it held while this agent serves, whatever other agents do."""
+
+    def probe(path: Path) -> bool:
+        command = f"flock -nE 9 {path} true; test $? = 9"
+        return subprocess.run(["sh", "-c", command], check=False).returncode == 0
+
+    async def go() -> None:
+        mine, other = tmp_path / "mine", tmp_path / "other"
+        assert not probe(mine)
+        async with node.agent("--listen", "", "--ready-file", str(other)):
+            assert probe(other) and not probe(mine)
+            async with node.agent("--listen", "", "--ready-file", str(mine)) as new:
+                assert probe(mine) and alive.is_held(str(mine))
+                new.kill()
+                await new.wait()
+                assert mine.exists() and not probe(mine) and not alive.is_held(str(mine))
+
+    asyncio.run(go())

@@ -16,8 +16,9 @@ from contextlib import suppress
 from typing import Any
 
 from harness.embedded.rest import Client, Object, Refusal
-from harness.embedded.runtime import Attachment, CniFailure, Runtime
+from harness.embedded.runtime import Runtime
 from harness.embedded.sandbox import Sandbox
+from harness.libcni import Attachment, CniFailure
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # between attempts at a sandbox
 _RESYNC = 2.0  # seconds between full looks, for what a watch may have missed

@@ -1,61 +1,28 @@
-"""A container runtime's side of CNI, as containerd has it from libcni: one call of the first network in net.d.
+"""The runtime of an embedded node: it starts plugins itself, and keeps what libcni keeps (see `libcni.py`) of each ADD.
 
-Written anew rather than with `genie.cni`: what genie is tested with must not share its mistakes. That is, of libcni:
-the first configuration by file name, a conf taken as a list of one, name and version put into every plugin's part,
-capability arguments only for plugins that declare the capability, the result kept on disk for DEL's prevResult (0.4.0
-and later), plugins in reverse order for DEL.
+The network of all pods is the first configuration in net.d by file name; DEL goes through its plugins in reverse.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Json = dict[str, Any]
-CONF_DIR, CACHE, BINARIES = Path("/etc/cni/net.d"), Path("/var/lib/cni/results"), "/opt/cni/bin"
+from harness import libcni
+from harness.libcni import Attachment, CniFailure, Json, Kept, merged, version
+
+CONF_DIR, CACHE, BINARIES = Path(libcni.CONF_DIR), Path(libcni.CACHE), libcni.BINARIES
 _SECRET = ("k8s_auth_token", "token")
 _DEADLINE = 120.0  # the kubelet's for a request to its runtime
-
-
-class CniFailure(Exception):
-    """A plugin's error, worded as libcni words it to the runtime."""
-
-    def __init__(self, plugin: str, verb: str, code: int, message: str) -> None:
-        super().__init__(f'plugin type="{plugin}" failed ({verb.lower()}): {message}')
-        self.code, self.message = code, message
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attachment:
-    """What a plugin is called for."""
-
-    namespace: str
-    pod: str
-    uid: str
-    sandbox: str
-    netns: str
-    capabilities: Mapping[str, Any] = field(default_factory=dict)  # "portMappings": [...]
-    ifname: str = "eth0"
-
-    @property
-    def args(self) -> list[tuple[str, str]]:
-        return [
-            ("IgnoreUnknown", "1"),
-            ("K8S_POD_NAMESPACE", self.namespace),
-            ("K8S_POD_NAME", self.pod),
-            ("K8S_POD_INFRA_CONTAINER_ID", self.sandbox),
-            ("K8S_POD_UID", self.uid),
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +79,11 @@ class Runtime:
         network = self._network(attachment.namespace)
         result: Json | None = None
         for plugin in network["plugins"]:
-            result = self._call("ADD", network, plugin, attachment, result)
-        self._keep(network, attachment, result or {})
-        return result or {}
+            result = self._call("ADD", network, plugin, attachment, result=result)
+        kept = Kept(attachment=attachment, network=network, result=result or {})
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (CACHE / kept.name).write_text(kept.text())
+        return kept.result
 
     def check(self, attachment: Attachment) -> None:
         """CHECK, with the result that ADD gave.
@@ -125,11 +94,11 @@ class Runtime:
         kept = _kept(attachment)
         if kept is None:
             raise CniFailure("none", "CHECK", 0, "no result of an ADD is kept")
-        network, result = kept
-        if _version(network) < (0, 4, 0):
-            raise CniFailure("none", "CHECK", 0, f"CNI {network.get('cniVersion')} has no CHECK: it came with 0.4.0")
-        for plugin in network["plugins"]:
-            self._call("CHECK", network, plugin, attachment, result)
+        if version(kept.network) < (0, 4, 0):
+            said = f"CNI {kept.network.get('cniVersion')} has no CHECK: it came with 0.4.0"
+            raise CniFailure("none", "CHECK", 0, said)
+        for plugin in kept.network["plugins"]:
+            self._call("CHECK", kept.network, plugin, attachment, result=kept.result)
 
     def delete(self, attachment: Attachment) -> None:
         """DEL.
@@ -138,19 +107,50 @@ class Runtime:
             CniFailure: a plugin failed; the kept result stays, so that DEL can be called again.
         """
         kept = _kept(attachment)
-        network, result = kept if kept else (self._network(attachment.namespace), None)
-        if _version(network) < (0, 4, 0):
-            result = None
+        network = kept.network if kept else self._network(attachment.namespace)
+        result = kept.result if kept and version(network) >= (0, 4, 0) else None
         for plugin in reversed(network["plugins"]):
-            self._call("DEL", network, plugin, attachment, result)
-        for path in CACHE.glob(f"*-{attachment.sandbox}-{attachment.ifname}"):
+            self._call("DEL", network, plugin, attachment, result=result)
+        self.forget(attachment)
+
+    def forget(self, attachment: Attachment) -> None:
+        """Keep nothing of an attachment any more."""
+        for path in _files(attachment):
             path.unlink(missing_ok=True)
+
+    def collect_garbage(self) -> None:
+        """GC of 1.1, as CRI-O calls it when it starts: whatever nothing is kept of is garbage.
+
+        Raises:
+            CniFailure: a plugin failed.
+        """
+        valid = [Kept.of(path.read_text()).attachment for path in CACHE.glob("*")]
+        network = {**self._network(""), "cniVersion": "1.1.0"}
+        for plugin in network["plugins"]:
+            self._call("GC", network, plugin, valid=valid)
+
+    def status(self, change: Json, path: str = "") -> None:
+        """STATUS of 1.1.
+
+        Args:
+            change: merged into the configuration for this one call.
+            path: where plugins are searched, instead of where they are.
+
+        Raises:
+            CniFailure: a plugin says that an ADD could not work now.
+        """
+        network = libcni.as_list(merged({**self._conf(""), "cniVersion": "1.1.0"}, change))
+        for plugin in network["plugins"]:
+            self._call("STATUS", network, plugin, path=path)
 
     def calls_for(self, namespace: str, pod: str) -> list[Call]:
         """The calls for a pod, oldest first."""
         return [call for call in list(self.calls) if (call.namespace, call.pod) == (namespace, pod)]
 
     def _network(self, namespace: str) -> Json:
+        return libcni.as_list(self._conf(namespace))
+
+    def _conf(self, namespace: str) -> Json:
         files = sorted(path for path in CONF_DIR.iterdir() if path.suffix in (".conf", ".conflist", ".json"))
         if not files:
             raise CniFailure("none", "ADD", 0, f"no network configuration in {CONF_DIR}")
@@ -159,41 +159,33 @@ class Runtime:
             overrides = [change for scope, change in self._overrides.values() if scope in (None, namespace)]
         for change in overrides:
             conf = merged(conf, change)
-        return (
-            conf
-            if "plugins" in conf
-            else {"name": conf["name"], "cniVersion": conf.get("cniVersion"), "plugins": [conf]}
-        )
+        return conf
 
-    def _call(self, verb: str, network: Json, plugin: Json, attachment: Attachment, result: Json | None) -> Json | None:
-        stdin = {**plugin, "name": network["name"], "cniVersion": network.get("cniVersion") or "0.2.0"}
-        declared = stdin.get("capabilities") or {}
-        if arguments := {name: value for name, value in attachment.capabilities.items() if declared.get(name)}:
-            stdin["runtimeConfig"] = arguments
-        if result is not None:
-            stdin["prevResult"] = result
-        return self._run(verb, str(plugin["type"]), stdin, attachment)
-
-    def _run(self, verb: str, plugin: str, stdin: Json, attachment: Attachment) -> Json | None:
-        env = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": "/root",
-            "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": attachment.sandbox,
-            "CNI_NETNS": attachment.netns,
-            "CNI_ARGS": ";".join(f"{name}={value}" for name, value in attachment.args),
-            "CNI_IFNAME": attachment.ifname,
-            "CNI_PATH": BINARIES,
-        }
+    def _call(
+        self,
+        verb: str,
+        network: Json,
+        plugin: Json,
+        attachment: Attachment | None = None,
+        *,
+        result: Json | None = None,
+        valid: Iterable[Attachment] | None = None,
+        path: str = "",
+    ) -> Json | None:
+        """One plugin's part of a verb; the result, if it is ADD."""
+        name = str(plugin["type"])
+        stdin = libcni.configuration(network, plugin, attachment, result=result, valid=valid)
+        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", **libcni.environment(verb, attachment)}
+        env["CNI_PATH"] = path or BINARIES
         at, start = time.time(), time.monotonic()
-        status, stdout, stderr = _execute([f"{BINARIES}/{plugin}"], env, json.dumps(stdin).encode())
+        status, stdout, stderr = _execute([f"{BINARIES}/{name}"], env, json.dumps(stdin).encode())
         self.calls.append(
             Call(
                 at=at,
-                namespace=attachment.namespace,
-                pod=attachment.pod,
-                uid=attachment.uid,
-                plugin=plugin,
+                namespace=attachment.namespace if attachment else "",
+                pod=attachment.pod if attachment else "",
+                uid=attachment.uid if attachment else "",
+                plugin=name,
                 env=env,
                 stdin=stdin,
                 status=status,
@@ -203,28 +195,13 @@ class Runtime:
             )
         )
         if status != 0:
-            raise _failure(plugin, verb, status, stdout, stderr)
+            raise libcni.failure(name, verb, status, stdout, stderr)
         if verb != "ADD":
             return None
         try:
             return dict(json.loads(stdout))
         except ValueError as error:
-            raise CniFailure(plugin, verb, 6, f"its result is no JSON object ({error}): {stdout[:200]!r}") from error
-
-    def _keep(self, network: Json, attachment: Attachment, result: Json) -> None:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        kept = {
-            "kind": "cniCacheV1",
-            "containerId": attachment.sandbox,
-            "config": base64.b64encode(json.dumps(network).encode()).decode(),
-            "ifName": attachment.ifname,
-            "networkName": network["name"],
-            "netns": attachment.netns,
-            "cniArgs": attachment.args,
-            "capabilityArgs": dict(attachment.capabilities),
-            "result": result,
-        }
-        (CACHE / f"{network['name']}-{attachment.sandbox}-{attachment.ifname}").write_text(json.dumps(kept))
+            raise CniFailure(name, verb, 6, f"its result is no JSON object ({error}): {stdout[:200]!r}") from error
 
 
 def _execute(argv: list[str], env: dict[str, str], stdin: bytes) -> tuple[int, str, str]:
@@ -243,40 +220,16 @@ def _execute(argv: list[str], env: dict[str, str], stdin: bytes) -> tuple[int, s
     return process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
 
 
-def _failure(plugin: str, verb: str, status: int, stdout: str, stderr: str) -> CniFailure:
-    try:
-        said = json.loads(stdout)
-        message = ": ".join(filter(None, (str(said["msg"]), str(said.get("details") or ""))))
-        return CniFailure(plugin, verb, int(said["code"]), message)
-    except (ValueError, KeyError, TypeError):
-        message = f"netplugin failed with no error message: status {status}: {(stderr or stdout).strip()[-500:]}"
-        return CniFailure(plugin, verb, 100, message)
+def _files(attachment: Attachment) -> list[Path]:
+    return list(CACHE.glob(f"*-{attachment.sandbox}-{attachment.ifname}"))
 
 
-def _kept(attachment: Attachment) -> tuple[Json, Json] | None:
+def _kept(attachment: Attachment) -> Kept | None:
     """The network as it was at ADD, and ADD's result."""
-    for path in CACHE.glob(f"*-{attachment.sandbox}-{attachment.ifname}"):
+    for path in _files(attachment):
         with suppress(OSError, ValueError, KeyError):
-            kept = json.loads(path.read_text())
-            return json.loads(base64.b64decode(kept["config"])), kept["result"]
+            return Kept.of(path.read_text())
     return None
-
-
-def _version(network: Json) -> tuple[int, ...]:
-    return tuple(int(part) for part in (network.get("cniVersion") or "0.2.0").split("."))
-
-
-def merged(conf: Mapping[str, Any], change: Mapping[str, Any]) -> Json:
-    """A configuration with a change merged into it, objects by key; null takes a key away."""
-    result = dict(conf)
-    for key, value in change.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result
 
 
 def _masked(value: Any) -> Any:

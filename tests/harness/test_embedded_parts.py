@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import catalog
+from harness import catalog, libcni
 from harness.download import NotHad
 from harness.embedded import apiserver, archives, binaries, inventory, kubelet, nodes, plan, runtime, socket_api
 from harness.embedded.inventory import Owned
@@ -83,7 +83,7 @@ def _profile(
 class TestRuntime:
     def test_a_change_is_merged_and_null_takes_away(self) -> None:
         conf = {"name": "g", "policy": {"a": 1, "b": 2}, "default_plugin": "weave"}
-        assert runtime.merged(conf, {"policy": {"a": None}, "default_plugin": None, "serial": True}) == {
+        assert libcni.merged(conf, {"policy": {"a": None}, "default_plugin": None, "serial": True}) == {
             "name": "g",
             "policy": {"b": 2},
             "serial": True,
@@ -115,7 +115,7 @@ class TestRuntime:
         monkeypatch.setattr(runtime, "CACHE", tmp_path / "results")
         monkeypatch.setattr(runtime, "BINARIES", str(tmp_path))
         engine = runtime.Runtime()
-        attachment = runtime.Attachment(
+        attachment = libcni.Attachment(
             namespace="ns",
             pod="p",
             uid="u",
@@ -134,7 +134,7 @@ class TestRuntime:
         assert [call.env["CNI_COMMAND"] for call in engine.calls_for("ns", "p")] == ["ADD", "DEL", "DEL"]
 
     def test_an_error_is_worded_as_libcni_words_it(self) -> None:
-        error = runtime._failure("genie", "ADD", 1, '{"code": 7, "msg": "no network", "details": "blue"}', "")
+        error = libcni.failure("genie", "ADD", 1, '{"code": 7, "msg": "no network", "details": "blue"}')
         assert str(error) == 'plugin type="genie" failed (add): no network: blue'
         assert error.code == 7
 

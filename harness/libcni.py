@@ -1,0 +1,181 @@
+"""What a container runtime sends a plugin for each verb, as containerd has it from libcni, and what it keeps.
+
+Written anew rather than with `genie.cni`: what genie is tested with must not share its mistakes. That is, of libcni:
+a conf taken as a list of one, name and version put into every plugin's part, capability arguments only for plugins
+that declare the capability, the result kept on disk for prevResult (0.4.0 and later), the list of valid attachments
+for GC. How a plugin is started, and where what is kept lies, is the caller's: the embedded node's runtime (see
+`embedded/runtime.py`), or commands on a real node (see `backends/verbs.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+BINARIES = "/opt/cni/bin"
+CONF_DIR = "/etc/cni/net.d"
+CACHE = "/var/lib/cni/results"
+
+
+class CniFailure(Exception):
+    """A plugin's error, worded as libcni words it to the runtime."""
+
+    def __init__(self, plugin: str, verb: str, code: int, message: str) -> None:
+        super().__init__(f'plugin type="{plugin}" failed ({verb.lower()}): {message}')
+        self.code, self.message = code, message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attachment:
+    """What a plugin is called for."""
+
+    namespace: str
+    pod: str
+    uid: str
+    sandbox: str
+    netns: str
+    capabilities: Mapping[str, Any] = field(default_factory=dict)  # "portMappings": [...]
+    ifname: str = "eth0"
+
+    @property
+    def args(self) -> list[tuple[str, str]]:
+        """CNI_ARGS."""
+        return [
+            ("IgnoreUnknown", "1"),
+            ("K8S_POD_NAMESPACE", self.namespace),
+            ("K8S_POD_NAME", self.pod),
+            ("K8S_POD_INFRA_CONTAINER_ID", self.sandbox),
+            ("K8S_POD_UID", self.uid),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is on disk of an ADD: the attachment, the network as it was then, and the result."""
+
+    attachment: Attachment
+    network: Json
+    result: Json
+
+    @property
+    def name(self) -> str:
+        """The file's."""
+        return f"{self.network['name']}-{self.attachment.sandbox}-{self.attachment.ifname}"
+
+    def text(self) -> str:
+        """The file's content."""
+        kept = {
+            "kind": "cniCacheV1",
+            "containerId": self.attachment.sandbox,
+            "config": base64.b64encode(json.dumps(self.network).encode()).decode(),
+            "ifName": self.attachment.ifname,
+            "networkName": self.network["name"],
+            "netns": self.attachment.netns,
+            "cniArgs": self.attachment.args,
+            "capabilityArgs": dict(self.attachment.capabilities),
+            "result": self.result,
+        }
+        return json.dumps(kept)
+
+    @classmethod
+    def of(cls, text: str) -> Kept:
+        """From a file's content.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none, or one that is only half written.
+        """
+        kept = json.loads(text)
+        args = dict(kept.get("cniArgs") or [])
+        attachment = Attachment(
+            namespace=args.get("K8S_POD_NAMESPACE", ""),
+            pod=args.get("K8S_POD_NAME", ""),
+            uid=args.get("K8S_POD_UID", ""),
+            sandbox=kept["containerId"],
+            netns=kept.get("netns") or "",
+            capabilities=kept.get("capabilityArgs") or {},
+            ifname=kept["ifName"],
+        )
+        return cls(
+            attachment=attachment,
+            network=as_list(json.loads(base64.b64decode(kept["config"]))),
+            result=kept["result"],
+        )
+
+
+def as_list(conf: Json) -> Json:
+    """A configuration as a list of plugins, which one of a single plugin is taken for."""
+    if "plugins" in conf:
+        return conf
+    return {"name": conf["name"], "cniVersion": conf.get("cniVersion"), "plugins": [conf]}
+
+
+def version(network: Json) -> tuple[int, ...]:
+    """A network's version of the specification."""
+    return tuple(int(part) for part in (network.get("cniVersion") or "0.2.0").split("."))
+
+
+def environment(verb: str, attachment: Attachment | None) -> dict[str, str]:
+    """The parameters of a call; of GC and STATUS, which are about no container, most are empty."""
+    return {
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": attachment.sandbox if attachment else "",
+        "CNI_NETNS": attachment.netns if attachment else "",
+        "CNI_ARGS": ";".join(f"{name}={value}" for name, value in attachment.args) if attachment else "",
+        "CNI_IFNAME": attachment.ifname if attachment else "",
+        "CNI_PATH": BINARIES,
+    }
+
+
+def configuration(
+    network: Json,
+    plugin: Json,
+    attachment: Attachment | None = None,
+    *,
+    result: Json | None = None,
+    valid: Iterable[Attachment] | None = None,
+) -> Json:
+    """What a plugin of a network reads from its standard input.
+
+    Args:
+        result: prevResult.
+        valid: every attachment that there is, for GC.
+    """
+    stdin = {**plugin, "name": network["name"], "cniVersion": network.get("cniVersion") or "0.2.0"}
+    declared = stdin.get("capabilities") or {}
+    offered = attachment.capabilities if attachment else {}
+    if arguments := {name: value for name, value in offered.items() if declared.get(name)}:
+        stdin["runtimeConfig"] = arguments
+    if result is not None:
+        stdin["prevResult"] = result
+    if valid is not None:
+        entries = [{"containerID": each.sandbox, "ifname": each.ifname} for each in valid]
+        stdin |= {"cni.dev/valid-attachments": entries, "cni.dev/attachments": entries}
+    return stdin
+
+
+def failure(plugin: str, verb: str, status: int, stdout: str, stderr: str = "") -> CniFailure:
+    """What a plugin that ended with an error said of it."""
+    try:
+        said = json.loads(stdout)
+        message = ": ".join(filter(None, (str(said["msg"]), str(said.get("details") or ""))))
+        return CniFailure(plugin, verb, int(said["code"]), message)
+    except (ValueError, KeyError, TypeError):
+        message = f"netplugin failed with no error message: status {status}: {(stderr or stdout).strip()[-500:]}"
+        return CniFailure(plugin, verb, 100, message)
+
+
+def merged(conf: Mapping[str, Any], change: Mapping[str, Any]) -> Json:
+    """A configuration with a change merged into it, objects by key; null takes a key away."""
+    result = dict(conf)
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result

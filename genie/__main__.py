@@ -23,19 +23,21 @@ def plugin() -> int:
     """One CNI call, in direct mode: the delegates are this process's children, the API server is asked now."""
     import json
 
-    from genie import attach, kube
+    from genie import kube
     from genie.cni.errors import CniError
     from genie.cni.invoke import SubprocessExecutor, run_sync
+    from genie.request import Request, read_conf
+    from genie.serve import serve
 
     said = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    request = attach.Request(env=dict(os.environ), stdin=said)
+    request = Request(env=dict(os.environ), stdin=said)
     conf = None
     try:
-        conf = attach.read_conf(request.stdin)
+        conf = read_conf(request.stdin)
         asker: kube.Kube = kube.DirectKube(conf)
     except CniError:
         asker = kube.Nowhere()  # `serve` meets the same error, and says it as the verb demands
-    reply = run_sync(attach.serve(request, asker, SubprocessExecutor(), conf))
+    reply = run_sync(serve(request, asker, SubprocessExecutor(), conf))
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()
     if conf is not None and (reply.status or conf.log_level in ("info", "debug")):

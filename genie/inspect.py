@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from genie import attach, networks, selection
+from genie import selection
+from genie.choose import choose
 from genie.cni.errors import CniError
 from genie.cni.invoke import run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
 from genie.records import Records
+from genie.request import read_conf
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 
@@ -56,7 +58,7 @@ def read(path: str) -> Conf:
                 text = json.dumps({"name": data.get("name"), "cniVersion": data.get("cniVersion"), **plugin}).encode()
     except (ValueError, AttributeError, TypeError, RecursionError):
         pass  # `read_conf` says what is wrong with it
-    return attach.read_conf(text, path)
+    return read_conf(text, path)
 
 
 def status(records: Records) -> Iterable[str]:
@@ -80,25 +82,12 @@ def explain(name: str, conf: Conf) -> Iterable[str]:
     namespace, _, pod_name = name.partition("/")
     if not namespace or not pod_name or "/" in pod_name:
         raise CniError(7, f"expected NAMESPACE/NAME, found {name!r}")
-    kube, directory = DirectKube(conf), networks.directory(conf.conf_dir)
+    kube = DirectKube(conf)
     pod = run_sync(kube.pod(namespace, pod_name, ""))
     for key in (selection.CNI, selection.LOGICAL, selection.ATTACHMENTS, selection.DEFAULT):
         if key in pod.annotations:
             yield f"{key}: {pod.annotations[key]!r}"
-    asked = selection.asks(pod, conf)
-    if asked.smart:
-        asked = attach.least_loaded(asked, directory, conf)
-    found = run_sync(
-        networks.find(
-            asked.primary + asked.extra,
-            kube,
-            directory,
-            namespace,
-            (DEFAULT_BIN_DIR,),
-            devices=lambda: attach.devices_of(pod),
-        )
-    )
-    chosen = selection.assemble(asked, found, pod_namespace=namespace)
+    chosen, _ = run_sync(choose(pod, conf, kube, (DEFAULT_BIN_DIR,)))
     yield f"why: {chosen.why}"
     for choice in chosen.choices:
         kinds = " + ".join(choice.network.types)

@@ -2,7 +2,7 @@
 
 Each resource has a `Watch`, a thread that lists and then watches it for as long as the agent lives; what it holds is
 replaced in one step, so the event loop reads it without a lock. While the API server is away, what was known goes on
-being served. `CachedKube` puts them together as the `Kube` that attach is given. Where the cache cannot answer (a pod
+being served. `CachedKube` puts them together as the `Kube` that `serve` is given. Where the cache cannot answer (a pod
 that the watch has not seen yet, or of another UID), it asks the API server, in a thread, so that a call never fails
 for the cache's being behind.
 """

@@ -28,10 +28,10 @@ from agent_rig import (
     until,
 )
 
-from genie import attach
 from genie.agent import protocol
 from genie.agent.server import ShimExecutor
 from genie.cni.invoke import Call
+from genie.serve import versions
 
 
 def run(binary: Path, place: Path, work: object, **options: object) -> Said:
@@ -164,7 +164,7 @@ def test_nothing_is_left_of_a_call(binary: Path, place: Path) -> None:
 def test_version_needs_no_agent_and_says_what_the_agent_would(binary: Path, place: Path) -> None:
     stdin = b'{"cniVersion": "0.4.0"}'
     said = asyncio.run(call(binary, place / "none", CNI_COMMAND="VERSION", stdin=stdin))
-    assert said.status == 0 and said.json == json.loads(attach._version(stdin))
+    assert said.status == 0 and said.json == versions("0.4.0")
 
 
 @pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)])

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genie import attach
 from genie.cni.config import NetworkConfig
 from genie.cni.config import parse as parse_network
 from genie.cni.errors import CniError, Code
 from genie.cni.invoke import Call, Outcome, run_sync
 from genie.kube import Pod
 from genie.records import Record, Records
+from genie.request import Reply, Request
+from genie.serve import serve
 
 T = TypeVar("T")
 CONTAINER = "c0ffee0123456789"
@@ -194,7 +195,7 @@ class Node:
             (self.root / "bin" / name).write_text("")
             (self.root / "bin" / name).chmod(0o755)
 
-    def request(self, verb: str, stdin: bytes | None = None, **env: str | None) -> attach.Request:
+    def request(self, verb: str, stdin: bytes | None = None, **env: str | None) -> Request:
         """As containerd calls; an environment variable of None is left out."""
         conf = {
             "cniVersion": "1.0.0",
@@ -215,10 +216,10 @@ class Node:
             **env,
         }
         kept = {key: value for key, value in given.items() if value is not None}
-        return attach.Request(env=kept, stdin=json.dumps(conf).encode() if stdin is None else stdin)
+        return Request(env=kept, stdin=json.dumps(conf).encode() if stdin is None else stdin)
 
-    def call(self, verb: str, stdin: bytes | None = None, **env: str | None) -> attach.Reply:
-        return run_sync(attach.serve(self.request(verb, stdin, **env), self.kube, self.executor))
+    def call(self, verb: str, stdin: bytes | None = None, **env: str | None) -> Reply:
+        return run_sync(serve(self.request(verb, stdin, **env), self.kube, self.executor))
 
     def ok(self, verb: str, **env: str | None) -> dict[str, Any]:
         """A call that must succeed: its result."""

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from genie import attach
 from genie.cni.invoke import SubprocessExecutor, run_sync
 from genie.kube import Pod
+from genie.request import Request
+from genie.serve import serve
 
 pytestmark = pytest.mark.root
 
@@ -72,8 +73,8 @@ class Node:
         }
         place = {"conf_dir": str(self.place / "net.d"), "state_dir": str(self.place / "state")}
         conf = {"cniVersion": "1.0.0", "name": "genie", "type": "genie", "default_plugin": "ptp", **place}
-        request = attach.Request(env=env, stdin=json.dumps(conf).encode())
-        work = lambda: run_sync(attach.serve(request, Cluster(annotations), SubprocessExecutor()))  # noqa: E731
+        request = Request(env=env, stdin=json.dumps(conf).encode())
+        work = lambda: run_sync(serve(request, Cluster(annotations), SubprocessExecutor()))  # noqa: E731
         reply = self.host.run(work)
         answer: dict[str, Any] = json.loads(reply.stdout or "{}")
         if reply.status:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +11,12 @@ from core_rig import ARGS, CONTAINER, FakeExecutor, FakeKube, Node, Said, addres
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from genie import attach, routes
+from genie import routes, selection
 from genie.cni.errors import CniError
 from genie.cni.invoke import Call, Outcome, run_sync
-from genie.cni.result import IP, Interface, Result, Route
 from genie.cni.version import SUPPORTED
 from genie.records import Records
+from genie.serve import serve
 
 ONCE = "calico,weave-net,flannel"
 
@@ -240,7 +239,7 @@ def test_a_cancelled_add_takes_its_attachments_back(node: Node) -> None:
             return await super().run(call)
 
     async def cancel() -> None:
-        task = asyncio.create_task(attach.serve(node.request("ADD"), node.kube, node.executor))
+        task = asyncio.create_task(serve(node.request("ADD"), node.kube, node.executor))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -338,50 +337,6 @@ def test_addresses_without_interfaces_are_given_theirs(node: Node) -> None:
     result = node.add("weave-net,calico")
     assert on(result) == ["eth0", "eth1"]
     assert result["interfaces"][2] == {"name": "eth1", "sandbox": "/var/run/netns/web"}
-
-
-def default(gateway: str) -> Result:
-    v6 = ":" in gateway
-    return Result(
-        interfaces=(Interface("eth0", sandbox="/n"),),
-        ips=(IP("fd00::2/64" if v6 else "10.0.0.2/24", gateway, 0),),
-        routes=(Route("::/0" if v6 else "0.0.0.0/0", gateway), Route("10.8.0.0/16", gateway)),
-    )
-
-
-def defaults(results: list[Result]) -> list[list[str]]:
-    return [[route.gw for route in result.routes if route.dst.endswith("/0")] for result in results]
-
-
-@pytest.mark.parametrize(
-    ("asked", "gateways", "kept"),
-    [
-        ([[], []], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
-        ([[], ["10.7.7.7"]], ["10.0.0.1", "10.0.0.254"], [[], ["10.7.7.7"]]),
-        ([[], []], ["10.0.0.1", "fd00::1"], [["10.0.0.1"], ["fd00::1"]]),
-        ([[], ["fd00::9"]], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], ["fd00::9"]]),
-        ([["10.0.0.1"], []], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
-    ],
-)
-def test_one_default_route_of_each_family(asked: list[list[str]], gateways: list[str], kept: list[list[str]]) -> None:
-    told = attach.in_place(asked, [default(gateway) for gateway in gateways])
-    assert defaults(told) == kept
-
-
-@pytest.mark.parametrize(
-    ("asked", "kept"),
-    [
-        ([[], []], [["10.8.0.0/16", "0.0.0.0/0", "fd08::/48"], ["10.8.0.0/16", "10.9.0.0/16"]]),
-        ([[], ["10.0.0.254"]], [["fd08::/48"], ["10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16", "0.0.0.0/0"]]),
-    ],
-)
-def test_of_routes_in_one_place_one_is_told(asked: list[list[str]], kept: list[list[str]]) -> None:
-    first, second = default("10.0.0.1"), default("10.0.0.254")
-    first = replace(first, routes=(*first.routes, Route("fd08::/48")))
-    own_table, further = Route("10.8.0.0/16", table=9), Route("10.9.0.0/16")
-    second = replace(second, routes=(*second.routes, own_table, further))
-    told = attach.in_place(asked, [first, second])
-    assert [[route.dst for route in result.routes] for result in told] == kept
 
 
 def test_the_merged_result_has_one_default_route(node: Node) -> None:
@@ -761,7 +716,7 @@ def test_an_error_is_told_in_the_version_that_was_spoken(node: Node) -> None:
 
 
 def test_a_bug_is_one_error_object(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attach.selection, "asks", lambda *_: 1 / 0)
+    monkeypatch.setattr(selection, "asks", lambda *_: 1 / 0)
     error = node.fails("ADD")
     assert error["code"] == 999 and error["msg"] == "genie failed: ZeroDivisionError: division by zero"
 
@@ -833,4 +788,4 @@ def test_the_story_of_a_call(node: Node) -> None:
 
 
 def test_direct_mode_never_waits(node: Node) -> None:
-    assert run_sync(attach.serve(node.request("STATUS"), node.kube, node.executor)).status == 0
+    assert run_sync(serve(node.request("STATUS"), node.kube, node.executor)).status == 0

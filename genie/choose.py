@@ -1,0 +1,63 @@
+"""A pod in, its selection out: what selection.py decides, with the looking up between its two halves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from genie import networks, selection
+from genie.config import Conf
+from genie.kube import Kube, Pod
+from genie.networks import Directory
+from genie.selection import Asked, Selection
+
+if TYPE_CHECKING:
+    from genie.load import Reading
+
+
+async def choose(
+    pod: Pod, conf: Conf, kube: Kube, path: Sequence[str], *, ifname: str = "eth0", earlier: Reading | None = None
+) -> tuple[Selection, Mapping[str, str]]:
+    """What a pod gets, and what of it is to be written back besides its status (`cni: ""`).
+
+    Args:
+        path: the directories of CNI_PATH.
+        ifname: CNI_IFNAME.
+        earlier: the interfaces' counters of some time ago, if they are known (see load.py).
+
+    Raises:
+        CniError: it cannot have what it asks for, or who is to be asked for it does not answer.
+    """
+    directory = networks.directory(conf.conf_dir)
+    asked = selection.asks(pod, conf)
+    notes: Mapping[str, str] = {}
+    if asked.smart:
+        asked = _least_loaded(asked, directory, conf, earlier)
+        notes = {selection.CNI: asked.primary[0].name}
+    found = await networks.find(
+        asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod)
+    )
+    chosen = selection.assemble(
+        asked, found, ifname=ifname, runtime_config=conf.runtime_config, pod_namespace=pod.namespace
+    )
+    return chosen, notes
+
+
+def _devices(pod: Pod) -> dict[str, list[str]]:
+    from genie import devices
+
+    return devices.of_pod(pod.namespace, pod.name)
+
+
+def _least_loaded(asked: Asked, directory: Directory, conf: Conf, earlier: Reading | None) -> Asked:
+    """`cni: ""` decided: the default part is the network that carries the least now. Without earlier counters this
+    takes as long as two readings do.
+    """
+    from genie import load
+    from genie.records import Records
+
+    names = {network.name: directory.title(network) for network in directory.networks()}
+    choice = load.least(list(names), Records(conf.state_dir), conf, earlier)
+    ask = selection.Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
+    return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")

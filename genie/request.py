@@ -1,0 +1,117 @@
+"""One call of the runtime: what it gave genie by environment and standard input, and what genie is to answer.
+
+Everything here is the CNI specification's section 2 as far as it concerns the plugin that is called, genie; what genie
+then does in the runtime's place is `genie.cni.invoke`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from genie import config
+from genie.cni import version
+from genie.cni.config import validate_container_id, validate_ifname
+from genie.cni.errors import CniError, Code
+from genie.config import Conf
+
+#: Parameters that each verb must have (specification, section 2, "Parameters").
+REQUIRED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
+    "GC": ("CNI_PATH",),
+    "STATUS": ("CNI_PATH",),
+    "VERSION": (),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call of the runtime."""
+
+    env: Mapping[str, str]
+    stdin: bytes
+
+    @property
+    def command(self) -> str:
+        return self.env.get("CNI_COMMAND", "")
+
+    @property
+    def container_id(self) -> str:
+        return self.env.get("CNI_CONTAINERID", "")
+
+    @property
+    def netns(self) -> str:
+        return self.env.get("CNI_NETNS", "")
+
+    @property
+    def ifname(self) -> str:
+        return self.env.get("CNI_IFNAME", "")
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.env.get("CNI_PATH", "").split(":")))
+
+    @property
+    def args(self) -> Mapping[str, str]:
+        """CNI_ARGS, `K8S_POD_NAME=a;K8S_POD_NAMESPACE=b`, taken apart; what has no "=" is passed over."""
+        pairs = (item.partition("=") for item in self.env.get("CNI_ARGS", "").split(";"))
+        return {key.strip(): value for key, equals, value in pairs if equals}
+
+    @property
+    def pod_name(self) -> str:
+        namespace, name = self.args.get("K8S_POD_NAMESPACE", ""), self.args.get("K8S_POD_NAME", "")
+        return f"{namespace}/{name}" if namespace and name else ""
+
+    @property
+    def spoken(self) -> str:
+        """The version that the runtime speaks, as far as its input tells: an error is told in it, too."""
+        try:
+            data = json.loads(self.stdin)
+        except (ValueError, RecursionError):
+            data = {}
+        asked = data.get("cniVersion") if isinstance(data, dict) else None
+        return asked if asked in version.SUPPORTED else version.LATEST
+
+    def validate(self) -> None:
+        """Whether the verb is one, with all that it needs.
+
+        Raises:
+            CniError: 4; it names the variable.
+        """
+        if self.command not in REQUIRED:
+            raise CniError(
+                Code.INVALID_ENVIRONMENT,
+                f"CNI_COMMAND: expected one of {', '.join(REQUIRED)}, found {self.command!r}",
+            )
+        missing = [key for key in REQUIRED[self.command] if not self.env.get(key)]
+        if missing:
+            raise CniError(Code.INVALID_ENVIRONMENT, f"{self.command} needs {', '.join(missing)} in the environment")
+        if self.command in ("ADD", "DEL", "CHECK"):
+            validate_container_id(self.container_id)
+            validate_ifname(self.ifname)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What genie prints and exits with. `story`: what happened, for a log line; it holds no secret."""
+
+    status: int
+    stdout: bytes
+    story: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_conf(stdin: bytes, source: str = "genie.conf (standard input)") -> Conf:
+    """genie.conf out of the bytes that the runtime sends.
+
+    Raises:
+        CniError: 6 when it is not JSON, else as `config.parse`.
+    """
+    try:
+        data = json.loads(stdin)
+    except (ValueError, RecursionError) as error:
+        raise CniError(Code.DECODING_FAILURE, f"{source}: not valid JSON: {error}") from error
+    return config.parse(data, source)

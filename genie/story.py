@@ -1,0 +1,57 @@
+"""What a call did and how long each step of it took, for one line in a log; it holds no secret."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from genie.cni.invoke import Call, Executor, Outcome
+
+T = TypeVar("T")
+
+
+class Steps:
+    """Where genie's own time goes: milliseconds by step, the waiting for delegates left out.
+
+    Of delegates that run at once, each one's end or beginning ends the wait.
+    """
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def done(self, step: str) -> None:
+        """What was done since the last call was this."""
+        before, self._last = self._last, time.perf_counter()
+        self.ms[step] = round(self.ms.get(step, 0.0) + (self._last - before) * 1000, 3)
+
+    def waited(self) -> None:
+        """What was done since the last call was to wait."""
+        self._last = time.perf_counter()
+
+
+class Watched:
+    """An executor that notes what it ran."""
+
+    def __init__(self, inner: Executor, steps: Steps) -> None:
+        self.inner, self.steps = inner, steps
+        self.calls: list[dict[str, Any]] = []
+
+    async def run(self, call: Call) -> Outcome:
+        self.steps.done("requests")
+        outcome = await self.inner.run(call)
+        self.steps.waited()
+        self.calls.append(
+            {
+                "plugin": call.binary.rpartition("/")[2],
+                "verb": call.env.get("CNI_COMMAND", ""),
+                "ifname": call.env.get("CNI_IFNAME", ""),
+                "status": outcome.status,
+                "ms": round(outcome.seconds * 1000, 3),
+            }
+        )
+        return outcome
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        return await self.inner.gather(*work)

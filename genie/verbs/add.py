@@ -1,0 +1,229 @@
+"""ADD: all networks of the pod, or none (specification, section 2, "ADD")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from genie import merge, networks, status
+from genie.choose import choose
+from genie.cni import invoke
+from genie.cni import result as cni_result
+from genie.cni.errors import CniError, Code
+from genie.cni.result import Result
+from genie.kube import Pod
+from genie.records import Attached, Record
+from genie.selection import Choice, Selection
+from genie.verbs.context import Context
+from genie.verbs.delete import undo
+
+if TYPE_CHECKING:
+    from genie.netlink import Netlink
+
+
+async def add(call: Context) -> Mapping[str, Any]:
+    """Attach the pod, and return the result in the version that the runtime speaks.
+
+    The record is on disk before the first delegate runs. Whatever ends an ADD, its attachments go.
+    """
+    request = call.request
+    if left := call.records.read(request.container_id, request.ifname):
+        if left.complete:
+            raise CniError(
+                Code.INVALID_ENVIRONMENT,
+                f"container {request.container_id} has {request.ifname} already: DEL must come first",
+            )
+        await undo(call, left)  # an ADD that was cut off; its DEL never came
+    pod = await _pod(call)
+    chosen, extra_notes = await choose(
+        pod, call.conf, call.kube, request.path, ifname=request.ifname, earlier=call.earlier
+    )
+    call.story.update(why=chosen.why, selection=[[c.label, c.ifname] for c in chosen.choices])
+    record = _record(call, pod, chosen)
+    call.steps.done("select")
+    call.records.write(record)
+    call.steps.done("record")
+    begun: dict[int, Result | None] = {}
+    try:
+        results, arranged = await _attach(call, record, begun)
+        elsewhere = chosen.choices[0].ifname != request.ifname
+        merged = merge.merged(results, [a.gateways for a in record.attached], first_elsewhere=elsewhere)
+        answer = cni_result.to_json(merged, call.conf.cni_version)
+        notes = {**status.on_pod(chosen.choices, results), **extra_notes}
+        attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
+        done = replace(record, attached=attached, complete=True, annotations=notes, arranged=arranged)
+        call.steps.done("answer")
+        call.records.complete(done)
+        call.steps.done("record")
+    except BaseException as error:  # a cancelled call too
+        back = tuple(replace(a, result=begun[i]) for i, a in enumerate(record.attached) if i in begun)
+        undone = await _rolled_back(call, replace(record, attached=back), error)
+        raise undone from error
+    await _tell(call, pod, done)
+    return answer
+
+
+async def _pod(call: Context) -> Pod:
+    """The pod that the runtime means; without one (no Kubernetes), the annotations of CNI_ARGS' K8S_ANNOT."""
+    args = call.request.args
+    namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
+    if namespace and name:
+        return await call.kube.pod(namespace, name, args.get("K8S_POD_UID", ""))
+    try:
+        notes = json.loads(args.get("K8S_ANNOT") or "{}")
+    except (ValueError, RecursionError) as error:
+        raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: K8S_ANNOT: not valid JSON: {error}") from error
+    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
+        raise CniError(Code.INVALID_ENVIRONMENT, "CNI_ARGS: K8S_ANNOT: expected an object of strings")
+    return Pod(namespace=namespace, name=name, annotations=notes)
+
+
+def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
+    request = call.request
+    attached = []
+    for position, choice in enumerate(chosen.choices):
+        again = any(earlier.network.name == choice.network.name for earlier in chosen.choices[:position])
+        attached.append(
+            Attached(
+                label=choice.label,
+                network=choice.network,
+                container_id=_container_id(call, choice) if again else request.container_id,
+                ifname=choice.ifname,
+                runtime_config=choice.runtime_config,
+                gateways=choice.ask.default_route or (),
+            )
+        )
+    return Record(
+        container_id=request.container_id,
+        ifname=request.ifname,
+        netns=request.netns,
+        args=request.env.get("CNI_ARGS", ""),
+        namespace=pod.namespace,
+        pod=pod.name,
+        uid=pod.uid,
+        attached=tuple(attached),
+    )
+
+
+def _container_id(call: Context, choice: Choice) -> str:
+    """The CNI_CONTAINERID of a network's second attachment: the container's own, unless one of its plugins names
+    things after the ID alone (CNI-Genie #133); then one derived from it and the interface, of the same length.
+    """
+    own = call.request.container_id
+    if not set(choice.network.types) & set(call.conf.container_id_per_interface):
+        return own
+    import hashlib
+
+    return hashlib.sha256(f"{own}@{choice.ifname}".encode()).hexdigest()[: max(len(own), 12)]
+
+
+async def _attach(
+    call: Context, record: Record, begun: dict[int, Result | None]
+) -> tuple[list[Result], tuple[str, ...]]:
+    """Run the delegates: the first network first, then those that cannot disturb each other at once, then the rest one
+    by one; each that may set routes finds none in its way (see routes.py). Returns their results, and the routes and
+    rules that were arranged for them.
+
+    `begun` is told of each before it is called, and of its result after.
+    """
+    results: dict[int, Result] = {}
+    first, *others = range(len(record.attached))
+    calm = [] if call.conf.serial else [i for i in others if networks.quiet(record.attached[i].network)]
+    loud = [i for i in others if i not in calm]
+
+    async def attach(position: int) -> None:
+        begun[position] = None
+        begun[position] = results[position] = await _attach_one(call, record.attached[position])
+
+    if not others:
+        await attach(first)
+        return [results[first]], ()
+    held: dict[int, tuple[Any, ...]] = {}
+    with call.netlink() as kernel:
+        kernel.enter()  # while the first delegate is at work
+        await attach(first)
+        if loud:
+            held[first] = _hold(call, kernel)
+        if len(calm) == 1:
+            await attach(calm[0])
+        elif calm:
+            for outcome in await call.executor.gather(*(attach(i) for i in calm)):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        for i in loud:
+            await attach(i)
+            if i != loud[-1]:
+                held[i] = _hold(call, kernel)
+        in_order = [results[i] for i in (first, *others)]
+        return in_order, _settle(call, kernel, record, in_order, held)
+
+
+async def _attach_one(call: Context, attached: Attached) -> Result:
+    result = await invoke.add(
+        attached.network,
+        call.attachment(attached, call.request.env.get("CNI_ARGS", "")),
+        call.executor,
+        timeout=call.conf.delegate_timeout,
+    )
+    result = merge.attributed(result, attached.ifname, call.request.netns)
+    call.steps.done("results")
+    return result
+
+
+def _hold(call: Context, kernel: Netlink) -> tuple[Any, ...]:
+    from genie import routes
+
+    try:
+        held = routes.hold(kernel)
+    except OSError as error:
+        raise CniError(Code.IO_FAILURE, f"cannot change the routes in {call.request.netns}: {error}") from error
+    call.steps.done("routes")
+    return held
+
+
+def _settle(
+    call: Context, kernel: Netlink, record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]
+) -> tuple[str, ...]:
+    from genie import routes
+
+    plan = [
+        routes.Attached(
+            ifname=attached.ifname,
+            result=result,
+            held=held.get(i, ()),
+            wants_default=bool(attached.gateways),
+            gateways=attached.gateways,
+        )
+        for i, (attached, result) in enumerate(zip(record.attached, results, strict=True))
+    ]
+    try:
+        arranged = routes.settle(kernel, plan).arranged
+    except OSError as error:
+        labels = ", ".join(attached.label for attached in record.attached)
+        raise CniError(Code.IO_FAILURE, f"cannot arrange the routes of {labels}: {error}") from error
+    call.steps.done("routes")
+    return arranged
+
+
+async def _rolled_back(call: Context, record: Record, error: BaseException) -> BaseException:
+    """Undo an ADD: DEL of every network that was begun, in reverse. What cannot be undone stays in the record, for the
+    runtime's DEL.
+    """
+    try:
+        await undo(call, record, error)
+    except CniError as second:
+        if isinstance(error, CniError) and second.msg not in error.details:
+            return CniError(error.code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
+    return error
+
+
+async def _tell(call: Context, pod: Pod, record: Record) -> None:
+    """Write the status back. A pod that is up is not taken down because the API server is slow to hear of it."""
+    if not pod.name:
+        return
+    try:
+        await call.kube.annotate(pod, record.annotations)
+    except CniError as error:
+        call.story["annotate"] = str(error)

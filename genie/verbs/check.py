@@ -1,0 +1,51 @@
+"""CHECK: every delegate with its own prevResult, then the routes that are genie's (specification, section 2)."""
+
+from __future__ import annotations
+
+from genie import merge
+from genie.cni import invoke
+from genie.cni.errors import CniError, Code
+from genie.cni.result import Result
+from genie.records import Record
+from genie.verbs.context import Context
+
+
+async def check(call: Context) -> None:
+    """Find what somebody changed behind genie's back.
+
+    Raises:
+        CniError: 3 without a record; else the first thing found wrong.
+    """
+    request = call.request
+    record = call.records.read(request.container_id, request.ifname)
+    if record is None or not record.complete:
+        raise CniError(Code.UNKNOWN_CONTAINER, f"genie has attached no {request.ifname} to {request.container_id}")
+    told = merge.in_place([a.gateways for a in record.attached], [a.result or Result() for a in record.attached])
+    for attached, result in zip(record.attached, told, strict=True):
+        await invoke.check(
+            attached.network,
+            call.attachment(attached, record.args),
+            call.executor,
+            prev_result=result,
+            timeout=call.conf.delegate_timeout,
+        )
+    if record.arranged:
+        _check_routes(call, record)
+
+
+def _check_routes(call: Context, record: Record) -> None:
+    from genie import routes
+
+    attached = [
+        routes.Attached(ifname=a.ifname, result=a.result, wants_default=bool(a.gateways), gateways=a.gateways)
+        for a in record.attached
+        if a.result is not None
+    ]
+    netns = call.request.netns
+    try:
+        with call.netlink() as kernel:
+            found = routes.drift(kernel, attached, record.arranged)
+    except OSError as error:
+        raise CniError(Code.IO_FAILURE, f"cannot read the routes in {netns}: {error}") from error
+    if found:
+        raise CniError(Code.INTERNAL, f"somebody changed the routes that genie arranged in {netns}", "; ".join(found))

@@ -1,0 +1,57 @@
+"""One call in progress: what every verb needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from genie import networks
+from genie.cni.invoke import Attachment, Executor
+from genie.config import Conf
+from genie.kube import Kube
+from genie.records import Attached, Records
+from genie.request import Request
+from genie.story import Steps
+
+if TYPE_CHECKING:
+    from genie.load import Reading
+    from genie.netlink import Netlink
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """story: what is told of the call afterwards. earlier: the interfaces' counters of some time ago."""
+
+    request: Request
+    conf: Conf
+    kube: Kube
+    executor: Executor
+    story: dict[str, Any]
+    steps: Steps
+    earlier: Reading | None = None
+
+    @property
+    def records(self) -> Records:
+        return Records(self.conf.state_dir)
+
+    @property
+    def directory(self) -> networks.Directory:
+        return networks.directory(self.conf.conf_dir)
+
+    def attachment(self, attached: Attached, args: str) -> Attachment:
+        """What a delegate is told of an attachment. args: CNI_ARGS."""
+        return Attachment(
+            container_id=attached.container_id,
+            netns=self.request.netns,
+            ifname=attached.ifname,
+            args=args,
+            path=self.request.path,
+            runtime_config=attached.runtime_config,
+            env=self.request.env,
+        )
+
+    def netlink(self) -> Netlink:
+        """The pod's namespace."""
+        from genie.netlink import Netlink  # a pod of one network does not pay for its import
+
+        return Netlink(self.request.netns)

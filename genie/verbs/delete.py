@@ -1,0 +1,98 @@
+"""DEL: works from the record alone, so that nobody else need be there (specification, section 2, "DEL")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from genie.cni import invoke
+from genie.cni.errors import CniError, Code
+from genie.records import Attached, Record
+from genie.verbs.context import Context
+
+
+async def delete(call: Context) -> None:
+    """Take off what the record holds; without a record there is, most often, nothing to do."""
+    record = call.records.read(call.request.container_id, call.request.ifname)
+    if record is None:
+        await _unrecorded(call)
+        return
+    call.story["selection"] = [[a.label, a.ifname] for a in record.attached]
+    await undo(call, record)
+
+
+async def undo(call: Context, record: Record, failure: BaseException | None = None) -> None:
+    """DEL in reverse order, past those that fail; the record then holds these, for another DEL to try.
+
+    Args:
+        failure: that of the ADD that this undoes.
+
+    Raises:
+        CniError: the first failure, with the others in its details.
+    """
+    left: list[Attached] = []
+    errors: list[CniError] = []
+    for attached in reversed(record.attached):
+        try:
+            await invoke.delete(
+                attached.network,
+                call.attachment(attached, record.args),
+                call.executor,
+                prev_result=attached.result,
+                timeout=call.conf.delegate_timeout,
+            )
+        except CniError as error:
+            if attached.result is None and _refused_alike(failure, error):
+                continue
+            left.insert(0, attached)
+            errors.append(error)
+    if not errors:
+        if len(record.attached) > 1:
+            _forget_routes(call)
+        call.records.remove(record.container_id, record.ifname)
+        return
+    call.records.write(
+        replace(record, attached=tuple(left), complete=record.complete and call.request.command == "DEL")
+    )
+    first, *others = errors
+    raise CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))
+
+
+def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
+    """Whether a plugin fails at DEL as it did at ADD: it is not there, or cannot read its configuration.
+
+    So there is nothing of its to delete; and since the record keeps the configuration, no later DEL could ever succeed.
+    """
+    if not isinstance(add, CniError) or add.code == Code.TRY_AGAIN:
+        return False
+    return (add.code, add.msg.replace(": ADD: ", ": DEL: ", 1)) == (delete.code, delete.msg)
+
+
+def _forget_routes(call: Context) -> None:
+    """Take genie's own rules and tables out of a namespace that outlives its attachments."""
+    from genie import routes
+
+    try:
+        with call.netlink() as kernel:
+            routes.settle(kernel, [])
+    except OSError as error:
+        call.story["routes"] = f"ignored, for the namespace is about to go: {error}"
+
+
+async def _unrecorded(call: Context) -> None:
+    """A container that genie has no record of: deleted already, or made before genie was installed, by the network
+    that was first then. That one is asked to DEL what it may have; it knows nothing of others' containers.
+    """
+    call.story["why"] = "no record"
+    try:
+        for network in call.directory.networks()[:1] if call.request.netns else []:
+            attached = Attached(
+                label=network.name,
+                network=network,
+                container_id=call.request.container_id,
+                ifname=call.request.ifname,
+                runtime_config=call.conf.runtime_config,
+            )
+            attachment = call.attachment(attached, call.request.env.get("CNI_ARGS", ""))
+            await invoke.delete(network, attachment, call.executor, timeout=call.conf.delegate_timeout)
+    except CniError as error:
+        call.story["error"] = f"ignored, for there may be nothing to delete: {error}"

@@ -1,0 +1,41 @@
+"""STATUS: whether an ADD of a pod that asks for nothing can work now (specification, section 2, "STATUS")."""
+
+from __future__ import annotations
+
+import os
+
+from genie import networks, selection
+from genie.cni import invoke
+from genie.cni.errors import CniError, Code
+from genie.kube import Pod
+from genie.verbs.context import Context
+
+
+async def status(call: Context) -> None:
+    """Ask the networks of such a pod, and whether records can be kept.
+
+    Raises:
+        CniError: 50, "the plugin is not available", with the reason; 51 where a network says so.
+    """
+    asked = selection.asks(Pod(namespace="", name=""), call.conf)
+    path = call.request.path
+    try:
+        for network in await networks.find(asked.primary, call.kube, call.directory, "", path):
+            await invoke.status(
+                network, call.executor, path=path, env=call.request.env, timeout=call.conf.delegate_timeout
+            )
+            for kind in network.types:
+                invoke.find(kind, path)
+    except CniError as error:
+        code = error.code if error.code == Code.LIMITED_CONNECTIVITY else Code.NOT_AVAILABLE
+        raise CniError(code, error.msg, error.details) from error
+    _writable(call.conf.state_dir)
+
+
+def _writable(directory: str) -> None:
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+    except OSError as error:
+        raise CniError(Code.NOT_AVAILABLE, f"cannot keep records in {directory}: {error.strerror}") from error
+    if not os.access(directory, os.W_OK):
+        raise CniError(Code.NOT_AVAILABLE, f"cannot keep records in {directory}: it is not writable")

@@ -7,6 +7,7 @@ when scenarios are among what was asked for; for anything else this plugin does 
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yaml", ".yml")
 FOLDER = "scenarios"
+_NETWORK = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _IS_SCENARIO = re.compile(r"^scenario\s*:", re.MULTILINE)
 _SUITE: pytest.StashKey[Suite] = pytest.StashKey()
 
@@ -49,6 +51,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="a vendor's description of a network (repeatable)",
     )
+    group.addoption(
+        "--swap",
+        type=_swap,
+        metavar="OLD=NEW",
+        help="run the scenarios of network OLD with NEW in its place, and no others: --swap calico=mynet",
+    )
+
+
+def _swap(text: str) -> tuple[str, str]:
+    old, _, new = text.partition("=")
+    if not (_NETWORK.fullmatch(old) and _NETWORK.fullmatch(new)):
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW, two networks' names, got {text!r}")
+    return old, new
 
 
 # --- what was asked for
@@ -134,18 +149,32 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         """The scenario, once it is known to be sound."""
-        from harness.scenario import read
         from harness.yamlfile import Mistakes
 
         try:
-            scenario = read(self.path, self._shown())
+            scenario = scenario_of(self.config, self.path)
         except Mistakes as mistakes:
             raise pytest.Collector.CollectError(str(mistakes)) from None
-        yield ScenarioItem.from_parent(self, name=scenario.name, scenario=scenario)
+        if scenario is not None:
+            yield ScenarioItem.from_parent(self, name=scenario.name, scenario=scenario)
 
-    def _shown(self) -> str:
-        here = self.config.invocation_params.dir
-        return str(self.path.relative_to(here)) if self.path.is_relative_to(here) else str(self.path)
+
+def scenario_of(config: pytest.Config, path: Path) -> Scenario | None:
+    """The scenario of a file; None: --swap wants others.
+
+    Raises:
+        Mistakes: everything that is wrong with the file.
+    """
+    from harness.scenario import read
+
+    here, swap = config.invocation_params.dir, config.option.swap
+    shown = str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    scenario = read(path, shown)
+    if swap is None:
+        return scenario
+    old, new = swap
+    fits = old in scenario.networks and new not in scenario.networks
+    return read(path, shown, swap=swap) if fits else None
 
 
 class ScenarioFailed(Exception):

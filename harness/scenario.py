@@ -25,23 +25,32 @@ from harness.yamlfile import Loc, Mistake, Mistakes, YamlFile
 
 FEATURES: Mapping[str, str] = {
     "api-outage": "nodes can be cut off from the API server",
-    "cni-check": "CNI CHECK can be called",
+    "cni-calls": "the node's plugin can be called as the runtime does: CHECK, STATUS",
+    "definitions-away": "custom resource definitions can be taken away for a while",
+    "garbage-collection": "CNI GC can be called, and a sandbox be lost without CNI DEL",
     "ipv6": "networks have IPv6 subnets beside IPv4",
     "agent-restart": "genie's agent can be restarted",
     "containerd-restart": "a node's containerd can be restarted",
     "end-sandbox": "a pod's sandbox can be ended by the runtime",
     "kubelet-restart": "a node's kubelet can be restarted",
+    "net-d": "configurations can be put into the nodes' net.d",
     "services": "a Service's cluster IP leads to its pods",
     "settings": "genie.conf can be changed for a scenario",
+    "static-pods": "pods can be made from the kubelet's manifest directory",
+    "tampering": "something of a pod's network can be taken away behind genie's back",
     # What genie itself can, wherever its custom resource definitions are; to be said for the reader's sake.
     "attachment-definitions": "NetworkAttachmentDefinition objects",
     "logical-networks": "Logicalnetwork and Physicalnetwork objects",
     "smart-selection": "genie picks a network by load when the annotation is empty",
     "status-annotations": "genie writes network-status back to the pod",
 }
+FIRST = "first-of-node"  # the name that stands for the network which the nodes have first
 OF_GENIE = frozenset({"attachment-definitions", "logical-networks", "smart-selection", "status-annotations"})
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
+NetDFile = Annotated[
+    str, StringConstraints(pattern=r"^([a-z0-9][-a-z0-9]*/)?[1-9][0-9]-[a-z0-9][-a-z0-9]*\.(conf|conflist|json)$")
+]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][-a-z0-9_.]*$")]
 
 
@@ -103,6 +112,7 @@ class Pod(Model):
     restart: Literal["always", "never"] = Field(
         default="always", description="never: a sandbox that ended is not made anew."
     )
+    static: bool = Field(default=False, description="A static pod: from a file in its node's manifest directory.")
 
     @property
     def beside(self) -> str | None:
@@ -162,6 +172,38 @@ class EndSandbox(Step):
     example = "end-sandbox: [one]"
 
     pods: OneOrMany[PodName]
+
+
+class LoseSandbox(Step):
+    """Have the node's runtime make one more sandbox for each of these pods, and lose it: its namespace goes, and
+    nobody calls CNI DEL.
+    """
+
+    key = "lose-sandbox"
+    shorthand = "pods"
+    example = "lose-sandbox: [one]"
+
+    pods: OneOrMany[PodName]
+
+
+class CollectGarbage(Step):
+    """Have CNI GC called on every node, with the attachments that the runtime knows of."""
+
+    key = "collect-garbage"
+    example = "collect-garbage"
+
+
+class Tamper(Step):
+    """Take something of a pod's network away, behind genie's back."""
+
+    key = "tamper"
+    example = "tamper: {pod: one, interface: eth1, remove: addresses}"
+
+    pod: PodName
+    interface: str
+    remove: Literal["addresses", "routes", "interface"] = Field(
+        description="The addresses of the interface, the routes by it in every table, or the interface itself."
+    )
 
 
 class Annotate(Step):
@@ -238,6 +280,17 @@ class WithRestart(Around):
     of: Literal["kubelet", "containerd", "agent"]
 
 
+class WithDefinitionAway(Around):
+    """Do these steps while the cluster lacks a custom resource definition, and with it all objects of that kind."""
+
+    key = "with-definition-away"
+    example = (
+        "with-definition-away: {name: network-attachment-definitions.k8s.cni.cncf.io, steps: [{create: one}]}"
+    )
+
+    name: str
+
+
 def _object(value: dict[str, Any]) -> dict[str, Any]:
     name = (value.get("metadata") or {}).get("name") if isinstance(value.get("metadata"), dict) else None
     gaps = [key for key in ("apiVersion", "kind") if not isinstance(value.get(key), str)] + (
@@ -251,8 +304,8 @@ def _object(value: dict[str, Any]) -> dict[str, Any]:
 ObjectSpec = Annotated[dict[str, Any], AfterValidator(_object)]
 
 _ALL: tuple[type[Step], ...] = (
-    *(Create, Delete, Recreate, EndSandbox, Annotate, Apply, Remove, Expect),
-    *(WithApiServerAway, WithSettings, WithRestart),
+    *(Create, Delete, Recreate, EndSandbox, LoseSandbox, CollectGarbage, Tamper, Annotate, Apply, Remove, Expect),
+    *(WithApiServerAway, WithSettings, WithRestart, WithDefinitionAway),
 )
 STEPS.update({step.key: step for step in _ALL})
 for _step in _ALL:  # steps hold steps, so that each can be built only now that all are known
@@ -267,7 +320,8 @@ class ScenarioFile(Model):
 
     scenario: str = Field(min_length=1, description="One sentence: what is true when this passes.")
     networks: Many[Name] = Field(
-        description="The networks that it takes. Where one is missing, it is skipped, with the reason."
+        description="The networks that it takes. Where one is missing, it is skipped, with the reason. "
+        f"{FIRST}: the one whose configuration is the first in the nodes' net.d, whichever that is."
     )
     own_networks: dict[Name, Many[str]] = Field(
         default_factory=dict,
@@ -280,6 +334,11 @@ class ScenarioFile(Model):
     )
     objects: Many[ObjectSpec] = Field(
         default=(), description="Kubernetes objects, made before the pods, in its namespace."
+    )
+    net_d: dict[NetDFile, dict[str, JsonValue]] = Field(
+        default_factory=dict,
+        description="Files in the nodes' net.d, for the time of this scenario: a configuration's name, or one in a "
+        "network's folder (chained/10-tuning.conf), to its content.",
     )
     pods: dict[Name, Pod | None] = Field(min_length=1, description="The pods, by name.")
     expect: Many[AnyCheck] = Field(default=(), description="What must hold once the pods run.")
@@ -312,6 +371,10 @@ class Scenario:
     def needs(self) -> frozenset[str]:
         """Features: those that it says and those that its steps imply."""
         implied = {"settings"} if self.spec.genie else set()
+        if self.spec.net_d:
+            implied.add("net-d")
+        if any(pod.static for pod in self.pods.values()):
+            implied.add("static-pods")
         for step in walk(self.steps):
             match step:
                 case WithApiServerAway():
@@ -322,8 +385,14 @@ class Scenario:
                     implied.add("end-sandbox")
                 case WithRestart(of=what):
                     implied.add(f"{what}-restart")
-        if any(check.key == "check-passes" for check in self.checks):
-            implied.add("cni-check")
+                case LoseSandbox() | CollectGarbage():
+                    implied.add("garbage-collection")
+                case Tamper():
+                    implied.add("tampering")
+                case WithDefinitionAway():
+                    implied.add("definitions-away")
+        if any(check.key in ("check-passes", "status-passes") for check in self.checks):
+            implied.add("cni-calls")
         return frozenset(self.spec.needs) | implied
 
     @property
@@ -354,13 +423,17 @@ def walk(steps: tuple[Step, ...]) -> Iterator[Step]:
 # --- reading
 
 
-def read(path: Path, shown: str = "") -> Scenario:
-    """Read a scenario file.
+def read(path: Path, shown: str = "", *, swap: tuple[str, str] | None = None) -> Scenario:
+    """Read a scenario file; with `swap`, as if it had been written for the second network in place of the first.
 
     Raises:
         Mistakes: everything that is wrong with it.
     """
-    return _understand(YamlFile.read(path, shown), path.stem)
+    if swap is None:
+        return _understand(YamlFile.read(path, shown), path.stem)
+    # The network's name, but neither a key nor a value of some plugin's configuration: `"type": "bridge"`.
+    old = re.compile(rf"""(?<!type: )(?<!": ")\b{re.escape(swap[0])}\b(?!"?:)""")
+    return _understand(YamlFile.read(path, shown, lambda text: old.sub(swap[1], text)), old.sub(swap[1], path.stem))
 
 
 def parse(text: str, file: str = "scenario.yaml") -> Scenario:

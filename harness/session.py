@@ -163,14 +163,14 @@ class Suite:
             self._start(dict.fromkeys(name for item in chosen for name in item.scenario.networks))
 
     def _networks_of_files(self) -> list[str]:
-        from harness.plugin import files
-        from harness.scenario import read
+        from harness.plugin import files, scenario_of
         from harness.yamlfile import Mistakes
 
         networks: dict[str, None] = {}
         for path in files(self.config):
             try:
-                networks |= dict.fromkeys(read(path).networks)
+                scenario = scenario_of(self.config, path)
+                networks |= dict.fromkeys(scenario.networks if scenario else ())
             except Mistakes:
                 continue  # the workers will say so
         asked = _asked(self.config)

@@ -7,7 +7,7 @@ into the values ("pods", "a", "node") is turned back into a line and a column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +51,15 @@ class YamlFile:
     _root: Any
 
     @classmethod
-    def read(cls, path: Path, shown: str = "") -> YamlFile:
-        """Read a file.
+    def read(cls, path: Path, shown: str = "", edit: Callable[[str], str] = str) -> YamlFile:
+        """Read a file, as if its text had been edited.
 
         Raises:
             Mistakes: it cannot be read, is not YAML, is empty, or says a key twice.
         """
         shown = shown or str(path)
         try:
-            return cls.parse(path.read_text(encoding="utf-8"), shown)
+            return cls.parse(edit(path.read_text(encoding="utf-8")), shown)
         except (OSError, UnicodeDecodeError) as error:
             raise Mistakes(
                 [Mistake(file=shown, line=1, column=1, field="", text=f"cannot be read: {error}")]

@@ -116,6 +116,20 @@ def test_choosing(suite, args, names):
     assert found == names
 
 
+def test_a_vendor_puts_a_network_in_place_of_ours(suite):
+    """--swap: only the scenarios of that network, under the other's name, checked as the other's."""
+    result = suite("scenarios", "--swap", "weave=calico")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([" ✓ calico * s  calico", "* 1 passed *"])
+    assert "started for calico" in str(result.stderr)
+
+
+def test_a_swap_that_is_none_is_refused(suite):
+    result = suite("scenarios", "--swap", "weave")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--swap: expected OLD=NEW, two networks' names, got 'weave'*"])
+
+
 def test_collecting_needs_no_cluster(suite):
     result = suite("scenarios", "--collect-only", "-q")
     assert "started" not in result.stderr.str()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.model import PodName
-from harness.scenario import Create, Expect, Schema, parse
+from harness.scenario import Create, Expect, Schema, parse, read
 from harness.yamlfile import Mistakes
 
 ROOT = Path(__file__).parents[2]
@@ -183,3 +183,28 @@ def test_every_example_of_a_check_or_step_is_one():
             assert model.key == key
             assert isinstance(TypeAdapter(form).validate_python(yaml.safe_load(model.example)), model)
             assert model.__doc__
+
+
+SWAPPED = """\
+scenario: A pod on bridge
+networks: [bridge, weave]
+objects:
+  - apiVersion: k8s.cni.cncf.io/v1
+    kind: NetworkAttachmentDefinition
+    metadata: {name: side}
+    spec: {config: '{"cniVersion": "1.0.0", "type": "bridge", "bridge": "side0", "ipam": {"subnet": "10.1.0.0/24"}}'}
+pods: {a: {annotations: {cni: "weave,bridge", where: "{{ subnet.bridge }}"}}}
+expect:
+  - interfaces: {pod: a, eth0: weave, eth1: bridge}
+"""
+
+
+def test_a_swap_is_of_the_network_alone(tmp_path):
+    """Where `bridge` is a plugin's type or a key of its configuration, it stays."""
+    path = tmp_path / "weave-bridge.yaml"
+    path.write_text(SWAPPED)
+    scenario = read(path, swap=("bridge", "mynet"))
+    assert scenario.name == "weave-mynet"
+    assert scenario.networks == ("mynet", "weave")
+    assert scenario.pods["a"].annotations == {"cni": "weave,mynet", "where": "{{ subnet.mynet }}"}
+    assert '"type": "bridge", "bridge": "side0"' in scenario.spec.objects[0]["spec"]["config"]

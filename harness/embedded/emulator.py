@@ -53,6 +53,17 @@ class Emulator(kmock.KubernetesEmulator):
             raw_request.clone(method=method, rel_url=raw_request.rel_url.with_path(path, keep_query=True))
         )
 
+    async def _serve_list(self, request: kmock.Request) -> Any:
+        """As kmock, with the kind and the version, without which Go's clients read no list."""
+        listed: Any = await super()._serve_list(request)
+        for item in listed["items"][:1]:
+            listed |= {"kind": f"{item['kind']}List", "apiVersion": item["apiVersion"]}
+        return {**listed, "metadata": {"resourceVersion": str(next(self._versions))}}
+
+    def _serve_watch(self, request: kmock.Request) -> Any:
+        """As kmock, with the content type, without which Go's clients read no watch."""
+        return kmock.Response(headers={"Content-Type": "application/json"}, payload=super()._serve_watch(request))
+
     async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
         try:
             self._mind(request)

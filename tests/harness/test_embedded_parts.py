@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import subprocess
+import sys
 import tarfile
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,7 @@ from harness import catalog, libcni
 from harness.download import NotHad
 from harness.embedded import apiserver, archives, binaries, inventory, kubelet, nodes, plan, runtime, socket_api
 from harness.embedded.inventory import Owned
-from harness.embedded.rest import Access
+from harness.embedded.rest import Access, Client
 
 ONE = catalog.Place(number=1, name="one", address="172.30.0.11")
 TWO = catalog.Place(number=2, name="two", address="172.30.0.12")
@@ -291,6 +296,34 @@ def _archive(path: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = 2, mode
             file.addfile(entry, io.BytesIO(b"#!"))
+
+
+class TestEmulator:
+    def test_lists_and_watches_are_such_that_gos_clients_read_them(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "harness.embedded.emulator", str(port)]
+        with subprocess.Popen(command, stderr=(tmp_path / "log").open("w")) as server:
+            try:
+                self._see(port, lambda: server.poll() is None)
+            finally:
+                server.kill()
+
+    def _see(self, port: int, alive: Callable[[], bool]) -> None:
+        client = Client(Access(server=f"http://127.0.0.1:{port}"))
+        while True:
+            assert alive()
+            try:
+                client.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one"}})
+                break
+            except OSError:
+                time.sleep(0.02)
+        listed = client.get("/api/v1/nodes")
+        assert (listed["apiVersion"], listed["kind"]) == ("v1", "NodeList")
+        assert int(listed["metadata"]["resourceVersion"]) > 0
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/nodes?watch=true", timeout=10) as watch:
+            assert watch.headers["Content-Type"] == "application/json"
+            assert json.loads(watch.readline())["object"]["metadata"]["name"] == "one"
 
 
 class TestSmallThings:

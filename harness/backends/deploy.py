@@ -94,9 +94,7 @@ def crds() -> list[Object]:
 
 
 def _use_image(pod: dict[str, Any], genie_image: str) -> None:
-    for key in ("initContainers", "containers"):
-        names = [{"name": container["name"], "image": genie_image} for container in pod[key]]
-        merge(pod, {key: names})
+    merge(pod, {"containers": [{"name": each["name"], "image": genie_image} for each in pod["containers"]]})
 
 
 def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:

@@ -15,12 +15,38 @@ from genie.agent import shim
 
 
 @pytest.fixture(scope="session")
-def binary() -> Path:
+def shim_binary() -> Path:
     """The shim for this machine."""
     try:
         return shim.binary()
     except shim.BuildError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def binary(shim_binary: Path) -> Path:
+    """The shim that tests run if they ask for no other."""
+    return shim_binary
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shim for aarch64, run by QEMU. A script whose interpreter is the emulator: PID, environment and arguments are
+    the shim's own (but for a last argument, at which it does not look).
+    """
+    if shim.host() == "aarch64":
+        pytest.skip("the shim for aarch64: it is this machine's own, and tested as such")
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if not emulator:
+        pytest.skip("the shim for aarch64: no qemu-aarch64-static or qemu-aarch64 on PATH (Debian: qemu-user-static)")
+    try:
+        made = shim.binary("aarch64")
+    except shim.BuildError as error:
+        pytest.skip(f"the shim for aarch64: {error}")
+    script = tmp_path_factory.mktemp("aarch64") / "shim"
+    script.write_text(f"#!{emulator} {made}\n")
+    script.chmod(0o755)
+    return script
 
 
 @pytest.fixture

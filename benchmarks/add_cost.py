@@ -214,6 +214,7 @@ STEPS = {
     "record": "the record, written before the first delegate and completed after the last",
     "requests": "what delegates are told",
     "results": "what they said, read and checked",
+    "links": "what their results lack of the pod's interfaces, asked of the kernel",
     "routes": "the pod's routes arranged",
     "answer": "one result, and the pod's annotations",
 }

@@ -4,24 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from genie.cni import result as cni_result
 from genie.cni.result import Interface, Result, Route
+
+if TYPE_CHECKING:
+    from genie.netns import Link  # an ADD that lacks nothing does not pay for its import
 
 
 def attributed(result: Result, ifname: str, netns: str) -> Result:
     """A delegate's result with each address on an interface of the pod.
 
-    Plugins of old versions, and calico today, tell addresses without interfaces; merged with another network's they
-    would count as that one's.
+    Plugins of old versions, and calico and weave today, tell addresses without interfaces; merged with another
+    network's they would count as that one's.
     """
     if all(ip.interface is not None for ip in result.ips):
         return result
-    inside = [i for i, interface in enumerate(result.interfaces) if interface.sandbox and interface.name == ifname]
-    interfaces = result.interfaces if inside else (*result.interfaces, Interface(name=ifname, sandbox=netns))
-    index = inside[0] if inside else len(result.interfaces)
+    at = _inside(result, ifname)
+    interfaces = (*result.interfaces, Interface(name=ifname, sandbox=netns)) if at is None else result.interfaces
+    index = len(result.interfaces) if at is None else at
     ips = tuple(ip if ip.interface is not None else replace(ip, interface=index) for ip in result.ips)
     return replace(result, interfaces=interfaces, ips=ips)
+
+
+def lacks(result: Result, ifname: str) -> bool:
+    """Whether a result leaves out of the pod's interface what the kernel knows: that it is the pod's, its hardware
+    address, its MTU.
+    """
+    at = _inside(result, ifname)
+    return at is None or not (result.interfaces[at].mac and result.interfaces[at].mtu)
+
+
+def completed(result: Result, ifname: str, netns: str, link: Link | None) -> Result:
+    """The result with what it lacks of the pod's interface, as the kernel has it.
+
+    Without a `sandbox` an entry of that name may be an interface of the host: it is the pod's if an address is on it,
+    or if nothing in it speaks against that.
+
+    Args:
+        link: None where there is no such interface in the pod, as plugins for user space make none: nothing to add.
+    """
+    if link is None:
+        return result
+    at = _inside(result, ifname)
+    if at is None:
+        addressed = {ip.interface for ip in result.ips}
+        named = (i for i, each in enumerate(result.interfaces) if each.name == ifname and not each.sandbox)
+        at = next((i for i in named if i in addressed or result.interfaces[i].mac.lower() in ("", link.mac)), None)
+    interfaces = list(result.interfaces) if at is not None else [*result.interfaces, Interface(name=ifname)]
+    at = len(interfaces) - 1 if at is None else at
+    told = interfaces[at]
+    interfaces[at] = replace(told, sandbox=told.sandbox or netns, mac=told.mac or link.mac, mtu=told.mtu or link.mtu)
+    return replace(result, interfaces=tuple(interfaces))
+
+
+def _inside(result: Result, ifname: str) -> int | None:
+    """Where the pod's interface is among a result's."""
+    inside = (i for i, interface in enumerate(result.interfaces) if interface.sandbox and interface.name == ifname)
+    return next(inside, None)
 
 
 def merged(results: Sequence[Result], asked: Sequence[Sequence[str]], *, first_elsewhere: bool) -> Result:

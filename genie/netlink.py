@@ -1,27 +1,23 @@
-"""Routes, rules, links and addresses of a network namespace, spoken with the kernel directly.
+"""Routes and rules of a network namespace, spoken with the kernel directly.
 
 An ADD in direct mode cannot afford to import a netlink library, and needs little of one: five dumps and a
 batch of changes. In flow dataclasses that keep a route's attributes as the kernel wrote them, so that a route
 that was taken away can be put back exactly; out come the same, or an OSError that says which change the
 kernel refused, and why.
-
-A netlink socket belongs for life to the namespace it was made in. So `Netlink(path)` makes it in a thread of
-its own that enters the namespace and ends; the calling thread never leaves its own.
 """
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import socket
 import struct
 import sys
-from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from typing import Any
+from functools import cached_property
+
+from genie.netns import HEADER, NLM_F_ACK, NLMSG_ERROR, TYPE, Conversation, join, message, split
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 FAMILIES = (INET, INET6)
@@ -36,7 +32,6 @@ RTPROT_KERNEL, RTPROT_STATIC = 2, 4
 # Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/fib_rules.h>, under their names there.
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
-RTM_GETLINK, RTM_GETADDR = 18, 22
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_NH_ID = 9, 12, 15, 18, 30
 RTNH_F_ONLINK = 4
@@ -44,24 +39,11 @@ RT_TABLE_COMPAT = 252
 RTM_F_CLONED = 0x200
 FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 2, 6, 15, 21
 FR_ACT_TO_TBL = 1
-IFLA_IFNAME, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 3, 29, 8
-IFA_ADDRESS, IFA_LOCAL = 1, 2
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 1, 4, 0x10, 0x300
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
-NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_CAPPED, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 0x100, 0x200, 1
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
-CLONE_NEWNET = 0x40000000
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _RULE = _ROUTE  # fib_rule_hdr: family, dst_len, src_len, tos, table, -, -, action, flags
-_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
-_ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
-_ATTRIBUTE = struct.Struct("=HH")
-_TYPE = 0x3FFF  # an attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-
-_NOTHING_THERE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 Attributes = tuple[tuple[int, bytes], ...]
 
@@ -202,8 +184,8 @@ class Route:
             self.kind,
             self.flags & RTNH_F_ONLINK,
         )
-        kept = [(kind, value) for kind, value in self.attributes if kind & _TYPE not in dropped]
-        return head + _attributes([*kept, (RTA_TABLE, struct.pack("=I", self.table))])
+        kept = [(kind, value) for kind, value in self.attributes if kind & TYPE not in dropped]
+        return head + join([*kept, (RTA_TABLE, struct.pack("=I", self.table))])
 
     def __str__(self) -> str:
         target = f"{_shown(self.family, self.destination)}/{self.prefix}" if self.prefix else "default"
@@ -227,7 +209,7 @@ class Rule:
     def encode(self) -> bytes:
         """struct fib_rule_hdr and attributes."""
         head = _RULE.pack(self.family, 0, len(self.source) * 8, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
-        return head + _attributes(
+        return head + join(
             [
                 (FRA_SRC, self.source),
                 (FRA_PRIORITY, struct.pack("=I", self.priority)),
@@ -238,16 +220,6 @@ class Rule:
 
     def __str__(self) -> str:
         return f"rule from {_shown(self.family, self.source)} lookup {self.table}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Address:
-    """An interface's address. address: packed. prefix: its subnet's bits. index: the interface's."""
-
-    family: int
-    address: bytes
-    prefix: int
-    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,65 +241,14 @@ class Change:
             kind, flags = RTM_NEWROUTE if is_route else RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL
         else:
             kind, flags = RTM_DELROUTE if is_route else RTM_DELRULE, 0
-        return _message(kind, flags | NLM_F_ACK, sequence, self.what.encode())
+        return message(kind, flags | NLM_F_ACK, sequence, self.what.encode())
 
     def __str__(self) -> str:
         return f"{'add' if self.add else 'delete'} {self.what}"
 
 
-class Netlink:
-    """A conversation with the kernel about one network namespace.
-
-    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. Where it cannot be entered,
-    the first question raises OSError. A context manager; not to be shared between threads.
-    """
-
-    def __init__(self, netns: str | None = None) -> None:
-        self._netns = netns
-        self._entering: _Entering | None = None
-        self._made: socket.socket | None = None
-        self._sequence = 0
-
-    def __enter__(self) -> Netlink:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._made or self._entering:
-            with suppress(OSError):  # it could not be entered
-                self._socket.close()
-
-    def enter(self) -> None:
-        """Begin to enter the namespace, while the caller goes on: the first question then need not wait for it."""
-        if self._netns is not None and self._entering is None:
-            self._entering = _Entering(self._netns)
-
-    @property
-    def _socket(self) -> socket.socket:
-        if self._made is None:
-            self.enter()
-            self._made = self._entering.wait() if self._entering else _socket()
-        return self._made
-
-    def links(self) -> dict[str, int]:
-        """Interfaces: names to indices."""
-        mask = _attributes([(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))])
-        found = {}
-        for body in self._dump(RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask, "links"):
-            # The name comes first: the other attributes, of which there are dozens, need not be read.
-            name = next((value for kind, value in _split(body, _LINK.size) if kind == IFLA_IFNAME), b"")
-            found[os.fsdecode(name.rstrip(b"\0"))] = _LINK.unpack_from(body)[2]
-        return found
-
-    def addresses(self) -> list[Address]:
-        """All addresses, of both families."""
-        found = []
-        for body in self._dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0), "addresses"):
-            family, prefix, _, _, index = _ADDRESS.unpack_from(body)
-            attributes = dict(_split(body, _ADDRESS.size))
-            address = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")
-            if family in FAMILIES:
-                found.append(Address(family=family, address=address, prefix=prefix, index=index))
-        return found
+class Netlink(Conversation):
+    """A conversation about a network namespace's routes and rules, too."""
 
     def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[Route]:
         """Routes of a family in these tables, without the cache's clones; none where there is no such family."""
@@ -347,7 +268,7 @@ class Netlink:
         found = []
         for body in self._dump(RTM_GETRULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "rules"):
             told, _, source_prefix, _, table, _, _, action, _ = _RULE.unpack_from(body)
-            attributes = dict(_split(body, _RULE.size))
+            attributes = dict(split(body, _RULE.size))
             source = attributes.get(FRA_SRC, b"")
             if told == family and action == FR_ACT_TO_TBL and source and source_prefix == len(source) * 8:
                 found.append(
@@ -398,143 +319,11 @@ class Netlink:
                             refused[begin + sequence - first] = (code, _words(flags, body))
         return refused
 
-    def _dump(self, kind: int, request: bytes, what: str) -> list[bytes]:
-        """The bodies of all answers; asked again if what was told changed meanwhile (NLM_F_DUMP_INTR).
-
-        None where the kernel has no such table, or no such family (IPv6 may be switched off). Raises OSError.
-        """
-        for _ in range(5):
-            self._sequence += 1
-            self._socket.send(_message(kind, NLM_F_DUMP, self._sequence, request))
-            bodies, consistent = self._collect(what)
-            if consistent:
-                break
-        return bodies
-
-    def _collect(self, what: str) -> tuple[list[bytes], bool]:
-        bodies: list[bytes] = []
-        consistent = True
-        while True:
-            for kind, flags, sequence, body in self._receive():
-                if sequence != self._sequence:
-                    continue
-                consistent = consistent and not flags & NLM_F_DUMP_INTR
-                if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-                    if code > 0 and code not in _NOTHING_THERE:
-                        name = errno.errorcode.get(code, str(code))
-                        raise OSError(code, f"list {what}: {name}, {os.strerror(code)}")
-                    return bodies, consistent
-                bodies.append(body)
-
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """The messages of one datagram: (type, flags, sequence, body)."""
-        data = self._socket.recv(1 << 17)
-        at = 0
-        while at + _HEADER.size <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
-            if length < _HEADER.size:
-                return
-            yield kind, flags, sequence, data[at + _HEADER.size : at + length]
-            at += (length + 3) & ~3
-
-
-def _socket() -> socket.socket:
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)  # 0: NETLINK_ROUTE
-    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
-        try:
-            made.setsockopt(SOL_NETLINK, option, 1)
-        except OSError:  # an older kernel: it tells more than was asked for, and fewer words about errors
-            continue
-    made.bind((0, 0))
-    return made
-
-
-class _Entering:
-    """Makes a socket in a thread that enters the namespace and ends there, so that nobody has to come back.
-
-    `_thread` rather than `threading`: the latter costs an import that direct mode has no other use for.
-    """
-
-    def __init__(self, netns: str) -> None:
-        self._netns = netns
-        self._outcome: socket.socket | BaseException | None = None
-        self._done = _thread.allocate_lock()
-        self._done.acquire()
-        _thread.start_new_thread(self._enter, ())
-
-    def wait(self) -> socket.socket:
-        """The socket. Raises OSError."""
-        with self._done:
-            outcome = self._outcome
-        assert outcome is not None
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def _enter(self) -> None:
-        try:
-            namespace = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _setns(namespace)
-            except OSError as error:
-                code = error.errno or 0
-                raise OSError(code, f"enter network namespace: {os.strerror(code)}", self._netns) from error
-            finally:
-                os.close(namespace)
-            self._outcome = _socket()
-        except BaseException as error:
-            self._outcome = error
-        finally:
-            self._done.release()
-
-
-def _setns(namespace: int) -> None:
-    """Move the calling thread into a network namespace. Raises OSError."""
-    if hasattr(os, "setns"):  # from Python 3.12 on
-        os.setns(namespace, CLONE_NEWNET)
-        return
-    import ctypes
-
-    if _libc().setns(namespace, CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-
-
-@cache
-def _libc() -> Any:
-    import ctypes
-
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    length = _HEADER.size + len(body)
-    head = _HEADER.pack(length, kind, flags | NLM_F_REQUEST, sequence, 0)
-    return head + body + b"\0" * (-length % 4)
-
-
-def _attributes(attributes: Iterable[tuple[int, bytes]]) -> bytes:
-    return b"".join(
-        _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4) for kind, value in attributes
-    )
-
-
-def _split(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """The attributes from there to the end."""
-    unpack, end = _ATTRIBUTE.unpack_from, len(data) - 4
-    while at <= end:
-        length, kind = unpack(data, at)
-        if length < 4:
-            return
-        yield kind & _TYPE, data[at + 4 : at + length]
-        at += (length + 3) & ~3
-
 
 def _route(body: bytes) -> Route:
     family, prefix, _, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(body)
     attributes = []
-    for key, value in _split(body, _ROUTE.size):
+    for key, value in split(body, _ROUTE.size):
         if key == RTA_TABLE:
             table = _number(value)
         else:
@@ -556,8 +345,8 @@ def _words(flags: int, body: bytes) -> str:
     """The sentence that the kernel may add to an error (NLMSGERR_ATTR_MSG)."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
-    echoed = _HEADER.size if flags & NLM_F_CAPPED else (struct.unpack_from("=I", body, 4)[0] + 3) & ~3
-    return dict(_split(body, 4 + echoed)).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
+    echoed = HEADER.size if flags & NLM_F_CAPPED else (struct.unpack_from("=I", body, 4)[0] + 3) & ~3
+    return dict(split(body, 4 + echoed)).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _number(value: bytes) -> int:

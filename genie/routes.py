@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from genie.cni.result import Result
 from genie.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Change, Netlink, Route, Rule
+from genie.netns import Link
 
 TABLE = 2000
 """Tables 2000 to 2255 are genie's. Not from 100 on: there the reference plugin `sbr` counts up its own."""
@@ -91,14 +92,15 @@ def hold(kernel: Netlink) -> tuple[Route, ...]:
     return tuple(held)
 
 
-def settle(kernel: Netlink, attached: Sequence[Attached]) -> Plan:
+def settle(kernel: Netlink, attached: Sequence[Attached], links: Mapping[str, Link] | None = None) -> Plan:
     """Arrange the routes of a pod's attachments; see above. The second time, there is nothing to change.
 
     attached: in the order of the selection. Routes that are still in the main table count as their interface's, so
-    the last delegate's need not be held. All or none: raises OSError with all as it was when settle began (routes
-    held before stay held); the message names the route or rule that the kernel refused.
+    the last delegate's need not be held. links: what `kernel.links()` says, if it has been asked already. All or none:
+    raises OSError with all as it was when settle began (routes held before stay held); the message names the route or
+    rule that the kernel refused.
     """
-    planned = plan(attached, _state(kernel))
+    planned = plan(attached, _state(kernel, links))
     kernel.apply(planned.changes)
     return planned
 
@@ -401,8 +403,9 @@ def _overlap(one: tuple[bytes, int], two: tuple[bytes, int]) -> bool:
 # Looking
 
 
-def _state(kernel: Netlink) -> State:
+def _state(kernel: Netlink, links: Mapping[str, Link] | None = None) -> State:
     """Main and genie's tables by one dump: a dump for each would cost more than it spares."""
     routes = [route for family in FAMILIES for route in kernel.routes(family, _LOOKED_AT)]
     rules = [rule for family in FAMILIES for rule in kernel.rules(family)]
-    return State(links=kernel.links(), routes=routes, rules=rules)
+    there = kernel.links() if links is None else links
+    return State(links={name: link.ifindex for name, link in there.items()}, routes=routes, rules=rules)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from genie.verbs.context import Context
 from genie.verbs.delete import undo
 
 if TYPE_CHECKING:
+    from genie import routes
     from genie.netlink import Netlink
+    from genie.netns import Link
 
 
 async def add(call: Context) -> Mapping[str, Any]:
@@ -139,7 +141,7 @@ async def _attach(
 
     if not others:
         await attach(first)
-        return [results[first]], ()
+        return _completed(call, record, [results[first]], _links(call, record, [results[first]], call.links)), ()
     held: dict[int, tuple[Any, ...]] = {}
     with call.netlink() as kernel:
         kernel.enter()  # while the first delegate is at work
@@ -157,7 +159,9 @@ async def _attach(
             if i != loud[-1]:
                 held[i] = _hold(call, kernel)
         in_order = [results[i] for i in (first, *others)]
-        return in_order, _settle(call, kernel, record, in_order, held)
+        links = _links(call, record, in_order, kernel.links)
+        done = _completed(call, record, in_order, links)
+        return done, _settle(call, kernel, _plan(record, done, held), links)
 
 
 async def _attach_one(call: Context, attached: Attached) -> Result:
@@ -167,9 +171,33 @@ async def _attach_one(call: Context, attached: Attached) -> Result:
         call.executor,
         timeout=call.conf.delegate_timeout,
     )
-    result = merge.attributed(result, attached.ifname, call.request.netns)
     call.steps.done("results")
     return result
+
+
+def _links(
+    call: Context, record: Record, results: Sequence[Result], ask: Callable[[], dict[str, Link]]
+) -> dict[str, Link] | None:
+    """The pod's links, asked for only where a result lacks what they tell."""
+    if not any(merge.lacks(result, a.ifname) for a, result in zip(record.attached, results, strict=True)):
+        return None
+    try:
+        return ask()
+    except OSError as error:
+        call.story["links"] = f"not read, so results are told as they are: {error}"
+        return None
+    finally:
+        call.steps.done("links")
+
+
+def _completed(
+    call: Context, record: Record, results: Sequence[Result], links: Mapping[str, Link] | None
+) -> list[Result]:
+    netns = call.request.netns
+    return [
+        merge.attributed(merge.completed(result, a.ifname, netns, (links or {}).get(a.ifname)), a.ifname, netns)
+        for a, result in zip(record.attached, results, strict=True)
+    ]
 
 
 def _hold(call: Context, kernel: Netlink) -> tuple[Any, ...]:
@@ -184,11 +212,24 @@ def _hold(call: Context, kernel: Netlink) -> tuple[Any, ...]:
 
 
 def _settle(
-    call: Context, kernel: Netlink, record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]
+    call: Context, kernel: Netlink, plan: Sequence[routes.Attached], links: Mapping[str, Link] | None
 ) -> tuple[str, ...]:
     from genie import routes
 
-    plan = [
+    try:
+        arranged = routes.settle(kernel, plan, links).arranged
+    except OSError as error:
+        raise CniError(Code.IO_FAILURE, f"cannot arrange the routes in {call.request.netns}: {error}") from error
+    call.steps.done("routes")
+    return arranged
+
+
+def _plan(
+    record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]
+) -> tuple[routes.Attached, ...]:
+    from genie import routes
+
+    return tuple(
         routes.Attached(
             ifname=attached.ifname,
             result=result,
@@ -197,14 +238,7 @@ def _settle(
             gateways=attached.gateways,
         )
         for i, (attached, result) in enumerate(zip(record.attached, results, strict=True))
-    ]
-    try:
-        arranged = routes.settle(kernel, plan).arranged
-    except OSError as error:
-        labels = ", ".join(attached.label for attached in record.attached)
-        raise CniError(Code.IO_FAILURE, f"cannot arrange the routes of {labels}: {error}") from error
-    call.steps.done("routes")
-    return arranged
+    )
 
 
 async def _rolled_back(call: Context, record: Record, error: BaseException) -> BaseException:

@@ -16,6 +16,7 @@ from genie.story import Steps
 if TYPE_CHECKING:
     from genie.load import Reading
     from genie.netlink import Netlink
+    from genie.netns import Link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,15 @@ class Context:
             env=self.request.env,
         )
 
+    def links(self) -> dict[str, Link]:
+        """What links the pod has. Raises OSError."""
+        from genie.netns import Conversation
+
+        with Conversation(self.request.netns) as kernel:
+            return kernel.links()
+
     def netlink(self) -> Netlink:
-        """The pod's namespace."""
+        """The pod's routes and rules."""
         from genie.netlink import Netlink  # a pod of one network does not pay for its import
 
         return Netlink(self.request.netns)

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,15 @@ class Node:
                 await asyncio.wait_for(process.wait(), 40)
             self.log = out.read_text()
 
-    def env(self, verb: str, pod: str, container: str) -> dict[str, str]:
+    def env(self, verb: str, pod: str, container: str, netns: str = "/var/run/netns/x") -> dict[str, str]:
         return {
-            "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": "/var/run/netns/x",
+            "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": netns,
             "CNI_PATH": str(self.place / "bin"),
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID=uid-{pod}",
         }  # fmt: skip
 
-    async def call(self, verb: str, pod: str = "p", container: str = "c1") -> Said:
-        return await call(self.binary, self.socket, stdin=self.stdin, **self.env(verb, pod, container))
+    async def call(self, verb: str, pod: str = "p", container: str = "c1", **more: str) -> Said:
+        return await call(self.binary, self.socket, stdin=self.stdin, **self.env(verb, pod, container, **more))
 
     async def start(self, verb: str, pod: str = "p", container: str = "c1") -> asyncio.subprocess.Process:
         return await start(self.binary, self.socket, stdin=self.stdin, **self.env(verb, pod, container))
@@ -130,6 +130,25 @@ def test_an_add_and_a_del(node: Node) -> None:
     assert added["selection"] == [["net", "eth0"]] and added["why"] and added["delegates"][0]["plugin"] == "plug"
     assert deleted["verb"] == "DEL" and added["own_ms"] < added["seconds"] * 1000
     assert TOKEN not in node.log
+
+
+@pytest.mark.root
+def test_what_a_plugin_leaves_out_of_its_result_is_read_from_the_pods_namespace(
+    node: Node, namespace: Callable[[], Any]
+) -> None:
+    pod = namespace()
+    pod.ip("link add eth0 address 02:00:00:00:00:42 mtu 1337 type veth peer name other")
+
+    async def go() -> Said:
+        async with node.agent():
+            added = await node.call("ADD", netns=pod.path)
+            await until(lambda: "k8s.v1.cni.cncf.io/network-status" in node.api.notes("p"))
+            return added
+
+    interface = {"name": "eth0", "mac": "02:00:00:00:00:42", "mtu": 1337, "sandbox": pod.path}
+    assert asyncio.run(go()).json["interfaces"] == [interface]
+    (shown,) = json.loads(node.api.notes("p")["k8s.v1.cni.cncf.io/network-status"])
+    assert (shown["mac"], shown["mtu"]) == ("02:00:00:00:00:42", 1337)
 
 
 def test_a_delegate_that_fails_is_told_and_logged(node: Node) -> None:

@@ -16,7 +16,7 @@ from genie import routes
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node with calico, weave-net and flannel. There is no pod's namespace, so routes stay untouched."""
     monkeypatch.setattr(routes, "hold", lambda kernel: ())
-    monkeypatch.setattr(routes, "settle", lambda kernel, attached: routes.Plan(changes=[], arranged=()))
+    monkeypatch.setattr(routes, "settle", lambda kernel, attached, links=None: routes.Plan(changes=[], arranged=()))
     made = Node(tmp_path)
     made.install("calico", "weave-net", "flannel")
     return made

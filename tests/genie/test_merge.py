@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from genie.cni.result import IP, Interface, Result, Route
-from genie.merge import in_place
+from genie.merge import attributed, completed, in_place, lacks
+from genie.netns import Link
 
 
 def default(gateway: str) -> Result:
@@ -52,3 +53,46 @@ def test_of_routes_in_one_place_one_is_told(asked: list[list[str]], kept: list[l
     second = replace(second, routes=(*second.routes, own_table, further))
     told = in_place(asked, [first, second])
     assert [[route.dst for route in result.routes] for result in told] == kept
+
+
+# --- what a result lacks of the pod's interface -----------------------------------------------------------------------
+
+LINK = Link(ifindex=2, mac="02:00:00:00:00:09", mtu=1376)
+WHOLE = Interface("eth0", mac=LINK.mac, sandbox="/n", mtu=LINK.mtu)
+HOST = Interface("veth1", mac="02:00:00:00:00:01")
+ADDRESS = IP("10.0.0.2/24")
+
+
+@pytest.mark.parametrize(
+    ("told", "complete"),
+    [
+        (Result(interfaces=(HOST, WHOLE), ips=(replace(ADDRESS, interface=1),)), None),
+        (Result(interfaces=(HOST, replace(WHOLE, mac=""))), (HOST, WHOLE)),
+        (Result(interfaces=(replace(WHOLE, mtu=0), HOST)), (WHOLE, HOST)),
+        (Result(), (WHOLE,)),
+        (Result(ips=(ADDRESS,)), (WHOLE,)),
+        (Result(interfaces=(HOST, Interface("eth0"))), (HOST, WHOLE)),
+        (Result(interfaces=(HOST, Interface("eth0", mac=LINK.mac.upper()))), (HOST, replace(WHOLE, mac=LINK.mac))),
+        # the host's eth0, which is not the pod's
+        (Result(interfaces=(replace(HOST, name="eth0"),)), (replace(HOST, name="eth0"), WHOLE)),
+        (
+            Result(interfaces=(replace(HOST, name="eth0"),), ips=(replace(ADDRESS, interface=0),)),
+            (replace(WHOLE, mac=HOST.mac),),
+        ),
+        # what the plugin says stays
+        (Result(interfaces=(replace(WHOLE, mac="aa:aa:aa:aa:aa:aa", mtu=0),)), (replace(WHOLE, mac="aa:" * 5 + "aa"),)),
+    ],
+)
+def test_what_a_result_lacks_is_filled_in(told: Result, complete: tuple[Interface, ...] | None) -> None:
+    assert lacks(told, "eth0") == (complete is not None)
+    whole = attributed(completed(told, "eth0", "/n", LINK), "eth0", "/n")
+    shown = [replace(each, mac=each.mac.lower()) for each in whole.interfaces]
+    assert shown == list(told.interfaces if complete is None else complete)
+    assert not lacks(whole, "eth0")
+    assert all(whole.interfaces[ip.interface].sandbox for ip in whole.ips if ip.interface is not None)
+    assert len(whole.ips) == len(told.ips) and all(ip.interface is not None for ip in whole.ips)
+
+
+def test_a_plugin_that_makes_no_interface_is_told_as_it_is() -> None:
+    user_space = Result(interfaces=(Interface("net1", socket_path="/run/x.sock"),))
+    assert completed(user_space, "net1", "/n", None) == user_space

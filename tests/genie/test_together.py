@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Cluster:
     """The API server: one pod, and a NetworkAttachmentDefinition for each configuration on the node."""
 
     annotations: Mapping[str, str]
+    told: dict[str, str] = field(default_factory=dict)
 
     async def pod(self, namespace: str, name: str, uid: str) -> Pod:
         return Pod(namespace=namespace, name=name, uid=uid, annotations=self.annotations)
@@ -41,7 +43,7 @@ class Cluster:
         return {"metadata": {"name": name}, "spec": {}} if kind == "NetworkAttachmentDefinition" else None
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
-        pass
+        self.told.update(annotations)
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Node:
     far: Any
     bin: str
     place: Path
+    told: dict[str, str] = field(default_factory=dict)
 
     def network(self, name: str, kind: str, number: int, **more: Any) -> None:
         ranges = [[{"subnet": f"10.{number}.0.0/24"}], [{"subnet": f"fd0{number}::/64"}]]
@@ -67,14 +70,15 @@ class Node:
             "CNI_CONTAINERID": "c1",
             "CNI_NETNS": self.pod.path,
             "CNI_IFNAME": "eth0",
-            "CNI_PATH": self.bin,
+            "CNI_PATH": f"{self.bin}:{self.place}",
             "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web;K8S_POD_UID=u",
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         }
         place = {"conf_dir": str(self.place / "net.d"), "state_dir": str(self.place / "state")}
         conf = {"cniVersion": "1.0.0", "name": "genie", "type": "genie", "default_plugin": "ptp", **place}
         request = Request(env=env, stdin=json.dumps(conf).encode())
-        work = lambda: run_sync(serve(request, Cluster(annotations), SubprocessExecutor()))  # noqa: E731
+        cluster = Cluster(annotations, self.told)
+        work = lambda: run_sync(serve(request, cluster, SubprocessExecutor()))  # noqa: E731
         reply = self.host.run(work)
         answer: dict[str, Any] = json.loads(reply.stdout or "{}")
         if reply.status:
@@ -209,3 +213,37 @@ def test_what_somebody_changes_is_found(node: Node, change: str) -> None:
     node.pod.ip(change)
     with pytest.raises(RuntimeError, match="CHECK: "):
         node.call("CHECK", asked)
+
+
+#: A plugin as weave's is: the real bridge, of whose result the addresses alone are left, or all but the MAC.
+TACITURN = """#!/bin/sh
+said=$({bin}/bridge) || {{ echo "$said"; exit 1; }}
+[ "$CNI_COMMAND" = ADD ] || exit 0
+echo "$said" | {python} -c '
+import json, sys
+result = json.load(sys.stdin)
+{edit}
+print(json.dumps(result))'
+"""
+NO_MAC = 'for each in result["interfaces"]: del each["mac"]'
+ADDRESSES_ALONE = 'del result["interfaces"]; [ip.pop("interface") for ip in result["ips"]]'
+
+
+@pytest.mark.parametrize("edit", [NO_MAC, ADDRESSES_ALONE])
+@pytest.mark.parametrize("asked", ["taciturn", "ptp,taciturn"])
+def test_what_a_plugin_does_not_tell_the_kernel_does(node: Node, edit: str, asked: str) -> None:
+    (node.place / "taciturn").write_text(TACITURN.format(bin=node.bin, python=sys.executable, edit=edit))
+    (node.place / "taciturn").chmod(0o755)
+    node.network("taciturn", "taciturn", 4, bridge="br0", isGateway=True, mtu=1337)
+    result = node.call("ADD", {"cni": asked})
+    ifname = "eth1" if "," in asked else "eth0"
+    (link,) = json.loads(node.pod.ip(f"-j link show {ifname}"))
+    (told,) = [each for each in result["interfaces"] if each["name"] == ifname]
+    assert told == {"name": ifname, "mac": link["address"], "mtu": 1337, "sandbox": node.pod.path}
+    assert all(result["interfaces"][ip["interface"]]["sandbox"] for ip in result["ips"])
+    shown = json.loads(node.told["k8s.v1.cni.cncf.io/network-status"])
+    assert [(each["interface"], bool(each["mac"]), each["mtu"]) for each in shown][-1] == (ifname, True, 1337)
+    assert shown[-1]["mac"] == link["address"] and all(each["mac"] for each in shown)
+    if edit == NO_MAC:  # the bridge itself misses its own interfaces
+        node.call("CHECK", {"cni": asked})
+    node.call("DEL", {"cni": asked})

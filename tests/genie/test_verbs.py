@@ -15,6 +15,7 @@ from genie import routes, selection
 from genie.cni.errors import CniError
 from genie.cni.invoke import Call, Outcome, run_sync
 from genie.cni.version import SUPPORTED
+from genie.netns import Conversation, Link
 from genie.records import Records
 from genie.serve import serve
 
@@ -339,6 +340,38 @@ def test_addresses_without_interfaces_are_given_theirs(node: Node) -> None:
     assert result["interfaces"][2] == {"name": "eth1", "sandbox": "/var/run/netns/web"}
 
 
+def test_the_kernel_is_asked_once_and_only_for_what_a_result_lacks(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def links(self: Conversation) -> dict[str, Link]:
+        asked.append("links")
+        return {name: Link(ifindex=2, mac="02:00:00:00:00:99", mtu=1400) for name in ("eth0", "eth1")}
+
+    monkeypatch.setattr(Conversation, "links", links)
+    monkeypatch.setattr(Conversation, "__exit__", lambda *_: None)
+    monkeypatch.setattr(Conversation, "enter", lambda *_: None)
+
+    def act(said: Said) -> Outcome | None:
+        if said.verb != "ADD":
+            return None
+        result = node.executor.result(said)
+        result["interfaces"][1]["mtu"] = 1500
+        return Outcome(status=0, stdout=json.dumps(result).encode())
+
+    node.executor.act = act
+    node.add("calico,flannel")
+    assert asked == []
+    node.ok("DEL")
+    node.executor.act = lambda said: None
+    result = node.add("calico,flannel")
+    assert asked == ["links"]
+    assert [each.get("mtu") for each in result["interfaces"]] == [None, 1400, None, 1400]
+    assert [each["mtu"] for each in json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])] == [1400, 1400]
+    node.ok("DEL")
+    node.add("calico")
+    assert asked == ["links", "links"]
+
+
 def test_the_merged_result_has_one_default_route(node: Node) -> None:
     def act(said: Said) -> Outcome | None:
         if said.verb != "ADD":
@@ -356,7 +389,7 @@ def test_routes_are_arranged_for_several_networks_alone(node: Node, monkeypatch:
     nothing = routes.Plan(changes=[], arranged=())
     monkeypatch.setattr(routes, "hold", lambda kernel: done.append("hold") or ())
     monkeypatch.setattr(
-        routes, "settle", lambda kernel, attached: done.append([one.ifname for one in attached]) or nothing
+        routes, "settle", lambda kernel, attached, links=None: done.append([one.ifname for one in attached]) or nothing
     )
     node.add("calico")
     assert done == []
@@ -374,7 +407,7 @@ def test_routes_that_cannot_be_arranged_undo_the_add(node: Node, monkeypatch: py
     monkeypatch.setattr(routes, "settle", refuse)
     node.kube.annotations = {"cni": "calico,flannel"}
     error = node.fails("ADD")
-    assert error["code"] == 5 and "cannot arrange the routes of calico, flannel" in error["msg"]
+    assert error["code"] == 5 and "cannot arrange the routes in /var/run/netns/web: " in error["msg"]
     assert node.executor.made("DEL") == [("flannel", "eth1"), ("calico", "eth0")]
 
 
@@ -535,7 +568,9 @@ def test_del_of_a_damaged_record(node: Node) -> None:
 def drift(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
     arranged = ("rule from 10.2.0.2 lookup 2001",)
-    monkeypatch.setattr(routes, "settle", lambda kernel, attached: routes.Plan(changes=[], arranged=arranged))
+    monkeypatch.setattr(
+        routes, "settle", lambda kernel, attached, links=None: routes.Plan(changes=[], arranged=arranged)
+    )
     monkeypatch.setattr(
         routes, "drift", lambda kernel, attached, arranged: [f"{each}: {arranged[0]}" for each in found]
     )

@@ -1,0 +1,221 @@
+"""A conversation with the kernel about one network namespace, in raw netlink: entering it, asking, what links it has.
+
+A netlink socket belongs for life to the namespace it was made in. So it is made in a thread of its own that enters the
+namespace and ends; the calling thread never leaves its own. This is the part that an ADD of one network may need, so it
+imports next to nothing; netlink.py has routes and rules on top of it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple, Self
+
+# Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_link.h>, under their names there.
+RTM_GETLINK = 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
+IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 1, 4, 0x10, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+CLONE_NEWNET = 0x40000000
+
+HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_ATTRIBUTE = struct.Struct("=HH")
+TYPE = 0x3FFF  # an attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+_NOTHING_THERE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+
+
+class Link(NamedTuple):
+    """An interface. mac: "" if it has none. mtu: bytes."""
+
+    ifindex: int
+    mac: str
+    mtu: int
+
+
+class Conversation:
+    """About one network namespace.
+
+    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. Where it cannot be entered,
+    the first question raises OSError. A context manager; not to be shared between threads.
+    """
+
+    def __init__(self, netns: str | None = None) -> None:
+        self._netns = netns
+        self._entering: _Entering | None = None
+        self._made: socket.socket | None = None
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._made or self._entering:
+            with suppress(OSError):  # it could not be entered
+                self._socket.close()
+
+    def enter(self) -> None:
+        """Begin to enter the namespace, while the caller goes on: the first question then need not wait for it."""
+        if self._netns is not None and self._entering is None:
+            self._entering = _Entering(self._netns)
+
+    @property
+    def _socket(self) -> socket.socket:
+        if self._made is None:
+            self.enter()
+            self._made = self._entering.wait() if self._entering else _socket()
+        return self._made
+
+    def links(self) -> dict[str, Link]:
+        """Interfaces by name. Raises OSError."""
+        mask = join([(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))])
+        found = {}
+        for body in self._dump(RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask, "links"):
+            told = dict(split(body, _LINK.size))
+            found[os.fsdecode(told.get(IFLA_IFNAME, b"").rstrip(b"\0"))] = Link(
+                ifindex=_LINK.unpack_from(body)[2],
+                mac=told.get(IFLA_ADDRESS, b"").hex(":"),
+                mtu=struct.unpack("=I", told[IFLA_MTU])[0] if IFLA_MTU in told else 0,
+            )
+        return found
+
+    def _dump(self, kind: int, request: bytes, what: str) -> list[bytes]:
+        """The bodies of all answers; asked again if what was told changed meanwhile (NLM_F_DUMP_INTR).
+
+        None where the kernel has no such table, or no such family (IPv6 may be switched off). Raises OSError.
+        """
+        for _ in range(5):
+            self._sequence += 1
+            self._socket.send(message(kind, NLM_F_DUMP, self._sequence, request))
+            bodies, consistent = self._collect(what)
+            if consistent:
+                break
+        return bodies
+
+    def _collect(self, what: str) -> tuple[list[bytes], bool]:
+        bodies: list[bytes] = []
+        consistent = True
+        while True:
+            for kind, flags, sequence, body in self._receive():
+                if sequence != self._sequence:
+                    continue
+                consistent = consistent and not flags & NLM_F_DUMP_INTR
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+                    if code > 0 and code not in _NOTHING_THERE:
+                        name = errno.errorcode.get(code, str(code))
+                        raise OSError(code, f"list {what}: {name}, {os.strerror(code)}")
+                    return bodies, consistent
+                bodies.append(body)
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """The messages of one datagram: (type, flags, sequence, body)."""
+        data = self._socket.recv(1 << 17)
+        at = 0
+        while at + HEADER.size <= len(data):
+            length, kind, flags, sequence, _ = HEADER.unpack_from(data, at)
+            if length < HEADER.size:
+                return
+            yield kind, flags, sequence, data[at + HEADER.size : at + length]
+            at += (length + 3) & ~3
+
+
+def _socket() -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)  # 0: NETLINK_ROUTE
+    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+        try:
+            made.setsockopt(SOL_NETLINK, option, 1)
+        except OSError:  # an older kernel: it tells more than was asked for, and fewer words about errors
+            continue
+    made.bind((0, 0))
+    return made
+
+
+class _Entering:
+    """Makes a socket in a thread that enters the namespace and ends there, so that nobody has to come back.
+
+    `_thread` rather than `threading`: the latter costs an import that direct mode has no other use for.
+    """
+
+    def __init__(self, netns: str) -> None:
+        self._netns = netns
+        self._outcome: socket.socket | BaseException | None = None
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        _thread.start_new_thread(self._enter, ())
+
+    def wait(self) -> socket.socket:
+        """The socket. Raises OSError."""
+        with self._done:
+            outcome = self._outcome
+        assert outcome is not None
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _enter(self) -> None:
+        try:
+            namespace = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _setns(namespace)
+            except OSError as error:
+                code = error.errno or 0
+                raise OSError(code, f"enter network namespace: {os.strerror(code)}", self._netns) from error
+            finally:
+                os.close(namespace)
+            self._outcome = _socket()
+        except BaseException as error:
+            self._outcome = error
+        finally:
+            self._done.release()
+
+
+def _setns(namespace: int) -> None:
+    """Move the calling thread into a network namespace. Raises OSError."""
+    if hasattr(os, "setns"):  # from Python 3.12 on
+        os.setns(namespace, CLONE_NEWNET)
+        return
+    import ctypes
+
+    if _libc().setns(namespace, CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+@cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    length = HEADER.size + len(body)
+    head = HEADER.pack(length, kind, flags | NLM_F_REQUEST, sequence, 0)
+    return head + body + b"\0" * (-length % 4)
+
+
+def join(attributes: Iterable[tuple[int, bytes]]) -> bytes:
+    return b"".join(
+        _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4) for kind, value in attributes
+    )
+
+
+def split(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes from there to the end."""
+    unpack, end = _ATTRIBUTE.unpack_from, len(data) - 4
+    while at <= end:
+        length, kind = unpack(data, at)
+        if length < 4:
+            return
+        yield kind & TYPE, data[at + 4 : at + length]
+        at += (length + 3) & ~3

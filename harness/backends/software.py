@@ -92,6 +92,9 @@ class Software(_Model):
     default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets one by itself.")
     manifests: tuple[Manifest, ...] = ()
     patches: tuple[Patch, ...] = ()
+    own_objects: tuple[Object, ...] = Field(
+        (), alias="objects", description="Objects beside the manifests', as what the vendor takes for granted."
+    )
     ready: tuple[Ready, ...] = ()
     plugins: tuple[str, ...] = Field((), description="Binaries of containernetworking/plugins that it needs.")
     node_conf: NodeConf | None = Field(None, alias="node-conf")
@@ -100,13 +103,14 @@ class Software(_Model):
     on_request: bool = Field(False, alias="on-request", description="Installed only when it is asked for by name.")
 
     def objects(self) -> list[Object]:
-        """The patched objects of all its manifests.
+        """The patched objects of all its manifests, and its own.
 
         Raises:
             NotHad: a manifest cannot be downloaded.
             ValueError: a patch fits nothing, as after a change of version.
         """
-        return patched([thing for manifest in self.manifests for thing in manifest.objects()], self.patches)
+        vendors = [thing for manifest in self.manifests for thing in manifest.objects()]
+        return [*patched(vendors, self.patches), *copy.deepcopy(self.own_objects)]
 
 
 def patched(objects: list[Object], patches: tuple[Patch, ...]) -> list[Object]:

@@ -33,7 +33,7 @@ def _pod(view: View, pod: str, into: Path) -> list[Path]:
     into.mkdir(parents=True, exist_ok=True)
     files = [_write(into / "seen.txt", lambda: view.told(view.look(pod), networks=view.networks))]
     try:
-        files += view.cluster.evidence(view.namespace, pod, into)
+        files += view.cluster.evidence(view.namespace, view.name(pod), into)
     except Exception as error:  # evidence must not hide the failure that it is about
         files.append(_write(into / "evidence.txt", lambda error=error: f"could not be collected: {error!r}"))  # type: ignore[misc]
     return files

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.model import hint
-from harness.scenario import read
+from harness.scenario import FIRST, read
 from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 NETWORKS = Path(__file__).parents[1] / "fixtures" / "networks"
@@ -28,5 +28,5 @@ def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]
     return [
         source.mistake(("networks", index), f"unknown network {name!r}{hint(name, known)}")
         for index, name in enumerate(scenario.networks)
-        if known and name not in known
+        if known and name not in known | {FIRST}
     ]

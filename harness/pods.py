@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.checks.view import Event, events_about
@@ -58,6 +58,12 @@ def _other(node: str, nodes: Sequence[str]) -> str:
     return nodes[(nodes.index(node) + 1) % len(nodes)]
 
 
+def mirrored(scenario: Scenario, nodes: Sequence[str]) -> dict[str, str]:
+    """What the API server calls static pods: by the node's name after their own, as the kubelet shows them there."""
+    placed = place(scenario, nodes)
+    return {name: f"{name}-{placed[name]}" for name, pod in scenario.pods.items() if pod.static}
+
+
 def manifest(name: str, pod: Pod, *, node: str, image: str, fill: Callable[[str], str]) -> dict[str, Any]:
     """A pod that runs the probe."""
     ports = [
@@ -96,6 +102,7 @@ class Pods:
 
     objects: Objects
     namespace: str
+    names: Mapping[str, str] = field(default_factory=dict)  # of pods that the API server has under another name
 
     @property
     def path(self) -> str:
@@ -109,11 +116,16 @@ class Pods:
     def delete(self, names: Iterable[str], *, force: bool = False) -> None:
         """Delete pods, without waiting; with `force`, the names are free at once and the nodes are told later."""
         for name in names:
-            self.objects.delete(f"{self.path}/{name}", grace=0 if force else None)
+            self.objects.delete(self._path(name), grace=0 if force else None)
+
+    def _path(self, name: str) -> str:
+        return f"{self.path}/{self.names.get(name, name)}"
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        """All pods, by name."""
-        return {each["metadata"]["name"]: each for each in self.objects.get(self.path).get("items") or []}
+        """All pods, by the scenario's names."""
+        own = {shown: name for name, shown in self.names.items()}
+        found = {each["metadata"]["name"]: each for each in self.objects.get(self.path).get("items") or []}
+        return {own.get(name, name): pod for name, pod in found.items()}
 
     def wait_running(self, names: Iterable[str], within: float = START) -> None:
         """Wait until pods run and are ready.
@@ -158,11 +170,15 @@ class Pods:
 
     def warnings(self, name: str) -> list[Event]:
         """The warnings about a pod."""
-        return [event for event in events_about(self.objects, self.namespace, name) if event.type == "Warning"]
+        return [
+            event
+            for event in events_about(self.objects, self.namespace, self.names.get(name, name))
+            if event.type == "Warning"
+        ]
 
     def told(self, name: str) -> str:
         """A pod's phase, the state of its container, and the warnings about it."""
-        pod = self.objects.find(f"{self.path}/{name}")
+        pod = self.objects.find(self._path(name))
         if pod is None:
             return f"{name} is not on the API server"
         status = pod.get("status") or {}
@@ -193,3 +209,13 @@ def _wait(
         time.sleep(pause)
         pause = min(pause * 1.4, 0.4)
     return left
+
+
+def wait_until(done: Callable[[], bool], what: str, within: float = START) -> None:
+    """Wait until something is so.
+
+    Raises:
+        NotAsWanted: it is not, after that time.
+    """
+    if _wait(lambda: [] if done() else [what], within):
+        raise NotAsWanted(f"waited {within:g} s for {what}")

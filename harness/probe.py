@@ -44,7 +44,7 @@ _ARPHRD_LOOPBACK = 772
 _TABLE_LOCAL = 255
 _RTN_UNICAST = 1
 _UDP_RETRY = 0.25  # seconds between two datagrams of one dial; one may be lost while a neighbour is looked up
-_TCP_ANSWER = 4000  # bytes: more than one packet's, so that a path that loses large packets is found out
+TCP_ANSWER = 4000  # bytes: more than one packet's, so that a path that loses large packets is found out
 _MAX_LINE = 65536
 
 
@@ -225,7 +225,7 @@ def _dial_tcp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
         _prepare(sock, to)
         sock.settimeout(_left(deadline))
         sock.connect((to.address, to.port))
-        sock.sendall(json.dumps({"pad": _TCP_ANSWER}).encode() + b"\n")
+        sock.sendall(json.dumps({"pad": TCP_ANSWER}).encode() + b"\n")
         line = b""
         while not line.endswith(b"\n"):
             sock.settimeout(_left(deadline))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,24 +21,30 @@ from harness import diagnose, leaks
 from harness.checks.base import Check
 from harness.checks.status import fill
 from harness.checks.view import View, subnets
+from harness.libcni import CniFailure
 from harness.model import nearest
 from harness.objects import ApiError, Objects
 from harness.outcome import Finding, Outcome, Stage
-from harness.pods import NotAsWanted, Pods, manifest, place
+from harness.pods import NotAsWanted, Pods, manifest, mirrored, place, wait_until
 from harness.scenario import (
+    FIRST,
     OF_GENIE,
     Annotate,
     Apply,
     Around,
+    CollectGarbage,
     Create,
     Delete,
     EndSandbox,
     Expect,
+    LoseSandbox,
     Recreate,
     Remove,
     Scenario,
     Step,
+    Tamper,
     WithApiServerAway,
+    WithDefinitionAway,
     WithRestart,
     WithSettings,
 )
@@ -70,6 +76,37 @@ class CanRestart(Protocol):
         """Wait until every node is ready again."""
 
 
+class LosesSandboxes(Protocol):
+    """A cluster with the feature garbage-collection."""
+
+    def lose_sandbox(self, namespace: str, pod: str) -> None:
+        """Have the node's runtime make one more sandbox for a pod, and lose it: its namespace goes without CNI DEL."""
+
+    def collect_garbage(self, node: str) -> None:
+        """Call CNI GC on a node with every attachment that its runtime knows of.
+
+        Raises:
+            CniFailure: it failed.
+        """
+
+
+class Tampers(Protocol):
+    """A cluster with the feature tampering."""
+
+    def tamper(self, namespace: str, pod: str, interface: str, remove: str) -> None:
+        """Take the addresses or the routes of a pod's interface away, or the interface itself."""
+
+
+class TakesFiles(Protocol):
+    """A cluster with one of the features net-d and static-pods."""
+
+    def net_d(self, files: Mapping[str, Mapping[str, Any]]) -> AbstractContextManager[None]:
+        """These configurations in every node's net.d, for the time of the context."""
+
+    def static_pod(self, node: str, name: str, manifest: Mapping[str, Any] | None) -> None:
+        """Put a pod into a node's manifest directory, in a file of this name; None takes the file away again."""
+
+
 class CannotRun(Exception):
     """A scenario asks for a network that no cluster has, by the look of it a slip of the pen."""
 
@@ -80,8 +117,10 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
     Raises:
         CannotRun: a network's name is misspelt.
     """
-    for network in scenario.networks:
+    for network in networks_of(scenario, facts):
         offer = facts.offers.get(network)
+        if network == FIRST:
+            return "the network that the nodes have first is none that the harness knows"
         if offer is None:
             meant = nearest(network, facts.offers)
             if meant and meant not in scenario.networks and _close(network, meant):
@@ -95,6 +134,11 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
     if len(facts.nodes) < 2 and any(pod.node in apart for pod in scenario.pods.values()):
         return "it takes two nodes, this cluster has one"
     return ""
+
+
+def networks_of(scenario: Scenario, facts: Facts) -> tuple[str, ...]:
+    """A scenario's networks as this cluster calls them: what is first there has a name of its own."""
+    return tuple(facts.first or FIRST if network == FIRST else network for network in scenario.networks)
 
 
 def _close(word: str, known: str) -> bool:
@@ -122,7 +166,8 @@ def exclusive(scenario: Scenario, facts: Facts) -> bool:
     """Whether a scenario disturbs others on this cluster, so that it must have it for itself."""
     needs = scenario.needs
     disturbs = bool(needs & {"settings", "api-outage"}) and APART not in facts.features
-    return disturbs or any(need.endswith("-restart") for need in needs)
+    for_all = {"definitions-away", "garbage-collection"}
+    return disturbs or bool(needs & for_all) or any(need.endswith("-restart") for need in needs)
 
 
 def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
@@ -132,7 +177,7 @@ def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
         "name": scenario.name,
         "title": scenario.title,
         "file": scenario.file,
-        "networks": scenario.networks,
+        "networks": networks_of(scenario, cluster.facts),
         "group": scenario.group,
         "worker": options.worker,
     }
@@ -179,9 +224,11 @@ class Life:
         facts = self.cluster.facts
         self.namespace = f"genie-{self.scenario.name[:40].rstrip('-')}-{secrets.token_hex(3)}"
         self.objects = Objects(self.cluster.api())
-        self.pods = Pods(objects=self.objects, namespace=self.namespace)
+        names = mirrored(self.scenario, facts.nodes)
+        self.pods = Pods(objects=self.objects, namespace=self.namespace, names=names)
         self.ledger = leaks.Ledger(cluster=self.cluster, namespace=self.namespace, alone=self.alone)
-        networks = {name: subnets(facts.offers[name].subnets) for name in self.scenario.networks}
+        named = dict(zip(self.scenario.networks, networks_of(self.scenario, facts), strict=True))
+        networks = {name: subnets(facts.offers[here].subnets) for name, here in named.items()}
         own = {name: subnets(texts) for name, texts in self.scenario.spec.own_networks.items()}
         self.values = {"namespace": self.namespace, "scenario": self.scenario.name}
         self.values |= {f"subnet.{name}": str(found[0]) for name, found in networks.items() if found}
@@ -193,6 +240,7 @@ class Life:
             leftovers=self.ledger,
             values=self.values,
             hurry=self.options.hurry,
+            names=names,
         )
 
     # --- from birth to death
@@ -217,6 +265,9 @@ class Life:
         self.ledger.open()
         if self.scenario.spec.genie:
             around.enter_context(self._settings(self.scenario.spec.genie))
+        if self.scenario.spec.net_d:
+            files = self._filled(self.scenario.spec.net_d)
+            around.enter_context(cast("TakesFiles", self.cluster).net_d(files))
         metadata = {"name": self.namespace, "labels": OF_SCENARIOS}
         self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         for thing in self.scenario.spec.objects:
@@ -235,6 +286,7 @@ class Life:
         """Remove the namespace, and before it what an API server without controllers would leave in it."""
         for thing in self.scenario.spec.objects:
             self.objects.delete(self.objects.path(self._filled(thing), self.namespace))
+        self._remove_static(self.pods.names)
         if there := list(self.pods.listed()):
             self.pods.delete(there, force=True)
         self.objects.delete(f"/api/v1/namespaces/{self.namespace}")
@@ -275,6 +327,12 @@ class Life:
                 action = f"recreate {', '.join(names)}", partial(self._recreate, names, force)
             case EndSandbox(pods=names):
                 action = f"end the sandbox of {', '.join(names)}", partial(self._end_sandboxes, names)
+            case LoseSandbox(pods=names):
+                action = f"lose a sandbox of {', '.join(names)}", partial(self._lose_sandboxes, names)
+            case CollectGarbage():
+                action = "collect garbage", self._collect_garbage
+            case Tamper(pod=name, interface=interface, remove=what):
+                action = f"remove {what} of {name}'s {interface}", partial(self._tamper, step)
             case Annotate(pod=name):
                 action = f"annotate {name}", partial(self._annotate, step)
             case Apply(objects=things):
@@ -302,6 +360,8 @@ class Life:
                 return f"set {', '.join(keys)} in genie.conf", self._settings(keys)
             case WithRestart(of=what):
                 return f"restart {what}", self._restarted(what)
+            case WithDefinitionAway(name=name):
+                return f"take {name} away", self._definition_away(name)
         raise NotImplementedError(step.key)
 
     def _settings(self, keys: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -322,41 +382,80 @@ class Life:
         yield
         cluster.settle()
 
+    @contextmanager
+    def _definition_away(self, name: str) -> Iterator[None]:
+        """The definition goes, and comes back as it was; the objects of its kind do not."""
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        before = self.objects.get(path)
+        metadata, spec = before["metadata"], before["spec"]
+        known = {key: metadata[key] for key in ("name", "labels", "annotations") if key in metadata}
+        served = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+        self.objects.delete(path)
+        wait_until(lambda: self.objects.find(served) is None, f"{name} to be gone")
+        try:
+            yield
+        finally:
+            self.objects.create({**before, "metadata": known, "status": {}})
+            wait_until(lambda: self.objects.find(served) is not None, f"{name} to be back")
+
     def _create(self, names: tuple[str, ...]) -> None:
         nodes = place(self.scenario, self.cluster.facts.nodes)
-        manifests = [
-            manifest(
+        self._there += names
+        for name in names:
+            pod = manifest(
                 name,
                 self.scenario.pods[name],
                 node=nodes[name],
                 image=self.cluster.facts.image,
                 fill=lambda text: fill(text, self.values),
             )
-            for name in names
-        ]
-        self._there += names
-        self.pods.create(manifests)
+            if self.scenario.pods[name].static:
+                cast("TakesFiles", self.cluster).static_pod(nodes[name], *self._static(name, pod))
+            else:
+                self.pods.create([pod])
         self.pods.wait_running([name for name in names if name not in self.scenario.failing])
         ips = [each["ip"] for name, pod in self.pods.listed().items() for each in pod["status"].get("podIPs") or []]
         self.ledger.note(ips)
 
-    def _delete_pods(self, names: list[str] | tuple[str, ...]) -> None:
-        self.pods.delete(names)
+    def _static(self, name: str, pod: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The file of a static pod, and what is in it."""
+        own = {**pod["metadata"], "namespace": self.namespace}
+        spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+        return f"{self.namespace}-{name}", {**pod, "metadata": own, "spec": spec}
+
+    def _remove_static(self, names: Iterable[str]) -> None:
+        nodes = place(self.scenario, self.cluster.facts.nodes)
+        for name in names:
+            cast("TakesFiles", self.cluster).static_pod(nodes[name], f"{self.namespace}-{name}", None)
+
+    def _delete_pods(self, names: list[str] | tuple[str, ...], force: bool = False) -> None:
+        self._remove_static(name for name in names if self.scenario.pods[name].static)
+        self.pods.delete((name for name in names if not self.scenario.pods[name].static), force=force)
         self.pods.wait_gone(names)
         self._there = [name for name in self._there if name not in names]
 
     def _recreate(self, names: tuple[str, ...], force: bool) -> None:
-        self.pods.delete(names, force=force)
-        self.pods.wait_gone(names)
+        self._delete_pods(names, force)
         self._create(names)
 
     def _end_sandboxes(self, names: tuple[str, ...]) -> None:
         for name in names:
-            self.cluster.end_sandbox(self.namespace, name)
+            self.cluster.end_sandbox(self.namespace, self.view.name(name))
+
+    def _lose_sandboxes(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            cast("LosesSandboxes", self.cluster).lose_sandbox(self.namespace, self.view.name(name))
+
+    def _collect_garbage(self) -> None:
+        for node in self.cluster.facts.nodes:
+            cast("LosesSandboxes", self.cluster).collect_garbage(node)
+
+    def _tamper(self, step: Tamper) -> None:
+        cast("Tampers", self.cluster).tamper(self.namespace, self.view.name(step.pod), step.interface, step.remove)
 
     def _annotate(self, step: Annotate) -> None:
         changes = {key: value and fill(value, self.values) for key, value in step.annotations.items()}
-        self.objects.patch(f"{self.pods.path}/{step.pod}", {"metadata": {"annotations": changes}})
+        self.objects.patch(f"{self.pods.path}/{self.view.name(step.pod)}", {"metadata": {"annotations": changes}})
 
     def _apply(self, things: tuple[dict[str, Any], ...]) -> None:
         for thing in things:
@@ -385,7 +484,7 @@ class Life:
         begin, failure = time.monotonic(), ""
         try:
             action()
-        except (NotAsWanted, ApiError, ProbeError) as error:
+        except (NotAsWanted, ApiError, ProbeError, CniFailure) as error:
             failure = str(error)
         except Exception as error:  # a backend's own trouble is this scenario's failure, not the whole run's end
             failure = _traced(error)

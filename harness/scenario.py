@@ -201,8 +201,9 @@ class Tamper(Step):
 
     pod: PodName
     interface: str
-    remove: Literal["addresses", "routes", "interface"] = Field(
-        description="The addresses of the interface, the routes by it in every table, or the interface itself."
+    remove: Literal["addresses", "routes", "rules", "interface"] = Field(
+        description="The interface's addresses, the routes by it in every table, the rules for packets from its "
+        "addresses, or the interface itself."
     )
 
 
@@ -284,9 +285,7 @@ class WithDefinitionAway(Around):
     """Do these steps while the cluster lacks a custom resource definition, and with it all objects of that kind."""
 
     key = "with-definition-away"
-    example = (
-        "with-definition-away: {name: network-attachment-definitions.k8s.cni.cncf.io, steps: [{create: one}]}"
-    )
+    example = "with-definition-away: {name: network-attachment-definitions.k8s.cni.cncf.io, steps: [{create: one}]}"
 
     name: str
 

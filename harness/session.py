@@ -156,14 +156,17 @@ class Suite:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Now it is known which networks are wanted; nothing is started for nothing."""
         from harness.plugin import ScenarioItem
+        from harness.scenario import FIRST
 
         chosen = [item for item in session.items if isinstance(item, ScenarioItem)]
         self.expected = len(chosen)
         if chosen and not self.is_worker and self.cluster is None and not self.is_shared:
-            self._start(dict.fromkeys(name for item in chosen for name in item.scenario.networks))
+            networks = dict.fromkeys(name for item in chosen for name in item.scenario.networks)
+            self._start(name for name in networks if name != FIRST)
 
     def _networks_of_files(self) -> list[str]:
         from harness.plugin import files, scenario_of
+        from harness.scenario import FIRST
         from harness.yamlfile import Mistakes
 
         networks: dict[str, None] = {}
@@ -174,7 +177,7 @@ class Suite:
             except Mistakes:
                 continue  # the workers will say so
         asked = _asked(self.config)
-        return [name for name in networks if not asked or name in asked]
+        return [name for name in networks if name != FIRST and (not asked or name in asked)]
 
     def _start(self, networks: Iterable[str]) -> None:
         from harness.backends import Unavailable

@@ -29,6 +29,7 @@ class Offer:
     subnets: tuple[str, ...]  # every address of this network lies in one of them; IPv4 and IPv6
     default_route: bool = True  # whether its plugin sets a default route by itself
     missing: str = ""  # why it is not here; empty: it is here
+    file: str = ""  # its configuration's in the nodes' net.d, where it has one that may be the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,12 @@ class Facts:
     offers: Mapping[str, Offer]
     notes: tuple[str, ...] = ()  # versions, limits of this machine
     features: frozenset[str] = frozenset()  # what only some backends can: "api-outage", "settings", "kubelet-restart"
+
+    @property
+    def first(self) -> str:
+        """The network whose configuration comes first in the nodes' net.d, genie's own apart; empty: none known."""
+        there = [offer for offer in self.offers.values() if offer.file and not offer.missing]
+        return min(there, key=lambda offer: offer.file).network if there else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ class Plan:
             name: Offer(
                 network=name, kind="real", software=software.software, subnets=software.subnets,
                 default_route=software.default_route, missing=self.missing.get(name, ""),
+                file=software.conf,
             )
             for name, software in known.items()
         }  # fmt: skip
@@ -142,6 +143,8 @@ def _furniture(confs: Iterable[NodeConf], todo: Plan, number: int, others: Mappi
         if conf.bridge:
             name, address = conf.bridge.name, for_node(conf.bridge.address, number)
             yield f"ip link show {name} >/dev/null 2>&1 || ip link add {name} type bridge"
+            # Its own address, set: else it takes the lowest of its ports', which come and go.
+            yield f"ip link set {name} address $(cat /sys/class/net/{name}/address)"
             yield f"ip addr replace {address} dev {name}; ip link set {name} up"
         if conf.routes:
             for other, address in others.items():

@@ -39,6 +39,12 @@ _CORE = ("bridge", "host-local", "macvlan", "ptp")
 _START_TIMEOUT = 60.0
 IMAGE = "genie.example/probe:embedded"  # never pulled: the harness is the runtime
 CONF_NAME = "00-genie.conf"
+FEATURES = frozenset(
+    {
+        *("apart", "api-outage", "cni-calls", "definitions-away", "end-sandbox", "garbage-collection"),
+        *("living-left-out", "net-d", "settings", "static-pods", "tampering"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +196,7 @@ def _offer(name: str, network: catalog.Embedded | None, prepared: Prepared) -> O
         subnets=network.subnets,
         default_route=network.default_route,
         missing=f"no binary of the plugin {', '.join(lacking)}" if lacking else "",
+        file=network.file,
     )
 
 
@@ -330,7 +337,7 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
             f"kernel {platform.release()}, {'root' if _real_root() else 'a user namespace'}",
             *notes,
         ),
-        features=frozenset({"apart", "api-outage", "cni-check", "end-sandbox", "living-left-out", "settings"}),
+        features=FEATURES,
     )
 
 
@@ -402,6 +409,25 @@ class EmbeddedCluster:
     def cni_check(self, namespace: str, pod: str) -> str:
         """Call CNI CHECK for a pod; the error's message, empty when all is well."""
         return str(self._of_pod(namespace, pod, "check"))
+
+    def cni_status(self, node: str, genie_conf: Mapping[str, Any], path: str) -> str:
+        """Call CNI STATUS on a node; the error's message, empty when all is well."""
+        return str(socket_api.ask(_socket(self.place, node), "status", conf=dict(genie_conf), search=path))
+
+    def lose_sandbox(self, namespace: str, pod: str) -> None:
+        self._of_pod(namespace, pod, "lose-sandbox")
+
+    def collect_garbage(self, node: str) -> None:
+        socket_api.ask(_socket(self.place, node), "collect-garbage")
+
+    def tamper(self, namespace: str, pod: str, interface: str, remove: str) -> None:
+        self._of_pod(namespace, pod, "tamper", interface=interface, remove=remove)
+
+    def static_pod(self, node: str, name: str, manifest: Mapping[str, Any] | None) -> None:
+        socket_api.ask(_socket(self.place, node), "static-pod", file=name, manifest=manifest)
+
+    def net_d(self, files: Mapping[str, Mapping[str, Any]]) -> AbstractContextManager[None]:
+        return socket_api.hold(self._sockets(), "net-d", files=dict(files))
 
     def settings(self, genie_conf: Mapping[str, Any], namespace: str | None = None) -> AbstractContextManager[None]:
         """As the protocol says; with a namespace, only for its pods, so that scenarios can run side by side."""

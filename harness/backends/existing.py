@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness import catalog
 from harness.backends import Offer, Unavailable, deploy, software
 from harness.backends.apply import Applier, Object, wait
-from harness.backends.deploy import CONF_DIR
+from harness.backends.deploy import CONF, CONF_DIR
 from harness.backends.engine import CommandFailed
 from harness.backends.podnodes import NAMESPACE, PodNodes
 from harness.backends.podnodes import objects as node_pods
@@ -27,7 +28,7 @@ from harness.backends.steps import Steps
 from harness.objects import Objects
 
 NAME = "existing"
-FEATURES = frozenset({"settings", "services", "agent-restart"})
+FEATURES = frozenset({"agent-restart", "cni-calls", "net-d", "services", "settings", "tampering"})
 
 
 class ExistingCluster(RealCluster):
@@ -111,7 +112,11 @@ def _make(state: State, known: Mapping[str, Software], asked: Sequence[str] | No
     with steps.step("networks that the cluster has"):
         nodes = PodNodes(lambda: connect(kubeconfig, context))
         chosen = [name for name in known if not asked or name in asked]
-        state.offer({name: _offer(name, known[name], nodes, state.nodes, objects) for name in chosen})
+        first = _first_conf(nodes, state.nodes[0])
+        offers = (_offer(name, known[name], nodes, state.nodes, objects) for name in chosen)
+        state.offer(
+            {each.network: replace(each, file=first if known[each.network].conf == first else "") for each in offers}
+        )
     with steps.step("genie" if present is None else "genie, which is there already"):
         _add(state, applier, deploy.crds())
         if present is None:
@@ -157,6 +162,13 @@ def _remove(state: State) -> None:
         path = f"/api/v1/namespaces/{NAMESPACE}"
         wait("the end of the harness's namespace", lambda: "still there" if objects.find(path) else "", 90)
     state.forget()
+
+
+def _first_conf(nodes: PodNodes, node: str) -> str:
+    """The file that a pod without annotations goes by: the first configuration in net.d but genie's own."""
+    files = nodes.run(node, "ls", CONF_DIR).split()
+    confs = sorted(file for file in files if file.endswith((".conf", ".conflist", ".json")) and file != Path(CONF).name)
+    return confs[0] if confs else ""
 
 
 def _offer(name: str, software: Software, nodes: PodNodes, workers: Sequence[str], objects: Objects) -> Offer:

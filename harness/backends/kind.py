@@ -19,7 +19,7 @@ from harness.backends import Unavailable, cluster_networks, deploy, engine, plug
 from harness.backends.apply import Applier, wait
 from harness.backends.kindtool import Kind
 from harness.backends.nodes import DockerNodes
-from harness.backends.real import FEATURES, RealCluster, connect
+from harness.backends.real import FEATURES, MANIFESTS, OF_SCENARIO, RealCluster, connect
 from harness.backends.software import Software
 from harness.backends.state import State, locked
 from harness.backends.steps import Steps
@@ -134,7 +134,7 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
         Applier(api).apply(deploy.crds())
         cluster_networks.install(api, nodes, names, plan, binaries)
         cluster_networks.wait_ready(api, nodes, names, plan, NETWORKS_READY)
-    _remove_kept(api, steps)
+    _remove_kept(api, names, steps)
     with steps.step("genie"):
         fresh = not state.image
         deploy.install(api, image, GENIE_READY)
@@ -182,7 +182,7 @@ def _have_image(steps: Steps) -> str:
         return deploy.image()
 
 
-def _remove_kept(api: ApiClient, steps: Steps) -> None:
+def _remove_kept(api: ApiClient, nodes: Sequence[str], steps: Steps) -> None:
     """Remove what scenarios of an earlier run were told to keep: it holds host ports and addresses."""
     objects = Objects(api)
     label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
@@ -193,6 +193,8 @@ def _remove_kept(api: ApiClient, steps: Steps) -> None:
     if not kept():
         return
     with steps.step("removing what an earlier run kept"):
+        for node in nodes:
+            DockerNodes().run(node, "sh", "-c", f"rm -f {MANIFESTS}/{OF_SCENARIO}*")
         for name in kept():
             objects.delete(f"/api/v1/namespaces/{name}")
         wait("the end of kept namespaces", lambda: ", ".join(kept()), GENIE_READY)

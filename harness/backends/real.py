@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +21,24 @@ from kubernetes.client import ApiClient
 from harness.backends import Facts, Inventory, ProbeError, inventory
 from harness.backends.apply import wait
 from harness.backends.console import Consoles
-from harness.backends.deploy import AGENT_LABEL, CONF, NAMESPACE
+from harness.backends.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE
 from harness.backends.evidence import collect
 from harness.backends.nodes import Nodes, put
+from harness.backends.verbs import Verbs
+from harness.libcni import CniFailure
 from harness.objects import ApiError, Objects
 
 Restartable = Literal["kubelet", "containerd", "agent"]
 FEATURES = frozenset(
-    {"settings", "services", "api-outage", "end-sandbox", "kubelet-restart", "containerd-restart", "agent-restart"}
+    {
+        *("agent-restart", "api-outage", "cni-calls", "containerd-restart", "definitions-away", "end-sandbox"),
+        *("garbage-collection", "kubelet-restart", "net-d", "services", "settings", "static-pods", "tampering"),
+    }
 )
+OF_SCENARIO = "genie-harness-"  # how the files of scenarios' static pods begin
+MANIFESTS = "/etc/kubernetes/manifests"  # kubeadm's
+#: Puts a static pod's manifest in place whole: what is half there would be another pod to the kubelet.
+_STATIC = f'cat >{MANIFESTS}/../"$1".new && mkdir -p {MANIFESTS} && mv {MANIFESTS}/../"$1".new {MANIFESTS}/"$1"'
 
 #: Ends a pod's sandbox by the runtime alone, and returns when its network namespace is gone, which is after CNI DEL.
 #: Where there is no crictl its first process is killed, which the runtime takes for its end and the kubelet cleans up
@@ -58,6 +67,7 @@ class RealCluster:
 
     def __init__(self, *, facts: Facts, kubeconfig: Path, nodes: Nodes, context: str | None = None) -> None:
         self.facts, self.kubeconfig, self.nodes, self._context = facts, kubeconfig, nodes, context
+        self.verbs = Verbs(nodes=nodes)
         self._consoles = Consoles(lambda: connect(kubeconfig, context))
         self._mine = threading.local()
 
@@ -128,6 +138,49 @@ class RealCluster:
         wait(f"genie.conf on {node}", unread, 30, every=0.1)
 
     @contextmanager
+    def net_d(self, files: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+        """See `TakesFiles.net_d`."""
+        paths = {f"{CONF_DIR}/{name}": json.dumps(content).encode() for name, content in files.items()}
+        folders = {path.rpartition("/")[0] for path in paths} - {CONF_DIR}
+        try:
+            for node in self.facts.nodes:
+                put(self.nodes, node, paths)
+            yield
+        finally:
+            for node in self.facts.nodes:
+                self.nodes.run(node, "rm", "-f", *paths)
+                if folders:
+                    self.nodes.run(node, "rmdir", *folders, check=False)
+
+    def static_pod(self, node: str, name: str, manifest: Mapping[str, Any] | None) -> None:
+        """See `TakesFiles.static_pod`."""
+        file = f"{OF_SCENARIO}{name}.json"
+        if manifest is None:
+            self.nodes.run(node, "rm", "-f", f"{MANIFESTS}/{file}")
+        else:
+            self.nodes.run(node, "sh", "-ec", _STATIC, "sh", file, stdin=json.dumps(manifest).encode())
+
+    def cni_check(self, namespace: str, pod: str) -> str:
+        """See `CallsPlugins.cni_check`."""
+        return _said(lambda: self.verbs.check(self.node_of(namespace, pod), namespace, pod))
+
+    def cni_status(self, node: str, genie_conf: Mapping[str, Any], path: str) -> str:
+        """See `CallsPlugins.cni_status`."""
+        return _said(lambda: self.verbs.status(node, genie_conf, path))
+
+    def lose_sandbox(self, namespace: str, pod: str) -> None:
+        """See `LosesSandboxes.lose_sandbox`."""
+        self.verbs.lose_sandbox(self.node_of(namespace, pod), namespace, pod)
+
+    def collect_garbage(self, node: str) -> None:
+        """See `LosesSandboxes.collect_garbage`."""
+        self.verbs.collect_garbage(node)
+
+    def tamper(self, namespace: str, pod: str, interface: str, remove: str) -> None:
+        """See `Tampers.tamper`."""
+        self.verbs.tamper(self.node_of(namespace, pod), namespace, pod, interface, remove)
+
+    @contextmanager
     def api_server_away(self) -> Iterator[None]:
         """See `Cluster.api_server_away`: workers refuse to send to the API server; the harness still reaches it."""
         address, port = self._api_address()
@@ -180,6 +233,15 @@ class RealCluster:
     def close(self, keep: bool = False) -> None:
         """Close what is open here; what is to be done with the cluster, its backend knows."""
         self._consoles.close()
+
+
+def _said(call: Callable[[], None]) -> str:
+    """What a plugin complains of; empty: nothing."""
+    try:
+        call()
+    except CniFailure as error:
+        return str(error)
+    return ""
 
 
 def _ready(thing: Mapping[str, Any]) -> bool:

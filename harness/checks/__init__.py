@@ -8,11 +8,11 @@ here. Its docstring's first paragraph, its fields' descriptions and its example 
 
 from __future__ import annotations
 
-from harness.checks.attached import Addresses, Interfaces
+from harness.checks.attached import Addresses, Interfaces, Mtu
 from harness.checks.base import Check
-from harness.checks.leaving import CheckPasses, NothingLeft
+from harness.checks.leaving import CheckPasses, NothingLeft, StatusPasses
 from harness.checks.placing import OtherNode, SameNode
-from harness.checks.reaching import HostPort, Isolated, Reach, Service
+from harness.checks.reaching import Bandwidth, HostPort, Isolated, Reach, Service
 from harness.checks.routing import DefaultRoute, Routes
 from harness.checks.status import Annotations, Events, NetworkStatus, PodFails, StatusIp
 
@@ -21,6 +21,7 @@ CHECKS: dict[str, type[Check]] = {
     for check in (
         Interfaces,
         Addresses,
+        Mtu,
         DefaultRoute,
         Routes,
         StatusIp,
@@ -28,6 +29,7 @@ CHECKS: dict[str, type[Check]] = {
         Isolated,
         Service,
         HostPort,
+        Bandwidth,
         SameNode,
         OtherNode,
         PodFails,
@@ -35,6 +37,7 @@ CHECKS: dict[str, type[Check]] = {
         NetworkStatus,
         Events,
         CheckPasses,
+        StatusPasses,
         NothingLeft,
     )
 }

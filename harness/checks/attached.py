@@ -84,3 +84,24 @@ class Addresses(Check):
             if len(pods) > 1
         ]
         return join(*wrong, view.told(*looks.values(), networks=[self.network])) if wrong else None
+
+
+class Mtu(Check):
+    """Interfaces of the pod have these MTUs, which shows what a plugin has set there."""
+
+    key = "mtu"
+    example = "mtu: {pod: one, net1: 1300}"
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, int] = Field(init=False)
+
+    pod: PodName
+
+    def attempt(self, view: View) -> str | None:
+        look = view.look(self.pod)
+        found = {name: look.attached[name].mtu if name in look.attached else None for name in self.model_extra or {}}
+        wrong = [
+            f"{name} has the MTU {found[name]}, expected {wanted}"
+            for name, wanted in (self.model_extra or {}).items()
+            if found[name] != wanted
+        ]
+        return join(*wrong, view.told(look)) if wrong else None

@@ -6,9 +6,10 @@ nothing is wrong or the check's time is over, so a check waits for a condition a
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from harness.model import Named
 
@@ -27,6 +28,17 @@ def _as_list(value: object) -> object:
 OneOrMany = Annotated[
     tuple[T, ...], Field(strict=False, min_length=1), BeforeValidator(_as_list, json_schema_input_type=T | list[T])
 ]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles), Field(description="A regular expression, searched for anywhere.")]
 
 
 class Check(Named):

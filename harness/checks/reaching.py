@@ -6,14 +6,16 @@ answered.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from harness.checks.base import Check, Many, OneOrMany, join
 from harness.model import NetworkName, PodName
+from harness.probe import TCP_ANSWER
 
 if TYPE_CHECKING:
     from harness.checks.view import Address, Look, View
@@ -191,6 +193,39 @@ class HostPort(Check):
             f"{self.protocol} from {self.from_} to {node} port {self.port}, which is {self.to}'s: {wrong}",
             view.told(view.look(self.from_), view.look(self.to)),
         )
+
+
+class Bandwidth(Check):
+    """What one pod is answered by another over a network comes no faster than this: a second of answers is timed,
+    after the burst.
+    """
+
+    key = "bandwidth"
+    example = "bandwidth: {from: client, to: web, over: shaped, at-most: 400000}"
+    patience = 3.0
+
+    from_: PodName
+    to: PodName
+    over: NetworkName
+    at_most: int = Field(gt=0, description="Bits per second, of payload.")
+    tolerance: ClassVar[float] = 1.25
+
+    def attempt(self, view: View) -> str | None:
+        looks = view.look(self.from_), view.look(self.to)
+        addresses = targets_of(view, looks[1], self.over)
+        if not addresses:
+            return join(f"{self.to} has no address of {self.over} to dial", view.told(*looks, networks=[self.over]))
+        ask = partial(view.dial, self.from_, protocol="tcp", address=str(addresses[0]), timeout=5.0)
+        answers = [ask() for _ in range(3)]
+        begin = time.monotonic()
+        while (seconds := time.monotonic() - begin) < 1.0:
+            answers.append(ask())
+        if failed := [said["error"] for said in answers if not said["ok"]]:
+            return join(f"tcp from {self.from_} to {self.to} at {addresses[0]}: {failed[0]}", view.told(*looks))
+        rate = (len(answers) - 3) * TCP_ANSWER * 8 / seconds
+        if rate <= self.at_most * self.tolerance:
+            return None
+        return f"{self.to} answers {self.from_} over {self.over} at {rate:.0f} bit/s, expected at most {self.at_most}"
 
 
 def targets_of(view: View, look: Look, over: NetworkName | None, family: int | None = None) -> list[Any]:

@@ -41,6 +41,8 @@ class DefaultRoute(Check):
     def attempt(self, view: View) -> str | None:
         look = view.look(self.pod)
         wrong = [text for family in (4, 6) for text in self._wrong(view, look, family)]
+        if not self.none and not any(self._devices(view, look, family) for family in (4, 6)):
+            wrong.append(f"{self.pod} has no address on {self.network or self.interface}")
         return join(*wrong, view.told(look, networks=[self.network] if self.network else [])) if wrong else None
 
     def _wrong(self, view: View, look: Look, family: int) -> list[str]:
@@ -49,11 +51,7 @@ class DefaultRoute(Check):
             return [f"{self.pod} has a default route: {route}" for route in routes]
         devices = self._devices(view, look, family)
         if not devices:
-            return (
-                [f"{self.pod} has no IPv4 address on {self.network or self.interface}"]
-                if family == 4 and not routes
-                else []
-            )
+            return []
         by = f"by {' or '.join(sorted(devices))}" + (f" ({self.network})" if self.network else "")
         if len(routes) != 1:
             had = "; ".join(map(str, routes)) or "none"

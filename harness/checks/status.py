@@ -7,28 +7,17 @@ from __future__ import annotations
 import json
 import re
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
-from harness.checks.base import Check, join
+from harness.checks.base import Check, Many, Pattern, join
 from harness.model import Model, NetworkName, PodName
 
 if TYPE_CHECKING:
     from harness.checks.view import Event, Look, View
 
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from error
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_compiles), Field(description="A regular expression, searched for anywhere.")]
 
 
 class StatusIp(Check):
@@ -41,6 +30,9 @@ class StatusIp(Check):
 
     pod: PodName
     network: NetworkName
+    families: Many[Literal[4, 6]] = Field(
+        default=(), description="podIPs has an address of the network of each of these families, the first as podIP."
+    )
 
     def attempt(self, view: View) -> str | None:
         status = (view.pod(self.pod) or {}).get("status") or {}
@@ -56,11 +48,18 @@ class StatusIp(Check):
             wrong.append(f"status.podIPs of {self.pod} is {ips}, expected it to begin with podIP {ip}")
         if len({ip_address(each).version for each in ips if each}) != len(ips):
             wrong.append(f"status.podIPs of {self.pod} is {ips}, expected at most one of each family")
+        families = [ip_address(each).version for each in ips if each and view.belongs(each, self.network)]
+        if self.families and families != list(self.families):
+            wrong.append(f"status.podIPs of {self.pod} is {ips}, expected {_worded(self.families)} of {self.network}")
         had = {str(address.ip) for interface in look.attached.values() for address in interface.addresses}
         wrong += [
             f"{each} is in the status of {self.pod}, but on none of its interfaces" for each in ips if each not in had
         ]
         return join(*wrong, view.told(look, networks=[self.network])) if wrong else None
+
+
+def _worded(families: tuple[int, ...]) -> str:
+    return " and ".join(f"IPv{family}" for family in families)
 
 
 class Expected(Model):

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -156,6 +156,7 @@ class View:
     leftovers: Leftovers
     values: Mapping[str, str]  # what `{{ … }}` in expected values stands for
     hurry: float = 1.0  # tests shorten every deadline by this
+    names: Mapping[str, str] = field(default_factory=dict)  # of pods that the API server has under another name
 
     # --- waiting
 
@@ -178,9 +179,13 @@ class View:
 
     # --- asking
 
+    def name(self, pod: str) -> str:
+        """What the API server calls a pod of the scenario."""
+        return self.names.get(pod, pod)
+
     def pod(self, name: str) -> dict[str, Any] | None:
         """The pod as the API server has it."""
-        return self.objects.find(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+        return self.objects.find(f"/api/v1/namespaces/{self.namespace}/pods/{self.name(name)}")
 
     def annotations(self, name: str) -> dict[str, str]:
         """A pod's annotations; none for a pod that is not there."""
@@ -188,7 +193,7 @@ class View:
 
     def events(self, name: str) -> list[Event]:
         """The events about a pod, as the API server lists them."""
-        return events_about(self.objects, self.namespace, name)
+        return events_about(self.objects, self.namespace, self.name(name))
 
     def look(self, name: str) -> Look:
         """What the probe in a pod sees.
@@ -198,7 +203,7 @@ class View:
         """
         from harness.backends import ProbeError
 
-        said = self.cluster.ask(self.namespace, name, {"op": "look"})
+        said = self.cluster.ask(self.namespace, self.name(name), {"op": "look"})
         if "interfaces" not in said:
             raise ProbeError(f"{name}: {said.get('error') or said}")
         return Look.of(name, said)
@@ -206,7 +211,7 @@ class View:
     def dial(self, name: str, **request: Any) -> dict[str, Any]:
         """One dial out of a pod; see `harness.probe`."""
         wanted = {key: value for key, value in request.items() if value is not None}
-        said = self.cluster.ask(self.namespace, name, {"op": "dial", **wanted})
+        said = self.cluster.ask(self.namespace, self.name(name), {"op": "dial", **wanted})
         return {"ok": False, "seen_as": "", "name": "", "peer": "", "error": "", **said}
 
     def all_at_once(self, asks: Iterable[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:

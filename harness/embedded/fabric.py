@@ -18,6 +18,7 @@ from harness.embedded import linux
 
 UNDERLAY = "underlay"
 PREFIX = 24
+_LOCAL_TABLE = 255
 _FLOOD = "00:00:00:00:00:00"
 
 
@@ -65,6 +66,8 @@ def build(steps: Sequence[Mapping[str, Any]]) -> None:
 def _bridge(node: IPRoute, step: Mapping[str, Any]) -> None:
     node.link("add", ifname=step["bridge"], kind="bridge", mtu=step["mtu"])
     index = _index(node, step["bridge"])
+    # Its own address, set: else it takes the lowest of its ports', which come and go.
+    node.link("set", index=index, address=node.get_links(index)[0].get("IFLA_ADDRESS"))
     _address(node, index, step["address"])
     node.link("set", index=index, state="up")
 
@@ -108,3 +111,27 @@ def mend(address: str) -> None:
     """Undo `cut`."""
     with IPRoute() as node:
         node.route("del", dst=f"{address}/32", type="unreachable")
+
+
+def tamper(interface: str, remove: str) -> None:
+    """Take an interface's addresses or routes away, or itself, in the namespace that this thread is in.
+
+    Raises:
+        LookupError: there is no such interface.
+    """
+    with IPRoute() as pod:
+        if not pod.link_lookup(ifname=interface):
+            raise LookupError(f"there is no interface {interface}")
+        index = _index(pod, interface)
+        if remove == "addresses":
+            pod.flush_addr(index=index)
+        elif remove == "routes":
+            tables = {route.get("table") for route in pod.get_routes(oif=index)}
+            for table in tables - {_LOCAL_TABLE}:
+                pod.flush_routes(oif=index, table=table)
+        elif remove == "rules":
+            own = [address.get("IFA_ADDRESS") for address in pod.get_addr(index=index)]
+            for source in own:
+                pod.flush_rules(src=source)
+        else:
+            pod.link("del", index=index)

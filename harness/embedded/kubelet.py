@@ -8,6 +8,8 @@ and a deleted pod is let go only when CNI DEL has succeeded. The link to the API
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import threading
 import time
@@ -21,6 +23,7 @@ from harness.embedded.sandbox import Sandbox
 from harness.libcni import Attachment, CniFailure
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # between attempts at a sandbox
+_MIRROR, _HASH, _SOURCE = (f"kubernetes.io/config.{what}" for what in ("mirror", "hash", "source"))
 _RESYNC = 2.0  # seconds between full looks, for what a watch may have missed
 
 
@@ -30,6 +33,7 @@ class Kubelet:
     def __init__(self, node: str, address: str, client: Client, runtime: Runtime) -> None:
         self.node, self.address, self.client, self.runtime = node, address, client, runtime
         self._pods: dict[str, PodLife] = {}
+        self._static: dict[str, PodLife] = {}  # by file
         self._past: set[str] = set()  # UIDs of pods that have ended: an old list or event must not bring them back
         self._lock = threading.Lock()
         self.problems: list[str] = []
@@ -56,6 +60,30 @@ class Kubelet:
         with self._lock:
             return list(self._pods.values())
 
+    def static(self, file: str, manifest: Object | None) -> None:
+        """A file in the manifest directory came, with this pod in it, or went.
+
+        A static pod's UID is a hash of what is in the file. The API server gets a mirror of it, with a UID of its own.
+
+        Raises:
+            Refusal: the API server does not take the mirror.
+        """
+        if manifest is None:
+            if life := self._static.pop(file, None):
+                life.leave()
+            return
+        uid = hashlib.md5(f"{self.node}/{file}/{json.dumps(manifest)}".encode(), usedforsecurity=False).hexdigest()
+        meta = manifest["metadata"]
+        notes = {**(meta.get("annotations") or {}), _HASH: uid, _SOURCE: "file"}
+        named = {**meta, "name": f"{meta['name']}-{self.node}", "annotations": notes}
+        pod = {**manifest, "metadata": named, "spec": {**manifest["spec"], "nodeName": self.node}}
+        mirror = {**pod, "metadata": {**named, "annotations": {**notes, _MIRROR: uid}}}
+        self.client.post(f"/api/v1/namespaces/{meta['namespace']}/pods", mirror)
+        life = self._static[file] = PodLife(self, {**pod, "metadata": {**named, "uid": uid}}, self._forget)
+        with self._lock:
+            self._pods[uid] = life
+        life.start()
+
     def _watch(self) -> None:
         while True:
             try:
@@ -68,7 +96,7 @@ class Kubelet:
     def _look_again(self) -> None:
         while True:
             time.sleep(_RESYNC)
-            known = {life.uid for life in self.lives()}
+            known = {life.uid for life in self.lives() if not life.static}
             with suppress(OSError, Refusal):
                 there = self.client.get("/api/v1/pods", fieldSelector=f"spec.nodeName={self.node}")["items"]
                 for pod in there:
@@ -78,6 +106,8 @@ class Kubelet:
     def _see(self, pod: Object, *, gone: bool) -> None:
         meta = pod.get("metadata") or {}
         if (pod.get("spec") or {}).get("nodeName") != self.node or pod.get("kind") == "Status":
+            return
+        if _MIRROR in (meta.get("annotations") or {}):
             return
         with self._lock:
             life = self._pods.get(meta["uid"])
@@ -104,6 +134,7 @@ class PodLife:
     def __init__(self, kubelet: Kubelet, pod: Object, done: Callable[[PodLife], None]) -> None:
         meta = pod["metadata"]
         self.namespace, self.name, self.uid = str(meta["namespace"]), str(meta["name"]), str(meta["uid"])
+        self.static = _HASH in (meta.get("annotations") or {})
         self.leaving = threading.Event()
         self.sandboxes: list[Sandbox] = []  # the last one is the pod's; earlier ones could not be ended yet
         self.running = False
@@ -158,13 +189,28 @@ class PodLife:
                 return str(error)
         return ""
 
+    def lose_sandbox(self) -> None:
+        """One more sandbox, whose namespace goes without a DEL, and which the runtime has forgotten.
+
+        Raises:
+            CniFailure: ADD failed.
+        """
+        with self._busy:
+            sandbox = Sandbox()
+            attachment = self._attachment(sandbox)
+            try:
+                self._kubelet.runtime.add(attachment)
+            finally:
+                self._kubelet.runtime.forget(attachment)
+                sandbox.close()
+
     def _started(self) -> bool:
         with self._busy:
             sandbox = Sandbox()
             self.sandboxes.append(sandbox)
             try:
                 result = self._kubelet.runtime.add(self._attachment(sandbox))
-                sandbox.serve(self.name)
+                sandbox.serve(_probe_name(self._pod))
             except CniFailure as error:
                 self._undo(sandbox, error)
                 return False
@@ -195,7 +241,9 @@ class PodLife:
             pause = min(pause * 2, _LONGEST_PAUSE / 2)
         for _ in range(20):
             try:
-                body: Object = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
+                body: Object = {"gracePeriodSeconds": 0}
+                if not self.static:  # the mirror has a UID of its own
+                    body = {**body, "preconditions": {"uid": self.uid}}
                 self._kubelet.client.delete(self._path(), body)
             except Refusal as error:
                 if error.status not in (404, 409):
@@ -316,6 +364,11 @@ def _quantity(text: str) -> int:
         return int(float(number) * _UNITS[text[len(number) :]])
     except (ValueError, KeyError):
         return 0
+
+
+def _probe_name(pod: Mapping[str, Any]) -> str:
+    """What the probe is to answer with: the last word of its command."""
+    return str(pod["spec"]["containers"][0]["command"][-1])
 
 
 def _one_a_family(addresses: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.embedded.kubelet import Kubelet, PodLife
 from harness.embedded.plan import KUBECONFIG, UNREACHABLE_KUBECONFIG, NodePlan, Plan
 from harness.embedded.rest import Access, Client
 from harness.embedded.runtime import BINARIES, CONF_DIR, Runtime
+from harness.libcni import CniFailure
 
 _SYSCTLS = {
     "net.ipv4.ip_forward": "1",
@@ -75,6 +77,14 @@ def _furnish(plan: Plan, node: NodePlan) -> None:
         (CONF_DIR / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
+def _take_away(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+        if path.parent != CONF_DIR:
+            with suppress(OSError):  # another file is in the folder still
+                path.parent.rmdir()
+
+
 class Daemon:
     """What the harness asks a node for."""
 
@@ -90,6 +100,11 @@ class Daemon:
             "ask": self._ask,
             "end-sandbox": lambda request: self._life(request).end_sandbox(),
             "check": lambda request: self._life(request).check(),
+            "status": self._status,
+            "lose-sandbox": lambda request: self._life(request).lose_sandbox(),
+            "collect-garbage": lambda request: self._runtime.collect_garbage(),
+            "tamper": self._tamper,
+            "static-pod": lambda request: self._living().static(request["file"], request["manifest"]),
             "inventory": lambda request: self._inventory(),
             "evidence": self._evidence,
             "calls": lambda request: [
@@ -97,7 +112,8 @@ class Daemon:
             ],
             "notes": lambda request: [*self._notes, *(self._kubelet.problems if self._kubelet else ())],
         }
-        socket_api.serve(path, answers, {"settings": self._settings, "away": self._away})
+        holds = {"settings": self._settings, "away": self._away, "net-d": self._net_d}
+        socket_api.serve(path, answers, holds)
 
     def start(self, access: Access) -> None:
         """Begin to be the kubelet."""
@@ -121,9 +137,33 @@ class Daemon:
         return sandbox.inside(probe.answer, request["request"])
 
     def _life(self, request: dict[str, Any]) -> PodLife:
+        return self._living().pod(request["namespace"], request["pod"])
+
+    def _living(self) -> Kubelet:
         if self._kubelet is None:
             raise RuntimeError("the kubelet has not started")
-        return self._kubelet.pod(request["namespace"], request["pod"])
+        return self._kubelet
+
+    def _status(self, request: dict[str, Any]) -> str:
+        try:
+            self._runtime.status(request["conf"], request["search"])
+        except CniFailure as error:
+            return str(error)
+        return ""
+
+    def _tamper(self, request: dict[str, Any]) -> None:
+        sandbox = self._life(request).sandbox
+        if sandbox is None:
+            raise RuntimeError(f"pod {request['namespace']}/{request['pod']} is not running")
+        sandbox.inside(fabric.tamper, request["interface"], request["remove"])
+
+    def _net_d(self, request: dict[str, Any]) -> Callable[[], None]:
+        """Files in net.d, and in folders there."""
+        paths = [CONF_DIR / name for name in request["files"]]
+        for path, content in zip(paths, request["files"].values(), strict=True):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content))
+        return lambda: _take_away(paths)
 
     def _owned(self) -> Owned:
         lives = self._kubelet.lives() if self._kubelet else []

@@ -42,7 +42,7 @@ def facts(**changes):
         "nodes": ("one", "two"),
         "image": "probe:1",
         "offers": offers,
-        "features": frozenset({"settings", "api-outage", "end-sandbox", "cni-check"}),
+        "features": frozenset({"settings", "api-outage", "end-sandbox", "cni-calls"}),
     }
     return Facts(**{**said, **changes})
 

@@ -64,7 +64,7 @@ steps:
   - with-restart: {of: kubelet}
   - expect: [{check-passes: a}]
 """
-    assert parse(text).needs == {"api-outage", "settings", "end-sandbox", "kubelet-restart", "cni-check"}
+    assert parse(text).needs == {"api-outage", "settings", "end-sandbox", "kubelet-restart", "cni-calls"}
 
 
 def test_an_annotation_given_as_json_is_a_string():

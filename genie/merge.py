@@ -65,7 +65,7 @@ def _inside(result: Result, ifname: str) -> int | None:
     return next(inside, None)
 
 
-def merged(results: Sequence[Result], asked: Sequence[Sequence[str]], *, first_elsewhere: bool) -> Result:
+def merged(results: Sequence[Result], asked: Sequence[Sequence[str] | None], *, first_elsewhere: bool) -> Result:
     """One result; its only default route is the one that the pod has, and the first network's addresses come first.
 
     Runtimes take the pod's address from CNI_IFNAME. When the first network is on another interface, its addresses go
@@ -83,23 +83,22 @@ def merged(results: Sequence[Result], asked: Sequence[Sequence[str]], *, first_e
     return replace(whole, ips=ips)
 
 
-def in_place(asked: Sequence[Sequence[str]], results: Sequence[Result]) -> list[Result]:
+def in_place(asked: Sequence[Sequence[str] | None], results: Sequence[Result]) -> list[Result]:
     """The results with the routes that the pod's main table has, as routes.settle arranges it.
 
-    In each family one default route: that of the network that was asked for it, by the gateway that was asked for, else
-    of the first network that has one. Of several routes that have one place, that of the same network, else of the
-    first one. A route of a table of its own collides with none.
+    In each family one default route: that of the network that was asked for it, else of the first network that has one.
+    Of several routes that have one place, that of the same network, else of the first one. A route of a table of its
+    own collides with none.
 
     Args:
-        asked: of each network, the gateways that the pod asked its default route to go by.
+        asked: of each network, the gateways that the pod asked its default route to go by (none: by the network's own);
+            None where it did not ask.
     """
-    if len(results) == 1 and not any(asked):
+    if len(results) == 1 and asked[0] is None:
         return list(results)
     told: list[list[Route]] = [[] for _ in results]
-    for v6, default in ((False, "0.0.0.0/0"), (True, "::/0")):
-        asking = [(i, g) for i, gateways in enumerate(asked) for g in gateways if (":" in g) == v6]
-        having = [(i, r) for i, result in enumerate(results) for r in result.routes if _is_default(r) and r.is_v6 == v6]
-        chosen = (asking or having or [(0, None)])[0][0]
+    for v6 in (False, True):
+        chosen, default = _default_route(asked, results, v6)
         taken: dict[object, int] = {}
         for position in (chosen, *(i for i in range(len(results)) if i != chosen)):
             for route in results[position].routes:
@@ -107,12 +106,24 @@ def in_place(asked: Sequence[Sequence[str]], results: Sequence[Result]) -> list[
                     continue
                 if route.table or taken.setdefault((route.dst, route.priority), position) == position:
                     told[position].append(route)
-        if asking:
-            position, gateway = asking[0]
-            told[position].append(Route(dst=default, gw=gateway))
-        elif having:
-            told[chosen] += [route for position, route in having if position == chosen]
+        told[chosen] += default
     return [replace(result, routes=tuple(routes)) for result, routes in zip(results, told, strict=True)]
+
+
+def _default_route(
+    asked: Sequence[Sequence[str] | None], results: Sequence[Result], v6: bool
+) -> tuple[int, list[Route]]:
+    """Whose a family's default route is, and that: none where nobody has one."""
+    own = [[route for route in result.routes if _is_default(route) and route.is_v6 == v6] for result in results]
+    for position, gateways in enumerate(asked):
+        if gateways is None:
+            continue
+        near = [] if gateways else [ip.gateway for ip in results[position].ips if ip.gateway and ip.is_v6 == v6]
+        if not gateways and own[position]:
+            return position, own[position]
+        if by := [gateway for gateway in gateways or near if (":" in gateway) == v6]:
+            return position, [Route(dst="::/0" if v6 else "0.0.0.0/0", gw=by[0])]
+    return next(((position, routes) for position, routes in enumerate(own) if routes), (0, []))
 
 
 def _is_default(route: Route) -> bool:

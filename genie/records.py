@@ -38,7 +38,7 @@ class Attached:
     container_id: str  # what its delegates get as CNI_CONTAINERID
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
-    gateways: tuple[str, ...] = ()  # where the pod asked its default route to go by this network
+    default_route: tuple[str, ...] | None = None  # the pod asked for its default route here, by these gateways
     result: Result | None = None  # None: its ADD never came to an end
 
     def to_json(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Attached:
             "containerID": self.container_id,
             "ifname": self.ifname,
             "runtimeConfig": dict(self.runtime_config),
-            "gateways": list(self.gateways),
+            "defaultRoute": None if self.default_route is None else list(self.default_route),
             "network": {
                 "name": network.name,
                 "cniVersion": network.cni_version,
@@ -73,7 +73,7 @@ class Attached:
             container_id=_get(data, "containerID", str),
             ifname=_get(data, "ifname", str),
             runtime_config=_get(data, "runtimeConfig", dict),
-            gateways=tuple(_get(data, "gateways", list)),
+            default_route=None if data.get("defaultRoute") is None else tuple(_get(data, "defaultRoute", list)),
             network=NetworkConfig(
                 name=_get(network, "name", str),
                 cni_version=_get(network, "cniVersion", str),

@@ -70,7 +70,7 @@ class Ask:
     ifname: str = ""  # empty: genie numbers it
     ips: tuple[str, ...] = ()
     mac: str = ""
-    default_route: tuple[str, ...] | None = None  # gateways; an empty tuple says: no default route here
+    default_route: tuple[str, ...] | None = None  # gateways; an empty tuple: by the network's own
     cni_args: Mapping[str, Any] = field(default_factory=dict)
     bandwidth: Mapping[str, Any] = field(default_factory=dict)
     port_mappings: tuple[Mapping[str, Any], ...] = ()
@@ -286,7 +286,10 @@ def _one_default_route(asked: Asked) -> None:
     """A pod has one default route of each family: two networks that ask for the same one contradict each other."""
     having: dict[str, str] = {}
     for ask in asked.primary + asked.extra:
-        for family in sorted({"IPv6" if ":" in gateway else "IPv4" for gateway in ask.default_route or ()}):
+        if ask.default_route is None:
+            continue
+        named = ["IPv6" if ":" in gateway else "IPv4" for gateway in ask.default_route]
+        for family in named or ("IPv4", "IPv6"):
             if family in having:
                 raise SelectionError(
                     ask.where, f"default-route: {having[family]} has the {family} default route already"

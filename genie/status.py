@@ -31,28 +31,34 @@ def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, st
 
 
 def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
-    inside = next((i for i in result.interfaces if i.sandbox and i.name == choice.ifname), None)
+    at = next((i for i, each in enumerate(result.interfaces) if each.sandbox and each.name == choice.ifname), None)
+    inside = None if at is None else result.interfaces[at]
     entry: dict[str, Any] = {
         "name": choice.label,
         "interface": choice.ifname,
-        "ips": [ip.address.partition("/")[0] for ip in result.ips],
+        "ips": [ip.address.partition("/")[0] for ip in result.ips if ip.interface in (None, at)],
         "mac": inside.mac if inside else "",
         "mtu": inside.mtu if inside else 0,
         "default": default,
         "gateway": gateways(choice, result),
         "dns": _dns(result),
     }
+    if choice.ask.default_route is not None:
+        entry["default-route"] = entry["gateway"]  # the specification's name for it; clients read the other
     if choice.device_id:
         entry["device-info"] = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": choice.device_id}}
     return {key: value for key, value in entry.items() if value or key in ("default", "dns", "ips")}
 
 
 def gateways(choice: Choice, result: Result) -> list[str]:
-    """Where the default route of this attachment goes, if any: what the pod asked for, else the plugin's."""
-    if choice.ask.default_route is not None:
+    """Where the default route of this attachment goes, if any: by the gateways that the pod asked for, else its own."""
+    if choice.ask.default_route:
         return list(choice.ask.default_route)
     found = [route.gw for route in result.routes if route.dst in ("0.0.0.0/0", "::/0") and route.gw]
-    return found or [ip.gateway for ip in result.ips if ip.gateway and _has_default(result, ip.is_v6)]
+    near = [ip for ip in result.ips if ip.gateway]
+    if choice.ask.default_route is None:
+        near = [ip for ip in near if _has_default(result, ip.is_v6)]
+    return found or [ip.gateway for ip in near]
 
 
 def _has_default(result: Result, v6: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from genie.verbs.delete import undo
 if TYPE_CHECKING:
     from genie import routes
     from genie.netlink import Netlink
-    from genie.netns import Link
+    from genie.netns import Conversation, Link
 
 
 async def add(call: Context) -> Mapping[str, Any]:
@@ -51,7 +51,7 @@ async def add(call: Context) -> Mapping[str, Any]:
     try:
         results, arranged = await _attach(call, record, begun)
         elsewhere = chosen.choices[0].ifname != request.ifname
-        merged = merge.merged(results, [a.gateways for a in record.attached], first_elsewhere=elsewhere)
+        merged = merge.merged(results, [a.default_route for a in record.attached], first_elsewhere=elsewhere)
         answer = cni_result.to_json(merged, call.conf.cni_version)
         notes = {**status.on_pod(chosen.choices, results), **extra_notes}
         attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
@@ -94,7 +94,7 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
                 container_id=_container_id(call, choice) if again else request.container_id,
                 ifname=choice.ifname,
                 runtime_config=choice.runtime_config,
-                gateways=choice.ask.default_route or (),
+                default_route=choice.ask.default_route,
             )
         )
     return Record(
@@ -124,80 +124,82 @@ def _container_id(call: Context, choice: Choice) -> str:
 async def _attach(
     call: Context, record: Record, begun: dict[int, Result | None]
 ) -> tuple[list[Result], tuple[str, ...]]:
-    """Run the delegates: the first network first, then those that cannot disturb each other at once, then the rest one
-    by one; each that may set routes finds none in its way (see routes.py). Returns their results, and the routes and
-    rules that were arranged for them.
+    """Run the delegates. Returns their results, and the routes and rules that were arranged for them.
 
     `begun` is told of each before it is called, and of its result after.
     """
+    if len(record.attached) == 1 and record.attached[0].default_route is None:
+        with call.conversation() as kernel:
+            kernel.enter()  # while the delegate is at work
+            _, results = _completed(call, kernel, record, [await _attach_one(call, record, 0, begun)])
+            return results, ()
+    with call.netlink() as kernel:
+        kernel.enter()
+        results, held = await _attach_all(call, kernel, record, begun)
+        links, results = _completed(call, kernel, record, results)
+        return results, _settle(call, kernel, _plan(record, results, held), links)
+
+
+async def _attach_all(
+    call: Context, kernel: Netlink, record: Record, begun: dict[int, Result | None]
+) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
+    """The first network first, then those that cannot disturb each other at once, then the rest one by one; each that
+    may set routes finds none in its way (see routes.py). Returns results, and the routes that are held, by position.
+    """
     results: dict[int, Result] = {}
+    held: dict[int, tuple[Any, ...]] = {}
     first, *others = range(len(record.attached))
     calm = [] if call.conf.serial else [i for i in others if networks.quiet(record.attached[i].network)]
     loud = [i for i in others if i not in calm]
 
     async def attach(position: int) -> None:
-        begun[position] = None
-        begun[position] = results[position] = await _attach_one(call, record.attached[position])
+        results[position] = await _attach_one(call, record, position, begun)
 
-    if not others:
-        await attach(first)
-        return _completed(call, record, [results[first]], _links(call, record, [results[first]], call.links)), ()
-    held: dict[int, tuple[Any, ...]] = {}
-    with call.netlink() as kernel:
-        kernel.enter()  # while the first delegate is at work
-        await attach(first)
-        if loud:
-            held[first] = _hold(call, kernel)
-        if len(calm) == 1:
-            await attach(calm[0])
-        elif calm:
-            for outcome in await call.executor.gather(*(attach(i) for i in calm)):
-                if isinstance(outcome, BaseException):
-                    raise outcome
-        for i in loud:
-            await attach(i)
-            if i != loud[-1]:
-                held[i] = _hold(call, kernel)
-        in_order = [results[i] for i in (first, *others)]
-        links = _links(call, record, in_order, kernel.links)
-        done = _completed(call, record, in_order, links)
-        return done, _settle(call, kernel, _plan(record, done, held), links)
+    await attach(first)
+    if loud:
+        held[first] = _hold(call, kernel)
+    if len(calm) == 1:
+        await attach(calm[0])
+    elif calm:
+        for outcome in await call.executor.gather(*(attach(i) for i in calm)):
+            if isinstance(outcome, BaseException):
+                raise outcome
+    for i in loud:
+        await attach(i)
+        if i != loud[-1]:
+            held[i] = _hold(call, kernel)
+    return [results[i] for i in (first, *others)], held
 
 
-async def _attach_one(call: Context, attached: Attached) -> Result:
+async def _attach_one(call: Context, record: Record, position: int, begun: dict[int, Result | None]) -> Result:
+    attached = record.attached[position]
+    begun[position] = None
     result = await invoke.add(
         attached.network,
-        call.attachment(attached, call.request.env.get("CNI_ARGS", "")),
+        call.attachment(attached, record.args),
         call.executor,
         timeout=call.conf.delegate_timeout,
     )
+    begun[position] = result
     call.steps.done("results")
     return result
 
 
-def _links(
-    call: Context, record: Record, results: Sequence[Result], ask: Callable[[], dict[str, Link]]
-) -> dict[str, Link] | None:
-    """The pod's links, asked for only where a result lacks what they tell."""
-    if not any(merge.lacks(result, a.ifname) for a, result in zip(record.attached, results, strict=True)):
-        return None
-    try:
-        return ask()
-    except OSError as error:
-        call.story["links"] = f"not read, so results are told as they are: {error}"
-        return None
-    finally:
-        call.steps.done("links")
-
-
 def _completed(
-    call: Context, record: Record, results: Sequence[Result], links: Mapping[str, Link] | None
-) -> list[Result]:
-    netns = call.request.netns
-    return [
-        merge.attributed(merge.completed(result, a.ifname, netns, (links or {}).get(a.ifname)), a.ifname, netns)
-        for a, result in zip(record.attached, results, strict=True)
-    ]
+    call: Context, kernel: Conversation, record: Record, results: Sequence[Result]
+) -> tuple[dict[str, Link] | None, list[Result]]:
+    """The results with what they lack, and the pod's links, if these had to be asked for it."""
+    netns, links = call.request.netns, None
+    pairs = list(zip([attached.ifname for attached in record.attached], results, strict=True))
+    if any(merge.lacks(result, ifname) for ifname, result in pairs):
+        try:
+            links = kernel.links()
+        except OSError as error:
+            call.story["links"] = f"not read, so results are told as they are: {error}"
+    done = [merge.completed(result, ifname, netns, (links or {}).get(ifname)) for ifname, result in pairs]
+    done = [merge.attributed(result, ifname, netns) for (ifname, _), result in zip(pairs, done, strict=True)]
+    call.steps.done("links")
+    return links, done
 
 
 def _hold(call: Context, kernel: Netlink) -> tuple[Any, ...]:
@@ -234,8 +236,8 @@ def _plan(
             ifname=attached.ifname,
             result=result,
             held=held.get(i, ()),
-            wants_default=bool(attached.gateways),
-            gateways=attached.gateways,
+            wants_default=attached.default_route is not None,
+            gateways=attached.default_route or (),
         )
         for i, (attached, result) in enumerate(zip(record.attached, results, strict=True))
     )

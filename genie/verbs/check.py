@@ -20,7 +20,7 @@ async def check(call: Context) -> None:
     record = call.records.read(request.container_id, request.ifname)
     if record is None or not record.complete:
         raise CniError(Code.UNKNOWN_CONTAINER, f"genie has attached no {request.ifname} to {request.container_id}")
-    told = merge.in_place([a.gateways for a in record.attached], [a.result or Result() for a in record.attached])
+    told = merge.in_place([a.default_route for a in record.attached], [a.result or Result() for a in record.attached])
     for attached, result in zip(record.attached, told, strict=True):
         await invoke.check(
             attached.network,
@@ -37,7 +37,12 @@ def _check_routes(call: Context, record: Record) -> None:
     from genie import routes
 
     attached = [
-        routes.Attached(ifname=a.ifname, result=a.result, wants_default=bool(a.gateways), gateways=a.gateways)
+        routes.Attached(
+            ifname=a.ifname,
+            result=a.result,
+            wants_default=a.default_route is not None,
+            gateways=a.default_route or (),
+        )
         for a in record.attached
         if a.result is not None
     ]

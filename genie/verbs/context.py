@@ -16,7 +16,7 @@ from genie.story import Steps
 if TYPE_CHECKING:
     from genie.load import Reading
     from genie.netlink import Netlink
-    from genie.netns import Link
+    from genie.netns import Conversation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,14 @@ class Context:
             env=self.request.env,
         )
 
-    def links(self) -> dict[str, Link]:
-        """What links the pod has. Raises OSError."""
+    def conversation(self) -> Conversation:
+        """With the kernel, about the pod's namespace."""
         from genie.netns import Conversation
 
-        with Conversation(self.request.netns) as kernel:
-            return kernel.links()
+        return Conversation(self.request.netns)
 
     def netlink(self) -> Netlink:
-        """The pod's routes and rules."""
+        """The same about its routes and rules, too."""
         from genie.netlink import Netlink  # a pod of one network does not pay for its import
 
         return Netlink(self.request.netns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,29 +25,46 @@ def defaults(results: list[Result]) -> list[list[str]]:
     return [[route.gw for route in result.routes if route.dst.endswith("/0")] for result in results]
 
 
+Asked = Sequence[Sequence[str] | None]
+
+
 @pytest.mark.parametrize(
     ("asked", "gateways", "kept"),
     [
-        ([[], []], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
-        ([[], ["10.7.7.7"]], ["10.0.0.1", "10.0.0.254"], [[], ["10.7.7.7"]]),
-        ([[], []], ["10.0.0.1", "fd00::1"], [["10.0.0.1"], ["fd00::1"]]),
-        ([[], ["fd00::9"]], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], ["fd00::9"]]),
-        ([["10.0.0.1"], []], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
+        ([None, None], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
+        ([None, ["10.7.7.7"]], ["10.0.0.1", "10.0.0.254"], [[], ["10.7.7.7"]]),
+        ([None, None], ["10.0.0.1", "fd00::1"], [["10.0.0.1"], ["fd00::1"]]),
+        ([None, ["fd00::9"]], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], ["fd00::9"]]),
+        ([["10.0.0.1"], None], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
+        # the default route goes there, by the network's own gateway
+        ([None, []], ["10.0.0.1", "10.0.0.254"], [[], ["10.0.0.254"]]),
+        ([None, []], ["10.0.0.1", "fd00::1"], [["10.0.0.1"], ["fd00::1"]]),
+        ([[], None], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
+        ([[]], ["10.0.0.1"], [["10.0.0.1"]]),
+        ([["10.7.7.7"]], ["10.0.0.1"], [["10.7.7.7"]]),
     ],
 )
-def test_one_default_route_of_each_family(asked: list[list[str]], gateways: list[str], kept: list[list[str]]) -> None:
+def test_one_default_route_of_each_family(asked: Asked, gateways: list[str], kept: list[list[str]]) -> None:
     told = in_place(asked, [default(gateway) for gateway in gateways])
     assert defaults(told) == kept
+
+
+def test_a_network_that_is_to_have_the_default_route_and_set_none_has_it_by_its_gateway() -> None:
+    first, second = default("10.0.0.1"), replace(default("10.0.0.254"), routes=())
+    assert defaults(in_place([None, []], [first, second])) == [[], ["10.0.0.254"]]
+    without = replace(second, ips=(IP("10.0.0.2/24", "", 0),))
+    assert defaults(in_place([None, []], [first, without])) == [["10.0.0.1"], []], "it cannot, so the first keeps it"
 
 
 @pytest.mark.parametrize(
     ("asked", "kept"),
     [
-        ([[], []], [["10.8.0.0/16", "0.0.0.0/0", "fd08::/48"], ["10.8.0.0/16", "10.9.0.0/16"]]),
-        ([[], ["10.0.0.254"]], [["fd08::/48"], ["10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16", "0.0.0.0/0"]]),
+        ([None, None], [["10.8.0.0/16", "0.0.0.0/0", "fd08::/48"], ["10.8.0.0/16", "10.9.0.0/16"]]),
+        ([None, ["10.0.0.254"]], [["fd08::/48"], ["10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16", "0.0.0.0/0"]]),
+        ([None, []], [["fd08::/48"], ["10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16", "0.0.0.0/0"]]),
     ],
 )
-def test_of_routes_in_one_place_one_is_told(asked: list[list[str]], kept: list[list[str]]) -> None:
+def test_of_routes_in_one_place_one_is_told(asked: Asked, kept: list[list[str]]) -> None:
     first, second = default("10.0.0.1"), default("10.0.0.254")
     first = replace(first, routes=(*first.routes, Route("fd08::/48")))
     own_table, further = Route("10.8.0.0/16", table=9), Route("10.9.0.0/16")

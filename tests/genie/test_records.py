@@ -43,7 +43,7 @@ ATTACHED = st.builds(
     container_id=TEXT,
     ifname=TEXT,
     runtime_config=st.dictionaries(TEXT, st.integers() | TEXT, max_size=2),
-    gateways=st.lists(st.sampled_from(["10.0.0.1", "fd00::1"]), max_size=2).map(tuple),
+    default_route=st.none() | st.lists(st.sampled_from(["10.0.0.1", "fd00::1"]), max_size=2).map(tuple),
     result=st.none() | RESULTS,
 )
 RECORDS = st.builds(

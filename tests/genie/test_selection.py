@@ -296,6 +296,24 @@ def test_two_default_routes_of_one_family() -> None:
         attachments(items)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        (
+            ["10.1.1.1", "10.1.1.2"],
+            None,
+            r'item 1 .*: default-route: .*item 1 \("a"\) has the IPv4 default route already',
+        ),
+        ([], [], r'item 2 .*: default-route: .*item 1 \("a"\) has the IPv4'),
+        ([], ["fd00::1"], r'item 2 .*: default-route: .*item 1 \("a"\) has the IPv6'),
+        (["10.1.1.1"], [], r'item 2 .*: default-route: .*item 1 \("a"\) has the IPv4'),
+    ],
+)
+def test_default_routes_that_contradict_each_other(first: Any, second: Any, complaint: str) -> None:
+    with pytest.raises(SelectionError, match=complaint):
+        attachments([{"name": "a", "default-route": first}, {"name": "b", "default-route": second}])
+
+
 def test_the_default_network_counts_among_the_default_routes() -> None:
     override = json.dumps([{"name": "red", "default-route": ["10.9.9.9"]}])
     with pytest.raises(SelectionError, match=r"item 1 .*: default-route: annotation v1.multus-cni.io/default-network"):

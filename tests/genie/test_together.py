@@ -191,6 +191,41 @@ def test_the_default_route_at_the_second_of_one_network(node: Node) -> None:
     node.call("CHECK", asked)
 
 
+@pytest.mark.parametrize(
+    ("default_network", "element", "gateway", "dev"),
+    [
+        ("ptp", {"name": "bridge", "default-route": []}, "10.2.0.1", "net1"),
+        # it sets none itself
+        ("ptp", {"name": "quiet", "default-route": []}, "10.3.0.1", "net1"),
+        ("bridge", {"name": "ptp", "default-route": []}, "10.1.0.1", "net1"),
+    ],
+)
+def test_an_empty_default_route_is_the_networks_own(
+    node: Node, default_network: str, element: dict[str, Any], gateway: str, dev: str
+) -> None:
+    asked = {"cni": default_network, "k8s.v1.cni.cncf.io/networks": json.dumps([element])}
+    result = node.call("ADD", asked)
+    assert len(reach_all(node, result)) >= 3
+    (line,) = node.pod.ip("-4 route show default").splitlines()
+    assert line.split()[:5] == ["default", "via", gateway, "dev", dev]
+    assert [route.get("gw", gateway) for route in result["routes"] if route["dst"] == "0.0.0.0/0"] == [gateway]
+    first, second = json.loads(node.told["k8s.v1.cni.cncf.io/network-status"])
+    assert gateway in second["default-route"] and gateway in second["gateway"] and "default-route" not in first
+    node.call("CHECK", asked)
+
+
+@pytest.mark.parametrize(("wanted", "gateway"), [(["10.1.0.9"], "10.1.0.9"), ([], "10.1.0.1")])
+def test_the_default_route_of_a_pods_only_network(node: Node, wanted: list[str], gateway: str) -> None:
+    """ptp's gateway is the host's end of the pair, whatever its address."""
+    element = [{"name": "ptp", "namespace": "blue", "default-route": wanted}]
+    asked = {"v1.multus-cni.io/default-network": json.dumps(element)}
+    result = node.call("ADD", asked)
+    (line,) = node.pod.ip("-4 route show default").splitlines()
+    assert line.split()[:5] == ["default", "via", gateway, "dev", "eth0"]
+    assert [route.get("gw", gateway) for route in result["routes"] if route["dst"] == "0.0.0.0/0"] == [gateway]
+    node.call("CHECK", asked)
+
+
 BROKEN = [
     "rule del from 10.1.0.3",
     "-6 rule del from fd01::3",

@@ -12,22 +12,24 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from harness.embedded.plan import NodePlan
 from harness.embedded.rest import Access, Client, Refusal
 
+T = TypeVar("T")
 PORT = 6443
 GENIE = "system:serviceaccount:kube-system:genie"
 KUBERNETES_RULES: list[dict[str, list[str]]] = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
     {
         "apiGroups": ["k8s.cni.cncf.io"],
         "resources": ["network-attachment-definitions"],
@@ -77,24 +79,41 @@ def start(binaries: Binaries, address: str, place: Path) -> Running:
     return _start_real(binaries, address, place) if binaries.real else _start_emulator(address, place)
 
 
-def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> Running:
-    """Wait until it answers; returns it with the certificate that it made for itself. `see` may raise NotReady
-    meanwhile.
+def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> Running:
+    """Wait until it can be connected to; returns it with the certificate that it made for itself. The real one then
+    lets whoever connects wait until it can answer. `see` may raise NotReady meanwhile.
+
+    Raises:
+        NotReady: it ended, or could not be connected to in time.
+    """
+    certificate = running.logs[0].parent / "certificates" / "apiserver.crt"
+
+    def connected() -> Running:
+        now = _certified(running, certificate)
+        socket.create_connection(("127.0.0.1", PORT), timeout=2.0).close()
+        return now
+
+    return _until(connected, running, timeout, see)
+
+
+def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> None:
+    """Wait until it answers. `see` may raise NotReady meanwhile.
 
     Raises:
         NotReady: it ended, or did not answer in time.
     """
+    _until(lambda: Client(running.admin, timeout=2.0).get("/api/v1/namespaces"), running, timeout, see)
+
+
+def _until(attempt: Callable[[], T], running: Running, timeout: float, see: Callable[[], None]) -> T:
     until = time.monotonic() + timeout
-    certificate = running.logs[0].parent / "certificates" / "apiserver.crt"
     while True:
         see()
         for process, log in zip(running.processes, running.logs, strict=True):
             if process.poll() is not None:
                 raise NotReady(f"{log.stem} ended with status {process.returncode}: {_tail(log)}")
         with suppress(OSError, Refusal, ValueError):  # not there yet
-            now = _certified(running, certificate)
-            Client(now.admin, timeout=2.0).get("/api/v1/namespaces")
-            return now
+            return attempt()
         if time.monotonic() > until:
             raise NotReady(f"the API server did not answer within {timeout:.0f} s: {_tail(running.logs[-1])}")
         time.sleep(0.03)
@@ -197,13 +216,17 @@ def _ec_key() -> str:
     return f"-----BEGIN EC PRIVATE KEY-----\n{body}-----END EC PRIVATE KEY-----\n"
 
 
-def furnish(client: Client, nodes: Mapping[str, str], definitions: Sequence[dict[str, Any]]) -> None:
-    """What a cluster has before anybody uses it: genie's rights, kinds of network objects, the nodes (name to address).
+def furnish(client: Client, nodes: Sequence[NodePlan], definitions: Sequence[dict[str, Any]]) -> None:
+    """What a cluster has before anybody uses it: the nodes, genie's rights, kinds of network objects.
+
+    The nodes come first: networks' daemons are looking for them, and seldom.
 
     Raises:
         Refusal: the API server does not take one of them.
         NotReady: it does not serve the new kinds.
     """
+    for node in nodes:
+        _make_node(client, node)
     rbac = "/apis/rbac.authorization.k8s.io/v1"
     group = rbac.removeprefix("/apis/")
     role = {"apiVersion": group, "kind": "ClusterRole", "metadata": {"name": "genie"}, "rules": KUBERNETES_RULES}
@@ -216,8 +239,6 @@ def furnish(client: Client, nodes: Mapping[str, str], definitions: Sequence[dict
     client.post(f"{rbac}/clusterrolebindings", binding)
     for definition in definitions:
         client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
-    for name, address in nodes.items():
-        _make_node(client, name, address)
     _make_default_namespace(client)
     for definition in definitions:
         spec = definition["spec"]
@@ -230,18 +251,21 @@ def _make_default_namespace(client: Client) -> None:
         client.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
 
 
-def _make_node(client: Client, name: str, address: str) -> None:
-    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "node-role.kubernetes.io/worker": ""}
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
-    client.post("/api/v1/nodes", node)
+def _make_node(client: Client, node: NodePlan) -> None:
+    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "node-role.kubernetes.io/worker": ""}
+    # Every kubelet writes this; flanneld (0.28) cannot do with a node that has no annotation at all.
+    notes = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
+    spec = {"podCIDR": node.pod_subnets[0], "podCIDRs": node.pod_subnets} if node.pod_subnets else {}
+    meta = {"name": node.name, "labels": labels, "annotations": notes}
+    client.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec})
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     ready = {
         "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "the harness is its kubelet",
         "lastHeartbeatTime": now, "lastTransitionTime": now,
     }  # fmt: skip
-    addresses = [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]
+    addresses = [{"type": "InternalIP", "address": node.address}, {"type": "Hostname", "address": node.name}]
     status = {"conditions": [ready], "addresses": addresses}
-    client.patch(f"/api/v1/nodes/{name}/status", {"status": status})
+    client.patch(f"/api/v1/nodes/{node.name}/status", {"status": status})
 
 
 def _until_served(ask: Callable[[], object], what: str, timeout: float = 20.0) -> None:

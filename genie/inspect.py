@@ -74,6 +74,8 @@ def status(records: Records) -> Iterable[str]:
         for attached in record.attached:
             addresses = ", ".join(ip.address for ip in attached.result.ips) if attached.result else "not attached"
             yield f"  {attached.ifname:<15} {attached.label:<24} {addresses}"
+    for path in records.aside():
+        yield f"{path}: a damaged record, set aside when its container was deleted; remove it once you have seen it"
     yield f"{count} container{'' if count == 1 else 's'}"
 
 

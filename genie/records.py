@@ -4,9 +4,10 @@ A record is written before the first delegate is called, with all that a DEL of 
 it was then, its interface, its arguments. So a crash at any point leaks nothing, and neither a pod that is gone, nor an
 annotation that changed, nor an API server that is away keeps a DEL from its work. After the ADD a second line is
 added, the record once more with the results, for DEL and CHECK hand them to the delegates as prevResult; the last line
-that is whole counts.
+that can be read counts.
 
-Nothing is fsynced: what a power cut can lose here, it ends as well (namespaces do not outlive a node).
+Nothing is fsynced: a power cut ends the namespaces as well. What it leaves of a record may be damaged, and then a DEL
+has to do without (see verbs/delete.py) and sets the file aside, for an administrator to look at.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
 
 SUFFIX = ".json"
+ASIDE = ".damaged"  # after SUFFIX
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -148,6 +150,19 @@ class Record:
         )
 
 
+class DamagedError(CniError):
+    """A record that cannot be read. Whose it is, its file's name still tells."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            Code.DECODING_FAILURE,
+            f"the record {path} is damaged ({why}): a DEL of its container does without, and sets it aside",
+        )
+        self.path = path
+        name = os.path.basename(path).removesuffix(SUFFIX)
+        self.container_id, _, self.ifname = name.partition("@")
+
+
 def _line(record: Record) -> bytes:
     return json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n"
 
@@ -171,7 +186,8 @@ class Records:
         """The record, or None when there is none.
 
         Raises:
-            CniError: 6; it cannot be read. The message says which file to look at.
+            DamagedError: what it says cannot be understood.
+            CniError: 5; it cannot be read.
         """
         return self._load(self._path(container_id, ifname))
 
@@ -233,19 +249,31 @@ class Records:
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot remove the record {path}: {error.strerror}") from error
 
+    def set_aside(self, damaged: DamagedError) -> str:
+        """Take a damaged record out of the way. Returns its file's path from now on.
+
+        Raises:
+            CniError: 5; the disk does not let it go.
+        """
+        try:
+            os.rename(damaged.path, damaged.path + ASIDE)
+        except FileNotFoundError:  # by another DEL
+            pass
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot rename the record {damaged.path}: {error.strerror}") from error
+        return damaged.path + ASIDE
+
+    def aside(self) -> list[str]:
+        """The paths of the records that were set aside."""
+        return [f"{self.directory}/{file}" for file in self._files() if file.endswith(SUFFIX + ASIDE)]
+
     def all(self) -> Iterator[Record | CniError]:
         """Every record, or what is wrong with it; those that another process removes meanwhile are passed over.
 
         Raises:
             CniError: 5; the directory cannot be read.
         """
-        try:
-            files = sorted(os.listdir(self.directory))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot read the records in {self.directory}: {error.strerror}") from error
-        for file in files:
+        for file in self._files():
             if file.endswith(SUFFIX):
                 try:
                     record = self._load(f"{self.directory}/{file}")
@@ -259,23 +287,36 @@ class Records:
         """Every readable record: what is wrong with another container's is not this one's business."""
         return (record for record in self.all() if isinstance(record, Record))
 
+    def _files(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self.directory))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot read the records in {self.directory}: {error.strerror}") from error
+
     def _path(self, container_id: str, ifname: str) -> str:
         # both are checked against the specification's alphabet before they come here; a container's ID has no '@'
         return f"{self.directory}/{container_id}@{ifname}{SUFFIX}"
 
-    @staticmethod
-    def _load(path: str) -> Record | None:
+    def _load(self, path: str) -> Record | None:
         try:
             with open(path, "rb") as file:
-                *_, last, rest = (b"", *file.read().split(b"\n"))
-                return Record.of(json.loads(last or rest))
+                *lines, rest = file.read().split(b"\n")
         except FileNotFoundError:
             return None
+        except IsADirectoryError as error:
+            raise DamagedError(path, "it is a directory") from error
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot read the record {path}: {error.strerror}") from error
-        except (ValueError, TypeError, RecursionError, CniError) as error:
-            raise CniError(
-                Code.DECODING_FAILURE,
-                f"the record {path} is damaged ({type(error).__name__}: {error}): delete the container's interfaces by "
-                "hand, then this file",
-            ) from error
+        why = "it is empty"
+        for line in filter(None, (*reversed(lines), rest)):  # an earlier one lacks the results, no more
+            try:
+                record = Record.of(json.loads(line))
+            except (ValueError, TypeError, RecursionError, CniError) as error:
+                why = f"{type(error).__name__}: {error}"
+                continue
+            if self._path(record.container_id, record.ifname) == path:
+                return record
+            why = "it is another container's"
+        raise DamagedError(path, why)

@@ -6,28 +6,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from genie.cni import invoke
+from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
+from genie.records import DamagedError, Record
 from genie.verbs.context import Context
-from genie.verbs.delete import undo
+from genie.verbs.delete import do_without, undo
 
 
 async def gc(call: Context) -> None:
-    """Go through all of it, past what fails, and report the first failure with the others in its details."""
+    """Go through all of it, past what fails, and report the first failure with the others in its details.
+
+    A damaged record of a valid container hides which attachments are in use, so no network is asked to delete what it
+    does not know of until that container is gone. A container that is not valid any more is deleted without its record.
+    """
     valid = {(entry["containerID"], entry["ifname"]) for entry in _valid_attachments(call.conf.raw)}
     errors: list[CniError] = []
     keep: dict[str, set[tuple[str, str]]] = {}
+    networks: dict[str, NetworkConfig] = {}  # also those of NetworkAttachmentDefinitions
+    hidden = False
     for record in call.records.all():
-        if isinstance(record, CniError):
-            raise record  # who knows what it holds; without it, a network would delete what is in use
+        if not isinstance(record, Record | DamagedError):
+            raise record  # the disk cannot be read: nothing is known
         if (record.container_id, record.ifname) not in valid:
             try:
-                await undo(call, record)
+                await (undo(call, record) if isinstance(record, Record) else do_without(call, record))
             except CniError as error:
                 errors.append(error)
-            continue
-        for attached in record.attached:
-            keep.setdefault(attached.network.name, set()).add((attached.container_id, attached.ifname))
-    for network in call.directory.networks():
+        elif isinstance(record, DamagedError):
+            hidden = True
+            errors.append(CniError(record.code, record.msg, "until then no network deletes what it may not need"))
+        for attached in record.attached if isinstance(record, Record) else ():
+            networks[attached.network.name] = attached.network
+            if (record.container_id, record.ifname) in valid:
+                keep.setdefault(attached.network.name, set()).add((attached.container_id, attached.ifname))
+    networks |= {network.name: network for network in call.directory.networks()}
+    for network in () if hidden else networks.values():
         # a valid container without a record is from before genie: no network may take it for garbage
         stay = keep.get(network.name, set()) | valid
         entries = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(stay)]
@@ -43,7 +56,8 @@ async def gc(call: Context) -> None:
         except CniError as error:
             errors.append(error)
     if errors:
-        raise CniError(errors[0].code, errors[0].msg, "; ".join(str(error) for error in errors[1:]))
+        first, *others = errors
+        raise CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))
 
 
 def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:

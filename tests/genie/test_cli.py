@@ -105,6 +105,8 @@ def test_status(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> No
     assert "  data0           weave-net                10.2.0.2/24\n" in text
     assert text.endswith("1 container\n")
     assert {first, calico, weave, count} < set(text.splitlines())
+    node.ok("DEL", CNI_CONTAINERID="another")
+    assert "another@eth0.json.damaged: a damaged record, set aside" in said(capsys, "status", "--conf", conf)
 
 
 def explained(capsys: pytest.CaptureFixture[str], conf: str, status: int = 0) -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from genie.cni.errors import CniError
 from genie.cni.result import DNS, IP, Interface, Result, Route
-from genie.records import Attached, Record, Records
+from genie.records import Attached, DamagedError, Record, Records
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 RESULTS = st.builds(
@@ -172,11 +172,38 @@ def test_a_damaged_record_names_its_file_and_what_to_do(records: Records, text: 
     records.write(SIMPLE)
     path = Path(records.directory) / "c1@eth0.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(CniError) as caught:
+    with pytest.raises(DamagedError) as caught:
         records.read("c1", "eth0")
     assert caught.value.code == 6
+    assert (caught.value.container_id, caught.value.ifname) == ("c1", "eth0")
     assert f"the record {path} is damaged (" in str(caught.value)
-    assert "delete the container's interfaces by hand, then this file" in str(caught.value)
+    assert records.set_aside(caught.value) == f"{path}.damaged"
+    assert records.set_aside(caught.value) == f"{path}.damaged", "by another DEL meanwhile"
+    assert records.read("c1", "eth0") is None and list(records.all()) == []
+    assert records.aside() == [f"{path}.damaged"]
+
+
+def test_a_damaged_last_line_leaves_the_one_before(records: Records) -> None:
+    records.write(SIMPLE)
+    path = Path(records.directory) / "c1@eth0.json"
+    path.write_bytes(path.read_bytes() + b"\0" * 40 + b"\n")
+    assert records.read("c1", "eth0") == SIMPLE
+
+
+def test_a_record_under_anothers_name_is_damaged(records: Records) -> None:
+    records.write(SIMPLE)
+    path = Path(records.directory) / "c1@eth0.json"
+    path.rename(path.with_name("c2@eth0.json"))
+    with pytest.raises(DamagedError, match="it is another container's"):
+        records.read("c2", "eth0")
+
+
+def test_a_directory_in_a_records_place_is_damage(records: Records) -> None:
+    (Path(records.directory) / "c1@eth0.json").mkdir(parents=True)
+    with pytest.raises(DamagedError, match="it is a directory") as caught:
+        records.read("c1", "eth0")
+    records.set_aside(caught.value)
+    assert records.read("c1", "eth0") is None
 
 
 def _places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -205,7 +232,7 @@ def test_a_damaged_record_is_no_other_containers_business(records: Records) -> N
     (Path(records.directory) / "c1@eth0.json").write_text("{")
     assert [record.container_id for record in records] == ["c2"]
     damage, whole = records.all()
-    assert isinstance(damage, CniError) and isinstance(whole, Record)
+    assert isinstance(damage, DamagedError) and isinstance(whole, Record)
 
 
 # --- two processes --------------------------------------------------------------------------------------------------

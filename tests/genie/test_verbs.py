@@ -554,11 +554,57 @@ def test_del_of_what_genie_never_attached(node: Node) -> None:
     assert node.executor.calls == []
 
 
-def test_del_of_a_damaged_record(node: Node) -> None:
+def damage(node: Node, text: str = "{") -> str:
+    """Damage the only record; returns its file."""
+    (path,) = (node.root / "state").glob("*.json")
+    path.write_text(text)
+    return path.name
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0" * 99])
+def test_del_of_a_damaged_record_asks_every_network_and_sets_it_aside(node: Node, text: str) -> None:
+    node.add("calico,flannel")
+    file = damage(node, text)
+    node.executor.calls.clear()
+    node.executor.act = failing("weave-net", "DEL")
+    story = node.call("DEL", CNI_NETNS=None).story
+    assert node.executor.made("DEL") == [("calico", "eth0"), ("flannel", "eth0"), ("weave-net", "eth0")]
+    assert {said.container_id for said in node.executor.calls} == {CONTAINER}
+    assert "is damaged" in story["damaged"] and "no more addresses" in story["ignored"][0]
+    assert node.left() == [f"{file}.damaged"]
+    node.ok("DEL", CNI_NETNS=None)
     node.add("calico")
-    (node.root / "state" / f"{CONTAINER}@eth0.json").write_text("{")
-    error = node.fails("DEL")
-    assert error["code"] == 6 and "is damaged" in error["msg"]
+
+
+def test_del_of_a_damaged_record_asks_for_the_interfaces_that_the_pod_has(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {name: Link(ifindex=1, mac="", mtu=0) for name in ("lo", "eth0", "data0")}
+    node.add("calico")
+    damage(node)
+    monkeypatch.setattr(Conversation, "links", lambda self: there)
+    node.ok("DEL")
+    assert node.executor.made("DEL")[:2] == [("calico", "eth0"), ("calico", "data0")]
+
+
+def test_del_of_a_damaged_record_where_net_d_is_gone(node: Node) -> None:
+    node.add("calico")
+    damage(node)
+    for path in node.net_d.iterdir():
+        path.unlink()
+    node.net_d.rmdir()
+    node.ok("DEL")
+    assert node.left() == [f"{CONTAINER}@eth0.json.damaged"]
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_add_and_check_of_a_damaged_record_are_one_clear_error(node: Node, verb: str) -> None:
+    node.add("calico")
+    damage(node)
+    node.executor.calls.clear()
+    error = node.fails(verb)
+    assert error["code"] == 6 and "is damaged" in error["msg"] and "a DEL of its container" in error["msg"]
+    assert node.executor.calls == [] and node.left() == [f"{CONTAINER}@eth0.json"]
 
 
 # --- CHECK ----------------------------------------------------------------------------------------------------------
@@ -645,14 +691,43 @@ def test_gc_deletes_what_nothing_explains_and_hands_on_what_stays(node: Node) ->
     assert "flannel" not in told, "GC came with 1.1.0"
 
 
-def test_gc_with_a_damaged_record_deletes_nothing_of_others(node: Node) -> None:
+def test_gc_with_a_damaged_record_of_a_valid_container(node: Node) -> None:
+    """What it has is not known, so no network may delete what it does not know of; what is garbage for sure goes."""
     node.install("calico", version="1.1.0")
     node.add("calico")
-    (node.root / "state" / f"{CONTAINER}@eth0.json").write_text("{")
+    damage(node)
+    node.ok("ADD", CNI_CONTAINERID="gone")
     node.executor.calls.clear()
     node.conf.update(valid((CONTAINER, "eth0")))
-    assert "is damaged" in node.fails("GC")["msg"]
-    assert node.executor.calls == []
+    error = node.fails("GC", CNI_NETNS=None)
+    assert error["code"] == 6 and "is damaged" in error["msg"]
+    assert node.executor.made("GC") == []
+    assert [(said.container_id, said.verb) for said in node.executor.calls] == [("gone", "DEL")]
+    assert node.left() == [f"{CONTAINER}@eth0.json"]
+
+
+def test_gc_with_a_damaged_record_of_a_container_that_is_gone(node: Node) -> None:
+    node.install("calico", version="1.1.0")
+    node.add("calico")
+    damage(node)
+    node.ok("ADD", CNI_CONTAINERID="alive")
+    node.executor.calls.clear()
+    node.conf.update(valid(("alive", "eth0")))
+    node.ok("GC", CNI_NETNS=None)
+    assert {said.container_id for said in node.executor.calls if said.verb == "DEL"} == {CONTAINER}
+    assert node.executor.made("GC") == [("calico", "")]
+    assert node.left() == ["alive@eth0.json", f"{CONTAINER}@eth0.json.damaged"]
+
+
+def test_gc_is_passed_on_to_networks_of_network_objects_too(node: Node) -> None:
+    node.binary("sriov")
+    node.kube.define("fast", {"cniVersion": "1.1.0", "name": "fast", "type": "sriov"})
+    node.add("calico", **{"k8s.v1.cni.cncf.io/networks": "fast"})
+    node.conf.update(valid((CONTAINER, "eth0")))
+    node.ok("GC", CNI_NETNS=None)
+    (told,) = [said for said in node.executor.calls if said.verb == "GC"]
+    assert told.plugin == "sriov"
+    assert {"containerID": CONTAINER, "ifname": "net1"} in told.stdin["cni.dev/valid-attachments"]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness.backends import Inventory
+from harness.backends import Inventory, ipam
 from harness.backends.nodes import Nodes
 
 #: Sections of what the node prints, each after a line "#### NAME".
-SCRIPT = r"""
+SCRIPT = (
+    r"""
 section() { printf '\n#### %s\n' "$1"; }
 section links;      ip -d -j link show
 section routes;     ip route show table all; ip -6 route show table all
@@ -27,11 +28,10 @@ section nft;        nft -s list ruleset 2>/dev/null
 section ipsets;     ipset list -n 2>/dev/null
 section namespaces; ls -1 /run/netns 2>/dev/null
 section records;    cd /var/lib/cni/genie 2>/dev/null && ls -1 -- *.json 2>/dev/null
-section host-local; cd /var/lib/cni/networks 2>/dev/null && for f in */*; do
-                      [ -f "$f" ] && printf '%s %s\n' "$f" "$(tr '\r\n' '  ' <"$f")"; done
-section weave;      command -v curl >/dev/null && curl -s -m 3 http://127.0.0.1:6784/report
-exit 0
 """
+    + ipam.SCRIPT
+    + "exit 0"
+)
 
 #: The comment of rules that the harness itself puts on nodes for a while.
 OWN = "genie-harness"
@@ -50,17 +50,17 @@ _PLUGIN_BASE = re.compile(
 
 def take(nodes: Nodes, node: str) -> Inventory:
     """What is on a node now."""
-    return parse(nodes.run(node, "sh", "-c", SCRIPT, timeout=60))
+    return parse(nodes.run(node, "sh", "-c", SCRIPT, "sh", *ipam.arguments(), timeout=60), node)
 
 
-def parse(printed: str) -> Inventory:
-    """Sort out what SCRIPT printed."""
+def parse(printed: str, node: str) -> Inventory:
+    """Sort out what SCRIPT printed on a node."""
     parts = dict(_sections(printed))
     links = json.loads(parts.get("links") or "[]")
     shared = {link["ifname"] for link in links if _kind(link) in _SHARED_KINDS}
     return Inventory(
         interfaces=frozenset(_interfaces(links, shared)),
-        addresses=frozenset([*_host_local(parts.get("host-local", "")), *_weave(parts.get("weave", ""))]),
+        addresses=frozenset(ipam.printed(parts, node)),
         netfilter=frozenset(
             [*_iptables(parts.get("iptables", "")), *_nft(parts.get("nft", "")), *_ipsets(parts.get("ipsets", ""))]
         ),
@@ -84,24 +84,6 @@ def _interfaces(links: list[dict[str, Any]], shared: set[str]) -> Iterator[str]:
     for link in links:
         if link["ifname"] not in shared | {"lo"}:
             yield f"{link['ifname']} (bridge {link['master']})" if link.get("master") else link["ifname"]
-
-
-def _host_local(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        path, _, owner = line.partition(" ")
-        network, _, address = path.partition("/")
-        if not address.startswith(("last_reserved_ip", "lock")):
-            yield f"{network} {address} {'/'.join(owner.split())}"
-
-
-def _weave(text: str) -> Iterator[str]:
-    try:
-        report: dict[str, Any] = json.loads(text)
-    except ValueError:
-        return
-    for entry in (report.get("IPAM") or {}).get("Owned") or []:
-        for address in entry.get("CIDRs") or []:
-            yield f"weave {address} {entry.get('ContainerID', '')}"
 
 
 def _iptables(text: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from kubernetes import config
 from kubernetes.client import ApiClient
 
-from harness.backends import Facts, Inventory, ProbeError, inventory
+from harness.backends import Facts, Inventory, ProbeError, inventory, ipam
 from harness.backends.apply import wait
 from harness.backends.console import Consoles
 from harness.backends.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE
@@ -83,17 +83,16 @@ class RealCluster:
         return self._consoles.ask(namespace, pod, request)
 
     def inventory(self, node: str) -> Inventory:
-        """See `Cluster.inventory`. Calico keeps its addresses on the API server, so they are asked for there."""
+        """See `Cluster.inventory`. calico may keep its addresses on the API server, so they are asked for there too."""
         found = inventory.take(self.nodes, node)
-        offer = self.facts.offers.get("calico")
-        if offer is None or offer.missing:
-            return found
-        return replace(found, addresses=found.addresses | self._calico_addresses(node))
+        blocks, handles = (self._of_calico(kind) for kind in ("ipamblocks", "ipamhandles"))
+        given_out = ipam.calico(blocks, (handle["handleID"] for handle in handles), node)
+        return replace(found, addresses=found.addresses | frozenset(given_out))
 
-    def _calico_addresses(self, node: str) -> frozenset[str]:
-        handles = Objects(self.api()).find("/apis/crd.projectcalico.org/v1/ipamhandles") or {"items": []}
-        names = [handle["spec"]["handleID"] for handle in handles["items"]]
-        return frozenset(f"calico {name}" for name in names if "-tunnel-addr-" not in name)
+    def _of_calico(self, kind: str) -> list[dict[str, Any]]:
+        """What calico keeps on the API server, if it does; not what is on its way out."""
+        found = Objects(self.api()).find(f"/apis/crd.projectcalico.org/v1/{kind}") or {"items": []}
+        return [item["spec"] for item in found["items"] if not item["spec"].get("deleted")]
 
     def end_sandbox(self, namespace: str, pod: str) -> None:
         """See `Cluster.end_sandbox`."""

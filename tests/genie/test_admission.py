@@ -1,0 +1,168 @@
+"""What a stolen token of genie's could do: the admission policy of genie/deploy on a real API server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import genie
+from genie.selection import CNI
+from genie.status import MULTI_IP, NETWORK_STATUS
+from harness.embedded import apiserver, binaries
+
+ACCOUNT = "system:serviceaccount:kube-system:genie"
+POD = {
+    "metadata": {"name": "p", "annotations": {"theirs": "1"}, "labels": {"app": "a"}},
+    "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "i"}]},
+}
+
+
+class Cluster:
+    """An API server in a network namespace of its own, with genie's policy and one pod on node-1."""
+
+    def __init__(self, within: Any, running: apiserver.Running) -> None:
+        self._within, self._token = within, running.admin.token
+
+    def ask(self, method: str, path: str, body: Any = None, *, node: str = "", account: str = "") -> tuple[int, Any]:
+        """As an administrator, or as an account whose token was issued for a pod on a node."""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
+        if account:
+            headers["Impersonate-User"] = account
+        if node:
+            headers["Impersonate-Extra-authentication.kubernetes.io%2Fnode-name"] = node
+
+        def go() -> tuple[int, Any]:
+            insecure = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection("127.0.0.1", apiserver.PORT, context=insecure, timeout=30)
+            connection.request(method, path, json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+        answer: tuple[int, Any] = self._within.run(go)
+        return answer
+
+    def patch(self, change: Any, *, node: str = "node-1", account: str = ACCOUNT) -> str:
+        """A patch of the pod by genie; what it was refused with, empty if it was not."""
+        status, said = self.ask("PATCH", "/api/v1/namespaces/default/pods/p", change, node=node, account=account)
+        assert status in (200, 422), said
+        return "" if status == 200 else str(said["message"])
+
+    def annotate(self, node: str = "node-1", **annotations: str | None) -> str:
+        return self.patch({"metadata": {"annotations": annotations}}, node=node)
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    found, _ = binaries.api_server("")
+    if not found.real:
+        pytest.skip("no kube-apiserver here (KUBEBUILDER_ASSETS, as envtest has it)")
+    shared = request.config.pluginmanager.get_plugin(str(Path(__file__).parents[1] / "conftest.py"))
+    try:
+        within = shared.Namespace()
+    except PermissionError:
+        pytest.skip("network namespaces: need root, or CAP_SYS_ADMIN in a user namespace")
+    within.ip("addr add 172.30.0.1/32 dev lo")
+    running = within.run(lambda: apiserver.start(found, "172.30.0.1", tmp_path_factory.mktemp("api") / "server"))
+    try:
+        ready = within.run(lambda: apiserver.reach(running))
+        within.run(lambda: apiserver.wait(ready))
+        yield _furnished(Cluster(within, ready))
+    finally:
+        for process in running.processes:
+            process.kill()
+            process.wait()
+        within.close()
+
+
+def _furnished(cluster: Cluster) -> Cluster:
+    deploy = Path(genie.__file__).parent / "deploy"
+    for name in ("rbac.yaml", "admission.yaml"):
+        for thing in yaml.safe_load_all((deploy / name).read_text()):
+            _create(cluster, thing)
+    _post(cluster, "/api/v1/namespaces/default/pods", POD)
+    deadline = time.monotonic() + 30
+    while not cluster.patch({}, node="node-2"):  # until the policy has come into force
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return cluster
+
+
+def _create(cluster: Cluster, thing: Any) -> None:
+    group = thing["apiVersion"]
+    namespace = thing["metadata"].get("namespace")
+    kind = thing["kind"].lower()
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    path = f"/{'apis' if '/' in group else 'api'}/{group}{f'/namespaces/{namespace}' if namespace else ''}/{plural}"
+    _post(cluster, path, thing)
+
+
+def _post(cluster: Cluster, path: str, thing: Any) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        status, said = cluster.ask("POST", path, thing)
+        if status == 201:
+            return
+        # An API server that has just started makes its namespaces and roles when it comes to that.
+        assert status in (403, 404) and time.monotonic() < deadline, said
+        time.sleep(0.1)
+
+
+def test_genie_writes_its_annotations(cluster: Cluster) -> None:
+    for key in (NETWORK_STATUS, MULTI_IP, CNI):
+        for value in ("1", "2"):
+            assert cluster.annotate(**{key: value}) == ""
+
+
+def test_of_pods_on_other_nodes_it_writes_nothing(cluster: Cluster) -> None:
+    for node in ("node-2", ""):
+        assert f"genie on node '{node}' may not" in cluster.annotate(node, **{NETWORK_STATUS: "forged"})
+
+
+@pytest.mark.parametrize("change", [{"theirs": "2"}, {"theirs": None}, {"new": "1"}])
+def test_others_annotations_are_not_its_own(cluster: Cluster, change: dict[str, str | None]) -> None:
+    assert "genie may write no annotations but k8s.v1.cni.cncf.io/network-status, " in cluster.annotate(**change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"labels": {"app": "b"}}},
+        {"metadata": {"finalizers": ["a/b"]}},
+        {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "1"}]}},
+        {"spec": {"activeDeadlineSeconds": 1}},
+    ],
+    ids=["labels", "finalizers", "owners", "spec"],
+)
+def test_nothing_else_of_a_pod_is_changed(cluster: Cluster, change: Any) -> None:
+    assert "genie may change nothing of a pod but its annotations" in cluster.patch(change)
+
+
+def test_others_are_not_held_to_it(cluster: Cluster) -> None:
+    assert cluster.patch({"metadata": {"annotations": {"theirs": "1"}}}, account="", node="") == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "/api/v1/namespaces/default/pods/p"),
+        ("POST", "/api/v1/namespaces/default/pods"),
+        ("PATCH", "/api/v1/namespaces/default/pods/p/status"),
+        ("GET", "/api/v1/secrets"),
+        ("GET", "/api/v1/nodes"),
+        ("DELETE", "/apis/apps/v1/namespaces/kube-system/daemonsets/genie"),
+        ("GET", "/apis/apps/v1/namespaces/kube-system/daemonsets"),
+        ("GET", "/apis/apps/v1/namespaces/kube-system/daemonsets/other"),
+    ],
+)
+def test_it_has_no_other_rights(cluster: Cluster, method: str, path: str) -> None:
+    assert cluster.ask(method, path, {}, node="node-1", account=ACCOUNT)[0] == 403

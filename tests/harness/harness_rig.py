@@ -28,6 +28,7 @@ def facts(**changes):
             kind="stand-in" if name == "calico" else "real",
             software=f"{name} of the fake",
             subnets=(subnet,),
+            file=f"10-{name}.conf",
         )
         for name, subnet in SUBNETS.items()
     }
@@ -42,7 +43,7 @@ def facts(**changes):
         "nodes": ("one", "two"),
         "image": "probe:1",
         "offers": offers,
-        "features": frozenset({"settings", "api-outage", "end-sandbox", "cni-calls"}),
+        "features": frozenset({"settings", "api-outage", "end-sandbox", "cni-calls", "net-d", "static-pods"}),
     }
     return Facts(**{**said, **changes})
 
@@ -58,6 +59,7 @@ class FakeCluster:
         self.leaked: set[str] = set()
         self.stranger: set[str] = set()  # what another scenario has on the nodes
         self.said: list[str] = []
+        self.static: dict[str, str] = {}  # file to the mirror's path
         self.closed: bool | None = None
         self._next = 10
         self._lock = threading.RLock()
@@ -196,7 +198,7 @@ class FakeCluster:
         seen = next(
             (each["ip"] for each in interfaces if ip_address(request["address"]) in each["net"]), interfaces[0]["ip"]
         )
-        name = "somebody" if "wrong-pod" in self.faults else target
+        name = "somebody" if "wrong-pod" in self.faults else target.removesuffix("-one").removesuffix("-two")
         return {"ok": True, "error": "", "peer": request["address"], "seen_as": seen, "name": name, "ms": 0.1}
 
     # --- nodes
@@ -221,6 +223,29 @@ class FakeCluster:
 
     def cni_check(self, namespace, pod):
         return "eth0 has lost its address" if "check" in self.faults else ""
+
+    def cni_status(self, node, genie_conf, path):
+        return f"no plugin in {path}" if path else ""
+
+    def static_pod(self, node, name, manifest):
+        """What the API server sees of a static pod is a mirror under another name."""
+        if manifest is None:
+            path = self.static.pop(name, None)
+            if path and self.store.pop(path, None):
+                self._detach(*path.split("/")[4:7:2])
+            return
+        meta = manifest["metadata"]
+        shown = f"{meta['name']}-{node}"
+        self.static[name] = f"/api/v1/namespaces/{meta['namespace']}/pods/{shown}"
+        mirror = {**manifest, "metadata": {**meta, "name": shown}}
+        self.store[self.static[name]] = mirror
+        self._attach(meta["namespace"], mirror)
+
+    @contextmanager
+    def net_d(self, files):
+        self.said.append(f"net.d {dict(files)}")
+        yield
+        self.said.append("net.d back")
 
     @contextmanager
     def settings(self, genie_conf):

@@ -94,6 +94,49 @@ steps:
     assert cluster.store == {}
 
 
+def test_a_static_pod_goes_by_its_mirrors_name(go):
+    outcome, cluster = go(
+        """\
+scenario: x
+networks: [calico, weave]
+pods: {fixed: {static: true, annotations: {cni: "calico,weave"}, node: first}, peer: {annotations: {cni: weave}}}
+steps:
+  - create: [fixed, peer]
+  - expect: ["interfaces": {pod: fixed, eth0: calico, eth1: weave}, "reach": {from: peer, to: fixed, over: weave}]
+  - recreate: fixed
+  - expect: [{check-passes: fixed}]
+"""
+    )
+    assert outcome.verdict == "passed", outcome.failures
+    assert cluster.store == {}
+    assert cluster.static == {}
+
+
+def test_files_in_net_d_are_there_for_the_time_of_the_scenario(go):
+    outcome, cluster = go(
+        """\
+scenario: x
+networks: [weave]
+net-d: {"80-blue.conf": {name: "{{ scenario }}", type: bridge}}
+pods: {a: {annotations: {cni: weave}}}
+"""
+    )
+    assert outcome.verdict == "passed", outcome.failures
+    assert cluster.said == ["net.d {'80-blue.conf': {'name': 'it', 'type': 'bridge'}}", "net.d back"]
+
+
+def test_the_first_network_is_whichever_the_nodes_have_first(go):
+    text = (
+        "scenario: x\nnetworks: [first-of-node]\npods: {a: }\nexpect: [{interfaces: {pod: a, eth0: first-of-node}}]\n"
+    )
+    outcome, _ = go(text)
+    assert (outcome.verdict, outcome.networks) == ("passed", ("bridge",)), outcome.failures
+    outcome, _ = go(text.replace("a: }", "a: {annotations: {cni: weave}}}"))
+    assert "eth0 has no address of first-of-node" in failing(outcome)
+    outcome, _ = go(text, offers={})
+    assert outcome.reason == "the network that the nodes have first is none that the harness knows"
+
+
 def test_a_pod_that_is_to_fail(go):
     text = "scenario: x\nnetworks: []\npods: {lost: {annotations: {cni: nowhere}}}\nexpect:\n  - pod-fails: {pod: lost, message: '%s'}\n"
     outcome, _ = go(text % "nowhere.* not found")
@@ -139,6 +182,11 @@ def test_a_pod_that_is_to_fail_and_runs(go):
         ("x", "network-status: {pod: both, eth0: calico}", ["both has no annotation k8s.v1.cni.cncf.io/network-status"]),
         ("x", "events: {pod: both, message: attached}", ["no event of both with reason any", "none"]),
         ("check", "check-passes: both", ["CNI CHECK of both fails: eth0 has lost its address"]),
+        ("x", "check-passes: {pods: both, fails: route}", ["CNI CHECK of both passes, expected 'route'"]),
+        ("x", "status-passes: {path: /nowhere}", ["CNI STATUS on one fails: no plugin in /nowhere", "on two fails"]),
+        ("x", "mtu: {pod: both, eth0: 1400, eth7: 1500}", ["eth0 has the MTU 1500, expected 1400", "eth7 has the MTU None"]),
+        ("x", "bandwidth: {from: both, to: peer, over: weave, at-most: 9}", ["bit/s, expected at most 9"]),
+        ("x", "status-ip: {pod: both, network: calico, families: [4, 6]}", ["expected IPv4 and IPv6 of calico"]),
         ("x", "service: {from: both, name: web, answered-by: peer}", ["there is no Service web"]),
         ("probe-away", "interfaces: {pod: both, eth0: calico}", ["a probe could not be asked"]),
     ],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from genie import networks, selection
+from genie.cni.invoke import Executor
 from genie.config import Conf
 from genie.kube import Kube, Pod
 from genie.networks import Directory
+from genie.records import Records
 from genie.selection import Asked, Selection
 
 if TYPE_CHECKING:
@@ -17,11 +20,19 @@ if TYPE_CHECKING:
 
 
 async def choose(
-    pod: Pod, conf: Conf, kube: Kube, path: Sequence[str], *, ifname: str = "eth0", earlier: Reading | None = None
+    pod: Pod,
+    conf: Conf,
+    kube: Kube,
+    executor: Executor,
+    *,
+    path: Sequence[str],
+    ifname: str = "eth0",
+    earlier: Reading | None = None,
 ) -> tuple[Selection, Mapping[str, str]]:
     """What a pod gets, and what of it is to be written back besides its status (`cni: ""`).
 
     Args:
+        executor: does aside what may block.
         path: the directories of CNI_PATH.
         ifname: CNI_IFNAME.
         earlier: the interfaces' counters of some time ago, if they are known (see load.py).
@@ -33,10 +44,11 @@ async def choose(
     asked = selection.asks(pod, conf)
     notes: Mapping[str, str] = {}
     if asked.smart:
-        asked = _least_loaded(asked, directory, conf, earlier)
+        smart, records = asked, Records(conf.state_dir)
+        asked = await executor.aside(lambda: _least_loaded(smart, directory, records, conf, earlier))
         notes = {selection.CNI: asked.primary[0].name}
     found = await networks.find(
-        asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod)
+        asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod, executor)
     )
     chosen = selection.assemble(
         asked, found, ifname=ifname, runtime_config=conf.runtime_config, pod_namespace=pod.namespace
@@ -44,20 +56,20 @@ async def choose(
     return chosen, notes
 
 
-def _devices(pod: Pod) -> dict[str, list[str]]:
+async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
     from genie import devices
 
-    return devices.of_pod(pod.namespace, pod.name)
+    until = time.monotonic() + devices.TIMEOUT  # however long it waits for its turn
+    return await executor.aside(lambda: devices.of_pod(pod.namespace, pod.name, until=until))
 
 
-def _least_loaded(asked: Asked, directory: Directory, conf: Conf, earlier: Reading | None) -> Asked:
+def _least_loaded(asked: Asked, directory: Directory, records: Records, conf: Conf, earlier: Reading | None) -> Asked:
     """`cni: ""` decided: the default part is the network that carries the least now. Without earlier counters this
     takes as long as two readings do.
     """
     from genie import load
-    from genie.records import Records
 
     names = {network.name: directory.title(network) for network in directory.networks()}
-    choice = load.least(list(names), Records(conf.state_dir), conf, earlier)
+    choice = load.least(list(names), records, conf, earlier)
     ask = selection.Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
     return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")

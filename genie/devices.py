@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 from genie.cni.errors import CniError, Code
 
 SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
+TIMEOUT = 5.0  # seconds for all of it
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
@@ -22,14 +24,19 @@ END_STREAM, END_HEADERS, ACK, PADDED = 0x1, 0x4, 0x1, 0x8
 LIMIT = 16 << 20  # bytes of an answer: the kubelet's own limit for it
 
 
-def of_pod(namespace: str, pod: str, path: str = SOCKET, timeout: float = 5.0) -> dict[str, list[str]]:
+def of_pod(namespace: str, pod: str, path: str = "", *, until: float | None = None) -> dict[str, list[str]]:
     """The IDs of a pod's devices by resource, all containers together, in the kubelet's order.
+
+    Args:
+        path: the kubelet's socket; empty: `SOCKET`.
+        until: when to give up, by time.monotonic(); by default in `TIMEOUT` seconds.
 
     Raises:
         CniError: 11; the kubelet does not answer, or with something else.
     """
+    path = path or SOCKET
     try:
-        answer = _list(path, timeout)
+        answer = _list(path, time.monotonic() + TIMEOUT if until is None else until)
         return _devices(answer, namespace, pod)
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise CniError(
@@ -40,9 +47,9 @@ def of_pod(namespace: str, pod: str, path: str = SOCKET, timeout: float = 5.0) -
 # --- gRPC over HTTP/2, one call of one message -------------------------------------------------------------------
 
 
-def _list(path: str, timeout: float) -> bytes:
+def _list(path: str, until: float) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
+        connection.settimeout(_left(until))
         connection.connect(path)
         window = struct.pack("!HI", 0x4, 2**31 - 1)
         connection.sendall(
@@ -53,7 +60,7 @@ def _list(path: str, timeout: float) -> bytes:
             + _frame(DATA, END_STREAM, 1, b"\0\0\0\0\0")  # one message, not compressed, of no bytes
         )
         body = bytearray()
-        for kind, flags, payload in _frames(connection):
+        for kind, flags, payload in _frames(connection, until):
             if kind == DATA:
                 body += payload[1 : len(payload) - payload[0]] if flags & PADDED else payload
             elif kind == SETTINGS and not flags & ACK:
@@ -78,14 +85,30 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
-def _frames(connection: socket.socket) -> Iterator[tuple[int, int, bytes]]:
-    with connection.makefile("rb") as incoming:
-        while head := incoming.read(9):
-            length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-            payload = incoming.read(length)
-            if len(head) < 9 or len(payload) < length:
-                raise ValueError("it broke off in a frame")
-            yield kind, flags, payload
+def _frames(connection: socket.socket, until: float) -> Iterator[tuple[int, int, bytes]]:
+    while head := _read(connection, 9, until):
+        payload = _read(connection, int.from_bytes(head[:3], "big"), until)
+        if len(head) < 9 or len(payload) < int.from_bytes(head[:3], "big"):
+            raise ValueError("it broke off in a frame")
+        yield head[3], head[4], payload
+
+
+def _read(connection: socket.socket, size: int, until: float) -> bytes:
+    """So many bytes, fewer at the end. Raises TimeoutError."""
+    read = bytearray()
+    while len(read) < size:
+        connection.settimeout(_left(until))
+        if not (part := connection.recv(size - len(read))):
+            break
+        read += part
+    return bytes(read)
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("no answer in time")
+    return left
 
 
 def _request_headers(method: str) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from genie import selection
 from genie.choose import choose
 from genie.cni.errors import CniError
-from genie.cni.invoke import run_sync
+from genie.cni.invoke import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
 from genie.records import Records
@@ -89,7 +89,7 @@ def explain(name: str, conf: Conf) -> Iterable[str]:
     for key in (selection.CNI, selection.LOGICAL, selection.ATTACHMENTS, selection.DEFAULT):
         if key in pod.annotations:
             yield f"{key}: {pod.annotations[key]!r}"
-    chosen, _ = run_sync(choose(pod, conf, kube, (DEFAULT_BIN_DIR,)))
+    chosen, _ = run_sync(choose(pod, conf, kube, SubprocessExecutor(), path=(DEFAULT_BIN_DIR,)))
     yield f"why: {chosen.why}"
     for choice in chosen.choices:
         kinds = " + ".join(choice.network.types)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,10 +32,10 @@ OWN_IPAM = {"weave-net": "weave-ipam"}
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
 
 #: Tells the IDs of a pod's devices by resource.
-Devices = Callable[[], dict[str, list[str]]]
+Devices = Callable[[], Awaitable[dict[str, list[str]]]]
 
 
-def _no_devices() -> dict[str, list[str]]:
+async def _no_devices() -> dict[str, list[str]]:
     return {}
 
 
@@ -160,7 +160,7 @@ async def find(
     found = [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
     if not any(resource for _, resource in found):
         return [network for network, _ in found]
-    free = devices()
+    free = await devices()
     return [
         with_device(network, _next_device(free, resource, ask)) if resource else network
         for ask, (network, resource) in zip(asks, found, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from genie.cni.invoke import Call, Executor, Outcome
@@ -55,3 +55,6 @@ class Watched:
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await self.inner.gather(*work)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        return await self.inner.aside(work)

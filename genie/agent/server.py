@@ -82,6 +82,9 @@ class ShimExecutor:
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await asyncio.gather(*work, return_exceptions=True)
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        return await asyncio.to_thread(work)
+
     async def _run(self, call: Call) -> protocol.Result | str:
         """Run it once: what the shim reports, or why there is no report."""
         if self._lost:

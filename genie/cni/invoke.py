@@ -63,6 +63,10 @@ class Executor(Protocol):
         """Run all to their end, at the same time if possible; exceptions are returned in their places."""
         ...
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do what may block for a while, without keeping other calls from going on; raises what it raises."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
@@ -487,3 +491,7 @@ class SubprocessExecutor:
         for thread in threads:
             thread.join()
         return outcomes
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """There are no others."""
+        return work()

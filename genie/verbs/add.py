@@ -40,7 +40,7 @@ async def add(call: Context) -> Mapping[str, Any]:
         await undo(call, left)  # an ADD that was cut off; its DEL never came
     pod = await _pod(call)
     chosen, extra_notes = await choose(
-        pod, call.conf, call.kube, request.path, ifname=request.ifname, earlier=call.earlier
+        pod, call.conf, call.kube, call.executor, path=request.path, ifname=request.ifname, earlier=call.earlier
     )
     call.story.update(why=chosen.why, selection=[[c.label, c.ifname] for c in chosen.choices])
     record = _record(call, pod, chosen)

@@ -82,6 +82,9 @@ class FakeExecutor:
                 outcomes.append(error)
         return outcomes
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        return work()
+
     def result(self, said: Said) -> dict[str, Any]:
         if said.stdin.get("prevResult"):
             return dict(said.stdin["prevResult"])

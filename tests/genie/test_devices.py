@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +95,28 @@ def test_no_kubelet(tmp_path: Path) -> None:
     with pytest.raises(CniError, match="No such file") as caught:
         devices.of_pod("blue", "mine", str(tmp_path / "none"))
     assert caught.value.code == 11
+
+
+@pytest.mark.parametrize("drip", [b"", b"\0"])
+def test_a_kubelet_that_says_too_little_is_given_up_in_time(tmp_path: Path, drip: bytes) -> None:
+    """One that says nothing, and one that says something now and then: the limit is for all of it."""
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.suppress(OSError):
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def say() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                while True:
+                    connection.send(b"\0\0\x08\x04" + b"\0" * 13 if drip else b"")
+                    time.sleep(0.05)
+
+        threading.Thread(target=say, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(CniError, match="does not tell the devices of pod blue/mine.*(in time|timed out)") as caught:
+            devices.of_pod("blue", "mine", str(tmp_path / "s"), until=began + 0.3)
+        assert caught.value.code == 11
+        assert 0.2 < time.monotonic() - began < 5
 
 
 @given(st.binary(max_size=200))

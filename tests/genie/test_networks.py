@@ -260,8 +260,10 @@ def test_definitions_over_devices(node: Node) -> None:
     directory = Directory(str(node.net_d))
 
     def given_devices(*devices: str) -> list[Any]:
-        told = {"nic.example/fast": list(devices)}
-        found = run_sync(networks.find(asks, node.kube, directory, "blue", (), devices=lambda: told))
+        async def the_pods() -> dict[str, list[str]]:
+            return {"nic.example/fast": list(devices)}
+
+        found = run_sync(networks.find(asks, node.kube, directory, "blue", (), devices=the_pods))
         return [each.plugins[0]["deviceID"] for each in found]
 
     assert given_devices("0000:01:00.1", "0000:01:00.2") == ["0000:01:00.1", "0000:01:00.2"]

@@ -59,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("directory", type=Path)
     report.set_defaults(do=_report)
 
+    filling = commands.add_parser(
+        "counterparts", help="fill the results of docs/counterparts.md in from report.json files"
+    )
+    filling.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one for each backend")
+    filling.add_argument("--page", type=Path, default=Path("docs/counterparts.md"), help="default: %(default)s")
+    filling.set_defaults(do=_counterparts)
+
     _add_cluster(commands)
     return parser
 
@@ -166,6 +173,14 @@ def _report(options: argparse.Namespace) -> int:
     from harness.report import rewrite
 
     print(rewrite(options.directory))
+    return 0
+
+
+def _counterparts(options: argparse.Namespace) -> int:
+    from harness.counterparts import refresh
+
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in options.reports]
+    options.page.write_text(refresh(options.page.read_text(encoding="utf-8"), reports), encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,45 @@
+"""The tables of docs/counterparts.md, with results filled in from reports: `python -m harness counterparts REPORT…`.
+
+A row names scenarios by links to their files, and a column is headed by a backend. Whoever changes the table adds rows
+by hand; what a run said of them is never typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_LINK = re.compile(r"\.\./scenarios/([-a-z0-9]+)\.yaml")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def refresh(text: str, reports: Iterable[Mapping[str, Any]]) -> str:
+    """The page with the columns of these reports' backends made anew, and their date."""
+    by_backend = {report["cluster"]["backend"]: report for report in reports}
+    lines, columns = [], list[str]()
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            columns = []
+        elif not columns:
+            columns = cells
+        elif names := _LINK.findall(line):
+            marks = [mark(names, by_backend[head]) if head in by_backend else None for head in columns]
+            lines.append("| " + " | ".join(new or old for new, old in zip(marks, cells, strict=True)) + " |")
+            continue
+        lines.append(line)
+    made = max((report["made"][:10] for report in by_backend.values()), default="")
+    return _DATE.sub(made, "\n".join(lines) + "\n") if made else text
+
+
+def mark(names: Iterable[str], report: Mapping[str, Any]) -> str:
+    """What a run said of scenarios together: the worst of it."""
+    outcomes = {outcome["name"]: outcome for outcome in report["scenarios"]}
+    found = [outcomes.get(name, {"name": name, "verdict": "skipped", "reason": "not run"}) for name in names]
+    if failed := [outcome["name"] for outcome in found if outcome["verdict"] == "failed"]:
+        return f"✗ {', '.join(failed)}"
+    if skipped := [outcome["reason"] for outcome in found if outcome["verdict"] == "skipped"]:
+        return f"– {': '.join(skipped[0].split(': ')[:2])}"
+    networks = {name for outcome in found for name in outcome["networks"]}
+    return "(✓)" if any(report["networks"][name]["kind"] == "stand-in" for name in networks) else "✓"

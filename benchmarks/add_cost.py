@@ -137,7 +137,7 @@ class Bench:
     def running_agent(self) -> Iterator[subprocess.Popen[bytes]]:
         command = [
             sys.executable, "-m", "genie", "agent", "--socket", str(self.socket), "--node", "bench",
-            "--conf", str(self.place / "genie.conf"), "--listen", "",
+            "--conf", str(self.place / "genie.conf"), "--listen", "", "--log-level", "info",
         ]  # fmt: skip
         with (self.place / "agent.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
             try:

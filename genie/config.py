@@ -36,6 +36,15 @@ class Credentials:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Agent:
+    """`agent`: what `genie agent` is told by its options of the same names, which win. None: not said here."""
+
+    concurrency: int | None = None  # calls worked on at once; the rest wait
+    listen: str | None = None  # HOST:PORT of /metrics, /healthz and /readyz; "" for nowhere
+    grace: float | None = None  # how long SIGTERM waits for calls in flight
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conf:
     """One genie.conf, checked. Times are in seconds."""
 
@@ -54,6 +63,7 @@ class Conf:
     namespace_isolation: bool = False  # true: a pod may use network objects of its own namespace alone
     global_namespaces: tuple[str, ...] = ("default",)  # except those of these namespaces
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
+    agent: Agent = Agent()
     runtime_config: Mapping[str, Any] = field(default_factory=dict)  # what the runtime passes: portMappings, …
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -90,8 +100,17 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         namespace_isolation=read.boolean("namespace_isolation"),
         global_namespaces=read.names("global_namespaces") or ("default",),
         container_id_per_interface=read.names("container_id_per_interface") or CONTAINER_ID_ALONE,
+        agent=_agent(read.inner("agent")),
         runtime_config=read.object("runtimeConfig"),
         raw=data,
+    )
+
+
+def _agent(read: Reader) -> Agent:
+    return Agent(
+        concurrency=read.count("concurrency"),
+        listen=None if read.data.get("listen") is None else read.string("listen"),
+        grace=None if read.data.get("grace") is None else read.seconds("grace", 0.0),
     )
 
 
@@ -131,6 +150,12 @@ class Reader:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 86400:
             raise self._wrong(key, "a positive number of seconds", value)
         return float(value)
+
+    def count(self, key: str) -> int | None:
+        value = self.data.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise self._wrong(key, "a whole number above 0", value)
+        return value
 
     def object(self, key: str) -> Mapping[str, Any]:
         return self._get(key, dict, "an object") or {}

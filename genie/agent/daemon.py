@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from genie.serve import serve
 SOCKET = "/run/genie/agent.sock"
 LISTEN = "127.0.0.1:9465"
 GRACE = 25.0
+LOG_LEVELS = ("debug", "info", "warning", "error")
 GRACE_IF_REPLACED = 230.0
 """Seconds for calls in flight when a newer agent serves already: no call is longer (CALL_MS in shim.c)."""
 _FIRST_LISTS = 3.0
@@ -53,17 +54,17 @@ log = logging.getLogger("genie.agent")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What `genie agent` was told."""
+    """What `genie agent` was told. None: genie.conf may say it, else the default counts (see `with_conf`)."""
 
     socket: Path
     node: str
     conf: Path | None
     kubeconfig: str
-    concurrency: int
-    listen: tuple[str, int] | None
-    grace: float
+    concurrency: int | None
+    listen: str | None
+    grace: float | None
     ready_file: Path | None
-    log_level: str
+    log_level: str | None
 
 
 class Agent:
@@ -75,7 +76,7 @@ class Agent:
         patching = Asker(self._connect)
         self.writer = Writer(lambda pod, notes: patching.ask(lambda client: write(client, pod, notes)), self.metrics)
         self.kube = CachedKube(self._connect, settings.node, self.writer, self.metrics)
-        self.server = Server(self.work, concurrency=settings.concurrency, metrics=self.metrics)
+        self.server = Server(self.work, concurrency=settings.concurrency or CONCURRENCY, metrics=self.metrics)
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.ready = False
@@ -96,7 +97,7 @@ class Agent:
             told = contextlib.ExitStack()  # ended first, so that probes are the next agent's to answer
             stack.push(told)
             if self.settings.listen:
-                host, port = self.settings.listen
+                host, port = _address(self.settings.listen)
                 web = await metric.serve(self.metrics, host, port, alive=lambda: True, ready=lambda: self.ready)
                 told.callback(web.close)
             self.kube.start()
@@ -152,7 +153,7 @@ class Agent:
         if self._ready_file >= 0:
             os.close(self._ready_file)
         log.info("stopping", extra={"fields": {"active": self.server.active, "waiting": self.server.waiting}})
-        finished = await self.server.stop(self.settings.grace, GRACE_IF_REPLACED)
+        finished = await self.server.stop(self.settings.grace or 0.0, GRACE_IF_REPLACED)
         written = await self.writer.flush(3.0)
         fields = {"calls_finished": finished, "annotations_written": written}
         log.info("stopped", extra={"fields": fields})
@@ -274,23 +275,55 @@ def parse(argv: list[str]) -> Settings:
         help="how to reach the API server; if not given, the pod's service account, else what genie.conf says",
     )  # fmt: skip
     add(
-        "--concurrency", default=CONCURRENCY, type=_positive, metavar="N", help="calls worked on at once; the rest wait"
-    )
-    add(
-        "--listen", default=LISTEN, type=_address, metavar="HOST:PORT",
-        help='where /metrics, /healthz and /readyz are served over HTTP; "" for nowhere',
+        "--concurrency", type=_positive, metavar="N", default=argparse.SUPPRESS,
+        help=f"calls worked on at once; the rest wait (genie.conf's agent.concurrency, else {CONCURRENCY})",
     )  # fmt: skip
-    add("--grace", default=GRACE, type=float, metavar="SECONDS", help="how long SIGTERM waits for calls in flight")
+    add(
+        "--listen", type=_listen, metavar="HOST:PORT", default=argparse.SUPPRESS,
+        help='where /metrics, /healthz and /readyz are served over HTTP; "" for nowhere '
+        f"(genie.conf's agent.listen, else {LISTEN})",
+    )  # fmt: skip
+    add(
+        "--grace", type=float, metavar="SECONDS", default=argparse.SUPPRESS,
+        help=f"how long SIGTERM waits for calls in flight (genie.conf's agent.grace, else {GRACE:g})",
+    )  # fmt: skip
     add(
         "--ready-file", type=Path, metavar="PATH", default=None,
         help="a file to hold locked (flock) while this agent serves calls. A probe can look at it: on a node with two "
         "agents for a moment, in an update, /readyz may be the other one's",
     )  # fmt: skip
-    add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="how much is logged")
-    settings = Settings(**vars(parser.parse_args(argv)))
+    add(
+        "--log-level", choices=LOG_LEVELS, default=argparse.SUPPRESS,
+        help="how much is logged (genie.conf's log_level, else info)",
+    )  # fmt: skip
+    unsaid = dict.fromkeys(("concurrency", "listen", "grace", "log_level"))
+    settings = Settings(**{**unsaid, **vars(parser.parse_args(argv))})
     if not settings.node:
         parser.error("--node or $NODE_NAME is needed: without it the pods of this node are not known from others'")
     return settings
+
+
+def with_conf(settings: Settings, conf: Conf) -> Settings:
+    """All settings: the command line's, else genie.conf's, else the defaults.
+
+    Raises:
+        CniError: 7; genie.conf's `agent.listen` is no address.
+    """
+    said = conf.agent
+    if said.listen:
+        try:
+            _address(said.listen)
+        except ValueError as error:
+            raise CniError(
+                Code.INVALID_CONFIG, f"genie.conf: agent: listen: expected HOST:PORT, found {said.listen!r}"
+            ) from error
+    return replace(
+        settings,
+        concurrency=settings.concurrency or said.concurrency or CONCURRENCY,
+        listen=next(each for each in (settings.listen, said.listen, LISTEN) if each is not None),
+        grace=next(each for each in (settings.grace, said.grace, GRACE) if each is not None),
+        log_level=settings.log_level or (conf.log_level if conf.log_level in LOG_LEVELS else "info"),
+    )
 
 
 def _positive(text: str) -> int:
@@ -299,19 +332,28 @@ def _positive(text: str) -> int:
     return value
 
 
-def _address(text: str) -> tuple[str, int] | None:
-    if not text:
-        return None
-    host, _, port = text.rpartition(":")
+def _listen(text: str) -> str:
+    if text:
+        _address(text)
+    return text
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not 0 <= int(port) < 65536:
+        raise ValueError(text)
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the agent; returns the exit status."""
     settings = parse(sys.argv[2:] if argv is None else argv)
-    logs.setup(settings.log_level)
+    logs.setup(settings.log_level or "info")
     try:
         conf = load_conf(conf_path(settings))
+        settings = with_conf(settings, conf)
+        logs.setup(settings.log_level or "info")
         api_server(settings, conf)  # what is wrong with the credentials is told now
     except CniError as error:
         log.error("cannot start", extra={"fields": {"error": str(error)}})

@@ -12,12 +12,17 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agent_rig import Said, call, end, is_alive, script, start, until
 from fake_api import FakeApi
+
+from genie import config
+from genie.agent import daemon
+from genie.cni.errors import CniError
 
 TOKEN = "sesame-open-up"
 PLUGIN = """
@@ -318,8 +323,60 @@ def test_without_a_node_or_a_way_to_the_api_server_it_says_what_is_missing(place
     (place / "genie.conf").write_text('{"name": "genie", "type": "genie"}')
     nobody = agent("--node", "n", "--conf", str(place / "genie.conf"))
     assert nobody.returncode == 1 and "API server" in json.loads(nobody.stderr)["error"]
+    (place / "genie.conf").write_text('{"name": "genie", "type": "genie", "agent": {"listen": "nowhere"}}')
+    wrong = agent("--node", "n", "--conf", str(place / "genie.conf"))
+    assert wrong.returncode == 1 and "agent: listen: expected HOST:PORT" in json.loads(wrong.stderr)["error"]
     helped = agent("--help").stdout
     assert "--concurrency" in helped and "SIGTERM" in helped
+
+
+def said(options: list[str], conf: dict[str, Any]) -> tuple[Any, ...]:
+    parsed = config.parse({"name": "genie", "type": "genie", **conf})
+    settings = daemon.with_conf(daemon.parse(["--node", "n", *options]), parsed)
+    return settings.concurrency, settings.listen, settings.grace, settings.log_level
+
+
+def test_an_option_wins_over_genie_conf_and_that_over_the_default() -> None:
+    assert said([], {}) == (16, "127.0.0.1:9465", 25.0, "info")
+    conf = {"agent": {"concurrency": 3, "listen": "", "grace": 7}, "log_level": "error"}
+    assert said([], conf) == (3, "", 7.0, "error")
+    assert said(["--concurrency", "5", "--listen", "[::]:1", "--grace", "0", "--log-level", "debug"], conf) == (
+        5,
+        "[::]:1",
+        0.0,
+        "debug",
+    )
+    assert said(["--listen", ""], {"agent": {"listen": ":1"}})[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("agent", "complaint"),
+    [
+        ({"concurrency": 0}, "agent: concurrency: expected a whole number above 0, found the number 0"),
+        ({"concurrency": "8"}, "agent: concurrency: expected a whole number above 0, found the string '8'"),
+        ({"grace": -1}, "agent: grace: expected a positive number of seconds"),
+        ({"listen": 9465}, "agent: listen: expected a string"),
+        ({"listen": "9465"}, "agent: listen: expected HOST:PORT, found '9465'"),
+        ({"listen": "h:99999"}, "agent: listen: expected HOST:PORT"),
+        ([], "agent: expected an object"),
+    ],
+)
+def test_what_is_wrong_in_the_agents_part_of_genie_conf_is_told(agent: Any, complaint: str) -> None:
+    with pytest.raises(CniError, match=complaint) as caught:
+        said([], {"agent": agent})
+    assert caught.value.code == 7
+
+
+def test_the_agent_works_on_as_many_calls_at_once_as_genie_conf_says(node: Node) -> None:
+    async def go() -> None:
+        node.conf["agent"] = {"concurrency": 1}
+        node.set("slow")
+        async with node.agent():
+            await asyncio.gather(*(node.call("ADD", container=f"c{n}") for n in range(3)))
+
+    asyncio.run(go())
+    ended = sorted(datetime.fromisoformat(line["time"]).timestamp() for line in node.lines("call"))
+    assert len(ended) == 3 and ended[2] - ended[0] > 0.9, "each takes half a second, one after the other"
 
 
 def _free_port() -> int:

@@ -367,8 +367,8 @@ def _quantity(text: str) -> int:
 
 
 def _probe_name(pod: Mapping[str, Any]) -> str:
-    """What the probe is to answer with: the last word of its command."""
-    return str(pod["spec"]["containers"][0]["command"][-1])
+    """What the probe is to answer with: the last word of its command, else the pod's name."""
+    return str((pod["spec"]["containers"][0].get("command") or [pod["metadata"]["name"]])[-1])
 
 
 def _one_a_family(addresses: list[str]) -> list[str]:

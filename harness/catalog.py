@@ -9,8 +9,12 @@ One file a network, one section a kind of cluster, so that a network can be had 
 An `embedded:` section is a CNI configuration with what a node must have for it. Any string in it may hold jinja2
 expressions, of these:
 
-    node.number, node.name, node.address, node.interface   the node (from 1) and its address and interface on the
-    underlay peer.number, peer.name, peer.address                    in `routes`: each of the other nodes in turn
+    node.number, node.name, node.address, node.interface   the node (from 1), its address and interface on the underlay
+    node.kubeconfig, node.vxlan                            for a daemon: an administrator's; whether there is VXLAN
+    peer.number, peer.name, peer.address                   in `routes`: each of the other nodes in turn
+
+A stand-in's section can have the software itself below it, as `real:`, with the daemon that it runs on every node. It
+is taken where its programs are on the machine and can run; they are never fetched.
 
 A vendor whose plugin is a binary that needs nothing else on the node writes such a file, with `kind: real`, puts the
 binary where `plugins` is looked for (see embedded/binaries.py), and has a profile.
@@ -65,6 +69,27 @@ class Routes(_Model):
     over: str = ""
 
 
+class Ready(_Model):
+    """When a daemon has done its part on a node: all of it must be there."""
+
+    files: tuple[str, ...] = Field(default=(), description="Files.")
+    routes: str = Field(default="", description="A route to each other node's part of the network.")
+
+
+class Real(_Model):
+    """The software that a stand-in stands for, with what differs from the stand-in's section."""
+
+    software: str = Field(description="As the stand-in's; {{ version }} is the daemon's.")
+    plugins: tuple[str, ...] = Field(description="Plugin binaries that it needs.")
+    conf: dict[str, Any] = Field(description="The CNI configuration.")
+    daemon: tuple[str, ...] = Field(description="The command that runs on every node.", min_length=1)
+    needs: tuple[tuple[str, ...], ...] = Field((), description="Commands that must succeed for the daemon to work.")
+    environment: dict[str, str] = Field({}, description="The daemon's, beside PATH.")
+    files: dict[str, str] = Field({}, description="Files that the daemon reads: path on the node to text.")
+    pod_subnet: str = Field("", alias="pod-subnet", description="What of the network is the node's: its spec.podCIDR.")
+    ready: Ready = Field(Ready(), description="When pods can be attached.")
+
+
 class Embedded(_Model):
     """A network on the embedded cluster."""
 
@@ -78,6 +103,7 @@ class Embedded(_Model):
     file: str = Field(description="The configuration's file in net.d.", pattern=r"^[^/]+\.(conf|conflist|json)$")
     conf: dict[str, Any] = Field(description="The configuration.")
     setup: tuple[Bridge | Vxlan | Routes, ...] = Field((), description="What a node needs beside it.")
+    real: Real | None = Field(None, description="Of a stand-in: the software itself, where that can be had.")
 
     @field_validator("conf")
     @classmethod
@@ -109,6 +135,8 @@ class Place:
     name: str
     address: str
     interface: str = "eth0"
+    kubeconfig: str = "/etc/kubernetes/admin-kubeconfig"
+    vxlan: bool = True
 
 
 def load(profiles: Iterable[Path] = (), folder: Path = FIXTURES / "networks") -> dict[str, Network]:
@@ -172,6 +200,48 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
         else:
             steps.append(_render(data, {"node": node}))
     return steps
+
+
+def stand_in(network: Embedded) -> Embedded:
+    """The network without the software itself."""
+    return network.model_copy(update={"real": None})
+
+
+def itself(network: Embedded, version: str, node: Place) -> Embedded:
+    """The network as the software itself, whose daemon has that version; `node` is any of them.
+
+    Raises:
+        ProfileError: an expression in it cannot be evaluated.
+    """
+    assert network.real is not None
+    software = _render(network.real.software, {"version": version, "node": node})
+    own = {"plugins": network.real.plugins, "conf": network.real.conf, "setup": ()}
+    return network.model_copy(update={"kind": "real", "software": software, **own})
+
+
+def daemon(real: Real, node: Place, peers: Sequence[Place]) -> dict[str, Any]:
+    """A daemon on a node, as plain data for `harness.embedded.plan.DaemonPlan`.
+
+    Raises:
+        ProfileError: an expression in it cannot be evaluated.
+    """
+    names = {"node": node}
+    return {
+        "command": _render(list(real.daemon), names),
+        "environment": _render(real.environment, names),
+        "files": _render(real.files, names),
+        "ready_files": list(real.ready.files),
+        "ready_routes": [_render(real.ready.routes, {**names, "peer": peer}) for peer in peers if real.ready.routes],
+    }
+
+
+def pod_subnets(network: Embedded, node: Place) -> list[str]:
+    """The node's spec.podCIDRs as far as the network has a word in it.
+
+    Raises:
+        ProfileError: an expression in it cannot be evaluated.
+    """
+    return [_render(network.real.pod_subnet, {"node": node})] if network.real and network.real.pod_subnet else []
 
 
 _templates = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)

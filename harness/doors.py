@@ -62,7 +62,7 @@ def _embedded() -> Door:
         name="embedded",
         inside=embedded.inside,
         enter=enter,
-        start=lambda wanted: embedded.start(Steps(console=wanted.console)),
+        start=lambda wanted: embedded.start(Steps(console=wanted.console), wanted.networks),
         connect=lambda _: embedded.connect(),
     )
 

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,9 +27,9 @@ from typing import Any, NoReturn
 from kubernetes.client import ApiClient, Configuration
 
 from harness import catalog
-from harness.backends import Facts, Inventory, Kind, Offer, ProbeError, Unavailable
+from harness.backends import Facts, Inventory, Offer, ProbeError, Unavailable, embedded_networks
 from harness.backends.steps import Steps
-from harness.embedded import apiserver, binaries, cage, plan, socket_api
+from harness.embedded import apiserver, binaries, cage, linux, plan, socket_api
 from harness.embedded.rest import Access, Client, Refusal
 
 NODES = ("worker-1", "worker-2")
@@ -51,9 +51,7 @@ FEATURES = frozenset(
 class Prepared:
     """What was found on the host, for the inside of the run."""
 
-    plugins: tuple[str, ...]
-    plugins_source: str
-    lacking: tuple[str, ...]
+    programs: Mapping[str, Any]  # of embedded_networks.Programs
     api_server: Mapping[str, str]  # of apiserver.Binaries
     api_server_why: str
     profiles: tuple[str, ...] = ()
@@ -93,20 +91,17 @@ def prepare(
     """
     steps = steps or Steps()
     known = catalog.load(profiles)
-    wanted = {name for network in known.values() if network.embedded for name in network.embedded.plugins}
-    given = [*plugin_dirs, *(Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part)]
+    places = [*plugin_dirs, *given()]
     try:
         cage.probe()
         with steps.step("CNI plugins"):
-            found = binaries.plugins(given, wanted, _CORE)
+            programs = embedded_networks.find(known.values(), places, _CORE)
         with steps.step("API server"):
             server, server_why = binaries.api_server(os.environ.get("GENIE_API", ""))
     except (cage.Refused, binaries.NotFound) as error:
         raise Unavailable(str(error)) from error
     prepared = Prepared(
-        plugins=found.paths,
-        plugins_source=found.source,
-        lacking=tuple(sorted(found.lacking)),
+        programs=asdict(programs),
         api_server=vars(server),
         api_server_why=server_why,
         profiles=tuple(str(path.resolve()) for path in profiles),
@@ -115,6 +110,11 @@ def prepare(
     )
     prepared.to_environment()
     return prepared
+
+
+def given() -> list[Path]:
+    """The directories of plugin binaries that $GENIE_CNI_BIN names."""
+    return [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
 
 
 def enter(argv: Sequence[str]) -> NoReturn:
@@ -127,30 +127,25 @@ def inside() -> bool:
     return cage.inside() is not None
 
 
-def start(steps: Steps | None = None) -> EmbeddedCluster:
+def start(steps: Steps | None = None, networks: Collection[str] | None = None) -> EmbeddedCluster:
     """Make the cluster that was prepared, inside the cage.
+
+    Args:
+        steps: where progress is shown.
+        networks: those that are wanted as themselves, if they can be, not by their stand-in; None: all.
 
     Raises:
         Unavailable: it does not come up; the message has the reason.
     """
     steps, place = steps or Steps(), _place()
     prepared = Prepared.from_environment()
-    known = catalog.load([Path(path) for path in prepared.profiles])
-    chosen = {
-        name: network.embedded for name, network in known.items() if name in prepared.networks or not prepared.networks
-    }
-    offers = {name: _offer(name, network, prepared) for name, network in chosen.items()}
-    layout = _plan(
-        place, prepared, {name: network for name, network in chosen.items() if network and not offers[name].missing}
-    )
-    _compile_genie()
     with steps.step("embedded cluster"):
         try:
-            _start(layout, apiserver.Binaries(**prepared.api_server))
+            offers, notes = _start(place, prepared, networks)
         except (apiserver.NotReady, Refusal, OSError, socket_api.Failed) as error:
             raise Unavailable(f"the embedded cluster did not start: {error}") from error
-    facts = _facts(prepared, offers, [note for name in NODES for note in socket_api.ask(_socket(place, name), "notes")])
-    _save(facts, place / "facts.json")
+    notes += [note for name in NODES for note in socket_api.ask(_socket(place, name), "notes")]
+    _save(_facts(prepared, offers, notes), place / "facts.json")
     return EmbeddedCluster(place)
 
 
@@ -178,55 +173,12 @@ def _socket(place: Path, node: str) -> Path:
     return place / f"{node}.sock"
 
 
-def _offer(name: str, network: catalog.Embedded | None, prepared: Prepared) -> Offer:
-    if network is None:
-        return Offer(
-            network=name,
-            kind="real",
-            software="",
-            subnets=(),
-            missing="not on the embedded backend: it needs a real cluster",
-        )
-    kind: Kind = network.kind
-    lacking = sorted(set(network.plugins) & set(prepared.lacking))
-    return Offer(
-        network=name,
-        kind=kind,
-        software=network.software,
-        subnets=network.subnets,
-        default_route=network.default_route,
-        missing=f"no binary of the plugin {', '.join(lacking)}" if lacking else "",
-        file=network.file,
-    )
-
-
-def _plan(place: Path, prepared: Prepared, networks: Mapping[str, catalog.Embedded]) -> plan.Plan:
-    places = [
-        catalog.Place(number=number, name=name, address=_NODE_ADDRESS.format(10 + number))
+def _places() -> list[catalog.Place]:
+    vxlan = linux.has_vxlan()
+    return [
+        catalog.Place(number=number, name=name, address=_NODE_ADDRESS.format(10 + number), vxlan=vxlan)
         for number, name in enumerate(NODES, 1)
     ]
-    nodes = []
-    for here in places:
-        peers = [other for other in places if other is not here]
-        files = {network.file: catalog.conf(network, here) for network in networks.values()}
-        nodes.append(
-            plan.NodePlan(
-                name=here.name,
-                number=here.number,
-                address=here.address,
-                files={CONF_NAME: genie_conf(), **files},
-                setup=[step for network in networks.values() for step in catalog.setup(network, here, peers)],
-            )
-        )
-    return plan.Plan(
-        place=str(place),
-        address=_ADDRESS,
-        nowhere=_NOWHERE,
-        emulated=not prepared.api_server.get("kube_apiserver"),
-        nodes=tuple(nodes),
-        plugins=prepared.plugins,
-        launcher=launcher(),
-    )
 
 
 def genie_conf() -> dict[str, Any]:
@@ -264,13 +216,41 @@ def _compile_genie() -> None:
     compileall.compile_dir(Path(genie.__file__).parent, quiet=2)
 
 
-def _start(layout: plan.Plan, server: apiserver.Binaries) -> None:
-    from harness.embedded import linux
-
-    place = Path(layout.place)
+def _start(place: Path, prepared: Prepared, wanted: Collection[str] | None) -> tuple[dict[str, Offer], list[str]]:
+    """Make all; returns the networks and notes of the run."""
     linux.loopback_up()
+    server = apiserver.Binaries(**prepared.api_server)
+    running = apiserver.start(server, _ADDRESS, place / "api")  # what takes longest comes first
+    places, programs = _places(), embedded_networks.Programs.of(prepared.programs)
+    networks, notes = embedded_networks.choose(_described(prepared), wanted, programs, places[0])
+    offers = {name: embedded_networks.offer(name, network, programs) for name, network in networks.items()}
+    there = {name: network for name, network in networks.items() if network and not offers[name].missing}
+    layout = plan.Plan(
+        place=str(place),
+        address=_ADDRESS,
+        nowhere=_NOWHERE,
+        emulated=not server.real,
+        nodes=tuple(
+            embedded_networks.node(here, places, there, programs, {CONF_NAME: genie_conf()}) for here in places
+        ),
+        plugins=programs.plugins,
+        launcher=launcher(),
+    )
+    _compile_genie()
+    _bring_up(layout, running)
+    return offers, notes
+
+
+def _described(prepared: Prepared) -> dict[str, catalog.Embedded | None]:
+    known = catalog.load([Path(path) for path in prepared.profiles])
+    asked = prepared.networks or known
+    return {name: network.embedded for name, network in known.items() if name in asked}
+
+
+def _bring_up(layout: plan.Plan, running: apiserver.Running) -> None:
+    """Nodes and API server, side by side; what each waits for of the other is a file in the run's directory."""
+    place = Path(layout.place)
     layout.write(place / "plan.json")
-    running = apiserver.start(server, layout.address, place / "api")
     with (place / "nodes.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.embedded.cluster", str(place / "plan.json")],
@@ -280,23 +260,32 @@ def _start(layout: plan.Plan, server: apiserver.Binaries) -> None:
             start_new_session=True,
             env={**os.environ, **apiserver.module_path()},
         )
-    running = apiserver.wait(running, _START_TIMEOUT, lambda: _see_nodes(layout, process))
-    client = Client(running.admin)
-    apiserver.furnish(client, {node.name: node.address for node in layout.nodes}, _definitions())
+    running = apiserver.reach(running, _START_TIMEOUT, lambda: _see_nodes(layout, process))
+    _hand_over(running.admin, place / "daemons-access.json")
+    apiserver.wait(running, _START_TIMEOUT, lambda: _see_nodes(layout, process))
+    apiserver.furnish(Client(running.admin), layout.nodes, _definitions())
     running.genie.write(place / "genie-access.json")
-    running.admin.write(place / "access.new")
-    (place / "access.new").rename(place / "access.json")  # whole, or not there: the nodes wait for it
+    _hand_over(running.admin, place / "access.json")
     (place / "kubeconfig").write_text(json.dumps(running.admin.kubeconfig()))
     _await_nodes(layout, process)
 
 
+def _hand_over(access: Access, path: Path) -> None:
+    """Whole, or not there: the nodes wait for it."""
+    access.write(path.with_suffix(".new"))
+    path.with_suffix(".new").rename(path)
+
+
 def _await_nodes(layout: plan.Plan, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + _START_TIMEOUT
-    while not all(_socket(Path(layout.place), node.name).exists() for node in layout.nodes):
+    sockets = [_socket(Path(layout.place), node.name) for node in layout.nodes]
+    while not all(path.exists() for path in sockets):
         _see_nodes(layout, process)
         if time.monotonic() > until:
             raise apiserver.NotReady("the nodes' daemons did not answer in time")
         time.sleep(0.01)
+    for path in sockets:
+        socket_api.ask(path, "ready")
 
 
 def _see_nodes(layout: plan.Plan, process: subprocess.Popen[bytes]) -> None:
@@ -332,7 +321,7 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
         image=IMAGE,
         offers=dict(offers),
         notes=(
-            f"plugins: {prepared.plugins_source}",
+            f"plugins: {prepared.programs['source']}",
             f"API server: {prepared.api_server_why}",
             f"kernel {platform.release()}, {'root' if _real_root() else 'a user namespace'}",
             *notes,

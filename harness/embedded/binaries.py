@@ -7,7 +7,9 @@ all wins, and when none does, one message lists what was tried.
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +20,7 @@ from harness.download import NotHad, cache_dir
 from harness.embedded import apiserver, archives
 
 INSTALLED = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
+PLACES = (Path("/opt/bin"), *INSTALLED)  # of what is only looked for, beside what is given and PATH
 _GO_FOLDERS = {
     "host-local": "ipam",
     "static": "ipam",
@@ -26,6 +29,8 @@ _GO_FOLDERS = {
     "tuning": "meta",
     "sbr": "meta",
 }
+_VERSION = re.compile(r"\bv?\d+\.\d+(\.\d+)?(-[\w.]+)?")
+_GO_MODULE = re.compile(rb"\nmod\t[^\t\n]+\t(v[^\t\n]+)")
 
 
 class NotFound(Exception):
@@ -86,6 +91,31 @@ def _take(directory: Path, found: dict[str, Path]) -> set[str]:
             names.add(path.name)
             found.setdefault(path.name, path.resolve())
     return names
+
+
+def look(names: Iterable[str], directories: Iterable[Path]) -> dict[str, Path]:
+    """Those of the programs that are in one of the directories, the first that has it; nothing is fetched."""
+    places = list(directories)
+    found = {name: shutil.which(name, path=os.pathsep.join(map(str, places))) for name in names}
+    return {name: Path(path).resolve() for name, path in found.items() if path}
+
+
+def on_path() -> list[Path]:
+    """PATH's directories."""
+    return [Path(part) for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part]
+
+
+def version(program: Path) -> str:
+    """What a program says at --version, else what Go wrote into it when it was built from a released module."""
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        if told := _VERSION.search(said.stdout + said.stderr):
+            return told[0]
+    except (OSError, subprocess.SubprocessError):
+        pass
+    with program.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        written = _GO_MODULE.search(content)
+        return written[1].decode() if written else "of unknown version"
 
 
 def _places(given: Sequence[Path], tried: list[str], missing: set[str]) -> Iterator[tuple[Path, str]]:

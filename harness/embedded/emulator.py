@@ -24,13 +24,14 @@ import kmock
 _NAMESPACES = "all-namespaces"
 _OF_NAMESPACES = re.compile(r"^(/api/v1/)namespaces(/[^/]+(/status|/finalize)?)?/?$")
 KINDS = {
-    "v1": ("pods", "nodes", _NAMESPACES, "events", "configmaps", "services"),
-    "apps/v1": ("daemonsets", "deployments"),
-    "rbac.authorization.k8s.io/v1": ("clusterroles", "clusterrolebindings"),
-    "apiextensions.k8s.io/v1": ("customresourcedefinitions",),
-    "k8s.cni.cncf.io/v1": ("network-attachment-definitions",),
-    "alpha.network.k8s.io/v1": ("logicalnetworks", "physicalnetworks"),
+    "v1": ("Pod", "Node", "Namespace", "Event", "ConfigMap", "Service"),
+    "apps/v1": ("DaemonSet", "Deployment"),
+    "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding"),
+    "apiextensions.k8s.io/v1": ("CustomResourceDefinition",),
+    "k8s.cni.cncf.io/v1": ("NetworkAttachmentDefinition",),
+    "alpha.network.k8s.io/v1": ("LogicalNetwork", "PhysicalNetwork"),
 }
+_PLURALS = {"Namespace": _NAMESPACES, "NetworkAttachmentDefinition": "network-attachment-definitions"}
 _HELD = "harness.genie/kubelet"  # the finalizer that has kmock keep a deleted pod until its kubelet lets go
 
 
@@ -40,10 +41,11 @@ class Emulator(kmock.KubernetesEmulator):
     def __init__(self) -> None:
         super().__init__()
         self._versions = itertools.count(1)
-        for group_version, plurals in KINDS.items():
+        for group_version, kinds in KINDS.items():
             group, _, version = group_version.rpartition("/")
-            for plural in plurals:
-                self.resources[kmock.resource(group, version, plural)] = kmock.ResourceInfo()
+            for kind in kinds:
+                plural = _PLURALS.get(kind, f"{kind.lower()}s")
+                self.resources[kmock.resource(group, version, plural)] = kmock.ResourceInfo(kind=kind)
 
     async def __call__(self, raw_request: aiohttp.web.BaseRequest) -> aiohttp.web.StreamResponse:
         """As kmock, with namespaces as a resource like others, and PUT as a PATCH."""
@@ -56,13 +58,16 @@ class Emulator(kmock.KubernetesEmulator):
     async def _serve_list(self, request: kmock.Request) -> Any:
         """As kmock, with the kind and the version, without which Go's clients read no list."""
         listed: Any = await super()._serve_list(request)
-        for item in listed["items"][:1]:
-            listed |= {"kind": f"{item['kind']}List", "apiVersion": item["apiVersion"]}
-        return {**listed, "metadata": {"resourceVersion": str(next(self._versions))}}
+        resource: Any = request.resource
+        group_version = "/".join(filter(None, [resource.group, resource.version]))
+        kind = f"{self.resources[resource].kind}List"
+        version = str(next(self._versions))
+        return {**listed, "kind": kind, "apiVersion": group_version, "metadata": {"resourceVersion": version}}
 
     def _serve_watch(self, request: kmock.Request) -> Any:
         """As kmock, with the content type, without which Go's clients read no watch."""
-        return kmock.Response(headers={"Content-Type": "application/json"}, payload=super()._serve_watch(request))
+        json = {"Content-Type": "application/json"}
+        return kmock.Response(headers=json, payload=super()._serve_watch(request))  # type: ignore[attr-defined]
 
     async def _handle(self, request: kmock.Request) -> aiohttp.web.StreamResponse:
         try:

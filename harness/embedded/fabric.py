@@ -8,6 +8,7 @@ pod.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,14 @@ def _address(node: IPRoute, index: int, address: str) -> None:
 
 def _index(where: IPRoute, name: str) -> int:
     return int(where.link_lookup(ifname=name)[0])
+
+
+def has_route(subnet: str) -> bool:
+    """Whether this node has a route to just that subnet."""
+    address, _, length = subnet.partition("/")
+    with IPRoute() as node:
+        routes = node.get_routes(family=socket.AF_INET)
+        return any((route.get("dst"), route["dst_len"]) == (address, int(length)) for route in routes)
 
 
 def cut(address: str) -> None:

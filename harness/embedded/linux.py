@@ -22,6 +22,8 @@ MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _MOUNT_SETATTR, _MOUNT_ATTR_RDONLY, _AT_FDCWD, _AT_RECURSIVE = 442, 1, -100, 0x8000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_RTM_NEWLINK, _NLM_REQUEST, _NLM_ACK, _NLM_CREATE = 16, 1, 4, 0x400
+_IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_VXLAN_ID, _IFLA_VXLAN_PORT = 18, 1, 2, 1, 15
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -146,6 +148,33 @@ def loopback_up() -> None:
         request = struct.pack("16sh14x", b"lo", 0)
         _, flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def search_path() -> str:
+    """PATH, and where a system has what only root uses: iptables is there, and not every user's PATH is."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([*path, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
+
+
+def has_vxlan() -> bool:
+    """Whether a VXLAN device can be made, tried in a network namespace that goes with it. Without pyroute2 too."""
+    information = _attribute(_IFLA_VXLAN_ID, struct.pack("=I", 1)) + _attribute(
+        _IFLA_VXLAN_PORT, struct.pack("!H", 4789)
+    )
+    kind = _attribute(_IFLA_INFO_KIND, b"vxlan") + _attribute(_IFLA_INFO_DATA, information)
+    body = bytes(16) + _attribute(_IFLA_LINKINFO, kind)  # a struct ifinfomsg of zeros
+    request = struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, _NLM_REQUEST | _NLM_ACK | _NLM_CREATE, 1, 0) + body
+    net = new_net_namespace()
+    try:
+        with within(net), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+            netlink.send(request)
+            return bool(struct.unpack_from("=i", netlink.recv(4096), 16)[0] == 0)
+    finally:
+        os.close(net)
+
+
+def _attribute(kind: int, content: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(content), kind) + content + bytes(-len(content) % 4)
 
 
 def _check(result: int, what: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.embedded import fabric, inventory, linux, nodes, socket_api
+from harness.embedded.daemons import Daemons
 from harness.embedded.inventory import Owned
 from harness.embedded.kubelet import Kubelet, PodLife
 from harness.embedded.plan import KUBECONFIG, UNREACHABLE_KUBECONFIG, NodePlan, Plan
@@ -42,7 +43,11 @@ def run(plan: Plan, node: NodePlan, net: int) -> None:
     fabric.build(node.setup)
     fabric.cut(plan.nowhere)
     _furnish(plan, node)
-    daemon = Daemon(plan, node, notes, base)
+    daemons = Daemons(node.name, node.daemons)
+    if node.daemons:
+        _give(Path(node.kubeconfig), _access(Path(nodes.HOST + plan.place) / "daemons-access.json"))
+        daemons.start()
+    daemon = Daemon(plan, node, notes, base, daemons)
     daemon.serve(early)
     daemon.start(_access(Path(nodes.HOST + plan.place) / "access.json"))
     threading.Event().wait()
@@ -60,10 +65,15 @@ def _made(path: Path) -> Path:
 
 
 def _access(path: Path) -> Access:
-    """The administrator's access, once the API server has been found ready."""
+    """The administrator's access, once the backend has written it."""
     while not path.exists():
         time.sleep(0.01)
     return Access.read(path)
+
+
+def _give(path: Path, access: Access) -> None:
+    path.write_text(json.dumps(access.kubeconfig()))
+    path.chmod(0o600)
 
 
 def _furnish(plan: Plan, node: NodePlan) -> None:
@@ -88,15 +98,16 @@ def _take_away(paths: list[Path]) -> None:
 class Daemon:
     """What the harness asks a node for."""
 
-    def __init__(self, plan: Plan, node: NodePlan, notes: list[str], base: int) -> None:
+    def __init__(self, plan: Plan, node: NodePlan, notes: list[str], base: int, daemons: Daemons) -> None:
         self._plan, self._node, self._notes, self._base = plan, node, notes, base
-        self._runtime = Runtime()
+        self._daemons, self._runtime = daemons, Runtime()
         self._kubelet: Kubelet | None = None
         self._cuts = 0
         self._lock = threading.Lock()
 
     def serve(self, path: Path) -> None:
         answers: dict[str, socket_api.Answer] = {
+            "ready": lambda request: self._daemons.await_ready(),
             "ask": self._ask,
             "end-sandbox": lambda request: self._life(request).end_sandbox(),
             "check": lambda request: self._life(request).check(),
@@ -122,12 +133,12 @@ class Daemon:
             (KUBECONFIG, genie.server),
             (UNREACHABLE_KUBECONFIG, self._plan.unreachable_server(genie.server)),
         ):
-            Path(path).write_text(json.dumps(Access(server=server, token=genie.token, ca=genie.ca).kubeconfig()))
-            Path(path).chmod(0o600)
+            _give(Path(path), Access(server=server, token=genie.token, ca=genie.ca))
         self._kubelet = Kubelet(self._node.name, self._node.address, Client(access, net=self._base), self._runtime)
         self._kubelet.run()
 
     def _ask(self, request: dict[str, Any]) -> Any:
+        self._daemons.check()
         life = self._life(request)
         sandbox = life.sandbox
         if sandbox is None:
@@ -201,6 +212,7 @@ class Daemon:
         """Texts by file name."""
         calls = self._runtime.calls_for(request["namespace"], request["pod"])
         texts = {"cni-calls.txt": "\n".join(call.text() for call in calls) or "no plugin was called for this pod\n"}
+        texts |= self._daemons.logs()
         texts["node.txt"] = inventory.look(f"node {socket.gethostname()}: {self._node.name}") + json.dumps(
             self._inventory(), indent=1
         )

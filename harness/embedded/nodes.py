@@ -128,7 +128,7 @@ def install(directory: str, binaries: Iterable[str]) -> None:
     for binary in binaries:
         place = Path(directory) / Path(binary).name
         if not place.is_symlink() and not place.exists():
-            place.symlink_to(binary)
+            place.symlink_to(HOST + binary)  # where it is even if its directory is one that the node has for itself
 
 
 def write_sysctls(settings: dict[str, str], report: Callable[[str], None]) -> None:

@@ -12,6 +12,18 @@ UNREACHABLE_KUBECONFIG = "/etc/kubernetes/genie-kubeconfig-unreachable"
 
 
 @dataclass(frozen=True, kw_only=True)
+class DaemonPlan:
+    """A network's own daemon on a node; see `catalog.Real`."""
+
+    network: str
+    command: list[str]  # the program as a path on the node
+    environment: dict[str, str]
+    files: dict[str, str]  # path to text
+    ready_files: list[str]
+    ready_routes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodePlan:
     """One node."""
 
@@ -20,6 +32,13 @@ class NodePlan:
     address: str
     files: dict[str, Any] = field(default_factory=dict)  # net.d: file name to content
     setup: list[dict[str, Any]] = field(default_factory=list)  # see `catalog.setup`
+    daemons: list[DaemonPlan] = field(default_factory=list)
+    pod_subnets: list[str] = field(default_factory=list)  # spec.podCIDRs
+    kubeconfig: str = ""  # where daemons find an administrator's
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> NodePlan:
+        return cls(**{**data, "daemons": [DaemonPlan(**daemon) for daemon in data["daemons"]]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +62,5 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Plan:
         data = json.loads(path.read_text())
-        return cls(
-            **{**data, "nodes": tuple(NodePlan(**node) for node in data["nodes"]), "plugins": tuple(data["plugins"])}
-        )
+        nodes = tuple(NodePlan.of(node) for node in data["nodes"])
+        return cls(**{**data, "nodes": nodes, "plugins": tuple(data["plugins"])})

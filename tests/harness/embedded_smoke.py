@@ -20,7 +20,7 @@ def main(then: str) -> None:
     if not embedded.inside():
         embedded.prepare()
         embedded.enter([sys.executable, __file__, then])
-    cluster = embedded.start()
+    cluster = embedded.start(networks=("bridge", "weave"))
     core = CoreV1Api(cluster.api())
     core.create_namespace({"metadata": {"name": "smoke"}})
     before = {node: cluster.inventory(node) for node in cluster.facts.nodes}

@@ -24,9 +24,7 @@ SMOKE = Path(__file__).with_name("embedded_smoke.py")
 def _possible() -> None:
     try:
         cage.probe()
-        binaries.plugins(
-            [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part], (), embedded._CORE
-        )
+        binaries.plugins(embedded.given(), (), embedded._CORE)
     except (cage.Refused, binaries.NotFound) as error:
         pytest.skip(str(error))
 

@@ -314,10 +314,12 @@ class TestEmulator:
         while True:
             assert alive()
             try:
-                client.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one"}})
+                empty = client.get("/apis/k8s.cni.cncf.io/v1/network-attachment-definitions")
                 break
             except OSError:
                 time.sleep(0.02)
+        assert (empty["apiVersion"], empty["kind"]) == ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinitionList")
+        client.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one"}})
         listed = client.get("/api/v1/nodes")
         assert (listed["apiVersion"], listed["kind"]) == ("v1", "NodeList")
         assert int(listed["metadata"]["resourceVersion"]) > 0

@@ -1,0 +1,165 @@
+"""What the embedded cluster has of each network: the software itself where it can be had, its stand-in, or nothing.
+
+The software itself, a network's `real:` section, is a daemon on every node with the plugins that it feeds. It is taken
+when a scenario wants the network, its programs are on this machine, and what it needs of the kernel can be had in a
+namespace: that is tried, not guessed. Why it is not taken becomes a note of the run.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import catalog
+from harness.backends import Kind, Offer
+from harness.embedded import binaries, linux, nodes, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programs:
+    """What was found on the host for networks."""
+
+    plugins: tuple[str, ...]  # paths
+    lacking: tuple[str, ...]  # names of plugins that are nowhere
+    daemons: Mapping[str, str]  # name to path
+    source: str  # of the reference plugins, for reports
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Programs:
+        """What `asdict` made of one, and JSON of that."""
+        return cls(**{**data, "plugins": tuple(data["plugins"]), "lacking": tuple(data["lacking"])})
+
+
+def find(known: Iterable[catalog.Network], given: list[Path], core: Iterable[str]) -> Programs:
+    """Find what networks need. The reference plugins are fetched or built if need be; what only a network's own
+    software needs is looked for alone.
+
+    Raises:
+        binaries.NotFound: one of `core` cannot be had.
+    """
+    embedded = [network.embedded for network in known if network.embedded]
+    own = [network.real for network in embedded if network.real]
+    found = binaries.plugins(given, {name for network in embedded for name in network.plugins}, core)
+    there = {Path(path).name for path in found.paths}
+    more = {name for real in own for name in real.plugins} - there
+    also = binaries.look(more, [*given, *binaries.PLACES])
+    programs = binaries.look({real.daemon[0] for real in own}, [*given, *binaries.on_path(), *binaries.PLACES])
+    return Programs(
+        plugins=(*found.paths, *map(str, also.values())),
+        lacking=tuple(sorted(found.lacking | (more - set(also)))),
+        daemons={name: str(path) for name, path in programs.items()},
+        source=found.source,
+    )
+
+
+def choose(
+    networks: Mapping[str, catalog.Embedded | None],
+    wanted: Collection[str] | None,
+    programs: Programs,
+    somewhere: catalog.Place,
+) -> tuple[dict[str, catalog.Embedded | None], list[str]]:
+    """Each network as it can be had, and notes for the run.
+
+    Args:
+        networks: their sections by name; None: not for this backend.
+        wanted: those whose own software is worth its start; None: all.
+        programs: what there is.
+        somewhere: any of the nodes.
+    """
+    chosen: dict[str, catalog.Embedded | None] = {}
+    notes = []
+    for name, network in networks.items():
+        if network is None or network.real is None:
+            chosen[name] = network
+        elif wanted is not None and name not in wanted:
+            chosen[name] = catalog.stand_in(network)
+        elif reason := _why_not(network.real, programs):
+            chosen[name] = catalog.stand_in(network)
+            notes.append(f"{name} is a stand-in: {reason}")
+        else:
+            path = Path(programs.daemons[network.real.daemon[0]])
+            chosen[name] = catalog.itself(network, binaries.version(path), somewhere)
+            notes.append(f"{name} is itself: {path}")
+    return chosen, notes
+
+
+def _why_not(real: catalog.Real, programs: Programs) -> str:
+    """Why the software itself cannot run here; empty when it can."""
+    absent = [name for name in real.daemon[:1] if name not in programs.daemons]
+    absent += [f"plugin {name}" for name in real.plugins if name in programs.lacking]
+    if absent:
+        return f"no {' and no '.join(absent)} in $GENIE_CNI_BIN, on PATH or in {', '.join(map(str, binaries.PLACES))}"
+    return next((reason for command in real.needs if (reason := _fails(command))), "")
+
+
+def _fails(command: tuple[str, ...]) -> str:
+    """Try a command as on a node: in a network namespace of its own, where /run is not the host's."""
+    said = f"`{shlex.join(command)}`"
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=False, env={"PATH": linux.search_path()},
+            preexec_fn=_apart,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{said}: {getattr(error, 'strerror', None) or error}"
+    last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+    return f"{said}: {last}" if done.returncode else ""
+
+
+def _apart() -> None:
+    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET)
+    linux.mount("run", "/run", "tmpfs")
+
+
+def offer(name: str, network: catalog.Embedded | None, programs: Programs) -> Offer:
+    """A network, for reports and checks."""
+    if network is None:
+        missing = "not on the embedded backend: it needs a real cluster"
+        return Offer(network=name, kind="real", software="", subnets=(), missing=missing)
+    kind: Kind = network.kind
+    absent = sorted(set(network.plugins) & set(programs.lacking))
+    return Offer(
+        network=name,
+        kind=kind,
+        software=network.software,
+        subnets=network.subnets,
+        default_route=network.default_route,
+        missing=f"no binary of the plugin {', '.join(absent)}" if absent else "",
+        file=network.file,
+    )
+
+
+def node(
+    here: catalog.Place,
+    places: Iterable[catalog.Place],
+    networks: Mapping[str, catalog.Embedded],
+    programs: Programs,
+    files: Mapping[str, Any],
+) -> plan.NodePlan:
+    """A node with these networks, and further files in its net.d."""
+    peers = [other for other in places if other is not here]
+    return plan.NodePlan(
+        name=here.name,
+        number=here.number,
+        address=here.address,
+        files={**files, **{network.file: catalog.conf(network, here) for network in networks.values()}},
+        setup=[step for network in networks.values() for step in catalog.setup(network, here, peers)],
+        daemons=[
+            _daemon(name, network.real, here, peers, programs) for name, network in networks.items() if network.real
+        ],
+        pod_subnets=[subnet for network in networks.values() for subnet in catalog.pod_subnets(network, here)],
+        kubeconfig=here.kubeconfig,
+    )
+
+
+def _daemon(
+    name: str, real: catalog.Real, here: catalog.Place, peers: Sequence[catalog.Place], programs: Programs
+) -> plan.DaemonPlan:
+    rendered = catalog.daemon(real, here, peers)
+    program, *arguments = rendered["command"]
+    command = [nodes.HOST + programs.daemons[program], *arguments]
+    return plan.DaemonPlan(network=name, **{**rendered, "command": command})

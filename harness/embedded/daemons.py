@@ -1,0 +1,110 @@
+"""The daemons of networks that are there as themselves (flanneld), one of each on every node.
+
+A daemon runs in its node's namespaces, so what it writes is the node's alone and ends with the cluster. It is started
+as soon as the API server can be connected to, which then lets it wait until it answers: that hides most of the time
+that a daemon takes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from harness.embedded import fabric, linux
+from harness.embedded.plan import DaemonPlan
+
+LOGS = Path("/var/log")
+_TIMEOUT = 45.0
+
+
+class Died(Exception):
+    """A daemon has ended, or does not do its part; the message has the end of its log."""
+
+
+class Daemons:
+    """The daemons of one node."""
+
+    def __init__(self, node: str, plans: Sequence[DaemonPlan]) -> None:
+        self._node, self._plans = node, plans
+        self._running: list[tuple[DaemonPlan, subprocess.Popen[bytes]]] = []
+
+    def start(self) -> None:
+        """Start them.
+
+        Raises:
+            OSError: one cannot be started.
+        """
+        self._running = [(plan, _spawn(plan)) for plan in self._plans]
+
+    def await_ready(self, timeout: float = _TIMEOUT) -> None:
+        """Wait until each has done what it is to do before pods come.
+
+        Raises:
+            Died: one will not.
+        """
+        until = time.monotonic() + timeout
+        for plan in self._plans:
+            while lacking := _lacking(plan):
+                self.check()
+                if time.monotonic() > until:
+                    raise Died(self._told(plan, f"has not made {lacking} in {timeout:.0f} s"))
+                time.sleep(0.02)
+
+    def check(self) -> None:
+        """See that they run.
+
+        Raises:
+            Died: one has ended.
+        """
+        for plan, process in self._running:
+            if process.poll() is not None:
+                raise Died(self._told(plan, f"has ended with status {process.returncode}"))
+
+    def logs(self) -> dict[str, str]:
+        """Their logs, by file name."""
+        return {_log(plan).name: _text(_log(plan)) for plan in self._plans}
+
+    def _told(self, plan: DaemonPlan, what: str) -> str:
+        last = " | ".join(_text(_log(plan)).strip().splitlines()[-3:]) or "it logged nothing"
+        return f"network {plan.network}: its daemon {_name(plan)} on node {self._node} {what}: {last}"
+
+
+def _spawn(plan: DaemonPlan) -> subprocess.Popen[bytes]:
+    for path, text in plan.files.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text)
+    with _log(plan).open("wb") as log:
+        return subprocess.Popen(
+            plan.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={"PATH": linux.search_path(), **plan.environment},
+            start_new_session=True,
+        )
+
+
+def _name(plan: DaemonPlan) -> str:
+    return Path(plan.command[0]).name
+
+
+def _log(plan: DaemonPlan) -> Path:
+    return LOGS / f"{_name(plan)}.log"
+
+
+def _lacking(plan: DaemonPlan) -> str:
+    """What is not there yet: a file, or a route to another node."""
+    for path in plan.ready_files:
+        if not Path(path).exists():
+            return path
+    return next((f"a route to {subnet}" for subnet in plan.ready_routes if not fabric.has_route(subnet)), "")
+
+
+def _text(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(errors="replace")
+    return ""

@@ -118,21 +118,30 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
         CannotRun: a network's name is misspelt.
     """
     for network in networks_of(scenario, facts):
-        offer = facts.offers.get(network)
-        if network == FIRST:
-            return "the network that the nodes have first is none that the harness knows"
-        if offer is None:
-            meant = nearest(network, facts.offers)
-            if meant and meant not in scenario.networks and _close(network, meant):
-                raise CannotRun(f"unknown network {network!r}; did you mean {meant!r}?")
-            return f"no network {network} here (known: {', '.join(sorted(facts.offers)) or 'none'})"
-        if offer.missing:
-            return f"{network} is missing: {offer.missing}"
+        if reason := _why_not_on(network, scenario, facts):
+            return reason
     if lacking := sorted(scenario.needs - facts.features - OF_GENIE):
         return f"the {facts.backend} backend cannot do this here: {', '.join(lacking)}"
     apart = {"second", "other"} | {pod.node for pod in scenario.pods.values() if pod.node.startswith("other-than")}
     if len(facts.nodes) < 2 and any(pod.node in apart for pod in scenario.pods.values()):
         return "it takes two nodes, this cluster has one"
+    return ""
+
+
+def _why_not_on(network: str, scenario: Scenario, facts: Facts) -> str:
+    """Why a scenario cannot have one of its networks here; see `why_not`."""
+    offer = facts.offers.get(network)
+    if network == FIRST:
+        return "the network that the nodes have first is none that the harness knows"
+    if offer is None:
+        meant = nearest(network, facts.offers)
+        if meant and meant not in scenario.networks and _close(network, meant):
+            raise CannotRun(f"unknown network {network!r}; did you mean {meant!r}?")
+        return f"no network {network} here (known: {', '.join(sorted(facts.offers)) or 'none'})"
+    if offer.missing:
+        return f"{network} is missing: {offer.missing}"
+    if offer.first_only and (pod := scenario.later(network)):
+        return f"{network} works as a pod's first network only, and {pod} has it later: {offer.first_only}"
     return ""
 
 

@@ -400,6 +400,10 @@ class Scenario:
         inside = [check for step in walk(self.steps) if isinstance(step, Expect) for check in step.checks]
         return [*inside, *self.after_delete]
 
+    def later(self, network: str) -> str:
+        """The first pod that asks for a network but not as its first one; empty: none does."""
+        return next((name for name, pod in self.pods.items() if _later(pod.annotations, network)), "")
+
     @property
     def failing(self) -> frozenset[str]:
         """The pods that are not waited for, because they are to fail."""
@@ -409,6 +413,13 @@ class Scenario:
     def group(self) -> str:
         """The group that it belongs to in reports: its first label."""
         return self.spec.labels[0] if self.spec.labels else "other"
+
+
+def _later(annotations: Mapping[str, str], network: str) -> bool:
+    """Whether a network is asked for after another one, or beside the default network."""
+    primary = [ask.partition("@")[0].strip() for ask in annotations.get("cni", "").split(",")]
+    named = re.search(rf"(?<![-.\w]){re.escape(network)}(?![-.\w])", annotations.get("k8s.v1.cni.cncf.io/networks", ""))
+    return network in primary[1:] or named is not None
 
 
 def walk(steps: tuple[Step, ...]) -> Iterator[Step]:

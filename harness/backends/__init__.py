@@ -29,6 +29,7 @@ class Offer:
     subnets: tuple[str, ...]  # every address of this network lies in one of them; IPv4 and IPv6
     default_route: bool = True  # whether its plugin sets a default route by itself
     missing: str = ""  # why it is not here; empty: it is here
+    first_only: str = ""  # why it works as a pod's first network only; empty: it works as any
     file: str = ""  # its configuration's in the nodes' net.d, where it has one that may be the first
 
 

@@ -47,7 +47,7 @@ class Plan:
             name: Offer(
                 network=name, kind="real", software=software.software, subnets=software.subnets,
                 default_route=software.default_route, missing=self.missing.get(name, ""),
-                file=software.conf,
+                file=software.conf, first_only=software.first_only,
             )
             for name, software in known.items()
         }  # fmt: skip

@@ -28,6 +28,10 @@ from harness.backends.steps import Steps
 from harness.objects import Objects
 
 NAME = "existing"
+OF_STATUS_IP = (
+    "with Kubernetes' API as its datastore, calico's node agent takes a pod's status.podIP for the address of calico's "
+    "interface, and that is the first network's"
+)
 FEATURES = frozenset({"agent-restart", "cni-calls", "net-d", "services", "settings", "tampering"})
 
 
@@ -173,18 +177,26 @@ def _first_conf(nodes: PodNodes, node: str) -> str:
 
 def _offer(name: str, software: Software, nodes: PodNodes, workers: Sequence[str], objects: Objects) -> Offer:
     """A network, if every worker has its configuration."""
-    missing, found = "", dict[str, None]()
+    missing, only_first, found = "", software.first_only, dict[str, None]()
     for node in workers:
         try:
             conf = json.loads(nodes.run(node, "cat", f"{CONF_DIR}/{software.conf}"))
             found |= dict.fromkeys(_subnets(conf, objects))
+            only_first = only_first or first_only(conf)
         except (CommandFailed, ValueError):
             missing = f"the cluster does not have it: there is no {CONF_DIR}/{software.conf} on {node}"
             break
     return Offer(
         network=name, kind="real", software=f"{software.conf} of the cluster", subnets=tuple(found) or software.subnets,
         default_route=software.default_route, missing=missing,
+        first_only=only_first,
     )  # fmt: skip
+
+
+def first_only(conf: Any) -> str:
+    """Why a network works as a pod's first one only; its configuration tells it of calico."""
+    calico = [plugin for plugin in conf.get("plugins", [conf]) if plugin.get("type") == "calico"]
+    return OF_STATUS_IP if any(plugin.get("datastore_type") == "kubernetes" for plugin in calico) else ""
 
 
 def _subnets(conf: Any, objects: Objects) -> Iterator[str]:

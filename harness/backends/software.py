@@ -90,6 +90,9 @@ class Software(_Model):
     conf: str = Field(description="The file that its configuration is in net.d: how its readiness is seen on a node.")
     subnets: tuple[str, ...]
     default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets one by itself.")
+    first_only: str = Field(
+        "", alias="first-only", description="Why it works as a pod's first network only; empty: it works as any."
+    )
     manifests: tuple[Manifest, ...] = ()
     patches: tuple[Patch, ...] = ()
     own_objects: tuple[Object, ...] = Field(

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from harness import catalog
-from harness.backends import cluster_networks, container, deploy, inventory, ipam, kindtool, software
+from harness.backends import cluster_networks, container, deploy, existing, inventory, ipam, kindtool, software
 from harness.backends.software import Patch, Software
 
 NETWORKS = ("bridge", "calico", "canal", "flannel", "macvlan", "ptp", "weave")
@@ -149,6 +149,17 @@ def test_an_image_that_cannot_be_had_is_a_reason(known: dict[str, Software], mon
     monkeypatch.setattr(cluster_networks.engine, "have_image", lacking)
     plan = cluster_networks.plan(known, ["flannel"])
     assert plan.missing["flannel"] == "image far is not in the engine and cannot be pulled"
+
+
+@pytest.mark.parametrize(
+    ("datastore", "only"), [({"datastore_type": "kubernetes"}, True), ({"etcd_endpoints": "e"}, False)]
+)
+def test_a_clusters_calico_is_a_pods_first_network_only_if_its_datastore_is_kubernetes(
+    datastore: dict[str, str], only: bool
+) -> None:
+    conf = {"plugins": [{"type": "calico", **datastore}, {"type": "portmap"}]}
+    assert ("status.podIP" in existing.first_only(conf)) is only
+    assert existing.first_only({"type": "bridge", "datastore_type": "kubernetes"}) == ""
 
 
 # --- inventories

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 from harness_rig import FakeCluster
@@ -304,6 +305,32 @@ def test_a_backend_that_breaks_fails_the_scenario_only(go):
 def test_what_cannot_be_done_is_skipped_with_the_reason(go, text, reason):
     outcome, _ = go(f"scenario: x\n{text}\npods: {{a: }}\n")
     assert (outcome.verdict, outcome.reason) == ("skipped", reason)
+
+
+LATER = {
+    "after another": '{cni: "bridge, calico@net1"}',
+    "beside the default network": '{k8s.v1.cni.cncf.io/networks: "other, kube-system/calico@net1"}',
+    "in JSON": "{k8s.v1.cni.cncf.io/networks: [{name: calico}]}",
+}
+
+
+@pytest.mark.parametrize("annotations", LATER.values(), ids=LATER)
+def test_what_a_network_can_only_do_as_a_pods_first_is_skipped_elsewhere(annotations):
+    offers = FakeCluster().facts.offers
+    facts = FakeCluster(offers={**offers, "calico": replace(offers["calico"], first_only="by its nature")}).facts
+    scenario = parse(f"scenario: x\nnetworks: [bridge, calico]\npods:\n  a: {{annotations: {annotations}}}\n")
+    assert why_not(scenario, facts) == ("calico works as a pod's first network only, and a has it later: by its nature")
+    assert why_not(scenario, FakeCluster().facts) == ""
+
+
+@pytest.mark.parametrize("annotation", ["calico,bridge", "calico", "bridge,calico-2"])
+def test_as_a_pods_first_network_it_is_not_skipped(annotation):
+    offers = FakeCluster().facts.offers
+    facts = FakeCluster(offers={**offers, "calico": replace(offers["calico"], first_only="by its nature")}).facts
+    scenario = parse(
+        f"scenario: x\nnetworks: [bridge, calico]\npods: {{a: {{annotations: {{cni: '{annotation}'}}}}}}\n"
+    )
+    assert why_not(scenario, facts) == ""
 
 
 def test_a_misspelt_network_is_no_skip(go):

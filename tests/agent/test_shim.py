@@ -42,9 +42,7 @@ def binary(request: pytest.FixtureRequest) -> Path:
 
 
 #: For tests that emulation would fail for reasons of its own.
-_NO_VFORK = pytest.mark.skip(
-    reason="QEMU's user mode runs vfork as fork: the shim is not told why exec failed"
-)
+_NO_VFORK = pytest.mark.skip(reason="QEMU's user mode runs vfork as fork: the shim is not told why exec failed")
 sees_why_exec_failed = pytest.mark.parametrize(
     "binary", ["native", pytest.param("aarch64", marks=_NO_VFORK)], indirect=True
 )

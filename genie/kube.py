@@ -23,8 +23,9 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
     "LogicalNetwork": ("alpha.network.k8s.io/v1", "logicalnetworks"),
     "PhysicalNetwork": ("alpha.network.k8s.io/v1", "physicalnetworks"),
 }
-#: A mirror pod (what the API server shows of a static pod) has a UID of its own; the runtime knows the one in here.
-MIRROR = "kubernetes.io/config.hash"
+#: A mirror pod (what the API server shows of a static pod) has a UID of its own; the runtime knows the one in these.
+#: That it is a mirror, the second says: the first can be in any pod's template.
+HASH, MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,14 @@ class Pod:
 
     def is_it(self, uid: str) -> bool:
         """Whether this is the pod that the runtime means by K8S_POD_UID; without one, every pod of the name is."""
-        return not uid or uid in (self.uid, self.annotations.get(MIRROR))
+        return not uid or uid == self.uid or uid in self.static_uids
+
+    @property
+    def static_uids(self) -> tuple[str, ...]:
+        """Of a mirror pod: what its static pod is known by to the runtime, and there is one of. Else nothing."""
+        if MIRROR not in self.annotations:
+            return ()
+        return tuple(dict.fromkeys(filter(None, (self.annotations.get(HASH), self.annotations[MIRROR]))))
 
 
 class Kube(Protocol):
@@ -105,15 +113,22 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
 
     Raises:
         CniError: 3 (the specification's "container unknown") when there is none of that name and UID; 11 when a retry
-            can help: the API server is away, or the pod is a static one whose mirror the kubelet has not made yet.
+            can help: the API server is away, or the pod is a static one whose mirror the kubelet has not made yet, or
+            not replaced yet after its file changed.
     """
+    static = bool(uid) and "-" not in uid  # a static pod's UID is a hash, unless its file says otherwise
     status, data = client.request("GET", f"/api/v1/namespaces/{_part(namespace)}/pods/{_part(name)}")
     if status == 404:
-        if uid and "-" not in uid:  # a static pod's UID is a hash, with no dashes
+        if static:
             raise CniError(Code.TRY_AGAIN, f"pod {namespace}/{name}: its mirror pod is not on the API server yet")
         raise CniError(Code.UNKNOWN_CONTAINER, f"pod {namespace}/{name}: no such pod on the API server")
     pod = Pod.of(_good(status, data, f"read pod {namespace}/{name}"))
     if not pod.is_it(uid):
+        if static:
+            there = f"the mirror of static pod {pod.static_uids[0]}" if pod.static_uids else f"a pod of UID {pod.uid}"
+            raise CniError(
+                Code.TRY_AGAIN, f"pod {namespace}/{name} on the API server is {there}, not yet the mirror of {uid}"
+            )
         raise CniError(
             Code.UNKNOWN_CONTAINER,
             f"pod {namespace}/{name}: the API server has one of UID {pod.uid}, the runtime asks for UID {uid}: "

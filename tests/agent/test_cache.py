@@ -115,10 +115,20 @@ def test_a_pod_of_another_uid_is_not_this_pod(api: FakeApi) -> None:
 
 
 def test_a_static_pod_is_known_by_its_mirror(api: FakeApi) -> None:
-    api.pod("a", uid="mirror", annotations={kube.MIRROR: "hash"})
+    api.pod("a", uid="mirror", annotations={kube.MIRROR: "hash", kube.HASH: "hash", "cni": "old"})
 
     async def check(cached: CachedKube) -> None:
         assert (await cached.pod("default", "a", "hash")).uid == "mirror"
+        assert not api.asked("/namespaces/default/pods"), "the watch knows it"
+        with pytest.raises(CniError, match="is the mirror of static pod hash, not yet the mirror of newer") as caught:
+            await cached.pod("default", "a", "newer")
+        assert caught.value.code == 11
+        api.remove("/api/v1/pods", "default", "a")
+        with pytest.raises(CniError, match="its mirror pod is not on the API server yet") as caught:
+            await cached.pod("default", "a", "newer")
+        assert caught.value.code == 11
+        api.pod("a", uid="mirror-2", annotations={kube.MIRROR: "newer", kube.HASH: "newer", "cni": "new"})
+        assert (await cached.pod("default", "a", "newer")).annotations["cni"] == "new"
 
     trying(api, check)
 

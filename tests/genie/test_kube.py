@@ -47,13 +47,54 @@ def test_a_pod_of_another_uid_is_not_this_pod(client: Client) -> None:
     assert caught.value.code == 3
 
 
-def test_a_mirror_pod_is_known_by_its_hash(api: Api, client: Client) -> None:
-    annotations = {"kubernetes.io/config.hash": "abcdef"}
-    api.answers[POD] = (
-        200,
-        {"metadata": {"namespace": "blue", "name": "web", "uid": "u-9", "annotations": annotations}},
-    )
+def mirror(api: Api, uid: str, **annotations: str) -> None:
+    notes = {kube.HASH: uid, kube.MIRROR: uid, "kubernetes.io/config.source": "file", **annotations}
+    api.answers[POD] = (200, {"metadata": {"namespace": "blue", "name": "web", "uid": "u-9", "annotations": notes}})
+
+
+def test_a_mirror_pod_is_known_by_its_static_pods_uid(api: Api, client: Client) -> None:
+    mirror(api, "abcdef")
     assert kube.read_pod(client, "blue", "web", "abcdef").uid == "u-9"
+
+
+def test_a_mirror_of_another_version_of_the_static_pod_is_one_to_try_again(api: Api, client: Client) -> None:
+    """The kubelet is about to replace it."""
+    mirror(api, "abcdef")
+    with pytest.raises(CniError, match="is the mirror of static pod abcdef, not yet the mirror of fedcba") as caught:
+        kube.read_pod(client, "blue", "web", "fedcba")
+    assert caught.value.code == 11
+
+
+def test_a_mirror_pod_that_was_replaced_is_gone(api: Api, client: Client) -> None:
+    """So that nobody goes on trying to annotate it: this asks by the mirror's own UID."""
+    mirror(api, "abcdef")
+    with pytest.raises(CniError, match="the pod was deleted and made again") as caught:
+        kube.read_pod(client, "blue", "web", "5c1b6d0e-6f0c-4f5e-9d36-2f8f7c0a1b2c")
+    assert caught.value.code == 3
+
+
+def test_a_pod_in_the_place_of_a_mirror_is_not_it(api: Api, client: Client) -> None:
+    api.answers[POD] = (200, {"metadata": {"namespace": "blue", "name": "web", "uid": "u-9"}})
+    with pytest.raises(CniError, match="is a pod of UID u-9, not yet the mirror of abcdef") as caught:
+        kube.read_pod(client, "blue", "web", "abcdef")
+    assert caught.value.code == 11
+
+
+UIDS = st.sampled_from(["", "abcdef", "fedcba", "u-1", "u-2"])
+
+
+@given(
+    asked=UIDS,
+    uid=UIDS,
+    notes=st.dictionaries(st.sampled_from([kube.HASH, kube.MIRROR, "kubernetes.io/config.source"]), UIDS),
+)
+def test_whose_pod_it_is(asked: str, uid: str, notes: dict[str, str]) -> None:
+    """By its UID; a mirror also by its static pod's. That it is a mirror config.mirror says, which a user's own
+    config.hash does not.
+    """
+    pod = Pod(namespace="blue", name="web", uid=uid, annotations=notes)
+    mirrored = {notes[kube.MIRROR], notes.get(kube.HASH, "")} if kube.MIRROR in notes else set()
+    assert pod.is_it(asked) == (asked in ("", uid) or asked in mirrored)
 
 
 def test_no_such_pod(client: Client) -> None:

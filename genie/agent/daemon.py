@@ -86,7 +86,7 @@ class Agent:
 
     def _connect(self, seconds: float) -> kube.Client:
         """With the credentials as they are on disk now: `genie install` may have renewed them."""
-        return kube.Client(api_server(self.settings, load_conf(conf_path(self.settings))), seconds)
+        return kube.Client(api_server(self.settings, current_conf(self.settings)), seconds)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -214,8 +214,23 @@ def _plugins(data: Mapping[str, Any]) -> list[Any]:
     return plugins if isinstance(plugins, list) else [data]
 
 
-def conf_path(settings: Settings) -> Path | None:
-    return settings.conf or find_conf(DEFAULT_CONF_DIR)
+def current_conf(settings: Settings) -> Conf:
+    """genie.conf as it is now: the option's, else the one in net.d. A mistake in the former does not keep a node that has
+    the latter without an agent: `genie install` let no such thing through to there.
+
+    Raises:
+        CniError: none can be used.
+    """
+    installed = find_conf(DEFAULT_CONF_DIR)
+    if settings.conf is None:
+        return load_conf(installed)
+    try:
+        return load_conf(settings.conf)
+    except CniError as error:
+        if installed is None:
+            raise
+        log.error("going on with the genie.conf in net.d", extra={"fields": {"error": str(error)}})
+        return load_conf(installed)
 
 
 def load_conf(path: Path | None) -> Conf:
@@ -351,7 +366,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse(sys.argv[2:] if argv is None else argv)
     logs.setup(settings.log_level or "info")
     try:
-        conf = load_conf(conf_path(settings))
+        conf = current_conf(settings)
         settings = with_conf(settings, conf)
         logs.setup(settings.log_level or "info")
         api_server(settings, conf)  # what is wrong with the credentials is told now

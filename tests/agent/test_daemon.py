@@ -379,6 +379,22 @@ def test_the_agent_works_on_as_many_calls_at_once_as_genie_conf_says(node: Node)
     assert len(ended) == 3 and ended[2] - ended[0] > 0.9, "each takes half a second, one after the other"
 
 
+def test_a_mistake_in_genie_conf_keeps_no_node_without_an_agent_that_had_a_good_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place / "net.d").mkdir()
+    monkeypatch.setattr(daemon, "DEFAULT_CONF_DIR", str(place / "net.d"))
+    (place / "genie.conf").write_text("{")
+    settings = daemon.parse(["--node", "n", "--conf", str(place / "genie.conf")])
+    with pytest.raises(CniError, match="genie.conf: not valid JSON"):
+        daemon.current_conf(settings)
+    (place / "net.d" / "00-genie.conf").write_text('{"name": "genie", "type": "genie", "default_plugin": "ptp"}')
+    assert daemon.current_conf(settings).default_plugin == ("ptp",)
+    assert "going on with the genie.conf in net.d" in caplog.text
+    (place / "genie.conf").write_text('{"name": "genie", "type": "genie", "default_plugin": "bridge"}')
+    assert daemon.current_conf(settings).default_plugin == ("bridge",)
+
+
 def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

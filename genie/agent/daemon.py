@@ -215,8 +215,8 @@ def _plugins(data: Mapping[str, Any]) -> list[Any]:
 
 
 def current_conf(settings: Settings) -> Conf:
-    """genie.conf as it is now: the option's, else the one in net.d. A mistake in the former does not keep a node that has
-    the latter without an agent: `genie install` let no such thing through to there.
+    """genie.conf as it is now: the option's, else the one in net.d. A mistake in the former does not keep a node that
+    has the latter without an agent: `genie install` let no such thing through to there.
 
     Raises:
         CniError: none can be used.

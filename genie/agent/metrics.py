@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import suppress
 
+from genie import __version__
+
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -30,7 +32,7 @@ class Counter:
         return self._values.get(values, 0)
 
     def lines(self) -> list[str]:
-        return [f"{self.name}{_labels(self.labels, values)} {n:g}" for values, n in sorted(self._values.items())]
+        return [f"{self.name}{_labels(self.labels, values)} {_exact(n)}" for values, n in sorted(self._values.items())]
 
 
 class Gauge:
@@ -43,7 +45,7 @@ class Gauge:
         self.read: Callable[[], dict[tuple[str, ...], float]] = dict
 
     def lines(self) -> list[str]:
-        return [f"{self.name}{_labels(self.labels, values)} {n:g}" for values, n in sorted(self.read().items())]
+        return [f"{self.name}{_labels(self.labels, values)} {_exact(n)}" for values, n in sorted(self.read().items())]
 
 
 class Histogram:
@@ -68,7 +70,7 @@ class Histogram:
             for bound, count in zip([f"{bound:g}" for bound in BUCKETS] + ["+Inf"], counts, strict=True):
                 below += count
                 lines.append(f"{self.name}_bucket{_labels((*self.labels, 'le'), (*values, bound))} {below}")
-            lines.append(f"{self.name}_sum{_labels(self.labels, values)} {self._sums[values]:g}")
+            lines.append(f"{self.name}_sum{_labels(self.labels, values)} {_exact(self._sums[values])}")
             lines.append(f"{self.name}_count{_labels(self.labels, values)} {below}")
         return lines
 
@@ -77,19 +79,43 @@ class Metrics:
     """All of the agent's."""
 
     def __init__(self) -> None:
-        self.calls = Counter("genie_calls_total", "CNI calls answered.", "verb", "result")
-        self.seconds = Histogram("genie_call_seconds", "Time of a CNI call, delegates included.", "verb")
-        self.own = Histogram("genie_call_own_seconds", "Time of a CNI call in which no delegate was running.", "verb")
-        self.waited = Histogram("genie_call_wait_seconds", "Time that a CNI call waited for its turn.")
-        self.delegates = Histogram("genie_delegate_seconds", "Time of one delegate.", "plugin", "verb", "result")
-        self.shims_dropped = Counter("genie_shims_dropped_total", "Connections that the agent broke off.", "why")
-        self.api_direct = Counter("genie_api_direct_total", "Questions that the cache could not answer.", "what")
-        self.patches = Counter("genie_annotation_patches_total", "Attempts to write annotations.", "result")
+        self.build = Gauge("genie_build_info", "Always 1; the version of this agent.", "version")
+        self.build.read = lambda: {(__version__,): 1}
+        self.calls = Counter(
+            "genie_calls_total", "CNI calls answered: ADD, DEL, CHECK, GC, STATUS; ok or error.", "verb", "result"
+        )
+        self.seconds = Histogram(
+            "genie_call_seconds", "Time of a CNI call from its turn to its answer, networks' plugins included.", "verb"
+        )
+        self.own = Histogram(
+            "genie_call_own_seconds", "The part of genie_call_seconds in which no network's plugin was running.", "verb"
+        )
+        self.waited = Histogram("genie_call_wait_seconds", "Time that a CNI call waited for its turn (--concurrency).")
+        self.delegates = Histogram(
+            "genie_delegate_seconds", "Time of one run of a network's plugin.", "plugin", "verb", "result"
+        )
         self.active = Gauge("genie_calls_active", "CNI calls being worked on.")
         self.waiting = Gauge("genie_calls_waiting", "CNI calls waiting for their turn.")
-        self.unwritten = Gauge("genie_annotations_waiting", "Pods whose annotations are yet to be written.")
-        self.cache_age = Gauge("genie_cache_age_seconds", "Time since the API server was last heard.", "resource")
-        self.cached = Gauge("genie_cache_objects", "Objects in the cache.", "resource")
+        self.shims_dropped = Counter(
+            "genie_shims_dropped_total", "Calls that the agent broke off, for they kept silent or made no sense.", "why"
+        )
+        self.api_direct = Counter(
+            "genie_api_direct_total", "Objects asked of the API server, for the watch had not brought them yet.", "what"
+        )
+        self.patches = Counter(
+            "genie_annotation_patches_total", "Attempts to write annotations to a pod: written or failed.", "result"
+        )
+        self.unwritten = Gauge(
+            "genie_annotations_waiting", "Pods whose annotations are yet to be written; above 0 for long: API trouble."
+        )
+        self.cache_age = Gauge(
+            "genie_cache_age_seconds",
+            "Time since the API server was last heard of; beyond a few minutes the agent works with what it knew.",
+            "resource",
+        )
+        self.cached = Gauge(
+            "genie_cache_objects", "Objects known: pods of this node, network objects of the cluster.", "resource"
+        )
 
     def text(self) -> str:
         """The exposition: https://prometheus.io/docs/instrumenting/exposition_formats/."""
@@ -97,6 +123,11 @@ class Metrics:
         for metric in vars(self).values():
             lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}", *metric.lines()]
         return "\n".join(lines) + "\n"
+
+
+def _exact(number: float) -> str:
+    """All digits: what is rounded stands still while it grows, and no rate can be told of it."""
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
+from itertools import chain
 
-from genie import selection
+from genie import networks, selection
+from genie.agent import alive
+from genie.agent.daemon import SOCKET, find_conf
 from genie.choose import choose
 from genie.cni.errors import CniError
 from genie.cni.invoke import SubprocessExecutor, run_sync
@@ -21,24 +25,47 @@ DEFAULT_BIN_DIR = "/opt/cni/bin"
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"genie {argv[0]}")
     parser.add_argument(
-        "--conf", default=f"{DEFAULT_CONF_DIR}/00-genie.conf", help="genie.conf of this node (default: %(default)s)"
-    )
+        "--conf", metavar="PATH",
+        help=f"genie.conf of this node; if not given, the file in {DEFAULT_CONF_DIR} whose type is genie",
+    )  # fmt: skip
     if argv[0] == "explain":
         parser.description = "Tell which networks a pod would get on this node, on which interfaces, and why."
         parser.add_argument("what", choices=["pod"], help="the kind of object")
         parser.add_argument("pod", metavar="NAMESPACE/NAME", help="the pod, as the API server has it now")
     else:
-        parser.description = "List genie's records: each container of this node and its attachments."
+        parser.description = (
+            "Tell whether genie is in order on this node, which networks there are, and what genie attached: each "
+            "container, its interfaces, networks and addresses."
+        )
+        parser.add_argument("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="default: %(default)s")
+        parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
     arguments = parser.parse_args(argv[1:])
     try:
-        conf = read(arguments.conf)
-        lines = explain(arguments.pod, conf) if argv[0] == "explain" else status(Records(conf.state_dir))
+        path = arguments.conf or _find(DEFAULT_CONF_DIR)
+        conf = read(path)
+        if argv[0] == "explain":
+            lines = explain(arguments.pod, conf)
+        else:
+            lines = chain(
+                health(path, conf, f"{arguments.bin_dir}/genie", arguments.socket),
+                [""],
+                status(Records(conf.state_dir)),
+            )
         for line in lines:
             print(line)
     except CniError as error:
         print(f"genie {argv[0]}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _find(directory: str) -> str:
+    path = find_conf(directory)
+    if path is None:
+        raise CniError(
+            5, f"{directory} has no configuration of type genie: genie is not installed here, or name it with --conf"
+        )
+    return str(path)
 
 
 def read(path: str) -> Conf:
@@ -59,6 +86,32 @@ def read(path: str) -> Conf:
     except (ValueError, AttributeError, TypeError, RecursionError):
         pass  # `read_conf` says what is wrong with it
     return read_conf(text, path)
+
+
+def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
+    """Whether the runtime calls genie here, whether anybody answers, and which networks there are."""
+    directory, name = os.path.split(path)
+    first = min(file for file in os.listdir(directory) if file.endswith(networks.SUFFIXES) or file == name)
+    yield f"configuration  {path}" + ("" if first == name else f": NOT USED, the runtime takes {first}, which is first")
+    yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
+    there = networks.directory(conf.conf_dir)
+    described = [f"{there.title(one)} ({' + '.join(one.types)})" for one in there.networks()]
+    yield f"networks       {', '.join(described) or 'NONE: a pod that asks for nothing gets an error'}"
+    for error in there.broken():
+        yield f"               {error}"
+
+
+def _served_by(plugin: str, socket: str) -> str:
+    try:
+        with open(plugin, "rb") as file:
+            is_script = file.read(2) == b"#!"
+    except OSError as error:
+        return f"MISSING ({error.strerror}): no pod comes up"
+    if is_script:
+        return "direct mode, without an agent"
+    if alive.answers(socket):
+        return f"the agent answers on {socket}"
+    return f"NO AGENT answers on {socket}: pods wait for it"
 
 
 def status(records: Records) -> Iterable[str]:

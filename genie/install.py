@@ -39,12 +39,12 @@ from genie import config, kube
 from genie.agent import alive
 from genie.agent import log as logs
 from genie.cni.errors import CniError, Code
+from genie.networks import SUFFIXES
 
 log = logging.getLogger("genie.install")
 
 #: Names for genie.conf, the usual one first; each of the others sorts before the one before it.
 CONF_NAMES = ("00-genie.conf", "0-genie.conf", "+0-genie.conf", "!0-genie.conf")
-CONF_SUFFIXES = (".conf", ".conflist", ".json")  # the runtime reads no others
 DEFAULT_CONF: Mapping[str, Any] = {
     **{"cniVersion": "1.0.0", "name": "genie", "type": "genie"},
     "capabilities": {"portMappings": True, "bandwidth": True, "dns": True},  # what the runtime is to hand over
@@ -247,7 +247,7 @@ def others(node: Node, journal: Journal) -> list[str]:
 def confs(directory: str) -> list[str]:
     """The names of the configurations in a net.d directory, in the order in which the runtime looks at them."""
     try:
-        return sorted(name for name in os.listdir(directory) if name.endswith(CONF_SUFFIXES))
+        return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIXES))
     except FileNotFoundError:
         return []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 
 
@@ -36,6 +37,19 @@ def is_held(path: str) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens on a unix socket; one whose queue is full does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+        knock.setblocking(False)
+        try:
+            knock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 @contextlib.contextmanager

@@ -309,7 +309,7 @@ class Server:
             mine = self._has_socket()
             if mine:
                 self._path.unlink()
-            replaced = not mine and _answers(self._path)
+            replaced = not mine and alive.answers(str(self._path))
         self._stop_listening(self._listener)
         if replaced and grace_if_replaced is not None:
             grace = grace_if_replaced
@@ -339,9 +339,9 @@ class Server:
         """Take the socket back if whoever took it over is dead, or if it was deleted: nobody else would come."""
         assert self._listener and self._path
         try:
-            if not self._has_socket() and not _answers(self._path):
+            if not self._has_socket() and not alive.answers(str(self._path)):
                 with alive.alone(str(self._path.parent)):
-                    if not _answers(self._path):
+                    if not alive.answers(str(self._path)):
                         before = self._listener
                         self._bind(self._path)
                         self._stop_listening(before)
@@ -435,19 +435,6 @@ def _has_gone(peer: socket.socket) -> bool:
     poll = select.poll()
     poll.register(peer.fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))
-
-
-def _answers(path: Path) -> bool:
-    """Whether somebody listens on a socket; one whose queue is full does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
-        knock.setblocking(False)
-        try:
-            knock.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError:
-            return True
-    return True
 
 
 def _is_trusted(peer: socket.socket) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -92,12 +93,13 @@ def test_a_conf_within_a_list(node: Node, conf: str) -> None:
 
 
 def test_status(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
-    assert said(capsys, "status", "--conf", conf) == "0 containers\n"
+    assert said(capsys, "status", "--conf", conf).endswith("\n\n0 containers\n")
     node.add("calico,weave-net@data0")
     node.kube.annotations = {"cni": "calico"}
     node.ok("ADD", CNI_CONTAINERID="another")
     (node.root / "state" / "another@eth0.json").write_text("{")
-    damaged, first, calico, weave, count = sorted(said(capsys, "status", "--conf", conf).splitlines(), key=len)[::-1]
+    lines = said(capsys, "status", "--conf", conf).partition("\n\n")[2].splitlines()
+    damaged, first, calico, weave, count = sorted(lines, key=len)[::-1]
     assert "another@eth0.json is damaged" in damaged
     text = said(capsys, "status", "--conf", conf)
     assert f"blue/web  {'c0ffee0123456'}\n" in text
@@ -107,6 +109,49 @@ def test_status(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> No
     assert {first, calico, weave, count} < set(text.splitlines())
     node.ok("DEL", CNI_CONTAINERID="another")
     assert "another@eth0.json.damaged: a damaged record, set aside" in said(capsys, "status", "--conf", conf)
+
+
+def health(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> list[str]:
+    bin_dir, socket = str(node.root / "bin"), str(node.root / "agent.sock")
+    text = said(capsys, "status", "--conf", conf, "--bin-dir", bin_dir, "--socket", socket)
+    return text.partition("\n\n")[0].splitlines()
+
+
+def test_status_tells_whether_genie_is_in_order(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
+    plugin, address = node.root / "bin" / "genie", str(node.root / "agent.sock")
+    plugin.parent.mkdir(exist_ok=True)
+    configuration, missing, there = health(capsys, node, conf)
+    assert configuration == f"configuration  {conf}"
+    assert missing == f"plugin         {plugin}: MISSING (No such file or directory): no pod comes up"
+    assert there.startswith("networks       calico (calico), ")
+    plugin.write_bytes(b"\x7fELF")
+    assert health(capsys, node, conf)[1].endswith(f": NO AGENT answers on {address}: pods wait for it")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(address)
+        agent.listen()
+        assert health(capsys, node, conf)[1].endswith(f": the agent answers on {address}")
+    plugin.write_text("#!/usr/bin/python3")
+    assert health(capsys, node, conf)[1].endswith(": direct mode, without an agent")
+
+
+def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
+    (node.net_d / "00-broken.conf").write_text("{")
+    lines = health(capsys, node, conf)
+    assert lines[0].endswith(": NOT USED, the runtime takes 00-broken.conf, which is first")
+    assert "00-broken.conf: no valid JSON" in lines[3]
+    for path in node.net_d.glob("[!0]*"):
+        path.unlink()
+    assert health(capsys, node, conf)[2] == "networks       NONE: a pod that asks for nothing gets an error"
+
+
+def test_status_finds_genies_configuration_by_its_type(
+    capsys: pytest.CaptureFixture[str], node: Node, conf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "DEFAULT_CONF_DIR", str(node.net_d))
+    Path(conf).rename(node.net_d / "0-genie.conf")
+    assert said(capsys, "status").startswith(f"configuration  {node.net_d}/0-genie.conf\n")
+    (node.net_d / "0-genie.conf").unlink()
+    assert "genie is not installed here" in said(capsys, "status", status=1)
 
 
 def explained(capsys: pytest.CaptureFixture[str], conf: str, status: int = 0) -> str:

@@ -151,6 +151,14 @@ def test_an_image_that_cannot_be_had_is_a_reason(known: dict[str, Software], mon
     assert plan.missing["flannel"] == "image far is not in the engine and cannot be pulled"
 
 
+def test_a_networks_own_objects_come_along_with_their_images() -> None:
+    pod = thing("Pod", "etcd", spec={"containers": [{"image": "etcd:1"}]})
+    data = {"software": "x", "conf": "10-x.conf", "subnets": ["10.1.0.0/16"], "objects": [pod]}
+    found = Software.model_validate(data).objects()
+    assert found == [pod]
+    assert software.images(found) == ("etcd:1",)
+
+
 @pytest.mark.parametrize(
     ("datastore", "only"), [({"datastore_type": "kubernetes"}, True), ({"etcd_endpoints": "e"}, False)]
 )

@@ -260,10 +260,11 @@ def _bring_up(layout: plan.Plan, running: apiserver.Running) -> None:
             start_new_session=True,
             env={**os.environ, **apiserver.module_path()},
         )
+    apiserver.introduce(running, layout.nodes, _START_TIMEOUT)
     running = apiserver.reach(running, _START_TIMEOUT, lambda: _see_nodes(layout, process))
     _hand_over(running.admin, place / "daemons-access.json")
     apiserver.wait(running, _START_TIMEOUT, lambda: _see_nodes(layout, process))
-    apiserver.furnish(Client(running.admin), layout.nodes, _definitions())
+    apiserver.furnish(Client(running.admin), _definitions())
     running.genie.write(place / "genie-access.json")
     _hand_over(running.admin, place / "access.json")
     (place / "kubeconfig").write_text(json.dumps(running.admin.kubeconfig()))

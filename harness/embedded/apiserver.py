@@ -8,6 +8,7 @@ no more.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import secrets
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from harness.embedded.rest import Access, Client, Refusal
 
 T = TypeVar("T")
 PORT = 6443
+_ETCD = "http://127.0.0.1:2379"
 GENIE = "system:serviceaccount:kube-system:genie"
 KUBERNETES_RULES: list[dict[str, list[str]]] = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
@@ -79,6 +82,25 @@ def start(binaries: Binaries, address: str, place: Path) -> Running:
     return _start_real(binaries, address, place) if binaries.real else _start_emulator(address, place)
 
 
+def introduce(running: Running, nodes: Sequence[NodePlan], timeout: float = 60.0) -> None:
+    """Have it know the nodes before it answers anybody: daemons of networks look for theirs first of all, and one that
+    does not find it looks again after seconds. The real one gets them by way of its etcd, which is there much sooner.
+
+    Raises:
+        NotReady: it ended, or does not take them in time.
+    """
+    real = running.admin.server.startswith("https:")
+    client = Client(Access(server=_ETCD) if real else running.admin, timeout=2.0)
+    for node in nodes:
+        entry = {"key": _base64(f"/registry/minions/{node.name}"), "value": _base64(json.dumps(_node(node)))}
+        path, body = ("/v3/kv/put", entry) if real else ("/api/v1/nodes", _node(node))
+        _until(functools.partial(client.post, path, body), running, timeout)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> Running:
     """Wait until it can be connected to; returns it with the certificate that it made for itself. The real one then
     lets whoever connects wait until it can answer. `see` may raise NotReady meanwhile.
@@ -105,7 +127,7 @@ def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lamb
     _until(lambda: Client(running.admin, timeout=2.0).get("/api/v1/namespaces"), running, timeout, see)
 
 
-def _until(attempt: Callable[[], T], running: Running, timeout: float, see: Callable[[], None]) -> T:
+def _until(attempt: Callable[[], T], running: Running, timeout: float, see: Callable[[], None] = lambda: None) -> T:
     until = time.monotonic() + timeout
     while True:
         see()
@@ -154,10 +176,9 @@ def _start_real(binaries: Binaries, address: str, place: Path) -> Running:
 
 
 def _etcd(binary: str, place: Path) -> list[str]:
-    client = "http://127.0.0.1:2379"
     return [
         binary, f"--data-dir={place / 'etcd'}", "--unsafe-no-fsync", "--log-level=error",
-        f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
+        f"--listen-client-urls={_ETCD}", f"--advertise-client-urls={_ETCD}",
         "--listen-peer-urls=http://127.0.0.1:2380",
     ]  # fmt: skip
 
@@ -165,7 +186,7 @@ def _etcd(binary: str, place: Path) -> list[str]:
 def _kube_apiserver(binary: str, address: str, place: Path) -> list[str]:
     key = place / "accounts.key"
     return [
-        binary, "--etcd-servers=http://127.0.0.1:2379",
+        binary, f"--etcd-servers={_ETCD}",
         "--bind-address=0.0.0.0", f"--advertise-address={address}", f"--secure-port={PORT}",
         f"--cert-dir={place / 'certificates'}", f"--token-auth-file={place / 'tokens'}", "--authorization-mode=RBAC",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
@@ -216,17 +237,13 @@ def _ec_key() -> str:
     return f"-----BEGIN EC PRIVATE KEY-----\n{body}-----END EC PRIVATE KEY-----\n"
 
 
-def furnish(client: Client, nodes: Sequence[NodePlan], definitions: Sequence[dict[str, Any]]) -> None:
-    """What a cluster has before anybody uses it: the nodes, genie's rights, kinds of network objects.
-
-    The nodes come first: networks' daemons are looking for them, and seldom.
+def furnish(client: Client, definitions: Sequence[dict[str, Any]]) -> None:
+    """What a cluster has beside its nodes before anybody uses it: genie's rights, kinds of network objects.
 
     Raises:
         Refusal: the API server does not take one of them.
         NotReady: it does not serve the new kinds.
     """
-    for node in nodes:
-        _make_node(client, node)
     rbac = "/apis/rbac.authorization.k8s.io/v1"
     group = rbac.removeprefix("/apis/")
     role = {"apiVersion": group, "kind": "ClusterRole", "metadata": {"name": "genie"}, "rules": KUBERNETES_RULES}
@@ -251,21 +268,25 @@ def _make_default_namespace(client: Client) -> None:
         client.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
 
 
-def _make_node(client: Client, node: NodePlan) -> None:
+def _node(node: NodePlan) -> dict[str, Any]:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "node-role.kubernetes.io/worker": ""}
     # Every kubelet writes this; flanneld (0.28) cannot do with a node that has no annotation at all.
-    notes = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
-    spec = {"podCIDR": node.pod_subnets[0], "podCIDRs": node.pod_subnets} if node.pod_subnets else {}
-    meta = {"name": node.name, "labels": labels, "annotations": notes}
-    client.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec})
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
     ready = {
         "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "the harness is its kubelet",
         "lastHeartbeatTime": now, "lastTransitionTime": now,
     }  # fmt: skip
     addresses = [{"type": "InternalIP", "address": node.address}, {"type": "Hostname", "address": node.name}]
-    status = {"conditions": [ready], "addresses": addresses}
-    client.patch(f"/api/v1/nodes/{node.name}/status", {"status": status})
+    return {
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": node.name, "uid": str(uuid.uuid4()), "creationTimestamp": now,
+            "labels": labels, "annotations": annotations,
+        },
+        "spec": {"podCIDR": node.pod_subnets[0], "podCIDRs": node.pod_subnets} if node.pod_subnets else {},
+        "status": {"conditions": [ready], "addresses": addresses},
+    }  # fmt: skip
 
 
 def _until_served(ask: Callable[[], object], what: str, timeout: float = 20.0) -> None:

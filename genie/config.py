@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genie.cni import version
+from genie.cni.config import validate_network_name
 from genie.cni.errors import CniError, Code
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
@@ -85,7 +86,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
             f"{source}: cniVersion {cni_version!r} is not one that genie speaks ({', '.join(version.SUPPORTED)})",
         )
     return Conf(
-        name=read.string("name", required=True),
+        name=_name(read),
         cni_version=cni_version,
         default_plugin=read.names("default_plugin"),
         credentials=_credentials(read),
@@ -104,6 +105,15 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         runtime_config=read.object("runtimeConfig"),
         raw=data,
     )
+
+
+def _name(read: Reader) -> str:
+    name = read.string("name", required=True)
+    try:
+        validate_network_name(name)
+    except CniError as error:
+        raise CniError(error.code, f"{read.where}: name: {error.msg}") from error
+    return name
 
 
 def _agent(read: Reader) -> Agent:

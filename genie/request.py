@@ -27,6 +27,9 @@ REQUIRED = {
     "VERSION": (),
 }
 
+#: The version that a verb came with; the others have been there from the first.
+SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -93,6 +96,26 @@ class Request:
         if self.command in ("ADD", "DEL", "CHECK"):
             validate_container_id(self.container_id)
             validate_ifname(self.ifname)
+
+
+def permit(request: Request, conf: Conf) -> None:
+    """Whether the verb is one of genie.conf's version, and what came with it can be.
+
+    Raises:
+        CniError: 1, as containernetworking's plugins say it; 2 for an ADD behind another plugin.
+    """
+    since = SINCE.get(request.command)
+    if since and not version.at_least(conf.cni_version, since):
+        raise CniError(
+            Code.INCOMPATIBLE_VERSION, f"CNI {conf.cni_version} has no {request.command}, which came with {since}"
+        )
+    if request.command == "ADD" and conf.raw.get("prevResult") is not None:
+        found = json.dumps(conf.raw["prevResult"])
+        raise CniError(
+            Code.UNSUPPORTED_FIELD,
+            "prevResult: genie makes the pod's networks itself, so in a list of plugins it comes first; "
+            f"found {found:.300}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

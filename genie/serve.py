@@ -17,7 +17,7 @@ from genie.cni.errors import CniError, Code
 from genie.cni.invoke import Executor
 from genie.config import Conf
 from genie.kube import Kube
-from genie.request import Reply, Request, read_conf
+from genie.request import Reply, Request, permit, read_conf
 from genie.story import Steps, Watched
 from genie.verbs.context import Context
 
@@ -44,6 +44,7 @@ async def serve(
             return Reply(status=0, stdout=json.dumps(versions(request.spoken)).encode(), story=story)
         request.validate()
         conf = conf or read_conf(request.stdin)
+        permit(request, conf)
         answer = await _carry_out(
             Context(request=request, conf=conf, kube=kube, executor=watched, story=story, steps=steps, earlier=earlier)
         )

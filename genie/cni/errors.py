@@ -22,6 +22,7 @@ class Code:
     IO_FAILURE = 5
     DECODING_FAILURE = 6
     INVALID_CONFIG = 7
+    INVALID_NETNS = 8  # containernetworking's, not the specification's
     TRY_AGAIN = 11
     NOT_AVAILABLE = 50
     LIMITED_CONNECTIVITY = 51

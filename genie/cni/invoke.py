@@ -27,6 +27,9 @@ from genie.cni.result import Result
 
 T = TypeVar("T")
 
+OVERRIDE = "CNI_NETNS_OVERRIDE"
+"""Not in the specification: by it a runtime has containernetworking's plugins work on the namespace they run in."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
@@ -74,7 +77,7 @@ class Attachment:
 
     netns: a path; "" for a DEL after the namespace is gone. args: CNI_ARGS as it is. path: the directories of
     CNI_PATH. runtime_config: the capability arguments on offer. env: the rest of the environment to hand on,
-    such as PATH; what is named CNI_* in it is not handed on.
+    such as PATH; of what is named CNI_* in it, only CNI_NETNS_OVERRIDE is handed on.
     """
 
     container_id: str
@@ -366,7 +369,7 @@ def _runtime_config(plugin: Mapping[str, Any], offered: Mapping[str, Any]) -> di
 
 def _environment(command: str, attachment: Attachment) -> dict[str, str]:
     """Section 2, "Parameters": those of an attachment for its verbs alone, and nothing stale."""
-    env = {key: value for key, value in attachment.env.items() if not key.startswith("CNI_")}
+    env = {key: value for key, value in attachment.env.items() if not key.startswith("CNI_") or key == OVERRIDE}
     env |= {"CNI_COMMAND": command, "CNI_PATH": os.pathsep.join(attachment.path)}
     if command not in ("GC", "STATUS"):
         env["CNI_CONTAINERID"] = attachment.container_id

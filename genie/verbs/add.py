@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ async def add(call: Context) -> Mapping[str, Any]:
     The record is on disk before the first delegate runs. Whatever ends an ADD, its attachments go.
     """
     request = call.request
+    _no_host(call)
     if left := call.records.read(request.container_id, request.ifname):
         if left.complete:
             raise CniError(
@@ -65,6 +67,18 @@ async def add(call: Context) -> Mapping[str, Any]:
         raise undone from error
     await _tell(call, pod, done)
     return answer
+
+
+def _no_host(call: Context) -> None:
+    """Refuse a pod's namespace that is the host's, whose routes would be taken for the pod's."""
+    try:
+        same = os.path.samefile(call.request.netns, "/proc/self/ns/net")
+    except OSError:  # whoever needs it will say so
+        return
+    if same and call.request.env.get(invoke.OVERRIDE, "").lower() not in ("1", "true"):
+        raise CniError(
+            Code.INVALID_NETNS, f"CNI_NETNS: {call.request.netns} is the namespace that genie itself runs in"
+        )
 
 
 async def _pod(call: Context) -> Pod:
@@ -250,8 +264,11 @@ async def _rolled_back(call: Context, record: Record, error: BaseException) -> B
     try:
         await undo(call, record, error)
     except CniError as second:
-        if isinstance(error, CniError) and second.msg not in error.details:
-            return CniError(error.code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
+        if isinstance(error, CniError):
+            # 3 would say that there is nothing to clean up (specification, section 5)
+            code = Code.INTERNAL if error.code == Code.UNKNOWN_CONTAINER else error.code
+            also = "" if second.msg in error.details else f"also: {second}"
+            return CniError(code, error.msg, "; ".join(filter(None, (error.details, also))))
     return error
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 from genie import merge
 from genie.cni import invoke
+from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
 from genie.records import Record
@@ -20,6 +23,7 @@ async def check(call: Context) -> None:
     record = call.records.read(request.container_id, request.ifname)
     if record is None or not record.complete:
         raise CniError(Code.UNKNOWN_CONTAINER, f"genie has attached no {request.ifname} to {request.container_id}")
+    _consult(call, record)
     told = merge.in_place([a.default_route for a in record.attached], [a.result or Result() for a in record.attached])
     for attached, result in zip(record.attached, told, strict=True):
         await invoke.check(
@@ -31,6 +35,23 @@ async def check(call: Context) -> None:
         )
     if record.arranged:
         _check_routes(call, record)
+
+
+def _consult(call: Context, record: Record) -> None:
+    """Whether the runtime's `prevResult` is of this attachment; a later plugin of a list may have added to it."""
+    raw = call.conf.raw.get("prevResult")
+    if raw is None:
+        raise CniError(Code.INVALID_CONFIG, "CHECK: prevResult: expected the result of the ADD, found nothing")
+    told = {_packed(ip.address) for ip in cni_result.parse(raw, call.conf.cni_version).ips}
+    for address in (ip.address for attached in record.attached if attached.result for ip in attached.result.ips):
+        if _packed(address) not in told:
+            raise CniError(Code.INVALID_CONFIG, f"CHECK: prevResult: expected {address} among its ips, as ADD told it")
+
+
+def _packed(cidr: str) -> bytes:
+    """An address, whichever way it was written."""
+    address = cidr.partition("/")[0]
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def _check_routes(call: Context, record: Record) -> None:

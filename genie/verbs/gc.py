@@ -61,12 +61,15 @@ async def gc(call: Context) -> None:
 
 
 def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:
-    """`cni.dev/valid-attachments`, or the name that libcni used at first (`cni.dev/attachments`).
+    """`cni.dev/valid-attachments`, or the name that libcni used at first (`cni.dev/attachments`). libcni writes `null`
+    where there is none.
 
     Raises:
         CniError: 7; without the list, everything would be garbage.
     """
-    entries = raw.get("cni.dev/valid-attachments", raw.get("cni.dev/attachments"))
+    entries = raw.get("cni.dev/valid-attachments", raw.get("cni.dev/attachments", ""))
+    if entries is None:
+        return []
     if not isinstance(entries, list) or not all(
         isinstance(e, dict) and isinstance(e.get("containerID"), str) and isinstance(e.get("ifname"), str)
         for e in entries

@@ -163,6 +163,7 @@ class Node:
     kube: FakeKube = field(default_factory=FakeKube)
     executor: FakeExecutor = field(default_factory=FakeExecutor)
     conf: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)  # the last ADD's result, as a runtime keeps it
 
     def __post_init__(self) -> None:
         for folder in ("net.d", "bin"):
@@ -201,9 +202,10 @@ class Node:
     def request(self, verb: str, stdin: bytes | None = None, **env: str | None) -> Request:
         """As containerd calls; an environment variable of None is left out."""
         conf = {
-            "cniVersion": "1.0.0",
+            "cniVersion": "1.1.0" if verb in ("GC", "STATUS") else "1.0.0",
             "name": "k8s",
             "type": "genie",
+            **({"prevResult": self.kept} if verb in ("CHECK", "DEL") and self.kept else {}),
             "conf_dir": str(self.net_d),
             "state_dir": str(self.root / "state"),
             **self.conf,
@@ -222,7 +224,10 @@ class Node:
         return Request(env=kept, stdin=json.dumps(conf).encode() if stdin is None else stdin)
 
     def call(self, verb: str, stdin: bytes | None = None, **env: str | None) -> Reply:
-        return run_sync(serve(self.request(verb, stdin, **env), self.kube, self.executor))
+        reply = run_sync(serve(self.request(verb, stdin, **env), self.kube, self.executor))
+        if verb == "ADD" and reply.status == 0:
+            self.kept = json.loads(reply.stdout)
+        return reply
 
     def ok(self, verb: str, **env: str | None) -> dict[str, Any]:
         """A call that must succeed: its result."""

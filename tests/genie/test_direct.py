@@ -36,6 +36,7 @@ class Direct:
     within: Callable[[Callable[[], Any]], Any] = lambda work: work()
     conf: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ("-IS",)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         (self.root / "net.d").mkdir()
@@ -57,6 +58,7 @@ class Direct:
             "conf_dir": str(self.root / "net.d"),
             "state_dir": str(self.root / "state"),
             "kubernetes": {"kubeconfig": str(self.root / "kubeconfig")},
+            **({"prevResult": self.kept} if verb in ("CHECK", "DEL") and self.kept else {}),
             **self.conf,
         }
         given = {
@@ -82,6 +84,7 @@ class Direct:
         assert done.returncode == 0, (done.stdout, done.stderr)
         answer = json.loads(done.stdout) if done.stdout else {}
         assert isinstance(answer, dict)
+        self.kept = answer if verb == "ADD" else self.kept
         return answer
 
 
@@ -143,7 +146,7 @@ def test_the_log_goes_to_its_file(shell: Direct) -> None:
 
 
 def test_the_log_level(shell: Direct) -> None:
-    shell.conf["log_level"] = "error"
+    shell.conf.update(log_level="error", cniVersion="1.1.0")
     assert shell.start("STATUS").stderr == b""
 
 

@@ -56,6 +56,7 @@ class Node:
     bin: str
     place: Path
     told: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def network(self, name: str, kind: str, number: int, **more: Any) -> None:
         ranges = [[{"subnet": f"10.{number}.0.0/24"}], [{"subnet": f"fd0{number}::/64"}]]
@@ -75,7 +76,15 @@ class Node:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         }
         place = {"conf_dir": str(self.place / "net.d"), "state_dir": str(self.place / "state")}
-        conf = {"cniVersion": "1.0.0", "name": "genie", "type": "genie", "default_plugin": "ptp", **place}
+        conf: dict[str, Any] = {
+            "cniVersion": "1.0.0",
+            "name": "genie",
+            "type": "genie",
+            **place,
+            "default_plugin": "ptp",
+        }
+        if verb in ("CHECK", "DEL"):
+            conf["prevResult"] = self.kept
         request = Request(env=env, stdin=json.dumps(conf).encode())
         cluster = Cluster(annotations, self.told)
         work = lambda: run_sync(serve(request, cluster, SubprocessExecutor()))  # noqa: E731
@@ -83,6 +92,7 @@ class Node:
         answer: dict[str, Any] = json.loads(reply.stdout or "{}")
         if reply.status:
             raise RuntimeError(f"{verb}: {answer['msg']} {answer.get('details', '')}")
+        self.kept = answer if verb == "ADD" else self.kept
         return answer
 
 

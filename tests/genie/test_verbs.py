@@ -664,7 +664,31 @@ def test_check_tells_what_a_delegate_found(node: Node, drift: list[Any]) -> None
 
 
 def test_check_of_what_is_not_attached(node: Node) -> None:
+    node.kept = {"cniVersion": "1.0.0", "ips": []}
     assert node.fails("CHECK")["code"] == 3
+
+
+@pytest.mark.parametrize(
+    ("kept", "code", "complaint"),
+    [
+        (None, 7, "CHECK: prevResult: expected the result of the ADD, found nothing"),
+        ({"cniVersion": "1.0.0", "ips": [{"address": "ten"}]}, 6, "ips[0]: address"),
+        ({"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.3/24"}]}, 7, "CHECK: prevResult: expected 10.1.0.2/24"),
+    ],
+)
+def test_check_consults_prev_result(node: Node, kept: Any, code: int, complaint: str) -> None:
+    """Specification, section 2, "CHECK": "the plugin must consult the prevResult"."""
+    node.add("calico")
+    node.kept = kept
+    error = node.fails("CHECK")
+    assert error["code"] == code and complaint in error["msg"]
+    assert node.executor.made("CHECK") == []
+
+
+def test_check_takes_what_a_later_plugin_of_the_chain_added(node: Node) -> None:
+    node.add("calico")
+    node.kept = {**node.kept, "ips": [*node.kept["ips"], {"address": "10.99.0.1/32"}], "dns": {"domain": "x"}}
+    node.ok("CHECK")
 
 
 # --- GC -------------------------------------------------------------------------------------------------------------
@@ -776,6 +800,68 @@ def test_status(node: Node) -> None:
     node.conf.update(default_plugin="calico", state_dir=str(node.net_d / "10-calico.conf" / "x"))
     error = node.fails("STATUS", **env)
     assert error["code"] == 50 and "cannot keep records in" in error["msg"]
+
+
+# --- conformance -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("verb", "below"), [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0")])
+def test_a_verb_that_came_with_a_later_version(node: Node, verb: str, below: str) -> None:
+    """As containernetworking's plugins answer: the runtime may not call it."""
+    node.conf.update(cniVersion=below, **valid())
+    error = node.fails(verb)
+    assert (error["code"], error["cniVersion"]) == (1, below)
+    assert error["msg"].startswith(f"CNI {below} has no {verb}")
+    assert node.executor.calls == []
+
+
+def test_an_add_behind_another_plugin_is_refused(node: Node) -> None:
+    """Specification, section 5, code 2: with key and value."""
+    node.conf["prevResult"] = {"cniVersion": "1.0.0", "ips": [{"address": "10.5.0.1/24"}]}
+    error = node.fails("ADD")
+    assert error["code"] == 2 and "prevResult" in error["msg"] and "10.5.0.1/24" in error["msg"]
+    assert node.executor.calls == [] and node.left() == []
+
+
+@pytest.mark.parametrize("override", ["", "1", "true"])
+def test_the_hosts_own_namespace_is_no_pods(node: Node, override: str) -> None:
+    """Its routes would go; as containernetworking's plugins refuse it, unless the runtime says that it knows."""
+    if not override:
+        error = node.fails("ADD", CNI_NETNS="/proc/self/ns/net")
+        assert error["code"] == 8 and "CNI_NETNS" in error["msg"]
+        assert node.executor.calls == [] and node.left() == []
+    else:
+        node.ok("ADD", CNI_NETNS="/proc/self/ns/net", CNI_NETNS_OVERRIDE=override)
+        assert [said.env["CNI_NETNS_OVERRIDE"] for said in node.executor.calls] == [override]
+
+
+@pytest.mark.parametrize("name", ["", "-net", "a/b", "a b", "n\n"])
+def test_a_name_that_no_network_can_have(node: Node, name: str) -> None:
+    node.conf["name"] = name
+    error = node.fails("ADD")
+    assert error["code"] == 7 and "name" in error["msg"]
+
+
+def test_an_unknown_container_is_one_that_needs_no_del(node: Node) -> None:
+    """Specification, section 5, code 3: so it cannot be the answer where something is left."""
+    unknown = failing("flannel", code=3, msg="unknown")
+    stuck = failing("calico", "DEL", msg="stuck")
+    node.executor.act = unknown
+    node.kube.annotations = {"cni": "calico,flannel"}
+    assert node.fails("ADD")["code"] == 3 and node.left() == []
+    node.executor.act = lambda said: unknown(said) or stuck(said)
+    error = node.fails("ADD")
+    assert error["code"] == 999 and "unknown" in error["msg"] and "stuck" in error["details"]
+    assert node.left() == [f"{CONTAINER}@eth0.json"]
+
+
+def test_gc_with_no_attachment_at_all(node: Node) -> None:
+    """libcni writes an empty list of Go as null."""
+    node.install("calico", version="1.1.0")
+    node.add("calico")
+    node.conf.update({"cni.dev/valid-attachments": None, "cni.dev/attachments": None})
+    node.ok("GC", CNI_NETNS=None)
+    assert node.executor.made("DEL") == [("calico", "eth0")] and node.left() == []
 
 
 # --- malformed input ------------------------------------------------------------------------------------------------

@@ -40,7 +40,6 @@ _TABLE_LOCAL, _MULTICAST, _UNREACHABLE = 255, 5, 7  # unreachable: the harness i
 class Owned:
     """What sandboxes that are alive have on the node."""
 
-    ids: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
     peers: frozenset[int] = frozenset()  # interface numbers on the node's side
     words: frozenset[str] = field(default_factory=frozenset)  # container IDs and addresses, as rules mention them
@@ -56,13 +55,11 @@ class Owned:
                 there, here = sandbox.inside(_ends)
                 peers |= there
                 addresses |= here
-        ids = frozenset(sandbox.id for sandbox in alive)
-        return cls(ids, frozenset(sandbox.path.name for sandbox in alive), frozenset(peers), ids | frozenset(addresses))
+        names = frozenset(sandbox.path.name for sandbox in alive)
+        return cls(names, frozenset(peers), frozenset({*addresses, *(sandbox.id for sandbox in alive)}))
 
     def __or__(self, other: Owned) -> Owned:
-        return Owned(
-            self.ids | other.ids, self.namespaces | other.namespaces, self.peers | other.peers, self.words | other.words
-        )
+        return Owned(self.namespaces | other.namespaces, self.peers | other.peers, self.words | other.words)
 
     def mentioned(self, text: str) -> bool:
         """Whether a rule or a record is about one of them."""
@@ -123,7 +120,7 @@ def _addresses(owned: Owned) -> Iterator[str]:
     for store in sorted(path for path in STORES.glob("*") if path.is_dir()):
         for name in _names(store):
             holder = _text(store / name).split()
-            if not name.startswith(_HOUSEKEEPING) and not set(holder) & owned.ids:
+            if not name.startswith(_HOUSEKEEPING) and not {name, *holder} & owned.words:
                 yield f"{store.name} {name} {'/'.join(holder)}"
 
 

@@ -203,10 +203,12 @@ class TestInventory:
         store.mkdir()
         (store / "10.32.0.2").write_text("alive\r\neth0")
         (store / "10.32.0.3").write_text("dead\r\neth0")
+        (store / "10.32.0.4").write_text("derived\r\neth1")  # genie's, of a plugin that knows a container's ID alone
         (store / "last_reserved_ip.0").write_text("10.32.0.3")
         (store / "lock").touch()
         monkeypatch.setattr(inventory, "STORES", tmp_path)
-        assert list(inventory._addresses(Owned(ids=frozenset({"alive"})))) == ["weave 10.32.0.3 dead/eth0"]
+        owned = Owned(words=frozenset({"alive", "10.32.0.2", "10.32.0.4"}))
+        assert list(inventory._addresses(owned)) == ["weave 10.32.0.3 dead/eth0"]
 
 
 class TestPrograms:

@@ -55,9 +55,11 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
             _forget_routes(call)
         call.records.remove(record.container_id, record.ifname)
         return
-    call.records.write(
-        replace(record, attached=tuple(left), complete=record.complete and call.request.command == "DEL")
-    )
+    rest = replace(record, attached=tuple(left), complete=record.complete and call.request.command == "DEL")
+    if failure:
+        call.records.complete(rest)  # never anew: another agent's DEL may have removed it meanwhile
+    else:
+        call.records.write(rest)
     first, *others = errors
     raise CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))
 
@@ -69,6 +71,8 @@ def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
     """
     if not isinstance(add, CniError) or add.code == Code.TRY_AGAIN:
         return False
+    if add.code == Code.IO_FAILURE and "could not be started" not in add.msg:
+        return False  # it was cut off, by its time limit or with its shim: what it had done by then is there
     return (add.code, add.msg.replace(": ADD: ", ": DEL: ", 1)) == (delete.code, delete.msg)
 
 

@@ -1,0 +1,32 @@
+"""Two agents on one node for a moment, as in an update: what they share is the records."""
+
+from __future__ import annotations
+
+from core_rig import Node, Said
+
+from genie.cni.invoke import Outcome
+
+
+def test_an_add_that_is_undone_brings_back_no_record_that_a_del_has_removed(node: Node) -> None:
+    """The runtime gave the ADD up; its DEL went to the new agent, which is done before the old one is done undoing."""
+
+    def act(said: Said) -> Outcome | None:
+        if said.verb == "DEL":
+            for record in (node.root / "state").glob("*.json"):
+                record.unlink()  # the new agent has deleted everything
+        return Outcome(status=-1, error="the shim went away, killed by the runtime perhaps")
+
+    node.executor.act = act
+    node.kube.annotations = {"cni": "calico,flannel"}
+    node.fails("ADD")
+    assert node.executor.made("DEL") and node.left() == []
+
+
+def test_an_add_that_is_undone_in_vain_leaves_its_record_for_the_del(node: Node) -> None:
+    node.executor.act = lambda _: Outcome(status=-1, error="the shim went away, killed by the runtime perhaps")
+    node.kube.annotations = {"cni": "calico,flannel"}
+    node.fails("ADD")
+    assert len(node.left()) == 1
+    node.executor.act = lambda _: None
+    node.ok("DEL")
+    assert node.left() == []

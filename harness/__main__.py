@@ -44,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
         "lint", help="find mistakes in scenario files: file, line, column, what would be right"
     )
     linting.add_argument("paths", nargs="*", type=Path, default=[Path("scenarios")], help="default: scenarios/")
+    linting.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a vendor's description of a network (repeatable)",
+    )
     linting.set_defaults(do=_lint)
 
     checking = commands.add_parser("checks", help="every check and step that a scenario can have, with an example")
@@ -144,11 +152,17 @@ def _print_table(scenarios: Sequence[object]) -> None:
 
 
 def _lint(options: argparse.Namespace) -> int:
-    from harness.lint import mistakes
+    from harness.catalog import ProfileError
+    from harness.lint import known_networks, mistakes
 
+    try:
+        known = known_networks(options.profile)
+    except ProfileError as error:
+        print(error, file=sys.stderr)
+        return 1
     found, wrong = _found(options.paths), 0
     for path in found:
-        for mistake in mistakes(path):
+        for mistake in mistakes(path, known):
             print(mistake)
             wrong += 1
     print(f"{len(found)} files, {wrong} mistakes" if wrong else f"{len(found)} files, no mistakes", file=sys.stderr)

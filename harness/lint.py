@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness import catalog
 from harness.model import hint
 from harness.scenario import FIRST, read
 from harness.yamlfile import Mistake, Mistakes, YamlFile
 
-NETWORKS = Path(__file__).parents[1] / "fixtures" / "networks"
 
+def known_networks(profiles: Iterable[Path] = ()) -> frozenset[str]:
+    """The networks that the project and these profiles describe; empty where it is installed without its fixtures.
 
-def known_networks() -> frozenset[str]:
-    """The networks that the project describes; empty where it is installed without its fixtures."""
-    return frozenset(path.stem for path in NETWORKS.glob("*.yaml"))
+    Raises:
+        ProfileError: a profile is not valid.
+    """
+    described = catalog.load(profiles)
+    return frozenset(described) if (catalog.FIXTURES / "networks").is_dir() else frozenset()
 
 
 def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]:

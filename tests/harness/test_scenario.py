@@ -158,6 +158,21 @@ def test_every_scenario_is_sound_and_names_the_schema_for_editors():
         assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n"), path
 
 
+def test_the_examples_for_vendors_are_sound(tmp_path, capsys):
+    from harness.__main__ import main
+
+    profile, scenario = tmp_path / "mynet.yaml", tmp_path / "mynet-and-flannel.yaml"
+    for example in (ROOT / "docs/vendors.md").read_text().split("```yaml\n")[1:]:
+        for path in (profile, scenario):
+            if example.startswith(f"# {path.name}\n"):
+                path.write_text(example.partition("```")[0])
+    assert main(["lint", str(scenario)]) == 1
+    assert "unknown network 'mynet'" in capsys.readouterr().out
+    assert main(["lint", str(scenario), "--profile", str(profile)]) == 0
+    assert main(["lint", str(scenario), "--profile", str(scenario)]) == 1
+    assert f"{scenario}: network: Field required" in capsys.readouterr().err
+
+
 def test_the_reference_in_docs_is_current():
     from harness.reference import reference
 

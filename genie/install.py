@@ -501,7 +501,8 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
     """What the command line asks to be on the node.
 
     Raises:
-        CniError: genie.conf cannot be read or is wrong, or there is no shim for this machine.
+        CniError: genie.conf cannot be read or is wrong, direct mode would have no way to the API server, or there is
+            no shim for this machine.
     """
     conf: Mapping[str, Any] = DEFAULT_CONF
     if options.conf:
@@ -510,8 +511,10 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
                 conf = json.load(file)
         except (OSError, ValueError) as error:
             raise CniError(Code.INVALID_CONFIG, f"cannot read {options.conf}: {error}") from error
-        config.parse(conf, options.conf)
-    return Wanted(plugin=_plugin(options.direct), conf=conf, kubeconfig=_kubeconfig(options))
+    parsed, access = config.parse(dict(conf), options.conf or "genie.conf"), _kubeconfig(options)
+    if options.direct and access is None and not options.no_kubeconfig:
+        kube.server(parsed.credentials)  # without an agent each call takes them: no pod would come up
+    return Wanted(plugin=_plugin(options.direct), conf=conf, kubeconfig=access)
 
 
 def _kubeconfig(options: argparse.Namespace) -> bytes | None:
@@ -554,8 +557,9 @@ sys.exit(main())
 
 EPILOG = """\
 examples:
-  genie install --direct                      on a node that has Python: genie without an agent
-  genie install --direct --conf my-genie.conf    … with settings; again, after genie was upgraded
+  genie install --direct --conf my.conf       on a node that has Python: genie without an agent. my.conf is a genie.conf
+                                              with kubernetes.kubeconfig in it. Again, after genie was upgraded
+  genie install --direct --no-kubeconfig      … where there is no Kubernetes
   genie install --remove                      the node as it was before
 
   What the DaemonSet runs beside the agent, and what it adds to a plain install:
@@ -588,7 +592,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument("--remove", action="store_true", help="take genie off the node, which is then as it was before")
     add("--conf", metavar="PATH", default="", help="the genie.conf to install (default: one without settings)")
     add("--direct", action="store_true", help="install genie itself, run by this Python, in place of the agent's shim")
-    add("--no-kubeconfig", action="store_true", help="install no kubeconfig of this pod's service account")
+    add(
+        "--no-kubeconfig",
+        action="store_true",
+        help="install no kubeconfig of this pod's service account, or do without any",
+    )
     add("--bin-dir", default=default.bin_dir, metavar="DIR", help="where plugins are (default: %(default)s)")
     add("--conf-dir", default=default.conf_dir, metavar="DIR", help="the runtime's net.d (default: %(default)s)")
     add(

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from api_rig import kubeconfig
 
 from genie import install, kube
 from genie.agent import alive
@@ -468,6 +469,24 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for part in ("examples:", "genie install --direct", "--remove", "00-genie.conf", "root"):
         assert part in said
+
+
+def test_direct_mode_takes_a_way_to_the_api_server(
+    node: Node, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    before = tree(node)
+    assert _main(node, "--direct") == 1
+    assert "no way to the API server: give kubernetes.kubeconfig" in capfd.readouterr().err
+    (tmp_path / "my.conf").write_text(json.dumps({**CONF, "kubernetes": {"kubeconfig": str(tmp_path / "none")}}))
+    assert _main(node, "--direct", "--conf", str(tmp_path / "my.conf")) == 1
+    assert f"cannot read {tmp_path}/none" in capfd.readouterr().err
+    assert tree(node) == before
+    (tmp_path / "none").write_text(json.dumps(kubeconfig("https://10.0.0.1:6443")))
+    assert _main(node, "--direct", "--conf", str(tmp_path / "my.conf")) == 0
+    assert install.confs(node.conf_dir)[0] == "00-genie.conf"
+    assert _main(node, "--remove") == 0 and tree(node) == before
+    assert _main(node, "--direct", "--no-kubeconfig") == 0
 
 
 def test_direct_mode_installs_a_script_of_this_python() -> None:

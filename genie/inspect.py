@@ -94,11 +94,19 @@ def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     first = min(file for file in os.listdir(directory) if file.endswith(networks.SUFFIXES) or file == name)
     yield f"configuration  {path}" + ("" if first == name else f": NOT USED, the runtime takes {first}, which is first")
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
-    there = networks.directory(conf.conf_dir)
-    described = [f"{there.title(one)} ({' + '.join(one.types)})" for one in there.networks()]
+    yield from _networks(networks.directory(conf.conf_dir))
+
+
+def _networks(directory: networks.Directory) -> Iterable[str]:
+    try:
+        described = [f"{directory.title(one)} ({' + '.join(one.types)})" for one in directory.networks()]
+        broken = directory.broken()
+    except CniError as error:
+        yield f"networks       NONE: {error}"
+        return
     yield f"networks       {', '.join(described) or 'NONE: a pod that asks for nothing gets an error'}"
-    for error in there.broken():
-        yield f"               {error}"
+    for each in broken:
+        yield f"               {each}"
 
 
 def _served_by(plugin: str, socket: str) -> str:

@@ -142,6 +142,9 @@ def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str],
     for path in node.net_d.glob("[!0]*"):
         path.unlink()
     assert health(capsys, node, conf)[2] == "networks       NONE: a pod that asks for nothing gets an error"
+    moved = {**json.loads(Path(conf).read_text()), "conf_dir": str(node.root / "none")}
+    Path(conf).write_text(json.dumps(moved))
+    assert health(capsys, node, conf)[2].startswith("networks       NONE: cannot read the configurations in ")
 
 
 def test_status_finds_genies_configuration_by_its_type(

@@ -401,25 +401,6 @@ def default_interface() -> str:
     return "eth0"
 
 
-def quiet(network: NetworkConfig) -> bool:
-    """Whether attaching this network surely sets no route but those that the kernel makes for an address, so that it
-    may run beside others, whatever these are.
-
-    Known from the configuration alone, and only of the reference plugins; all others are taken to set some.
-    """
-    for plugin in network.plugins:
-        if plugin["type"] in ("tuning", "bandwidth", "portmap", "firewall"):
-            continue
-        if plugin["type"] not in ("bridge", "macvlan", "ipvlan", "host-device", "vlan", "tap", "dummy"):
-            return False
-        ipam = plugin.get("ipam") or {}
-        if plugin.get("isDefaultGateway") or not isinstance(ipam, dict) or ipam.get("routes"):
-            return False
-        if ipam and ipam.get("type") not in ("host-local", "static"):
-            return False
-    return True
-
-
 _directories: dict[str, Directory] = {}
 
 

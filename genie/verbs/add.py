@@ -6,14 +6,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from genie import merge, networks, status
+from genie import merge, status
 from genie.choose import choose
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
+from genie.footprint import at_once, footprint
 from genie.kube import Pod
 from genie.records import Attached, Record
 from genie.selection import Choice, Selection
@@ -157,31 +159,29 @@ async def _attach(
 async def _attach_all(
     call: Context, kernel: Netlink, record: Record, begun: dict[int, Result | None]
 ) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
-    """The first network first, then those that cannot disturb each other at once, then the rest one by one; each that
-    may set routes finds none in its way (see routes.py). Returns results, and the routes that are held, by position.
+    """The first network first, then those that cannot disturb each other at once (see footprint.py), then the rest one
+    by one, each of which finds no routes in its way (see routes.py). Returns results, and the routes held, by position.
     """
     results: dict[int, Result] = {}
     held: dict[int, tuple[Any, ...]] = {}
     first, *others = range(len(record.attached))
-    calm = [] if call.conf.serial else [i for i in others if networks.quiet(record.attached[i].network)]
+    prints = [footprint(attached.network) for attached in record.attached]
+    calm = [] if call.conf.serial else [others[i] for i in at_once(prints[first], prints[1:])]
     loud = [i for i in others if i not in calm]
 
     async def attach(position: int) -> None:
         results[position] = await _attach_one(call, record, position, begun)
 
     await attach(first)
-    if loud:
-        held[first] = _hold(call, kernel)
     if len(calm) == 1:
         await attach(calm[0])
     elif calm:
         for outcome in await call.executor.gather(*(attach(i) for i in calm)):
             if isinstance(outcome, BaseException):
                 raise outcome
-    for i in loud:
+    for before, i in pairwise((first, *loud)):
+        held[before] = _hold(call, kernel)
         await attach(i)
-        if i != loud[-1]:
-            held[i] = _hold(call, kernel)
     return [results[i] for i in (first, *others)], held
 
 

@@ -25,6 +25,7 @@ from genie.serve import serve
 
 pytestmark = pytest.mark.root
 
+SINGLE = ("quiet", "one", "two")  # IPv4 alone, and no default route
 EVERYWHERE = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 FAR = {socket.AF_INET: "192.0.2.9", socket.AF_INET6: "2001:db8::9"}
 
@@ -113,6 +114,8 @@ def node(namespace: Callable[[], Any], cni_bin: str, tmp_path: Path) -> Node:
     made.network("bridge", "bridge", 2, bridge="br0", isGateway=True)
     without = {"type": "host-local", "subnet": "10.3.0.0/24", "dataDir": str(tmp_path / "ipam")}
     made.network("quiet", "bridge", 3, bridge="br1", isGateway=True, ipam=without)
+    made.network("one", "ptp", 5, ipam={**without, "subnet": "10.5.0.0/24"})
+    made.network("two", "ptp", 6, ipam={**without, "subnet": "10.6.0.0/24"})
     return made
 
 
@@ -173,6 +176,8 @@ def reach_all(node: Node, result: Mapping[str, Any]) -> list[str]:
         ("bridge", "ptp", "bridge"),
         ("quiet", "quiet", "ptp"),
         ("ptp", "quiet", "ptp", "quiet"),
+        ("ptp", "one", "two"),
+        ("one", "two", "one", "quiet", "ptp"),
     ],
     ids="+".join,
 )
@@ -180,7 +185,7 @@ def test_every_address_answers(node: Node, names: Sequence[str]) -> None:
     asked = {"cni": ",".join(names)}
     result = node.call("ADD", asked)
     addresses = reach_all(node, result)
-    assert len(addresses) == len(set(addresses)) == sum(1 if name == "quiet" else 2 for name in names)
+    assert len(addresses) == len(set(addresses)) == sum(1 if name in SINGLE else 2 for name in names)
     node.call("CHECK", asked)
     assert len(node.pod.ip("-4 route show default").splitlines()) == 1
     node.call("DEL", asked)

@@ -1,0 +1,75 @@
+"""Which routes attaching a network sets in the pod, as far as its configuration tells. Pure.
+
+Two delegates at work in one pod at the same time must not set routes that collide ("file exists"), or that the kernel
+would take the other's gateway by. So those may be attached at once whose footprints are known and apart; the others
+one by one, each with the routes of those before it held (see routes.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+from genie.cni.config import NetworkConfig
+
+Footprint = tuple[IPv4Network | IPv6Network, ...]
+"""Destinations of routes, without those that the kernel makes for an address: these never collide."""
+
+DEFAULTS: Footprint = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
+#: Reference plugins that set what their ipam says, and those that set nothing.
+PLAIN = frozenset({"bridge", "macvlan", "ipvlan", "host-device", "vlan", "tap", "dummy"})
+NOTHING = frozenset({"tuning", "bandwidth", "portmap", "firewall"})
+
+
+def footprint(network: NetworkConfig) -> Footprint | None:
+    """A network's footprint; None where it is not known, as of all but the reference plugins."""
+    found: list[IPv4Network | IPv6Network] = []
+    for plugin in network.plugins:
+        if plugin["type"] in NOTHING:
+            continue
+        try:
+            found += _of_plugin(plugin)
+        except (ValueError, TypeError, AttributeError, LookupError):
+            return None
+    return tuple(found)
+
+
+def _of_plugin(plugin: Mapping[str, Any]) -> Iterable[IPv4Network | IPv6Network]:
+    """Raises ValueError, or whatever a configuration comes to that is none, where it is not known."""
+    ipam = plugin.get("ipam") or {}
+    if plugin["type"] not in (*PLAIN, "ptp") or (ipam and ipam.get("type") not in ("host-local", "static")):
+        raise ValueError
+    found = [ip_network(route["dst"], strict=False) for route in ipam.get("routes") or ()]
+    if plugin.get("isDefaultGateway"):
+        found += DEFAULTS
+    if plugin["type"] == "ptp":  # makes the route to its subnet go by its gateway
+        if ipam.get("type") != "host-local" or (plugin.get("capabilities") or {}).get("ipRanges"):
+            raise ValueError
+        ranges = [*([ipam] if ipam.get("subnet") else []), *(one for each in ipam.get("ranges") or () for one in each)]
+        found += [ip_network(one["subnet"], strict=False) for one in ranges]
+        gateways = [ip_network(one["gateway"]) for one in ranges if one.get("gateway")]
+        found += [gateway for gateway in gateways if all(_apart([gateway], [other]) for other in found)]
+    return found
+
+
+def at_once(first: Footprint | None, others: Sequence[Footprint | None]) -> list[int]:
+    """Positions of those that may be attached at the same time, after the first: apart from it and from each other."""
+    chosen: list[int] = []
+    taken = first
+    for position, one in enumerate(others):
+        if one == () or (one is not None and taken is not None and _apart(one, taken)):
+            chosen.append(position)
+            taken = None if taken is None else (*taken, *one)
+    return chosen
+
+
+def _apart(one: Iterable[IPv4Network | IPv6Network], two: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Whether no destination is in both; a default route is in the way of another one alone."""
+    return not any(
+        (a == b) if 0 in (a.prefixlen, b.prefixlen) else a.overlaps(b)
+        for a in one
+        for b in two
+        if a.version == b.version
+    )

@@ -1,0 +1,94 @@
+"""Which networks may be attached to a pod at once: those whose routes are known not to meet."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from core_rig import network
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie.footprint import Footprint, at_once, footprint
+
+HOST_LOCAL = {"type": "host-local", "subnet": "10.1.0.0/16"}
+EVERYWHERE = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+
+
+def nets(*cidrs: str) -> Footprint:
+    return tuple(map(ip_network, cidrs))
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [
+        ([{"type": "bridge", "ipam": HOST_LOCAL}], ()),
+        ([{"type": "bridge", "ipam": HOST_LOCAL}, {"type": "tuning"}], ()),
+        ([{"type": "macvlan", "ipam": {}}], ()),
+        ([{"type": "macvlan"}], ()),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": [{"dst": "10.0.0.0/8"}]}}], ("10.0.0.0/8",)),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": EVERYWHERE}}], ("0.0.0.0/0", "::/0")),
+        ([{"type": "bridge", "isDefaultGateway": True, "ipam": HOST_LOCAL}], ("0.0.0.0/0", "::/0")),
+        ([{"type": "ptp", "ipam": HOST_LOCAL}], ("10.1.0.0/16",)),
+        ([{"type": "ptp", "ipam": {**HOST_LOCAL, "gateway": "10.1.0.9"}}], ("10.1.0.0/16",)),
+        ([{"type": "ptp", "ipam": {**HOST_LOCAL, "gateway": "169.254.1.1"}}], ("10.1.0.0/16", "169.254.1.1/32")),
+        (
+            [
+                {
+                    "type": "ptp",
+                    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd02::/64"}]]},
+                }
+            ],
+            ("10.2.0.0/24", "fd02::/64"),
+        ),
+        ([{"type": "ptp", "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}}], None),
+        ([{"type": "ptp", "capabilities": {"ipRanges": True}, "ipam": HOST_LOCAL}], None),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": ["x"]}}], None),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": 5}}], None),
+        ([{"type": "bridge", "ipam": {**HOST_LOCAL, "routes": [{"dst": "x"}]}}], None),
+        ([{"type": "macvlan", "ipam": {"type": "dhcp"}}], None),
+        ([{"type": "calico"}], None),
+        ([{"type": "bridge", "ipam": HOST_LOCAL}, {"type": "route-override"}], None),
+    ],
+)
+def test_what_a_configuration_tells(plugins: list[dict[str, Any]], expected: tuple[str, ...] | None) -> None:
+    assert footprint(network("x", *plugins)) == (None if expected is None else nets(*expected))
+
+
+A, B, INSIDE_A, DEFAULT, DEFAULT6 = (
+    nets(cidr) for cidr in ("10.1.0.0/16", "10.2.0.0/16", "10.1.2.0/24", "0.0.0.0/0", "::/0")
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "chosen"),
+    [
+        (None, [(), A, ()], [0, 2]),
+        ((), [None, A, None], [1]),
+        (A, [B, (), None], [0, 1]),
+        (A, [A, B], [1]),
+        (A, [INSIDE_A, B, B], [1]),
+        (DEFAULT, [A, B], [0, 1]),
+        (DEFAULT, [DEFAULT, DEFAULT6], [1]),
+        (A, [DEFAULT, DEFAULT], [0]),
+    ],
+)
+def test_those_that_are_apart_go_at_once(first: Footprint | None, others: list[Any], chosen: list[int]) -> None:
+    assert at_once(first, others) == chosen
+
+
+CIDRS = st.sampled_from(["10.1.0.0/16", "10.1.2.0/24", "10.2.0.0/16", "0.0.0.0/0", "::/0", "fd00::/64", "fd00::/48"])
+PRINTS = st.none() | st.lists(CIDRS, max_size=2).map(lambda cidrs: nets(*cidrs))
+
+
+@given(PRINTS, st.lists(PRINTS, max_size=4))
+def test_no_two_that_go_at_once_have_a_route_of_one_place(
+    first: Footprint | None, others: list[Footprint | None]
+) -> None:
+    chosen = at_once(first, others)
+    assert [i for i, one in enumerate(others) if one == ()] == [i for i in chosen if others[i] == ()]
+    routes = [(first or ()), *(others[i] or () for i in chosen)]
+    everything = [destination for one in routes for destination in set(one)]
+    assert len(everything) == len(set(everything))
+    assert first is not None or all(others[i] == () for i in chosen)

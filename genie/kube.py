@@ -65,8 +65,10 @@ class Kube(Protocol):
     async def pod(self, namespace: str, name: str, uid: str) -> Pod:
         """The pod; raises CniError 3 when there is no such pod, or only one of another UID."""
 
-    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """A network object of a kind in NETWORK_OBJECTS, or None when there is none or no such CRD."""
+    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
+        """A network object of a kind in NETWORK_OBJECTS, or None when there is none or no such CRD; with `needed`, that
+        is not said from memory alone.
+        """
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
         """Write annotations to the pod, as one patch; now (direct mode) or soon and surely (agent mode)."""
@@ -88,7 +90,7 @@ class DirectKube:
     async def pod(self, namespace: str, name: str, uid: str) -> Pod:
         return read_pod(self.client, namespace, name, uid)
 
-    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         return read_network(self.client, kind, namespace, name)
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
@@ -101,7 +103,7 @@ class Nowhere:
     async def pod(self, namespace: str, name: str, uid: str) -> Pod:
         raise CniError(Code.INVALID_CONFIG, "there is no API server to ask")
 
-    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         raise CniError(Code.INVALID_CONFIG, "there is no API server to ask")
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:

@@ -195,11 +195,12 @@ async def _find(
             return await _logical(ask, kube, directory, pod_namespace, path), ""
         namespace = ask.namespace or pod_namespace
         if ask.lookup in ("named", "attachment") and namespace:
-            definition = await kube.network("NetworkAttachmentDefinition", namespace, ask.name)
+            needed = ask.lookup == "attachment"
+            definition = await kube.network("NetworkAttachmentDefinition", namespace, ask.name, needed=needed)
             if definition is not None:
                 resource = ((definition.get("metadata") or {}).get("annotations") or {}).get(RESOURCE, "")
                 return from_definition(definition, namespace, ask.name, directory), resource
-            if ask.lookup == "attachment":
+            if needed:
                 raise CniError(Code.INVALID_CONFIG, f"there is no NetworkAttachmentDefinition {namespace}/{ask.name}")
         return _on_node(ask.name, directory, path), ""
     except SelectionError:
@@ -283,7 +284,7 @@ async def _logical(ask: Ask, kube: Kube, directory: Directory, namespace: str, p
 
 
 async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Mapping[str, Any]:
-    found = await kube.network(kind, namespace, name)
+    found = await kube.network(kind, namespace, name, needed=True)
     spec = found.get("spec") if found else None
     if found is None or not isinstance(spec, dict):
         raise CniError(

@@ -256,13 +256,14 @@ class CachedKube:
                 return known
             raise
 
-    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         """From the cache, also that there is none, as long as the watch is live: most names that pods ask for are those
-        of configurations on the node, and each would cost a request.
+        of configurations on the node, and each would cost a request. Where there must be one, that is worth it: the
+        object, or its definition, may have come a moment ago.
         """
         watch = self.networks[kind]
         known = watch.get(namespace, name)
-        if known is not None or watch.live:
+        if known is not None or (watch.live and not needed):
             return known
         self.metrics.api_direct.add(1, kind)
         try:

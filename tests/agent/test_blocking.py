@@ -32,7 +32,7 @@ class Kube:
         notes = {"cni": "fast"} if name == "fast" else {}
         return Pod(namespace=namespace, name=name, uid=uid, annotations=notes)
 
-    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         config = json.dumps({"cniVersion": "1.0.0", "name": name, "type": "plug"})
         notes = {"k8s.v1.cni.cncf.io/resourceName": "nic.example/fast"}
         return {"metadata": {"annotations": notes}, "spec": {"config": config}}

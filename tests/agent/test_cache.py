@@ -149,6 +149,19 @@ def test_network_objects_and_crds_that_are_not_there(api: FakeApi) -> None:
     trying(api, check)
 
 
+def test_an_object_that_came_a_moment_ago_with_its_definition(api: FakeApi) -> None:
+    """What must be there is asked for before it is said to be missing: the watch may take seconds to see a new CRD."""
+
+    async def check(cached: CachedKube) -> None:
+        assert await cached.network("LogicalNetwork", "default", "green", needed=True) is None
+        api.put(LOGICAL, "default", "green", spec={"plugin": "weave"})
+        api.absent.clear()
+        green = await cached.network("LogicalNetwork", "default", "green", needed=True)
+        assert green and green["spec"] == {"plugin": "weave"}
+
+    trying(api, check)
+
+
 def test_while_the_api_server_is_away_what_is_known_is_served(api: FakeApi) -> None:
     api.pod("a", annotations={"cni": "x"})
     api.put(NADS, "default", "blue", spec={"config": "{}"})

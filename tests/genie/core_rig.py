@@ -140,7 +140,7 @@ class FakeKube:
             raise CniError(Code.UNKNOWN_CONTAINER, f"pod {namespace}/{name}: no such pod on the API server")
         return Pod(namespace=namespace, name=name, uid=uid, annotations=self.annotations)
 
-    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         self._reach(kind, namespace, name)
         return self.objects.get((kind, namespace, name))
 

@@ -40,7 +40,7 @@ class Cluster:
     async def pod(self, namespace: str, name: str, uid: str) -> Pod:
         return Pod(namespace=namespace, name=name, uid=uid, annotations=self.annotations)
 
-    async def network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         return {"metadata": {"name": name}, "spec": {}} if kind == "NetworkAttachmentDefinition" else None
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:

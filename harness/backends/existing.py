@@ -115,8 +115,8 @@ def _make(state: State, known: Mapping[str, Software], asked: Sequence[str] | No
         wait("the pods", lambda: deploy.rollout(objects, "DaemonSet", NAMESPACE, "nodes"), 180)
     with steps.step("networks that the cluster has"):
         nodes = PodNodes(lambda: connect(kubeconfig, context))
-        chosen = [name for name in known if not asked or name in asked]
         first = _first_conf(nodes, state.nodes[0])
+        chosen = [name for name in known if not asked or name in asked or known[name].conf == first]
         offers = (_offer(name, known[name], nodes, state.nodes, objects) for name in chosen)
         state.offer(
             {each.network: replace(each, file=first if known[each.network].conf == first else "") for each in offers}

@@ -19,11 +19,13 @@ from harness.libcni import BINARIES, Attachment, Json, Kept
 
 _FIRST_CONF = 'cd "$1" && cat "$(ls | grep -E "\\.(conf|conflist|json)$" | head -n 1)"'
 _ALL_KEPT = 'cd "$1" 2>/dev/null && for file in $(ls -t); do cat "$file" 2>/dev/null && echo; done; true'
-_CALL = 'env -i PATH="$PATH" HOME=/root "$@"; printf "\\n%s" "$?"'
+#: Of its standard input as much as $1 says: what is sent through the API server has no end that a node would see.
+_CALL = 'size=$1; shift; head -c "$size" | env -i PATH="$PATH" HOME=/root "$@"; printf "\\n%s" "$?"'
 _TAMPER = {
     "addresses": 'ip addr flush dev "$1"',
-    "routes": 'for table in $(ip rule | sed -n "s/.*lookup \\([^ ]*\\).*/\\1/p" | sort -u | grep -v local); do '
-    'ip route flush table "$table" dev "$1"; done',
+    # A table that never had a route cannot be flushed, and that is no error here.
+    "routes": 'ip link show "$1" >/dev/null; tables=$(ip rule | sed -n "s/.*lookup \\([^ ]*\\).*/\\1/p" | sort -u); '
+    'for table in $tables; do [ "$table" = local ] || ip route flush table "$table" dev "$1" 2>/dev/null || true; done',
     "rules": 'for own in $(ip -o addr show dev "$1" scope global | sed "s/.*inet6* \\([^/]*\\).*/\\1/"); do '
     'case $own in *:*) family=-6 ;; *) family=-4 ;; esac; ip $family rule del from "$own"; done',
     "interface": 'ip link del "$1"',
@@ -98,8 +100,9 @@ class Verbs:
     ) -> None:
         env = libcni.environment(verb, attachment) | ({"CNI_PATH": path} if path else {})
         words = [f"{name}={value}" for name, value in env.items()]
-        argv = ("sh", "-c", _CALL, "sh", *words, f"{BINARIES}/{plugin['type']}")
-        stdout, _, status = self.nodes.run(node, *argv, stdin=json.dumps(stdin).encode()).rpartition("\n")
+        sent = json.dumps(stdin).encode()
+        argv = ("sh", "-c", _CALL, "sh", str(len(sent)), *words, f"{BINARIES}/{plugin['type']}")
+        stdout, _, status = self.nodes.run(node, *argv, stdin=sent).rpartition("\n")
         if status != "0":
             raise libcni.failure(str(plugin["type"]), verb, int(status), stdout)
 

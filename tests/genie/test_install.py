@@ -311,6 +311,26 @@ class TestKeeper:
         conf.write_text(json.dumps({**CONF, "default_plugin": "ptp"}))
         until(lambda: "ptp" in Path(node.conf_dir, "00-genie.conf").read_text())
 
+    def test_keeps_the_token_on_the_node_fresh(
+        self, make: Make, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The kubelet renews it in the pod; the node does not see the pod's files."""
+        account = tmp_path / "account"
+        account.mkdir()
+        (account / "ca.crt").write_text("an authority")
+        (account / "token").write_text("first\n")
+        monkeypatch.setattr(kube, "SERVICE_ACCOUNT", str(account))
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+        make(no_kubeconfig=False)
+        path = Path(node.kubeconfig)
+        until(lambda: path.exists() and install.in_place(node, b"shim"))
+        access = kube._from_kubeconfig(str(path))
+        assert (access.url, access.ca, access.token) == ("https://[fd00::1]:443", "an authority", "first")
+        (account / "token").write_text("second\n")
+        until(lambda: kube._from_kubeconfig(str(path)).token == "second")
+        assert path.stat().st_mode & 0o777 == 0o600
+
     def test_a_mistake_in_genie_conf_changes_nothing_on_the_node(self, make: Make, node: Node, conf: Path) -> None:
         keeper, thread = make()
         until(lambda: install.in_place(node, b"shim"))

@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,12 +104,12 @@ class Suite:
     leaked: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
     start_seconds: float = 0.0
-    expected: int = 0
     cluster: Cluster | None = None
     sweep: Sweep | None = None
     written: Path | None = None  # the page
     lines: Lines | None = None
     _facts: Facts | None = None
+    _session: pytest.Session | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Suite:
@@ -137,11 +138,15 @@ class Suite:
             return int(self.config.workerinput["workercount"]) > 1  # type: ignore[attr-defined]
         return bool(getattr(self.config.option, "dist", "no") != "no")
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Know the session."""
+        self._session = session
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self) -> None:
         """With pytest-xdist the cluster must be there before the workers are."""
-        if not self.is_worker and self.is_shared:
-            self._start(self._networks_of_files())
+        assert self._session is not None
+        self._start_for(self._found(self._session))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -154,30 +159,29 @@ class Suite:
         }
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Now it is known which networks are wanted; nothing is started for nothing."""
+        """Now it is known which scenarios are wanted."""
+        if not self.is_worker and not self.is_shared and self.cluster is None:
+            self._start_for(session.items)
+
+    def _found(self, session: pytest.Session) -> list[pytest.Item]:
+        """The scenarios that the workers will find and select, by -k, --networks and whatever else pytest knows."""
+        from harness.plugin import ScenarioFile, files
+
+        items: list[pytest.Item] = []
+        for path in files(self.config):
+            with suppress(pytest.Collector.CollectError):  # the workers will say so
+                items += ScenarioFile.from_parent(session, path=path).collect()
+        self.config.hook.pytest_collection_modifyitems(session=session, config=self.config, items=items)
+        return items
+
+    def _start_for(self, items: Iterable[pytest.Item]) -> None:
+        """Start the cluster with the networks of these scenarios; nothing is started for nothing."""
         from harness.plugin import ScenarioItem
         from harness.scenario import FIRST
 
-        chosen = [item for item in session.items if isinstance(item, ScenarioItem)]
-        self.expected = len(chosen)
-        if chosen and not self.is_worker and self.cluster is None and not self.is_shared:
-            networks = dict.fromkeys(name for item in chosen for name in item.scenario.networks)
-            self._start(name for name in networks if name != FIRST)
-
-    def _networks_of_files(self) -> list[str]:
-        from harness.plugin import files, scenario_of
-        from harness.scenario import FIRST
-        from harness.yamlfile import Mistakes
-
-        networks: dict[str, None] = {}
-        for path in files(self.config):
-            try:
-                scenario = scenario_of(self.config, path)
-                networks |= dict.fromkeys(scenario.networks if scenario else ())
-            except Mistakes:
-                continue  # the workers will say so
-        asked = _asked(self.config)
-        return [name for name in networks if name != FIRST and (not asked or name in asked)]
+        chosen = [item.scenario for item in items if isinstance(item, ScenarioItem)]
+        if chosen:
+            self._start(dict.fromkeys(name for each in chosen for name in each.networks if name != FIRST))
 
     def _start(self, networks: Iterable[str]) -> None:
         from harness.backends import Unavailable

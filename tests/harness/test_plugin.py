@@ -136,8 +136,16 @@ def test_collecting_needs_no_cluster(suite):
     assert "backend" not in result.stdout.str()
 
 
-def test_only_what_is_wanted_is_started(suite):
-    suite("scenarios", "-k", "weave").stderr.fnmatch_lines(["started for weave"])
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("choice", [["-k", "weave"], ["-m", "weave-only"], ["--networks", "weave"]], ids=" ".join)
+def test_only_what_is_wanted_is_started(suite, choice, workers):
+    result = suite("scenarios", *choice, *workers)
+    result.stderr.fnmatch_lines(["started for weave"])
+    result.assert_outcomes(passed=1, deselected=2)
+
+
+def test_nothing_is_started_for_nothing(suite):
+    assert "started for" not in suite("scenarios", "-k", "nothing", "-n", "2").stderr.str()
 
 
 def test_reports(suite):

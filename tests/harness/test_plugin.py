@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml  # noqa: F401  # for good: pytester forgets what a run in this process imports, and this cannot be twice
 
 pytest_plugins = ["pytester"]
 

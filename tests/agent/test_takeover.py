@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -77,6 +78,53 @@ def test_no_call_fails_through_three_takeovers(node: Node) -> None:
     began = time.monotonic()
     calls = asyncio.run(go())
     print(f"{calls} calls in {time.monotonic() - began:.1f} s through three takeovers, none failed")
+
+
+@asynccontextmanager
+async def pod(node: Node, own: Path) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+    """Both containers of the DaemonSet's pod, ready as its probes would find them; they are told to end together."""
+    own.mkdir()
+    async with node.agent("--listen", "", "--ready-file", str(own / "agent")) as agent:
+        keep = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "genie", "install", "--keep", "--conf", str(node.place / "genie.conf"),
+            "--after", str(own / "agent"), "--ready-file", str(own / "kept"), "--no-kubeconfig",
+            "--bin-dir", str(node.place / "plugins"), "--conf-dir", str(node.place / "net.d"),
+            "--state-dir", str(node.place / "state"), stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            await until(lambda: alive.is_held(str(own / "kept")), 30)
+            yield [agent, keep]
+        finally:
+            keep.terminate()
+            agent.terminate()
+            await keep.wait()
+
+
+def test_no_call_fails_while_one_pod_follows_the_other(node: Node) -> None:
+    """A rolling update with all that takes part in it but the kubelet: the shim that is called is the installed one."""
+
+    async def go() -> int:
+        node.binary = node.place / "plugins" / "genie"
+        old = pod(node, node.place / "pod-1")
+        await old.__aenter__()
+        assert (node.place / "net.d" / "00-genie.conf").exists()
+        async with Stream(node).running() as stream:
+            for number in (2, 3):
+                await stream.more()
+                new = pod(node, node.place / f"pod-{number}")
+                await new.__aenter__()
+                await stream.more()
+                await old.__aexit__(None, None, None)
+                old = new
+            await stream.more()
+            async with pod(node, node.place / "pod-4"):  # an update that is taken back
+                await stream.more()
+            await stream.more()
+        await old.__aexit__(None, None, None)
+        assert not stream.failures and not node.records
+        return len(stream.said)
+
+    assert asyncio.run(go()) >= 50
 
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])

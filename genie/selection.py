@@ -44,6 +44,7 @@ RESERVED_IFNAMES = {
 ONCE = frozenset({"calico"})
 
 _NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
+_GUID = re.compile(r"([0-9a-fA-F]{2}:){7}[0-9a-fA-F]{2}\Z")
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}([0-9a-fA-F]{2}:){0,14}[0-9a-fA-F]{2}\Z")
 
 
@@ -345,6 +346,13 @@ def _from_json(item: Any, where: str) -> Ask:
     mac = field_.string("mac")
     if mac and not _MAC.match(mac):
         raise SelectionError(where, f"mac: expected a hardware address like 02:00:00:00:00:01, found {mac!r}")
+    guid = field_.string("infiniband-guid")
+    if guid and not _GUID.match(guid):
+        raise SelectionError(
+            where, f"infiniband-guid: expected eight bytes like c2:11:22:33:44:55:66:77, found {guid!r}"
+        )
+    if field_.string("ipam-claim-reference") and item.get("ips"):
+        raise SelectionError(where, "ipam-claim-reference: the element has ips too; give one of them")
     return Ask(
         name=name,
         namespace=namespace,
@@ -357,7 +365,7 @@ def _from_json(item: Any, where: str) -> Ask:
         cni_args=field_.object("cni-args"),
         bandwidth=_bandwidth(field_),
         port_mappings=_port_mappings(field_),
-        infiniband_guid=field_.string("infiniband-guid"),
+        infiniband_guid=guid,
     )
 
 

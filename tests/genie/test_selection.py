@@ -218,6 +218,8 @@ WRONG_FIELDS: list[tuple[str, Any, str]] = [
     ("portMappings", [{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}], "portMappings: protocol: expected tcp"),
     ("portMappings", [{"hostPort": 1, "containerPort": 1, "hostIP": "x"}], "portMappings: hostIP: expected an IP"),
     ("infiniband-guid", 5, "infiniband-guid: expected a string"),
+    ("infiniband-guid", "c2:11:22:33:44:55", "infiniband-guid: expected eight bytes like c2:11:22:33:44:55:66:77"),
+    ("ipam-claim-reference", 5, "ipam-claim-reference: expected a string"),
 ]
 
 
@@ -277,6 +279,13 @@ def test_cni_args_go_to_every_plugin_beside_its_own() -> None:
         {"cni": {"colour": "blue"}},
     ]
     assert net.plugins[1] == {"type": "tuning"}, "the configuration is shared: it must not be written to"
+
+
+def test_addresses_and_a_claim_of_addresses_contradict_each_other() -> None:
+    """Multi-network specification 1.3, 4.1.2.1.11; the claim itself is between the network's plugin and its claims."""
+    attachments([{"name": "a", "ipam-claim-reference": "vm1"}])
+    with pytest.raises(SelectionError, match="ipam-claim-reference: the element has ips too"):
+        attachments([{"name": "a", "ipam-claim-reference": "vm1", "ips": ["10.1.1.1"]}])
 
 
 def test_default_route() -> None:

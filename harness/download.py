@@ -36,7 +36,7 @@ class Download:
         Raises:
             NotHad: it is neither in the mirror nor in the cache, and no URL gave it.
         """
-        if found := _in_mirror(self.urls):
+        if found := mirrored(self.urls):
             return found
         cached = cache_dir() / "sha256" / self.sha256
         if cached.is_file():
@@ -47,7 +47,7 @@ class Download:
                 _keep(_fetched(url, timeout), self.sha256, cached)
                 return cached
             except (OSError, ValueError) as error:
-                failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
+                failures.append(f"{url}: {why(error)}")
         raise NotHad("; ".join(failures))
 
 
@@ -56,7 +56,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genie"
 
 
-def _in_mirror(urls: Sequence[str]) -> Path | None:
+def why(error: Exception) -> str:
+    """What went wrong with a download, without urllib's own words around it; of a server's answer, with its number."""
+    return str(error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error)
+
+
+def mirrored(urls: Sequence[str]) -> Path | None:
+    """The file that $GENIE_MIRROR has for one of these URLs, if it has one."""
     if not (root := os.environ.get("GENIE_MIRROR")):
         return None
     places = [Path(root) / urlsplit(url).netloc / urlsplit(url).path.lstrip("/") for url in urls]

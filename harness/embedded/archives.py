@@ -9,25 +9,24 @@ without network does not wait for it in every run.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shutil
 import tarfile
 import tempfile
 import time
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 import yaml
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from harness.catalog import FIXTURES
-from harness.download import NotHad, cache_dir
+from harness.download import NotHad, cache_dir, mirrored, why
 
 _PAUSE = 3600.0  # seconds for which a failure is remembered
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -64,13 +63,17 @@ def programs(pinned: Pin, progress: Progress | None = None) -> Path:
     Raises:
         NotHad: it cannot be had; the message says where it was looked for.
     """
-    mirrored = _in_mirror(pinned.url)
-    if mirrored is None and not pinned.checksum:
+    ours = mirrored([pinned.url])
+    if ours is None and not pinned.checksum:
         raise NotHad(f"{pinned.url}: nothing is pinned for this architecture ({platform.machine()})")
-    key = _digest(mirrored, "sha256") if mirrored else pinned.checksum.partition(":")[2]
+    key = _digest(ours, "sha256") if ours else pinned.checksum.partition(":")[2]
     place = cache_dir() / "programs" / f"{pinned.name}-{pinned.version}-{key[:16]}"
     if not place.is_dir():
-        _unpack(mirrored or _fetched(pinned, progress), place)
+        archive = ours or _fetched(pinned, progress)
+        try:
+            _unpack(archive, place)
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise NotHad(f"{archive}: cannot be unpacked: {error}") from error
     return place
 
 
@@ -80,13 +83,6 @@ def bars() -> Progress:
 
     columns = (TextColumn("   {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _in_mirror(url: str) -> Path | None:
-    if not (root := os.environ.get("GENIE_MIRROR")):
-        return None
-    place = Path(root) / urlsplit(url).netloc / urlsplit(url).path.lstrip("/")
-    return place if place.is_file() else None
 
 
 def _fetched(pinned: Pin, progress: Progress | None) -> Path:
@@ -101,7 +97,7 @@ def _fetched(pinned: Pin, progress: Progress | None) -> Path:
         _download(pinned.url, place, algorithm, digest, progress or bars())
     except OSError as error:
         failure.parent.mkdir(parents=True, exist_ok=True)
-        failure.write_text(str(getattr(error, "reason", None) or error))
+        failure.write_text(why(error))
         raise NotHad(f"{pinned.url}: {failure.read_text()}") from error
     return place
 
@@ -133,7 +129,7 @@ def _digest(path: Path, algorithm: str) -> str:
 
 def _unpack(archive: Path, place: Path) -> None:
     """The archive's executables, flat, in a directory that appears when it is complete."""
-    with made_whole(place) as directory, tarfile.open(archive) as files:
+    with made_whole(place) as directory, tarfile.open(archive, "r:gz") as files:
         for member in files:
             content: BinaryIO | Any = files.extractfile(member) if member.isfile() and member.mode & 0o111 else None
             if content:

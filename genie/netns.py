@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -80,11 +81,18 @@ class Conversation:
         mask = join([(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))])
         found = {}
         for body in self._dump(RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask, "links"):
-            told = dict(split(body, _LINK.size))
-            found[os.fsdecode(told.get(IFLA_IFNAME, b"").rstrip(b"\0"))] = Link(
-                ifindex=_LINK.unpack_from(body)[2],
-                mac=told.get(IFLA_ADDRESS, b"").hex(":"),
-                mtu=struct.unpack("=I", told[IFLA_MTU])[0] if IFLA_MTU in told else 0,
+            name, mac, mtu = b"", b"", b""
+            for kind, value in split(body, _LINK.size):
+                if kind == IFLA_IFNAME:
+                    name = value
+                elif kind == IFLA_MTU:
+                    mtu = value
+                elif kind == IFLA_ADDRESS:
+                    mac = value
+                if name and mtu and mac:  # dozens follow, which need not be read
+                    break
+            found[os.fsdecode(name.rstrip(b"\0"))] = Link(
+                ifindex=_LINK.unpack_from(body)[2], mac=mac.hex(":"), mtu=int.from_bytes(mtu, sys.byteorder)
             )
         return found
 

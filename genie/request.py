@@ -7,6 +7,7 @@ then does in the runtime's place is `genie.cni.invoke`'s.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from genie import config
 from genie.cni import version
 from genie.cni.config import validate_container_id, validate_ifname
 from genie.cni.errors import CniError, Code
+from genie.cni.invoke import OVERRIDE
 from genie.config import Conf
 
 #: Parameters that each verb must have (specification, section 2, "Parameters").
@@ -102,8 +104,12 @@ def permit(request: Request, conf: Conf) -> None:
     """Whether the verb is one of genie.conf's version, and what came with it can be.
 
     Raises:
-        CniError: 1, as containernetworking's plugins say it; 2 for an ADD behind another plugin.
+        CniError: 1 and 8, as containernetworking's plugins say it; 2 for an ADD behind another plugin.
     """
+    of_pod = "CNI_NETNS" in REQUIRED[request.command] or request.command == "DEL"
+    if of_pod and _is_own(request.netns) and request.env.get(OVERRIDE, "").lower() not in ("1", "true"):
+        # its routes and interfaces would be taken for a pod's
+        raise CniError(Code.INVALID_NETNS, f"CNI_NETNS: {request.netns} is the namespace that genie itself runs in")
     since = SINCE.get(request.command)
     if since and not version.at_least(conf.cni_version, since):
         raise CniError(
@@ -116,6 +122,13 @@ def permit(request: Request, conf: Conf) -> None:
             "prevResult: genie makes the pod's networks itself, so in a list of plugins it comes first; "
             f"found {found:.300}",
         )
+
+
+def _is_own(netns: str) -> bool:
+    try:
+        return bool(netns) and os.path.samefile(netns, "/proc/self/ns/net")
+    except (OSError, ValueError):  # whoever needs it will say so
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

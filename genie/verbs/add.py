@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -34,7 +33,6 @@ async def add(call: Context) -> Mapping[str, Any]:
     The record is on disk before the first delegate runs. Whatever ends an ADD, its attachments go.
     """
     request = call.request
-    _no_host(call)
     if left := call.records.read(request.container_id, request.ifname):
         if left.complete:
             raise CniError(
@@ -69,18 +67,6 @@ async def add(call: Context) -> Mapping[str, Any]:
         raise undone from error
     await _tell(call, pod, done)
     return answer
-
-
-def _no_host(call: Context) -> None:
-    """Refuse a pod's namespace that is the host's, whose routes would be taken for the pod's."""
-    try:
-        same = os.path.samefile(call.request.netns, "/proc/self/ns/net")
-    except OSError:  # whoever needs it will say so
-        return
-    if same and call.request.env.get(invoke.OVERRIDE, "").lower() not in ("1", "true"):
-        raise CniError(
-            Code.INVALID_NETNS, f"CNI_NETNS: {call.request.netns} is the namespace that genie itself runs in"
-        )
 
 
 async def _pod(call: Context) -> Pod:

@@ -21,8 +21,12 @@ async def check(call: Context) -> None:
     """
     request = call.request
     record = call.records.read(request.container_id, request.ifname)
-    if record is None or not record.complete:
+    if record is None:
         raise CniError(Code.UNKNOWN_CONTAINER, f"genie has attached no {request.ifname} to {request.container_id}")
+    if not record.complete:
+        raise CniError(
+            Code.INTERNAL, f"the ADD of {request.ifname} to {request.container_id} never came to an end: DEL must come"
+        )
     _consult(call, record)
     told = merge.in_place([a.default_route for a in record.attached], [a.result or Result() for a in record.attached])
     for attached, result in zip(record.attached, told, strict=True):

@@ -100,8 +100,9 @@ async def do_without(call: Context, damaged: DamagedError) -> None:
         networks = call.directory.networks()
     except CniError as error:
         errors.append(str(error))
+    interfaces = _interfaces(call, damaged.ifname)
     for network in networks:
-        for ifname in _interfaces(call, damaged.ifname):
+        for ifname in interfaces:
             try:
                 await _ask(call, network, damaged.container_id, ifname)
             except CniError as error:

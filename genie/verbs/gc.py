@@ -16,8 +16,8 @@ from genie.verbs.delete import do_without, undo
 async def gc(call: Context) -> None:
     """Go through all of it, past what fails, and report the first failure with the others in its details.
 
-    A damaged record of a valid container hides which attachments are in use, so no network is asked to delete what it
-    does not know of until that container is gone. A container that is not valid any more is deleted without its record.
+    A record that cannot be read hides which attachments are in use, so no network is asked to delete what it does not
+    know of until that container is gone. One that is not valid any more is deleted without its record.
     """
     valid = {(entry["containerID"], entry["ifname"]) for entry in _valid_attachments(call.conf.raw)}
     errors: list[CniError] = []
@@ -26,7 +26,9 @@ async def gc(call: Context) -> None:
     hidden = False
     for record in call.records.all():
         if not isinstance(record, Record | DamagedError):
-            raise record  # the disk cannot be read: nothing is known
+            hidden = True
+            errors.append(record)
+            continue
         if (record.container_id, record.ifname) not in valid:
             try:
                 await (undo(call, record) if isinstance(record, Record) else do_without(call, record))

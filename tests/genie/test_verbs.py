@@ -685,6 +685,15 @@ def test_check_consults_prev_result(node: Node, kept: Any, code: int, complaint:
     assert node.executor.made("CHECK") == []
 
 
+def test_check_of_an_add_that_was_cut_off(node: Node) -> None:
+    """Not code 3, by which there would be nothing to clean up."""
+    node.add("calico")
+    (path,) = (node.root / "state").glob("*.json")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    error = node.fails("CHECK")
+    assert error["code"] == 999 and "never came to an end" in error["msg"]
+
+
 def test_check_takes_what_a_later_plugin_of_the_chain_added(node: Node) -> None:
     node.add("calico")
     node.kept = {**node.kept, "ips": [*node.kept["ips"], {"address": "10.99.0.1/32"}], "dns": {"domain": "x"}}
@@ -741,6 +750,22 @@ def test_gc_with_a_damaged_record_of_a_container_that_is_gone(node: Node) -> Non
     assert {said.container_id for said in node.executor.calls if said.verb == "DEL"} == {CONTAINER}
     assert node.executor.made("GC") == [("calico", "")]
     assert node.left() == ["alive@eth0.json", f"{CONTAINER}@eth0.json.damaged"]
+
+
+def test_gc_with_a_record_that_the_disk_does_not_give(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.install("calico", version="1.1.0")
+    node.add("calico")
+    node.ok("ADD", CNI_CONTAINERID="gone")
+    whole = Records.all
+
+    def all_(self: Records) -> Any:
+        return [CniError(5, "cannot read the record x: Input/output error"), *whole(self)]
+
+    monkeypatch.setattr(Records, "all", all_)
+    node.conf.update(valid((CONTAINER, "eth0")))
+    error = node.fails("GC", CNI_NETNS=None)
+    assert error["code"] == 5 and "Input/output error" in error["msg"]
+    assert node.executor.made("GC") == [] and node.left() == [f"{CONTAINER}@eth0.json"]
 
 
 def test_gc_is_passed_on_to_networks_of_network_objects_too(node: Node) -> None:
@@ -833,6 +858,16 @@ def test_the_hosts_own_namespace_is_no_pods(node: Node, override: str) -> None:
     else:
         node.ok("ADD", CNI_NETNS="/proc/self/ns/net", CNI_NETNS_OVERRIDE=override)
         assert [said.env["CNI_NETNS_OVERRIDE"] for said in node.executor.calls] == [override]
+
+
+def test_nothing_is_deleted_in_the_hosts_own_namespace(node: Node) -> None:
+    """A plugin would take the host's eth0 for the pod's."""
+    assert node.fails("DEL", CNI_NETNS="/proc/self/ns/net")["code"] == 8
+    node.add("calico")
+    assert node.fails("DEL", CNI_NETNS="/proc/self/ns/net")["code"] == 8
+    assert node.fails("CHECK", CNI_NETNS="/proc/self/ns/net")["code"] == 8
+    assert node.executor.made("DEL") == []
+    node.ok("DEL", CNI_NETNS="")
 
 
 @pytest.mark.parametrize("name", ["", "-net", "a/b", "a b", "n\n"])

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
+from harness import netfilter
 from harness.backends import Inventory, ipam
 from harness.backends.nodes import Nodes
 
@@ -33,19 +35,9 @@ section records;    cd /var/lib/cni/genie 2>/dev/null && ls -1 -- *.json 2>/dev/
     + "exit 0"
 )
 
-#: The comment of rules that the harness itself puts on nodes for a while.
-OWN = "genie-harness"
 _SHARED_KINDS = ("bridge", "vxlan", "dummy", "openvswitch", "nlmon")
-#: kube-proxy's, the engine's, and what weave's policy controller makes for every namespace there is.
-_KUBE_CHAIN = re.compile(r"(^|\s)(-A |-N |-j |:)?(KUBE-|DOCKER_|WEAVE-NPC)")
-_BASE_TABLES = ("filter", "nat", "mangle", "raw", "security")
 _NOT_UNICAST = ("broadcast", "multicast", "anycast")
 _LIFETIME = re.compile(r"\s(expires|hoplimit|age) \S+|\s\[\d+:\d+\]|\slinkdown|\spref medium")
-#: What the portmap and firewall plugins set up with their first pod and keep for all.
-_PLUGIN_BASE = re.compile(
-    r"^:CNI-(HOSTPORT|ADMIN|FORWARD)|^-A (PREROUTING|OUTPUT|POSTROUTING|FORWARD) .*-j CNI-(HOSTPORT-|ADMIN|FORWARD)"
-    r"|^-A CNI-HOSTPORT-(SETMARK|MASQ) |^-A CNI-FORWARD .*-j CNI-ADMIN"
-)
 
 
 def take(nodes: Nodes, node: str) -> Inventory:
@@ -61,9 +53,7 @@ def parse(printed: str, node: str) -> Inventory:
     return Inventory(
         interfaces=frozenset(_interfaces(links, shared)),
         addresses=frozenset(ipam.printed(parts, node)),
-        netfilter=frozenset(
-            [*_iptables(parts.get("iptables", "")), *_nft(parts.get("nft", "")), *_ipsets(parts.get("ipsets", ""))]
-        ),
+        netfilter=frozenset(_netfilter(parts)),
         namespaces=frozenset(parts.get("namespaces", "").split()),
         records=frozenset(parts.get("records", "").split()),
         routes=frozenset([*_routes(parts.get("routes", ""), shared), *_rules(parts.get("rules", ""))]),
@@ -86,47 +76,14 @@ def _interfaces(links: list[dict[str, Any]], shared: set[str]) -> Iterator[str]:
             yield f"{link['ifname']} (bridge {link['master']})" if link.get("master") else link["ifname"]
 
 
-def _iptables(text: str) -> Iterator[str]:
-    table = ""
-    for line in text.splitlines():
-        command, _, rest = line.partition(" ")
-        family = command.split("-")[0]
-        if rest.startswith("*"):
-            table = rest[1:]
-        elif _of_pods(rest):
-            yield f"{family} {table} {_LIFETIME.sub('', rest)}"
-
-
-def _of_pods(rule: str) -> bool:
-    """Whether a line of iptables-save may come from a pod: no built-in chain, not kube-proxy's, no plugin's base."""
-    if rule.startswith(":") and rule.split(" ")[1:2] != ["-"]:
-        return False
-    if OWN in rule:
-        return False
-    return rule.startswith((":", "-A")) and not _KUBE_CHAIN.search(rule) and not _PLUGIN_BASE.search(rule)
-
-
-def _nft(text: str) -> Iterator[str]:
-    """Tables that are not iptables' own, for those are seen above."""
-    table, chain = "", ""
-    for line in (line.strip() for line in text.splitlines()):
-        words = line.split()
-        if words[:1] == ["table"]:
-            table = " ".join(words[1:3])
-        elif words[:1] in (["chain"], ["set"], ["map"]):
-            chain = " ".join(words[:2])
-            if not _ours(table):
-                yield f"nft {table} {chain}"
-        elif words and line not in ("{", "}") and not line.startswith(("#", "type ", "policy ")) and not _ours(table):
-            yield f"nft {table} {chain}: {re.sub(r' # handle [0-9]+', '', line)}"
-
-
-def _ours(table: str) -> bool:
-    return table.split()[-1:] in [[name] for name in _BASE_TABLES] or "kube-proxy" in table
-
-
-def _ipsets(text: str) -> Iterator[str]:
-    return (f"ipset {name}" for name in text.split() if not name.startswith(("KUBE-", "weave-")))
+def _netfilter(parts: Mapping[str, str]) -> Iterator[str]:
+    saved = parts.get("iptables", "").splitlines()  # each line after the command that printed it
+    for command, lines in groupby(saved, key=lambda line: line.partition(" ")[0]):
+        said = "\n".join(line.partition(" ")[2] for line in lines)
+        yield from netfilter.iptables(command.partition("-")[0], said)
+    yield from netfilter.nft(parts.get("nft", ""))
+    sets = parts.get("ipsets", "").split()
+    yield from (f"ipset {name}" for name in sets if not name.startswith(("KUBE-", "weave-")))
 
 
 def _routes(text: str, shared: set[str]) -> Iterator[str]:

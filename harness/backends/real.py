@@ -18,6 +18,7 @@ from typing import Any, Literal
 from kubernetes import config
 from kubernetes.client import ApiClient
 
+from harness import netfilter
 from harness.backends import Facts, Inventory, ProbeError, inventory, ipam
 from harness.backends.apply import wait
 from harness.backends.console import Consoles
@@ -184,7 +185,7 @@ class RealCluster:
         """See `Cluster.api_server_away`: workers refuse to send to the API server; the harness still reaches it."""
         address, port = self._api_address()
         sending = ("OUTPUT", "-p", "tcp", "-d", address, "--dport", port)
-        refused = ("-m", "comment", "--comment", inventory.OWN, "-j", "REJECT", "--reject-with", "tcp-reset")
+        refused = ("-m", "comment", "--comment", netfilter.OWN, "-j", "REJECT", "--reject-with", "tcp-reset")
         try:
             for node in self.facts.nodes:
                 self.nodes.run(node, "iptables", "-w", "-I", *sending, *refused)

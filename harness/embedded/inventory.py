@@ -21,15 +21,10 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from harness import netfilter
 from harness.embedded.sandbox import Sandbox
 
 NETNS, STORES, RECORDS = Path("/run/netns"), Path("/var/lib/cni/networks"), Path("/var/lib/cni/genie")
-_BASE_CHAINS = re.compile(
-    r":CNI-(HOSTPORT|ADMIN|FORWARD)|-A (PREROUTING|OUTPUT|POSTROUTING|FORWARD) .*-j CNI-(HOSTPORT-|ADMIN|FORWARD)"
-    r"|-A CNI-HOSTPORT-(SETMARK|MASQ) |-A CNI-FORWARD .*-j CNI-ADMIN"
-)
-_OF_IPTABLES = re.compile(r"ip6? (filter|nat|mangle|raw|security)")
-_COUNTERS = re.compile(r" ?\[\d+:\d+\]")
 _HOUSEKEEPING = ("last_reserved_ip", "lock")  # of host-local, beside its addresses
 _SHARED_KINDS = ("bridge", "vxlan")
 _BY_KERNEL = 2  # of a route: it came with an address
@@ -146,50 +141,13 @@ def _routes(node: IPRoute, names: dict[int, str], shared: set[int]) -> Iterator[
 
 def _netfilter() -> Iterator[str]:
     nft = _run("nft", "-s", "list", "ruleset")
-    yield from nft_rules(nft, by_iptables=bool(shutil.which("iptables-save")))
+    yield from netfilter.nft(nft, by_iptables=bool(shutil.which("iptables-save")))
     # Tables that iptables made through nftables are told by iptables itself, with the comments that name a container.
     for family in ("ip", "ip6"):
         if f"table {family} " in nft or not shutil.which("nft"):
-            yield from iptables_rules(family, _run(f"{family}tables-save"))
+            yield from netfilter.iptables(family, _run(f"{family}tables-save"))
         if _text(Path(f"/proc/net/{family}_tables_names")).strip() and shutil.which(f"{family}tables-legacy-save"):
-            yield from iptables_rules(f"{family} legacy", _run(f"{family}tables-legacy-save"))
-
-
-def nft_rules(text: str, *, by_iptables: bool) -> Iterator[str]:
-    """Rules, sets and chains of `nft list ruleset`, each with its table; iptables' own tables left out if they are
-    told by iptables itself.
-    """
-    table, inner, foreign, skip = "", "", False, False
-    for line in (line.strip() for line in text.splitlines()):
-        words = line.split()
-        if line.startswith("#"):
-            foreign = "iptables" in line  # "table ip nat is managed by iptables-nft, do not touch!"
-        elif words[:1] == ["table"]:
-            table = " ".join(words[1:3])
-            skip = by_iptables and (foreign or _OF_IPTABLES.fullmatch(table) is not None)
-            foreign = False
-        elif not words or line == "}" or skip or line.startswith(("type ", "policy ")):
-            continue
-        elif words[0] in ("chain", "set", "map"):
-            inner = " ".join(words[:2])
-            if words[1] not in ("masq_checks", "hostports", "hostip_hostports", "prerouting", "output", "postrouting"):
-                yield f"nft {table} {inner}"
-        else:
-            yield f"nft {table} {inner}: {line}"
-
-
-def iptables_rules(family: str, text: str) -> Iterator[str]:
-    """Rules and chains of `iptables-save`, without built-in chains, counters and the plugins' base chains."""
-    table = ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif (
-            line.startswith(("-A", ":"))
-            and not _BASE_CHAINS.match(line)
-            and not (line.startswith(":") and " - " not in line)
-        ):
-            yield f"{family} {table} {_COUNTERS.sub('', line)}"
+            yield from netfilter.iptables(f"{family} legacy", _run(f"{family}tables-legacy-save"))
 
 
 def _run(*command: str) -> str:

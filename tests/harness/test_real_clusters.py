@@ -261,7 +261,6 @@ def test_inventory() -> None:
     assert found.netfilter == {
         "iptables nat :CNI-7a1b -",
         'iptables nat -A POSTROUTING -s 10.22.2.7/32 -m comment --comment "name: \\"b\\" id: \\"abc\\"" -j CNI-7a1b',
-        "nft inet cni_plugins_masquerade chain masq_checks",
         'nft inet cni_plugins_masquerade chain masq_checks: ip saddr == 10.22.2.7 goto x comment "abc"',
         "ipset cali40xyz",
     }

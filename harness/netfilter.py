@@ -1,0 +1,60 @@
+"""What `iptables-save` and `nft list ruleset` print, without what stands for all pods: built-in chains, kube-proxy's,
+those that plugins set up with their first pod and keep, the harness's own. Counters and handles are left out too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+#: The comment of rules that the harness itself puts on nodes for a while.
+OWN = "genie-harness"
+#: kube-proxy's, the engine's, and what weave's policy controller makes for every namespace there is.
+_KUBE = re.compile(r"(^|\s)(-A |-N |-j |:)?(KUBE-|DOCKER_|WEAVE-NPC)")
+#: The portmap and firewall plugins'.
+_BASE = re.compile(
+    r":CNI-(HOSTPORT|ADMIN|FORWARD)|-A (PREROUTING|OUTPUT|POSTROUTING|FORWARD) .*-j CNI-(HOSTPORT-|ADMIN|FORWARD)"
+    r"|-A CNI-HOSTPORT-(SETMARK|MASQ) |-A CNI-FORWARD .*-j CNI-ADMIN"
+)
+_BASE_CHAINS = ("masq_checks", "hostports", "hostip_hostports", "prerouting", "output", "postrouting")
+_OF_IPTABLES = re.compile(r"ip6? (filter|nat|mangle|raw|security)")
+_CHANGING = re.compile(r" ?\[\d+:\d+\]| # handle \d+")
+
+
+def iptables(family: str, text: str) -> Iterator[str]:
+    """Chains and rules of `iptables-save`, each with the family (as it is to be called) and its table."""
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif _of_pods(line):
+            yield f"{family} {table} {_CHANGING.sub('', line)}"
+
+
+def _of_pods(line: str) -> bool:
+    built_in = line.startswith(":") and " - " not in line
+    shared = built_in or OWN in line or _KUBE.search(line) or _BASE.match(line)
+    return line.startswith(("-A ", ":")) and not shared
+
+
+def nft(text: str, *, by_iptables: bool = True) -> Iterator[str]:
+    """Rules, sets and chains of `nft list ruleset`, each with its table; without iptables' own tables, if iptables is
+    there to tell of them, and kube-proxy's.
+    """
+    table, inner, foreign, skip = "", "", False, False
+    for line in (line.strip() for line in text.splitlines()):
+        words = line.split()
+        if line.startswith("#"):
+            foreign = "iptables" in line  # "table ip nat is managed by iptables-nft, do not touch!"
+        elif words[:1] == ["table"]:
+            table = " ".join(words[1:3])
+            skip = "kube-proxy" in table or (by_iptables and (foreign or bool(_OF_IPTABLES.fullmatch(table))))
+            foreign = False
+        elif not words or line == "}" or skip or line.startswith(("type ", "policy ")):
+            continue
+        elif words[0] in ("chain", "set", "map"):
+            inner = " ".join(words[:2])
+            if words[1] not in _BASE_CHAINS:
+                yield f"nft {table} {inner}"
+        else:
+            yield f"nft {table} {inner}: {_CHANGING.sub('', line)}"

@@ -400,9 +400,9 @@ class EmbeddedCluster:
         """Call CNI CHECK for a pod; the error's message, empty when all is well."""
         return str(self._of_pod(namespace, pod, "check"))
 
-    def cni_status(self, node: str, genie_conf: Mapping[str, Any], path: str) -> str:
+    def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
         """Call CNI STATUS on a node; the error's message, empty when all is well."""
-        return str(socket_api.ask(_socket(self.place, node), "status", conf=dict(genie_conf), search=path))
+        return str(socket_api.ask(_socket(self.place, node), "status", conf=dict(genie_conf), env=dict(env)))
 
     def lose_sandbox(self, namespace: str, pod: str) -> None:
         self._of_pod(namespace, pod, "lose-sandbox")

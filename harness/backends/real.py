@@ -164,9 +164,9 @@ class RealCluster:
         """See `CallsPlugins.cni_check`."""
         return _said(lambda: self.verbs.check(self.node_of(namespace, pod), namespace, pod))
 
-    def cni_status(self, node: str, genie_conf: Mapping[str, Any], path: str) -> str:
+    def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
         """See `CallsPlugins.cni_status`."""
-        return _said(lambda: self.verbs.status(node, genie_conf, path))
+        return _said(lambda: self.verbs.status(node, genie_conf, env))
 
     def lose_sandbox(self, namespace: str, pod: str) -> None:
         """See `LosesSandboxes.lose_sandbox`."""

@@ -50,15 +50,15 @@ class Verbs:
             stdin = libcni.configuration(kept.network, plugin, kept.attachment, result=kept.result)
             self._call(node, "CHECK", plugin, stdin, kept.attachment)
 
-    def status(self, node: str, change: Mapping[str, Any], path: str = "") -> None:
-        """STATUS, with a change merged into genie.conf and another CNI_PATH for this one call.
+    def status(self, node: str, change: Mapping[str, Any], env: Mapping[str, str]) -> None:
+        """STATUS, with a change merged into genie.conf, and further variables, for this one call.
 
         Raises:
             CniFailure: a plugin says that an ADD could not work now.
         """
         network = self._network(node, change)
         for plugin in network["plugins"]:
-            self._call(node, "STATUS", plugin, libcni.configuration(network, plugin), path=path)
+            self._call(node, "STATUS", plugin, libcni.configuration(network, plugin), env=env)
 
     def collect_garbage(self, node: str) -> None:
         """GC, with every attachment that the runtime keeps something of.
@@ -96,9 +96,16 @@ class Verbs:
         self.nodes.run(node, "nsenter", f"--net={netns}", "sh", "-ec", _TAMPER[remove], "sh", interface)
 
     def _call(
-        self, node: str, verb: str, plugin: Json, stdin: Json, attachment: Attachment | None = None, *, path: str = ""
+        self,
+        node: str,
+        verb: str,
+        plugin: Json,
+        stdin: Json,
+        attachment: Attachment | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        env = libcni.environment(verb, attachment) | ({"CNI_PATH": path} if path else {})
+        env = {**libcni.environment(verb, attachment), **(env or {})}
         words = [f"{name}={value}" for name, value in env.items()]
         sent = json.dumps(stdin).encode()
         argv = ("sh", "-c", _CALL, "sh", str(len(sent)), *words, f"{BINARIES}/{plugin['type']}")

@@ -37,9 +37,9 @@ class CallsPlugins(Protocol):
     def cni_check(self, namespace: str, pod: str) -> str:
         """Call CNI CHECK for a pod; the error's message, empty when all is well."""
 
-    def cni_status(self, node: str, genie_conf: Mapping[str, Any], path: str) -> str:
-        """Call CNI STATUS on a node, with these keys in genie.conf and this CNI_PATH (empty: the usual one) for the one
-        call; the error's message, empty when all is well."""
+    def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
+        """Call CNI STATUS on a node, with these keys in genie.conf and these variables for the one call; the error's
+        message, empty when all is well."""
 
 
 class CheckPasses(Check):
@@ -69,12 +69,12 @@ class StatusPasses(Check):
     example = 'status-passes: {genie: {default_plugin: nowhere}, fails: "no network .nowhere"}'
 
     genie: dict[str, JsonValue] = Field(default_factory=dict, description="Keys of genie.conf, for this one call.")
-    path: str = Field(default="", description="Where plugins are searched (CNI_PATH), instead of where they are.")
+    env: dict[str, str] = Field(default_factory=dict, description="Variables of the environment, for this one call.")
     fails: Pattern | None = Field(default=None, description="It fails with a message that matches.")
 
     def attempt(self, view: View) -> str | None:
         cluster = cast("CallsPlugins", view.cluster)
-        said = {node: cluster.cni_status(node, self.genie, self.path) for node in view.cluster.facts.nodes}
+        said = {node: cluster.cni_status(node, self.genie, self.env) for node in view.cluster.facts.nodes}
         return join(*(_unlike(f"CNI STATUS on {node}", error, self.fails) for node, error in said.items())) or None
 
 

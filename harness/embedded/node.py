@@ -157,7 +157,7 @@ class Daemon:
 
     def _status(self, request: dict[str, Any]) -> str:
         try:
-            self._runtime.status(request["conf"], request["search"])
+            self._runtime.status(request["conf"], request["env"])
         except CniFailure as error:
             return str(error)
         return ""

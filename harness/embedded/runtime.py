@@ -129,19 +129,19 @@ class Runtime:
         for plugin in network["plugins"]:
             self._call("GC", network, plugin, valid=valid)
 
-    def status(self, change: Json, path: str = "") -> None:
+    def status(self, change: Json, env: Mapping[str, str]) -> None:
         """STATUS of 1.1.
 
         Args:
             change: merged into the configuration for this one call.
-            path: where plugins are searched, instead of where they are.
+            env: further variables, for this one call.
 
         Raises:
             CniFailure: a plugin says that an ADD could not work now.
         """
         network = libcni.as_list(merged({**self._conf(""), "cniVersion": "1.1.0"}, change))
         for plugin in network["plugins"]:
-            self._call("STATUS", network, plugin, path=path)
+            self._call("STATUS", network, plugin, env=env)
 
     def calls_for(self, namespace: str, pod: str) -> list[Call]:
         """The calls for a pod, oldest first."""
@@ -170,13 +170,13 @@ class Runtime:
         *,
         result: Json | None = None,
         valid: Iterable[Attachment] | None = None,
-        path: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> Json | None:
         """One plugin's part of a verb; the result, if it is ADD."""
         name = str(plugin["type"])
         stdin = libcni.configuration(network, plugin, attachment, result=result, valid=valid)
-        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", **libcni.environment(verb, attachment)}
-        env["CNI_PATH"] = path or BINARIES
+        own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root"}
+        env = {**own, **libcni.environment(verb, attachment), **(env or {})}
         at, start = time.time(), time.monotonic()
         status, stdout, stderr = _execute([f"{BINARIES}/{name}"], env, json.dumps(stdin).encode())
         self.calls.append(

@@ -224,8 +224,8 @@ class FakeCluster:
     def cni_check(self, namespace, pod):
         return "eth0 has lost its address" if "check" in self.faults else ""
 
-    def cni_status(self, node, genie_conf, path):
-        return f"no plugin in {path}" if path else ""
+    def cni_status(self, node, genie_conf, env):
+        return f"no plugin in {env['CNI_PATH']}" if env else ""
 
     def static_pod(self, node, name, manifest):
         """What the API server sees of a static pod is a mirror under another name."""

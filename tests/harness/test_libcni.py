@@ -96,7 +96,7 @@ def test_check_on_a_node_takes_the_kept_result(node: Path) -> None:
 
 
 def test_status_on_a_node_is_of_the_first_configuration(node: Path) -> None:
-    Verbs(nodes=Here()).status("n", {"default_plugin": "blue"}, "/elsewhere")
+    Verbs(nodes=Here()).status("n", {"default_plugin": "blue"}, {"CNI_PATH": "/elsewhere"})
     said = (node / "said").read_text()
     stdin = json.loads(said.splitlines()[-1])
     assert (stdin["type"], stdin["default_plugin"], stdin["cniVersion"]) == ("genie", "blue", "1.1.0")

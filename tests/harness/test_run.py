@@ -184,7 +184,7 @@ def test_a_pod_that_is_to_fail_and_runs(go):
         ("x", "events: {pod: both, message: attached}", ["no event of both with reason any", "none"]),
         ("check", "check-passes: both", ["CNI CHECK of both fails: eth0 has lost its address"]),
         ("x", "check-passes: {pods: both, fails: route}", ["CNI CHECK of both passes, expected 'route'"]),
-        ("x", "status-passes: {path: /nowhere}", ["CNI STATUS on one fails: no plugin in /nowhere", "on two fails"]),
+        ("x", "status-passes: {env: {CNI_PATH: /nowhere}}", ["CNI STATUS on one fails: no plugin in /nowhere", "on two fails"]),
         ("x", "mtu: {pod: both, eth0: 1400, eth7: 1500}", ["eth0 has the MTU 1500, expected 1400", "eth7 has the MTU None"]),
         ("x", "bandwidth: {from: both, to: peer, over: weave, at-most: 9}", ["bit/s, expected at most 9"]),
         ("x", "status-ip: {pod: both, network: calico, families: [4, 6]}", ["expected IPv4 and IPv6 of calico"]),

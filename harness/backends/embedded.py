@@ -327,7 +327,7 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
             f"kernel {platform.release()}, {'root' if _real_root() else 'a user namespace'}",
             *notes,
         ),
-        features=FEATURES if server.real else FEATURES - {"definitions-away"},  # kmock serves what it was told of
+        features=FEATURES,
     )
 
 

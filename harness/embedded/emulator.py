@@ -28,10 +28,8 @@ KINDS = {
     "apps/v1": ("DaemonSet", "Deployment"),
     "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding"),
     "apiextensions.k8s.io/v1": ("CustomResourceDefinition",),
-    "k8s.cni.cncf.io/v1": ("NetworkAttachmentDefinition",),
-    "alpha.network.k8s.io/v1": ("LogicalNetwork", "PhysicalNetwork"),
 }
-_PLURALS = {"Namespace": _NAMESPACES, "NetworkAttachmentDefinition": "network-attachment-definitions"}
+_DEFINITIONS = "customresourcedefinitions"
 _HELD = "harness.genie/kubelet"  # the finalizer that has kmock keep a deleted pod until its kubelet lets go
 
 
@@ -44,7 +42,7 @@ class Emulator(kmock.KubernetesEmulator):
         for group_version, kinds in KINDS.items():
             group, _, version = group_version.rpartition("/")
             for kind in kinds:
-                plural = _PLURALS.get(kind, f"{kind.lower()}s")
+                plural = _NAMESPACES if kind == "Namespace" else f"{kind.lower()}s"
                 self.resources[kmock.resource(group, version, plural)] = kmock.ResourceInfo(kind=kind)
 
     async def __call__(self, raw_request: aiohttp.web.BaseRequest) -> aiohttp.web.StreamResponse:
@@ -83,6 +81,9 @@ class Emulator(kmock.KubernetesEmulator):
             return
         if request.action == kmock.action.CREATE:
             self._complete(request, data)
+            if request.resource.plural == _DEFINITIONS:
+                for kind in _defined(data):
+                    self.resources[kind] = kmock.ResourceInfo(kind=data["spec"]["names"]["kind"])
         elif request.action == kmock.action.UPDATE:
             meta = data.setdefault("metadata", {})
             self._must_be(request, meta)
@@ -101,14 +102,19 @@ class Emulator(kmock.KubernetesEmulator):
             self._sweep(request)
 
     def _sweep(self, request: kmock.Request) -> None:
-        """kmock keeps what is deleted, too; a namespace takes with it all that was in it."""
+        """kmock keeps what is deleted, too; with a namespace goes all that was in it, with a definition its kinds."""
         key: Any = (request.resource, request.namespace, request.name)
-        if key not in self.objects or not self.objects[key].deleted:
+        if request.resource is None or key not in self.objects or not self.objects[key].deleted:
             return
+        was = dict(self.objects[key].last.raw)
         del self.objects[key]
-        if request.resource is not None and request.resource.plural == _NAMESPACES:
-            for other in [other for other in self.objects.keys() if other[1] == request.name]:  # noqa: SIM118
+        namespace = request.name if request.resource.plural == _NAMESPACES else None
+        kinds = _defined(was) if request.resource.plural == _DEFINITIONS else []
+        for other in list(self.objects.keys()):
+            if other[0] in kinds or (namespace and other[1] == namespace):
                 del self.objects[other]
+        for kind in kinds:
+            del self.resources[kind]
 
     def _complete(self, request: kmock.Request, data: dict[str, Any]) -> None:
         meta = data.setdefault("metadata", {})
@@ -137,6 +143,12 @@ class Emulator(kmock.KubernetesEmulator):
             names = dict(self.objects[key].last.raw)["metadata"].get("finalizers", [])
             held = [name for name in names if name != _HELD]
             self.objects[key].patch({"metadata": {"finalizers": held, "deletionTimestamp": None}})
+
+
+def _defined(definition: dict[str, Any]) -> list[Any]:
+    """The kinds that a CustomResourceDefinition has served, one a version."""
+    spec = definition["spec"]
+    return [kmock.resource(spec["group"], each["name"], spec["names"]["plural"]) for each in spec["versions"]]
 
 
 async def serve(port: int) -> None:

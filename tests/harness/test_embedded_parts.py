@@ -20,7 +20,7 @@ from harness import catalog, libcni, netfilter
 from harness.download import NotHad
 from harness.embedded import apiserver, archives, binaries, inventory, kubelet, nodes, plan, runtime, socket_api
 from harness.embedded.inventory import Owned
-from harness.embedded.rest import Access, Client
+from harness.embedded.rest import Access, Client, Refusal
 
 ONE = catalog.Place(number=1, name="one", address="172.30.0.11")
 TWO = catalog.Place(number=2, name="two", address="172.30.0.12")
@@ -316,18 +316,33 @@ class TestEmulator:
         while True:
             assert alive()
             try:
-                empty = client.get("/apis/k8s.cni.cncf.io/v1/network-attachment-definitions")
+                client.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one"}})
                 break
             except OSError:
                 time.sleep(0.02)
-        assert (empty["apiVersion"], empty["kind"]) == ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinitionList")
-        client.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one"}})
+        self._see_definition(client)
         listed = client.get("/api/v1/nodes")
         assert (listed["apiVersion"], listed["kind"]) == ("v1", "NodeList")
         assert int(listed["metadata"]["resourceVersion"]) > 0
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/nodes?watch=true", timeout=10) as watch:
             assert watch.headers["Content-Type"] == "application/json"
             assert json.loads(watch.readline())["object"]["metadata"]["name"] == "one"
+
+    def _see_definition(self, client: Client) -> None:
+        """A kind is served as long as its definition is there, and its objects go with it."""
+        definitions, served = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/acme.example/v1/nets"
+        spec = {"group": "acme.example", "versions": [{"name": "v1"}], "names": {"plural": "nets", "kind": "Net"}}
+        with pytest.raises(Refusal, match="404"):
+            client.get(served)
+        for _ in range(2):
+            client.post(definitions, {"metadata": {"name": "nets.acme.example"}, "spec": spec})
+            empty = client.get(served)
+            assert (empty["apiVersion"], empty["kind"], empty["items"]) == ("acme.example/v1", "NetList", [])
+            client.post("/apis/acme.example/v1/namespaces/a/nets", {"metadata": {"name": "blue"}})
+            assert len(client.get(served)["items"]) == 1
+            client.delete(f"{definitions}/nets.acme.example")
+            with pytest.raises(Refusal, match="404"):
+                client.get(served)
 
 
 class TestSmallThings:

@@ -392,7 +392,7 @@ def _import_all() -> None:
     import http.client
     import ipaddress
 
-    from genie import routes
+    from genie import footprint, routes
     from genie.verbs import add, check, gc, status
 
-    _ = (hashlib, http.client, ipaddress, routes, add, check, gc, status)
+    _ = (hashlib, http.client, ipaddress, footprint, routes, add, check, gc, status)

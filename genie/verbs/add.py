@@ -14,7 +14,6 @@ from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
-from genie.footprint import at_once, footprint
 from genie.kube import Pod
 from genie.records import Attached, Record
 from genie.selection import Choice, Selection
@@ -148,6 +147,8 @@ async def _attach_all(
     """The first network first, then those that cannot disturb each other at once (see footprint.py), then the rest one
     by one, each of which finds no routes in its way (see routes.py). Returns results, and the routes held, by position.
     """
+    from genie.footprint import at_once, footprint  # a pod of one network does not pay for its import
+
     results: dict[int, Result] = {}
     held: dict[int, tuple[Any, ...]] = {}
     first, *others = range(len(record.attached))

@@ -191,7 +191,7 @@ def test_what_an_add_imports(shell: Direct) -> None:
     assert not heavy
     assert {name.partition(".")[0] for name in modules} <= set(ALLOWED.split())
     rooms = {name.removeprefix("genie.") for name in modules if name.startswith("genie.")}
-    dear = {"cli", "inspect", "agent", "load", "verbs.gc", "routes", "netlink", "devices"}
+    dear = {"cli", "inspect", "agent", "load", "verbs.gc", "footprint", "routes", "netlink", "devices"}
     assert not rooms & dear, "a pod of one network does not pay for these"
 
 

@@ -82,8 +82,8 @@ def choose(
             notes.append(f"{name} is a stand-in: {reason}")
         else:
             path = Path(programs.daemons[network.real.daemon[0]])
-            chosen[name] = catalog.itself(network, binaries.version(path), somewhere)
-            notes.append(f"{name} is itself: {path}")
+            chosen[name] = own = catalog.itself(network, binaries.version(path), somewhere)
+            notes.append(f"{name} is itself: {own.software} ({path})")
     return chosen, notes
 
 

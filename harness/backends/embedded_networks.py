@@ -112,6 +112,7 @@ def _fails(command: tuple[str, ...]) -> str:
 
 def _apart() -> None:
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET)
+    linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("run", "/run", "tmpfs")
 
 

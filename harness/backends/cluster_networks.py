@@ -19,7 +19,7 @@ from harness.backends import Offer, Unavailable, engine
 from harness.backends.apply import Applier, Object, wait
 from harness.backends.deploy import CONF_DIR, rollout
 from harness.backends.nodes import Nodes, put
-from harness.backends.software import NodeConf, Software, for_node, images
+from harness.backends.software import NodeConf, Software, borrowed, for_node, images, with_borrowed
 from harness.download import NotHad
 from harness.objects import Objects
 
@@ -114,7 +114,25 @@ def install(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Plan, bina
         list(pool.map(furnish, names))
     applier = Applier(api)
     for things in todo.objects.values():
-        applier.apply(things)
+        applier.apply(with_borrowed(things, _lent(api, borrowed(things))))
+
+
+def _lent(api: ApiClient, parts: frozenset[str]) -> dict[str, str]:
+    """The images of parts of the control plane, as its own pods have them; waits for these to show.
+
+    Raises:
+        NotReady: they do not, as where somebody else runs the control plane.
+    """
+    objects, found = Objects(api), dict[str, str]()
+
+    def missing() -> str:
+        pods = objects.get("/api/v1/namespaces/kube-system/pods?labelSelector=tier=control-plane")["items"]
+        found.update({pod["metadata"]["labels"]["component"]: pod["spec"]["containers"][0]["image"] for pod in pods})
+        return ", ".join(f"no pod of {part} in kube-system" for part in sorted(parts - found.keys()))
+
+    if parts:
+        wait("images of the control plane", missing, 60.0)
+    return found
 
 
 def _furnish(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from harness.catalog import Network, ProfileError
 from harness.download import Download
 
 Object = dict[str, Any]
+
+_BORROWED = re.compile(r"\{\{ *image of ([a-z-]+) *\}\}")
 
 
 class _Model(BaseModel):
@@ -166,8 +169,23 @@ def _merge_named(items: list[Object], changes: list[Object]) -> list[Object]:
 
 
 def images(objects: list[Object]) -> tuple[str, ...]:
-    """Every image that objects would have run, each once."""
-    return tuple(dict.fromkeys(_images(objects)))
+    """Every image that objects would have run, each once; those that the nodes have already are left out."""
+    return tuple(image for image in dict.fromkeys(_images(objects)) if not _BORROWED.fullmatch(image))
+
+
+def borrowed(objects: list[Object]) -> frozenset[str]:
+    """The parts of the control plane whose own images objects take: `{{ image of etcd }}`."""
+    return frozenset(found[1] for image in _images(objects) if (found := _BORROWED.fullmatch(image)))
+
+
+def with_borrowed(objects: list[Object], lent: Mapping[str, str]) -> list[Object]:
+    """Objects with the control plane's images in place.
+
+    Args:
+        lent: part of the control plane to its image.
+    """
+    text = _BORROWED.sub(lambda found: lent[found[1]], json.dumps(objects))
+    return list(json.loads(text))
 
 
 def _images(value: Any) -> Iterator[str]:

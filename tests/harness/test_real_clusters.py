@@ -159,6 +159,14 @@ def test_a_networks_own_objects_come_along_with_their_images() -> None:
     assert software.images(found) == ("etcd:1",)
 
 
+def test_an_image_of_the_control_plane_is_borrowed_not_pulled() -> None:
+    pods = [thing("Pod", "etcd", spec={"containers": [{"image": "{{ image of etcd }}"}, {"image": "other:1"}]})]
+    assert software.images(pods) == ("other:1",)
+    assert software.borrowed(pods) == {"etcd"}
+    lent = software.with_borrowed(pods, {"etcd": "far/etcd:3", "kube-proxy": "far/proxy:1"})
+    assert software.images(lent) == ("far/etcd:3", "other:1")
+
+
 @pytest.mark.parametrize(
     ("datastore", "only"), [({"datastore_type": "kubernetes"}, True), ({"etcd_endpoints": "e"}, False)]
 )

@@ -1,9 +1,9 @@
 """The embedded backend: a cluster of namespaces on this machine, made for a run and gone with it.
 
-    prepared = embedded.prepare(steps)      on the host: find or fetch all programs; the only part that needs a network
-    embedded.enter(argv)                    on the host: replace this process by one that runs argv in private
-    namespaces cluster = embedded.start(steps)         inside: API server, nodes, networks, genie cluster =
-    embedded.connect()            inside, from another process (a pytest-xdist worker): the same cluster
+    prepared = embedded.prepare(steps)   on the host: find or fetch all programs; the only part that needs a network
+    embedded.enter(argv)                 on the host: replace this process by one that runs argv in private namespaces
+    cluster = embedded.start(steps)      inside: API server, nodes, networks, genie
+    cluster = embedded.connect()         inside, from another process (a pytest-xdist worker): the same cluster
 
 What a run needs to know inside goes there in the environment, so `prepare` must come before `enter`. How the cluster
 works is told in harness/embedded.

@@ -160,12 +160,28 @@ def read(path: Path) -> Network:
     """
     try:
         data = yaml.safe_load(path.read_text())
-        return Network.model_validate(data)
+        network = Network.model_validate(data)
+        _evaluate(network)
     except (OSError, yaml.YAMLError) as error:
         raise ProfileError(f"{path}: {error}") from error
+    except ProfileError as error:
+        raise ProfileError(f"{path}: embedded: {error}") from error
     except ValidationError as error:
         problems = "; ".join(f"{_at(item['loc'])}: {item['msg']}" for item in error.errors())
         raise ProfileError(f"{path}: {problems}") from error
+    return network
+
+
+def _evaluate(network: Network) -> None:
+    """Raise ProfileError if an expression cannot be evaluated: while it is known which file it is in."""
+    node, peer = (Place(number=number, name="node", address="172.30.0.1") for number in (1, 2))
+    for section in [network.embedded] if network.embedded else []:
+        conf(section, node)
+        setup(section, node, [peer])
+        if section.real:
+            conf(itself(section, "v1", node), node)
+            daemon(section.real, node, [peer])
+            pod_subnets(section, node)
 
 
 def _at(location: Sequence[int | str]) -> str:

@@ -38,6 +38,7 @@ def begin(config: pytest.Config) -> int | None:
         The exit status of the run, where it was elsewhere; None: it is to go on here.
     """
     from harness.backends import Unavailable
+    from harness.catalog import ProfileError
 
     try:
         if config.option.report and not config.option.xmlpath:
@@ -54,7 +55,7 @@ def begin(config: pytest.Config) -> int | None:
         from harness.plugin import argv
 
         return door.enter(_wanted(config, why, _asked(config)), argv(config))
-    except Unavailable as error:
+    except (Unavailable, ProfileError) as error:
         raise pytest.UsageError(str(error)) from error
 
 
@@ -185,13 +186,14 @@ class Suite:
 
     def _start(self, networks: Iterable[str]) -> None:
         from harness.backends import Unavailable
+        from harness.catalog import ProfileError
 
         begin = time.monotonic()
         capture: Any = self.config.pluginmanager.getplugin("capturemanager")
         try:
             with capture.global_and_fixture_disabled():
                 self.cluster = self.door.start(_wanted(self.config, self.why, networks))
-        except Unavailable as error:
+        except (Unavailable, ProfileError) as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         self._facts = self.cluster.facts
         self.start_seconds = time.monotonic() - begin

@@ -199,6 +199,18 @@ class TestDaemons:
         one._running[0][1].wait()
 
 
+def test_a_profile_that_is_not_one_ends_the_run_with_one_error(tmp_path: Path) -> None:
+    profile = tmp_path / "acme.yaml"
+    profile.write_text("network: acme\nembedded: {kind: reel}\n")
+    command = [sys.executable, "-m", "pytest", str(SCENARIOS / "flannel.yaml"), "--backend", "embedded"]
+    done = subprocess.run(
+        [*command, "--profile", str(profile)], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {profile}: embedded.kind: Input should be 'real' or 'stand-in'" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
 @pytest.mark.root
 class TestRuns:
     """Whole runs of one scenario."""

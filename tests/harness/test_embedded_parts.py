@@ -56,12 +56,10 @@ class TestCatalog:
         assert vxlan["peers"] == ["172.30.0.11"]
         assert (route["routes"], route["via"], route["over"]) == ("10.56.1.0/24", "10.56.1.0", "canal.1")
 
-    def test_an_unknown_expression_is_an_error(self, tmp_path: Path) -> None:
+    def test_an_unknown_expression_is_an_error_that_names_the_file(self, tmp_path: Path) -> None:
         path = _profile(tmp_path, subnet="{{ node.colour }}")
-        network = catalog.read(path).embedded
-        assert network is not None
-        with pytest.raises(catalog.ProfileError, match="colour"):
-            catalog.conf(network, ONE)
+        with pytest.raises(catalog.ProfileError, match=r"mine\.yaml: embedded: '\{\{ node.colour \}\}': .*colour"):
+            catalog.read(path)
 
     def test_a_mistake_names_file_and_field(self, tmp_path: Path) -> None:
         path = _profile(tmp_path, file="no-suffix")

@@ -229,8 +229,14 @@ def current_conf(settings: Settings) -> Conf:
     except CniError as error:
         if installed is None:
             raise
-        log.error("going on with the genie.conf in net.d", extra={"fields": {"error": str(error)}})
+        _complain(str(error))
         return load_conf(installed)
+
+
+@functools.cache
+def _complain(error: str) -> None:
+    """Once, though it is met with each connection to the API server."""
+    log.error("going on with the genie.conf in net.d", extra={"fields": {"error": error}})
 
 
 def load_conf(path: Path | None) -> Conf:

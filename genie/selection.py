@@ -106,9 +106,12 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The ordered networks of a pod. The first is the pod's own: its address goes to the kubelet."""
+    """The ordered networks of a pod. The first is the pod's own: its address goes to the kubelet. primary: how many of
+    them, from the first on, are the default part.
+    """
 
     choices: tuple[Choice, ...]
+    primary: int = 1
     why: str = ""
 
 
@@ -182,7 +185,7 @@ def assemble(
         label = f"{ask.namespace or pod_namespace}/{ask.name}" if namespaced else ask.name or network.name
         whole = _with_cni_args(network, ask.cni_args) if ask.cni_args else network
         choices.append(Choice(ask=ask, label=label, network=whole, ifname=name, runtime_config=told))
-    return Selection(choices=tuple(choices), why=asked.why)
+    return Selection(choices=tuple(choices), primary=len(asked.primary), why=asked.why)
 
 
 def _once(everything: Sequence[Ask], networks: Sequence[NetworkConfig]) -> None:

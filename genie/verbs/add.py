@@ -50,7 +50,7 @@ async def add(call: Context) -> Mapping[str, Any]:
     call.steps.done("record")
     begun: dict[int, Result | None] = {}
     try:
-        results, arranged = await _attach(call, record, begun)
+        results, arranged = await _attach(call, record, chosen.primary, begun)
         elsewhere = chosen.choices[0].ifname != request.ifname
         merged = merge.merged(results, [a.default_route for a in record.attached], first_elsewhere=elsewhere)
         answer = cni_result.to_json(merged, call.conf.cni_version)
@@ -123,11 +123,11 @@ def _container_id(call: Context, choice: Choice) -> str:
 
 
 async def _attach(
-    call: Context, record: Record, begun: dict[int, Result | None]
+    call: Context, record: Record, primary: int, begun: dict[int, Result | None]
 ) -> tuple[list[Result], tuple[str, ...]]:
     """Run the delegates. Returns their results, and the routes and rules that were arranged for them.
 
-    `begun` is told of each before it is called, and of its result after.
+    primary: how many of them are the default part. begun: is told of each before it is called, and of its result after.
     """
     if len(record.attached) == 1 and record.attached[0].default_route is None:
         with call.conversation() as kernel:
@@ -136,16 +136,17 @@ async def _attach(
             return results, ()
     with call.netlink() as kernel:
         kernel.enter()
-        results, held = await _attach_all(call, kernel, record, begun)
+        results, held = await _attach_all(call, kernel, record, primary, begun)
         links, results = _completed(call, kernel, record, results)
         return results, _settle(call, kernel, _plan(record, results, held), links)
 
 
 async def _attach_all(
-    call: Context, kernel: Netlink, record: Record, begun: dict[int, Result | None]
+    call: Context, kernel: Netlink, record: Record, primary: int, begun: dict[int, Result | None]
 ) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
-    """The first network first, then those that cannot disturb each other at once (see footprint.py), then the rest one
-    by one, each of which finds no routes in its way (see routes.py). Returns results, and the routes held, by position.
+    """The first network first, and with it those of the default part that it is known not to disturb; then whatever
+    else may be attached at once (see footprint.py), then the rest one by one, each of which finds no routes in its way
+    (see routes.py). Returns results, and the routes held, by position.
     """
     from genie.footprint import at_once, footprint  # a pod of one network does not pay for its import
 
@@ -154,19 +155,19 @@ async def _attach_all(
     first, *others = range(len(record.attached))
     prints = [footprint(attached.network) for attached in record.attached]
     calm = [] if call.conf.serial else [others[i] for i in at_once(prints[first], prints[1:])]
-    loud = [i for i in others if i not in calm]
+    beside = [] if prints[first] is None else [i for i in calm if i < primary]
 
     async def attach(position: int) -> None:
         results[position] = await _attach_one(call, record, position, begun)
 
-    await attach(first)
-    if len(calm) == 1:
-        await attach(calm[0])
-    elif calm:
-        for outcome in await call.executor.gather(*(attach(i) for i in calm)):
-            if isinstance(outcome, BaseException):
-                raise outcome
-    for before, i in pairwise((first, *loud)):
+    for together in ([first, *beside], [i for i in calm if i not in beside]):
+        if len(together) > 1:
+            for outcome in await call.executor.gather(*(attach(i) for i in together)):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        elif together:
+            await attach(together[0])
+    for before, i in pairwise((first, *(i for i in others if i not in calm))):
         held[before] = _hold(call, kernel)
         await attach(i)
     return [results[i] for i in (first, *others)], held

@@ -277,6 +277,34 @@ def test_networks_that_do_not_disturb_each_other_are_attached_at_once(node: Node
     assert [ifname for _, ifname in node.executor.made("ADD")] == ["eth0", "eth1", "eth2", "eth3"]
 
 
+def test_what_a_pod_asks_for_beside_its_default_network_comes_after_it(node: Node) -> None:
+    """Multi-network specification, 6.2; the default part itself may be attached at once, if all of it is known."""
+    for name in ("blue", "green", "red", "grey"):
+        node.write(f"20-{name}.conf", {"cniVersion": "1.0.0", "name": name, "type": "macvlan"})
+        node.kube.define(name)
+    node.binary("macvlan")
+    gathered: list[list[str]] = []
+
+    class Grouping(FakeExecutor):
+        async def gather(self, *work: Any) -> Any:
+            before = len(self.calls)
+            done = await super().gather(*work)
+            gathered.append([said.ifname for said in self.calls[before:]])
+            return done
+
+    node.executor = Grouping()
+    node.add("blue,green", **{"k8s.v1.cni.cncf.io/networks": "red,grey"})
+    assert gathered == [["eth0", "eth1"], ["net1", "net2"]]
+    node.ok("DEL")
+    gathered.clear()
+    node.add("calico,green", **{"k8s.v1.cni.cncf.io/networks": "red,grey"})
+    assert gathered == [["eth1", "net1", "net2"]], "what calico does is not known, so nothing is done beside it"
+    node.ok("DEL")
+    gathered.clear()
+    node.add("blue", **{"k8s.v1.cni.cncf.io/networks": "red"})
+    assert gathered == [], "one after the other"
+
+
 def test_one_of_those_attached_at_once_fails(node: Node) -> None:
     for name in ("blue", "green"):
         node.write(f"20-{name}.conf", {"cniVersion": "1.0.0", "name": name, "type": "macvlan"})

@@ -263,7 +263,7 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
             process.kill()
             await until(lambda: server.active == 0)
             pids = [int((place / name).read_text()) for name in ("child", "self")]
-            await until(lambda: not any(map(is_alive, pids)), 3)
+            await until(lambda: not any(map(is_alive, pids)))
             assert (await end(process)).status == -signal.SIGKILL
 
     asyncio.run(go())
@@ -279,7 +279,7 @@ def test_killed_at_once_it_takes_its_delegates_with_it(binary: Path, place: Path
             process = await start(binary, place / "s")
             await until((place / "self").exists)
             process.kill()
-            await until(lambda: not is_alive(int((place / "self").read_text())), 3)
+            await until(lambda: not is_alive(int((place / "self").read_text())))
             await end(process)
 
     asyncio.run(go())

@@ -57,9 +57,9 @@ class Stream:
 
 def test_no_call_fails_through_three_takeovers(node: Node) -> None:
     async def go() -> int:
+        old = node.agent()
+        process = await old.__aenter__()
         async with Stream(node).running() as stream:
-            old = node.agent()
-            process = await old.__aenter__()
             for _ in range(3):
                 await stream.more()
                 new = node.agent()

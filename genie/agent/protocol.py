@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 VERSION = 1
+"""In an update the new agent comes first and then its shim: an agent has to answer shims of the version before, too."""
 FRAME_MAX = 3 << 20
 """No frame is longer; the shim's limits on what it reads are below it, so only nonsense is."""
 

@@ -16,7 +16,10 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 def refresh(text: str, reports: Iterable[Mapping[str, Any]]) -> str:
     """The page with the columns of these reports' backends made anew, and their date."""
-    by_backend = {report["cluster"]["backend"]: report for report in reports}
+    by_backend: dict[str, Mapping[str, Any]] = {}
+    for report in reports:
+        backend = report["cluster"]["backend"]
+        by_backend[backend] = together(by_backend[backend], report) if backend in by_backend else report
     lines, columns = [], list[str]()
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
@@ -31,6 +34,15 @@ def refresh(text: str, reports: Iterable[Mapping[str, Any]]) -> str:
         lines.append(line)
     made = max((report["made"][:10] for report in by_backend.values()), default="")
     return _DATE.sub(made, "\n".join(lines) + "\n") if made else text
+
+
+def together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two runs on one backend as one: of each scenario the last result that is no skip, of each network what there was."""
+    outcomes = {each["name"]: each for each in (*other["scenarios"], *one["scenarios"])}
+    outcomes |= {each["name"]: each for each in other["scenarios"] if each["verdict"] != "skipped"}
+    networks = {name: offer for name, offer in other["networks"].items() if not offer["missing"]}
+    made = max(one["made"], other["made"])
+    return {**one, "made": made, "scenarios": list(outcomes.values()), "networks": {**one["networks"], **networks}}
 
 
 def mark(names: Iterable[str], report: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ of 2020-01-01
 
 
 def report(backend: str = "embedded", **verdicts: str) -> dict[str, Any]:
-    networks = {"calico": {"kind": "stand-in"}, "bridge": {"kind": "real"}}
+    networks = {"calico": {"kind": "stand-in", "missing": ""}, "bridge": {"kind": "real", "missing": ""}}
     scenarios = [
         {
             "name": name,
@@ -51,6 +51,12 @@ def test_the_worst_of_a_rows_scenarios_counts(verdicts: dict[str, str], expected
 def test_only_the_columns_of_the_reports_change() -> None:
     page = refresh(PAGE, [report(one="passed", two="passed")])
     assert page == PAGE.replace(") | – | ✓ |", ") | (✓) | ✓ |").replace("2020-01-01", "2026-11-24")
+
+
+def test_of_several_runs_on_a_backend_what_was_not_skipped_counts() -> None:
+    for first, second in (("passed", "skipped"), ("skipped", "passed")):
+        page = refresh(PAGE, [report(one=first, two="passed"), report(one=second, two="passed")])
+        assert ") | (✓) | ✓ |" in page
 
 
 def test_every_scenario_that_is_named_is_there() -> None:

@@ -37,7 +37,7 @@ def refresh(text: str, reports: Iterable[Mapping[str, Any]]) -> str:
 
 
 def together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two runs on one backend as one: of each scenario the last result that is no skip, of each network what there was."""
+    """Two runs on one backend as one: of each scenario the last result that is no skip."""
     outcomes = {each["name"]: each for each in (*other["scenarios"], *one["scenarios"])}
     outcomes |= {each["name"]: each for each in other["scenarios"] if each["verdict"] != "skipped"}
     networks = {name: offer for name, offer in other["networks"].items() if not offer["missing"]}

@@ -46,6 +46,7 @@ from harness.scenario import (
     WithApiServerAway,
     WithDefinitionAway,
     WithRestart,
+    WithRollingUpdate,
     WithSettings,
 )
 from harness.turns import turn
@@ -74,6 +75,13 @@ class CanRestart(Protocol):
 
     def settle(self, timeout: float = 90.0) -> None:
         """Wait until every node is ready again."""
+
+
+class Updates(Protocol):
+    """A cluster with the feature agent-update."""
+
+    def rolling_update(self) -> AbstractContextManager[None]:
+        """Genie's agents are being replaced, node by node; the end waits until all are."""
 
 
 class LosesSandboxes(Protocol):
@@ -369,6 +377,8 @@ class Life:
                 return f"set {', '.join(keys)} in genie.conf", self._settings(keys)
             case WithRestart(of=what):
                 return f"restart {what}", self._restarted(what)
+            case WithRollingUpdate():
+                return "update genie's agents", cast("Updates", self.cluster).rolling_update()
             case WithDefinitionAway(name=name):
                 return f"take {name} away", self._definition_away(name)
         raise NotImplementedError(step.key)

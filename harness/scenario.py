@@ -30,6 +30,7 @@ FEATURES: Mapping[str, str] = {
     "garbage-collection": "CNI GC can be called, and a sandbox be lost without CNI DEL",
     "ipv6": "networks have IPv6 subnets beside IPv4",
     "agent-restart": "genie's agent can be restarted",
+    "agent-update": "genie's agents can be replaced by newer ones, node by node",
     "containerd-restart": "a node's containerd can be restarted",
     "end-sandbox": "a pod's sandbox can be ended by the runtime",
     "kubelet-restart": "a node's kubelet can be restarted",
@@ -281,6 +282,14 @@ class WithRestart(Around):
     of: Literal["kubelet", "containerd", "agent"]
 
 
+class WithRollingUpdate(Around):
+    """Do these steps while genie's agents are replaced by newer ones, node by node, then wait for the end of that."""
+
+    key = "with-rolling-update"
+    shorthand = "steps"
+    example = "with-rolling-update: [{create: one}]"
+
+
 class WithDefinitionAway(Around):
     """Do these steps while the cluster lacks a custom resource definition, and with it all objects of that kind."""
 
@@ -304,7 +313,7 @@ ObjectSpec = Annotated[dict[str, Any], AfterValidator(_object)]
 
 _ALL: tuple[type[Step], ...] = (
     *(Create, Delete, Recreate, EndSandbox, LoseSandbox, CollectGarbage, Tamper, Annotate, Apply, Remove, Expect),
-    *(WithApiServerAway, WithSettings, WithRestart, WithDefinitionAway),
+    *(WithApiServerAway, WithSettings, WithRestart, WithRollingUpdate, WithDefinitionAway),
 )
 STEPS.update({step.key: step for step in _ALL})
 for _step in _ALL:  # steps hold steps, so that each can be built only now that all are known
@@ -384,6 +393,8 @@ class Scenario:
                     implied.add("end-sandbox")
                 case WithRestart(of=what):
                     implied.add(f"{what}-restart")
+                case WithRollingUpdate():
+                    implied.add("agent-update")
                 case LoseSandbox() | CollectGarbage():
                     implied.add("garbage-collection")
                 case Tamper():

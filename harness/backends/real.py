@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from harness import netfilter
 from harness.backends import Facts, Inventory, ProbeError, inventory, ipam
 from harness.backends.apply import wait
 from harness.backends.console import Consoles
-from harness.backends.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE
+from harness.backends.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE, rollout
 from harness.backends.evidence import collect
 from harness.backends.nodes import Nodes, put
 from harness.backends.verbs import Verbs
@@ -32,7 +33,15 @@ from harness.objects import ApiError, Objects
 Restartable = Literal["kubelet", "containerd", "agent"]
 FEATURES = frozenset(
     {
-        *("agent-restart", "api-outage", "cni-calls", "containerd-restart", "definitions-away", "end-sandbox"),
+        *(
+            "agent-restart",
+            "agent-update",
+            "api-outage",
+            "cni-calls",
+            "containerd-restart",
+            "definitions-away",
+            "end-sandbox",
+        ),
         *("garbage-collection", "kubelet-restart", "net-d", "services", "settings", "static-pods", "tampering"),
     }
 )
@@ -208,6 +217,16 @@ class RealCluster:
         for pod in self._agents(objects):
             if pod["spec"].get("nodeName") == node:
                 objects.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}")
+
+    @contextmanager
+    def rolling_update(self) -> Iterator[None]:
+        """See `Updates.rolling_update`: as `kubectl rollout restart` has it."""
+        objects, metadata = Objects(self.api()), {"annotations": {"genie-harness/updated": time.strftime("%FT%TZ")}}
+        objects.patch(
+            f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/genie", {"spec": {"template": {"metadata": metadata}}}
+        )
+        yield
+        wait("the update of genie", lambda: rollout(objects, "DaemonSet", NAMESPACE, "genie"), 240.0)
 
     def settle(self, timeout: float = 90.0) -> None:
         """Wait until every node is ready and has a ready agent, as after a `restart`."""

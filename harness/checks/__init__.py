@@ -14,7 +14,7 @@ from harness.checks.leaving import CheckPasses, NothingLeft, StatusPasses
 from harness.checks.placing import OtherNode, SameNode
 from harness.checks.reaching import Bandwidth, HostPort, Isolated, Reach, Service
 from harness.checks.routing import DefaultRoute, Routes
-from harness.checks.status import Annotations, Events, NetworkStatus, PodFails, StatusIp
+from harness.checks.status import Annotations, Events, NetworkStatus, NoWarnings, PodFails, StatusIp
 
 CHECKS: dict[str, type[Check]] = {
     check.key: check
@@ -36,6 +36,7 @@ CHECKS: dict[str, type[Check]] = {
         Annotations,
         NetworkStatus,
         Events,
+        NoWarnings,
         CheckPasses,
         StatusPasses,
         NothingLeft,

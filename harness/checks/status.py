@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from harness.checks.base import Check, Many, Pattern, join
+from harness.checks.base import Check, Many, OneOrMany, Pattern, join
 from harness.model import Model, NetworkName, PodName
 
 if TYPE_CHECKING:
@@ -237,6 +237,20 @@ class Events(Check):
             f"no event of {self.pod} with reason {self.reason or 'any'} and message {self.message or ''!r}",
             *_listed(self.pod, events),
         )
+
+
+class NoWarnings(Check):
+    """No event warns of anything about these pods, those included that had their names before."""
+
+    key = "no-warnings"
+    shorthand = "pods"
+    example = "no-warnings: [a, b]"
+
+    pods: OneOrMany[PodName]
+
+    def attempt(self, view: View) -> str | None:
+        told = {pod: [event for event in view.events(pod) if event.type == "Warning"] for pod in self.pods}
+        return join(*(line for pod, events in told.items() if events for line in _listed(pod, events))) or None
 
 
 def _listed(pod: str, events: list[Event]) -> list[str]:

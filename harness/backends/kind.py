@@ -8,9 +8,11 @@ cluster at once, and the first makes it.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from kubernetes.client import ApiClient
 
@@ -19,7 +21,7 @@ from harness.backends import Unavailable, cluster_networks, deploy, engine, plug
 from harness.backends.apply import Applier, wait
 from harness.backends.kindtool import Kind
 from harness.backends.nodes import DockerNodes
-from harness.backends.real import FEATURES, MANIFESTS, OF_SCENARIO, RealCluster, connect
+from harness.backends.real import FEATURES, MANIFESTS, OF_SCENARIO, RealCluster, connect, is_ready
 from harness.backends.software import Software
 from harness.backends.state import State, locked
 from harness.backends.steps import Steps
@@ -139,9 +141,8 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
         fresh = not state.image
         deploy.install(api, image, GENIE_READY)
     with steps.step("pods that were there before genie"):
-        if fresh:
-            _renew_system_pods(api)
-        wait("CoreDNS", lambda: deploy.rollout(Objects(api), "Deployment", "kube-system", "coredns"), GENIE_READY)
+        old = _renew_system_pods(Objects(api)) if fresh else frozenset()
+        wait("the cluster's own pods", lambda: _not_there(Objects(api), old), GENIE_READY)
     state.look(Objects(api))
     state.offer(plan.offers(known))
     state.notes = (f"cluster {state.name}, kubeconfig {state.kubeconfig}",)
@@ -200,11 +201,32 @@ def _remove_kept(api: ApiClient, nodes: Sequence[str], steps: Steps) -> None:
         wait("the end of kept namespaces", lambda: ", ".join(kept()), GENIE_READY)
 
 
-def _renew_system_pods(api: ApiClient) -> None:
-    """Have pods made anew that some network's plugin made before genie was first in net.d: CoreDNS's, mostly."""
-    objects = Objects(api)
+def _renew_system_pods(objects: Objects) -> frozenset[str]:
+    """Have pods made anew that some network's plugin made before genie was first in net.d: CoreDNS's, mostly.
+
+    Returns:
+        The UIDs of those that go.
+    """
+    old = []
     for pod in objects.get("/api/v1/pods")["items"]:
         meta = pod["metadata"]
-        made_again = any(owner["kind"] == "ReplicaSet" for owner in meta.get("ownerReferences") or [])
-        if made_again and not pod["spec"].get("hostNetwork"):
+        if _owners(pod, "ReplicaSet") and not pod["spec"].get("hostNetwork"):
+            old.append(meta["uid"])
             objects.delete(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", grace=0)
+    return frozenset(old)
+
+
+def _not_there(objects: Objects, old: frozenset[str]) -> str:
+    """Which ReplicaSets lack ready pods, those that go not counted (a Deployment's status counts them for a while)."""
+    ready = Counter[str]()
+    for pod in objects.get("/api/v1/pods")["items"]:
+        if is_ready(pod) and pod["metadata"]["uid"] not in old and "deletionTimestamp" not in pod["metadata"]:
+            ready.update(_owners(pod, "ReplicaSet"))
+    sets = objects.get("/apis/apps/v1/replicasets")["items"]
+    lacking = [each["metadata"]["name"] for each in sets if ready[each["metadata"]["uid"]] < each["spec"]["replicas"]]
+    return f"without all of their pods: {', '.join(lacking)}" if lacking else ""
+
+
+def _owners(pod: Mapping[str, Any], kind: str) -> list[str]:
+    owners = pod["metadata"].get("ownerReferences") or []
+    return [owner["uid"] for owner in owners if owner["kind"] == kind]

@@ -234,9 +234,9 @@ class RealCluster:
 
     def _unsettled(self) -> str:
         objects = Objects(self.api())
-        nodes = {node["metadata"]["name"] for node in objects.get("/api/v1/nodes")["items"] if _ready(node)}
+        nodes = {node["metadata"]["name"] for node in objects.get("/api/v1/nodes")["items"] if is_ready(node)}
         alive = [pod for pod in self._agents(objects) if not pod["metadata"].get("deletionTimestamp")]
-        agents = {pod["spec"].get("nodeName") for pod in alive if _ready(pod)}
+        agents = {pod["spec"].get("nodeName") for pod in alive if is_ready(pod)}
         lacking = [node for node in self.facts.nodes if node not in nodes & agents]
         return f"not ready, or without a ready agent: {', '.join(lacking)}" if lacking else ""
 
@@ -263,6 +263,7 @@ def _said(call: Callable[[], None]) -> str:
     return ""
 
 
-def _ready(thing: Mapping[str, Any]) -> bool:
+def is_ready(thing: Mapping[str, Any]) -> bool:
+    """Whether a node or a pod is ready."""
     conditions = thing.get("status", {}).get("conditions") or []
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

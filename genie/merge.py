@@ -29,11 +29,11 @@ def attributed(result: Result, ifname: str, netns: str) -> Result:
 
 
 def lacks(result: Result, ifname: str) -> bool:
-    """Whether a result leaves out of the pod's interface what the kernel knows: that it is the pod's, its hardware
-    address, its MTU.
+    """Whether a result leaves out of the pod's interface what its status must have: that it is the pod's, its hardware
+    address. (Its MTU, which hardly any plugin tells, is not worth asking for.)
     """
     at = _inside(result, ifname)
-    return at is None or not (result.interfaces[at].mac and result.interfaces[at].mtu)
+    return at is None or not result.interfaces[at].mac
 
 
 def completed(result: Result, ifname: str, netns: str, link: Link | None) -> Result:

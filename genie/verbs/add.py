@@ -130,10 +130,9 @@ async def _attach(
     primary: how many of them are the default part. begun: is told of each before it is called, and of its result after.
     """
     if len(record.attached) == 1 and record.attached[0].default_route is None:
+        results = [await _attach_one(call, record, 0, begun)]
         with call.conversation() as kernel:
-            kernel.enter()  # while the delegate is at work
-            _, results = _completed(call, kernel, record, [await _attach_one(call, record, 0, begun)])
-            return results, ()
+            return _completed(call, kernel, record, results)[1], ()
     with call.netlink() as kernel:
         kernel.enter()
         results, held = await _attach_all(call, kernel, record, primary, begun)

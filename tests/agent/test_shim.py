@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def test_a_delegate_gets_its_environment_and_input_and_nothing_else(binary: Path
     assert open_files.split() == ["0", "1", "2", "3"]  # the last is the listing's own
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP as usual, though the tests may run under nohup: QEMU, unlike the shim, ends its being ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 def test_a_delegate_is_where_the_runtime_put_the_shim(binary: Path, place: Path) -> None:
     """Same namespaces, cgroup, limits, directory, signal mask and dispositions: as if the runtime had started it."""
     show = (

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,31 @@ def test_the_reference_in_docs_is_current():
     assert f"```text\n{reference()}\n```" in (ROOT / "docs/scenarios.md").read_text(), (
         "python -m harness checks says it"
     )
+
+
+def asked_for(name):
+    """The annotations of a scenario's pods, in a namespace `apps`; where one is JSON, each field by itself too."""
+    for pod in read(ROOT / f"scenarios/{name}.yaml").pods.values():
+        for key, text in pod.annotations.items():
+            value = text.replace("{{ namespace }}", "apps")
+            yield key, value
+            with suppress(ValueError):
+                yield from ((field, json.dumps(said)) for entry in json.loads(value) for field, said in entry.items())
+
+
+def test_every_example_of_the_annotation_reference_is_a_scenarios():
+    """docs/annotations.md: `| what is asked for | what comes of it | the scenario that asks for it |`."""
+    rows = [row for row in (ROOT / "docs/annotations.md").read_text().splitlines() if "../scenarios/" in row]
+    assert len(rows) > 15
+    for row in rows:
+        said, name = re.match(r"\| (.*?) \|.* \| \[([a-z-]+)\]", row).groups()
+        if example := re.match(r"`([^`]*)` \| `([^`]*)` \|", row.removeprefix("| ")):
+            said = (example[1], json.dumps(json.loads(example[2])))  # of the JSON form, a field and its value
+        elif said.startswith("`"):
+            said = tuple(part.strip() for part in said.split("`")[1].split(":", 1))
+        else:
+            continue  # a pod that says nothing
+        assert said in set(asked_for(name)), row
 
 
 def test_the_example_in_docs_is_sound():

@@ -220,7 +220,11 @@ class ScenarioItem(pytest.Item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """--networks: leave out the scenarios that take others."""
+    """--networks: leave out the scenarios that take others. Several workers begin with those that take longest, so that
+    none is left with one of these at the end.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: -item.scenario.pods_made if isinstance(item, ScenarioItem) else 0)
     allowed = {name.strip() for name in config.option.networks.split(",") if name.strip()}
     if not allowed:
         return

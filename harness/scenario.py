@@ -421,6 +421,11 @@ class Scenario:
         return frozenset(check.pod for check in self.checks if isinstance(check, PodFails))
 
     @property
+    def pods_made(self) -> int:
+        """How many pods it makes in all, which says how long it takes."""
+        return sum(len(step.pods) for step in walk(self.steps) if isinstance(step, Create | Recreate))
+
+    @property
     def group(self) -> str:
         """The group that it belongs to in reports: its first label."""
         return self.spec.labels[0] if self.spec.labels else "other"

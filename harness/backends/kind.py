@@ -19,7 +19,7 @@ from kubernetes.client import ApiClient
 from harness import catalog
 from harness.backends import Unavailable, cluster_networks, deploy, engine, plugin_binaries, software
 from harness.backends.apply import Applier, wait
-from harness.backends.kindtool import Kind
+from harness.backends.kindtool import Kind, find
 from harness.backends.nodes import DockerNodes
 from harness.backends.real import FEATURES, MANIFESTS, OF_SCENARIO, RealCluster, connect, is_ready
 from harness.backends.software import Software
@@ -35,7 +35,15 @@ GENIE_READY = 120.0
 
 def unavailable() -> str:
     """Why kind cannot be used on this machine; empty when it can, as far as can be told without making a cluster."""
-    return engine.answers() or _no_node_image()
+    return engine.answers() or _no_node_image() or _no_command()
+
+
+def _no_command() -> str:
+    try:
+        find()
+    except Unavailable as error:
+        return str(error)
+    return ""
 
 
 def _no_node_image() -> str:

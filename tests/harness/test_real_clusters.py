@@ -15,9 +15,20 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import catalog
-from harness.backends import cluster_networks, container, deploy, existing, inventory, ipam, kindtool, software
+from harness import catalog, doors
+from harness.backends import (
+    Unavailable,
+    cluster_networks,
+    container,
+    deploy,
+    existing,
+    inventory,
+    ipam,
+    kindtool,
+    software,
+)
 from harness.backends.software import Patch, Software
+from harness.download import Download, NotHad
 
 NETWORKS = ("bridge", "calico", "canal", "flannel", "macvlan", "ptp", "weave")
 
@@ -140,8 +151,6 @@ class TestPlan:
 
 
 def test_an_image_that_cannot_be_had_is_a_reason(known: dict[str, Software], monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.backends import Unavailable
-
     def lacking(image: str) -> None:
         raise Unavailable(f"image {image} is not in the engine and cannot be pulled")
 
@@ -432,3 +441,20 @@ def test_pytest_is_started_again_in_the_container(tmp_path: Path) -> None:
 )
 def test_where_the_container_writes_its_report(argv: list[str], report: str) -> None:
     assert container.report_of(argv) == Path.cwd() / report
+
+
+def test_a_plain_run_is_embedded_where_kind_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Docker engine alone does not make a cluster; a run that asks for kind by name is told why not."""
+
+    def not_had(_: Download) -> Path:
+        raise NotHad("no such host")
+
+    monkeypatch.setattr(kindtool.engine, "answers", lambda: "")
+    monkeypatch.setattr(kindtool.shutil, "which", lambda _: None)
+    monkeypatch.setattr(kindtool.Download, "get", not_had)
+    monkeypatch.delenv("GENIE_NODE_IMAGE", raising=False)
+    door, why = doors.choose("auto", {})
+    assert door.name == "embedded"
+    assert why.startswith("not kind: there is no kind on PATH, and v")
+    with pytest.raises(Unavailable, match="--backend kind: there is no kind on PATH.*no such host.*install kind"):
+        doors.choose("kind", {})

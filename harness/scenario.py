@@ -134,57 +134,51 @@ AnyStep = Annotated[Any, OneKey("step", STEPS)]
 AnyCheck = Annotated[Any, OneKey("check", CHECKS)]
 
 
-class Create(Step):
+class OfPods(Step):
+    """Something that happens to pods."""
+
+    shorthand = "pods"
+
+    pods: OneOrMany[PodName]
+
+
+class Create(OfPods):
     """Make these pods, all at once, and wait until they run (but not for those that some pod-fails names)."""
 
     key = "create"
-    shorthand = "pods"
     example = "create: [one, two]"
 
-    pods: OneOrMany[PodName]
 
-
-class Delete(Step):
+class Delete(OfPods):
     """Delete these pods and wait until they are gone."""
 
     key = "delete"
-    shorthand = "pods"
     example = "delete: [one]"
 
-    pods: OneOrMany[PodName]
 
-
-class Recreate(Step):
+class Recreate(OfPods):
     """Delete these pods, and make pods of the same names the moment that the names are free."""
 
     key = "recreate"
-    shorthand = "pods"
     example = "recreate: [one]"
 
-    pods: OneOrMany[PodName]
     force: bool = Field(default=False, description="Free the names before the node has taken the old pods down.")
 
 
-class EndSandbox(Step):
+class EndSandbox(OfPods):
     """Have the node's runtime end the sandboxes of these pods (CNI DEL), without the API server's doing."""
 
     key = "end-sandbox"
-    shorthand = "pods"
     example = "end-sandbox: [one]"
 
-    pods: OneOrMany[PodName]
 
-
-class LoseSandbox(Step):
+class LoseSandbox(OfPods):
     """Have the node's runtime make one more sandbox for each of these pods, and lose it: its namespace goes, and
     nobody calls CNI DEL.
     """
 
     key = "lose-sandbox"
-    shorthand = "pods"
     example = "lose-sandbox: [one]"
-
-    pods: OneOrMany[PodName]
 
 
 class CollectGarbage(Step):

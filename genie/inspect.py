@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterable
 from itertools import chain
 
-from genie import networks, selection
-from genie.agent import alive
+from genie import locks, networks, selection
 from genie.agent.daemon import SOCKET, find_conf
 from genie.choose import choose
 from genie.cni.errors import CniError
@@ -117,7 +116,7 @@ def _served_by(plugin: str, socket: str) -> str:
         return f"MISSING ({error.strerror}): no pod comes up"
     if is_script:
         return "direct mode, without an agent"
-    if alive.answers(socket):
+    if locks.answers(socket):
         return f"the agent answers on {socket}"
     return f"NO AGENT answers on {socket}: pods wait for it"
 

@@ -15,7 +15,7 @@ kubeconfig's token fresh. When it is ended it asks the API server for its Daemon
 or when a node is drained, then genie stays; gone, then nobody will answer the shim any more, and it removes genie from
 the node.
 
-In a rolling update two of them are on a node for a moment. Each that keeps holds a file (see agent/alive.py) with a
+In a rolling update two of them are on a node for a moment. Each that keeps holds a file (see locks.py) with a
 number; the one with the highest keeps, the others look on, and none removes what another one keeps.
 """
 
@@ -35,9 +35,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genie import config, kube
-from genie.agent import alive
-from genie.agent import log as logs
+from genie import config, kube, locks
+from genie import log as logs
 from genie.cni.errors import CniError, Code
 from genie.networks import SUFFIXES
 
@@ -174,7 +173,7 @@ def _is(path: str, content: bytes, mode: int) -> bool:
 def _changing(node: Node) -> Iterator[None]:
     """While one process changes the node, others wait."""
     os.makedirs(node.keepers, exist_ok=True)
-    with alive.alone(os.path.dirname(node.journal)):
+    with locks.alone(os.path.dirname(node.journal)):
         yield
 
 
@@ -309,7 +308,7 @@ class Claim:
                 os.unlink(numbers[left])
             self.number = 1 + max(numbers, default=0)
             self._path = f"{node.keepers}/{self.number}"
-            self._handle = alive.hold(self._path)
+            self._handle = locks.hold(self._path)
 
     def is_newest(self) -> bool:
         return max(_keepers(self.node), default=0) <= self.number
@@ -330,7 +329,7 @@ def _numbers(node: Node) -> dict[int, str]:
 
 def _keepers(node: Node) -> set[int]:
     """The numbers of the keepers that are alive."""
-    return {number for number, path in _numbers(node).items() if alive.is_held(path)}
+    return {number for number, path in _numbers(node).items() if locks.is_held(path)}
 
 
 def check_not_kept(node: Node) -> None:
@@ -378,7 +377,7 @@ class Keeper:
 
     def _missing(self) -> str:
         """What genie needs first. Where it is installed already, the runtime calls it whatever else there is."""
-        if self.options.after and not alive.is_held(self.options.after):
+        if self.options.after and not locks.is_held(self.options.after):
             return f"the agent, which holds {self.options.after} once it serves"
         journal = Journal(self.node)
         if journal.files or self._wanted(None).conf.get("default_plugin") or others(self.node, journal):
@@ -389,7 +388,7 @@ class Keeper:
         self.claim = Claim(self.node)
         wanted = self._bring_up_to_date(None)
         if self.options.ready_file:
-            alive.hold(self.options.ready_file)
+            locks.hold(self.options.ready_file)
         waited = 0.0
         while not self.ending.wait(EVERY):
             waited += EVERY

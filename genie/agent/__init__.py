@@ -6,7 +6,6 @@ server.py         the socket: calls, and delegates run by the shim
 cache.py          this node's pods and the network objects, watched
 writer.py         annotations, written back behind the calls
 metrics.py        what is counted, and how it is told
-log.py            one line of JSON for each call
 daemon.py         all of it put together: `genie agent`
 """
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genie import __version__, config, kube, load
-from genie.agent import alive, protocol
-from genie.agent import log as logs
+from genie import __version__, config, kube, load, locks
+from genie import log as logs
 from genie.agent import metrics as metric
+from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor
 from genie.agent.writer import Writer, make_up, write
@@ -142,7 +142,7 @@ class Agent:
     def _say_ready(self) -> None:
         self.ready = True
         if self.settings.ready_file:
-            self._ready_file = alive.hold(str(self.settings.ready_file))
+            self._ready_file = locks.hold(str(self.settings.ready_file))
         log.info("READY", extra={"fields": {"version": __version__, "socket": str(self.settings.socket)}})
         if address := os.environ.get("NOTIFY_SOCKET"):  # sd_notify(3), where systemd runs the agent
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):

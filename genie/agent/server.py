@@ -29,7 +29,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genie.agent import alive, protocol
+from genie import locks
+from genie.agent import protocol
 from genie.agent.metrics import Metrics
 from genie.cni.invoke import Call, Outcome
 
@@ -277,7 +278,7 @@ class Server:
             OSError: that cannot be.
         """
         self._path = path
-        with alive.alone(str(path.parent)):
+        with locks.alone(str(path.parent)):
             self._bind(path)
         self._look_later()
 
@@ -305,11 +306,11 @@ class Server:
         assert self._listener and self._path
         if self._looking:
             self._looking.cancel()
-        with alive.alone(str(self._path.parent)):
+        with locks.alone(str(self._path.parent)):
             mine = self._has_socket()
             if mine:
                 self._path.unlink()
-            replaced = not mine and alive.answers(str(self._path))
+            replaced = not mine and locks.answers(str(self._path))
         self._stop_listening(self._listener)
         if replaced and grace_if_replaced is not None:
             grace = grace_if_replaced
@@ -339,9 +340,9 @@ class Server:
         """Take the socket back if whoever took it over is dead, or if it was deleted: nobody else would come."""
         assert self._listener and self._path
         try:
-            if not self._has_socket() and not alive.answers(str(self._path)):
-                with alive.alone(str(self._path.parent)):
-                    if not alive.answers(str(self._path)):
+            if not self._has_socket() and not locks.answers(str(self._path)):
+                with locks.alone(str(self._path.parent)):
+                    if not locks.answers(str(self._path)):
                         before = self._listener
                         self._bind(self._path)
                         self._stop_listening(before)

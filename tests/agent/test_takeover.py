@@ -15,7 +15,7 @@ from agent_rig import Said, end, until
 from fake_api import FakeApi
 from test_daemon import Node
 
-from genie.agent import alive
+from genie import locks
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ async def pod(node: Node, own: Path) -> AsyncIterator[list[asyncio.subprocess.Pr
             "--state-dir", str(node.place / "state"), stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            await until(lambda: alive.is_held(str(own / "kept")), 30)
+            await until(lambda: locks.is_held(str(own / "kept")), 30)
             yield [agent, keep]
         finally:
             keep.terminate()
@@ -186,9 +186,9 @@ def test_the_ready_file_tells_of_this_agent_alone(node: Node, tmp_path: Path) ->
         async with node.agent("--listen", "", "--ready-file", str(other)):
             assert probe(other) and not probe(mine)
             async with node.agent("--listen", "", "--ready-file", str(mine)) as new:
-                assert probe(mine) and alive.is_held(str(mine))
+                assert probe(mine) and locks.is_held(str(mine))
                 new.kill()
                 await new.wait()
-                assert mine.exists() and not probe(mine) and not alive.is_held(str(mine))
+                assert mine.exists() and not probe(mine) and not locks.is_held(str(mine))
 
     asyncio.run(go())

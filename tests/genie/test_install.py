@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 from api_rig import kubeconfig
 
-from genie import install, kube
-from genie.agent import alive
+from genie import install, kube, locks
 from genie.cni.errors import CniError
 from genie.install import Node, Wanted
 
@@ -358,9 +357,9 @@ class TestKeeper:
         before = tree(node)
         make(after=agent, ready_file=ready)
         time.sleep(0.1)
-        assert tree(node) == before and not alive.is_held(ready)
-        held = alive.hold(agent)
-        until(lambda: alive.is_held(ready))
+        assert tree(node) == before and not locks.is_held(ready)
+        held = locks.hold(agent)
+        until(lambda: locks.is_held(ready))
         assert install.in_place(node, b"shim")
         os.close(held)
 

@@ -10,7 +10,7 @@ from genie.cni import result as cni_result
 from genie.cni.result import Interface, Result, Route
 
 if TYPE_CHECKING:
-    from genie.netns import Link  # an ADD that lacks nothing does not pay for its import
+    from genie.kernel.netns import Link  # an ADD that lacks nothing does not pay for its import
 
 
 def attributed(result: Result, ifname: str, netns: str) -> Result:

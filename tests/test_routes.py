@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie import routes
 from genie.cni.result import IP, Interface, Result
 from genie.cni.result import Route as ResultRoute
-from genie.netlink import INET, INET6, MAIN, Change, Netlink, Route, Rule
-from genie.routes import Attached, Plan, State
+from genie.kernel import routes
+from genie.kernel.netlink import INET, INET6, MAIN, Change, Netlink, Route, Rule
+from genie.kernel.routes import Attached, Plan, State
 
 
 def packed(address: str) -> bytes:

@@ -398,7 +398,8 @@ def _import_all() -> None:
     import http.client
     import ipaddress
 
-    from genie import footprint, routes
+    from genie import footprint
+    from genie.kernel import routes
     from genie.verbs import add, check, gc, status
 
     _ = (hashlib, http.client, ipaddress, footprint, routes, add, check, gc, status)

@@ -21,9 +21,9 @@ from genie.verbs.context import Context
 from genie.verbs.delete import undo
 
 if TYPE_CHECKING:
-    from genie import routes
-    from genie.netlink import Netlink
-    from genie.netns import Conversation, Link
+    from genie.kernel import routes
+    from genie.kernel.netlink import Netlink
+    from genie.kernel.netns import Conversation, Link
 
 
 async def add(call: Context) -> Mapping[str, Any]:
@@ -204,7 +204,7 @@ def _completed(
 
 
 def _hold(call: Context, kernel: Netlink) -> tuple[Any, ...]:
-    from genie import routes
+    from genie.kernel import routes
 
     try:
         held = routes.hold(kernel)
@@ -217,7 +217,7 @@ def _hold(call: Context, kernel: Netlink) -> tuple[Any, ...]:
 def _settle(
     call: Context, kernel: Netlink, plan: Sequence[routes.Attached], links: Mapping[str, Link] | None
 ) -> tuple[str, ...]:
-    from genie import routes
+    from genie.kernel import routes
 
     try:
         arranged = routes.settle(kernel, plan, links).arranged
@@ -230,7 +230,7 @@ def _settle(
 def _plan(
     record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]
 ) -> tuple[routes.Attached, ...]:
-    from genie import routes
+    from genie.kernel import routes
 
     return tuple(
         routes.Attached(

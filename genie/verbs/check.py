@@ -59,7 +59,7 @@ def _packed(cidr: str) -> bytes:
 
 
 def _check_routes(call: Context, record: Record) -> None:
-    from genie import routes
+    from genie.kernel import routes
 
     attached = [
         routes.Attached(

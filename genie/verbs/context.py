@@ -14,9 +14,9 @@ from genie.request import Request
 from genie.story import Steps
 
 if TYPE_CHECKING:
+    from genie.kernel.netlink import Netlink
+    from genie.kernel.netns import Conversation
     from genie.load import Reading
-    from genie.netlink import Netlink
-    from genie.netns import Conversation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,12 @@ class Context:
 
     def conversation(self) -> Conversation:
         """With the kernel, about the pod's namespace."""
-        from genie.netns import Conversation
+        from genie.kernel.netns import Conversation
 
         return Conversation(self.request.netns)
 
     def netlink(self) -> Netlink:
         """The same about its routes and rules, too."""
-        from genie.netlink import Netlink  # a pod of one network does not pay for its import
+        from genie.kernel.netlink import Netlink  # a pod of one network does not pay for its import
 
         return Netlink(self.request.netns)

@@ -78,7 +78,7 @@ def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
 
 def _forget_routes(call: Context) -> None:
     """Take genie's own rules and tables out of a namespace that outlives its attachments."""
-    from genie import routes
+    from genie.kernel import routes
 
     try:
         with call.netlink() as kernel:

@@ -145,8 +145,8 @@ def test_status_is_the_network_s(lab: Lab) -> None:
 
 def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
     """What genie does for a pod of two: each delegate finds no default route in its way, and CHECK is content after."""
-    from genie import routes
-    from genie.netlink import Netlink
+    from genie.kernel import routes
+    from genie.kernel.netlink import Netlink
 
     blue = lab.network()
     green = replace(

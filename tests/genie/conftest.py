@@ -9,7 +9,7 @@ import pytest
 from api_rig import Api, serve
 from core_rig import Node
 
-from genie import routes
+from genie.kernel import routes
 
 
 @pytest.fixture

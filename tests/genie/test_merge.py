@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from genie.cni.result import IP, Interface, Result, Route
+from genie.kernel.netns import Link
 from genie.merge import attributed, completed, in_place, lacks
-from genie.netns import Link
 
 
 def default(gateway: str) -> Result:

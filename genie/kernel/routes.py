@@ -27,8 +27,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genie.cni.result import Result
-from genie.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Change, Netlink, Route, Rule
-from genie.netns import Link
+from genie.kernel.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Change, Netlink, Route, Rule
+from genie.kernel.netns import Link
 
 TABLE = 2000
 """Tables 2000 to 2255 are genie's. Not from 100 on: there the reference plugin `sbr` counts up its own."""

@@ -17,7 +17,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from genie.netns import HEADER, NLM_F_ACK, NLMSG_ERROR, TYPE, Conversation, join, message, split
+from genie.kernel.netns import HEADER, NLM_F_ACK, NLMSG_ERROR, TYPE, Conversation, join, message, split
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 FAMILIES = (INET, INET6)

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterable
 from itertools import chain
 
-from genie import locks, networks, selection
+from genie import locks
 from genie.agent.daemon import SOCKET, find_conf
-from genie.choose import choose
 from genie.cni.errors import CniError
 from genie.cni.invoke import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
 from genie.records import Records
 from genie.request import read_conf
+from genie.select import networks, selection
+from genie.select.choose import choose
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 

@@ -38,7 +38,7 @@ from typing import Any
 from genie import config, kube, locks
 from genie import log as logs
 from genie.cni.errors import CniError, Code
-from genie.networks import SUFFIXES
+from genie.select.networks import SUFFIXES
 
 log = logging.getLogger("genie.install")
 

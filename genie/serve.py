@@ -22,7 +22,7 @@ from genie.story import Steps, Watched
 from genie.verbs.context import Context
 
 if TYPE_CHECKING:
-    from genie.load import Reading
+    from genie.select.least_loaded import Reading
 
 
 async def serve(

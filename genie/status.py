@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genie.cni.result import Result
-from genie.selection import Choice
+from genie.select.selection import Choice
 
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 MULTI_IP = "multi-ip-preferences"

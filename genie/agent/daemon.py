@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genie import __version__, config, kube, load, locks
+from genie import __version__, config, kube, locks
 from genie import log as logs
 from genie.agent import metrics as metric
 from genie.agent import protocol
@@ -35,6 +35,7 @@ from genie.cni.errors import CniError, Code
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.records import Records
 from genie.request import REQUIRED, Reply, Request, read_conf
+from genie.select import least_loaded
 from genie.serve import serve
 
 SOCKET = "/run/genie/agent.sock"
@@ -81,7 +82,7 @@ class Agent:
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.ready = False
         self._ready_file = -1
-        self.reading = load.Reading(at=time.monotonic(), sent={})
+        self.reading = least_loaded.Reading(at=time.monotonic(), sent={})
         self.stopping = asyncio.Event()
 
     def _connect(self, seconds: float) -> kube.Client:
@@ -121,8 +122,8 @@ class Agent:
         """Read the counters of the attachments' interfaces now and then, for the rates that `cni: ""` goes by."""
         while True:
             with contextlib.suppress(CniError):  # a damaged record is its container's affair
-                names = load.host_interfaces(Records(self.conf.state_dir)).values()
-                self.reading = load.read(name for each in names for name in each)
+                names = least_loaded.host_interfaces(Records(self.conf.state_dir)).values()
+                self.reading = least_loaded.read(name for each in names for name in each)
             await asyncio.sleep(_SAMPLED)
 
     async def _first_lists(self) -> None:

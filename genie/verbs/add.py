@@ -9,14 +9,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from genie import merge, status
-from genie.choose import choose
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
 from genie.kube import Pod
 from genie.records import Attached, Record
-from genie.selection import Choice, Selection
+from genie.select.choose import choose
+from genie.select.selection import Choice, Selection
 from genie.verbs.context import Context
 from genie.verbs.delete import undo
 

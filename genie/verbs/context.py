@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genie import networks
 from genie.cni.invoke import Attachment, Executor
 from genie.config import Conf
 from genie.kube import Kube
 from genie.records import Attached, Records
 from genie.request import Request
+from genie.select import networks
 from genie.story import Steps
 
 if TYPE_CHECKING:
     from genie.kernel.netlink import Netlink
     from genie.kernel.netns import Conversation
-    from genie.load import Reading
+    from genie.select.least_loaded import Reading
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from genie import networks, selection
 from genie.cni import invoke
 from genie.cni.errors import CniError, Code
 from genie.kube import Pod
+from genie.select import networks, selection
 from genie.verbs.context import Context
 
 

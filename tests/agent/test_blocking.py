@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from agent_rig import call, script, serving
 
-from genie import devices
 from genie.agent import protocol
 from genie.agent.server import ShimExecutor
 from genie.kube import Pod
 from genie.request import Request
+from genie.select import devices
 from genie.serve import serve
 
 PLUGIN = """[ $CNI_COMMAND = ADD ] || exit 0

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import genie
-from genie.selection import CNI
+from genie.select.selection import CNI
 from genie.status import MULTI_IP, NETWORK_STATUS
 from harness.embedded import apiserver, binaries
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie import devices
 from genie.cni.errors import CniError
+from genie.select import devices
 
 
 def field(number: int, value: bytes | str) -> bytes:

@@ -11,11 +11,11 @@ from core_rig import network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie import cadvisor, load
 from genie.cni.errors import CniError
 from genie.cni.result import Interface, Result
 from genie.config import Conf
 from genie.records import Attached, Record
+from genie.select import cadvisor, least_loaded
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
 
@@ -41,7 +41,7 @@ def attached(name: str, *host: str) -> Record:
 )
 def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best: str) -> None:
     interfaces = {"a": ["va"], "b": ["vb", "vb2"], "c": ["vc"]}
-    choice = load.choose(["a", "b", "c"], interfaces, rates, attachments)
+    choice = least_loaded.choose(["a", "b", "c"], interfaces, rates, attachments)
     assert choice.network == best
     assert choice.why.startswith(f"{best} (a ")
 
@@ -51,38 +51,38 @@ def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9)),
 )
 def test_the_decision_is_one_of_the_networks(names: list[str], attachments: dict[str, int]) -> None:
-    best = load.choose(names, {}, {}, attachments).network
+    best = least_loaded.choose(names, {}, {}, attachments).network
     assert best in names
     assert attachments.get(best, 0) == min(attachments.get(name, 0) for name in names)
 
 
 def test_attachments_without_an_interface_on_the_host_count() -> None:
-    choice = load.least(["macvlan", "calico"], [attached("macvlan")], CONF)
+    choice = least_loaded.least(["macvlan", "calico"], [attached("macvlan")], CONF)
     assert choice.network == "calico"
 
 
 def test_no_network_to_choose_from() -> None:
     with pytest.raises(CniError, match="nothing to choose from") as caught:
-        load.least([], [], CONF)
+        least_loaded.least([], [], CONF)
     assert caught.value.code == 11
 
 
 def test_rates() -> None:
-    earlier = load.Reading(at=10.0, sent={"a": 100, "b": 100, "gone": 1})
-    later = load.Reading(at=12.0, sent={"a": 300, "b": 50, "new": 7})
-    assert load.rates_between(earlier, later) == {"a": 100.0, "b": 0.0}
-    assert load.rates_between(earlier, replace(later, at=10.0))["a"] > 0
+    earlier = least_loaded.Reading(at=10.0, sent={"a": 100, "b": 100, "gone": 1})
+    later = least_loaded.Reading(at=12.0, sent={"a": 300, "b": 50, "new": 7})
+    assert least_loaded.rates_between(earlier, later) == {"a": 100.0, "b": 0.0}
+    assert least_loaded.rates_between(earlier, replace(later, at=10.0))["a"] > 0
 
 
 def test_counters_of_the_host() -> None:
-    assert set(load.read(["lo", "none"]).sent) == {"lo"}
-    assert load.is_pair("lo") is False and load.is_pair("none") is False
+    assert set(least_loaded.read(["lo", "none"]).sent) == {"lo"}
+    assert least_loaded.is_pair("lo") is False and least_loaded.is_pair("none") is False
 
 
 def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "is_pair", lambda name: not name.startswith("eth"))
     records = [attached("a", "br0", "v1"), attached("a", "br0", "v2"), attached("b", "eth9", "v3")]
-    assert load.host_interfaces(records) == {"a": ["v1", "v2"], "b": ["v3"]}
+    assert least_loaded.host_interfaces(records) == {"a": ["v1", "v2"], "b": ["v3"]}
 
 
 # --- cAdvisor -------------------------------------------------------------------------------------------------------
@@ -149,4 +149,4 @@ def test_cadvisors_rates_decide(api: Api, monkeypatch: pytest.MonkeyPatch) -> No
     api.answers[PATH] = (200, {"stats": [sample(3, cali1=0), sample(4, cali1=5000)]})
     conf = replace(CONF, cadvisor_address=api.url)
     records = [attached("calico", "cali1"), attached("weave"), attached("weave")]
-    assert load.least(["calico", "weave"], records, conf).network == "weave"
+    assert least_loaded.least(["calico", "weave"], records, conf).network == "weave"

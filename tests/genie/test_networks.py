@@ -12,13 +12,13 @@ from core_rig import FakeKube, Node, network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie import networks
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError
 from genie.cni.invoke import run_sync
 from genie.footprint import footprint
-from genie.networks import Directory
-from genie.selection import Ask, SelectionError
+from genie.select import networks
+from genie.select.networks import Directory
+from genie.select.selection import Ask, SelectionError
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from core_rig import names, network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie import config, selection
+from genie import config
 from genie.cni.config import NetworkConfig, validate_ifname
 from genie.cni.errors import CniError
 from genie.config import Conf
 from genie.kube import Pod
-from genie.selection import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Asked, SelectionError, asks, assemble
+from genie.select import selection
+from genie.select.selection import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Asked, SelectionError, asks, assemble
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
 ABLE = network(

@@ -11,13 +11,13 @@ from core_rig import ARGS, CONTAINER, FakeExecutor, FakeKube, Node, Said, addres
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from genie import selection
 from genie.cni.errors import CniError
 from genie.cni.invoke import Call, Outcome, run_sync
 from genie.cni.version import SUPPORTED
 from genie.kernel import routes
 from genie.kernel.netns import Conversation, Link
 from genie.records import Records
+from genie.select import selection
 from genie.serve import serve
 
 ONCE = "calico,weave-net,flannel"

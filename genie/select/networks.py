@@ -17,7 +17,7 @@ from genie.cni import config as cni_config
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.kube import Kube
-from genie.selection import Ask, SelectionError
+from genie.select.selection import Ask, SelectionError
 
 #: The type that is genie itself: a network with it would have genie call genie.
 GENIE = "genie"

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from genie import networks, selection
 from genie.cni.invoke import Executor
 from genie.config import Conf
 from genie.kube import Kube, Pod
-from genie.networks import Directory
 from genie.records import Records
-from genie.selection import Asked, Selection
+from genie.select import networks, selection
+from genie.select.networks import Directory
+from genie.select.selection import Asked, Selection
 
 if TYPE_CHECKING:
-    from genie.load import Reading
+    from genie.select.least_loaded import Reading
 
 
 async def choose(
@@ -35,7 +35,7 @@ async def choose(
         executor: does aside what may block.
         path: the directories of CNI_PATH.
         ifname: CNI_IFNAME.
-        earlier: the interfaces' counters of some time ago, if they are known (see load.py).
+        earlier: the interfaces' counters of some time ago, if they are known (see least_loaded.py).
 
     Raises:
         CniError: it cannot have what it asks for, or who is to be asked for it does not answer.
@@ -57,7 +57,7 @@ async def choose(
 
 
 async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
-    from genie import devices
+    from genie.select import devices
 
     until = time.monotonic() + devices.TIMEOUT  # however long it waits for its turn
     return await executor.aside(lambda: devices.of_pod(pod.namespace, pod.name, until=until))
@@ -67,9 +67,9 @@ def _least_loaded(asked: Asked, directory: Directory, records: Records, conf: Co
     """`cni: ""` decided: the default part is the network that carries the least now. Without earlier counters this
     takes as long as two readings do.
     """
-    from genie import load
+    from genie.select import least_loaded
 
     names = {network.name: directory.title(network) for network in directory.networks()}
-    choice = load.least(list(names), records, conf, earlier)
+    choice = least_loaded.least(list(names), records, conf, earlier)
     ask = selection.Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
     return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")

@@ -50,7 +50,7 @@ def least(networks: Sequence[str], records: Iterable[Record], conf: Conf, earlie
     records = list(records)
     interfaces = host_interfaces(records)
     if conf.cadvisor_address:
-        from genie.cadvisor import rates
+        from genie.select.cadvisor import rates
 
         by_interface = rates(conf.cadvisor_address, conf.api_timeout)
     else:

@@ -1,0 +1,10 @@
+"""What a pod is to get: annotations and configurations in, a selection of networks out.
+
+annotations.py   what a pod asks for. Pure
+selection.py     each network with its interface and arguments. Pure
+networks.py      names to CNI configurations: NetworkAttachmentDefinitions and net.d
+logical.py       what Logicalnetworks and Physicalnetworks write into a configuration
+least_loaded.py  `cni: ""`: the network that carries the least
+devices.py       the devices that the kubelet gave to a pod
+choose.py        all of it put together: a pod in, its selection out
+"""

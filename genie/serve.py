@@ -18,8 +18,8 @@ from genie.cni.invoke import Executor
 from genie.config import Conf
 from genie.kube import Kube
 from genie.request import Reply, Request, permit, read_conf
-from genie.story import Steps, Watched
 from genie.verbs.context import Context
+from genie.verbs.trace import Steps, Watched
 
 if TYPE_CHECKING:
     from genie.select.least_loaded import Reading
@@ -32,7 +32,7 @@ async def serve(
 
     Args:
         conf: genie.conf, where the caller has parsed the request's standard input already.
-        earlier: the interfaces' counters of some time ago, where the caller keeps them (see load.py).
+        earlier: the interfaces' counters of some time ago, where the caller keeps them (see select/least_loaded.py).
     """
     started = time.monotonic()
     steps = Steps()

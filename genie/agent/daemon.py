@@ -399,8 +399,7 @@ def _import_all() -> None:
     import http.client
     import ipaddress
 
-    from genie import footprint
     from genie.kernel import routes
-    from genie.verbs import add, check, gc, status
+    from genie.verbs import add, check, footprint, gc, status
 
     _ = (hashlib, http.client, ipaddress, footprint, routes, add, check, gc, status)

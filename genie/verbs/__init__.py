@@ -6,5 +6,11 @@
     gc.py      what no valid attachment explains goes, here and in every network
     status.py  whether an ADD can work now
 
-context.py is what a call has, whichever verb it is.
+What they share:
+
+    context.py         what a call has, whichever verb it is
+    footprint.py       which networks may be attached at the same time
+    results.py         the results of several networks made one
+    network_status.py  the annotations that show a pod's networks
+    trace.py           what a call did and how long it took, for the log
 """

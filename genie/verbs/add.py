@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from genie import merge, status
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
@@ -17,8 +16,10 @@ from genie.kube import Pod
 from genie.records import Attached, Record
 from genie.select.choose import choose
 from genie.select.selection import Choice, Selection
+from genie.verbs import network_status
 from genie.verbs.context import Context
 from genie.verbs.delete import undo
+from genie.verbs.results import attributed, completed, lacks, merged
 
 if TYPE_CHECKING:
     from genie.kernel import routes
@@ -52,9 +53,9 @@ async def add(call: Context) -> Mapping[str, Any]:
     try:
         results, arranged = await _attach(call, record, chosen.primary, begun)
         elsewhere = chosen.choices[0].ifname != request.ifname
-        merged = merge.merged(results, [a.default_route for a in record.attached], first_elsewhere=elsewhere)
-        answer = cni_result.to_json(merged, call.conf.cni_version)
-        notes = {**status.on_pod(chosen.choices, results), **extra_notes}
+        whole = merged(results, [a.default_route for a in record.attached], first_elsewhere=elsewhere)
+        answer = cni_result.to_json(whole, call.conf.cni_version)
+        notes = {**network_status.on_pod(chosen.choices, results), **extra_notes}
         attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
         done = replace(record, attached=attached, complete=True, annotations=notes, arranged=arranged)
         call.steps.done("answer")
@@ -145,9 +146,9 @@ async def _attach_all(
 ) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
     """The first network first, and with it those of the default part that it is known not to disturb; then whatever
     else may be attached at once (see footprint.py), then the rest one by one, each of which finds no routes in its way
-    (see routes.py). Returns results, and the routes held, by position.
+    (see kernel/routes.py). Returns results, and the routes held, by position.
     """
-    from genie.footprint import at_once, footprint  # a pod of one network does not pay for its import
+    from genie.verbs.footprint import at_once, footprint  # a pod of one network does not pay for its import
 
     results: dict[int, Result] = {}
     held: dict[int, tuple[Any, ...]] = {}
@@ -192,13 +193,13 @@ def _completed(
     """The results with what they lack, and the pod's links, if these had to be asked for it."""
     netns, links = call.request.netns, None
     pairs = list(zip([attached.ifname for attached in record.attached], results, strict=True))
-    if any(merge.lacks(result, ifname) for ifname, result in pairs):
+    if any(lacks(result, ifname) for ifname, result in pairs):
         try:
             links = kernel.links()
         except OSError as error:
             call.story["links"] = f"not read, so results are told as they are: {error}"
-    done = [merge.completed(result, ifname, netns, (links or {}).get(ifname)) for ifname, result in pairs]
-    done = [merge.attributed(result, ifname, netns) for (ifname, _), result in zip(pairs, done, strict=True)]
+    done = [completed(result, ifname, netns, (links or {}).get(ifname)) for ifname, result in pairs]
+    done = [attributed(result, ifname, netns) for (ifname, _), result in zip(pairs, done, strict=True)]
     call.steps.done("links")
     return links, done
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 
-from genie import merge
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
 from genie.records import Record
+from genie.verbs import results
 from genie.verbs.context import Context
 
 
@@ -28,7 +28,7 @@ async def check(call: Context) -> None:
             Code.INTERNAL, f"the ADD of {request.ifname} to {request.container_id} never came to an end: DEL must come"
         )
     _consult(call, record)
-    told = merge.in_place([a.default_route for a in record.attached], [a.result or Result() for a in record.attached])
+    told = results.in_place([a.default_route for a in record.attached], [a.result or Result() for a in record.attached])
     for attached, result in zip(record.attached, told, strict=True):
         await invoke.check(
             attached.network,

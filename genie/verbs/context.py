@@ -11,7 +11,7 @@ from genie.kube import Kube
 from genie.records import Attached, Records
 from genie.request import Request
 from genie.select import networks
-from genie.story import Steps
+from genie.verbs.trace import Steps
 
 if TYPE_CHECKING:
     from genie.kernel.netlink import Netlink

@@ -15,7 +15,7 @@ import yaml
 
 import genie
 from genie.select.selection import CNI
-from genie.status import MULTI_IP, NETWORK_STATUS
+from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
 from harness.embedded import apiserver, binaries
 
 ACCOUNT = "system:serviceaccount:kube-system:genie"

@@ -10,7 +10,7 @@ from core_rig import network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie.footprint import Footprint, at_once, footprint
+from genie.verbs.footprint import Footprint, at_once, footprint
 
 HOST_LOCAL = {"type": "host-local", "subnet": "10.1.0.0/16"}
 EVERYWHERE = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]

@@ -9,7 +9,7 @@ import pytest
 
 from genie.cni.result import IP, Interface, Result, Route
 from genie.kernel.netns import Link
-from genie.merge import attributed, completed, in_place, lacks
+from genie.verbs.results import attributed, completed, in_place, lacks
 
 
 def default(gateway: str) -> Result:

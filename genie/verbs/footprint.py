@@ -2,7 +2,7 @@
 
 Two delegates at work in one pod at the same time must not set routes that collide ("file exists"), or that the kernel
 would take the other's gateway by. So those may be attached at once whose footprints are known and apart; the others
-one by one, each with the routes of those before it held (see routes.py).
+one by one, each with the routes of those before it held (see kernel/routes.py).
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from genie import install
 from genie.agent import shim
+from genie.node import wanted
 
 NAMES = ("alpha", "beta", "gamma")
 PRIVATE = "GENIE_BENCHMARK_PRIVATE"
@@ -107,7 +107,7 @@ class Bench:
         (place / "genie.conf").write_bytes(self.conf["agent"])
         self.socket = place / "agent.sock"
         self.launcher = place / "genie"
-        self.launcher.write_text(install.launcher())
+        self.launcher.write_text(wanted.launcher())
         self.launcher.chmod(0o755)
 
     def env(self, verb: str, container: str, netns: str, ifname: str, count: int) -> dict[str, str]:

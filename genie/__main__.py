@@ -25,7 +25,7 @@ def plugin() -> int:
 
     from genie import kube
     from genie.cni.errors import CniError
-    from genie.cni.invoke import SubprocessExecutor, run_sync
+    from genie.cni.execute import SubprocessExecutor, run_sync
     from genie.request import Request, read_conf
     from genie.serve import serve
 

@@ -10,10 +10,16 @@ from genie import __version__
 
 #: subcommand: (module with main(argv), one sentence)
 COMMANDS = {
-    "install": ("genie.install", "put genie on this node: plugin, genie.conf, kubeconfig; --remove takes it off again"),
+    "install": (
+        "genie.node.install",
+        "put genie on this node: plugin, genie.conf, kubeconfig; --remove takes it off again",
+    ),
     "agent": ("genie.agent", "run the agent that the shim in /opt/cni/bin calls (what the DaemonSet runs)"),
-    "status": ("genie.inspect", "list the containers on this node that genie attached, and to which networks"),
-    "explain": ("genie.inspect", "tell which networks a pod would get here, and why: genie explain pod NAMESPACE/NAME"),
+    "status": ("genie.node.inspect", "list the containers on this node that genie attached, and to which networks"),
+    "explain": (
+        "genie.node.inspect",
+        "tell which networks a pod would get here, and why: genie explain pod NAMESPACE/NAME",
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 Nothing from here down knows whether it runs in the agent or alone: plugins are run by the `Executor`, the API server
 asked by the `Kube` that `serve` is given. All is `async` for the agent's sake; in direct mode nothing ever waits (see
-`genie.cni.invoke.run_sync`), and what only one verb needs is imported when that verb comes.
+`genie.cni.execute.run_sync`), and what only one verb needs is imported when that verb comes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from genie.cni import version
 from genie.cni.errors import CniError, Code
-from genie.cni.invoke import Executor
+from genie.cni.execute import Executor
 from genie.config import Conf
 from genie.kube import Kube
 from genie.request import Reply, Request, permit, read_conf

@@ -1,6 +1,6 @@
 """The agent's end of the socket: a connection is a CNI call; delegates are run by the shim at its other end.
 
-A connection waits its turn, then is read (`Call`), worked on, and answered. What works on it is a coroutine that
+A connection waits its turn, then is read (`CallFrame`), worked on, and answered. What works on it is a coroutine that
 knows no sockets; it is given the call and a `ShimExecutor`, which is the shim as an Executor. At most `concurrency`
 calls are worked on at once. The others wait in the order in which they came and are not even read, so that a hundred
 pods at once cost the agent a hundred sockets and nothing else.
@@ -32,10 +32,10 @@ from typing import Any, TypeVar
 from genie import locks
 from genie.agent import protocol
 from genie.agent.metrics import Metrics
-from genie.cni.invoke import Call, Outcome
+from genie.cni.execute import Call, Outcome
 
 T = TypeVar("T")
-Work = Callable[[protocol.Call, "ShimExecutor"], Awaitable[protocol.Answer]]
+Work = Callable[[protocol.CallFrame, "ShimExecutor"], Awaitable[protocol.Answer]]
 
 CONCURRENCY = 16
 CALL_TIMEOUT = 5.0
@@ -61,7 +61,7 @@ class ShimExecutor:
 
     def __init__(self, send: Callable[[bytes], None], give_up: Callable[[str], None]) -> None:
         self._send, self._give_up = send, give_up
-        self._pending: dict[int, asyncio.Future[protocol.Result | None]] = {}
+        self._pending: dict[int, asyncio.Future[protocol.ResultFrame | None]] = {}
         self._last_id = 0
         self._room = asyncio.Semaphore(DELEGATES_MAX)
         self._lost = ""
@@ -86,7 +86,7 @@ class ShimExecutor:
     async def aside(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
 
-    async def _run(self, call: Call) -> protocol.Result | str:
+    async def _run(self, call: Call) -> protocol.ResultFrame | str:
         """Run it once: what the shim reports, or why there is no report."""
         if self._lost:
             return self._lost
@@ -114,7 +114,7 @@ class ShimExecutor:
             if late:
                 late.cancel()
 
-    def resolve(self, result: protocol.Result) -> None:
+    def resolve(self, result: protocol.ResultFrame) -> None:
         """Take in what the shim reports.
 
         Raises:
@@ -135,7 +135,7 @@ class ShimExecutor:
         return bool(running)
 
 
-def _outcome(call: Call, result: protocol.Result | str) -> Outcome:
+def _outcome(call: Call, result: protocol.ResultFrame | str) -> Outcome:
     if isinstance(result, str):
         return Outcome(status=-1, error=result)
     error = {
@@ -188,16 +188,16 @@ class _Connection:
             self._drop(f"it sent nonsense: {error}")
 
     def _take(self, frame: protocol.Frame) -> None:
-        if isinstance(frame, protocol.Result) and self._task:
+        if isinstance(frame, protocol.ResultFrame) and self._task:
             self.executor.resolve(frame)
-        elif isinstance(frame, protocol.Call) and not self._task:
+        elif isinstance(frame, protocol.CallFrame) and not self._task:
             if self._timer:
                 self._timer.cancel()
             self._task = self._loop.create_task(self._work(frame))
         else:
             raise protocol.ProtocolError(f"{type(frame).__name__} has no place here")
 
-    async def _work(self, call: protocol.Call) -> None:
+    async def _work(self, call: protocol.CallFrame) -> None:
         try:
             answer = await self._server.answer(call, self)
             self._send(protocol.encode(answer))
@@ -406,7 +406,7 @@ class Server:
         finally:
             self._pumping = False
 
-    async def answer(self, call: protocol.Call, connection: _Connection) -> protocol.Answer:
+    async def answer(self, call: protocol.CallFrame, connection: _Connection) -> protocol.Answer:
         if call.version != protocol.VERSION:
             return _refusal(f"this agent speaks version {protocol.VERSION} of its protocol, the shim {call.version}")
         self.metrics.waited.observe(time.perf_counter() - connection.arrived)

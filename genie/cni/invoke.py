@@ -13,62 +13,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 from genie.cni import config as configs
 from genie.cni import result as results
 from genie.cni import version as versions
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
+from genie.cni.execute import Call, Executor, Outcome
 from genie.cni.result import Result
-
-T = TypeVar("T")
 
 OVERRIDE = "CNI_NETNS_OVERRIDE"
 """Not in the specification: by it a runtime has containernetworking's plugins work on the namespace they run in."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
-    """One plugin to run. env is complete, nothing is inherited. timeout: seconds; None: no limit."""
-
-    binary: str
-    env: Mapping[str, str]
-    stdin: bytes
-    timeout: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How it went. status: the exit status, or a signal's number negated. seconds: how long it ran.
-
-    error: "" or why there is no exit status of the plugin's own (it could not be started, it took too long).
-    """
-
-    status: int
-    stdout: bytes = b""
-    stderr: bytes = b""
-    seconds: float = 0.0
-    error: str = ""
-
-
-class Executor(Protocol):
-    """Runs plugins, somewhere. Failures to do so are an Outcome's `error`, not exceptions."""
-
-    async def run(self, call: Call) -> Outcome:
-        """Run one plugin to its end."""
-        ...
-
-    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
-        """Run all to their end, at the same time if possible; exceptions are returned in their places."""
-        ...
-
-    async def aside(self, work: Callable[[], T]) -> T:
-        """Do what may block for a while, without keeping other calls from going on; raises what it raises."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -445,56 +403,3 @@ def _decoded(stdout: bytes) -> object:
             f"succeeded, but its result is no JSON: {_last_lines(stdout)!r}",
             str(error),
         ) from error
-
-
-# Direct mode: a plugin is a child of this process
-
-
-def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Drive a coroutine that never suspends, without an event loop."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        value: T = done.value
-        return value
-    work.close()
-    raise RuntimeError(f"{work!r} waits for an event loop, and there is none")
-
-
-class SubprocessExecutor:
-    """Runs plugins as children, each in a session of its own; out of time, its whole group is killed."""
-
-    async def run(self, call: Call) -> Outcome:
-        """Run one plugin to its end, blocking. What it logs goes on to our standard error."""
-        from genie.cni.spawn import run
-
-        outcome = run(call)
-        if outcome.status == 0 and outcome.stderr:
-            with suppress(OSError):  # nobody listening is no reason to fail
-                os.write(2, outcome.stderr)
-        return outcome
-
-    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
-        """One thread for each but the last, which the calling thread does itself."""
-        import threading
-
-        outcomes: list[T | BaseException] = [RuntimeError("not run")] * len(work)
-
-        def do(position: int) -> None:
-            try:
-                outcomes[position] = run_sync(work[position])
-            except BaseException as error:
-                outcomes[position] = error
-
-        threads = [threading.Thread(target=do, args=(position,)) for position in range(len(work) - 1)]
-        for thread in threads:
-            thread.start()
-        if work:
-            do(len(work) - 1)
-        for thread in threads:
-            thread.join()
-        return outcomes
-
-    async def aside(self, work: Callable[[], T]) -> T:
-        """There are no others."""
-        return work()

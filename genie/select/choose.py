@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from genie.cni.invoke import Executor
+from genie.cni.execute import Executor
 from genie.config import Conf
 from genie.kube import Kube, Pod
 from genie.records import Records

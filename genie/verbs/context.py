@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genie.cni.invoke import Attachment, Executor
+from genie.cni.execute import Executor
+from genie.cni.invoke import Attachment
 from genie.config import Conf
 from genie.kube import Kube
 from genie.records import Attached, Records

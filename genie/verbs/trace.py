@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from genie.cni.invoke import Call, Executor, Outcome
+from genie.cni.execute import Call, Executor, Outcome
 
 T = TypeVar("T")
 

@@ -31,7 +31,7 @@ from agent_rig import (
 
 from genie.agent import protocol
 from genie.agent.server import ShimExecutor
-from genie.cni.invoke import Call
+from genie.cni.execute import Call
 from genie.serve import versions
 
 
@@ -60,9 +60,9 @@ def run(binary: Path, place: Path, work: object, **options: object) -> Said:
 
 
 def test_the_call_reaches_the_agent_as_it_was_made_and_the_answer_the_runtime(binary: Path, place: Path) -> None:
-    seen: list[protocol.Call] = []
+    seen: list[protocol.CallFrame] = []
 
-    async def work(given: protocol.Call, _: ShimExecutor) -> protocol.Answer:
+    async def work(given: protocol.CallFrame, _: ShimExecutor) -> protocol.Answer:
         seen.append(given)
         return protocol.Answer(status=7, stdout=b'{"a": 1}')
 
@@ -108,7 +108,7 @@ def test_a_delegate_is_where_the_runtime_put_the_shim(binary: Path, place: Path)
 def test_delegates_run_at_the_same_time_and_each_gets_its_own_result(binary: Path, place: Path) -> None:
     plugin = script(place, "p", "sleep 0.4; echo $N; exit $N")
 
-    async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
+    async def work(_: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
         calls = [Call(binary=plugin, env={**os.environ, "N": str(n)}, stdin=b"", timeout=10) for n in range(20)]
         outcomes = await executor.gather(*map(executor.run, calls))
         told = [[o.status, o.stdout.decode()] for o in outcomes if not isinstance(o, BaseException)]
@@ -260,7 +260,7 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
     plugin = hanging(place)
     outcomes = []
 
-    async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
+    async def work(_: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
         outcomes.append(await executor.run(Call(binary=plugin, env=dict(os.environ), stdin=b"", timeout=30)))
         outcomes.append(await executor.run(Call(binary=plugin, env=dict(os.environ), stdin=b"", timeout=30)))
         return answer(outcomes[-1])

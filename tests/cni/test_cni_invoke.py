@@ -16,7 +16,8 @@ from genie.cni import config as configs
 from genie.cni import invoke, version
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
-from genie.cni.invoke import Attachment, Call, Outcome, run_sync
+from genie.cni.execute import Call, Outcome, run_sync
+from genie.cni.invoke import Attachment
 from genie.cni.result import IP, Interface, Result
 
 Plugin = Callable[[str, dict[str, Any]], Outcome]

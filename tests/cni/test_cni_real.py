@@ -18,7 +18,8 @@ from genie.cni import invoke
 from genie.cni import result as results
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
-from genie.cni.invoke import Attachment, SubprocessExecutor, run_sync
+from genie.cni.execute import SubprocessExecutor, run_sync
+from genie.cni.invoke import Attachment
 from genie.cni.version import SUPPORTED
 
 pytestmark = pytest.mark.root

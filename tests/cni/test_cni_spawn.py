@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from genie.cni.invoke import Call, Outcome, SubprocessExecutor, run_sync
+from genie.cni.execute import Call, Outcome, SubprocessExecutor, run_sync
 
 
 def plugin(folder: Path, script: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from genie.cni.config import NetworkConfig
 from genie.cni.config import parse as parse_network
 from genie.cni.errors import CniError, Code
-from genie.cni.invoke import Call, Outcome, run_sync
+from genie.cni.execute import Call, Outcome, run_sync
 from genie.kube import Pod
 from genie.records import Record, Records
 from genie.request import Reply, Request

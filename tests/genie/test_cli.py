@@ -14,7 +14,8 @@ import pytest
 from api_rig import POD, Api, kubeconfig
 from core_rig import Node
 
-from genie import __main__, __version__, cli, inspect
+from genie import __main__, __version__, cli
+from genie.node import inspect
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 from api_rig import kubeconfig
 
-from genie import install, kube, locks
+from genie import kube, locks
 from genie.cni.errors import CniError
-from genie.install import Node, Wanted
+from genie.node import install
+from genie.node.install import Node, Wanted
 
 CONF = {"cniVersion": "1.0.0", "name": "genie", "type": "genie"}
 Make = Callable[..., tuple[install.Keeper, threading.Thread]]

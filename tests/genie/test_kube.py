@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from genie import kube
 from genie.cni.errors import CniError
-from genie.cni.invoke import run_sync
+from genie.cni.execute import run_sync
 from genie.config import Conf, Credentials
 from genie.kube import Client, DirectKube, Pod, Server
 

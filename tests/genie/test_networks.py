@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError
-from genie.cni.invoke import run_sync
+from genie.cni.execute import run_sync
 from genie.select import networks
 from genie.select.networks import Directory
 from genie.select.selection import Ask, SelectionError

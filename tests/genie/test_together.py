@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from genie.cni.invoke import SubprocessExecutor, run_sync
+from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.kube import Pod
 from genie.request import Request
 from genie.serve import serve

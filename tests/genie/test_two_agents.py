@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core_rig import Node, Said
 
-from genie.cni.invoke import Outcome
+from genie.cni.execute import Outcome
 
 
 def test_an_add_that_is_undone_brings_back_no_record_that_a_del_has_removed(node: Node) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from genie.cni.errors import CniError
-from genie.cni.invoke import Call, Outcome, run_sync
+from genie.cni.execute import Call, Outcome, run_sync
 from genie.cni.version import SUPPORTED
 from genie.kernel import routes
 from genie.kernel.netns import Conversation, Link

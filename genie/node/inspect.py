@@ -11,7 +11,7 @@ from itertools import chain
 from genie import locks
 from genie.agent.daemon import SOCKET, find_conf
 from genie.cni.errors import CniError
-from genie.cni.invoke import SubprocessExecutor, run_sync
+from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
 from genie.records import Records

@@ -1,8 +1,8 @@
-"""One child process, with a time limit, on `os.posix_spawn` alone.
+"""How a plugin is run: the `Executor`, the only door to running anything, and direct mode's, whose plugins are children.
 
-Python's own `subprocess` module would do, but importing it takes longer than starting a plugin, and direct
-mode pays for imports on each ADD. In flows a `Call`, out comes an `Outcome`; no exception leaves, no zombie,
-no pipe.
+In flows a `Call`, out comes an `Outcome`; no exception leaves, no zombie, no pipe. Here that is done with
+`os.posix_spawn` alone: Python's own `subprocess` would do, but importing it takes longer than starting a plugin, and
+direct mode pays for imports on each ADD.
 
 A plugin's end is told by its process, not by its pipes: a daemon that it leaves behind may hold them open.
 """
@@ -15,20 +15,110 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from genie.cni.invoke import Call, Outcome
+T = TypeVar("T")
 
 _BUSY_RETRIES = 5
 _BUSY_WAIT = 0.2  # seconds: an executable that is being written (an upgrade) is "text file busy" for a moment
 _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
 
 
-def run(call: Call) -> Outcome:
-    """Run a plugin to its end, or to the end of its time, when its whole process group is killed."""
-    from genie.cni.invoke import Outcome
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One plugin to run. env is complete, nothing is inherited. timeout: seconds; None: no limit."""
 
+    binary: str
+    env: Mapping[str, str]
+    stdin: bytes
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How it went. status: the exit status, or a signal's number negated. seconds: how long it ran.
+
+    error: "" or why there is no exit status of the plugin's own (it could not be started, it took too long).
+    """
+
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Executor(Protocol):
+    """Runs plugins, somewhere. Failures to do so are an Outcome's `error`, not exceptions."""
+
+    async def run(self, call: Call) -> Outcome:
+        """Run one plugin to its end."""
+        ...
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        """Run all to their end, at the same time if possible; exceptions are returned in their places."""
+        ...
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do what may block for a while, without keeping other calls from going on; raises what it raises."""
+        ...
+
+
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine that never suspends, without an event loop."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    work.close()
+    raise RuntimeError(f"{work!r} waits for an event loop, and there is none")
+
+
+class SubprocessExecutor:
+    """Runs plugins as children, each in a session of its own; out of time, its whole group is killed."""
+
+    async def run(self, call: Call) -> Outcome:
+        """Run one plugin to its end, blocking. What it logs goes on to our standard error."""
+        outcome = _run(call)
+        if outcome.status == 0 and outcome.stderr:
+            with contextlib.suppress(OSError):  # nobody listening is no reason to fail
+                os.write(2, outcome.stderr)
+        return outcome
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        """One thread for each but the last, which the calling thread does itself."""
+        import threading
+
+        outcomes: list[T | BaseException] = [RuntimeError("not run")] * len(work)
+
+        def do(position: int) -> None:
+            try:
+                outcomes[position] = run_sync(work[position])
+            except BaseException as error:
+                outcomes[position] = error
+
+        threads = [threading.Thread(target=do, args=(position,)) for position in range(len(work) - 1)]
+        for thread in threads:
+            thread.start()
+        if work:
+            do(len(work) - 1)
+        for thread in threads:
+            thread.join()
+        return outcomes
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """There are no others."""
+        return work()
+
+
+# One child process, with a time limit
+
+
+def _run(call: Call) -> Outcome:
+    """Run a plugin to its end, or to the end of its time, when its whole process group is killed."""
     began = time.monotonic()
     try:
         with _Pipes() as pipes:

@@ -1,0 +1,8 @@
+"""What is put on a node, kept there and taken away; and what a person asks of it.
+
+install.py  `genie install`: the command line
+wanted.py   what is to be on the node: plugin, genie.conf, kubeconfig
+files.py    the files, put there whole and taken away again by a journal
+keeper.py   `genie install --keep`: genie stays on the node as it was put
+inspect.py  `genie status` and `genie explain`
+"""

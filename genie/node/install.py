@@ -1,0 +1,103 @@
+"""`genie install`: genie onto a node, kept there, and off again with the node as it was.
+
+What is put on a node, each file whole or not at all (written beside its place, then renamed), also over a running one:
+
+    /opt/cni/bin/genie                      the plugin: the shim, or in direct mode a script
+    /etc/cni/net.d/genie.d/kubeconfig       how direct mode and `genie explain` reach the API server
+    /etc/cni/net.d/00-genie.conf            genie.conf; last, for with it the runtime begins to call genie
+
+files.py writes and removes them, wanted.py has what is in them, keeper.py is `--keep`, which the DaemonSet runs beside
+the agent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from genie import log as logs
+from genie.cni.errors import CniError
+from genie.node.files import Node, install, remove
+from genie.node.keeper import Keeper, check_not_kept
+from genie.node.wanted import read_wanted
+
+log = logging.getLogger("genie.install")
+
+EPILOG = """\
+examples:
+  genie install --direct --conf my.conf       on a node that has Python: genie without an agent. my.conf is a genie.conf
+                                              with kubernetes.kubeconfig in it. Again, after genie was upgraded
+  genie install --direct --no-kubeconfig      … where there is no Kubernetes
+  genie install --remove                      the node as it was before
+
+  What the DaemonSet runs beside the agent, and what it adds to a plain install:
+  genie install --keep --after /run/pod/agent --conf /etc/genie/genie.conf --daemonset kube-system/genie
+
+what is put on the node, each file whole or not at all, also over a running one:
+  BIN-DIR/genie                 the plugin: the agent's shim, or with --direct a script
+  CONF-DIR/genie.d/kubeconfig   in a pod only: how to reach the API server as the pod's service account
+  CONF-DIR/00-genie.conf        genie.conf; last, for with it the runtime begins to call genie. Should another file come
+                                before it, genie takes an earlier name: the runtime uses the first
+  STATE-DIR/install/            which files are genie's, and what was in their places before
+
+It takes root. On a node that a DaemonSet keeps, --once and --remove are refused: delete the DaemonSet, and genie is
+removed. Pods with several networks should go before genie does: afterwards the runtime knows only the first network.
+More: docs/install.md
+"""
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="genie install",
+        description="Put genie on this node, ahead of every other configuration in net.d, or take it off again.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, default = parser.add_argument, Node()
+    what = parser.add_argument_group("what to do").add_mutually_exclusive_group()
+    what.add_argument("--once", action="store_true", help="install and return (the default)")
+    what.add_argument("--keep", action="store_true", help="install, stay, and keep it so until SIGTERM")
+    what.add_argument("--remove", action="store_true", help="take genie off the node, which is then as it was before")
+    add("--conf", metavar="PATH", default="", help="the genie.conf to install (default: one without settings)")
+    add("--direct", action="store_true", help="install genie itself, run by this Python, in place of the agent's shim")
+    add(
+        "--no-kubeconfig",
+        action="store_true",
+        help="install no kubeconfig of this pod's service account, or do without any",
+    )
+    add("--bin-dir", default=default.bin_dir, metavar="DIR", help="where plugins are (default: %(default)s)")
+    add("--conf-dir", default=default.conf_dir, metavar="DIR", help="the runtime's net.d (default: %(default)s)")
+    add(
+        "--state-dir", default=default.state_dir, metavar="DIR",
+        help="genie's own; to remove, name the same one (default: %(default)s)",
+    )  # fmt: skip
+    keep = parser.add_argument_group("with --keep")
+    keep.add_argument(
+        "--after", metavar="PATH", default="", help="install once a process holds this file: the agent's --ready-file"
+    )
+    keep.add_argument("--ready-file", metavar="PATH", default="", help="hold this file once genie is installed")
+    keep.add_argument(
+        "--daemonset", metavar="NAMESPACE/NAME", default="",
+        help="when ended, remove genie if this DaemonSet is gone",
+    )  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`genie install`; returns the exit status."""
+    options = _options(argv)
+    logs.setup("info")
+    node = Node(bin_dir=options.bin_dir, conf_dir=options.conf_dir, state_dir=options.state_dir)
+    try:
+        if options.keep:
+            Keeper(node, options).run()
+            return 0
+        check_not_kept(node)
+        if options.remove:
+            log.info("removed", extra={"fields": {"files": remove(node)}})
+        else:
+            log.info("installed", extra={"fields": {"files": install(node, read_wanted(options))}})
+    except (CniError, OSError) as error:
+        log.error(f"cannot {'remove' if options.remove else 'install'}", extra={"fields": {"error": str(error)}})
+        return 1
+    return 0

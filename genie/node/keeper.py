@@ -1,0 +1,233 @@
+"""`genie install --keep`: genie stays on the node as it was put, until the pod is ended.
+
+It waits until the agent serves, so that the runtime never calls a genie that nobody answers for; then it installs,
+puts back what somebody took away, keeps genie first in net.d and the kubeconfig's token fresh. When it is ended it asks
+the API server for its DaemonSet: still there, as in a rolling update or when a node is drained, then genie stays; gone,
+then nobody will answer the shim any more, and it removes genie from the node.
+
+In a rolling update two of them are on a node for a moment. Each that keeps holds a file (see locks.py) with a number;
+the one with the highest keeps, the others look on, and none removes what another one keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from genie import config, kube, locks
+from genie.cni.errors import CniError, Code
+from genie.node.files import Journal, Node, Wanted, changing, in_place, install, is_conf, others, remove_changing
+from genie.node.wanted import installed_kubeconfig, plugin, read_wanted
+
+log = logging.getLogger("genie.install")
+
+EVERY = 1.0  # seconds between two looks of --keep at the node
+REFRESH = 60.0  # seconds between two looks at genie.conf's source and the account's token, which the kubelet renews
+ASKS = 3  # times that the API server is asked whether the DaemonSet is gone, while it does not answer
+
+
+class Claim:
+    """A keeper's turn at a node: a numbered file that it holds while it lives."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        with changing(node):
+            numbers = _numbers(node)
+            for left in numbers.keys() - _keepers(node):
+                os.unlink(numbers[left])
+            self.number = 1 + max(numbers, default=0)
+            self._path = f"{node.keepers}/{self.number}"
+            self._handle = locks.hold(self._path)
+
+    def is_newest(self) -> bool:
+        return max(_keepers(self.node), default=0) <= self.number
+
+    def drop(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        os.close(self._handle)
+
+
+def _numbers(node: Node) -> dict[int, str]:
+    """The files of keepers, by number."""
+    try:
+        return {int(name): f"{node.keepers}/{name}" for name in os.listdir(node.keepers)}
+    except FileNotFoundError:
+        return {}
+
+
+def _keepers(node: Node) -> set[int]:
+    """The numbers of the keepers that are alive."""
+    return {number for number, path in _numbers(node).items() if locks.is_held(path)}
+
+
+def check_not_kept(node: Node) -> None:
+    """Refuse to change a node by hand that a keeper would change back within a second.
+
+    Raises:
+        CniError: there is one.
+    """
+    if _keepers(node):
+        raise CniError(
+            Code.TRY_AGAIN,
+            "genie is kept on this node by its DaemonSet, which would undo this at once: change the DaemonSet or its "
+            "ConfigMap instead, or delete it (kubectl --namespace kube-system delete daemonset genie)",
+        )
+
+
+class Keeper:
+    """`--keep`: genie stays on the node as it was put, until the pod is ended."""
+
+    def __init__(self, node: Node, options: argparse.Namespace) -> None:
+        self.node, self.options = node, options
+        self.ending = threading.Event()
+        self.sees_daemonset = False
+        self.claim: Claim | None = None
+        self._complained = ""
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.ending.set())
+        self._look_for_daemonset()
+        if self._wait():
+            self._keep()
+        self._leave()
+
+    def _wait(self) -> bool:
+        """Until the node can do with genie; False if that did not come about before the end."""
+        said = ""
+        while missing := self._missing():
+            if missing != said:
+                log.info("waiting", extra={"fields": {"for": missing}})
+                said = missing
+            if self.ending.wait(EVERY):
+                return False
+        return True
+
+    def _missing(self) -> str:
+        """What genie needs first. Where it is installed already, the runtime calls it whatever else there is."""
+        if self.options.after and not locks.is_held(self.options.after):
+            return f"the agent, which holds {self.options.after} once it serves"
+        journal = Journal(self.node)
+        if journal.files or self._wanted(None).conf.get("default_plugin") or others(self.node, journal):
+            return ""
+        return f"the configuration of a first network in {self.node.conf_dir}, or default_plugin in genie.conf"
+
+    def _keep(self) -> None:
+        self.claim = Claim(self.node)
+        wanted = self._bring_up_to_date(None)
+        if self.options.ready_file:
+            locks.hold(self.options.ready_file)
+        waited = 0.0
+        while not self.ending.wait(EVERY):
+            waited += EVERY
+            due = waited >= REFRESH
+            if due:
+                waited = 0.0
+                self._look_for_daemonset()
+            if self.claim.is_newest() and (due or not in_place(self.node, wanted.plugin)):
+                wanted = self._bring_up_to_date(wanted)
+
+    def _leave(self) -> None:
+        gone = self.sees_daemonset and self._is_gone()
+        with changing(self.node):
+            if self.claim:
+                self.claim.drop()
+            if not gone:
+                return
+            if _keepers(self.node):  # of a newer DaemonSet, or of this one in mid-update: the last to leave removes
+                log.info("left to another keeper on this node")
+                return
+            files = remove_changing(self.node)
+        log.info("removed", extra={"fields": {"files": files}})
+
+    def _bring_up_to_date(self, before: Wanted | None) -> Wanted:
+        """Install what is wanted now. A genie.conf that somebody changed on the node stays while the source is the
+        same."""
+        wanted = self._wanted(before)
+        try:
+            current = self._current_conf() if before and before.conf == wanted.conf else None
+            changed = install(self.node, Wanted(
+                plugin=wanted.plugin, conf=current or wanted.conf, kubeconfig=wanted.kubeconfig
+            ))  # fmt: skip
+            self._complained = ""
+            if changed:
+                log.info("installed", extra={"fields": {"files": changed}})
+        except (CniError, OSError) as error:
+            self._complain(error)
+        return wanted
+
+    def _wanted(self, before: Wanted | None) -> Wanted:
+        """What is to be on the node. Once genie is there, a genie.conf with a mistake in it changes nothing: a keeper
+        that ended for it could not remove genie any more.
+
+        Raises:
+            CniError: genie.conf is wrong, and there is none that could go on being used.
+        """
+        try:
+            return read_wanted(self.options)
+        except CniError as error:
+            conf = before.conf if before else self._current_conf()
+            if conf is None:
+                raise
+            self._complain(error)
+            return Wanted(plugin=plugin(self.options.direct), conf=conf, kubeconfig=installed_kubeconfig(self.options))
+
+    def _complain(self, error: Exception) -> None:
+        """Once for each kind of trouble, not once a second."""
+        if str(error) != self._complained:
+            self._complained = str(error)
+            log.error("cannot install", extra={"fields": {"error": str(error)}})
+
+    def _current_conf(self) -> Mapping[str, Any] | None:
+        mine = [path for path in Journal(self.node).files if is_conf(self.node, path)]
+        for path in mine:
+            try:
+                with open(path, encoding="utf-8") as file:
+                    data = json.load(file)
+                    config.parse(data)
+                    return dict(data)
+            except (OSError, ValueError, CniError):
+                continue
+        return None
+
+    def _look_for_daemonset(self) -> None:
+        if not self.options.daemonset or self.sees_daemonset:
+            return
+        self.sees_daemonset = self._daemonset() == "there"
+        if not self.sees_daemonset:
+            log.warning("cannot see its DaemonSet: when that is deleted, run `genie install --remove` on the nodes")
+
+    def _is_gone(self) -> bool:
+        for _ in range(ASKS):
+            if answer := self._daemonset():
+                return answer == "gone"
+            time.sleep(EVERY)
+        return False
+
+    def _daemonset(self) -> str:
+        """Whether the DaemonSet is "there" or "gone"; "" if that cannot be told.
+
+        When all of genie is deleted at once, so are its account and its rights: refused also means gone, once it
+        has been seen.
+        """
+        namespace, _, name = self.options.daemonset.partition("/")
+        try:
+            client = kube.Client(kube.server(config.Credentials()), timeout=5.0)
+            status, data = client.request("GET", f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}")
+        except CniError as error:
+            log.warning("cannot ask for its DaemonSet", extra={"fields": {"error": str(error)}})
+            return ""
+        if status == 200:
+            return "gone" if data["metadata"].get("deletionTimestamp") else "there"
+        if status == 404 or (status in (401, 403) and self.sees_daemonset):
+            return "gone"
+        return ""

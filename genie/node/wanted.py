@@ -1,0 +1,115 @@
+"""What is to be on a node: the plugin, genie.conf and a kubeconfig, as the command line asks for them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import genie
+from genie import config, kube
+from genie.cni.errors import CniError, Code
+from genie.node.files import Wanted
+
+PACKAGE = os.path.dirname(os.path.abspath(genie.__file__))
+DEFAULT_CONF: Mapping[str, Any] = {
+    **{"cniVersion": "1.0.0", "name": "genie", "type": "genie"},
+    "capabilities": {"portMappings": True, "bandwidth": True, "dns": True},  # what the runtime is to hand over
+}
+
+
+def kubeconfig(environment: Mapping[str, str] = os.environ) -> bytes | None:
+    """A kubeconfig of the pod's service account, for the node; None outside a cluster.
+
+    It has the API server's Service address, which kube-proxy serves on the node as well, and the token itself, since
+    the node does not see the pod's files; `--keep` renews it.
+    """
+    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    token = f"{kube.SERVICE_ACCOUNT}/token"
+    if not host or not os.path.exists(token):
+        return None
+    import base64
+
+    with open(f"{kube.SERVICE_ACCOUNT}/ca.crt", "rb") as file:
+        authority = base64.b64encode(file.read()).decode()
+    with open(token, encoding="ascii") as text:
+        user = {"token": text.read().strip()}
+    cluster = {
+        "server": f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        "certificate-authority-data": authority,
+    }
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "genie",
+        "clusters": [{"name": "cluster", "cluster": cluster}],
+        "users": [{"name": "genie", "user": user}],
+        "contexts": [{"name": "genie", "context": {"cluster": "cluster", "user": "genie"}}],
+    }
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def read_wanted(options: argparse.Namespace) -> Wanted:
+    """What the command line asks to be on the node.
+
+    Raises:
+        CniError: genie.conf cannot be read or is wrong, direct mode would have no way to the API server, or there is
+            no shim for this machine.
+    """
+    conf: Mapping[str, Any] = DEFAULT_CONF
+    if options.conf:
+        try:
+            with open(options.conf, encoding="utf-8") as file:
+                conf = json.load(file)
+        except (OSError, ValueError) as error:
+            raise CniError(Code.INVALID_CONFIG, f"cannot read {options.conf}: {error}") from error
+    parsed, access = config.parse(dict(conf), options.conf or "genie.conf"), installed_kubeconfig(options)
+    if options.direct and access is None and not options.no_kubeconfig:
+        kube.server(parsed.credentials)  # without an agent each call takes them: no pod would come up
+    return Wanted(plugin=plugin(options.direct), conf=conf, kubeconfig=access)
+
+
+def installed_kubeconfig(options: argparse.Namespace) -> bytes | None:
+    return None if options.no_kubeconfig else kubeconfig()
+
+
+def plugin(direct: bool) -> bytes:
+    """The file that the runtime is to call.
+
+    Raises:
+        CniError: there is no shim for this machine, and none could be compiled.
+    """
+    if direct:
+        import compileall
+
+        compileall.compile_dir(PACKAGE, quiet=2)  # where that cannot be written, Python compiles at each start
+        return launcher().encode()
+    from genie.agent import shim
+
+    try:
+        return shim.binary().read_bytes()
+    except (shim.BuildError, ValueError) as error:
+        raise CniError(Code.INTERNAL, f"there is no shim to install: {error}") from error
+
+
+def launcher() -> str:
+    """The script that is genie in direct mode. A runtime waits for it at every pod, so it starts as fast as Python can:
+
+    -I, -S: neither the environment nor `site` (with whatever .pth files the machine has) is looked at; where the
+    modules are is written down instead. -B: a CNI call writes nothing; `plugin` has compiled what there is to compile.
+    """
+    import importlib.util
+
+    paths = [os.path.dirname(PACKAGE)]
+    yaml = importlib.util.find_spec("yaml")  # of which a kubeconfig in YAML is read
+    if yaml is not None and yaml.origin is not None:
+        paths.append(os.path.dirname(os.path.dirname(yaml.origin)))
+    return f"""#!{sys.executable} -BIS
+import sys
+sys.path += {list(dict.fromkeys(paths))!r}
+from genie.__main__ import main
+sys.exit(main())
+"""

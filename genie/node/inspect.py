@@ -16,7 +16,8 @@ from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
 from genie.records import Records
 from genie.request import read_conf
-from genie.select import networks, selection
+from genie.select import networks
+from genie.select.annotations import READ
 from genie.select.choose import choose
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
@@ -147,7 +148,7 @@ def explain(name: str, conf: Conf) -> Iterable[str]:
         raise CniError(7, f"expected NAMESPACE/NAME, found {name!r}")
     kube = DirectKube(conf)
     pod = run_sync(kube.pod(namespace, pod_name, ""))
-    for key in (selection.CNI, selection.LOGICAL, selection.ATTACHMENTS, selection.DEFAULT):
+    for key in READ:
         if key in pod.annotations:
             yield f"{key}: {pod.annotations[key]!r}"
     chosen, _ = run_sync(choose(pod, conf, kube, SubprocessExecutor(), path=(DEFAULT_BIN_DIR,)))

@@ -1,4 +1,4 @@
-"""A pod in, its selection out: what selection.py decides, with the looking up between its two halves."""
+"""A pod in, its selection out: what annotations.py reads, networks.py looks up and selection.py decides."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from genie.cni.execute import Executor
 from genie.config import Conf
 from genie.kube import Kube, Pod
 from genie.records import Records
-from genie.select import networks, selection
+from genie.select import networks
+from genie.select.annotations import CNI, Ask, Asked, asks
 from genie.select.networks import Directory
-from genie.select.selection import Asked, Selection
+from genie.select.selection import Selection, assemble
 
 if TYPE_CHECKING:
     from genie.select.least_loaded import Reading
@@ -41,18 +42,16 @@ async def choose(
         CniError: it cannot have what it asks for, or who is to be asked for it does not answer.
     """
     directory = networks.directory(conf.conf_dir)
-    asked = selection.asks(pod, conf)
+    asked = asks(pod, conf)
     notes: Mapping[str, str] = {}
     if asked.smart:
         smart, records = asked, Records(conf.state_dir)
         asked = await executor.aside(lambda: _least_loaded(smart, directory, records, conf, earlier))
-        notes = {selection.CNI: asked.primary[0].name}
+        notes = {CNI: asked.primary[0].name}
     found = await networks.find(
         asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod, executor)
     )
-    chosen = selection.assemble(
-        asked, found, ifname=ifname, runtime_config=conf.runtime_config, pod_namespace=pod.namespace
-    )
+    chosen = assemble(asked, found, ifname=ifname, runtime_config=conf.runtime_config, pod_namespace=pod.namespace)
     return chosen, notes
 
 
@@ -71,5 +70,5 @@ def _least_loaded(asked: Asked, directory: Directory, records: Records, conf: Co
 
     names = {network.name: directory.title(network) for network in directory.networks()}
     choice = least_loaded.least(list(names), records, conf, earlier)
-    ask = selection.Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
+    ask = Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
     return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")

@@ -17,17 +17,13 @@ from genie.cni import config as cni_config
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.kube import Kube
-from genie.select.selection import Ask, SelectionError
+from genie.select.annotations import Ask, SelectionError
 
 #: The type that is genie itself: a network with it would have genie call genie.
 GENIE = "genie"
 #: On a NetworkAttachmentDefinition: the resource that its network runs over a device of.
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 SUFFIXES = (".conf", ".conflist", ".json")
-#: Plugins that take the node's interface from a key of their own.
-UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
-#: The ipam of plugins that bring one of their own, where the configuration names none.
-OWN_IPAM = {"weave-net": "weave-ipam"}
 #: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
 
@@ -192,7 +188,10 @@ async def _find(
         if ask.lookup == "first":
             return _first(directory), ""
         if ask.lookup == "logical":
-            return await _logical(ask, kube, directory, pod_namespace, path), ""
+            from genie.select import logical  # most nodes have no such objects
+
+            found = await logical.read(kube, pod_namespace, ask.name)
+            return found.over(_on_node(found.plugin, directory, path)), ""
         namespace = ask.namespace or pod_namespace
         if ask.lookup in ("named", "attachment") and namespace:
             needed = ask.lookup == "attachment"
@@ -256,115 +255,6 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
             f"(it has: {directory.known()})",
         )
     return network
-
-
-async def _logical(ask: Ask, kube: Kube, directory: Directory, namespace: str, path: Sequence[str]) -> NetworkConfig:
-    """A Logicalnetwork, over the Physicalnetwork that it names or over a plugin (CNI-Genie, "Network Isolation")."""
-    logical = await _spec(kube, "LogicalNetwork", namespace, ask.name)
-    physical: Mapping[str, Any] = {}
-    where = f"Logicalnetwork {namespace}/{ask.name}"
-    if name := _text(logical, "physicalNet", where):
-        physical = await _spec(kube, "PhysicalNetwork", namespace, name)
-    beneath = f"Physicalnetwork {namespace}/{name}"
-    shared = physical.get("sharedStatus") or {}
-    if not isinstance(shared, dict):
-        raise CniError(Code.INVALID_CONFIG, f"{beneath}: sharedStatus: expected an object, found {shared!r:.60}")
-    plugin, its_plugin = _text(logical, "plugin", where), _text(shared, "plugin", beneath)
-    if shared.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
-        raise CniError(
-            Code.INVALID_CONFIG, f"{where}: plugin: {plugin!r}, but {beneath} is dedicated to {its_plugin!r}"
-        )
-    chosen = plugin or its_plugin
-    if not chosen:
-        raise CniError(Code.INVALID_CONFIG, f"{where}: expected plugin, or physicalNet with one that has a plugin")
-    network = _on_node(chosen, directory, path)
-    subnet, whole = _text(logical, "sub_subnet", where), _text(shared, "subnet", beneath)
-    network = with_subnet(network, subnet or whole, within=whole, where=where)
-    return with_underlay(network, _text(physical, "refer_nic", beneath))
-
-
-async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Mapping[str, Any]:
-    found = await kube.network(kind, namespace, name, needed=True)
-    spec = found.get("spec") if found else None
-    if found is None or not isinstance(spec, dict):
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"there is no {kind.capitalize()} {namespace}/{name} with a spec (alpha.network.k8s.io/v1)",
-        )
-    return spec
-
-
-def _text(data: Mapping[str, Any], key: str, where: str) -> str:
-    value = data.get(key)
-    if value is not None and not isinstance(value, str):
-        raise CniError(Code.INVALID_CONFIG, f"{where}: {key}: expected a string, found {value!r:.60}")
-    return (value or "").strip()
-
-
-def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:
-    """The network with another subnet in its first plugin's ipam; ranges, gateways and routes of the old one go.
-
-    Raises:
-        CniError: 7; the subnet is none, or lies outside of `within`.
-    """
-    if not subnet:
-        return network
-    import ipaddress
-
-    try:
-        inner, outer = ipaddress.ip_network(subnet, strict=False), ipaddress.ip_network(within or subnet, strict=False)
-    except ValueError as error:
-        raise CniError(Code.INVALID_CONFIG, f"{where}: subnet: {error}") from error
-    if inner.version != outer.version or not inner.subnet_of(outer):  # type: ignore[arg-type]
-        raise CniError(
-            Code.INVALID_CONFIG, f"{where}: sub_subnet {subnet} is not within the physical network's {within}"
-        )
-    first, *others = network.plugins
-    ipam: Any = first.get("ipam")
-    ipam = ipam if isinstance(ipam, dict) else {}
-    own = {"type": OWN_IPAM.get(first["type"], "host-local")}
-    kept = {key: value for key, value in ipam.items() if key not in ("ranges", "rangeStart", "rangeEnd", "gateway")}
-    if isinstance(routes := ipam.get("routes"), list):
-        kept["routes"] = [_moved(route, inner) for route in routes if _same_family(route, inner)]
-    changed = {**first, "ipam": {**own, **kept, "subnet": str(inner)}}
-    if first["type"] == "bridge" and ipam.get("subnet") != str(inner):
-        changed["bridge"] = _bridge_of(inner)
-    return replace(network, plugins=(changed, *others))
-
-
-def _bridge_of(subnet: Any) -> str:
-    """A bridge for one logical network: on a bridge shared with another subnet its gateway has no place, and its
-    neighbours would not be kept apart.
-    """
-    import zlib
-
-    return f"genie-{zlib.crc32(str(subnet).encode()):08x}"
-
-
-def _same_family(route: Any, subnet: Any) -> bool:
-    return isinstance(route, dict) and (":" in str(route.get("dst"))) == (subnet.version == 6)
-
-
-def _moved(route: Mapping[str, Any], subnet: Any) -> Mapping[str, Any]:
-    """A route without the gateway of another subnet; the subnet's own serves."""
-    import ipaddress
-
-    try:
-        stays = ipaddress.ip_address(route.get("gw", "")) in subnet
-    except ValueError:
-        stays = False
-    return route if stays else {key: value for key, value in route.items() if key != "gw"}
-
-
-def with_underlay(network: NetworkConfig, interface: str) -> NetworkConfig:
-    """The network over a stated interface of the node: into every plugin that takes one."""
-    if not interface:
-        return network
-    plugins = tuple(
-        {**plugin, UNDERLAY_KEY[plugin["type"]]: interface} if plugin["type"] in UNDERLAY_KEY else plugin
-        for plugin in network.plugins
-    )
-    return replace(network, plugins=plugins)
 
 
 def generated(name: str, path: Sequence[str]) -> NetworkConfig | None:

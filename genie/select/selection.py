@@ -1,36 +1,21 @@
-"""What a pod is to get: its annotations and genie.conf in, an ordered selection of networks out. The heart of genie.
+"""What a pod is to get: what it asks for and each network's configuration in, an ordered selection out. Pure.
 
-Two pure functions with a look-up between them (`networks.py`), because only when the annotations are read is it known
-what to look up:
+The decision has two halves with a look-up between them (networks.py), because only when the annotations are read is it
+known what to look up:
 
-    asks(pod, conf)            annotations → what is asked for, as `Ask`s in order: the default part, then the rest
-    assemble(asked, networks)  each with its configuration → `Selection`: interface names, arguments, default route
-
-Neither touches the world, and whatever the annotations hold, they raise nothing but `SelectionError`, whose one
-sentence names the annotation and the position in it. Which annotation wins when several meet is decided by `asks`
-alone; docs/annotations.md has it as a table.
+    annotations.asks(pod, conf)  annotations → what is asked for, as `Ask`s in order: the default part, then the rest
+    assemble(asked, networks)    each with its configuration → `Selection`: interface names, arguments, default route
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from genie.cni.config import NetworkConfig, validate_ifname
-from genie.cni.errors import CniError, Code
-from genie.config import Conf
-from genie.kube import Pod
-
-CNI = "cni"
-LOGICAL = "networks"
-ATTACHMENTS = "k8s.v1.cni.cncf.io/networks"
-DEFAULT = "v1.multus-cni.io/default-network"
-
-#: Where `v1.multus-cni.io/default-network` looks for a NetworkAttachmentDefinition named without a namespace: Multus'.
-DEFAULT_NETWORK_NAMESPACE = "kube-system"
+from genie.cni.errors import CniError
+from genie.select.annotations import Ask, Asked, SelectionError
 
 #: Interface names that the kernel has a use for: the loopback, and entries of /proc/sys/net/ipv4/conf.
 RESERVED_IFNAMES = {
@@ -42,50 +27,6 @@ RESERVED_IFNAMES = {
 #: Plugins for which a second attachment of a pod replaces the first: calico's endpoint is its pod, whatever the
 #: interface or the container's ID.
 ONCE = frozenset({"calico"})
-
-_NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
-_GUID = re.compile(r"([0-9a-fA-F]{2}:){7}[0-9a-fA-F]{2}\Z")
-_MAC = re.compile(r"([0-9a-fA-F]{2}:){5}([0-9a-fA-F]{2}:){0,14}[0-9a-fA-F]{2}\Z")
-
-
-class SelectionError(CniError):
-    """A pod asks for what it cannot get. The message names the annotation and the position in it."""
-
-    def __init__(self, where: str, message: str, code: int = Code.INVALID_CONFIG) -> None:
-        super().__init__(code, f"{where}: {message}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """One network that a pod asks for, as it was asked.
-
-    lookup: "default" (genie.conf's: the node's configurations alone), "named" (a NetworkAttachmentDefinition of the
-    pod's namespace, else the node's configurations), "attachment" (a NetworkAttachmentDefinition only), "logical"
-    (a Logicalnetwork), "first" (the first configuration of the node).
-    """
-
-    name: str
-    where: str  # for messages: 'annotation cni, item 2 ("weave@net1")'
-    lookup: str = "named"
-    namespace: str = ""  # of the network object; empty: the pod's
-    ifname: str = ""  # empty: genie numbers it
-    ips: tuple[str, ...] = ()
-    mac: str = ""
-    default_route: tuple[str, ...] | None = None  # gateways; an empty tuple: by the network's own
-    cni_args: Mapping[str, Any] = field(default_factory=dict)
-    bandwidth: Mapping[str, Any] = field(default_factory=dict)
-    port_mappings: tuple[Mapping[str, Any], ...] = ()
-    infiniband_guid: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """All that a pod asks for. `smart`: the default part is to be the least loaded network (`cni: ""`)."""
-
-    primary: tuple[Ask, ...]  # the first of these is the pod's own network
-    extra: tuple[Ask, ...] = ()
-    smart: bool = False
-    why: str = ""  # for people: genie explain, the agent's log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,48 +54,6 @@ class Selection:
     choices: tuple[Choice, ...]
     primary: int = 1
     why: str = ""
-
-
-def asks(pod: Pod, conf: Conf) -> Asked:
-    """Read a pod's annotations.
-
-    Raises:
-        SelectionError: an annotation is malformed, or two contradict each other.
-    """
-    notes = pod.annotations
-    for key in (CNI, LOGICAL, ATTACHMENTS, DEFAULT):
-        if not isinstance(notes.get(key), str | None):
-            raise SelectionError(f"annotation {key}", "expected a string")
-    text = (notes.get(ATTACHMENTS) or "").strip()
-    extra = _parse_attachments(text, f"annotation {ATTACHMENTS}") if text else ()
-    asked = _primary(notes, extra, conf)
-    _permitted(asked, pod.namespace, conf)
-    _one_default_route(asked)
-    return asked
-
-
-def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> Asked:
-    """The default part, by whichever annotation decides it, before the rest."""
-    named, logical = notes.get(CNI), (notes.get(LOGICAL) or "").strip()
-    if override := (notes.get(DEFAULT) or "").strip():
-        for key, text in ((CNI, (named or "").strip()), (LOGICAL, logical)):
-            if text:
-                raise SelectionError(
-                    f"annotation {DEFAULT}", f"the annotation {key} names a default network too; give one of them"
-                )
-        return Asked(primary=(_override(override),), extra=extra, why=f"annotation {DEFAULT}")
-    if named is not None and named.strip():
-        return Asked(primary=_names(named, f"annotation {CNI}"), extra=extra, why=f"annotation {CNI}")
-    if logical:
-        primary = _names(logical, f"annotation {LOGICAL}", lookup="logical")
-        return Asked(primary=primary, extra=extra, why=f"annotation {LOGICAL}")
-    if named is not None:
-        return Asked(primary=(), extra=extra, smart=True, why=f'annotation {CNI} is "": the least loaded network')
-    if conf.default_plugin:
-        primary = _names(",".join(conf.default_plugin), "genie.conf: default_plugin", lookup="default")
-        return Asked(primary=primary, extra=extra, why="no annotation: default_plugin of genie.conf")
-    first = Ask(name="", where=f"the configurations in {conf.conf_dir}", lookup="first")
-    return Asked(primary=(first,), extra=extra, why=f"no annotation, no default_plugin: the first in {conf.conf_dir}")
 
 
 def assemble(
@@ -238,222 +137,6 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
         given.add(name)
         names.append(name)
     return tuple(names)
-
-
-# --- reading annotations ---------------------------------------------------------------------------------------
-
-
-def _names(text: str, where: str, lookup: str = "named") -> tuple[Ask, ...]:
-    """`calico, weave@net1`: names with commas between them, each perhaps with an interface; blanks do not count."""
-    result = []
-    for position, item in enumerate(text.split(","), 1):
-        here = f'{where}, item {position} ("{item.strip()}")'
-        name, at, ifname = (part.strip() for part in item.partition("@"))
-        if not name:
-            raise SelectionError(here, "expected the name of a network")
-        if not _NAME.match(name):
-            raise SelectionError(here, f"{name!r} is not the name of a network: letters, digits, '-', '.', '_'")
-        if at and not ifname:
-            raise SelectionError(here, "expected an interface name after '@'")
-        result.append(Ask(name=name, where=here, lookup=lookup, ifname=ifname))
-    return tuple(result)
-
-
-def _override(text: str) -> Ask:
-    """`v1.multus-cni.io/default-network`: one network, in either form; on the runtime's interface unless told."""
-    where = f"annotation {DEFAULT}"
-    found = _parse_attachments(text, where)
-    if len(found) != 1:
-        raise SelectionError(where, f"expected one network, found {len(found)}")
-    (ask,) = found
-    lookup = "attachment" if ask.namespace else "named"
-    return replace(ask, namespace=ask.namespace or DEFAULT_NETWORK_NAMESPACE, lookup=lookup)
-
-
-def _permitted(asked: Asked, pod_namespace: str, conf: Conf) -> None:
-    """`namespace_isolation`: network objects of other namespaces are not for this pod, but for the global ones'."""
-    if not conf.namespace_isolation:
-        return
-    for ask in asked.primary + asked.extra:
-        allowed = {"", pod_namespace, *conf.global_namespaces}
-        if ask in asked.primary:
-            allowed.add(DEFAULT_NETWORK_NAMESPACE)  # where an administrator keeps what pods may have for a default
-        if ask.namespace not in allowed:
-            raise SelectionError(
-                ask.where,
-                f"namespace {ask.namespace} is not this pod's ({pod_namespace}) and namespace_isolation is on: "
-                f"only {', '.join(conf.global_namespaces)} may be used from elsewhere",
-            )
-
-
-def _one_default_route(asked: Asked) -> None:
-    """A pod has one default route of each family: two networks that ask for the same one contradict each other."""
-    having: dict[str, str] = {}
-    for ask in asked.primary + asked.extra:
-        if ask.default_route is None:
-            continue
-        named = ["IPv6" if ":" in gateway else "IPv4" for gateway in ask.default_route]
-        for family in named or ("IPv4", "IPv6"):
-            if family in having:
-                raise SelectionError(
-                    ask.where, f"default-route: {having[family]} has the {family} default route already"
-                )
-            having[family] = ask.where
-
-
-def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
-    """A network selection annotation (multi-network specification, section 4.1.1): short form or JSON list."""
-    text = text.strip()
-    if text.startswith(("[", "{")):
-        try:
-            items = json.loads(text, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-            reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-            raise SelectionError(where, f"not valid JSON{position}: {reason}") from error
-        if not isinstance(items, list):
-            raise SelectionError(where, "expected a JSON list of networks")
-        return tuple(_from_json(item, f"{where}, item {position}") for position, item in enumerate(items, 1))
-    return tuple(
-        _from_short(item.strip(), f'{where}, item {position} ("{item.strip()}")')
-        for position, item in enumerate(text.split(","), 1)
-    )
-
-
-def _no_number(constant: str) -> NoReturn:
-    """NaN and Infinity, which Python's parser takes and no plugin does."""
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _from_short(item: str, where: str) -> Ask:
-    """`namespace/name@interface`, the first and the last of them optional."""
-    path, at, ifname = (part.strip() for part in item.partition("@"))
-    if at and not ifname:
-        raise SelectionError(where, "expected an interface name after '@'")
-    namespace, slash, name = path.rpartition("/")
-    for part, what in ((name, "a network"), *(((namespace, "a namespace"),) if slash else ())):
-        if not _NAME.match(part):
-            raise SelectionError(where, f"expected the name of {what}, found {part!r}")
-    return Ask(name=name, namespace=namespace, ifname=ifname, where=where, lookup="attachment")
-
-
-def _from_json(item: Any, where: str) -> Ask:
-    if not isinstance(item, dict):
-        raise SelectionError(where, 'expected an object like {"name": "net-a"}')
-    field_ = _Fields(item, where)
-    name, namespace = field_.string("name"), field_.string("namespace")
-    if not _NAME.match(name):
-        raise SelectionError(where, f"name: expected the name of a network, found {name!r}")
-    if namespace and not _NAME.match(namespace):
-        raise SelectionError(where, f"namespace: expected the name of a namespace, found {namespace!r}")
-    mac = field_.string("mac")
-    if mac and not _MAC.match(mac):
-        raise SelectionError(where, f"mac: expected a hardware address like 02:00:00:00:00:01, found {mac!r}")
-    guid = field_.string("infiniband-guid")
-    if guid and not _GUID.match(guid):
-        raise SelectionError(
-            where, f"infiniband-guid: expected eight bytes like c2:11:22:33:44:55:66:77, found {guid!r}"
-        )
-    if field_.string("ipam-claim-reference") and item.get("ips"):
-        raise SelectionError(where, "ipam-claim-reference: the element has ips too; give one of them")
-    return Ask(
-        name=name,
-        namespace=namespace,
-        where=f'{where} ("{name}")',
-        lookup="attachment",
-        ifname=field_.string("interface") or field_.string("interfaceRequest"),
-        ips=field_.addresses("ips", prefix=True),
-        mac=mac,
-        default_route=field_.addresses("default-route") if item.get("default-route") is not None else None,
-        cni_args=field_.object("cni-args"),
-        bandwidth=_bandwidth(field_),
-        port_mappings=_port_mappings(field_),
-        infiniband_guid=guid,
-    )
-
-
-class _Fields:
-    """Reads the fields of one object of the annotation, each of the type it must have."""
-
-    def __init__(self, item: Mapping[str, Any], where: str) -> None:
-        self.item, self.where = item, where
-
-    def string(self, key: str) -> str:
-        value = self.item.get(key)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise SelectionError(self.where, f"{key}: expected a string, found {value!r:.60}")
-        return value.strip()
-
-    def object(self, key: str) -> Mapping[str, Any]:
-        value = self.item.get(key)
-        if value is not None and not isinstance(value, dict):
-            raise SelectionError(self.where, f"{key}: expected an object, found {value!r:.60}")
-        return value or {}
-
-    def objects(self, key: str) -> tuple[Mapping[str, Any], ...]:
-        value = self.item.get(key)
-        if value is not None and not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):
-            raise SelectionError(self.where, f"{key}: expected a list of objects, found {value!r:.60}")
-        return tuple(value or ())
-
-    def addresses(self, key: str, *, prefix: bool = False) -> tuple[str, ...]:
-        value = self.item.get(key)
-        if value is None:
-            return ()
-        if not isinstance(value, list):
-            raise SelectionError(self.where, f"{key}: expected a list of addresses, found {value!r:.60}")
-        for each in value:
-            if not isinstance(each, str) or not is_address(each, prefix=prefix):
-                raise SelectionError(self.where, f"{key}: expected an IP address, found {each!r:.60}")
-        return tuple(value)
-
-
-def is_address(text: str, *, prefix: bool = False) -> bool:
-    """Whether this is an IPv4 or IPv6 address, with a prefix length allowed or not."""
-    import socket
-
-    address, slash, length = text.partition("/")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        socket.inet_pton(family, address)
-    except (OSError, ValueError):
-        return False
-    if not slash:
-        return True
-    digits = length.isascii() and length.isdigit() and len(length) <= 3
-    return prefix and digits and int(length) <= (128 if ":" in address else 32)
-
-
-def _bandwidth(read: _Fields) -> Mapping[str, Any]:
-    """Bits and bits per second, as the bandwidth capability wants them (CNI CONVENTIONS, "bandwidth")."""
-    limits = read.object("bandwidth")
-    for key, value in limits.items():
-        if key not in ("ingressRate", "ingressBurst", "egressRate", "egressBurst"):
-            raise SelectionError(
-                read.where, f"bandwidth: {key}: expected ingressRate, ingressBurst, egressRate or egressBurst"
-            )
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise SelectionError(read.where, f"bandwidth: {key}: expected a whole number of bits, found {value!r:.60}")
-    return limits
-
-
-def _port_mappings(read: _Fields) -> tuple[Mapping[str, Any], ...]:
-    mappings = read.objects("portMappings")
-    for mapping in mappings:
-        for key in ("hostPort", "containerPort"):
-            port = mapping.get(key)
-            if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-                raise SelectionError(read.where, f"portMappings: {key}: expected a port, found {port!r:.60}")
-        if str(mapping.get("protocol", "tcp")).lower() not in ("tcp", "udp", "sctp"):
-            raise SelectionError(
-                read.where, f"portMappings: protocol: expected tcp, udp or sctp, found {mapping['protocol']!r:.60}"
-            )
-        host = mapping.get("hostIP")
-        if host and not (isinstance(host, str) and is_address(host)):
-            raise SelectionError(read.where, f"portMappings: hostIP: expected an IP address, found {host!r:.60}")
-    return mappings
 
 
 # --- what plugins are told -------------------------------------------------------------------------------------

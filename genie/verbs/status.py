@@ -7,7 +7,8 @@ import os
 from genie.cni import invoke
 from genie.cni.errors import CniError, Code
 from genie.kube import Pod
-from genie.select import networks, selection
+from genie.select import networks
+from genie.select.annotations import asks
 from genie.verbs.context import Context
 
 
@@ -17,7 +18,7 @@ async def status(call: Context) -> None:
     Raises:
         CniError: 50, "the plugin is not available", with the reason; 51 where a network says so.
     """
-    asked = selection.asks(Pod(namespace="", name=""), call.conf)
+    asked = asks(Pod(namespace="", name=""), call.conf)
     path = call.request.path
     try:
         for network in await networks.find(asked.primary, call.kube, call.directory, "", path):

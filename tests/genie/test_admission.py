@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import genie
-from genie.select.selection import CNI
+from genie.select.annotations import CNI
 from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
 from harness.embedded import apiserver, binaries
 

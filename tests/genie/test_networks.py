@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError
 from genie.cni.execute import run_sync
-from genie.select import networks
+from genie.select import logical, networks
+from genie.select.annotations import Ask, SelectionError
 from genie.select.networks import Directory
-from genie.select.selection import Ask, SelectionError
 from genie.verbs.footprint import footprint
 
 
@@ -277,7 +277,7 @@ def test_definitions_over_devices(node: Node) -> None:
 # --- logical and physical networks ----------------------------------------------------------------------------------
 
 
-def logical(node: Node, spec: Any, physical: Any = None) -> None:
+def define(node: Node, spec: Any, physical: Any = None) -> None:
     node.kube.objects["LogicalNetwork", "blue", "red"] = {"spec": spec}
     if physical is not None:
         node.kube.objects["PhysicalNetwork", "blue", "phys"] = {"spec": physical}
@@ -298,7 +298,7 @@ def macvlan(node: Node) -> Node:
 
 def test_a_logical_network_over_a_physical_one(macvlan: Node) -> None:
     physical = {"refer_nic": "eth7", "sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}}
-    logical(macvlan, {"physicalNet": "phys", "sub_subnet": "10.20.1.0/24"}, physical)
+    define(macvlan, {"physicalNet": "phys", "sub_subnet": "10.20.1.0/24"}, physical)
     (plugin,) = one(macvlan, "red", "logical").plugins
     assert plugin["master"] == "eth7"
     assert plugin["ipam"] == {
@@ -310,13 +310,13 @@ def test_a_logical_network_over_a_physical_one(macvlan: Node) -> None:
 
 
 def test_a_logical_network_takes_the_whole_physical_one(macvlan: Node) -> None:
-    logical(macvlan, {"physicalNet": "phys"}, {"sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}})
+    define(macvlan, {"physicalNet": "phys"}, {"sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}})
     (plugin,) = one(macvlan, "red", "logical").plugins
     assert (plugin["ipam"]["subnet"], plugin["master"]) == ("10.20.0.0/16", "eth0")
 
 
 def test_a_logical_network_over_a_plugin(macvlan: Node) -> None:
-    logical(macvlan, {"plugin": "macvlan"})
+    define(macvlan, {"plugin": "macvlan"})
     assert "ranges" in one(macvlan, "red", "logical").plugins[0]["ipam"], "no subnet asked for: nothing is changed"
 
 
@@ -354,19 +354,19 @@ def test_a_logical_network_over_a_plugin(macvlan: Node) -> None:
     ],
 )
 def test_logical_networks_that_cannot_be(macvlan: Node, spec: Any, physical: Any, complaint: str) -> None:
-    logical(macvlan, spec, physical)
+    define(macvlan, spec, physical)
     assert complaint in refused(macvlan, "red", "logical")
 
 
 def test_ipv6_takes_the_place_of_ipv4() -> None:
     before = network("b", {"type": "bridge", "ipam": {"ranges": [], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}})
-    after = networks.with_subnet(before, "fd00:1::5/64")
+    after = logical.with_subnet(before, "fd00:1::5/64")
     assert after.plugins[0]["ipam"] == {"type": "host-local", "subnet": "fd00:1::/64", "routes": [{"dst": "::/0"}]}
 
 
 @pytest.mark.parametrize(("plugin", "ipam"), [("bridge", "host-local"), ("weave-net", "weave-ipam")])
 def test_a_subnet_for_a_plugin_without_ipam(plugin: str, ipam: str) -> None:
-    after = networks.with_subnet(network(plugin), "10.1.0.0/16")
+    after = logical.with_subnet(network(plugin), "10.1.0.0/16")
     assert after.plugins[0]["ipam"] == {"type": ipam, "subnet": "10.1.0.0/16"}
 
 
@@ -375,13 +375,13 @@ def test_the_shared_configuration_is_not_written_to(macvlan: Node) -> None:
     found = directory.find("macvlan")
     assert found is not None
     before = json.dumps(found.plugins)
-    networks.with_underlay(networks.with_subnet(found, "10.20.0.0/16"), "eth7")
+    logical.with_underlay(logical.with_subnet(found, "10.20.0.0/16"), "eth7")
     assert json.dumps(found.plugins) == before
 
 
-@pytest.mark.parametrize(("kind", "key"), [*networks.UNDERLAY_KEY.items()])
+@pytest.mark.parametrize(("kind", "key"), [*logical.UNDERLAY_KEY.items()])
 def test_the_underlay_goes_into_plugins_that_take_one(kind: str, key: str) -> None:
-    after = networks.with_underlay(network("x", {"type": kind}, {"type": "tuning"}), "eth7")
+    after = logical.with_underlay(network("x", {"type": kind}, {"type": "tuning"}), "eth7")
     assert after.plugins == ({"type": kind, key: "eth7"}, {"type": "tuning"})
 
 
@@ -390,7 +390,7 @@ def test_the_underlay_goes_into_plugins_that_take_one(kind: str, key: str) -> No
 )
 def test_any_subnet_is_taken_or_refused(subnet: str, within: str) -> None:
     try:
-        networks.with_subnet(network("b", {"type": "bridge"}), subnet, within=within, where="x")
+        logical.with_subnet(network("b", {"type": "bridge"}), subnet, within=within, where="x")
     except CniError as error:
         assert error.code == 7
 

@@ -16,7 +16,8 @@ from genie.cni.errors import CniError
 from genie.config import Conf
 from genie.kube import Pod
 from genie.select import selection
-from genie.select.selection import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Asked, SelectionError, asks, assemble
+from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Asked, SelectionError, asks
+from genie.select.selection import assemble
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
 ABLE = network(
@@ -525,6 +526,6 @@ def test_any_genie_conf_is_read_or_refused(data: dict[str, Any]) -> None:
 def test_calico_is_attached_once() -> None:
     """Its second ADD of a pod takes the first one's interface away: better one clear error than a pod without eth0."""
     calico = network("k8s-pod-network", {"type": "calico"})
-    asked = selection.asks(Pod(namespace="blue", name="a", annotations={"cni": "calico,calico"}), CONF)
+    asked = asks(Pod(namespace="blue", name="a", annotations={"cni": "calico,calico"}), CONF)
     with pytest.raises(SelectionError, match=r"annotation cni, item 2 .*calico knows an endpoint by its pod alone"):
-        selection.assemble(asked, [calico, calico])
+        assemble(asked, [calico, calico])

@@ -17,7 +17,6 @@ from genie.cni.version import SUPPORTED
 from genie.kernel import routes
 from genie.kernel.netns import Conversation, Link
 from genie.records import Records
-from genie.select import selection
 from genie.serve import serve
 
 ONCE = "calico,weave-net,flannel"
@@ -978,7 +977,7 @@ def test_an_error_is_told_in_the_version_that_was_spoken(node: Node) -> None:
 
 
 def test_a_bug_is_one_error_object(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "asks", lambda *_: 1 / 0)
+    monkeypatch.setattr("genie.select.choose.asks", lambda *_: 1 / 0)
     error = node.fails("ADD")
     assert error["code"] == 999 and error["msg"] == "genie failed: ZeroDivisionError: division by zero"
 

@@ -1,0 +1,160 @@
+"""Logicalnetworks and the Physicalnetworks below them (alpha.network.k8s.io/v1; CNI-Genie, "Network Isolation").
+
+One names a network of the node, by its plugin, and what is to be written into its configuration: another subnet in its
+ipam, an interface of the node to run over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from genie.cni.config import NetworkConfig
+from genie.cni.errors import CniError, Code
+from genie.kube import Kube
+
+#: Plugins that take the node's interface from a key of their own.
+UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
+#: The ipam of plugins that bring one of their own, where the configuration names none.
+OWN_IPAM = {"weave-net": "weave-ipam"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logical:
+    """What a Logicalnetwork and its Physicalnetwork come to.
+
+    plugin: the network of the node below it. subnet: "" leaves that network's own. within: what the subnet must lie
+    in, "" for anything. interface: the node's to run over, "" for the network's own. where: for messages.
+    """
+
+    where: str
+    plugin: str
+    subnet: str
+    within: str
+    interface: str
+
+    def over(self, network: NetworkConfig) -> NetworkConfig:
+        """That network's configuration with all of it written in.
+
+        Raises:
+            CniError: 7; the subnet is none, or lies outside of the physical network's.
+        """
+        changed = with_subnet(network, self.subnet, within=self.within, where=self.where)
+        return with_underlay(changed, self.interface)
+
+
+async def read(kube: Kube, namespace: str, name: str) -> Logical:
+    """A Logicalnetwork, with the Physicalnetwork that it names, if any.
+
+    Raises:
+        CniError: 7; one of them is missing or contradicts itself.
+    """
+    logical = await _spec(kube, "LogicalNetwork", namespace, name)
+    physical: Mapping[str, Any] = {}
+    where = f"Logicalnetwork {namespace}/{name}"
+    if physical_name := _text(logical, "physicalNet", where):
+        physical = await _spec(kube, "PhysicalNetwork", namespace, physical_name)
+    beneath = f"Physicalnetwork {namespace}/{physical_name}"
+    shared = physical.get("sharedStatus") or {}
+    if not isinstance(shared, dict):
+        raise CniError(Code.INVALID_CONFIG, f"{beneath}: sharedStatus: expected an object, found {shared!r:.60}")
+    plugin, its_plugin = _text(logical, "plugin", where), _text(shared, "plugin", beneath)
+    if shared.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
+        raise CniError(
+            Code.INVALID_CONFIG, f"{where}: plugin: {plugin!r}, but {beneath} is dedicated to {its_plugin!r}"
+        )
+    if not (plugin or its_plugin):
+        raise CniError(Code.INVALID_CONFIG, f"{where}: expected plugin, or physicalNet with one that has a plugin")
+    whole = _text(shared, "subnet", beneath)
+    return Logical(
+        where=where,
+        plugin=plugin or its_plugin,
+        subnet=_text(logical, "sub_subnet", where) or whole,
+        within=whole,
+        interface=_text(physical, "refer_nic", beneath),
+    )
+
+
+async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Mapping[str, Any]:
+    found = await kube.network(kind, namespace, name, needed=True)
+    spec = found.get("spec") if found else None
+    if found is None or not isinstance(spec, dict):
+        raise CniError(
+            Code.INVALID_CONFIG,
+            f"there is no {kind.capitalize()} {namespace}/{name} with a spec (alpha.network.k8s.io/v1)",
+        )
+    return spec
+
+
+def _text(data: Mapping[str, Any], key: str, where: str) -> str:
+    value = data.get(key)
+    if value is not None and not isinstance(value, str):
+        raise CniError(Code.INVALID_CONFIG, f"{where}: {key}: expected a string, found {value!r:.60}")
+    return (value or "").strip()
+
+
+def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:
+    """The network with another subnet in its first plugin's ipam; ranges, gateways and routes of the old one go.
+
+    Raises:
+        CniError: 7; the subnet is none, or lies outside of `within`.
+    """
+    if not subnet:
+        return network
+    import ipaddress
+
+    try:
+        inner, outer = ipaddress.ip_network(subnet, strict=False), ipaddress.ip_network(within or subnet, strict=False)
+    except ValueError as error:
+        raise CniError(Code.INVALID_CONFIG, f"{where}: subnet: {error}") from error
+    if inner.version != outer.version or not inner.subnet_of(outer):  # type: ignore[arg-type]
+        raise CniError(
+            Code.INVALID_CONFIG, f"{where}: sub_subnet {subnet} is not within the physical network's {within}"
+        )
+    first, *others = network.plugins
+    ipam: Any = first.get("ipam")
+    ipam = ipam if isinstance(ipam, dict) else {}
+    own = {"type": OWN_IPAM.get(first["type"], "host-local")}
+    kept = {key: value for key, value in ipam.items() if key not in ("ranges", "rangeStart", "rangeEnd", "gateway")}
+    if isinstance(routes := ipam.get("routes"), list):
+        kept["routes"] = [_moved(route, inner) for route in routes if _same_family(route, inner)]
+    changed = {**first, "ipam": {**own, **kept, "subnet": str(inner)}}
+    if first["type"] == "bridge" and ipam.get("subnet") != str(inner):
+        changed["bridge"] = _bridge_of(inner)
+    return replace(network, plugins=(changed, *others))
+
+
+def _bridge_of(subnet: Any) -> str:
+    """A bridge for one logical network: on a bridge shared with another subnet its gateway has no place, and its
+    neighbours would not be kept apart.
+    """
+    import zlib
+
+    return f"genie-{zlib.crc32(str(subnet).encode()):08x}"
+
+
+def _same_family(route: Any, subnet: Any) -> bool:
+    return isinstance(route, dict) and (":" in str(route.get("dst"))) == (subnet.version == 6)
+
+
+def _moved(route: Mapping[str, Any], subnet: Any) -> Mapping[str, Any]:
+    """A route without the gateway of another subnet; the subnet's own serves."""
+    import ipaddress
+
+    try:
+        stays = ipaddress.ip_address(route.get("gw", "")) in subnet
+    except ValueError:
+        stays = False
+    return route if stays else {key: value for key, value in route.items() if key != "gw"}
+
+
+def with_underlay(network: NetworkConfig, interface: str) -> NetworkConfig:
+    """The network over a stated interface of the node: into every plugin that takes one."""
+    if not interface:
+        return network
+    plugins = tuple(
+        {**plugin, UNDERLAY_KEY[plugin["type"]]: interface} if plugin["type"] in UNDERLAY_KEY else plugin
+        for plugin in network.plugins
+    )
+    return replace(network, plugins=plugins)

@@ -1,4 +1,4 @@
-"""How a plugin is run: the `Executor`, the only door to running anything, and direct mode's, whose plugins are children.
+"""How a plugin is run: the `Executor`, the only door to running anything, and direct mode's, which starts children.
 
 In flows a `Call`, out comes an `Outcome`; no exception leaves, no zombie, no pipe. Here that is done with
 `os.posix_spawn` alone: Python's own `subprocess` would do, but importing it takes longer than starting a plugin, and

@@ -25,7 +25,7 @@ from typing import Any
 from genie import config, kube, locks
 from genie.cni.errors import CniError, Code
 from genie.node.files import Journal, Node, Wanted, changing, in_place, install, is_conf, others, remove_changing
-from genie.node.wanted import installed_kubeconfig, plugin, read_wanted
+from genie.node.wanted import read_conf, with_conf
 
 log = logging.getLogger("genie.install")
 
@@ -173,13 +173,14 @@ class Keeper:
             CniError: genie.conf is wrong, and there is none that could go on being used.
         """
         try:
-            return read_wanted(self.options)
+            conf = read_conf(self.options)
         except CniError as error:
-            conf = before.conf if before else self._current_conf()
-            if conf is None:
+            kept = before.conf if before else self._current_conf()
+            if kept is None:
                 raise
             self._complain(error)
-            return Wanted(plugin=plugin(self.options.direct), conf=conf, kubeconfig=installed_kubeconfig(self.options))
+            conf = kept
+        return with_conf(self.options, conf)
 
     def _complain(self, error: Exception) -> None:
         """Once for each kind of trouble, not once a second."""

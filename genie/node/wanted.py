@@ -56,8 +56,16 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
     """What the command line asks to be on the node.
 
     Raises:
-        CniError: genie.conf cannot be read or is wrong, direct mode would have no way to the API server, or there is
-            no shim for this machine.
+        CniError: as `read_conf` and `with_conf`.
+    """
+    return with_conf(options, read_conf(options))
+
+
+def read_conf(options: argparse.Namespace) -> Mapping[str, Any]:
+    """The genie.conf to install: the one that --conf names, else one without settings.
+
+    Raises:
+        CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
     """
     conf: Mapping[str, Any] = DEFAULT_CONF
     if options.conf:
@@ -66,14 +74,19 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
                 conf = json.load(file)
         except (OSError, ValueError) as error:
             raise CniError(Code.INVALID_CONFIG, f"cannot read {options.conf}: {error}") from error
-    parsed, access = config.parse(dict(conf), options.conf or "genie.conf"), installed_kubeconfig(options)
-    if options.direct and access is None and not options.no_kubeconfig:
+    parsed = config.parse(dict(conf), options.conf or "genie.conf")
+    if options.direct and not options.no_kubeconfig and kubeconfig() is None:
         kube.server(parsed.credentials)  # without an agent each call takes them: no pod would come up
-    return Wanted(plugin=plugin(options.direct), conf=conf, kubeconfig=access)
+    return conf
 
 
-def installed_kubeconfig(options: argparse.Namespace) -> bytes | None:
-    return None if options.no_kubeconfig else kubeconfig()
+def with_conf(options: argparse.Namespace, conf: Mapping[str, Any]) -> Wanted:
+    """All of it, with that genie.conf.
+
+    Raises:
+        CniError: there is no shim for this machine.
+    """
+    return Wanted(plugin=plugin(options.direct), conf=conf, kubeconfig=None if options.no_kubeconfig else kubeconfig())
 
 
 def plugin(direct: bool) -> bytes:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_rig import Api, serve
-from core_rig import Node
 
 from genie.kernel import routes
+from tests.rigs.api import Api, serve
+from tests.rigs.core import Node
 
 
 @pytest.fixture

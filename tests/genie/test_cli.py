@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from api_rig import POD, Api, kubeconfig
-from core_rig import Node
 
 from genie import __main__, __version__, cli
-from genie.node import inspect
-
-
-@pytest.fixture
-def conf(node: Node, api: Api) -> str:
-    """The path of a genie.conf for the node and the API server."""
-    (node.root / "kubeconfig").write_text(json.dumps(kubeconfig(api.url)))
-    data = {
-        "name": "k8s",
-        "type": "genie",
-        "cniVersion": "1.0.0",
-        "conf_dir": str(node.net_d),
-        "state_dir": str(node.root / "state"),
-        "kubernetes": {"kubeconfig": str(node.root / "kubeconfig")},
-    }
-    node.write("00-genie.conf", data)
-    return str(node.net_d / "00-genie.conf")
-
-
-def said(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> str:
-    try:
-        found = cli.main(list(argv))
-    except SystemExit as stopped:
-        found = int(stopped.code or 0)
-    out, err = capsys.readouterr()
-    assert found == status, (out, err)
-    return err if status else out
+from tests.rigs.cli import said
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,130 +41,6 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_bad_arguments(capsys: pytest.CaptureFixture[str], argv: list[str], complaint: str) -> None:
     assert complaint in said(capsys, *argv, status=2)
-
-
-def test_a_conf_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    text = said(capsys, "status", "--conf", str(tmp_path / "none"), status=1)
-    assert text.startswith(f"genie status: cannot read {tmp_path}/none: No such file")
-    assert text.strip().endswith("name genie's configuration with --conf")
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"plugins": 5}', '{"plugins": [5]}', "[" * 100_000])
-def test_a_conf_that_is_broken(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
-    (tmp_path / "genie.conf").write_text(text)
-    assert said(capsys, "status", "--conf", str(tmp_path / "genie.conf"), status=1).startswith("genie status: ")
-
-
-def test_a_conf_within_a_list(node: Node, conf: str) -> None:
-    alone = json.loads(Path(conf).read_text())
-    del alone["name"]
-    node.write("00-genie.conf", {"name": "k8s", "cniVersion": "1.0.0", "plugins": [{"type": "x"}, alone]})
-    assert inspect.read(conf).conf_dir == str(node.net_d)
-
-
-def test_status(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
-    assert said(capsys, "status", "--conf", conf).endswith("\n\n0 containers\n")
-    node.add("calico,weave-net@data0")
-    node.kube.annotations = {"cni": "calico"}
-    node.ok("ADD", CNI_CONTAINERID="another")
-    (node.root / "state" / "another@eth0.json").write_text("{")
-    lines = said(capsys, "status", "--conf", conf).partition("\n\n")[2].splitlines()
-    damaged, first, calico, weave, count = sorted(lines, key=len)[::-1]
-    assert "another@eth0.json is damaged" in damaged
-    text = said(capsys, "status", "--conf", conf)
-    assert f"blue/web  {'c0ffee0123456'}\n" in text
-    assert "  eth0            calico                   10.1.0.2/24\n" in text
-    assert "  data0           weave-net                10.2.0.2/24\n" in text
-    assert text.endswith("1 container\n")
-    assert {first, calico, weave, count} < set(text.splitlines())
-    node.ok("DEL", CNI_CONTAINERID="another")
-    assert "another@eth0.json.damaged: a damaged record, set aside" in said(capsys, "status", "--conf", conf)
-
-
-def health(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> list[str]:
-    bin_dir, socket = str(node.root / "bin"), str(node.root / "agent.sock")
-    text = said(capsys, "status", "--conf", conf, "--bin-dir", bin_dir, "--socket", socket)
-    return text.partition("\n\n")[0].splitlines()
-
-
-def test_status_tells_whether_genie_is_in_order(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
-    plugin, address = node.root / "bin" / "genie", str(node.root / "agent.sock")
-    plugin.parent.mkdir(exist_ok=True)
-    configuration, missing, there = health(capsys, node, conf)
-    assert configuration == f"configuration  {conf}"
-    assert missing == f"plugin         {plugin}: MISSING (No such file or directory): no pod comes up"
-    assert there.startswith("networks       calico (calico), ")
-    plugin.write_bytes(b"\x7fELF")
-    assert health(capsys, node, conf)[1].endswith(f": NO AGENT answers on {address}: pods wait for it")
-    with socket.socket(socket.AF_UNIX) as agent:
-        agent.bind(address)
-        agent.listen()
-        assert health(capsys, node, conf)[1].endswith(f": the agent answers on {address}")
-    plugin.write_text("#!/usr/bin/python3")
-    assert health(capsys, node, conf)[1].endswith(": direct mode, without an agent")
-
-
-def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
-    (node.net_d / "00-broken.conf").write_text("{")
-    lines = health(capsys, node, conf)
-    assert lines[0].endswith(": NOT USED, the runtime takes 00-broken.conf, which is first")
-    assert "00-broken.conf: no valid JSON" in lines[3]
-    for path in node.net_d.glob("[!0]*"):
-        path.unlink()
-    assert health(capsys, node, conf)[2] == "networks       NONE: a pod that asks for nothing gets an error"
-    moved = {**json.loads(Path(conf).read_text()), "conf_dir": str(node.root / "none")}
-    Path(conf).write_text(json.dumps(moved))
-    assert health(capsys, node, conf)[2].startswith("networks       NONE: cannot read the configurations in ")
-
-
-def test_status_finds_genies_configuration_by_its_type(
-    capsys: pytest.CaptureFixture[str], node: Node, conf: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inspect, "DEFAULT_CONF_DIR", str(node.net_d))
-    Path(conf).rename(node.net_d / "0-genie.conf")
-    assert said(capsys, "status").startswith(f"configuration  {node.net_d}/0-genie.conf\n")
-    (node.net_d / "0-genie.conf").unlink()
-    assert "genie is not installed here" in said(capsys, "status", status=1)
-
-
-def explained(capsys: pytest.CaptureFixture[str], conf: str, status: int = 0) -> str:
-    return said(capsys, "explain", "pod", "blue/web", "--conf", conf, status=status)
-
-
-def annotate(api: Api, **annotations: str) -> None:
-    meta: dict[str, Any] = {"namespace": "blue", "name": "web", "uid": "u-1", "annotations": annotations}
-    api.answers[POD] = (200, {"metadata": meta})
-
-
-def test_explain(capsys: pytest.CaptureFixture[str], node: Node, conf: str, api: Api) -> None:
-    annotate(api, cni="calico, weave-net@data0", other="x")
-    assert explained(capsys, conf) == (
-        "cni: 'calico, weave-net@data0'\n"
-        "why: annotation cni\n"
-        f"  eth0            calico                   calico, from {node.net_d}/10-calico.conf\n"
-        f"  data0           weave-net                weave-net, from {node.net_d}/10-weave-net.conf\n"
-    )
-    assert node.left() == [], "nothing is carried out"
-    assert {request[0] for request in api.requests} == {"GET"}
-
-
-def test_explain_the_least_loaded(capsys: pytest.CaptureFixture[str], conf: str, api: Api) -> None:
-    annotate(api, cni="")
-    text = explained(capsys, conf)
-    assert 'why: annotation cni is "": the least loaded network: calico (calico 0 B/s in 0' in text
-
-
-def test_explain_what_cannot_be(capsys: pytest.CaptureFixture[str], conf: str, api: Api) -> None:
-    annotate(api, cni="calico,")
-    assert explained(capsys, conf, status=1).startswith("genie explain: annotation cni, item 2")
-    del api.answers[POD]
-    assert "pod blue/web: no such pod on the API server" in explained(capsys, conf, status=1)
-
-
-@pytest.mark.parametrize("name", ["web", "/web", "blue/", "a/b/c"])
-def test_explain_what_is_no_pods_name(capsys: pytest.CaptureFixture[str], conf: str, name: str) -> None:
-    text = said(capsys, "explain", "pod", name, "--conf", conf, status=1)
-    assert text == f"genie explain: expected NAMESPACE/NAME, found {name!r}\n"
 
 
 def test_a_person_with_cni_command_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import POD, Api, kubeconfig, serve
 
 import genie
+from tests.rigs.api import POD, Api, kubeconfig, serve
 
 ROOT = str(Path(genie.__file__).parents[1])
 START = f"import sys; sys.path.insert(0, {ROOT!r}); from genie.__main__ import main; sys.exit(main())"

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from api_rig import POD, WEB, Api, kubeconfig, serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from genie.cni.errors import CniError
 from genie.cni.execute import run_sync
 from genie.config import Conf, Credentials
 from genie.kube import Client, DirectKube, Pod, Server
+from tests.rigs.api import POD, WEB, Api, kubeconfig, serve
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_rig import network
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.cni.errors import CniError
 from genie.cni.result import DNS, IP, Interface, Result, Route
 from genie.records import Attached, DamagedError, Record, Records
+from tests.rigs.core import network
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 RESULTS = st.builds(

@@ -6,11 +6,11 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from core_rig import network
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.verbs.footprint import Footprint, at_once, footprint
+from tests.rigs.core import network
 
 HOST_LOCAL = {"type": "host-local", "subnet": "10.1.0.0/16"}
 EVERYWHERE = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]

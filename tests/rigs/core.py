@@ -155,6 +155,10 @@ class FakeKube:
         self.objects["NetworkAttachmentDefinition", namespace, name] = {"spec": body}
 
 
+#: Three networks, each of a plugin of its own.
+THREE = "calico,weave-net,flannel"
+
+
 @dataclass
 class Node:
     """A node's directories, and the way to call genie on it."""
@@ -271,3 +275,14 @@ def on(result: Mapping[str, Any]) -> list[str]:
 
 def names(choices: Sequence[Any]) -> list[str]:
     return [choice.ifname for choice in choices]
+
+
+def damage(node: Node, text: str = "{") -> str:
+    """Damage the only record; returns its file."""
+    (path,) = (node.root / "state").glob("*.json")
+    path.write_text(text)
+    return path.name
+
+
+def valid(*pairs: tuple[str, str]) -> dict[str, Any]:
+    return {"cni.dev/valid-attachments": [{"containerID": one, "ifname": two} for one, two in pairs]}

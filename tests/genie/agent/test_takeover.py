@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from agent_rig import Said, end, until
-from fake_api import FakeApi
-from test_daemon import Node
 
 from genie import locks
+from tests.rigs.agent import Said, end, until
+from tests.rigs.agent_node import Node
+from tests.rigs.fake_api import FakeApi
 
 
 @pytest.fixture

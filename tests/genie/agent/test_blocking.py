@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_rig import call, script, serving
 
 from genie.agent import protocol
 from genie.agent.server import ShimExecutor
@@ -19,6 +18,7 @@ from genie.kube import Pod
 from genie.request import Request
 from genie.select import devices
 from genie.serve import serve
+from tests.rigs.agent import call, script, serving
 
 PLUGIN = """[ $CNI_COMMAND = ADD ] || exit 0
 echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500,

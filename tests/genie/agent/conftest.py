@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_api import FakeApi
 
 from genie.agent import shim
+from tests.rigs.fake_api import FakeApi
 
 
 @pytest.fixture(scope="session")

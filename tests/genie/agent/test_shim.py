@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_rig import (
+
+from genie.agent import protocol
+from genie.agent.server import ShimExecutor
+from genie.cni.execute import Call
+from genie.serve import versions
+from tests.rigs.agent import (
     Said,
     answer,
     call,
@@ -28,11 +33,6 @@ from agent_rig import (
     start,
     until,
 )
-
-from genie.agent import protocol
-from genie.agent.server import ShimExecutor
-from genie.cni.execute import Call
-from genie.serve import versions
 
 
 @pytest.fixture(params=["native", "aarch64"])

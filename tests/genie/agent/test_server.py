@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_rig import serving, until
 
 from genie.agent import protocol, server
 from genie.agent.protocol import Answer, CallFrame, Frame, ResultFrame, Run, encode
 from genie.agent.server import Server, ShimExecutor
 from genie.cni.execute import Call, Outcome
+from tests.rigs.agent import serving, until
 
 
 class Client:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from core_rig import Node, Said
-
 from genie.cni.execute import Outcome
+from tests.rigs.core import Node, Said
 
 
 def test_an_add_that_is_undone_brings_back_no_record_that_a_del_has_removed(node: Node) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from agent_rig import Said, call, gone, hanging, running, script, serving, until
 
 from genie.agent import protocol
 from genie.agent.protocol import Answer, Run, encode
+from tests.rigs.agent import Said, call, gone, hanging, running, script, serving, until
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BIG = protocol.FRAME_MAX

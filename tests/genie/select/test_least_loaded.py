@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from api_rig import Api
-from core_rig import network
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +14,8 @@ from genie.cni.result import Interface, Result
 from genie.config import Conf
 from genie.records import Attached, Record
 from genie.select import cadvisor, least_loaded
+from tests.rigs.api import Api
+from tests.rigs.core import network
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
 
@@ -80,7 +80,7 @@ def test_counters_of_the_host() -> None:
 
 
 def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "is_pair", lambda name: not name.startswith("eth"))
+    monkeypatch.setattr(least_loaded, "is_pair", lambda name: not name.startswith("eth"))
     records = [attached("a", "br0", "v1"), attached("a", "br0", "v2"), attached("b", "eth9", "v3")]
     assert least_loaded.host_interfaces(records) == {"a": ["v1", "v2"], "b": ["v3"]}
 
@@ -145,7 +145,7 @@ def test_an_address_that_is_none(address: str) -> None:
 
 
 def test_cadvisors_rates_decide(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "is_pair", lambda name: True)
+    monkeypatch.setattr(least_loaded, "is_pair", lambda name: True)
     api.answers[PATH] = (200, {"stats": [sample(3, cali1=0), sample(4, cali1=5000)]})
     conf = replace(CONF, cadvisor_address=api.url)
     records = [attached("calico", "cali1"), attached("weave"), attached("weave")]

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-from agent_rig import until
-from fake_api import FakeApi
 
 from genie import kube
 from genie.agent import cache
@@ -19,6 +17,8 @@ from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError
 from genie.kube import Pod
 from genie.records import Record
+from tests.rigs.agent import until
+from tests.rigs.fake_api import FakeApi
 
 NADS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
 LOGICAL = "/apis/alpha.network.k8s.io/v1/logicalnetworks"

@@ -1,0 +1,1 @@
+"""Tests mirror the rooms: genie/select/networks.py has tests/genie/select/test_networks.py. rigs/: what they share."""

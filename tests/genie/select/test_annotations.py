@@ -1,0 +1,215 @@
+"""What a pod asks for, out of its annotations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie.config import Conf
+from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, SelectionError, asks
+from tests.rigs.selection import CONF, JSON, attachments, chosen, pod, told
+
+WITH_DEFAULT = Conf(name="k8s", cni_version="1.0.0", default_plugin=("flannel", "macvlan"))
+PRECEDENCE: list[tuple[str, Conf, dict[str, str], list[str], str]] = [
+    ("nothing", CONF, {}, [""], "first"),
+    ("nothing, default_plugin", WITH_DEFAULT, {}, ["flannel", "macvlan"], "default"),
+    ("cni", WITH_DEFAULT, {CNI: "calico,weave"}, ["calico", "weave"], "named"),
+    ("networks", WITH_DEFAULT, {LOGICAL: "blue,green"}, ["blue", "green"], "logical"),
+    ("networks, cni empty", CONF, {LOGICAL: "blue", CNI: ""}, ["blue"], "logical"),
+    ("cni wins over networks", CONF, {LOGICAL: "blue", CNI: "calico"}, ["calico"], "named"),
+    ("networks blank", WITH_DEFAULT, {LOGICAL: "  "}, ["flannel", "macvlan"], "default"),
+    ("default-network", WITH_DEFAULT, {DEFAULT: "red"}, ["red"], "named"),
+    ("default-network with its namespace", CONF, {DEFAULT: "ns/red"}, ["red"], "attachment"),
+    ("default-network, cni empty", CONF, {DEFAULT: "red", CNI: ""}, ["red"], "named"),
+    ("default-network as JSON", CONF, {DEFAULT: '[{"name": "red", "namespace": "ns"}]'}, ["red"], "attachment"),
+]
+
+
+@pytest.mark.parametrize(("conf", "annotations", "primary", "lookup"), [row[1:] for row in PRECEDENCE])
+@pytest.mark.parametrize("extra", ["", "net-a"])
+def test_precedence(conf: Conf, annotations: dict[str, str], primary: list[str], lookup: str, extra: str) -> None:
+    asked = asks(pod({**annotations, ATTACHMENTS: extra}), conf)
+    assert [one.name for one in asked.primary] == primary
+    assert {one.lookup for one in asked.primary} == {lookup}
+    assert [(one.name, one.lookup) for one in asked.extra] == ([("net-a", "attachment")] if extra else [])
+    assert not asked.smart
+
+
+def test_an_empty_cni_annotation_is_the_least_loaded() -> None:
+    asked = attachments("net-a", WITH_DEFAULT, cni=" ")
+    assert asked.smart and asked.primary == () and told(asked) == ["net-a"]
+
+
+@pytest.mark.parametrize("other", [CNI, LOGICAL])
+def test_two_default_networks_contradict_each_other(other: str) -> None:
+    with pytest.raises(SelectionError, match=f"annotation {DEFAULT}: the annotation {other} names"):
+        asks(pod({DEFAULT: "red", other: "calico"}), CONF)
+
+
+def test_the_default_network_without_a_namespace_is_in_kube_system() -> None:
+    assert [one.namespace for one in asks(pod({DEFAULT: "red"}), CONF).primary] == ["kube-system"]
+
+
+MALFORMED: list[tuple[str, str, str]] = [
+    (CNI, ",", r'annotation cni, item 1 \(""\): expected the name of a network'),
+    (CNI, "calico,", r'annotation cni, item 2 \(""\): expected the name of a network'),
+    (CNI, "calico,@eth1", r'annotation cni, item 2 \("@eth1"\): expected the name of a network'),
+    (CNI, "calico@", r'annotation cni, item 1 \("calico@"\): expected an interface name after \'@\''),
+    (CNI, "../calico", r"annotation cni, item 1 .*'../calico' is not the name of a network"),
+    (CNI, "ns/calico", r"annotation cni, item 1 .* is not the name of a network"),
+    (LOGICAL, "blue,gr een", r"annotation networks, item 2 .*'gr een' is not the name of a network"),
+    (ATTACHMENTS, "a,,b", r'networks, item 2 \(""\): expected the name of a network'),
+    (ATTACHMENTS, "/a", r"item 1 .*expected the name of a namespace"),
+    (ATTACHMENTS, "a/b/c", r"item 1 .*expected the name of a namespace, found 'a/b'"),
+    (ATTACHMENTS, "a@", r"item 1 .*expected an interface name after '@'"),
+    (ATTACHMENTS, "[", r"annotation k8s.v1.cni.cncf.io/networks: not valid JSON at character 2"),
+    (ATTACHMENTS, '{"name": "a"}', r"expected a JSON list of networks"),
+    (ATTACHMENTS, "[" * 100_000, r"not valid JSON: nested too deeply"),
+    (ATTACHMENTS, "[" + "1" * 5000 + "]", r"not valid JSON: (?!nested)"),
+    (ATTACHMENTS, '[{"name": "a", "cni-args": {"x": NaN}}]', r"not valid JSON: NaN is not JSON"),
+    (ATTACHMENTS, '[{"name": "a"}, 5]', r'item 2: expected an object like \{"name": "net-a"\}'),
+    (ATTACHMENTS, "[{}]", r"item 1: name: expected the name of a network, found ''"),
+    (DEFAULT, "a,b", r"annotation v1.multus-cni.io/default-network: expected one network, found 2"),
+    (DEFAULT, "[]", r"expected one network, found 0"),
+    (DEFAULT, "a b", r"annotation v1.multus-cni.io/default-network, item 1 .*expected the name of a network"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "text", "complaint"), MALFORMED)
+def test_malformed_annotations(annotation: str, text: str, complaint: str) -> None:
+    with pytest.raises(SelectionError, match=complaint) as caught:
+        asks(pod({annotation: text}), CONF)
+    assert caught.value.code == 7
+
+
+WRONG_FIELDS: list[tuple[str, Any, str]] = [
+    ("name", 5, "name: expected a string, found 5"),
+    ("namespace", "a b", "namespace: expected the name of a namespace, found 'a b'"),
+    ("namespace", ["a"], "namespace: expected a string"),
+    ("interface", 1, "interface: expected a string, found 1"),
+    ("ips", "10.1.1.1", "ips: expected a list of addresses"),
+    ("ips", ["10.1.1.1/33"], "ips: expected an IP address, found '10.1.1.1/33'"),
+    ("ips", ["10.1.1.1/"], "ips: expected an IP address"),
+    ("ips", ["10.1.1.1/" + "1" * 5000], "ips: expected an IP address"),
+    ("ips", ["fd00::1/129"], "ips: expected an IP address"),
+    ("ips", ["10.1.1"], "ips: expected an IP address"),
+    ("ips", ["10.1.1.1\0"], "ips: expected an IP address"),
+    ("ips", [None], "ips: expected an IP address, found None"),
+    ("mac", "02:00:00:00:00", "mac: expected a hardware address like"),
+    ("mac", 2, "mac: expected a string"),
+    ("default-route", "10.1.1.1", "default-route: expected a list of addresses"),
+    ("default-route", ["10.1.1.1/24"], "default-route: expected an IP address"),
+    ("cni-args", "x", "cni-args: expected an object, found 'x'"),
+    ("bandwidth", 5, "bandwidth: expected an object"),
+    ("bandwidth", {"speed": 5}, "bandwidth: speed: expected ingressRate, "),
+    ("bandwidth", {"ingressRate": "5M"}, "bandwidth: ingressRate: expected a whole number of bits, found '5M'"),
+    ("bandwidth", {"ingressRate": True}, "bandwidth: ingressRate: expected a whole number"),
+    ("bandwidth", {"ingressRate": -1}, "bandwidth: ingressRate: expected a whole number"),
+    ("portMappings", {}, "portMappings: expected a list of objects"),
+    ("portMappings", [{"hostPort": 80}], "portMappings: containerPort: expected a port, found None"),
+    ("portMappings", [{"hostPort": 70000, "containerPort": 1}], "portMappings: hostPort: expected a port"),
+    ("portMappings", [{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}], "portMappings: protocol: expected tcp"),
+    ("portMappings", [{"hostPort": 1, "containerPort": 1, "hostIP": "x"}], "portMappings: hostIP: expected an IP"),
+    ("infiniband-guid", 5, "infiniband-guid: expected a string"),
+    ("infiniband-guid", "c2:11:22:33:44:55", "infiniband-guid: expected eight bytes like c2:11:22:33:44:55:66:77"),
+    ("ipam-claim-reference", 5, "ipam-claim-reference: expected a string"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "complaint"), WRONG_FIELDS)
+def test_wrong_fields_of_the_json_form(key: str, value: Any, complaint: str) -> None:
+    with pytest.raises(SelectionError) as caught:
+        attachments([{"name": "first"}, {"name": "second", key: value}])
+    assert str(caught.value).startswith(f"annotation {ATTACHMENTS}, item 2")
+    assert complaint in str(caught.value)
+
+
+def test_fields_of_names() -> None:
+    choice = chosen({"namespace": "other", "interface": "data0"})
+    assert (choice.label, choice.ifname) == ("other/net-a", "data0")
+    assert chosen({}).label == "blue/net-a"
+
+
+def test_the_former_name_of_interface() -> None:
+    assert chosen({"interfaceRequest": "data0"}).ifname == "data0"
+
+
+def test_addresses_and_a_claim_of_addresses_contradict_each_other() -> None:
+    """Multi-network specification 1.3, 4.1.2.1.11; the claim itself is between the network's plugin and its claims."""
+    attachments([{"name": "a", "ipam-claim-reference": "vm1"}])
+    with pytest.raises(SelectionError, match="ipam-claim-reference: the element has ips too"):
+        attachments([{"name": "a", "ipam-claim-reference": "vm1", "ips": ["10.1.1.1"]}])
+
+
+def test_default_route() -> None:
+    assert chosen({"default-route": ["10.1.1.1", "fd00::1"]}).ask.default_route == ("10.1.1.1", "fd00::1")
+    assert chosen({"default-route": []}).ask.default_route == ()
+    assert chosen({"default-route": None}).ask.default_route is None
+
+
+def test_two_default_routes_of_one_family() -> None:
+    items = [
+        {"name": "a", "default-route": ["10.1.1.1"]},
+        {"name": "b", "default-route": ["fd00::1"]},
+        {"name": "c", "default-route": ["10.2.2.1"]},
+    ]
+    assert told(attachments(items[:2])) == ["", "a", "b"]
+    with pytest.raises(SelectionError, match=r'item 3 \("c"\): default-route: .*item 1 \("a"\) has the IPv4'):
+        attachments(items)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        (
+            ["10.1.1.1", "10.1.1.2"],
+            None,
+            r'item 1 .*: default-route: .*item 1 \("a"\) has the IPv4 default route already',
+        ),
+        ([], [], r'item 2 .*: default-route: .*item 1 \("a"\) has the IPv4'),
+        ([], ["fd00::1"], r'item 2 .*: default-route: .*item 1 \("a"\) has the IPv6'),
+        (["10.1.1.1"], [], r'item 2 .*: default-route: .*item 1 \("a"\) has the IPv4'),
+    ],
+)
+def test_default_routes_that_contradict_each_other(first: Any, second: Any, complaint: str) -> None:
+    with pytest.raises(SelectionError, match=complaint):
+        attachments([{"name": "a", "default-route": first}, {"name": "b", "default-route": second}])
+
+
+def test_the_default_network_counts_among_the_default_routes() -> None:
+    override = json.dumps([{"name": "red", "default-route": ["10.9.9.9"]}])
+    with pytest.raises(SelectionError, match=r"item 1 .*: default-route: annotation v1.multus-cni.io/default-network"):
+        attachments([{"name": "a", "default-route": ["10.1.1.1"]}], **{DEFAULT: override})
+
+
+ISOLATED = Conf(name="k8s", cni_version="1.0.0", namespace_isolation=True, global_namespaces=("default", "shared"))
+
+
+@pytest.mark.parametrize("allowed", ["a", "blue/a", "default/a", "shared/a"])
+def test_namespaces_within_isolation(allowed: str) -> None:
+    assert told(attachments(allowed, ISOLATED)) == ["", "a"]
+
+
+@pytest.mark.parametrize("annotation", [ATTACHMENTS, DEFAULT])
+def test_isolation_keeps_to_the_pods_namespace(annotation: str) -> None:
+    assert asks(pod({annotation: "other/a"}), CONF)
+    with pytest.raises(SelectionError, match=r"item 1 .*: namespace other is not this pod's \(blue\)"):
+        asks(pod({annotation: "other/a"}), ISOLATED)
+
+
+def test_isolation_leaves_the_default_networks_namespace() -> None:
+    assert told(asks(pod({DEFAULT: "red"}), ISOLATED)) == ["red"]
+    with pytest.raises(SelectionError):
+        attachments("kube-system/red", ISOLATED)
+
+
+@given(st.dictionaries(st.sampled_from([CNI, LOGICAL, ATTACHMENTS, DEFAULT]), JSON))
+def test_annotations_that_are_no_strings(annotations: dict[str, Any]) -> None:
+    try:
+        asks(pod(annotations), CONF)
+    except SelectionError as error:
+        assert str(error).startswith("annotation ")

@@ -1,0 +1,231 @@
+"""Selection: what annotations and genie.conf come to. The table of docs/annotations.md, row by row, and properties."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie.cni.config import NetworkConfig, validate_ifname
+from genie.config import Conf
+from genie.kube import Pod
+from genie.select import selection
+from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Asked, SelectionError, asks
+from genie.select.selection import assemble
+from tests.rigs.core import names, network
+from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, ifnames, pod, told
+
+# --- precedence: docs/annotations.md has the same rows --------------------------------------------------------------
+
+
+# --- interfaces -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cni", "expected"),
+    [
+        ("calico", ["eth0"]),
+        ("calico,weave", ["eth0", "eth1"]),
+        (" calico , weave ", ["eth0", "eth1"]),
+        ("weave,weave,weave", ["eth0", "eth1", "eth2"]),
+        ("calico@net1,weave@net0", ["net1", "net0"]),
+        ("calico @ net1", ["net1"]),
+        ("calico,weave@eth1,flannel", ["eth0", "eth1", "eth2"]),
+        ("calico,weave,flannel@eth1", ["eth0", "eth2", "eth1"]),
+        ("calico@net1,weave@eth0", ["net1", "eth0"]),
+        ("calico@eth0,weave", ["eth0", "eth1"]),
+    ],
+)
+def test_interfaces_of_the_cni_annotation(cni: str, expected: list[str]) -> None:
+    assert ifnames(ask(cni=cni)) == expected
+
+
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        ("a,b", ["eth0", "net1", "net2"]),
+        ("a@x,b", ["eth0", "x", "net2"]),  # numbered by position, as Multus
+        ("a@net2,b", ["eth0", "net2", "net3"]),
+        ("a,a", ["eth0", "net1", "net2"]),
+        ("ns/a@if-a , other/b", ["eth0", "if-a", "net2"]),
+    ],
+)
+def test_interfaces_of_attachments(networks: str, expected: list[str]) -> None:
+    assert ifnames(attachments(networks)) == expected
+
+
+def test_interfaces_of_cni_and_attachments_together() -> None:
+    assert ifnames(attachments("a,b", cni="calico,weave")) == ["eth0", "eth1", "net1", "net2"]
+
+
+def test_the_runtimes_own_interface_name() -> None:
+    assert ifnames(ask(cni="calico,weave"), "ens1") == ["ens1", "eth1"]
+
+
+@pytest.mark.parametrize(
+    ("cni", "complaint"),
+    [
+        ("calico,weave@eth0", r'annotation cni, item 2 \("weave@eth0"\): interface eth0 is the pod\'s default network'),
+        ("a@x,b@x", r'annotation cni, item 2 \("b@x"\): interface x is taken already, by annotation cni, item 1'),
+        ("a@0123456789abcdef", r"item 1 .*: interface name: .*1 to 15 bytes"),
+        ("a@ääääääää", r"interface name: .*1 to 15 bytes"),
+        ("a@x y", r"interface name: .*white space"),
+        ("a@x/y", r"interface name: .*'/'"),
+        ("a@lo", r"interface name: 'lo' is the pod's loopback"),
+        ("a@all", r"interface name: 'all' is the kernel's word"),
+        ("a@net%d", r"interface name: expected one without '%'"),
+    ],
+)
+def test_interface_names_that_cannot_be(cni: str, complaint: str) -> None:
+    with pytest.raises(SelectionError, match=complaint):
+        ifnames(ask(cni=cni))
+
+
+# --- errors name the annotation and the position --------------------------------------------------------------------
+
+
+# --- the JSON form, field by field ----------------------------------------------------------------------------------
+
+
+FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"ips": ["10.1.1.5/24"]}, {"ips": ["10.1.1.5/24"]}),
+    ({"ips": ["10.1.1.5", "fd00::5"]}, {"ips": ["10.1.1.5/32", "fd00::5/128"]}),
+    ({"mac": "02:00:00:00:00:01"}, {"mac": "02:00:00:00:00:01"}),
+    ({"bandwidth": {"ingressRate": 1000, "egressBurst": 0}}, {"bandwidth": {"ingressRate": 1000, "egressBurst": 0}}),
+    (
+        {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "10.0.0.1"}]},
+        {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "10.0.0.1"}]},
+    ),
+    ({"infiniband-guid": "c2:11:22:33:44:55:66:77"}, {"infinibandGUID": "c2:11:22:33:44:55:66:77"}),
+    ({"ips": None, "mac": None, "bandwidth": None, "portMappings": None, "default-route": None}, {}),
+]
+
+
+@pytest.mark.parametrize(("item", "runtime_config"), FIELDS)
+def test_fields_that_are_capabilities(item: dict[str, Any], runtime_config: dict[str, Any]) -> None:
+    assert chosen(item).runtime_config == runtime_config
+    for capability in runtime_config:
+        with pytest.raises(SelectionError, match=rf'item 1 \("net-a"\): {capability}: no plugin of .* declares'):
+            chosen(item, network("plain"))
+
+
+def test_cni_args_go_to_every_plugin_beside_its_own() -> None:
+    net = network("able", dict(ABLE.plugins[0]), {"type": "tuning"})
+    found = chosen({"cni-args": {"colour": "blue"}}, net).network.plugins
+    assert [plugin["args"] for plugin in found] == [
+        {"cni": {"kept": "yes", "colour": "blue"}},
+        {"cni": {"colour": "blue"}},
+    ]
+    assert net.plugins[1] == {"type": "tuning"}, "the configuration is shared: it must not be written to"
+
+
+# --- namespaces -----------------------------------------------------------------------------------------------------
+
+
+# --- what the runtime passes ----------------------------------------------------------------------------------------
+
+
+def test_the_runtimes_own_arguments_are_the_first_networks() -> None:
+    runtime_config = {"portMappings": [{"hostPort": 1, "containerPort": 2}], "dns": {}}
+    chosen = assemble(ask(cni="calico,weave"), [network("calico"), network("weave")], runtime_config=runtime_config)
+    assert [choice.runtime_config for choice in chosen.choices] == [runtime_config, {}]
+
+
+def test_labels() -> None:
+    asked = ask(cni="calico,weave")
+    found = [network("k8s-pod-network"), network("w", source="NetworkAttachmentDefinition blue/weave")]
+    assert [choice.label for choice in assemble(asked, found, pod_namespace="blue").choices] == ["calico", "blue/weave"]
+    first = assemble(ask(), [network("cbr0")], pod_namespace="blue")
+    assert [choice.label for choice in first.choices] == ["cbr0"]
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+NAME = st.from_regex(r"[a-z]([a-z0-9.-]{0,10}[a-z0-9])?", fullmatch=True)
+IFNAME = st.from_regex(r"[a-z][a-z0-9]{0,14}", fullmatch=True).filter(
+    lambda name: name not in selection.RESERVED_IFNAMES
+)
+KEYS = ["name", "namespace", "interface", "ips", "mac", "default-route", "cni-args", "bandwidth", "portMappings"]
+ELEMENT = st.dictionaries(st.sampled_from([*KEYS, "infiniband-guid", "interfaceRequest"]), JSON, max_size=4)
+NEARLY = st.builds(lambda item, name: {**item, "name": name}, ELEMENT, NAME)
+TEXT = (
+    st.text()
+    | st.text(alphabet='ab,@/ \t\n[]{}":%.0', max_size=20)
+    | JSON.map(json.dumps)
+    | st.lists(ELEMENT | NEARLY | JSON, max_size=4).map(json.dumps)
+)
+ANNOTATIONS = st.dictionaries(st.sampled_from([CNI, LOGICAL, ATTACHMENTS, DEFAULT, "other"]), TEXT)
+CONFS = st.builds(
+    Conf,
+    name=st.just("k8s"),
+    cni_version=st.just("1.0.0"),
+    default_plugin=st.lists(st.text(max_size=6), max_size=3).map(tuple),
+    namespace_isolation=st.booleans(),
+)
+NETWORKS = st.dictionaries(st.sampled_from(["capabilities", "args", "ipam", "x"]), JSON).map(
+    lambda keys: NetworkConfig(
+        name="n", cni_version="1.0.0", plugins=({**keys, "type": "t"},), source="10-n.conf", raw={}
+    )
+)
+
+
+def check(chosen: selection.Selection, asked: Asked, ifname: str) -> None:
+    found = names(chosen.choices)
+    assert len(set(found)) == len(found)
+    for name in found:
+        validate_ifname(name)
+    everything = asked.primary + asked.extra
+    assert [choice.ask for choice in chosen.choices] == list(everything), "order kept"
+    assert all(choice.ifname == choice.ask.ifname for choice in chosen.choices if choice.ask.ifname)
+    if everything and not everything[0].ifname:
+        assert found[0] == ifname
+
+
+@given(ANNOTATIONS, CONFS, NETWORKS, JSON, st.data())
+def test_selection_raises_nothing_but_its_own_error(
+    annotations: dict[str, str], conf: Conf, net: NetworkConfig, item: Any, data: st.DataObject
+) -> None:
+    try:
+        asked = asks(pod(annotations), conf)
+        everything = asked.primary + asked.extra
+        chosen = assemble(asked, [net] * len(everything), pod_namespace="blue")
+    except SelectionError as error:
+        where = str(error)
+        assert where.startswith(("annotation ", "genie.conf: default_plugin"))
+        json.dumps(error.to_json("1.0.0"))
+    else:
+        check(chosen, asked, "eth0")
+        json.dumps([[choice.network.plugins, choice.runtime_config] for choice in chosen.choices])
+
+
+BLANK = st.sampled_from(["", " ", "  ", "\t", "\n"])
+
+
+@given(st.lists(st.tuples(NAME, st.none() | IFNAME, BLANK), min_size=1, max_size=6), st.lists(NAME, max_size=3), IFNAME)
+def test_names_are_given_and_kept(items: list[tuple[str, str | None, str]], extra: list[str], ifname: str) -> None:
+    text = ",".join(f"{blank}{name}{blank}@{blank}{at}" if at else f"{blank}{name}{blank}" for name, at, blank in items)
+    asked = asks(pod({CNI: text, ATTACHMENTS: ",".join(extra)}), CONF)
+    assert told(asked) == [*(name for name, _, _ in items), *extra]
+    wanted = [at for _, at, _ in items if at]
+    clash = len(set(wanted)) < len(wanted) or (not items[0][1] and ifname in wanted)
+    try:
+        chosen = assemble(asked, [network(one.name) for one in asked.primary + asked.extra], ifname=ifname)
+    except SelectionError as error:
+        assert clash, error
+    else:
+        assert not clash
+        check(chosen, asked, ifname)
+
+
+# --- genie.conf -----------------------------------------------------------------------------------------------------
+
+
+def test_calico_is_attached_once() -> None:
+    """Its second ADD of a pod takes the first one's interface away: better one clear error than a pod without eth0."""
+    calico = network("k8s-pod-network", {"type": "calico"})
+    asked = asks(Pod(namespace="blue", name="a", annotations={"cni": "calico,calico"}), CONF)
+    with pytest.raises(SelectionError, match=r"annotation cni, item 2 .*calico knows an endpoint by its pod alone"):
+        assemble(asked, [calico, calico])

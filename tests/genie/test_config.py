@@ -1,0 +1,71 @@
+"""genie.conf: read, or refused by the name of the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie import config
+from genie.cni.errors import CniError
+from tests.rigs.selection import JSON
+
+ORIGINAL = {  # as the original design shows it
+    "name": "k8s-pod-network",
+    "type": "genie",
+    "log_level": "debug",
+    "cniVersion": "0.3.0",
+    "etcd_endpoints": "http://127.0.0.1:2379",
+    "hostname": "node-1",
+    "policy": {"type": "k8s", "k8s_api_root": "https://10.96.0.1:443", "k8s_auth_token": "secret"},
+    "kubernetes": {"kubeconfig": "/etc/cni/net.d/genie-kubeconfig"},
+    "default_plugin": "weave, flannel",
+    "romana_root": "http://romana:9600",
+    "segment_label_name": "romanaSegment",
+    "cAdvisor_address": "http://127.0.0.1:4194",
+}
+
+
+def test_the_original_genie_conf() -> None:
+    conf = config.parse(ORIGINAL)
+    assert conf.default_plugin == ("weave", "flannel")
+    assert conf.credentials.kubeconfig == "/etc/cni/net.d/genie-kubeconfig"
+    assert (conf.credentials.api_root, conf.credentials.token) == ("https://10.96.0.1:443", "secret")
+    assert conf.cadvisor_address == "http://127.0.0.1:4194"
+    assert "secret" not in repr(conf), "what is logged of a configuration holds no token"
+
+
+WRONG_CONF: list[tuple[Any, str, int]] = [
+    ([], "genie.conf: expected a JSON object, found a list", 7),
+    ({"type": "genie"}, "genie.conf: name: expected a string, found nothing", 7),
+    ({"name": 5}, "genie.conf: name: expected a string, found the number 5", 7),
+    ({"name": "n", "cniVersion": "9.9"}, "cniVersion '9.9' is not one that genie speaks", 1),
+    ({"name": "n", "default_plugin": {"a": 1}}, "default_plugin: expected a list of names", 7),
+    ({"name": "n", "default_plugin": ["a", 1]}, "default_plugin: expected a list of names", 7),
+    ({"name": "n", "policy": "k8s"}, "policy: expected an object, found the string 'k8s'", 7),
+    ({"name": "n", "policy": {"k8s_auth_token": 5}}, "policy: k8s_auth_token: expected a string", 7),
+    ({"name": "n", "serial": "yes"}, "serial: expected true or false, found the string 'yes'", 7),
+    ({"name": "n", "api_timeout": 0}, "api_timeout: expected a positive number of seconds, found the number 0", 7),
+    ({"name": "n", "api_timeout": True}, "api_timeout: expected a positive number of seconds", 7),
+    ({"name": "n", "api_timeout": float("nan")}, "api_timeout: expected a positive number of seconds", 7),
+    ({"name": "n", "conf_dir": "/etc\0"}, "conf_dir: expected a string of printable", 7),
+    ({"name": "n", "log_file": "\ud800"}, "log_file: expected a string of printable", 7),
+]
+
+
+@pytest.mark.parametrize(("data", "complaint", "code"), WRONG_CONF)
+def test_a_wrong_genie_conf_is_refused_by_field(data: Any, complaint: str, code: int) -> None:
+    with pytest.raises(CniError) as caught:
+        config.parse(data)
+    assert complaint in str(caught.value)
+    assert caught.value.code == code
+
+
+@given(st.dictionaries(st.sampled_from([*ORIGINAL, "serial", "conf_dir", "global_namespaces", "runtimeConfig"]), JSON))
+def test_any_genie_conf_is_read_or_refused(data: dict[str, Any]) -> None:
+    try:
+        config.parse({"name": "n", **data})
+    except CniError as error:
+        assert error.code in (1, 7)

@@ -1,0 +1,517 @@
+"""The verbs, over a fake executor and a fake API server: what is called in which order, and what lies on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from genie.cni.errors import CniError
+from genie.cni.execute import Call, Outcome
+from genie.kernel import routes
+from genie.kernel.netns import Conversation, Link
+from genie.records import Records
+from genie.serve import serve
+from tests.rigs.core import (
+    ARGS,
+    CONTAINER,
+    THREE,
+    FakeExecutor,
+    FakeKube,
+    Node,
+    Said,
+    addresses,
+    failing,
+    on,
+)
+
+# --- ADD ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_network(node: Node) -> None:
+    result = node.add("calico")
+    assert result == {
+        "cniVersion": "1.0.0",
+        "interfaces": [
+            {"name": "host1"},
+            {"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/var/run/netns/web"},
+        ],
+        "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 1}],
+        "routes": [{"dst": "10.1.0.0/16"}],
+    }
+    assert node.left() == [f"{CONTAINER}@eth0.json"]
+    assert node.record.complete
+
+
+def test_several_networks_are_one_result_with_right_indices(node: Node) -> None:
+    result = node.add(THREE)
+    assert addresses(result) == ["10.1.0.2/24", "10.2.0.2/24", "10.3.0.2/24"]
+    assert on(result) == ["eth0", "eth1", "eth2"]
+    assert [interface["name"] for interface in result["interfaces"]] == [
+        "host1",
+        "eth0",
+        "host2",
+        "eth1",
+        "host3",
+        "eth2",
+    ]
+    assert node.executor.made("ADD") == [("calico", "eth0"), ("weave-net", "eth1"), ("flannel", "eth2")]
+
+
+def test_each_delegate_gets_the_runtimes_parameters_and_an_interface_of_its_own(node: Node) -> None:
+    node.add("calico@net1,flannel")
+    for said, ifname in zip(node.executor.calls, ["net1", "eth1"], strict=True):
+        cni = {key: value for key, value in said.env.items() if key.startswith("CNI_")}
+        assert cni == {
+            "CNI_COMMAND": "ADD",
+            "CNI_CONTAINERID": CONTAINER,
+            "CNI_NETNS": "/var/run/netns/web",
+            "CNI_IFNAME": ifname,
+            "CNI_ARGS": ARGS,
+            "CNI_PATH": str(node.root / "bin"),
+        }
+        assert said.env["PATH"] == "/usr/bin"
+
+
+def test_runtime_config_goes_to_the_first_network_and_to_those_that_declare_it(node: Node) -> None:
+    for name in ("calico", "flannel"):
+        node.install(name, capabilities={"portMappings": True, "mac": False})
+    ports = [{"hostPort": 8080, "containerPort": 80}]
+    node.conf["runtimeConfig"] = {"portMappings": ports, "mac": "02:00:00:00:00:01", "bandwidth": {}}
+    node.add("calico,flannel")
+    first, second = node.executor.calls
+    assert first.stdin["runtimeConfig"] == {"portMappings": ports}
+    assert "runtimeConfig" not in second.stdin
+
+
+def test_the_record_is_on_disk_before_the_first_delegate(node: Node) -> None:
+    seen = []
+
+    def look(said: Said) -> None:
+        record = node.record
+        assert [attached.label for attached in record.attached] == ["calico", "weave-net"]
+        assert (record.complete, record.pod, record.uid, record.args) == (False, "web", "u-1", ARGS)
+        seen.append(said.plugin)
+
+    node.executor.act = look
+    node.add("calico,weave-net")
+    assert seen == ["calico", "weave-net"]
+    assert [attached.result is not None for attached in node.record.attached] == [True, True]
+
+
+def test_a_record_that_cannot_be_written_starts_nothing(node: Node) -> None:
+    node.conf["state_dir"] = str(node.net_d / "10-calico.conf")
+    error = node.fails("ADD")
+    assert error["code"] == 5 and "Not a directory" in error["msg"]
+    assert node.executor.calls == []
+
+
+def test_a_record_that_cannot_be_completed_takes_the_attachments_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Records, record: Any) -> None:
+        raise CniError(5, "cannot complete the record: No space left on device")
+
+    monkeypatch.setattr(Records, "complete", full)
+    node.kube.annotations = {"cni": "calico,flannel"}
+    assert "No space left" in node.fails("ADD")["msg"]
+    assert node.executor.made("DEL") == [("flannel", "eth1"), ("calico", "eth0")]
+    assert node.left() == []
+
+
+def test_the_second_of_two_networks_that_fails(node: Node) -> None:
+    node.kube.annotations = {"cni": THREE}
+    node.executor.act = failing("weave-net", code=123, msg="no more addresses")
+    error = node.fails("ADD")
+    assert error == {"cniVersion": "1.0.0", "code": 123, "msg": error["msg"]}
+    assert error["msg"] == "network 'weave-net': plugin 'weave-net': ADD: no more addresses"
+    deletes = node.executor.made("DEL")
+    assert deletes[-1] == ("calico", "eth0") and {deleted for deleted, _ in deletes} == {"weave-net", "calico"}
+    assert node.left() == []
+    assert node.kube.told == {}
+
+
+def test_a_rollback_hands_on_what_there_was(node: Node) -> None:
+    node.kube.annotations = {"cni": "calico,weave-net"}
+    node.executor.act = failing("weave-net")
+    node.fails("ADD")
+    (calico,) = [said for said in node.executor.calls if (said.plugin, said.verb) == ("calico", "DEL")]
+    assert calico.stdin["prevResult"]["ips"][0]["address"] == "10.1.0.2/24"
+
+
+def test_a_rollback_is_in_reverse_and_goes_on_past_a_failure(node: Node) -> None:
+    node.kube.annotations = {"cni": THREE}
+
+    def act(said: Said) -> Outcome | None:
+        return failing("flannel")(said) or failing("weave-net", "DEL", msg="stuck")(said)
+
+    node.executor.act = act
+    error = node.fails("ADD")
+    assert error["msg"] == "network 'flannel': plugin 'flannel': ADD: no more addresses"
+    assert "also: network 'weave-net': plugin 'weave-net': DEL: stuck" in error["details"]
+    order = [plugin for plugin, _ in node.executor.made("DEL")]
+    assert order[-3:] == ["flannel", "weave-net", "calico"]
+    assert [attached.label for attached in node.record.attached] == ["weave-net"], "the runtime's DEL tries it again"
+    node.executor.act = lambda said: None
+    node.executor.calls.clear()
+    node.ok("DEL")
+    assert node.executor.made("DEL") == [("weave-net", "eth1")]
+    assert node.left() == []
+
+
+def test_a_plugin_that_is_not_there(node: Node) -> None:
+    (node.root / "bin" / "flannel").unlink()
+    node.kube.annotations = {"cni": "calico,flannel"}
+    error = node.fails("ADD")
+    assert "network 'flannel': plugin 'flannel': ADD: no plugin 'flannel': looked in" in error["msg"]
+    assert ("calico", "eth0") in node.executor.made("DEL")
+    assert node.left() == [], "or the pod could never be deleted"
+
+
+@pytest.mark.parametrize(("code", "kept"), [(7, False), (100, False), (11, True)])
+def test_a_plugin_that_refuses_its_configuration_in_both_directions(node: Node, code: int, kept: bool) -> None:
+    said = Outcome(status=1, stdout=json.dumps({"code": code, "msg": "no IP ranges specified"}).encode())
+    node.executor.act = lambda call: said if call.plugin == "flannel" else None
+    node.kube.annotations = {"cni": "calico,flannel"}
+    assert "no IP ranges" in node.fails("ADD")["msg"]
+    assert [attached.label for record in node.records for attached in record.attached] == ["flannel"] * kept
+
+
+@pytest.mark.parametrize(
+    ("outcome", "complaint"),
+    [
+        (Outcome(status=1, stderr=b"panic: oh\ngoroutine 1"), "panic: oh"),
+        (Outcome(status=-9), "killed by signal 9"),
+        (Outcome(status=0, stdout=b"Hello"), "its result is no JSON"),
+        (Outcome(status=0), "printed no result"),
+        (Outcome(status=0, stdout=b'{"cniVersion": "1.0.0", "ips": [{"address": "x"}]}'), "ips[0]: address: expected"),
+        (Outcome(status=-9, error="no answer within 60 seconds; killed"), "no answer within 60 seconds"),
+    ],
+)
+def test_delegates_that_misbehave(node: Node, outcome: Outcome, complaint: str) -> None:
+    node.kube.annotations = {"cni": "calico"}
+    node.executor.act = lambda said: outcome if said.verb == "ADD" else None
+    error = node.fails("ADD")
+    assert error["msg"].startswith("network 'calico': plugin 'calico': ADD: ") and complaint in error["msg"]
+    assert node.left() == []
+
+
+def test_a_gone_pod_and_a_wrong_annotation_start_nothing(node: Node) -> None:
+    node.kube.annotations = None
+    assert node.fails("ADD")["code"] == 3
+    node.kube.annotations = {"cni": "calico,"}
+    assert node.fails("ADD")["msg"].startswith("annotation cni, item 2")
+    node.kube.annotations = {"cni": "calico,unknown"}
+    assert 'annotation cni, item 2 ("unknown"): no network' in node.fails("ADD")["msg"]
+    node.kube.away = True
+    assert node.fails("ADD")["code"] == 11
+    assert node.executor.calls == [] and node.left() == []
+
+
+def test_an_add_after_one_that_was_cut_off(node: Node) -> None:
+    class PowerCut(BaseException):
+        pass
+
+    class Cut(FakeExecutor):
+        async def run(self, call: Call) -> Outcome:
+            raise PowerCut
+
+    node.kube.annotations = {"cni": "calico,weave-net"}
+    whole, node.executor = node.executor, Cut()
+    with pytest.raises(PowerCut):
+        node.call("ADD")
+    assert node.record.complete is False
+    node.executor = whole
+    result = node.add("flannel")
+    assert node.executor.made("DEL") == [("weave-net", "eth1"), ("calico", "eth0")]
+    assert addresses(result) == ["10.1.0.2/24"]
+    assert [attached.label for attached in node.record.attached] == ["flannel"]
+
+
+def test_a_second_add_without_a_del(node: Node) -> None:
+    node.add("calico")
+    error = node.fails("ADD")
+    assert error["code"] == 4 and "DEL must come first" in error["msg"]
+    assert node.record.complete
+
+
+def test_a_cancelled_add_takes_its_attachments_back(node: Node) -> None:
+    class Slow(FakeExecutor):
+        async def run(self, call: Call) -> Outcome:
+            if call.env["CNI_COMMAND"] == "ADD" and call.binary.endswith("flannel"):
+                started.set()
+                await asyncio.sleep(60)
+            return await super().run(call)
+
+    async def cancel() -> None:
+        task = asyncio.create_task(serve(node.request("ADD"), node.kube, node.executor))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    started = asyncio.Event()
+    node.kube.annotations = {"cni": "calico,weave-net,flannel"}
+    node.executor = Slow()
+    asyncio.run(cancel())
+    assert node.executor.made("DEL") == [("flannel", "eth2"), ("weave-net", "eth1"), ("calico", "eth0")]
+    assert node.left() == []
+
+
+def test_networks_that_do_not_disturb_each_other_are_attached_at_once(node: Node) -> None:
+    for name in ("blue", "green"):
+        node.write(f"20-{name}.conf", {"cniVersion": "1.0.0", "name": name, "type": "macvlan"})
+    node.binary("macvlan")
+    gathered: list[int] = []
+
+    class Counting(FakeExecutor):
+        async def gather(self, *work: Any) -> Any:
+            gathered.append(len(work))
+            return await super().gather(*reversed(work))
+
+    node.executor = Counting()
+    result = node.add("calico,blue,flannel,green")
+    assert gathered == [2]
+    assert on(result) == ["eth0", "eth1", "eth2", "eth3"], "merged in the order of the selection all the same"
+    node.ok("DEL")
+    node.conf["serial"] = True
+    node.executor.calls.clear()
+    node.add("calico,blue,flannel,green")
+    assert gathered == [2]
+    assert [ifname for _, ifname in node.executor.made("ADD")] == ["eth0", "eth1", "eth2", "eth3"]
+
+
+def test_what_a_pod_asks_for_beside_its_default_network_comes_after_it(node: Node) -> None:
+    """Multi-network specification, 6.2; the default part itself may be attached at once, if all of it is known."""
+    for name in ("blue", "green", "red", "grey"):
+        node.write(f"20-{name}.conf", {"cniVersion": "1.0.0", "name": name, "type": "macvlan"})
+        node.kube.define(name)
+    node.binary("macvlan")
+    gathered: list[list[str]] = []
+
+    class Grouping(FakeExecutor):
+        async def gather(self, *work: Any) -> Any:
+            before = len(self.calls)
+            done = await super().gather(*work)
+            gathered.append([said.ifname for said in self.calls[before:]])
+            return done
+
+    node.executor = Grouping()
+    node.add("blue,green", **{"k8s.v1.cni.cncf.io/networks": "red,grey"})
+    assert gathered == [["eth0", "eth1"], ["net1", "net2"]]
+    node.ok("DEL")
+    gathered.clear()
+    node.add("calico,green", **{"k8s.v1.cni.cncf.io/networks": "red,grey"})
+    assert gathered == [["eth1", "net1", "net2"]], "what calico does is not known, so nothing is done beside it"
+    node.ok("DEL")
+    gathered.clear()
+    node.add("blue", **{"k8s.v1.cni.cncf.io/networks": "red"})
+    assert gathered == [], "one after the other"
+
+
+def test_one_of_those_attached_at_once_fails(node: Node) -> None:
+    for name in ("blue", "green"):
+        node.write(f"20-{name}.conf", {"cniVersion": "1.0.0", "name": name, "type": "macvlan"})
+    node.binary("macvlan")
+    node.kube.annotations = {"cni": "calico,blue,green"}
+
+    def act(said: Said) -> Outcome | None:
+        return Outcome(status=1) if (said.verb, said.ifname) == ("ADD", "eth1") else None
+
+    node.executor.act = act
+    assert "network 'blue'" in node.fails("ADD")["msg"]
+    assert [ifname for _, ifname in node.executor.made("DEL")][-3:] == ["eth2", "eth1", "eth0"]
+    assert node.left() == []
+
+
+# --- the same network twice -----------------------------------------------------------------------------------------
+
+
+def test_weave_twice_has_a_container_id_of_its_own_the_second_time(node: Node) -> None:
+    result = node.add("weave-net,weave-net")
+    assert addresses(result) == ["10.1.0.2/24", "10.2.0.2/24"]
+    first, second = node.executor.calls
+    assert first.container_id == CONTAINER != second.container_id
+    assert len(second.container_id) == len(CONTAINER) and second.container_id.isalnum()
+    node.ok("DEL")
+    assert [said.container_id for said in node.executor.calls[2:]] == [second.container_id, CONTAINER]
+
+
+def test_any_other_network_twice_keeps_the_containers_id(node: Node) -> None:
+    node.install("ptp")
+    node.add("ptp,ptp")
+    assert [said.container_id for said in node.executor.calls] == [CONTAINER, CONTAINER]
+    node.ok("DEL")
+    node.conf["container_id_per_interface"] = ["ptp"]
+    node.add("ptp,ptp")
+    assert len({said.container_id for said in node.executor.calls if said.verb == "ADD"}) == 2
+
+
+# --- the merged result ----------------------------------------------------------------------------------------------
+
+
+def test_a_first_network_on_another_interface_than_the_runtimes(node: Node) -> None:
+    result = node.add("calico@net1,weave-net@eth0")
+    assert addresses(result) == ["10.1.0.2/24", "10.2.0.2/24"]
+    assert on(result) == ["", "eth0"], "an address without an interface is the pod's own to the runtime"
+
+
+def test_addresses_without_interfaces_are_given_theirs(node: Node) -> None:
+    old = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/32"}]}
+
+    def act(said: Said) -> Outcome | None:
+        return (
+            Outcome(status=0, stdout=json.dumps(old).encode())
+            if (said.plugin, said.verb) == ("calico", "ADD")
+            else None
+        )
+
+    node.executor.act = act
+    result = node.add("weave-net,calico")
+    assert on(result) == ["eth0", "eth1"]
+    assert result["interfaces"][2] == {"name": "eth1", "sandbox": "/var/run/netns/web"}
+
+
+MAC = "02:00:00:00:00:99"
+
+
+def test_the_kernel_is_asked_once_and_only_for_what_a_result_lacks(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def links(self: Conversation) -> dict[str, Link]:
+        asked.append("links")
+        return {name: Link(ifindex=2, mac=MAC, mtu=1400) for name in ("eth0", "eth1")}
+
+    monkeypatch.setattr(Conversation, "links", links)
+    monkeypatch.setattr(Conversation, "__exit__", lambda *_: None)
+    monkeypatch.setattr(Conversation, "enter", lambda *_: None)
+
+    def act(said: Said) -> Outcome | None:
+        if said.verb != "ADD":
+            return None
+        result = node.executor.result(said)
+        del result["interfaces"][1]["mac"]
+        return Outcome(status=0, stdout=json.dumps(result).encode())
+
+    node.add("calico,flannel")
+    assert asked == []
+    node.ok("DEL")
+    node.executor.act = act
+    result = node.add("calico,flannel")
+    assert asked == ["links"]
+    assert [each.get("mtu") for each in result["interfaces"]] == [None, 1400, None, 1400]
+    assert [each["mac"] for each in json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])] == [MAC, MAC]
+    node.ok("DEL")
+    node.add("calico")
+    assert asked == ["links", "links"]
+
+
+def test_the_merged_result_has_one_default_route(node: Node) -> None:
+    def act(said: Said) -> Outcome | None:
+        if said.verb != "ADD":
+            return None
+        result = node.executor.result(said)
+        result["routes"] = [{"dst": "0.0.0.0/0"}]
+        return Outcome(status=0, stdout=json.dumps(result).encode())
+
+    node.executor.act = act
+    assert node.add("calico,weave-net")["routes"] == [{"dst": "0.0.0.0/0"}]
+
+
+def test_routes_are_arranged_for_several_networks_alone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    nothing = routes.Plan(changes=[], arranged=())
+    monkeypatch.setattr(routes, "hold", lambda kernel: done.append("hold") or ())
+    monkeypatch.setattr(
+        routes, "settle", lambda kernel, attached, links=None: done.append([one.ifname for one in attached]) or nothing
+    )
+    node.add("calico")
+    assert done == []
+    node.ok("DEL")
+    node.add(THREE)
+    assert done == ["hold", "hold", ["eth0", "eth1", "eth2"]]
+    node.ok("DEL")
+    assert done[3:] == [[]], "and none are left in a namespace that stays"
+
+
+def test_routes_that_cannot_be_arranged_undo_the_add(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(routes, "settle", refuse)
+    node.kube.annotations = {"cni": "calico,flannel"}
+    error = node.fails("ADD")
+    assert error["code"] == 5 and "cannot arrange the routes in /var/run/netns/web: " in error["msg"]
+    assert node.executor.made("DEL") == [("flannel", "eth1"), ("calico", "eth0")]
+
+
+# --- versions -------------------------------------------------------------------------------------------------------
+
+
+# --- what is written back -------------------------------------------------------------------------------------------
+
+
+def test_the_status_is_written_to_the_pod(node: Node) -> None:
+    node.add("calico,weave-net")
+    status = json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])
+    assert [(one["name"], one["interface"], one["ips"], one["default"]) for one in status] == [
+        ("calico", "eth0", ["10.1.0.2"], True),
+        ("weave-net", "eth1", ["10.2.0.2"], False),
+    ]
+    assert status[1]["mac"] == "02:00:00:00:00:02"
+    assert json.loads(node.kube.told["multi-ip-preferences"]) == {
+        "multi_entry": 2,
+        "ips": {"ip1": {"ip": "10.1.0.2", "interface": "eth0"}, "ip2": {"ip": "10.2.0.2", "interface": "eth1"}},
+    }
+    assert node.record.annotations == node.kube.told
+
+
+def test_a_status_that_cannot_be_written_keeps_no_pod_down(node: Node) -> None:
+    class Late(FakeKube):
+        async def annotate(self, pod: Any, annotations: Any) -> None:
+            raise CniError(11, "away")
+
+    node.kube = Late(annotations={"cni": "calico"})
+    reply = node.call("ADD")
+    assert reply.status == 0 and reply.story["annotate"] == "away"
+
+
+def test_the_least_loaded_network_is_written_back(node: Node) -> None:
+    node.add("weave-net")
+    node.ok("DEL")
+    result = node.add("")
+    assert node.kube.told["cni"] == "calico", "all are idle and empty: the first configuration"
+    assert on(result) == ["eth0"]
+    node.kube.annotations = {"cni": ""}
+    node.ok("ADD", CNI_CONTAINERID="another")
+    assert node.kube.told["cni"] == "flannel", "the fewest attachments, then the order of the configurations"
+
+
+def test_without_kubernetes(node: Node) -> None:
+    node.kube.away = True
+    notes = json.dumps({"networks": ""})
+    result = node.ok("ADD", CNI_ARGS=f"IgnoreUnknown=1;K8S_ANNOT={notes}")
+    assert addresses(result) == ["10.1.0.2/24"] and node.kube.asked == []
+    for wrong in ("{", "5", '{"cni": 5}', "[" * 100_000):
+        error = node.fails("ADD", CNI_CONTAINERID="other", CNI_ARGS=f"K8S_ANNOT={wrong}")
+        assert error["code"] == 4 and error["msg"].startswith("CNI_ARGS: K8S_ANNOT: ")
+
+
+# --- DEL ------------------------------------------------------------------------------------------------------------
+
+
+# --- CHECK ----------------------------------------------------------------------------------------------------------
+
+
+# --- GC -------------------------------------------------------------------------------------------------------------
+
+
+# --- STATUS ---------------------------------------------------------------------------------------------------------
+
+
+# --- conformance -----------------------------------------------------------------------------------------------------
+
+
+# --- malformed input ------------------------------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""CHECK: every delegate with its own result, then the routes that genie arranged."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from genie.cni.execute import Outcome
+from genie.kernel import routes
+from tests.rigs.core import (
+    Node,
+    Said,
+    failing,
+)
+
+
+@pytest.fixture
+def drift(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    found: list[Any] = []
+    arranged = ("rule from 10.2.0.2 lookup 2001",)
+    monkeypatch.setattr(
+        routes, "settle", lambda kernel, attached, links=None: routes.Plan(changes=[], arranged=arranged)
+    )
+    monkeypatch.setattr(
+        routes, "drift", lambda kernel, attached, arranged: [f"{each}: {arranged[0]}" for each in found]
+    )
+    return found
+
+
+def test_check_tells_of_routes_that_somebody_changed(node: Node, drift: list[Any]) -> None:
+    node.add("calico,weave-net")
+    node.ok("CHECK")
+    drift.append("missing")
+    error = node.fails("CHECK")
+    assert error["code"] == 999 and "somebody changed the routes" in error["msg"]
+    assert error["details"] == "missing: rule from 10.2.0.2 lookup 2001"
+
+
+def test_check_asks_every_delegate_with_its_own_result(node: Node, drift: list[Any]) -> None:
+    node.add("calico,weave-net")
+    node.kube.away = True
+    node.ok("CHECK")
+    checks = [said for said in node.executor.calls if said.verb == "CHECK"]
+    assert [(said.plugin, said.ifname) for said in checks] == [("calico", "eth0"), ("weave-net", "eth1")]
+    assert [said.stdin["prevResult"]["ips"][0]["address"] for said in checks] == ["10.1.0.2/24", "10.2.0.2/24"]
+
+
+def test_check_does_not_ask_for_a_default_route_that_genie_took_away(node: Node, drift: list[Any]) -> None:
+    def act(said: Said) -> Outcome | None:
+        if said.verb != "ADD":
+            return None
+        return Outcome(
+            status=0, stdout=json.dumps({**node.executor.result(said), "routes": [{"dst": "0.0.0.0/0"}]}).encode()
+        )
+
+    node.executor.act = act
+    node.add("calico,weave-net")
+    node.ok("CHECK")
+    checks = [said for said in node.executor.calls if said.verb == "CHECK"]
+    assert [said.stdin["prevResult"].get("routes") for said in checks] == [[{"dst": "0.0.0.0/0"}], None]
+
+
+def test_check_tells_what_a_delegate_found(node: Node, drift: list[Any]) -> None:
+    node.add("calico,weave-net")
+    node.executor.act = failing("weave-net", "CHECK", code=200, msg="eth1 has lost its address")
+    error = node.fails("CHECK")
+    assert (error["code"], error["msg"][-25:]) == (200, "eth1 has lost its address")
+
+
+def test_check_of_what_is_not_attached(node: Node) -> None:
+    node.kept = {"cniVersion": "1.0.0", "ips": []}
+    assert node.fails("CHECK")["code"] == 3
+
+
+@pytest.mark.parametrize(
+    ("kept", "code", "complaint"),
+    [
+        (None, 7, "CHECK: prevResult: expected the result of the ADD, found nothing"),
+        ({"cniVersion": "1.0.0", "ips": [{"address": "ten"}]}, 6, "ips[0]: address"),
+        ({"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.3/24"}]}, 7, "CHECK: prevResult: expected 10.1.0.2/24"),
+    ],
+)
+def test_check_consults_prev_result(node: Node, kept: Any, code: int, complaint: str) -> None:
+    """Specification, section 2, "CHECK": "the plugin must consult the prevResult"."""
+    node.add("calico")
+    node.kept = kept
+    error = node.fails("CHECK")
+    assert error["code"] == code and complaint in error["msg"]
+    assert node.executor.made("CHECK") == []
+
+
+def test_check_of_an_add_that_was_cut_off(node: Node) -> None:
+    """Not code 3, by which there would be nothing to clean up."""
+    node.add("calico")
+    (path,) = (node.root / "state").glob("*.json")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    error = node.fails("CHECK")
+    assert error["code"] == 999 and "never came to an end" in error["msg"]
+
+
+def test_check_takes_what_a_later_plugin_of_the_chain_added(node: Node) -> None:
+    node.add("calico")
+    node.kept = {**node.kept, "ips": [*node.kept["ips"], {"address": "10.99.0.1/32"}], "dns": {"domain": "x"}}
+    node.ok("CHECK")

@@ -1,0 +1,125 @@
+"""DEL: from the record alone, and without one."""
+
+from __future__ import annotations
+
+import pytest
+
+from genie.cni.execute import Outcome
+from genie.kernel.netns import Conversation, Link
+from tests.rigs.core import (
+    ARGS,
+    CONTAINER,
+    THREE,
+    Node,
+    damage,
+    failing,
+)
+
+
+@pytest.mark.parametrize("meanwhile", ["gone", "changed", "away", "net.d"])
+def test_del_works_from_the_record(node: Node, meanwhile: str) -> None:
+    node.add(THREE)
+    if meanwhile == "gone":
+        node.kube.annotations = None
+    elif meanwhile == "changed":
+        node.kube.annotations = {"cni": "flannel"}
+    elif meanwhile == "away":
+        node.kube.away = True
+    else:
+        for path in node.net_d.iterdir():
+            path.unlink()
+        node.net_d.rmdir()
+    node.kube.asked.clear()
+    node.ok("DEL", CNI_NETNS=None)
+    assert node.executor.made("DEL") == [("flannel", "eth2"), ("weave-net", "eth1"), ("calico", "eth0")]
+    assert node.kube.asked == [] and node.left() == []
+    node.ok("DEL", CNI_NETNS=None)
+    assert len(node.executor.made("DEL")) == 3
+
+
+def test_del_hands_each_delegate_its_own_result(node: Node) -> None:
+    node.add("calico,weave-net")
+    node.ok("DEL")
+    deletes = [said for said in node.executor.calls if said.verb == "DEL"]
+    assert [said.stdin["prevResult"]["ips"][0]["address"] for said in deletes] == ["10.2.0.2/24", "10.1.0.2/24"]
+    assert all(said.env["CNI_ARGS"] == ARGS for said in deletes)
+
+
+def test_del_goes_on_past_a_failing_delegate_and_reports_it(node: Node) -> None:
+    node.add(THREE)
+    node.executor.act = failing("weave-net", "DEL", code=111, msg="weave is away")
+    error = node.fails("DEL")
+    assert (error["code"], error["msg"]) == (111, "network 'weave-net': plugin 'weave-net': DEL: weave is away")
+    assert [plugin for plugin, _ in node.executor.made("DEL")] == ["flannel", "weave-net", "calico"]
+    assert [attached.label for attached in node.record.attached] == ["weave-net"]
+    node.executor.calls.clear()
+    assert node.fails("DEL")["code"] == 111
+    node.executor.act = lambda said: None
+    node.ok("DEL")
+    assert [plugin for plugin, _ in node.executor.made("DEL")] == ["weave-net", "weave-net"]
+    assert node.left() == []
+
+
+def test_del_tells_every_failure(node: Node) -> None:
+    node.add("calico,weave-net")
+    node.executor.act = lambda said: (
+        Outcome(status=1, stdout=b'{"code": 100, "msg": "no"}') if said.verb == "DEL" else None
+    )
+    error = node.fails("DEL")
+    assert "'weave-net'" in error["msg"] and "'calico'" in error["details"]
+
+
+def test_del_of_what_genie_never_attached(node: Node) -> None:
+    node.ok("DEL")
+    assert node.executor.made("DEL") == [("calico", "eth0")], "made before genie: by what was the first network then"
+    node.executor.act = failing("calico", "DEL")
+    node.ok("DEL")
+    node.executor.calls.clear()
+    node.ok("DEL", CNI_NETNS=None)
+    assert node.executor.calls == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0" * 99])
+def test_del_of_a_damaged_record_asks_every_network_and_sets_it_aside(node: Node, text: str) -> None:
+    node.add("calico,flannel")
+    file = damage(node, text)
+    node.executor.calls.clear()
+    node.executor.act = failing("weave-net", "DEL")
+    story = node.call("DEL", CNI_NETNS=None).story
+    assert node.executor.made("DEL") == [("calico", "eth0"), ("flannel", "eth0"), ("weave-net", "eth0")]
+    assert {said.container_id for said in node.executor.calls} == {CONTAINER}
+    assert "is damaged" in story["damaged"] and "no more addresses" in story["ignored"][0]
+    assert node.left() == [f"{file}.damaged"]
+    node.ok("DEL", CNI_NETNS=None)
+    node.add("calico")
+
+
+def test_del_of_a_damaged_record_asks_for_the_interfaces_that_the_pod_has(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {name: Link(ifindex=1, mac="", mtu=0) for name in ("lo", "eth0", "data0")}
+    node.add("calico")
+    damage(node)
+    monkeypatch.setattr(Conversation, "links", lambda self: there)
+    node.ok("DEL")
+    assert node.executor.made("DEL")[:2] == [("calico", "eth0"), ("calico", "data0")]
+
+
+def test_del_of_a_damaged_record_where_net_d_is_gone(node: Node) -> None:
+    node.add("calico")
+    damage(node)
+    for path in node.net_d.iterdir():
+        path.unlink()
+    node.net_d.rmdir()
+    node.ok("DEL")
+    assert node.left() == [f"{CONTAINER}@eth0.json.damaged"]
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_add_and_check_of_a_damaged_record_are_one_clear_error(node: Node, verb: str) -> None:
+    node.add("calico")
+    damage(node)
+    node.executor.calls.clear()
+    error = node.fails(verb)
+    assert error["code"] == 6 and "is damaged" in error["msg"] and "a DEL of its container" in error["msg"]
+    assert node.executor.calls == [] and node.left() == [f"{CONTAINER}@eth0.json"]

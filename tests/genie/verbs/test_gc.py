@@ -1,0 +1,124 @@
+"""GC: what no valid attachment explains goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from genie.cni.errors import CniError
+from genie.cni.execute import Outcome
+from genie.records import Records
+from tests.rigs.core import (
+    CONTAINER,
+    Node,
+    Said,
+    damage,
+    failing,
+    valid,
+)
+
+
+def test_gc_deletes_what_nothing_explains_and_hands_on_what_stays(node: Node) -> None:
+    node.install("calico", "weave-net", version="1.1.0")
+    node.add("calico,weave-net,weave-net")
+    kept = node.record
+    node.ok("ADD", CNI_CONTAINERID="gone")
+    node.executor.calls.clear()
+    node.conf.update(valid((CONTAINER, "eth0")))
+    node.ok("GC", CNI_CONTAINERID=None, CNI_NETNS=None, CNI_IFNAME=None)
+    assert {said.container_id for said in node.executor.calls if said.verb == "DEL"} > {"gone"}
+    assert node.record == kept
+    told = {said.plugin: said.stdin["cni.dev/valid-attachments"] for said in node.executor.calls if said.verb == "GC"}
+    assert told["calico"] == [{"containerID": CONTAINER, "ifname": "eth0"}]
+    second = {"containerID": kept.attached[2].container_id, "ifname": "eth2"}
+    assert {"containerID": CONTAINER, "ifname": "eth1"} in told["weave-net"] and second in told["weave-net"]
+    assert "flannel" not in told, "GC came with 1.1.0"
+
+
+def test_gc_with_a_damaged_record_of_a_valid_container(node: Node) -> None:
+    """What it has is not known, so no network may delete what it does not know of; what is garbage for sure goes."""
+    node.install("calico", version="1.1.0")
+    node.add("calico")
+    damage(node)
+    node.ok("ADD", CNI_CONTAINERID="gone")
+    node.executor.calls.clear()
+    node.conf.update(valid((CONTAINER, "eth0")))
+    error = node.fails("GC", CNI_NETNS=None)
+    assert error["code"] == 6 and "is damaged" in error["msg"]
+    assert node.executor.made("GC") == []
+    assert [(said.container_id, said.verb) for said in node.executor.calls] == [("gone", "DEL")]
+    assert node.left() == [f"{CONTAINER}@eth0.json"]
+
+
+def test_gc_with_a_damaged_record_of_a_container_that_is_gone(node: Node) -> None:
+    node.install("calico", version="1.1.0")
+    node.add("calico")
+    damage(node)
+    node.ok("ADD", CNI_CONTAINERID="alive")
+    node.executor.calls.clear()
+    node.conf.update(valid(("alive", "eth0")))
+    node.ok("GC", CNI_NETNS=None)
+    assert {said.container_id for said in node.executor.calls if said.verb == "DEL"} == {CONTAINER}
+    assert node.executor.made("GC") == [("calico", "")]
+    assert node.left() == ["alive@eth0.json", f"{CONTAINER}@eth0.json.damaged"]
+
+
+def test_gc_with_a_record_that_the_disk_does_not_give(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.install("calico", version="1.1.0")
+    node.add("calico")
+    node.ok("ADD", CNI_CONTAINERID="gone")
+    whole = Records.all
+
+    def all_(self: Records) -> Any:
+        return [CniError(5, "cannot read the record x: Input/output error"), *whole(self)]
+
+    monkeypatch.setattr(Records, "all", all_)
+    node.conf.update(valid((CONTAINER, "eth0")))
+    error = node.fails("GC", CNI_NETNS=None)
+    assert error["code"] == 5 and "Input/output error" in error["msg"]
+    assert node.executor.made("GC") == [] and node.left() == [f"{CONTAINER}@eth0.json"]
+
+
+def test_gc_is_passed_on_to_networks_of_network_objects_too(node: Node) -> None:
+    node.binary("sriov")
+    node.kube.define("fast", {"cniVersion": "1.1.0", "name": "fast", "type": "sriov"})
+    node.add("calico", **{"k8s.v1.cni.cncf.io/networks": "fast"})
+    node.conf.update(valid((CONTAINER, "eth0")))
+    node.ok("GC", CNI_NETNS=None)
+    (told,) = [said for said in node.executor.calls if said.verb == "GC"]
+    assert told.plugin == "sriov"
+    assert {"containerID": CONTAINER, "ifname": "net1"} in told.stdin["cni.dev/valid-attachments"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"cni.dev/valid-attachments": {}}, {"cni.dev/valid-attachments": [{"ifname": 5}]}]
+)
+def test_gc_without_its_list_deletes_nothing(node: Node, wrong: dict[str, Any]) -> None:
+    node.add("calico")
+    node.conf.update(wrong)
+    assert node.fails("GC")["code"] == 7
+    assert node.executor.made("DEL") == []
+
+
+def test_gc_goes_on_past_failures_and_tells_them(node: Node) -> None:
+    node.install("calico", "weave-net", version="1.1.0")
+    node.add("flannel")
+    node.conf.update(valid())
+
+    def act(said: Said) -> Outcome | None:
+        return failing("flannel", "DEL", msg="stuck")(said) or failing("calico", "GC", msg="cannot")(said)
+
+    node.executor.act = act
+    error = node.fails("GC")
+    assert error["msg"].endswith("DEL: stuck") and "GC: cannot" in error["details"]
+    assert ("weave-net", "") in node.executor.made("GC")
+
+
+def test_gc_with_no_attachment_at_all(node: Node) -> None:
+    """libcni writes an empty list of Go as null."""
+    node.install("calico", version="1.1.0")
+    node.add("calico")
+    node.conf.update({"cni.dev/valid-attachments": None, "cni.dev/attachments": None})
+    node.ok("GC", CNI_NETNS=None)
+    assert node.executor.made("DEL") == [("calico", "eth0")] and node.left() == []

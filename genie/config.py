@@ -1,9 +1,9 @@
 """genie.conf: what an administrator may say to genie, read from the runtime's standard input or from the file.
 
 The file is CNI-Genie's own, so that whoever ran CNI-Genie keeps it: `name`, `type`, `cniVersion`, `etcd_endpoints`,
-`log_level`, `policy`, `kubernetes`, `default_plugin`, `cAdvisor_address`. The keys that are genie's own are the fields
-of `Conf` below. Keys that neither knows (`romana_root`, `hostname`, …) are let through: configurations in the field
-carry many. A key that genie does know must have the right type; anything else is refused here, by name.
+`log_level`, `policy`, `kubernetes`, `default_plugin`. The keys that are genie's own are the fields of `Conf` below. Any
+other key (`romana_root`, `hostname`, `cAdvisor_address`, …) is let through: configurations in the field carry many. A
+key that genie does know must have the right type; anything else is refused here, by name.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class Conf:
     credentials: Credentials = Credentials()
     log_level: str = "info"
     log_file: str = ""
-    cadvisor_address: str = ""  # cAdvisor_address: where `cni: ""` reads loads instead of the host's interfaces
     conf_dir: str = DEFAULT_CONF_DIR
     state_dir: str = DEFAULT_STATE_DIR
     serial: bool = False  # true: never two delegates at once
@@ -92,7 +91,6 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         credentials=_credentials(read),
         log_level=read.string("log_level", "info").lower(),
         log_file=read.string("log_file"),
-        cadvisor_address=read.string("cAdvisor_address"),
         conf_dir=read.string("conf_dir", DEFAULT_CONF_DIR),
         state_dir=read.string("state_dir", DEFAULT_STATE_DIR),
         serial=read.boolean("serial"),

@@ -94,6 +94,8 @@ def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     directory, name = os.path.split(path)
     first = min(file for file in os.listdir(directory) if file.endswith(networks.SUFFIXES) or file == name)
     yield f"configuration  {path}" + ("" if first == name else f": NOT USED, the runtime takes {first}, which is first")
+    if conf.raw.get("cAdvisor_address"):  # of CNI-Genie; the kubelet's cAdvisor port is gone since Kubernetes 1.12
+        yield "               its cAdvisor_address does nothing: loads are read from this node's interfaces"
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
     yield from _networks(networks.directory(conf.conf_dir))
 

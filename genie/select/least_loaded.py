@@ -21,7 +21,7 @@ STATISTICS = "/sys/class/net/{}/statistics/tx_bytes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class LeastLoaded:
     network: str
     why: str
 
@@ -34,7 +34,9 @@ class Reading:
     sent: Mapping[str, int]
 
 
-def least(networks: Sequence[str], records: Iterable[Record], conf: Conf, earlier: Reading | None = None) -> Choice:
+def least(
+    networks: Sequence[str], records: Iterable[Record], conf: Conf, earlier: Reading | None = None
+) -> LeastLoaded:
     """The least loaded of these networks (names of configurations, in order).
 
     Args:
@@ -49,28 +51,23 @@ def least(networks: Sequence[str], records: Iterable[Record], conf: Conf, earlie
         )
     records = list(records)
     interfaces = host_interfaces(records)
-    if conf.cadvisor_address:
-        from genie.select.cadvisor import rates
-
-        by_interface = rates(conf.cadvisor_address, conf.api_timeout)
-    else:
-        wanted = [name for names in interfaces.values() for name in names]
-        if earlier is None and wanted:
-            earlier = read(wanted)
-            time.sleep(INTERVAL)
-        by_interface = rates_between(earlier, read(wanted)) if earlier else {}
+    wanted = [name for names in interfaces.values() for name in names]
+    if earlier is None and wanted:
+        earlier = read(wanted)
+        time.sleep(INTERVAL)
+    by_interface = rates_between(earlier, read(wanted)) if earlier else {}
     attachments: dict[str, int] = {}
     for attached in (one for record in records for one in record.attached):
         attachments[attached.network.name] = attachments.get(attached.network.name, 0) + 1
-    return choose(networks, interfaces, by_interface, attachments)
+    return least_loaded(networks, interfaces, by_interface, attachments)
 
 
-def choose(
+def least_loaded(
     networks: Sequence[str],
     interfaces: Mapping[str, Sequence[str]],
     rates: Mapping[str, float],
     attachments: Mapping[str, int],
-) -> Choice:
+) -> LeastLoaded:
     """The decision itself. Pure.
 
     Args:
@@ -85,7 +82,7 @@ def choose(
 
     best = min(networks, key=load)
     told = ", ".join(f"{name} {load(name)[0]:.0f} B/s in {load(name)[1]}" for name in networks)
-    return Choice(network=best, why=f"{best} ({told} attachments)")
+    return LeastLoaded(network=best, why=f"{best} ({told} attachments)")
 
 
 def host_interfaces(records: Iterable[Record]) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ def test_the_original_genie_conf() -> None:
     assert conf.default_plugin == ("weave", "flannel")
     assert conf.credentials.kubeconfig == "/etc/cni/net.d/genie-kubeconfig"
     assert (conf.credentials.api_root, conf.credentials.token) == ("https://10.96.0.1:443", "secret")
-    assert conf.cadvisor_address == "http://127.0.0.1:4194"
+    assert conf.raw["cAdvisor_address"] == "http://127.0.0.1:4194"
     assert "secret" not in repr(conf), "what is logged of a configuration holds no token"
 
 

@@ -105,6 +105,14 @@ def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str],
     assert health(capsys, node, conf)[2].startswith("networks       NONE: cannot read the configurations in ")
 
 
+def test_status_says_that_cadvisor_address_does_nothing(
+    capsys: pytest.CaptureFixture[str], node: Node, conf: str
+) -> None:
+    Path(conf).write_text(json.dumps({**json.loads(Path(conf).read_text()), "cAdvisor_address": ["not", "checked"]}))
+    (line,) = [line for line in health(capsys, node, conf) if "cAdvisor_address" in line]
+    assert line.strip() == "its cAdvisor_address does nothing: loads are read from this node's interfaces"
+
+
 def test_status_finds_genies_configuration_by_its_type(
     capsys: pytest.CaptureFixture[str], node: Node, conf: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

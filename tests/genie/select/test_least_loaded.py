@@ -1,9 +1,8 @@
-"""`cni: ""`: loads, from the host's counters and from cAdvisor, and the decision over them."""
+"""`cni: ""`: loads, from the host's counters, and the decision over them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +12,7 @@ from genie.cni.errors import CniError
 from genie.cni.result import Interface, Result
 from genie.config import Conf
 from genie.records import Attached, Record
-from genie.select import cadvisor, least_loaded
-from tests.rigs.api import Api
+from genie.select import least_loaded
 from tests.rigs.core import network
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
@@ -41,7 +39,7 @@ def attached(name: str, *host: str) -> Record:
 )
 def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best: str) -> None:
     interfaces = {"a": ["va"], "b": ["vb", "vb2"], "c": ["vc"]}
-    choice = least_loaded.choose(["a", "b", "c"], interfaces, rates, attachments)
+    choice = least_loaded.least_loaded(["a", "b", "c"], interfaces, rates, attachments)
     assert choice.network == best
     assert choice.why.startswith(f"{best} (a ")
 
@@ -51,7 +49,7 @@ def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9)),
 )
 def test_the_decision_is_one_of_the_networks(names: list[str], attachments: dict[str, int]) -> None:
-    best = least_loaded.choose(names, {}, {}, attachments).network
+    best = least_loaded.least_loaded(names, {}, {}, attachments).network
     assert best in names
     assert attachments.get(best, 0) == min(attachments.get(name, 0) for name in names)
 
@@ -83,70 +81,3 @@ def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.Monkey
     monkeypatch.setattr(least_loaded, "is_pair", lambda name: not name.startswith("eth"))
     records = [attached("a", "br0", "v1"), attached("a", "br0", "v2"), attached("b", "eth9", "v3")]
     assert least_loaded.host_interfaces(records) == {"a": ["v1", "v2"], "b": ["v3"]}
-
-
-# --- cAdvisor -------------------------------------------------------------------------------------------------------
-
-
-def sample(second: int, **sent: int) -> dict[str, Any]:
-    interfaces = [{"name": name, "rx_bytes": 1, "tx_bytes": bytes_} for name, bytes_ in sent.items()]
-    stamp = f"2024-05-01T10:00:{second:02}.123456789Z"
-    return {"timestamp": stamp, "network": {"name": "eth0", "interfaces": interfaces}}
-
-
-PATH = "/api/v1.3/containers/"
-
-
-def test_rates_of_cadvisor(api: Api) -> None:
-    stats = [sample(5, cali1=900), sample(3, cali1=500, weave=10), sample(13, cali1=1500, weave=0, new=5)]
-    api.answers[PATH] = (200, {"name": "/", "stats": stats})
-    assert cadvisor.rates(api.url, 5) == {"cali1": 100.0, "weave": 0.0}
-    assert cadvisor.rates(f"{api.url}/", 5) == cadvisor.rates(api.url.removeprefix("http://"), 5)
-
-
-@pytest.mark.parametrize("stats", [[], [{"timestamp": "2024-05-01T10:00:00Z"}], [sample(3, a=1)]])
-def test_too_few_samples_are_no_rates(api: Api, stats: Any) -> None:
-    api.answers[PATH] = (200, {"stats": stats})
-    assert cadvisor.rates(api.url, 5) == {}
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        (404, {}),
-        (200, b"<html>"),
-        (200, []),
-        (200, {}),
-        (200, {"stats": 5}),
-        (200, {"stats": [5]}),
-        (200, {"stats": [{"timestamp": "now"}]}),
-        (200, {"stats": [{"timestamp": 5}]}),
-        (200, {"stats": [{"timestamp": "2024-05-01T10:00:00Z", "network": {"interfaces": [{"name": "a"}]}}]}),
-    ],
-)
-def test_what_else_cadvisor_answers(api: Api, answer: tuple[int, Any]) -> None:
-    api.answers[PATH] = answer
-    with pytest.raises(CniError, match=f"cAdvisor at {api.url} does not tell the loads: ") as caught:
-        cadvisor.rates(api.url, 5)
-    assert caught.value.code == 11
-
-
-def test_no_cadvisor() -> None:
-    with pytest.raises(CniError, match="does not tell the loads: .*refused") as caught:
-        cadvisor.rates("http://127.0.0.1:1", 1)
-    assert caught.value.code == 11
-
-
-@pytest.mark.parametrize("address", ["https://x", "http://", "http://h:99999"])
-def test_an_address_that_is_none(address: str) -> None:
-    with pytest.raises(CniError, match="cAdvisor_address: expected an http URL") as caught:
-        cadvisor.rates(address, 1)
-    assert caught.value.code == 7
-
-
-def test_cadvisors_rates_decide(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(least_loaded, "is_pair", lambda name: True)
-    api.answers[PATH] = (200, {"stats": [sample(3, cali1=0), sample(4, cali1=5000)]})
-    conf = replace(CONF, cadvisor_address=api.url)
-    records = [attached("calico", "cali1"), attached("weave"), attached("weave")]
-    assert least_loaded.least(["calico", "weave"], records, conf).network == "weave"

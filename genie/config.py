@@ -15,6 +15,7 @@ from typing import Any
 from genie.cni import version
 from genie.cni.config import validate_network_name
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import Fields
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
@@ -75,10 +76,8 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         CniError: code 7, or 1 for a version that the specification does not have; names the field and what it
             was expected to be.
     """
-    if not isinstance(data, dict):
-        raise CniError(Code.INVALID_CONFIG, f"{source}: expected a JSON object, found {_kind(data)}")
-    read = Reader(data, source)
-    cni_version = read.string("cniVersion", "0.1.0") or "0.1.0"
+    read = Fields(data, source)
+    cni_version = read.string("cniVersion") or "0.1.0"
     if cni_version not in version.SUPPORTED:
         raise CniError(
             Code.INCOMPATIBLE_VERSION,
@@ -87,26 +86,26 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
     return Conf(
         name=_name(read),
         cni_version=cni_version,
-        default_plugin=read.names("default_plugin"),
+        default_plugin=_names(read, "default_plugin"),
         credentials=_credentials(read),
-        log_level=read.string("log_level", "info").lower(),
-        log_file=read.string("log_file"),
-        conf_dir=read.string("conf_dir", DEFAULT_CONF_DIR),
-        state_dir=read.string("state_dir", DEFAULT_STATE_DIR),
+        log_level=read.text("log_level", "info").lower(),
+        log_file=read.text("log_file"),
+        conf_dir=read.text("conf_dir", DEFAULT_CONF_DIR),
+        state_dir=read.text("state_dir", DEFAULT_STATE_DIR),
         serial=read.boolean("serial"),
         delegate_timeout=read.seconds("delegate_timeout", 60.0),
         api_timeout=read.seconds("api_timeout", 10.0),
         namespace_isolation=read.boolean("namespace_isolation"),
-        global_namespaces=read.names("global_namespaces") or ("default",),
-        container_id_per_interface=read.names("container_id_per_interface") or CONTAINER_ID_ALONE,
+        global_namespaces=_names(read, "global_namespaces") or ("default",),
+        container_id_per_interface=_names(read, "container_id_per_interface") or CONTAINER_ID_ALONE,
         agent=_agent(read.inner("agent")),
         runtime_config=read.object("runtimeConfig"),
-        raw=data,
+        raw=read.data,
     )
 
 
-def _name(read: Reader) -> str:
-    name = read.string("name", required=True)
+def _name(read: Fields) -> str:
+    name = read.text("name", required=True)
     try:
         validate_network_name(name)
     except CniError as error:
@@ -114,87 +113,31 @@ def _name(read: Reader) -> str:
     return name
 
 
-def _agent(read: Reader) -> Agent:
+def _agent(read: Fields) -> Agent:
     return Agent(
-        concurrency=read.count("concurrency"),
-        listen=None if read.data.get("listen") is None else read.string("listen"),
+        concurrency=read.number("concurrency", "a whole number above 0", least=1),
+        listen=None if read.data.get("listen") is None else read.text("listen"),
         grace=None if read.data.get("grace") is None else read.seconds("grace", 0.0),
     )
 
 
-def _credentials(read: Reader) -> Credentials:
+def _credentials(read: Fields) -> Credentials:
     kubernetes, policy = read.inner("kubernetes"), read.inner("policy")
     return Credentials(
-        kubeconfig=kubernetes.string("kubeconfig"),
-        api_root=policy.string("k8s_api_root") or kubernetes.string("k8s_api_root"),
-        token=policy.string("k8s_auth_token"),
-        client_certificate=policy.string("k8s_client_certificate"),
-        client_key=policy.string("k8s_client_key"),
-        certificate_authority=policy.string("k8s_certificate_authority"),
+        kubeconfig=kubernetes.text("kubeconfig"),
+        api_root=policy.text("k8s_api_root") or kubernetes.text("k8s_api_root"),
+        token=policy.text("k8s_auth_token"),
+        client_certificate=policy.text("k8s_client_certificate"),
+        client_key=policy.text("k8s_client_key"),
+        certificate_authority=policy.text("k8s_certificate_authority"),
     )
 
 
-class Reader:
-    """Reads fields of one JSON object, each of the type it must have; an absent or null field is its default."""
-
-    def __init__(self, data: Mapping[str, Any], where: str) -> None:
-        self.data, self.where = data, where
-
-    def string(self, key: str, default: str = "", *, required: bool = False) -> str:
-        value = self._get(key, str, "a string")
-        if required and not value:
-            raise self._wrong(key, "a string", value)
-        if value and any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
-            raise self._wrong(key, "a string of printable characters", value)  # no path and no header can hold these
-        return default if value is None else str(value)
-
-    def boolean(self, key: str) -> bool:
-        return bool(self._get(key, bool, "true or false"))
-
-    def seconds(self, key: str, default: float) -> float:
-        value = self.data.get(key)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 86400:
-            raise self._wrong(key, "a positive number of seconds", value)
-        return float(value)
-
-    def count(self, key: str) -> int | None:
-        value = self.data.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise self._wrong(key, "a whole number above 0", value)
-        return value
-
-    def object(self, key: str) -> Mapping[str, Any]:
-        return self._get(key, dict, "an object") or {}
-
-    def inner(self, key: str) -> Reader:
-        return Reader(self.object(key), f"{self.where}: {key}")
-
-    def names(self, key: str) -> tuple[str, ...]:
-        """A list of names, or CNI-Genie's one string with commas between them."""
-        value = self.data.get(key)
-        if isinstance(value, str):
-            value = value.split(",")
-        if value is None:
-            return ()
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._wrong(key, "a list of names, or one string of names with commas between them", value)
-        return tuple(item.strip() for item in value if item.strip())
-
-    def _get(self, key: str, kind: type, expected: str) -> Any:
-        value = self.data.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise self._wrong(key, expected, value)
-        return value
-
-    def _wrong(self, key: str, expected: str, value: Any) -> CniError:
-        found = "nothing" if value is None else _kind(value)
-        return CniError(Code.INVALID_CONFIG, f"{self.where}: {key}: expected {expected}, found {found}")
-
-
-def _kind(value: Any) -> str:
-    """A value as an error message shows it: its kind, and itself where it is short and no object."""
-    names = {dict: "an object", list: "a list", str: "the string", bool: "the truth value", type(None): "null"}
-    name = names.get(type(value), "the number")
-    return name if isinstance(value, dict | list | type(None)) else f"{name} {value!r:.60}"
+def _names(read: Fields, key: str) -> tuple[str, ...]:
+    """A list of names, or CNI-Genie's one string with commas between them."""
+    value = read.data.get(key)
+    if isinstance(value, str):
+        value = value.split(",")
+    if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise read.wrong(key, "a list of names, or one string of names with commas between them")
+    return tuple(item.strip() for item in value or () if item.strip())

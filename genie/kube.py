@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from genie.cni.errors import CniError, Code
-from genie.config import Conf, Credentials, Reader
+from genie.cni.fields import Fields
+from genie.config import Conf, Credentials
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 NETWORK_OBJECTS = {  # kind: (API group and version, resource)
@@ -226,11 +227,11 @@ def _from_kubeconfig(path: str) -> Server:
     The source of each rule is the kubeconfig (v1) API of client-go: data fields win over file fields, and relative file
     names start at the kubeconfig's own folder.
     """
-    document = Reader(_load(path), f"kubeconfig {path}")
-    context = _named(document, "contexts", document.string("current-context"))
-    cluster = _named(document, "clusters", context.string("cluster"))
-    user_name = context.string("user")
-    user = _named(document, "users", user_name) if user_name else Reader({}, "")
+    document = Fields(_load(path), f"kubeconfig {path}")
+    context = _named(document, "contexts", document.text("current-context"))
+    cluster = _named(document, "clusters", context.text("cluster"))
+    user_name = context.text("user")
+    user = _named(document, "users", user_name) if user_name else Fields({}, "")
     for refused, instead in (("exec", "a token or a client certificate"), ("auth-provider", "a token")):
         if user.data.get(refused) is not None:
             raise CniError(
@@ -239,33 +240,32 @@ def _from_kubeconfig(path: str) -> Server:
                 f"give {instead}",
             )
     return Server(
-        url=cluster.string("server", required=True),
+        url=cluster.text("server", required=True),
         ca=_material(cluster, "certificate-authority", path),
         verify=not cluster.boolean("insecure-skip-tls-verify"),
-        server_name=cluster.string("tls-server-name"),
-        token=user.string("token").strip(),
-        token_file=_beside(path, file) if (file := user.string("tokenFile")) else "",
+        server_name=cluster.text("tls-server-name"),
+        token=user.text("token").strip(),
+        token_file=_beside(path, file) if (file := user.text("tokenFile")) else "",
         certificate=_material(user, "client-certificate", path),
         key=_material(user, "client-key", path),
     )
 
 
-def _named(document: Reader, section: str, name: str) -> Reader:
+def _named(document: Fields, section: str, name: str) -> Fields:
     """The entry of a name in one of a kubeconfig's lists."""
-    entries = document.data.get(section) or []
-    where, kind = f"{document.where}: {section}", section[:-1]
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise CniError(Code.INVALID_CONFIG, f"{where}: expected a list of objects with name and {kind}")
+    entries = document.objects(section)
     for entry in entries:
-        if entry.get("name") == name:
-            return Reader(entry, where).inner(kind)
-    names = ", ".join(repr(entry.get("name")) for entry in entries) or "none"
-    raise CniError(Code.INVALID_CONFIG, f"{where}: expected an entry named {name!r}, found {names:.200}")
+        if entry.data.get("name") == name:
+            return entry.inner(section[:-1])
+    names = ", ".join(repr(entry.data.get("name")) for entry in entries) or "none"
+    raise CniError(
+        Code.INVALID_CONFIG, f"{document.where}: {section}: expected an entry named {name!r}, found {names:.200}"
+    )
 
 
-def _material(holder: Reader, key: str, path: str) -> str:
+def _material(holder: Fields, key: str, path: str) -> str:
     """PEM text: in the kubeconfig itself, in base64, or in a file."""
-    if data := holder.string(f"{key}-data"):
+    if data := holder.text(f"{key}-data"):
         import base64
 
         try:
@@ -274,7 +274,7 @@ def _material(holder: Reader, key: str, path: str) -> str:
             raise CniError(
                 Code.INVALID_CONFIG, f"{holder.where}: {key}-data: expected PEM text in base64: {error}"
             ) from error
-    file = holder.string(key)
+    file = holder.text(key)
     return _pem(_beside(path, file)) if file else ""
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from genie.cni import result as cni_result
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import Fields, decode, undecodable
 from genie.cni.result import Result
 
 SUFFIX = ".json"
@@ -32,7 +33,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attached:
+class RecordedAttachment:
     """One attachment of a record: enough to DEL, CHECK and report it without looking anything up."""
 
     label: str
@@ -63,30 +64,30 @@ class Attached:
         }
 
     @classmethod
-    def of(cls, data: Any) -> Attached:
-        network = _get(data, "network", dict)
-        plugins = _get(network, "plugins", list)
-        if not plugins or not all(
-            isinstance(plugin, dict) and isinstance(plugin.get("type"), str) for plugin in plugins
-        ):
-            raise TypeError("plugins: expected a list of objects with a type")
+    def of(cls, read: Fields) -> RecordedAttachment:
+        network, result = read.inner("network"), read.data.get("result")
+        plugins = network.objects("plugins")
+        for plugin in plugins:
+            plugin.string("type")
+        if not plugins:
+            raise network.wrong("plugins", "at least one plugin")
         return cls(
-            label=_get(data, "label", str),
-            container_id=_get(data, "containerID", str),
-            ifname=_get(data, "ifname", str),
-            runtime_config=_get(data, "runtimeConfig", dict),
-            default_route=None if data.get("defaultRoute") is None else tuple(_get(data, "defaultRoute", list)),
+            label=read.string("label"),
+            container_id=read.string("containerID"),
+            ifname=read.string("ifname"),
+            runtime_config=read.object("runtimeConfig"),
+            default_route=None if read.data.get("defaultRoute") is None else read.strings("defaultRoute"),
             network=NetworkConfig(
-                name=_get(network, "name", str),
-                cni_version=_get(network, "cniVersion", str),
-                plugins=tuple(plugins),
-                source=_get(network, "source", str),
+                name=network.string("name"),
+                cni_version=network.string("cniVersion"),
+                plugins=tuple(plugin.data for plugin in plugins),
+                source=network.string("source"),
                 is_list=True,
-                disable_check=_get(network, "disableCheck", bool),
-                disable_gc=_get(network, "disableGC", bool),
+                disable_check=network.boolean("disableCheck"),
+                disable_gc=network.boolean("disableGC"),
                 raw={},
             ),
-            result=cni_result.parse(data["result"], "1.1.0") if data["result"] else None,
+            result=None if result is None else cni_result.parse(result, "1.1.0"),
         )
 
 
@@ -106,7 +107,7 @@ class Record:
     namespace: str = ""
     pod: str = ""
     uid: str = ""
-    attached: tuple[Attached, ...] = ()
+    attached: tuple[RecordedAttachment, ...] = ()
     complete: bool = False  # the ADD came to its end
     annotations: Mapping[str, str] = field(default_factory=dict)
     arranged: tuple[str, ...] = ()
@@ -128,25 +129,26 @@ class Record:
         }
 
     @classmethod
-    def of(cls, data: Any) -> Record:
-        annotations = _get(data, "annotations", dict)
-        if not all(isinstance(value, str) for value in annotations.values()):
-            raise TypeError("annotations: expected an object of strings")
-        arranged = _get(data, "arranged", list)
-        if not all(isinstance(line, str) for line in arranged):
-            raise TypeError("arranged: expected a list of strings")
+    def of(cls, data: object) -> Record:
+        """What was written as JSON. What is damaged shows here, not when a delegate is to be called.
+
+        Raises:
+            CniError: 6; it is not a record.
+        """
+        read = Fields(data, "record", undecodable, strict=True)
+        annotations = read.inner("annotations")
         return cls(
-            container_id=_get(data, "containerID", str),
-            ifname=_get(data, "ifname", str),
-            netns=_get(data, "netns", str),
-            args=_get(data, "args", str),
-            namespace=_get(data, "namespace", str),
-            pod=_get(data, "pod", str),
-            uid=_get(data, "uid", str),
-            attached=tuple(Attached.of(each) for each in _get(data, "attachments", list)),
-            complete=_get(data, "complete", bool),
-            annotations=annotations,
-            arranged=tuple(arranged),
+            container_id=read.string("containerID"),
+            ifname=read.string("ifname"),
+            netns=read.string("netns"),
+            args=read.string("args"),
+            namespace=read.string("namespace"),
+            pod=read.string("pod"),
+            uid=read.string("uid"),
+            attached=tuple(map(RecordedAttachment.of, read.objects("attachments"))),
+            complete=read.boolean("complete"),
+            annotations={key: annotations.string(key) for key in annotations.data},
+            arranged=read.strings("arranged"),
         )
 
 
@@ -165,15 +167,6 @@ class DamagedError(CniError):
 
 def _line(record: Record) -> bytes:
     return json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n"
-
-
-def _get(data: Any, key: str, kind: type) -> Any:
-    """A field of the type it was written with. What is damaged shows here, not when a delegate is to be called."""
-    if not isinstance(data, dict):
-        raise TypeError(f"expected an object, found {data!r:.60}")
-    if not isinstance(data.get(key), kind):
-        raise TypeError(f"{key}: expected {kind.__name__}, found {data.get(key)!r:.60}")
-    return data[key]
 
 
 class Records:
@@ -312,9 +305,9 @@ class Records:
         why = "it is empty"
         for line in filter(None, (*reversed(lines), rest)):  # an earlier one lacks the results, no more
             try:
-                record = Record.of(json.loads(line))
-            except (ValueError, TypeError, RecursionError, CniError) as error:
-                why = f"{type(error).__name__}: {error}"
+                record = Record.of(decode(line, "record"))
+            except CniError as error:
+                why = str(error)
                 continue
             if self._path(record.container_id, record.ifname) == path:
                 return record

@@ -16,6 +16,7 @@ from genie import config
 from genie.cni import version
 from genie.cni.config import validate_container_id, validate_ifname
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import decode
 from genie.cni.invoke import OVERRIDE
 from genie.config import Conf
 
@@ -146,8 +147,4 @@ def read_conf(stdin: bytes, source: str = "genie.conf (standard input)") -> Conf
     Raises:
         CniError: 6 when it is not JSON, else as `config.parse`.
     """
-    try:
-        data = json.loads(stdin)
-    except (ValueError, RecursionError) as error:
-        raise CniError(Code.DECODING_FAILURE, f"{source}: not valid JSON: {error}") from error
-    return config.parse(data, source)
+    return config.parse(decode(stdin, source), source)

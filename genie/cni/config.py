@@ -8,14 +8,14 @@ Each complaint names the source, the field and what was expected there.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import Fields, decode, shown, undecodable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a trailing newline is no part of a name.
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
+TYPE_IS = "the name of a plugin's executable, without '/' or '\\'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,26 +64,26 @@ def parse(
     Raises CniError: DECODING_FAILURE where it is no JSON object, INCOMPATIBLE_VERSION where no version in it
     is known, INVALID_CONFIG for everything else.
     """
-    raw = _object(text, source)
-    is_list = "type" not in raw or raw.get("plugins") is not None
-    only_inlined = _boolean(raw, "loadOnlyInlinedPlugins", source)
-    if only_inlined and raw.get("plugins") is None:
-        _refuse(source, "loadOnlyInlinedPlugins", "to be false or absent where there is no `plugins`", True)
-    plugins = _inlined(raw, source) if is_list else (_plugin(raw, source, ""),)
+    read = _object(text, source)
+    is_list = "type" not in read.data or read.data.get("plugins") is not None
+    only_inlined = _boolean(read, "loadOnlyInlinedPlugins")
+    if only_inlined and read.data.get("plugins") is None:
+        raise read.wrong("loadOnlyInlinedPlugins", "false or nothing where there is no `plugins`")
+    plugins = [_plugin(each) for each in read.objects("plugins")] if is_list else [_plugin(read)]
     if is_list and not only_inlined:
-        plugins += tuple(_plugin(_object(extra, where), where, "") for where, extra in siblings)
-    if not plugins:
-        _refuse(source, "plugins" if is_list else "type", "at least one plugin", None)
-    network = raw.get("name")
+        plugins += [_plugin(_object(extra, where)) for where, extra in siblings]
+    if not plugins or read.data.get("plugins") == []:
+        raise read.wrong("plugins", "at least one plugin")
+    network = read.data.get("name")
     return NetworkConfig(
-        name=_network_name(name if network is None or network == "" else network, source),
-        cni_version=_version(raw, source),
-        plugins=plugins,
+        name=_network_name(name if network is None or network == "" else network, read),
+        cni_version=_version(read),
+        plugins=tuple(plugins),
         source=source,
         is_list=is_list,
-        disable_check=_boolean(raw, "disableCheck", source),
-        disable_gc=_boolean(raw, "disableGC", source),
-        raw=raw,
+        disable_check=_boolean(read, "disableCheck"),
+        disable_gc=_boolean(read, "disableGC"),
+        raw=read.data,
     )
 
 
@@ -98,7 +99,7 @@ def load(path: str | Path) -> NetworkConfig:
     text = _read(path)
     if path.suffix != ".conflist":
         return parse(text, str(path))
-    name = _object(text, str(path)).get("name")
+    name = _object(text, str(path)).data.get("name")
     folder = path.parent / name if isinstance(name, str) and _NAME.match(name) else None
     extras = sorted(folder.glob("*.conf")) if folder is not None and folder.is_dir() else []
     return parse(text, str(path), siblings=[(str(extra), _read(extra)) for extra in extras])
@@ -132,31 +133,16 @@ def validate_ifname(ifname: str) -> None:
         )
 
 
-def validate_type(kind: object, source: str, field: str) -> str:
-    """A plugin's `type` (section 1): an executable's name, not a path. Raises CniError (INVALID_CONFIG)."""
-    if not isinstance(kind, str) or kind in ("", ".", "..") or any(c in kind for c in "/\\\0"):
-        _refuse(source, field, "the name of a plugin's executable, without '/' or '\\'", kind)
-    return kind
+def is_type(kind: object) -> bool:
+    """Whether this can be a plugin's `type` (section 1): an executable's name, not a path."""
+    return isinstance(kind, str) and kind not in ("", ".", "..") and not any(c in kind for c in "/\\\0")
 
 
-def _refuse(source: str, field: str, expected: str, found: object) -> NoReturn:
-    shown = "nothing" if found is None else repr(found)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    raise CniError(Code.INVALID_CONFIG, f"{source}: {field}: expected {expected}, found {shown}")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _object(text: bytes | str, source: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise CniError(Code.DECODING_FAILURE, f"{source}: no valid JSON", str(error)) from error
+def _object(text: bytes | str, source: str) -> Fields:
+    data = decode(text, source)
     if not isinstance(data, dict):
-        raise CniError(Code.DECODING_FAILURE, f"{source}: expected a JSON object, found {type(data).__name__}")
-    return data
+        raise undecodable(source, f"expected a JSON object, found {shown(data)}")
+    return Fields(data, source)
 
 
 def _read(path: Path) -> bytes:
@@ -166,65 +152,46 @@ def _read(path: Path) -> bytes:
         raise CniError(Code.IO_FAILURE, f"{path}: cannot be read", error.strerror or str(error)) from error
 
 
-def _network_name(name: object, source: str) -> str:
+def _network_name(name: object, read: Fields) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
-        _refuse(source, "name", _NAME_IS, name or None)
+        raise read.wrong("name", _NAME_IS)
     return name
 
 
-def _version(raw: dict[str, Any], source: str) -> str:
+def _version(read: Fields) -> str:
     """Section 1, "Version considerations": the highest that we speak of `cniVersion` and `cniVersions`."""
-    single, several = raw.get("cniVersion"), raw.get("cniVersions")
-    if single is not None and not isinstance(single, str):
-        _refuse(source, "cniVersion", "a version like 1.0.0", single)
-    if several is not None and (
-        not isinstance(several, list) or not all(isinstance(version, str) for version in several)
-    ):
-        _refuse(source, "cniVersions", "a list of versions like 1.0.0", several)
-    offered = [*([single] if single else []), *(several or [])] or [versions.UNDECLARED]
+    single, several = read.string("cniVersion"), read.strings("cniVersions")
+    offered = [*([single] if single else []), *several] or [versions.UNDECLARED]
     chosen = versions.highest(offered)
     if chosen is None:
         raise CniError(
             Code.INCOMPATIBLE_VERSION,
-            f"{source}: cniVersion: expected one of {', '.join(versions.SUPPORTED)}",
+            f"{read.where}: cniVersion: expected one of {', '.join(versions.SUPPORTED)}",
             f"found {', '.join(offered)[:80]}",
         )
     return chosen
 
 
-def _boolean(raw: dict[str, Any], field: str, source: str) -> bool:
+def _boolean(read: Fields, key: str) -> bool:
     """A boolean; libcni takes the strings "true" and "false" too, and files in the wild rely on it."""
-    value = raw.get(field)
+    value = read.data.get(key)
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    if value is not None and not isinstance(value, bool):
-        _refuse(source, field, "true or false", value)
-    return bool(value)
+    return read.boolean(key)
 
 
-def _inlined(raw: dict[str, Any], source: str) -> tuple[dict[str, Any], ...]:
-    plugins = raw.get("plugins")
-    if plugins is None:
-        return ()
-    if not isinstance(plugins, list) or not plugins:
-        _refuse(source, "plugins", "a list of plugin objects", plugins)
-    return tuple(_plugin(plugin, source, f"plugins[{at}]") for at, plugin in enumerate(plugins))
-
-
-def _plugin(plugin: object, source: str, at: str) -> dict[str, Any]:
+def _plugin(read: Fields) -> dict[str, Any]:
     """Check one plugin's object (section 1, "Plugin configuration objects") and return it as it is."""
-    dot = at and at + "."
-    if not isinstance(plugin, dict):
-        _refuse(source, at, "a plugin's object", plugin)
-    validate_type(plugin.get("type"), source, f"{dot}type")
-    capabilities = plugin.get("capabilities")
-    if capabilities is not None and (
-        not isinstance(capabilities, dict) or not all(isinstance(on, bool) for on in capabilities.values())
-    ):
-        _refuse(source, f"{dot}capabilities", "an object of booleans", capabilities)
-    ipam = plugin.get("ipam")
-    if ipam is not None and not isinstance(ipam, dict):
-        _refuse(source, f"{dot}ipam", "an object", ipam)
-    if ipam and ipam.get("type") not in (None, ""):
-        validate_type(ipam["type"], source, f"{dot}ipam.type")
-    return plugin
+    _type(read)
+    capabilities = read.object("capabilities")
+    if not all(isinstance(on, bool) for on in capabilities.values()):
+        raise read.wrong("capabilities", "an object of booleans")
+    if (ipam := read.inner("ipam")).data.get("type") not in (None, ""):
+        _type(ipam)
+    return read.data
+
+
+def _type(read: Fields) -> None:
+    """A plugin's `type` (section 1): an executable's name, not a path."""
+    if not is_type(read.data.get("type")):
+        raise read.wrong("type", TYPE_IS)

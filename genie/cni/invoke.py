@@ -196,7 +196,8 @@ def find(kind: str, path: Sequence[str]) -> str:
 
     Raises CniError (INVALID_CONFIG) naming the directories looked in, and what was there but not executable.
     """
-    configs.validate_type(kind, "plugin", "type")
+    if not configs.is_type(kind):
+        raise CniError(Code.INVALID_CONFIG, f"plugin: type: expected {configs.TYPE_IS}, found {kind!r:.60}")
     unusable = []
     for directory in filter(None, path):
         candidate = f"{directory}/{kind}"

@@ -7,15 +7,13 @@ Addresses stay the strings they were, checked but not rewritten, so that what go
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
-
-T = TypeVar("T")
+from genie.cni.fields import Fields, is_address, is_cidr, undecodable
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def parse(data: object, version: str | None = None) -> Result:
     version, DECODING_FAILURE naming the field otherwise. An `interface` index beyond the list names nothing
     and becomes None.
     """
-    top = _Reader(data, "result")
+    top = Fields(data, "result", undecodable)
     spoken = top.string("cniVersion")
     if not spoken:
         old = isinstance(data, dict) and ("ip4" in data or "ip6" in data)
@@ -181,146 +179,75 @@ def _joined(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
 # Reading
 
 
-class _Reader:
-    """One JSON object and where it stands, for complaints like "ips[0].address". `null` counts as absent."""
-
-    __slots__ = ("at", "data")
-
-    def __init__(self, data: object, at: str) -> None:
-        if not isinstance(data, dict):
-            raise CniError(Code.DECODING_FAILURE, f"{at}: expected an object, found {_shown(data)}")
-        self.data: dict[str, Any] = data
-        self.at = at
-
-    def refuse(self, field: str, expected: str) -> NoReturn:
-        found = _shown(self.data.get(field))
-        raise CniError(Code.DECODING_FAILURE, f"{self.at}: {field}: expected {expected}, found {found}")
-
-    def string(self, field: str) -> str:
-        value = self.data.get(field)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            self.refuse(field, "a string")
-        return value
-
-    def number(self, field: str) -> int | None:
-        value = self.data.get(field)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            self.refuse(field, "a number from 0")
-        return value
-
-    def checked(self, field: str, expected: str, check: Callable[[str], bool], *, needed: bool) -> str:
-        value = self.string(field)
-        if not value and not needed:
-            return ""
-        if not check(value):
-            self.refuse(field, expected)
-        return value
-
-    def cidr(self, field: str) -> str:
-        return self.checked(field, "an address like 10.1.2.3/24", _is_cidr, needed=True)
-
-    def gateway(self, field: str) -> str:
-        return self.checked(field, "an address like 10.1.2.1", _is_address, needed=False)
-
-    def strings(self, field: str) -> tuple[str, ...]:
-        value = self._list(field)
-        if not all(isinstance(entry, str) for entry in value):
-            self.refuse(field, "a list of strings")
-        return tuple(value)
-
-    def objects(self, field: str) -> list[_Reader]:
-        return [_Reader(entry, f"{self.at}: {field}[{index}]") for index, entry in enumerate(self._list(field))]
-
-    def _list(self, field: str) -> list[Any]:
-        value = self.data.get(field)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            self.refuse(field, "a list")
-        return value
+def _cidr(read: Fields, key: str) -> str:
+    value = read.string(key)
+    if not is_cidr(value):
+        raise read.wrong(key, "an address like 10.1.2.3/24")
+    return value
 
 
-def _shown(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _gateway(read: Fields, key: str) -> str:
+    value = read.string(key)
+    if value and not is_address(value):
+        raise read.wrong(key, "an address like 10.1.2.1")
+    return value
 
 
-def _is_address(text: str) -> bool:
-    try:
-        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
-    except (OSError, ValueError):  # ValueError: not ASCII, or a NUL in it
-        return False
-    return True
-
-
-def _is_cidr(text: str) -> bool:
-    address, slash, length = text.partition("/")
-    if not slash or not (length.isascii() and length.isdigit() and len(length) <= 3):
-        return False
-    return int(length) <= (128 if ":" in address else 32) and _is_address(address)
-
-
-def _parse_interface(reader: _Reader) -> Interface:
+def _parse_interface(read: Fields) -> Interface:
     return Interface(
-        name=reader.string("name"),
-        mac=reader.string("mac"),
-        sandbox=reader.string("sandbox"),
-        mtu=reader.number("mtu") or 0,
-        socket_path=reader.string("socketPath"),
-        pci_id=reader.string("pciID"),
+        name=read.string("name"),
+        mac=read.string("mac"),
+        sandbox=read.string("sandbox"),
+        mtu=read.number("mtu") or 0,
+        socket_path=read.string("socketPath"),
+        pci_id=read.string("pciID"),
     )
 
 
-def _parse_ip(reader: _Reader, interfaces: int) -> IP:
-    index = reader.number("interface")
+def _parse_ip(read: Fields, interfaces: int) -> IP:
+    index = read.number("interface")
     return IP(
-        address=reader.cidr("address"),
-        gateway=reader.gateway("gateway"),
+        address=_cidr(read, "address"),
+        gateway=_gateway(read, "gateway"),
         interface=index if index is not None and index < interfaces else None,
     )
 
 
-def _parse_route(reader: _Reader) -> Route:
+def _parse_route(read: Fields) -> Route:
     return Route(
-        dst=reader.cidr("dst"),
-        gw=reader.gateway("gw"),
-        mtu=reader.number("mtu") or 0,
-        advmss=reader.number("advmss") or 0,
-        priority=reader.number("priority"),
-        table=reader.number("table"),
-        scope=reader.number("scope"),
+        dst=_cidr(read, "dst"),
+        gw=_gateway(read, "gw"),
+        mtu=read.number("mtu") or 0,
+        advmss=read.number("advmss") or 0,
+        priority=read.number("priority"),
+        table=read.number("table"),
+        scope=read.number("scope"),
     )
 
 
-def _parse_dns(top: _Reader) -> DNS:
-    if top.data.get("dns") is None:
-        return DNS()
-    reader = _Reader(top.data["dns"], f"{top.at}: dns")
+def _parse_dns(top: Fields) -> DNS:
+    read = top.inner("dns")
     return DNS(
-        nameservers=reader.strings("nameservers"),
-        domain=reader.string("domain"),
-        search=reader.strings("search"),
-        options=reader.strings("options"),
+        nameservers=read.strings("nameservers"),
+        domain=read.string("domain"),
+        search=read.strings("search"),
+        options=read.strings("options"),
     )
 
 
-def _parse_old(top: _Reader) -> Result:
+def _parse_old(top: Fields) -> Result:
     """0.1.0 and 0.2.0: `ip4` and `ip6`, each with an `ip`, a `gateway` and `routes`."""
     ips: list[IP] = []
     routes: list[Route] = []
     for field in ("ip4", "ip6"):
         if top.data.get(field) is None:
             continue
-        reader = _Reader(top.data[field], f"{top.at}: {field}")
-        ip = IP(address=reader.cidr("ip"), gateway=reader.gateway("gateway"))
+        read = top.inner(field)
+        ip = IP(address=_cidr(read, "ip"), gateway=_gateway(read, "gateway"))
         if ip.is_v6 != (field == "ip6"):
-            reader.refuse("ip", f"an address of IPv{field[-1]}")
+            raise read.wrong("ip", f"an address of IPv{field[-1]}")
         ips.append(ip)
-        routes += map(_parse_route, reader.objects("routes"))
+        routes += map(_parse_route, read.objects("routes"))
     return Result(ips=tuple(ips), routes=tuple(routes), dns=_parse_dns(top))
 
 

@@ -7,13 +7,13 @@ table.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import Fields, decode, is_address
 from genie.config import Conf
 from genie.kube import Pod
 
@@ -175,12 +175,7 @@ def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
     """A network selection annotation (multi-network specification, section 4.1.1): short form or JSON list."""
     text = text.strip()
     if text.startswith(("[", "{")):
-        try:
-            items = json.loads(text, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-            reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-            raise SelectionError(where, f"not valid JSON{position}: {reason}") from error
+        items = decode(text, where, SelectionError)
         if not isinstance(items, list):
             raise SelectionError(where, "expected a JSON list of networks")
         return tuple(_from_json(item, f"{where}, item {position}") for position, item in enumerate(items, 1))
@@ -188,11 +183,6 @@ def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
         _from_short(item.strip(), f'{where}, item {position} ("{item.strip()}")')
         for position, item in enumerate(text.split(","), 1)
     )
-
-
-def _no_number(constant: str) -> NoReturn:
-    """NaN and Infinity, which Python's parser takes and no plugin does."""
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _from_short(item: str, where: str) -> Ask:
@@ -210,117 +200,56 @@ def _from_short(item: str, where: str) -> Ask:
 def _from_json(item: Any, where: str) -> Ask:
     if not isinstance(item, dict):
         raise SelectionError(where, 'expected an object like {"name": "net-a"}')
-    field_ = _Fields(item, where)
-    name, namespace = field_.string("name"), field_.string("namespace")
-    if not _NAME.match(name):
-        raise SelectionError(where, f"name: expected the name of a network, found {name!r}")
-    if namespace and not _NAME.match(namespace):
-        raise SelectionError(where, f"namespace: expected the name of a namespace, found {namespace!r}")
-    mac = field_.string("mac")
-    if mac and not _MAC.match(mac):
-        raise SelectionError(where, f"mac: expected a hardware address like 02:00:00:00:00:01, found {mac!r}")
-    guid = field_.string("infiniband-guid")
-    if guid and not _GUID.match(guid):
-        raise SelectionError(
-            where, f"infiniband-guid: expected eight bytes like c2:11:22:33:44:55:66:77, found {guid!r}"
-        )
-    if field_.string("ipam-claim-reference") and item.get("ips"):
+    read = Fields(item, where, SelectionError)
+    name = _matching(read, "name", _NAME, "the name of a network", required=True)
+    if _text(read, "ipam-claim-reference") and item.get("ips"):
         raise SelectionError(where, "ipam-claim-reference: the element has ips too; give one of them")
     return Ask(
         name=name,
-        namespace=namespace,
+        namespace=_matching(read, "namespace", _NAME, "the name of a namespace"),
         where=f'{where} ("{name}")',
         lookup="attachment",
-        ifname=field_.string("interface") or field_.string("interfaceRequest"),
-        ips=field_.addresses("ips", prefix=True),
-        mac=mac,
-        default_route=field_.addresses("default-route") if item.get("default-route") is not None else None,
-        cni_args=field_.object("cni-args"),
-        bandwidth=_bandwidth(field_),
-        port_mappings=_port_mappings(field_),
-        infiniband_guid=guid,
+        ifname=_text(read, "interface") or _text(read, "interfaceRequest"),
+        ips=read.addresses("ips", prefix=True),
+        mac=_matching(read, "mac", _MAC, "a hardware address like 02:00:00:00:00:01"),
+        default_route=read.addresses("default-route") if item.get("default-route") is not None else None,
+        cni_args=read.object("cni-args"),
+        bandwidth=_bandwidth(read),
+        port_mappings=_port_mappings(read),
+        infiniband_guid=_matching(read, "infiniband-guid", _GUID, "eight bytes like c2:11:22:33:44:55:66:77"),
     )
 
 
-class _Fields:
-    """Reads the fields of one object of the annotation, each of the type it must have."""
-
-    def __init__(self, item: Mapping[str, Any], where: str) -> None:
-        self.item, self.where = item, where
-
-    def string(self, key: str) -> str:
-        value = self.item.get(key)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise SelectionError(self.where, f"{key}: expected a string, found {value!r:.60}")
-        return value.strip()
-
-    def object(self, key: str) -> Mapping[str, Any]:
-        value = self.item.get(key)
-        if value is not None and not isinstance(value, dict):
-            raise SelectionError(self.where, f"{key}: expected an object, found {value!r:.60}")
-        return value or {}
-
-    def objects(self, key: str) -> tuple[Mapping[str, Any], ...]:
-        value = self.item.get(key)
-        if value is not None and not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):
-            raise SelectionError(self.where, f"{key}: expected a list of objects, found {value!r:.60}")
-        return tuple(value or ())
-
-    def addresses(self, key: str, *, prefix: bool = False) -> tuple[str, ...]:
-        value = self.item.get(key)
-        if value is None:
-            return ()
-        if not isinstance(value, list):
-            raise SelectionError(self.where, f"{key}: expected a list of addresses, found {value!r:.60}")
-        for each in value:
-            if not isinstance(each, str) or not is_address(each, prefix=prefix):
-                raise SelectionError(self.where, f"{key}: expected an IP address, found {each!r:.60}")
-        return tuple(value)
+def _text(read: Fields, key: str) -> str:
+    return read.string(key).strip()
 
 
-def is_address(text: str, *, prefix: bool = False) -> bool:
-    """Whether this is an IPv4 or IPv6 address, with a prefix length allowed or not."""
-    import socket
-
-    address, slash, length = text.partition("/")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        socket.inet_pton(family, address)
-    except (OSError, ValueError):
-        return False
-    if not slash:
-        return True
-    digits = length.isascii() and length.isdigit() and len(length) <= 3
-    return prefix and digits and int(length) <= (128 if ":" in address else 32)
+def _matching(read: Fields, key: str, form: re.Pattern[str], expected: str, *, required: bool = False) -> str:
+    value = _text(read, key)
+    if (value or required) and not form.match(value):
+        raise read.wrong(key, expected)
+    return value
 
 
-def _bandwidth(read: _Fields) -> Mapping[str, Any]:
+def _bandwidth(read: Fields) -> Mapping[str, Any]:
     """Bits and bits per second, as the bandwidth capability wants them (CNI CONVENTIONS, "bandwidth")."""
-    limits = read.object("bandwidth")
-    for key, value in limits.items():
+    limits = read.inner("bandwidth")
+    for key in limits.data:
         if key not in ("ingressRate", "ingressBurst", "egressRate", "egressBurst"):
-            raise SelectionError(
-                read.where, f"bandwidth: {key}: expected ingressRate, ingressBurst, egressRate or egressBurst"
-            )
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise SelectionError(read.where, f"bandwidth: {key}: expected a whole number of bits, found {value!r:.60}")
-    return limits
+            raise SelectionError(limits.where, f"{key}: expected ingressRate, ingressBurst, egressRate or egressBurst")
+        limits.number(key, "a whole number of bits")
+    return limits.data
 
 
-def _port_mappings(read: _Fields) -> tuple[Mapping[str, Any], ...]:
+def _port_mappings(read: Fields) -> tuple[Mapping[str, Any], ...]:
     mappings = read.objects("portMappings")
     for mapping in mappings:
         for key in ("hostPort", "containerPort"):
-            port = mapping.get(key)
-            if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-                raise SelectionError(read.where, f"portMappings: {key}: expected a port, found {port!r:.60}")
-        if str(mapping.get("protocol", "tcp")).lower() not in ("tcp", "udp", "sctp"):
-            raise SelectionError(
-                read.where, f"portMappings: protocol: expected tcp, udp or sctp, found {mapping['protocol']!r:.60}"
-            )
-        host = mapping.get("hostIP")
+            if not 0 < (mapping.number(key, "a port") or 0) < 65536:
+                raise mapping.wrong(key, "a port")
+        if str(mapping.data.get("protocol", "tcp")).lower() not in ("tcp", "udp", "sctp"):
+            raise mapping.wrong("protocol", "tcp, udp or sctp")
+        host = mapping.data.get("hostIP")
         if host and not (isinstance(host, str) and is_address(host)):
-            raise SelectionError(read.where, f"portMappings: hostIP: expected an IP address, found {host!r:.60}")
-    return mappings
+            raise mapping.wrong("hostIP", "an IP address")
+    return tuple(mapping.data for mapping in mappings)

@@ -12,6 +12,7 @@ from typing import Any
 
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import Fields, invalid
 from genie.kube import Kube
 
 #: Plugins that take the node's interface from a key of their own.
@@ -51,32 +52,26 @@ async def read(kube: Kube, namespace: str, name: str) -> Logical:
         CniError: 7; one of them is missing or contradicts itself.
     """
     logical = await _spec(kube, "LogicalNetwork", namespace, name)
-    physical: Mapping[str, Any] = {}
-    where = f"Logicalnetwork {namespace}/{name}"
-    if physical_name := _text(logical, "physicalNet", where):
+    physical = Fields({}, "")
+    if physical_name := _text(logical, "physicalNet"):
         physical = await _spec(kube, "PhysicalNetwork", namespace, physical_name)
-    beneath = f"Physicalnetwork {namespace}/{physical_name}"
-    shared = physical.get("sharedStatus") or {}
-    if not isinstance(shared, dict):
-        raise CniError(Code.INVALID_CONFIG, f"{beneath}: sharedStatus: expected an object, found {shared!r:.60}")
-    plugin, its_plugin = _text(logical, "plugin", where), _text(shared, "plugin", beneath)
-    if shared.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
-        raise CniError(
-            Code.INVALID_CONFIG, f"{where}: plugin: {plugin!r}, but {beneath} is dedicated to {its_plugin!r}"
-        )
+    shared = physical.inner("sharedStatus")
+    plugin, its_plugin = _text(logical, "plugin"), _text(shared, "plugin")
+    if shared.data.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
+        raise invalid(logical.where, f"plugin: {plugin!r}, but {physical.where} is dedicated to {its_plugin!r}")
     if not (plugin or its_plugin):
-        raise CniError(Code.INVALID_CONFIG, f"{where}: expected plugin, or physicalNet with one that has a plugin")
-    whole = _text(shared, "subnet", beneath)
+        raise invalid(logical.where, "expected plugin, or physicalNet with one that has a plugin")
+    whole = _text(shared, "subnet")
     return Logical(
-        where=where,
+        where=logical.where,
         plugin=plugin or its_plugin,
-        subnet=_text(logical, "sub_subnet", where) or whole,
+        subnet=_text(logical, "sub_subnet") or whole,
         within=whole,
-        interface=_text(physical, "refer_nic", beneath),
+        interface=_text(physical, "refer_nic"),
     )
 
 
-async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Mapping[str, Any]:
+async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Fields:
     found = await kube.network(kind, namespace, name, needed=True)
     spec = found.get("spec") if found else None
     if found is None or not isinstance(spec, dict):
@@ -84,14 +79,11 @@ async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Mapping[str
             Code.INVALID_CONFIG,
             f"there is no {kind.capitalize()} {namespace}/{name} with a spec (alpha.network.k8s.io/v1)",
         )
-    return spec
+    return Fields(spec, f"{kind.capitalize()} {namespace}/{name}")
 
 
-def _text(data: Mapping[str, Any], key: str, where: str) -> str:
-    value = data.get(key)
-    if value is not None and not isinstance(value, str):
-        raise CniError(Code.INVALID_CONFIG, f"{where}: {key}: expected a string, found {value!r:.60}")
-    return (value or "").strip()
+def _text(read: Fields, key: str) -> str:
+    return read.string(key).strip()
 
 
 def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:
@@ -107,11 +99,9 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
     try:
         inner, outer = ipaddress.ip_network(subnet, strict=False), ipaddress.ip_network(within or subnet, strict=False)
     except ValueError as error:
-        raise CniError(Code.INVALID_CONFIG, f"{where}: subnet: {error}") from error
+        raise invalid(where, f"subnet: {error}") from error
     if inner.version != outer.version or not inner.subnet_of(outer):  # type: ignore[arg-type]
-        raise CniError(
-            Code.INVALID_CONFIG, f"{where}: sub_subnet {subnet} is not within the physical network's {within}"
-        )
+        raise invalid(where, f"sub_subnet {subnet} is not within the physical network's {within}")
     first, *others = network.plugins
     ipam: Any = first.get("ipam")
     ipam = ipam if isinstance(ipam, dict) else {}

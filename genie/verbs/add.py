@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import Fields, decode
 from genie.cni.result import Result
 from genie.kube import Pod
-from genie.records import Attached, Record
+from genie.records import Record, RecordedAttachment
 from genie.select.choose import choose
 from genie.select.selection import Choice, Selection
 from genie.verbs import network_status
@@ -75,13 +75,13 @@ async def _pod(call: Context) -> Pod:
     namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
     if namespace and name:
         return await call.kube.pod(namespace, name, args.get("K8S_POD_UID", ""))
-    try:
-        notes = json.loads(args.get("K8S_ANNOT") or "{}")
-    except (ValueError, RecursionError) as error:
-        raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: K8S_ANNOT: not valid JSON: {error}") from error
-    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
-        raise CniError(Code.INVALID_ENVIRONMENT, "CNI_ARGS: K8S_ANNOT: expected an object of strings")
-    return Pod(namespace=namespace, name=name, annotations=notes)
+    where = "CNI_ARGS: K8S_ANNOT"
+    read = Fields(decode(args.get("K8S_ANNOT") or "{}", where, _bad_argument), where, _bad_argument, strict=True)
+    return Pod(namespace=namespace, name=name, annotations={key: read.string(key) for key in read.data})
+
+
+def _bad_argument(where: str, message: str) -> CniError:
+    return CniError(Code.INVALID_ENVIRONMENT, f"{where}: {message}")
 
 
 def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
@@ -90,7 +90,7 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
     for position, choice in enumerate(chosen.choices):
         again = any(earlier.network.name == choice.network.name for earlier in chosen.choices[:position])
         attached.append(
-            Attached(
+            RecordedAttachment(
                 label=choice.label,
                 network=choice.network,
                 container_id=_container_id(call, choice) if again else request.container_id,

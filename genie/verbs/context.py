@@ -9,7 +9,7 @@ from genie.cni.execute import Executor
 from genie.cni.invoke import Attachment
 from genie.config import Conf
 from genie.kube import Kube
-from genie.records import Attached, Records
+from genie.records import RecordedAttachment, Records
 from genie.request import Request
 from genie.select import networks
 from genie.verbs.trace import Steps
@@ -40,7 +40,7 @@ class Context:
     def directory(self) -> networks.Directory:
         return networks.directory(self.conf.conf_dir)
 
-    def attachment(self, attached: Attached, args: str) -> Attachment:
+    def attachment(self, attached: RecordedAttachment, args: str) -> Attachment:
         """What a delegate is told of an attachment. args: CNI_ARGS."""
         return Attachment(
             container_id=attached.container_id,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from genie.cni import invoke
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
-from genie.records import Attached, DamagedError, Record
+from genie.records import DamagedError, Record, RecordedAttachment
 from genie.verbs.context import Context
 
 
@@ -34,7 +34,7 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
     Raises:
         CniError: the first failure, with the others in its details.
     """
-    left: list[Attached] = []
+    left: list[RecordedAttachment] = []
     errors: list[CniError] = []
     for attached in reversed(record.attached):
         try:
@@ -138,7 +138,7 @@ async def _unrecorded(call: Context) -> None:
 async def _ask(call: Context, network: NetworkConfig, container_id: str, ifname: str) -> None:
     """DEL of an attachment that there may not be."""
     config = call.conf.runtime_config
-    attached = Attached(
+    attached = RecordedAttachment(
         label=network.name, network=network, container_id=container_id, ifname=ifname, runtime_config=config
     )
     attachment = call.attachment(attached, call.request.env.get("CNI_ARGS", ""))

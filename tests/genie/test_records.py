@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from genie.cni.errors import CniError
 from genie.cni.result import DNS, IP, Interface, Result, Route
-from genie.records import Attached, DamagedError, Record, Records
+from genie.records import DamagedError, Record, RecordedAttachment, Records
 from tests.rigs.core import network
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -35,7 +35,7 @@ RESULTS = st.builds(
     dns=st.builds(DNS, nameservers=st.lists(st.just("10.0.0.10"), max_size=2).map(tuple), domain=TEXT),
 )
 ATTACHED = st.builds(
-    Attached,
+    RecordedAttachment,
     label=TEXT,
     network=st.sampled_from(
         [replace(network("calico"), raw={}), replace(network("x", {"type": "a", "ä": [1.5]}, {"type": "b"}), raw={})]
@@ -63,7 +63,11 @@ SIMPLE = Record(
     container_id="c1",
     ifname="eth0",
     netns="/netns",
-    attached=(Attached(label="calico", network=replace(network("calico"), raw={}), container_id="c1", ifname="eth0"),),
+    attached=(
+        RecordedAttachment(
+            label="calico", network=replace(network("calico"), raw={}), container_id="c1", ifname="eth0"
+        ),
+    ),
 )
 
 

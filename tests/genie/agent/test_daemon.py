@@ -267,8 +267,8 @@ def test_an_option_wins_over_genie_conf_and_that_over_the_default() -> None:
 @pytest.mark.parametrize(
     ("agent", "complaint"),
     [
-        ({"concurrency": 0}, "agent: concurrency: expected a whole number above 0, found the number 0"),
-        ({"concurrency": "8"}, "agent: concurrency: expected a whole number above 0, found the string '8'"),
+        ({"concurrency": 0}, "agent: concurrency: expected a whole number above 0, found 0"),
+        ({"concurrency": "8"}, "agent: concurrency: expected a whole number above 0, found '8'"),
         ({"grace": -1}, "agent: grace: expected a positive number of seconds"),
         ({"listen": 9465}, "agent: listen: expected a string"),
         ({"listen": "9465"}, "agent: listen: expected HOST:PORT, found '9465'"),

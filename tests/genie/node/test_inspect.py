@@ -96,7 +96,7 @@ def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str],
     (node.net_d / "00-broken.conf").write_text("{")
     lines = health(capsys, node, conf)
     assert lines[0].endswith(": NOT USED, the runtime takes 00-broken.conf, which is first")
-    assert "00-broken.conf: no valid JSON" in lines[3]
+    assert "00-broken.conf: not valid JSON" in lines[3]
     for path in node.net_d.glob("[!0]*"):
         path.unlink()
     assert health(capsys, node, conf)[2] == "networks       NONE: a pod that asks for nothing gets an error"

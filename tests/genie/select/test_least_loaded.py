@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from genie.cni.errors import CniError
 from genie.cni.result import Interface, Result
 from genie.config import Conf
-from genie.records import Attached, Record
+from genie.records import Record, RecordedAttachment
 from genie.select import least_loaded
 from tests.rigs.core import network
 
@@ -20,7 +20,7 @@ CONF = Conf(name="k8s", cni_version="1.0.0")
 
 def attached(name: str, *host: str) -> Record:
     interfaces = (*map(Interface, host), Interface("eth0", sandbox="/n"))
-    one = Attached(
+    one = RecordedAttachment(
         label=name, network=network(name), container_id="c", ifname="eth0", result=Result(interfaces=interfaces)
     )
     return Record(container_id="c", ifname="eth0", netns="/n", attached=(one,))

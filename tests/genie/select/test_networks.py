@@ -115,14 +115,14 @@ def test_a_definition_that_would_have_genie_call_itself(node: Node, config: dict
 def test_a_broken_file_is_told_when_its_network_is_asked_for(node: Node) -> None:
     node.write("10-weave.conf", "{")
     node.write("20-calico.conf", conf("calico"))
-    assert f"{node.net_d}/10-weave.conf: no valid JSON" in refused(node, "weave", code=6)
+    assert f"{node.net_d}/10-weave.conf: not valid JSON" in refused(node, "weave", code=6)
     assert one(node, "calico").name == "calico"
     assert one(node, "", "first").name == "calico", "a broken file does not take the others with it"
 
 
 def test_only_broken_files(node: Node) -> None:
     node.write("10-weave.conf", "{")
-    assert "10-weave.conf: no valid JSON" in refused(node, "", "first", 11)
+    assert "10-weave.conf: not valid JSON" in refused(node, "", "first", 11)
 
 
 def test_a_folder_and_a_dangling_link_named_like_configurations(node: Node) -> None:
@@ -207,7 +207,7 @@ def test_definitions_without_a_configuration_are_looked_up_on_the_node(node: Nod
     ("spec", "complaint", "code"),
     [
         ({"config": 5}, "spec.config: expected a string that holds a CNI configuration", 7),
-        ({"config": "{"}, "no valid JSON", 6),
+        ({"config": "{"}, "not valid JSON", 6),
         ({"config": "{}"}, "plugins: expected", 7),
         ({"config": '{"type": "../x"}'}, "type: expected", 7),
         (5, "spec.config is empty", 7),

@@ -1,0 +1,162 @@
+"""JSON read strictly: text decoded, and the fields of an object, each of the type it must have.
+
+Whoever reads JSON reads it here: configurations, results, genie.conf, annotations, records, kubeconfigs. A complaint is
+one sentence, `where: field: expected X, found Y`. `null` counts as absent, as for Go's decoder and so for libcni.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from genie.cni.errors import CniError, Code
+
+Refusal = Callable[[str, str], CniError]
+"""Makes an error of where it is (a file, an annotation) and what is wrong there."""
+
+
+def invalid(where: str, message: str) -> CniError:
+    """Code 7, of something that a person wrote."""
+    return CniError(Code.INVALID_CONFIG, f"{where}: {message}")
+
+
+def undecodable(where: str, message: str) -> CniError:
+    """Code 6, of something that a program wrote."""
+    return CniError(Code.DECODING_FAILURE, f"{where}: {message}")
+
+
+def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
+    """JSON decoded; NaN and Infinity, which Python's parser takes, are refused as any other does.
+
+    Raises:
+        CniError: as `error` makes it; the message has the position.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError as failure:
+        raise error(where, "not valid JSON: nested too deeply") from failure
+    except json.JSONDecodeError as failure:
+        line = f" (line {failure.lineno}, column {failure.colno})" if failure.lineno > 1 else ""
+        raise error(where, f"not valid JSON at character {failure.pos + 1}{line}: {failure.msg}") from failure
+    except ValueError as failure:
+        raise error(where, f"not valid JSON: {failure}") from failure
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+class Fields:
+    """One JSON object. A method returns a field, or its default where the object has none.
+
+    where: what messages call the object. error: makes the errors. strict: an absent field is wrong, too.
+    """
+
+    __slots__ = ("_error", "_strict", "data", "where")
+
+    def __init__(self, data: Any, where: str, error: Refusal = invalid, *, strict: bool = False) -> None:
+        if not isinstance(data, dict):
+            raise error(where, f"expected an object, found {shown(data)}")
+        self.data: dict[str, Any] = data
+        self.where, self._error, self._strict = where, error, strict
+
+    def wrong(self, key: str, expected: str) -> CniError:
+        """The error of a field that is not what was expected."""
+        return self._error(self.where, f"{key}: expected {expected}, found {shown(self.data.get(key))}")
+
+    def string(self, key: str, default: str = "") -> str:
+        value: str | None = self._get(key, str, "a string")
+        return default if value is None else value
+
+    def text(self, key: str, default: str = "", *, required: bool = False) -> str:
+        """A string that a path or an HTTP header can hold. required: an empty one is wrong."""
+        value = self.string(key, default)
+        if required and not value:
+            raise self.wrong(key, "a string")
+        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+            raise self.wrong(key, "a string of printable characters")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        return bool(self._get(key, bool, "true or false"))
+
+    def number(self, key: str, expected: str = "a whole number from 0", *, least: int = 0) -> int | None:
+        value: int | None = self._get(key, int, expected)
+        if value is not None and (isinstance(value, bool) or value < least):
+            raise self.wrong(key, expected)
+        return value
+
+    def seconds(self, key: str, default: float) -> float:
+        """More than none, and less than a day."""
+        value = self._get(key, int | float, "a positive number of seconds")
+        if value is None:
+            return default
+        if isinstance(value, bool) or not 0 < value < 86400:
+            raise self.wrong(key, "a positive number of seconds")
+        return float(value)
+
+    def object(self, key: str) -> Mapping[str, Any]:
+        return self._get(key, dict, "an object") or {}
+
+    def inner(self, key: str) -> Fields:
+        return self._of(self.object(key), f"{self.where}: {key}")
+
+    def objects(self, key: str) -> list[Fields]:
+        return [self._of(each, f"{self.where}: {key}[{at}]") for at, each in enumerate(self.items(key))]
+
+    def items(self, key: str, expected: str = "a list") -> list[Any]:
+        return self._get(key, list, expected) or []
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        values = self.items(key)
+        if not all(isinstance(each, str) for each in values):
+            raise self.wrong(key, "a list of strings")
+        return tuple(values)
+
+    def addresses(self, key: str, *, prefix: bool = False) -> tuple[str, ...]:
+        """IP addresses. prefix: each may have a prefix length."""
+        for each in (values := self.items(key, "a list of addresses")):
+            if not (isinstance(each, str) and (is_address(each) or (prefix and is_cidr(each)))):
+                raise self._error(self.where, f"{key}: expected an IP address, found {shown(each)}")
+        return tuple(values)
+
+    def _get(self, key: str, kind: Any, expected: str) -> Any:
+        value = self.data.get(key)
+        if not isinstance(value, kind) and (value is not None or self._strict):
+            raise self.wrong(key, expected)
+        return value
+
+    def _of(self, data: Any, where: str) -> Fields:
+        return Fields(data, where, self._error, strict=self._strict)
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: of a list or an object only that it is one, of a long string its beginning."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case list() | dict() if value:
+            return "a list" if isinstance(value, list) else "an object"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an IPv4 or IPv6 address, without a prefix length."""
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except (OSError, ValueError):  # ValueError: not ASCII, or a NUL in it
+        return False
+    return True
+
+
+def is_cidr(text: str) -> bool:
+    """Whether this is an address with its prefix length."""
+    address, slash, length = text.partition("/")
+    if not slash or not (length.isascii() and length.isdigit() and len(length) <= 3):
+        return False
+    return int(length) <= (128 if ":" in address else 32) and is_address(address)

@@ -23,17 +23,17 @@ def plugin() -> int:
     """One CNI call, in direct mode: the delegates are this process's children, the API server is asked now."""
     import json
 
-    from genie import kube
+    from genie import config, kube
     from genie.cni.errors import CniError
     from genie.cni.execute import SubprocessExecutor, run_sync
-    from genie.request import Request, read_conf
+    from genie.request import Request
     from genie.serve import serve
 
     said = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     request = Request(env=dict(os.environ), stdin=said)
     conf = None
     try:
-        conf = read_conf(request.stdin)
+        conf = config.read(request.stdin)
         asker: kube.Kube = kube.DirectKube(conf)
     except CniError:
         asker = kube.Nowhere()  # `serve` meets the same error, and says it as the verb demands

@@ -9,16 +9,18 @@ key that genie does know must have the right type; anything else is refused here
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from genie.cni import version
-from genie.cni.config import validate_network_name
+from genie.cni.config import conf_files, validate_network_name
 from genie.cni.errors import CniError, Code
-from genie.cni.fields import Fields
+from genie.cni.fields import Fields, decode
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
+GENIE = "genie"  # its own type, as a plugin
 
 #: Plugins that name a pod's host interface, or key what they keep, after CNI_CONTAINERID alone, so that a second
 #: attachment of one container needs an ID of its own (weave, CNI-Genie #133; flannel's file for its DEL).
@@ -102,6 +104,53 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         runtime_config=read.object("runtimeConfig"),
         raw=read.data,
     )
+
+
+def read(text: bytes, source: str = "genie.conf (standard input)") -> Conf:
+    """genie.conf out of the bytes that the runtime sends.
+
+    Raises:
+        CniError: 6 when it is not JSON, else as `parse`.
+    """
+    return parse(decode(text, source), source)
+
+
+def load(path: str) -> Conf:
+    """genie.conf from its file. In a list of plugins it is genie's object with the list's name and version, as a
+    runtime derives it (specification, section 3, "Deriving request configuration from plugin configuration").
+
+    Raises:
+        CniError: 5 when it cannot be read; else as `read`.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = decode(file.read(), path)
+    except OSError as error:
+        raise CniError(Code.IO_FAILURE, f"cannot read {path}: {error.strerror}") from error
+    own = _own(data)
+    if own is not None and own is not data:
+        data = {**own, "name": data.get("name"), "cniVersion": data.get("cniVersion")}
+    return parse(data, path)
+
+
+def find(directory: str) -> str | None:
+    """The path of genie's own configuration in a net.d directory: the first file with a plugin of its type."""
+    try:
+        names = conf_files(directory)
+    except OSError:
+        return None
+    for path in (f"{directory}/{name}" for name in names):
+        with suppress(OSError, CniError), open(path, "rb") as file:
+            if _own(decode(file.read(), path)) is not None:
+                return path
+    return None
+
+
+def _own(data: Any) -> dict[str, Any] | None:
+    """genie's object in a configuration: that itself, or the first of its plugins whose type is genie."""
+    plugins = data.get("plugins") if isinstance(data, dict) else None
+    candidates = plugins if isinstance(plugins, list) else [data]
+    return next((each for each in candidates if isinstance(each, dict) and each.get("type") == GENIE), None)
 
 
 def _name(read: Fields) -> str:

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from genie import config
 from genie.cni import version
 from genie.cni.config import validate_container_id, validate_ifname
 from genie.cni.errors import CniError, Code
-from genie.cni.fields import decode
 from genie.cni.invoke import OVERRIDE
 from genie.config import Conf
 
@@ -139,12 +137,3 @@ class Reply:
     status: int
     stdout: bytes
     story: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_conf(stdin: bytes, source: str = "genie.conf (standard input)") -> Conf:
-    """genie.conf out of the bytes that the runtime sends.
-
-    Raises:
-        CniError: 6 when it is not JSON, else as `config.parse`.
-    """
-    return config.parse(decode(stdin, source), source)

@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from genie import config
 from genie.cni import version
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import Executor
 from genie.config import Conf
 from genie.kube import Kube
-from genie.request import Reply, Request, permit, read_conf
+from genie.request import Reply, Request, permit
 from genie.verbs.context import Context
 from genie.verbs.trace import Steps, Watched
 
@@ -43,7 +44,7 @@ async def serve(
         if request.command == "VERSION":
             return Reply(status=0, stdout=json.dumps(versions(request.spoken)).encode(), story=story)
         request.validate()
-        conf = conf or read_conf(request.stdin)
+        conf = conf or config.read(request.stdin)
         permit(request, conf)
         answer = await _carry_out(
             Context(request=request, conf=conf, kube=kube, executor=watched, story=story, steps=steps, earlier=earlier)

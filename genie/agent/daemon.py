@@ -12,17 +12,14 @@ import asyncio
 import contextlib
 import functools
 import gc
-import json
 import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from genie import __version__, config, kube, locks
 from genie import log as logs
@@ -34,7 +31,7 @@ from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError, Code
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.records import Records
-from genie.request import REQUIRED, Reply, Request, read_conf
+from genie.request import REQUIRED, Reply, Request
 from genie.select import least_loaded
 from genie.serve import serve
 
@@ -197,67 +194,33 @@ class Agent:
 @functools.lru_cache(maxsize=16)
 def _conf(stdin: bytes) -> Conf:
     """genie.conf as the runtime sends it: the same bytes for almost all calls, so read once."""
-    return read_conf(stdin)
-
-
-def find_conf(directory: str) -> Path | None:
-    """genie's own configuration in a net.d directory."""
-    for path in sorted(Path(directory).glob("*.conf*")):
-        with contextlib.suppress(OSError, ValueError):
-            data = json.loads(path.read_bytes())
-            if isinstance(data, dict) and any(isinstance(p, dict) and p.get("type") == "genie" for p in _plugins(data)):
-                return path
-    return None
-
-
-def _plugins(data: Mapping[str, Any]) -> list[Any]:
-    plugins = data.get("plugins")
-    return plugins if isinstance(plugins, list) else [data]
+    return config.read(stdin)
 
 
 def current_conf(settings: Settings) -> Conf:
-    """genie.conf as it is now: the option's, else the one in net.d. A mistake in the former does not keep a node that
-    has the latter without an agent: `genie install` let no such thing through to there.
+    """genie.conf as it is now: the option's, else the one in net.d, else the defaults. A mistake in the first does not
+    keep a node that has the second without an agent: `genie install` let no such thing through to there.
 
     Raises:
         CniError: none can be used.
     """
-    installed = find_conf(DEFAULT_CONF_DIR)
-    if settings.conf is None:
-        return load_conf(installed)
-    try:
-        return load_conf(settings.conf)
-    except CniError as error:
-        if installed is None:
-            raise
-        _complain(str(error))
-        return load_conf(installed)
+    installed = config.find(DEFAULT_CONF_DIR)
+    if settings.conf is not None:
+        try:
+            return config.load(str(settings.conf))
+        except CniError as error:
+            if installed is None:
+                raise
+            _complain(str(error))
+    if installed is None:  # genie may be installed on the node after its agent runs
+        return Conf(name="genie", cni_version="1.0.0")
+    return config.load(installed)
 
 
 @functools.cache
 def _complain(error: str) -> None:
     """Once, though it is met with each connection to the API server."""
     log.error("going on with the genie.conf in net.d", extra={"fields": {"error": error}})
-
-
-def load_conf(path: Path | None) -> Conf:
-    """genie.conf from a file; without one, the defaults, for genie may be installed on the node after its agent runs.
-
-    Raises:
-        CniError: it cannot be read, or there is something wrong in it.
-    """
-    if path is None:
-        return Conf(name="genie", cni_version="1.0.0")
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CniError(Code.DECODING_FAILURE, f"{path}: not valid JSON: {error}") from error
-    if isinstance(data, dict) and isinstance(data.get("plugins"), list):
-        mine = next((p for p in data["plugins"] if isinstance(p, dict) and p.get("type") == "genie"), {})
-        data = {**mine, "name": data.get("name"), "cniVersion": data.get("cniVersion")}
-    return config.parse(data, str(path))
 
 
 def api_server(settings: Settings, conf: Conf) -> kube.Server:

@@ -8,6 +8,7 @@ Each complaint names the source, the field and what was expected there.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a trailing newline is no part of a name.
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
+SUFFIXES = (".conf", ".conflist", ".json")  # of files that a runtime takes for configurations, as libcni has them
 TYPE_IS = "the name of a plugin's executable, without '/' or '\\'"
 
 
@@ -85,6 +87,14 @@ def parse(
         disable_gc=_boolean(read, "disableGC"),
         raw=read.data,
     )
+
+
+def conf_files(directory: str) -> list[str]:
+    """The names of the configurations in a net.d directory, in the order in which a runtime looks at them.
+
+    Raises OSError.
+    """
+    return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIXES))
 
 
 def load(path: str | Path) -> NetworkConfig:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genie import config, locks
+from genie.cni.config import conf_files
 from genie.cni.errors import CniError, Code
-from genie.select.networks import SUFFIXES
 
 log = logging.getLogger("genie.install")
 
@@ -216,9 +216,9 @@ def others(node: Node, journal: Journal) -> list[str]:
 
 
 def confs(directory: str) -> list[str]:
-    """The names of the configurations in a net.d directory, in the order in which the runtime looks at them."""
+    """The names of the configurations in a net.d directory, the first one first; none where there is no directory."""
     try:
-        return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIXES))
+        return conf_files(directory)
     except FileNotFoundError:
         return []
 

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterable
 from itertools import chain
 
-from genie import locks
-from genie.agent.daemon import SOCKET, find_conf
+from genie import config, locks
+from genie.agent.daemon import SOCKET
+from genie.cni.config import conf_files
 from genie.cni.errors import CniError
 from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
 from genie.records import Records
-from genie.request import read_conf
 from genie.select import networks
 from genie.select.annotations import READ
 from genie.select.choose import choose
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv[1:])
     try:
         path = arguments.conf or _find(DEFAULT_CONF_DIR)
-        conf = read(path)
+        conf = config.load(path)
         if argv[0] == "explain":
             lines = explain(arguments.pod, conf)
         else:
@@ -61,38 +61,18 @@ def main(argv: list[str]) -> int:
 
 
 def _find(directory: str) -> str:
-    path = find_conf(directory)
+    path = config.find(directory)
     if path is None:
         raise CniError(
             5, f"{directory} has no configuration of type genie: genie is not installed here, or name it with --conf"
         )
-    return str(path)
-
-
-def read(path: str) -> Conf:
-    """genie.conf from its file; a conflist's first plugin of type genie."""
-    import json
-
-    try:
-        with open(path, "rb") as file:
-            text = file.read()
-    except OSError as error:
-        raise CniError(5, f"cannot read {path}: {error.strerror}; name genie's configuration with --conf") from error
-    try:
-        data = json.loads(text)
-        plugins = data.get("plugins") if isinstance(data, dict) else None
-        for plugin in plugins or []:
-            if plugin.get("type") == "genie":
-                text = json.dumps({"name": data.get("name"), "cniVersion": data.get("cniVersion"), **plugin}).encode()
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        pass  # `read_conf` says what is wrong with it
-    return read_conf(text, path)
+    return path
 
 
 def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     """Whether the runtime calls genie here, whether anybody answers, and which networks there are."""
     directory, name = os.path.split(path)
-    first = min(file for file in os.listdir(directory) if file.endswith(networks.SUFFIXES) or file == name)
+    first = min([*conf_files(directory), name])
     yield f"configuration  {path}" + ("" if first == name else f": NOT USED, the runtime takes {first}, which is first")
     if conf.raw.get("cAdvisor_address"):  # of CNI-Genie; the kubelet's cAdvisor port is gone since Kubernetes 1.12
         yield "               its cAdvisor_address does nothing: loads are read from this node's interfaces"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -189,15 +188,10 @@ class Keeper:
             log.error("cannot install", extra={"fields": {"error": str(error)}})
 
     def _current_conf(self) -> Mapping[str, Any] | None:
-        mine = [path for path in Journal(self.node).files if is_conf(self.node, path)]
-        for path in mine:
-            try:
-                with open(path, encoding="utf-8") as file:
-                    data = json.load(file)
-                    config.parse(data)
-                    return dict(data)
-            except (OSError, ValueError, CniError):
-                continue
+        for path in Journal(self.node).files:
+            if is_conf(self.node, path):
+                with contextlib.suppress(CniError):
+                    return config.load(path).raw
         return None
 
     def _look_for_daemonset(self) -> None:

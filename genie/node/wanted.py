@@ -67,17 +67,10 @@ def read_conf(options: argparse.Namespace) -> Mapping[str, Any]:
     Raises:
         CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
     """
-    conf: Mapping[str, Any] = DEFAULT_CONF
-    if options.conf:
-        try:
-            with open(options.conf, encoding="utf-8") as file:
-                conf = json.load(file)
-        except (OSError, ValueError) as error:
-            raise CniError(Code.INVALID_CONFIG, f"cannot read {options.conf}: {error}") from error
-    parsed = config.parse(dict(conf), options.conf or "genie.conf")
+    conf = config.load(options.conf) if options.conf else config.parse(DEFAULT_CONF)
     if options.direct and not options.no_kubeconfig and kubeconfig() is None:
-        kube.server(parsed.credentials)  # without an agent each call takes them: no pod would come up
-    return conf
+        kube.server(conf.credentials)  # without an agent each call takes them: no pod would come up
+    return conf.raw
 
 
 def with_conf(options: argparse.Namespace, conf: Mapping[str, Any]) -> Wanted:

@@ -16,14 +16,12 @@ from typing import Any
 from genie.cni import config as cni_config
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
+from genie.config import GENIE
 from genie.kube import Kube
 from genie.select.annotations import Ask, SelectionError
 
-#: The type that is genie itself: a network with it would have genie call genie.
-GENIE = "genie"
 #: On a NetworkAttachmentDefinition: the resource that its network runs over a device of.
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
-SUFFIXES = (".conf", ".conflist", ".json")
 #: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
 
@@ -83,7 +81,7 @@ class Directory:
 
     def _entries(self) -> dict[str, NetworkConfig | CniError]:
         try:
-            files = sorted(file for file in os.listdir(self.path) if file.endswith(SUFFIXES))
+            files = cni_config.conf_files(self.path)
         except OSError as error:
             raise CniError(
                 Code.IO_FAILURE, f"cannot read the configurations in {self.path}: {error.strerror}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,3 +71,40 @@ def test_any_genie_conf_is_read_or_refused(data: dict[str, Any]) -> None:
         config.parse({"name": "n", **data})
     except CniError as error:
         assert error.code in (1, 7)
+
+
+def test_genie_in_a_list_has_the_lists_name_and_version_as_a_runtime_hands_them_over(tmp_path: Path) -> None:
+    alone = {"type": "genie", "name": "mine", "cniVersion": "0.3.1", "conf_dir": "/there"}
+    path = tmp_path / "00-genie.conflist"
+    path.write_text(json.dumps({"name": "k8s", "cniVersion": "1.0.0", "plugins": [{"type": "x"}, alone]}))
+    conf = config.load(str(path))
+    assert (conf.name, conf.cni_version, conf.conf_dir) == ("k8s", "1.0.0", "/there")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5", '{"plugins": 5}', '{"plugins": [5]}', "[" * 100_000, "\0", ""])
+def test_what_is_no_genie_conf_is_not_found_and_not_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "00-genie.conf").write_text(text)
+    assert config.find(str(tmp_path)) is None
+    with pytest.raises(CniError, match=f"{tmp_path}/00-genie.conf: "):
+        config.load(str(tmp_path / "00-genie.conf"))
+
+
+def test_genies_own_configuration_is_found_by_its_type_where_a_runtime_looks(tmp_path: Path) -> None:
+    mine = json.dumps({"name": "k8s", "type": "genie"})
+    for name in ("00-genie.conf.cilium_bak", "01-genie.conf~", ".02-genie.conf.swp", "03-genie.txt"):
+        (tmp_path / name).write_text(mine)
+    (tmp_path / "04-broken.conf").write_text("{")
+    (tmp_path / "05-other.conf").write_text('{"name": "genie", "type": "bridge"}')
+    (tmp_path / "06-folder.conf").mkdir()
+    assert config.find(str(tmp_path)) is None
+    for name in ("30-genie.conf", "20-genie.json", "10-genie.conflist"):
+        text = json.dumps({"name": "k8s", "plugins": [json.loads(mine)]}) if name.endswith("list") else mine
+        (tmp_path / name).write_text(text)
+        assert config.find(str(tmp_path)) == str(tmp_path / name)
+
+
+def test_a_directory_that_is_not_there_has_no_genie_conf(tmp_path: Path) -> None:
+    assert config.find(str(tmp_path / "none")) is None
+    with pytest.raises(CniError, match=f"cannot read {tmp_path}/none: No such file") as caught:
+        config.load(str(tmp_path / "none"))
+    assert caught.value.code == 5

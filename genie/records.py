@@ -42,7 +42,8 @@ class RecordedAttachment:
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
     default_route: tuple[str, ...] | None = None  # the pod asked for its default route here, by these gateways
-    result: Result | None = None  # None: its ADD never came to an end
+    result: Result | None = None  # of the last plugin that succeeded; None: none did
+    left: tuple[int, ...] | None = None  # the plugins that a DEL has to call, by position in the chain; None: all
 
     def to_json(self) -> dict[str, Any]:
         network = self.network
@@ -61,6 +62,7 @@ class RecordedAttachment:
                 "plugins": list(network.plugins),
             },
             "result": cni_result.to_json(self.result, "1.1.0") if self.result else None,
+            **({} if self.left is None else {"left": list(self.left)}),
         }
 
     @classmethod
@@ -88,6 +90,7 @@ class RecordedAttachment:
                 raw={},
             ),
             result=None if result is None else cni_result.parse(result, "1.1.0"),
+            left=None if read.data.get("left") is None else _positions(read, len(plugins)),
         )
 
 
@@ -150,6 +153,13 @@ class Record:
             annotations={key: annotations.string(key) for key in annotations.data},
             arranged=read.strings("arranged"),
         )
+
+
+def _positions(read: Fields, plugins: int) -> tuple[int, ...]:
+    positions = read.items("left")
+    if not all(isinstance(each, int) and 0 <= each < plugins for each in positions):
+        raise read.wrong("left", f"positions below {plugins}")
+    return tuple(positions)
 
 
 class DamagedError(CniError):

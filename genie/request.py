@@ -28,9 +28,6 @@ REQUIRED = {
     "VERSION": (),
 }
 
-#: The version that a verb came with; the others have been there from the first.
-SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -109,10 +106,10 @@ def permit(request: Request, conf: Conf) -> None:
     if of_pod and _is_own(request.netns) and request.env.get(OVERRIDE, "").lower() not in ("1", "true"):
         # its routes and interfaces would be taken for a pod's
         raise CniError(Code.INVALID_NETNS, f"CNI_NETNS: {request.netns} is the namespace that genie itself runs in")
-    since = SINCE.get(request.command)
-    if since and not version.at_least(conf.cni_version, since):
+    if not version.has(request.command, conf.cni_version):
         raise CniError(
-            Code.INCOMPATIBLE_VERSION, f"CNI {conf.cni_version} has no {request.command}, which came with {since}"
+            Code.INCOMPATIBLE_VERSION,
+            f"CNI {conf.cni_version} has no {request.command}, which came with {version.SINCE[request.command]}",
         )
     if request.command == "ADD" and conf.raw.get("prevResult") is not None:
         found = json.dumps(conf.raw["prevResult"])

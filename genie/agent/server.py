@@ -48,7 +48,6 @@ _PIECE = 65536  # bytes read at once
 _ACCEPT_PAUSE = 0.2
 _LOOK = 0.2
 """Seconds between two looks at who has the socket: well below what a shim knocks for (CONNECT_MS in shim.c)."""
-_BUSY_RETRIES, _BUSY_WAIT = 5, 0.2  # an executable that is being written (an upgrade) is "text file busy" for a moment
 
 log = logging.getLogger(__name__)
 
@@ -71,25 +70,19 @@ class ShimExecutor:
 
     async def run(self, call: Call) -> Outcome:
         async with self._room:
-            for attempt in range(_BUSY_RETRIES + 1):
-                result = await self._run(call)
-                if isinstance(result, str) or result.errno != errno.ETXTBSY or attempt == _BUSY_RETRIES:
-                    break
-                await asyncio.sleep(_BUSY_WAIT)
-        outcome = _outcome(call, result)
+            outcome = await self._run(call)
         self.outcomes.append((call, outcome))
         return outcome
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await asyncio.gather(*work, return_exceptions=True)
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
 
-    async def _run(self, call: Call) -> protocol.ResultFrame | str:
-        """Run it once: what the shim reports, or why there is no report."""
+    async def _run(self, call: Call) -> Outcome:
         if self._lost:
-            return self._lost
+            return Outcome(status=-1, error=self._lost)
         self._last_id += 1
         limit = max(1, int(call.timeout * 1000)) if call.timeout else 0
         try:
@@ -97,7 +90,7 @@ class ShimExecutor:
                 protocol.Run(id=self._last_id, binary=call.binary, env=call.env, stdin=call.stdin, timeout=limit)
             )
         except protocol.ProtocolError as error:
-            return f"{call.binary} could not be started: {error}"
+            return Outcome(status=-1, error=f"{call.binary} could not be started: {error}", errno=errno.EINVAL)
         loop = asyncio.get_running_loop()
         late = loop.call_later(call.timeout + _LATE, self._give_up, "it is late") if call.timeout else None
         if not self._pending:
@@ -106,7 +99,8 @@ class ShimExecutor:
         self._pending[id_] = future
         self._send(frame)
         try:
-            return await future or self._lost
+            result = await future
+            return _outcome(call, result) if result else Outcome(status=-1, error=self._lost)
         finally:
             del self._pending[id_]
             if not self._pending:
@@ -135,17 +129,21 @@ class ShimExecutor:
         return bool(running)
 
 
-def _outcome(call: Call, result: protocol.ResultFrame | str) -> Outcome:
-    if isinstance(result, str):
-        return Outcome(status=-1, error=result)
+def _outcome(call: Call, result: protocol.ResultFrame) -> Outcome:
     error = {
         protocol.How.EXITED: "",
         protocol.How.NOT_STARTED: f"{call.binary} could not be started: {os.strerror(result.errno)}",
         protocol.How.TIMED_OUT: f"no answer within {call.timeout or 0:g} seconds; killed",
         protocol.How.TOO_MUCH: "more than 1 MiB of output; killed",
     }[result.how]
-    seconds = result.micros / 1e6
-    return Outcome(status=result.status, stdout=result.stdout, stderr=result.stderr, seconds=seconds, error=error)
+    return Outcome(
+        status=result.status,
+        stdout=result.stdout,
+        stderr=result.stderr,
+        seconds=result.micros / 1e6,
+        error=error,
+        errno=result.errno if result.how == protocol.How.NOT_STARTED else 0,
+    )
 
 
 class _Connection:

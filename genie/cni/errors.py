@@ -9,6 +9,7 @@ object from a plugin.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -74,3 +75,9 @@ class CniError(Exception):
         if not isinstance(details, str):
             details = "" if details is None else json.dumps(details)
         return cls(code, msg or f"error code {code} without a message", details)
+
+
+def joined(errors: Sequence[CniError]) -> CniError:
+    """Several errors as one: the first, with the others in its details."""
+    first, *others = errors
+    return CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))

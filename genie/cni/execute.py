@@ -21,8 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-_BUSY_RETRIES = 5
-_BUSY_WAIT = 0.2  # seconds: an executable that is being written (an upgrade) is "text file busy" for a moment
+BUSY_RETRIES, BUSY_WAIT = 5, 0.2  # seconds
 _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
 
 
@@ -40,7 +39,8 @@ class Call:
 class Outcome:
     """How it went. status: the exit status, or a signal's number negated. seconds: how long it ran.
 
-    error: "" or why there is no exit status of the plugin's own (it could not be started, it took too long).
+    error: "" or why there is no exit status of the plugin's own (it could not be started, it took too long). errno: of
+    a plugin that could not be started; 0 of any other.
     """
 
     status: int
@@ -48,6 +48,7 @@ class Outcome:
     stderr: bytes = b""
     seconds: float = 0.0
     error: str = ""
+    errno: int = 0
 
 
 class Executor(Protocol):
@@ -61,9 +62,19 @@ class Executor(Protocol):
         """Run all to their end, at the same time if possible; exceptions are returned in their places."""
         ...
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what may block for a while, without keeping other calls from going on; raises what it raises."""
         ...
+
+
+async def run(executor: Executor, call: Call) -> Outcome:
+    """Run a plugin; again, for a second, while its executable is being written (an upgrade): "text file busy"."""
+    for _ in range(BUSY_RETRIES):
+        outcome = await executor.run(call)
+        if outcome.errno != errno.ETXTBSY:
+            return outcome
+        await executor.in_thread(lambda: time.sleep(BUSY_WAIT))
+    return await executor.run(call)
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
@@ -109,8 +120,8 @@ class SubprocessExecutor:
             thread.join()
         return outcomes
 
-    async def aside(self, work: Callable[[], T]) -> T:
-        """There are no others."""
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """There are no other calls."""
         return work()
 
 
@@ -127,8 +138,8 @@ def _run(call: Call) -> Outcome:
             deadline = None if call.timeout is None else began + call.timeout
             status, in_time = _attend(pid, pipes, call.stdin, deadline)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the environment
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        return Outcome(status=-1, error=f"{call.binary} could not be started: {why}")
+        why, number = (error.strerror, error.errno) if isinstance(error, OSError) else (str(error), errno.EINVAL)
+        return Outcome(status=-1, error=f"{call.binary} could not be started: {why}", errno=number or errno.EINVAL)
     return Outcome(
         status=status,
         stdout=bytes(pipes.heard[pipes.stdout]),
@@ -193,23 +204,16 @@ def _spawn(call: Call, pipes: _Pipes) -> int:
         (os.POSIX_SPAWN_DUP2, pipes.far_stdout, 1),
         (os.POSIX_SPAWN_DUP2, pipes.far_stderr, 2),
     ]
-    for attempt in range(_BUSY_RETRIES + 1):
-        try:
-            return os.posix_spawn(
-                call.binary,
-                [call.binary],
-                call.env,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=[],
-                # Python ignores these two, and an ignored signal would stay ignored in the child.
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )
-        except OSError as error:
-            if error.errno != errno.ETXTBSY or attempt == _BUSY_RETRIES:
-                raise
-            time.sleep(_BUSY_WAIT)
-    raise AssertionError("unreachable")
+    return os.posix_spawn(
+        call.binary,
+        [call.binary],
+        call.env,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=[],
+        # Python ignores these two, and an ignored signal would stay ignored in the child.
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+    )
 
 
 def _attend(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None) -> tuple[int, bool]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,8 +21,8 @@ from genie.cni import config as configs
 from genie.cni import result as results
 from genie.cni import version as versions
 from genie.cni.config import NetworkConfig
-from genie.cni.errors import CniError, Code
-from genie.cni.execute import Call, Executor, Outcome
+from genie.cni.errors import CniError, Code, joined
+from genie.cni.execute import Call, Executor, Outcome, run
 from genie.cni.result import Result
 
 OVERRIDE = "CNI_NETNS_OVERRIDE"
@@ -47,7 +47,27 @@ class Attachment:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+class PluginError(CniError):
+    """A plugin of a network failed at a verb.
+
+    plugin: its object in the configuration. own: the error without network, plugin and verb, as the plugin printed it
+    or as its end showed it. cut_off: it was ended before it could answer, so that nobody knows what it did.
+    """
+
+    def __init__(self, where: str, own: CniError, plugin: Mapping[str, Any], ifname: str, *, cut_off: bool) -> None:
+        super().__init__(own.code, f"{where}: {own.msg}", own.details)
+        self.own, self.plugin, self.ifname, self.cut_off = own, plugin, ifname, cut_off
+
+
 # The verbs
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an ADD has come. called: how many plugins of the chain. result: of the last one that succeeded."""
+
+    called: int = 0
+    result: Result | None = None
 
 
 async def add(
@@ -57,27 +77,24 @@ async def add(
     *,
     prev_result: Result | None = None,
     timeout: float | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Section 3, "Adding an attachment": each plugin in order, each given the result of the one before.
 
-    prev_result: for the first plugin, where the caller is itself chained. timeout: seconds for each plugin.
+    prev_result: for the first plugin, where the caller is itself chained. timeout: seconds for each plugin. progress:
+    kept up to date, for the caller to undo what was done when this raises: "A delete must still be executed even if
+    the add fails".
 
-    When a plugin fails, it and those before it are deleted in reverse ("A delete must still be executed even
-    if the add fails"), with the last result there was, and then CniError is raised with that plugin's code.
+    Raises PluginError of the first plugin that fails.
     """
     _validate(network, attachment)
-    result = prev_result
-    for position, plugin in enumerate(network.plugins):
-        try:
-            result = await _Step(network, plugin, attachment, executor, timeout).add(result)
-        except CniError as error:
-            left = []
-            for begun in reversed(network.plugins[: position + 1]):
-                step = _Step(network, begun, attachment, executor, timeout)
-                left += await _undo(step, result)
-            raise _with_details(error, left) from error
-    assert result is not None, "a configuration has at least one plugin"
-    return result
+    progress = progress or Progress()
+    progress.result = prev_result
+    for plugin in network.plugins:
+        progress.called += 1
+        progress.result = await _Step(network, plugin, attachment, executor, timeout).add(progress.result)
+    assert progress.result is not None, "a configuration has at least one plugin"
+    return progress.result
 
 
 async def delete(
@@ -110,7 +127,7 @@ async def check(
     Nothing is asked, and so nothing is wrong, where `disableCheck` is set or the version has no CHECK (below
     0.4.0).
     """
-    if network.disable_check or not versions.has_check(network.cni_version):
+    if network.disable_check or not versions.has("CHECK", network.cni_version):
         return
     _validate(network, attachment)
     for plugin in network.plugins:
@@ -131,7 +148,7 @@ async def gc(
     valid: the attachments of this network that are to stay, each {"containerID": ..., "ifname": ...}. Nothing
     is asked where `disableGC` is set or the version has no GC (below 1.1.0). The first error lends its code.
     """
-    if network.disable_gc or not versions.has_gc(network.cni_version):
+    if network.disable_gc or not versions.has("GC", network.cni_version):
         return
     attachment = _nowhere(path, env)
     errors = []
@@ -141,7 +158,7 @@ async def gc(
         except CniError as error:
             errors.append(error)
     if errors:
-        raise _with_details(errors[0], [str(error) for error in errors[1:]])
+        raise joined(errors)
 
 
 async def status(
@@ -157,7 +174,7 @@ async def status(
     A network of a version without STATUS (below 1.1.0) is held to be ready; that its plugins are there is not
     asked.
     """
-    if not versions.has_status(network.cni_version):
+    if not versions.has("STATUS", network.cni_version):
         return
     attachment = _nowhere(path, env)
     for plugin in network.plugins:
@@ -180,13 +197,13 @@ async def supported_versions(
     dummy = Attachment(container_id="dummy", netns="dummy", ifname="dummy", path=path, env=env)
     stdin = json.dumps({"cniVersion": versions.LATEST}).encode()
     call = Call(binary=find(kind, path), env=_environment("VERSION", dummy), stdin=stdin, timeout=timeout)
-    outcome = await executor.run(call)
+    outcome = await run(executor, call)
     if outcome.status == 0 and not outcome.error:
         spoken = versions.of_version_reply(outcome.stdout)
         if spoken:
             return spoken
     error = _failure(outcome)
-    if "unknown CNI_COMMAND" in error.msg:
+    if "unknown CNI_COMMAND" in error.msg:  # by its words, as libcni does: such plugins know no codes
         return ("0.1.0",)
     raise CniError(error.code, f"{kind}: VERSION: {error.msg}", error.details)
 
@@ -227,7 +244,7 @@ class _Step(NamedTuple):
         try:
             return results.parse(_decoded(outcome.stdout), version)
         except CniError as error:
-            raise self._named("ADD", error) from error
+            raise self._failed("ADD", error) from error
 
     async def without_result(self, command: str, prev_result: Result | None) -> None:
         await self._call(command, prev_result)
@@ -235,32 +252,31 @@ class _Step(NamedTuple):
     async def _call(self, command: str, prev_result: Result | None) -> tuple[Outcome, str]:
         """Call in the network's version; if the plugin does not speak that, in the highest that both speak.
 
-        Returns the outcome and the version that it was asked in. Raises CniError, named after network and
-        plugin.
+        Returns the outcome and the version that it was asked in. Raises PluginError.
         """
-        version = self.network.cni_version
+        version, cut_off = self.network.cni_version, False
         try:
             outcome = await self._run(command, version, prev_result)
             if _failed(outcome) and _may_be_older(command, _failure(outcome)):
                 common = await self._negotiate(_failure(outcome))
-                if not _HAS_VERB.get(command, _always)(common):
+                if not versions.has(command, common):
                     return Outcome(status=0), common
                 version, outcome = common, await self._run(command, common, prev_result)
             if _failed(outcome):
+                cut_off = bool(outcome.error) and not outcome.errno
                 raise _failure(outcome)
         except CniError as error:
-            raise self._named(command, error) from error
+            raise self._failed(command, error, cut_off) from error
         return outcome, version
 
     async def _run(self, command: str, version: str, prev_result: Result | None) -> Outcome:
-        return await self.executor.run(
-            Call(
-                binary=find(self.plugin["type"], self.attachment.path),
-                env=_environment(command, self.attachment),
-                stdin=self._request(command, version, prev_result),
-                timeout=self.timeout,
-            )
+        call = Call(
+            binary=find(self.plugin["type"], self.attachment.path),
+            env=_environment(command, self.attachment),
+            stdin=self._request(command, version, prev_result),
+            timeout=self.timeout,
         )
+        return await run(self.executor, call)
 
     async def _negotiate(self, refusal: CniError) -> str:
         """The highest common version, other than the one refused; without one, the refusal is the error."""
@@ -286,30 +302,20 @@ class _Step(NamedTuple):
             runtime_config = _runtime_config(self.plugin, self.attachment.runtime_config)
             if runtime_config:
                 request["runtimeConfig"] = runtime_config
-            if prev_result is not None and (command == "ADD" or versions.has_check(version)):
+            # prevResult came to DEL together with CHECK, in 0.4.0
+            if prev_result is not None and (command == "ADD" or versions.has("CHECK", version)):
                 request["prevResult"] = results.to_json(prev_result, version)
         return json.dumps(request).encode()
 
-    def _named(self, command: str, error: CniError) -> CniError:
+    def _failed(self, command: str, error: CniError, cut_off: bool = False) -> PluginError:
         where = f"network {self.network.name!r}: plugin {self.plugin['type']!r}: {command}"
-        return CniError(error.code, f"{where}: {error.msg}", error.details)
+        return PluginError(where, error, self.plugin, self.attachment.ifname, cut_off=cut_off)
 
 
 def _may_be_older(command: str, refusal: CniError) -> bool:
     """Whether a plugin refuses a version, or perhaps a verb of 1.1.0: older ones miss an ADD's parameters then."""
     missing = (Code.UNKNOWN_CONTAINER, Code.INVALID_ENVIRONMENT, 100)  # 100: from before there were codes for it
     return refusal.code == Code.INCOMPATIBLE_VERSION or (command in ("GC", "STATUS") and refusal.code in missing)
-
-
-def _always(_: str) -> bool:
-    return True
-
-
-_HAS_VERB: Mapping[str, Callable[[str], bool]] = {
-    "CHECK": versions.has_check,
-    "GC": versions.has_gc,
-    "STATUS": versions.has_status,
-}
 
 
 def _is_reserved(key: str) -> bool:
@@ -347,19 +353,6 @@ def _validate(network: NetworkConfig, attachment: Attachment) -> None:
     configs.validate_network_name(network.name)
     configs.validate_container_id(attachment.container_id)
     configs.validate_ifname(attachment.ifname)
-
-
-async def _undo(step: _Step, result: Result | None) -> list[str]:
-    """Delete what an ADD began, as best one can; what fails is returned, so that the others are tried."""
-    try:
-        await step.without_result("DEL", result)
-    except CniError as error:
-        return [f"rolling back: {error}"]
-    return []
-
-
-def _with_details(error: CniError, more: Sequence[str]) -> CniError:
-    return CniError(error.code, error.msg, "; ".join(filter(None, [error.details, *more])))
 
 
 # What a plugin said

@@ -24,6 +24,10 @@ CHAINED = "0.3.0"
 """The first version with lists of plugins, and with interfaces and any number of addresses in a result."""
 
 
+SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+"""The version that a verb came with; the others have been there from the first."""
+
+
 @lru_cache(maxsize=64)
 def numbers(version: str) -> tuple[int, int, int]:
     """(major, minor, micro). Raises CniError (DECODING_FAILURE) for what is not like 1.0.0."""
@@ -39,19 +43,9 @@ def at_least(version: str, floor: str) -> bool:
     return numbers(version) >= numbers(floor)
 
 
-def has_check(version: str) -> bool:
-    """CHECK, and prevResult on DEL, came with 0.4.0."""
-    return at_least(version, "0.4.0")
-
-
-def has_gc(version: str) -> bool:
-    """GC came with 1.1.0."""
-    return at_least(version, "1.1.0")
-
-
-def has_status(version: str) -> bool:
-    """STATUS came with 1.1.0."""
-    return at_least(version, "1.1.0")
+def has(verb: str, version: str) -> bool:
+    """Whether a version of the specification has a verb."""
+    return at_least(version, SINCE.get(verb, SUPPORTED[0]))
 
 
 def highest(offered: Iterable[str]) -> str | None:

@@ -46,7 +46,7 @@ async def choose(
     notes: Mapping[str, str] = {}
     if asked.smart:
         smart, records = asked, Records(conf.state_dir)
-        asked = await executor.aside(lambda: _least_loaded(smart, directory, records, conf, earlier))
+        asked = await executor.in_thread(lambda: _least_loaded(smart, directory, records, conf, earlier))
         notes = {CNI: asked.primary[0].name}
     found = await networks.find(
         asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod, executor)
@@ -59,7 +59,7 @@ async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
     from genie.select import devices
 
     until = time.monotonic() + devices.TIMEOUT  # however long it waits for its turn
-    return await executor.aside(lambda: devices.of_pod(pod.namespace, pod.name, until=until))
+    return await executor.in_thread(lambda: devices.of_pod(pod.namespace, pod.name, until=until))
 
 
 def _least_loaded(asked: Asked, directory: Directory, records: Records, conf: Conf, earlier: Reading | None) -> Asked:

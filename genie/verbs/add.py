@@ -11,6 +11,7 @@ from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode
+from genie.cni.invoke import Progress
 from genie.cni.result import Result
 from genie.kube import Pod
 from genie.records import Record, RecordedAttachment
@@ -49,9 +50,9 @@ async def add(call: Context) -> Mapping[str, Any]:
     call.steps.done("select")
     call.records.write(record)
     call.steps.done("record")
-    begun: dict[int, Result | None] = {}
+    progress: dict[int, Progress] = {}
     try:
-        results, arranged = await _attach(call, record, chosen.primary, begun)
+        results, arranged = await _attach(call, record, chosen.primary, progress)
         elsewhere = chosen.choices[0].ifname != request.ifname
         whole = merged(results, [a.default_route for a in record.attached], first_elsewhere=elsewhere)
         answer = cni_result.to_json(whole, call.conf.cni_version)
@@ -62,8 +63,7 @@ async def add(call: Context) -> Mapping[str, Any]:
         call.records.complete(done)
         call.steps.done("record")
     except BaseException as error:  # a cancelled call too
-        back = tuple(replace(a, result=begun[i]) for i, a in enumerate(record.attached) if i in begun)
-        undone = await _rolled_back(call, replace(record, attached=back), error)
+        undone = await _rolled_back(call, _begun(record, progress), error)
         raise undone from error
     await _tell(call, pod, done)
     return answer
@@ -124,25 +124,25 @@ def _container_id(call: Context, choice: Choice) -> str:
 
 
 async def _attach(
-    call: Context, record: Record, primary: int, begun: dict[int, Result | None]
+    call: Context, record: Record, primary: int, progress: dict[int, Progress]
 ) -> tuple[list[Result], tuple[str, ...]]:
     """Run the delegates. Returns their results, and the routes and rules that were arranged for them.
 
-    primary: how many of them are the default part. begun: is told of each before it is called, and of its result after.
+    primary: how many of them are the default part. progress: of each that was begun, by position.
     """
     if len(record.attached) == 1 and record.attached[0].default_route is None:
-        results = [await _attach_one(call, record, 0, begun)]
+        results = [await _attach_one(call, record, 0, progress)]
         with call.conversation() as kernel:
             return _completed(call, kernel, record, results)[1], ()
     with call.netlink() as kernel:
         kernel.enter()
-        results, held = await _attach_all(call, kernel, record, primary, begun)
+        results, held = await _attach_all(call, kernel, record, primary, progress)
         links, results = _completed(call, kernel, record, results)
         return results, _settle(call, kernel, _plan(record, results, held), links)
 
 
 async def _attach_all(
-    call: Context, kernel: Netlink, record: Record, primary: int, begun: dict[int, Result | None]
+    call: Context, kernel: Netlink, record: Record, primary: int, progress: dict[int, Progress]
 ) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
     """The first network first, and with it those of the default part that it is known not to disturb; then whatever
     else may be attached at once (see footprint.py), then the rest one by one, each of which finds no routes in its way
@@ -158,7 +158,7 @@ async def _attach_all(
     beside = [] if prints[first] is None else [i for i in calm if i < primary]
 
     async def attach(position: int) -> None:
-        results[position] = await _attach_one(call, record, position, begun)
+        results[position] = await _attach_one(call, record, position, progress)
 
     for together in ([first, *beside], [i for i in calm if i not in beside]):
         if len(together) > 1:
@@ -173,16 +173,16 @@ async def _attach_all(
     return [results[i] for i in (first, *others)], held
 
 
-async def _attach_one(call: Context, record: Record, position: int, begun: dict[int, Result | None]) -> Result:
+async def _attach_one(call: Context, record: Record, position: int, progress: dict[int, Progress]) -> Result:
     attached = record.attached[position]
-    begun[position] = None
+    progress[position] = Progress()
     result = await invoke.add(
         attached.network,
         call.attachment(attached, record.args),
         call.executor,
         timeout=call.conf.delegate_timeout,
+        progress=progress[position],
     )
-    begun[position] = result
     call.steps.done("results")
     return result
 
@@ -245,18 +245,24 @@ def _plan(
     )
 
 
+def _begun(record: Record, progress: Mapping[int, Progress]) -> Record:
+    """The record of what there is to undo: the networks that were begun, and of each the plugins that were called."""
+    attached = tuple(
+        replace(record.attached[i], result=one.result, left=tuple(range(one.called)))
+        for i, one in sorted(progress.items())
+    )
+    return replace(record, attached=attached)
+
+
 async def _rolled_back(call: Context, record: Record, error: BaseException) -> BaseException:
-    """Undo an ADD: DEL of every network that was begun, in reverse. What cannot be undone stays in the record, for the
-    runtime's DEL.
-    """
+    """Undo an ADD. What cannot be undone stays in the record, for the runtime's DEL. Returns the error to raise."""
     try:
         await undo(call, record, error)
     except CniError as second:
         if isinstance(error, CniError):
             # 3 would say that there is nothing to clean up (specification, section 5)
             code = Code.INTERNAL if error.code == Code.UNKNOWN_CONTAINER else error.code
-            also = "" if second.msg in error.details else f"also: {second}"
-            return CniError(code, error.msg, "; ".join(filter(None, (error.details, also))))
+            return CniError(code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
     return error
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from genie.cni import invoke
 from genie.cni.config import NetworkConfig
-from genie.cni.errors import CniError, Code
+from genie.cni.errors import CniError, Code, joined
+from genie.cni.invoke import PluginError
 from genie.records import DamagedError, Record, RecordedAttachment
 from genie.verbs.context import Context
 
@@ -26,7 +27,8 @@ async def delete(call: Context) -> None:
 
 
 async def undo(call: Context, record: Record, failure: BaseException | None = None) -> None:
-    """DEL in reverse order, past those that fail; the record then holds these, for another DEL to try.
+    """Take off what a record holds, network by network in reverse, past those that fail; the record then holds what is
+    left of these, for another DEL to try.
 
     Args:
         failure: that of the ADD that this undoes.
@@ -37,19 +39,10 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
     left: list[RecordedAttachment] = []
     errors: list[CniError] = []
     for attached in reversed(record.attached):
-        try:
-            await invoke.delete(
-                attached.network,
-                call.attachment(attached, record.args),
-                call.executor,
-                prev_result=attached.result,
-                timeout=call.conf.delegate_timeout,
-            )
-        except CniError as error:
-            if attached.result is None and _refused_alike(failure, error):
-                continue
-            left.insert(0, attached)
-            errors.append(error)
+        stuck, failed = await _take_off(call, record, attached, failure)
+        if stuck:
+            left.insert(0, replace(attached, left=stuck))
+        errors += failed
     if not errors:
         if len(record.attached) > 1:
             _forget_routes(call)
@@ -60,8 +53,41 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
         call.records.complete(rest)  # never anew: another agent's DEL may have removed it meanwhile
     else:
         call.records.write(rest)
-    first, *others = errors
-    raise CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))
+    raise joined(errors)
+
+
+async def _take_off(
+    call: Context, record: Record, attached: RecordedAttachment, failure: BaseException | None
+) -> tuple[tuple[int, ...], list[CniError]]:
+    """DEL of one attachment, plugin by plugin in reverse. Returns the positions of the plugins that may still hold
+    something, and the errors.
+
+    Of a complete attachment the first plugin that fails ends it (specification, section 3, "Deleting an attachment"):
+    those before it in the chain may be what it still works on. Of an ADD that failed or was cut off every plugin is
+    tried, or a plugin that is away would keep the others' addresses.
+    """
+    positions = sorted(range(len(attached.network.plugins)) if attached.left is None else attached.left)
+    stuck: list[int] = []
+    errors: list[CniError] = []
+    while positions:
+        position = positions.pop()
+        plugin = attached.network.plugins[position]
+        try:
+            await invoke.delete(
+                replace(attached.network, plugins=(plugin,)),
+                call.attachment(attached, record.args),
+                call.executor,
+                prev_result=attached.result,
+                timeout=call.conf.delegate_timeout,
+            )
+        except CniError as error:
+            if _refused_alike(failure, error):
+                continue
+            stuck.insert(0, position)
+            errors.append(error)
+            if record.complete:
+                break
+    return (*positions, *stuck), errors
 
 
 def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
@@ -69,11 +95,11 @@ def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
 
     So there is nothing of its to delete; and since the record keeps the configuration, no later DEL could ever succeed.
     """
-    if not isinstance(add, CniError) or add.code == Code.TRY_AGAIN:
+    if not (isinstance(add, PluginError) and isinstance(delete, PluginError)):
         return False
-    if add.code == Code.IO_FAILURE and "could not be started" not in add.msg:
-        return False  # it was cut off, by its time limit or with its shim: what it had done by then is there
-    return (add.code, add.msg.replace(": ADD: ", ": DEL: ", 1)) == (delete.code, delete.msg)
+    if add.cut_off or add.code == Code.TRY_AGAIN or (add.plugin, add.ifname) != (delete.plugin, delete.ifname):
+        return False
+    return (add.own.code, add.own.msg) == (delete.own.code, delete.own.msg)
 
 
 def _forget_routes(call: Context) -> None:

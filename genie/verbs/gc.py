@@ -7,7 +7,7 @@ from typing import Any
 
 from genie.cni import invoke
 from genie.cni.config import NetworkConfig
-from genie.cni.errors import CniError, Code
+from genie.cni.errors import CniError, Code, joined
 from genie.records import DamagedError, Record
 from genie.verbs.context import Context
 from genie.verbs.delete import do_without, undo
@@ -58,8 +58,7 @@ async def gc(call: Context) -> None:
         except CniError as error:
             errors.append(error)
     if errors:
-        first, *others = errors
-        raise CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))
+        raise joined(errors)
 
 
 def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:

@@ -56,5 +56,5 @@ class Watched:
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await self.inner.gather(*work)
 
-    async def aside(self, work: Callable[[], T]) -> T:
-        return await self.inner.aside(work)
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return await self.inner.in_thread(work)

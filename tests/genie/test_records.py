@@ -45,6 +45,7 @@ ATTACHED = st.builds(
     runtime_config=st.dictionaries(TEXT, st.integers() | TEXT, max_size=2),
     default_route=st.none() | st.lists(st.sampled_from(["10.0.0.1", "fd00::1"]), max_size=2).map(tuple),
     result=st.none() | RESULTS,
+    left=st.sampled_from([None, (), (0,)]),
 )
 RECORDS = st.builds(
     Record,
@@ -185,6 +186,14 @@ def test_a_damaged_record_names_its_file_and_what_to_do(records: Records, text: 
     assert records.set_aside(caught.value) == f"{path}.damaged", "by another DEL meanwhile"
     assert records.read("c1", "eth0") is None and list(records.all()) == []
     assert records.aside() == [f"{path}.damaged"]
+
+
+@pytest.mark.parametrize("left", [[1], [-1], [None], [{}], ["0"], {}, "0"])
+def test_positions_that_the_chain_does_not_have_are_damage(left: object) -> None:
+    written = SIMPLE.to_json()
+    written["attachments"][0]["left"] = left
+    with pytest.raises(CniError, match=r"record: attachments\[0\]: left: expected "):
+        Record.of(written)
 
 
 def test_a_damaged_last_line_leaves_the_one_before(records: Records) -> None:

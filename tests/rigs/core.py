@@ -82,7 +82,7 @@ class FakeExecutor:
                 outcomes.append(error)
         return outcomes
 
-    async def aside(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, work: Callable[[], T]) -> T:
         return work()
 
     def result(self, said: Said) -> dict[str, Any]:

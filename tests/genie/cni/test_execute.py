@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from genie.cni import execute
 from genie.cni.execute import Call, Outcome, SubprocessExecutor, run_sync
 
 
@@ -139,9 +144,45 @@ def test_an_executable_that_is_being_written_is_tried_again(tmp_path: Path) -> N
     held = file.open("r+b")
     timer = threading.Timer(0.1, held.close)
     timer.start()
-    outcome = run(str(file))
+    call = Call(binary=str(file), env={}, stdin=b"", timeout=20)
+    outcome = run_sync(execute.run(SubprocessExecutor(), call))
     timer.join()
     assert (outcome.status, outcome.error) == (0, "")
+
+
+@dataclass
+class Busy:
+    """An executor whose plugin's executable is being written for so many attempts."""
+
+    attempts: int
+    number: int = errno.ETXTBSY
+    waits: int = 0
+    runs: int = 0
+
+    async def run(self, call: Call) -> Outcome:
+        self.runs += 1
+        return Outcome(status=-1, error="busy", errno=self.number) if self.runs <= self.attempts else Outcome(status=0)
+
+    async def gather(self, *work: Coroutine[Any, Any, Any]) -> list[Any]:
+        raise NotImplementedError
+
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        self.waits += 1
+
+
+@pytest.mark.parametrize(
+    ("busy", "status", "runs"),
+    [
+        (Busy(0), 0, 1),
+        (Busy(1), 0, 2),
+        (Busy(5), 0, 6),
+        (Busy(6), -1, 6),
+        (Busy(9, errno.ENOENT), -1, 1),
+    ],
+)
+def test_how_often_a_busy_executable_is_tried(busy: Busy, status: int, runs: int) -> None:
+    outcome = run_sync(execute.run(busy, Call(binary="/b", env={}, stdin=b"")))
+    assert (outcome.status, busy.runs, busy.waits) == (status, runs, min(runs - 1, 5))
 
 
 def test_gather_is_at_once_and_returns_exceptions(tmp_path: Path) -> None:

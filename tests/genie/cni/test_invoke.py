@@ -17,7 +17,7 @@ from genie.cni import invoke, version
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import Call, Outcome, run_sync
-from genie.cni.invoke import Attachment
+from genie.cni.invoke import Attachment, PluginError, Progress
 from genie.cni.result import IP, Interface, Result
 
 Plugin = Callable[[str, dict[str, Any]], Outcome]
@@ -68,6 +68,9 @@ class Fake:
 
     async def gather(self, *work: Coroutine[Any, Any, Any]) -> list[Any]:
         return [await one for one in work]
+
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        return work()
 
     @property
     def order(self) -> list[tuple[str, str]]:
@@ -149,36 +152,44 @@ def test_plugins_get_their_own_fields_and_no_reserved_ones(attachment: Attachmen
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_failed_add_is_rolled_back_in_reverse(attachment: Attachment, position: int) -> None:
+def test_a_failed_add_tells_how_far_it_came_and_undoes_nothing(attachment: Attachment, position: int) -> None:
     bad = "abc"[position]
-    fake = Fake({bad: lambda command, _: refusal(103, "no", "at all") if command == "ADD" else Outcome(status=0)})
-    with pytest.raises(CniError) as caught:
-        run_sync(invoke.add(network("a", "b", "c"), attachment, fake))
-    assert str(caught.value) == f"network 'blue': plugin '{bad}': ADD: no; at all"
-    assert caught.value.code == 103
-    begun = "abc"[: position + 1]
-    assert fake.order == [("ADD", kind) for kind in begun] + [("DEL", kind) for kind in reversed(begun)]
-    known = [
-        [one["name"] for one in request.get("prevResult", {}).get("interfaces", [])] for request in fake.requests("DEL")
-    ]
-    assert known == [list("abc"[:position])] * (position + 1)
+    fake = Fake({bad: lambda command, _: refusal(103, "no", "at all")})
+    plan, progress = network("a", "b", "c"), Progress()
+    with pytest.raises(PluginError) as caught:
+        run_sync(invoke.add(plan, attachment, fake, progress=progress))
+    error = caught.value
+    assert str(error) == f"network 'blue': plugin '{bad}': ADD: no; at all"
+    assert (error.code, error.plugin, error.ifname) == (103, plan.plugins[position], "eth0")
+    assert (str(error.own), error.cut_off) == ("no; at all", False)
+    assert fake.order == [("ADD", kind) for kind in "abc"[: position + 1]]
+    assert progress.called == position + 1
+    made = [one.name for one in progress.result.interfaces] if progress.result else []
+    assert made == list("abc"[:position])
 
 
-def test_a_roll_back_goes_on_past_failures_and_tells_them(attachment: Attachment) -> None:
-    fake = Fake({"b": lambda command, _: refusal(11, f"{command} failed")})
-    with pytest.raises(CniError) as caught:
-        run_sync(invoke.add(network("a", "b"), attachment, fake))
-    assert fake.order[-1] == ("DEL", "a")
-    assert caught.value.code == Code.TRY_AGAIN
-    assert "ADD failed" in caught.value.msg
-    assert "rolling back: network 'blue': plugin 'b': DEL: DEL failed" in caught.value.details
+@pytest.mark.parametrize(
+    ("outcome", "cut_off"),
+    [
+        (Outcome(status=-9, error="no answer within 60 seconds; killed"), True),
+        (Outcome(status=-1, error="the shim went away"), True),
+        (Outcome(status=-1, error="/a could not be started: Exec format error", errno=8), False),
+        (Outcome(status=2, stderr=b"panic"), False),
+        (Outcome(status=-9), False),
+        (refusal(5, "no space left"), False),
+    ],
+)
+def test_an_error_says_whether_the_plugin_was_cut_off(attachment: Attachment, outcome: Outcome, cut_off: bool) -> None:
+    with pytest.raises(PluginError) as caught:
+        run_sync(invoke.add(network("a"), attachment, Fake({"a": lambda *_: outcome})))
+    assert caught.value.cut_off is cut_off
 
 
 def test_a_missing_plugin(attachment: Attachment, binaries: str) -> None:
     fake = Fake({})
     with pytest.raises(CniError, match=f"no plugin 'z': looked in /nowhere, {binaries}"):
         run_sync(invoke.add(network("a", "z"), attachment, fake))
-    assert fake.order == [("ADD", "a"), ("DEL", "a")]
+    assert fake.order == [("ADD", "a")]
     with pytest.raises(CniError, match="plain is not executable"):
         invoke.find("plain", [binaries])
     with pytest.raises(CniError, match="CNI_PATH is empty"):

@@ -106,10 +106,11 @@ def test_check_finds_what_is_missing(lab: Lab) -> None:
         lab.run(invoke.check(plan, lab.attachment, EXECUTOR, prev_result=result, timeout=60))
 
 
-def test_a_failed_chain_leaves_nothing(lab: Lab) -> None:
+def test_a_failed_chain_is_deleted_as_a_whole_one(lab: Lab) -> None:
     plan = lab.network("1.0.0", {"type": "tuning", "sysctl": {"net.ipv4.no_such_thing": "1"}})
     with pytest.raises(CniError, match=r"network 'blue': plugin 'tuning': ADD: .*no_such_thing"):
         lab.run(invoke.add(plan, lab.attachment, EXECUTOR, timeout=60))
+    lab.run(invoke.delete(plan, lab.attachment, EXECUTOR, timeout=60))
     assert lab.leases() == []
     assert "eth0" not in lab.pod.ip("link show")
     assert "veth" not in lab.host.ip("link show")

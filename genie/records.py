@@ -98,9 +98,8 @@ class RecordedAttachment:
 class Record:
     """All attachments of one container, in selection order.
 
-    annotations: what is to be shown on the pod, kept so that an agent that ended before the API server had it
-    makes up for that when it starts again. arranged: genie's routes and rules in the pod, a line each, as routes.settle
-    told them, for a CHECK to find them again.
+    annotations: to be written to the pod, stored so that a restarted agent can write them if it died first. arranged:
+    genie's routes and rules in the pod, a line each, as routes.arrange returned them, for a CHECK to find them again.
     """
 
     container_id: str

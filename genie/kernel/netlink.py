@@ -116,6 +116,13 @@ class Route:
         """Packed; b"" on the link, and where the gateway is of the other family (RTA_VIA)."""
         return self.get(RTA_GATEWAY)
 
+    @property
+    def via(self) -> str:
+        """The gateway's address as text, of whichever family; "" on the link."""
+        if other := self.get(RTA_VIA):  # struct rtvia: family, address
+            return _shown(_number(other[:2]), other[2:])
+        return _shown(self.family, self.gateway) if self.gateway else ""
+
     @cached_property
     def metric(self) -> int:
         """The metric, lower wins; the kernel's default if it gives none."""
@@ -151,7 +158,7 @@ class Route:
 
     @cached_property
     def key(self) -> tuple[object, ...]:
-        """What makes two routes the same one, whatever the kernel adds in telling of it."""
+        """The identity of a route, ignoring attributes that the kernel adds in dumps."""
         where = self.get(RTA_VIA) or self.gateway
         return (self.family, self.table, self.prefix, self.destination, self.oifs, where, self.metric)
 
@@ -189,9 +196,7 @@ class Route:
 
     def __str__(self) -> str:
         target = f"{_shown(self.family, self.destination)}/{self.prefix}" if self.prefix else "default"
-        via = f" via {_shown(self.family, self.gateway)}" if self.gateway else ""
-        if other := self.get(RTA_VIA):  # struct rtvia: family, address
-            via = f" via {_shown(_number(other[:2]), other[2:])}"
+        via = f" via {self.via}" if self.via else ""
         metric = "" if self.metric == _DEFAULT_METRIC.get(self.family, 0) else f" metric {self.metric}"
         return f"route {target}{via} dev {'+'.join(map(str, self.oifs)) or '?'} table {self.table}{metric}"
 

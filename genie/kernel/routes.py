@@ -2,32 +2,47 @@
 
 Delegates know nothing of each other. Two that each set a default route fail on it ("file exists"); a plugin attached
 twice fails on any route of its own; and a pod whose replies leave by another interface than the request came in on is
-not reachable at its second address. So between two delegates `hold` takes away all that the first one set in the main
-table, and after the last one `settle` arranges everything:
+not reachable at its second address. So between two delegates `take_away` removes all routes that the first one set in
+the main table, and after the last one `arrange` puts everything in its place:
 
 - In the main table one default route per family: of the attachment that asked for it, else the first that set one.
-- In the main table, too, every other route of every attachment. Of those that have one place (destination, prefix and
-  metric) it can have only one: that of the attachment with the default route, else of the first in the selection.
+- In the main table, too, every other route of every attachment. Where several have a route of the same destination,
+  prefix and metric, the attachment with the default route wins, then selection order.
 - For every other attachment a routing table of its own (`TABLE` + its position), chosen by a rule "from <its
-  address>". It has all of the attachment's routes and a default by its gateway, so a reply leaves by the interface
-  whose address it bears. The attachment with the default route needs none, unless its subnet overlaps with another's
-  (a network attached twice), where the main table would confuse the two.
+  address>". It has all of the attachment's routes and a default by its gateway, so a reply leaves by the interface of
+  its source address. The attachment with the default route needs none, unless its subnet overlaps with another's (a
+  network attached twice), where the main table would confuse the two.
 
 The routes that the kernel makes for an address stay where they are: the kernel keeps those of several interfaces apart.
 
-`plan` decides, and is pure: it compares what is with what should be and returns the changes. That makes `settle`
-idempotent, and able to undo itself. What it arranged is told as text, one line for each route and rule, which the
-caller keeps for `drift`.
+`plan` decides, and is pure: it compares what is with what should be and returns the changes, and what each attachment's
+result is to report. Nobody else decides which default route a pod has. `arrange` can be repeated, and undoes itself
+when it fails. What it arranged is returned as text, one line for each route and rule, which the caller keeps for
+`drift`.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genie.cni.result import Result
-from genie.kernel.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Change, Netlink, Route, Rule
+from genie.cni.result import Route as ResultRoute
+from genie.kernel.netlink import (
+    FAMILIES,
+    INET,
+    INET6,
+    MAIN,
+    RTA_DST,
+    RTA_PRIORITY,
+    UNICAST,
+    Change,
+    Netlink,
+    Route,
+    Rule,
+)
 from genie.kernel.netns import Link
 
 TABLE = 2000
@@ -48,17 +63,17 @@ A route that a delegate had set keeps its own mark wherever it is moved, so that
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Attached:
+class Placed:
     """One attachment, in the order of the selection.
 
-    ifname: its interface in the pod. result: what its network answered. held: the routes that `hold` took away after
-    it. wants_default: the pod asked for its default route here. gateways: by which to leave, if the pod said so
-    ("default-route" of a network selection element), instead of the network's.
+    ifname: its interface in the pod. result: what its network reported. taken: the routes that `take_away` removed
+    after it. wants_default: the pod asked for its default route here ("default-route" of a network selection element).
+    gateways: by which to leave instead of the network's; if there are any, only the default routes of their families.
     """
 
     ifname: str
     result: Result
-    held: tuple[Route, ...] = ()
+    taken: tuple[Route, ...] = ()
     wants_default: bool = False
     gateways: tuple[str, ...] = ()
 
@@ -74,47 +89,59 @@ class State:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """changes: from what is to what should be, in an order in which the kernel takes them. arranged: all that should
-    be, for `drift`; what was so before is among it.
+    """How a pod's routes should be.
+
+    changes: from what is to what should be, in an order in which the kernel takes them. arranged: all of genie's, those
+    that were there before too, for `drift`. reported: for each attachment the routes that its result should have, as
+    the main table has them.
     """
 
     changes: list[Change]
     arranged: tuple[str, ...]
+    reported: tuple[tuple[ResultRoute, ...], ...]
 
 
-def hold(kernel: Netlink) -> tuple[Route, ...]:
-    """Take away what is in a namespace's main table but for the kernel's own, both families', and return it.
+def take_away(kernel: Netlink) -> tuple[Route, ...]:
+    """Remove both families' routes from a namespace's main table, but for the kernel's own, and return them.
 
     All or none: raises OSError with the routes as they were.
     """
-    held = [route for family in FAMILIES for route in kernel.routes(family) if not route.is_kernels]
-    kernel.apply([Change(route, add=False) for route in sorted(held, key=lambda route: route.on_link)])
-    return tuple(held)
+    taken = [route for family in FAMILIES for route in kernel.routes(family) if not route.is_kernels]
+    kernel.apply([Change(route, add=False) for route in sorted(taken, key=lambda route: route.on_link)])
+    return tuple(taken)
 
 
-def settle(kernel: Netlink, attached: Sequence[Attached], links: Mapping[str, Link] | None = None) -> Plan:
-    """Arrange the routes of a pod's attachments; see above. The second time, there is nothing to change.
+def arrange(kernel: Netlink, placed: Sequence[Placed], links: Mapping[str, Link] | None = None) -> Plan:
+    """Put the routes of a pod's attachments in their places; see above. The second time, there is nothing to change.
 
-    attached: in the order of the selection. Routes that are still in the main table count as their interface's, so
-    the last delegate's need not be held. links: what `kernel.links()` says, if it has been asked already. All or none:
-    raises OSError with all as it was when settle began (routes held before stay held); the message names the route or
+    placed: in the order of the selection. Routes that are still in the main table count as their interface's, so the
+    last delegate's need not be taken away. links: what `kernel.links()` returned, if it has been asked already. All or
+    none: raises OSError with all as it was before (routes that were taken away stay so); the message names the route or
     rule that the kernel refused.
     """
-    planned = plan(attached, _state(kernel, links))
+    planned = plan(placed, look(kernel, links))
     kernel.apply(planned.changes)
     return planned
 
 
-def drift(kernel: Netlink, attached: Sequence[Attached], arranged: Iterable[str]) -> list[str]:
-    """What somebody has changed since settle, in words: of its routes and rules those that are missing, and what is in
-    the place of its own: in its tables, and default routes. Changes nothing.
+def look(kernel: Netlink, links: Mapping[str, Link] | None = None) -> State:
+    """The state of a namespace. Raises OSError."""
+    # Main and genie's tables by one dump: a dump for each would cost more than it spares.
+    routes = [route for family in FAMILIES for route in kernel.routes(family, _LOOKED_AT)]
+    rules = [rule for family in FAMILIES for rule in kernel.rules(family)]
+    there = kernel.links() if links is None else links
+    return State(links={name: link.ifindex for name, link in there.items()}, routes=routes, rules=rules)
 
-    attached: as for settle, without `held`. arranged: what settle told. Raises OSError.
+
+def drift(placed: Sequence[Placed], state: State, arranged: Iterable[str]) -> list[str]:
+    """What somebody has changed since `arrange`, in words: which of its routes and rules are missing, and what else is
+    in its tables or is a default route.
+
+    placed: as for `arrange`, without `taken`. arranged: what `arrange` returned.
     """
-    state = _state(kernel)
-    ours = _owners(attached, state)
-    all_there: list[Route | Rule] = [*state.rules, *state.routes]
-    there = {str(one): one for one in all_there}
+    owners = _owners(placed, state)
+    found: list[Route | Rule] = [*state.rules, *state.routes]
+    there = {str(one): one for one in found}
     known = set(arranged)
     missing = [f"missing: {text}" for text in arranged if text not in there]
     return missing + [
@@ -122,27 +149,28 @@ def drift(kernel: Netlink, attached: Sequence[Attached], arranged: Iterable[str]
         for text, one in there.items()
         if text not in known
         and (
-            one.table in TABLES or (isinstance(one, Route) and one.is_default and not ours.keys().isdisjoint(one.oifs))
+            one.table in TABLES
+            or (isinstance(one, Route) and one.is_default and not owners.keys().isdisjoint(one.oifs))
         )
     ]
 
 
-def plan(attached: Sequence[Attached], state: State) -> Plan:
-    """The changes from what is to what should be, and that."""
-    owners = _owners(attached, state)
-    own = _own(attached, owners, state)
-    paths = [path for family in FAMILIES for path in _paths(attached, own, state, family)]
-    main, first = [], {}
+def plan(placed: Sequence[Placed], state: State) -> Plan:
+    """How the routes should be, and the changes to get there."""
+    owners = _owners(placed, state)
+    own = _own(placed, owners, state)
+    paths = [path for family in FAMILIES for path in _paths(placed, own, state, family)]
+    main: list[tuple[int, Route]] = []
+    served: dict[int, _Path | None] = {}
     for family in FAMILIES:
-        chosen, default = _default([path for path in paths if path.family == family])
-        first[family] = chosen
-        main += _main(own, family, chosen, default, state)
+        served[family], default = _default([path for path in paths if path.family == family])
+        main += _main(own, family, served[family], default, state)
+    in_main = [route for _, route in main]
     tables, rules = [], []
     for path in paths:
-        if _needs_table(path, paths, first[path.family], main):
+        if _needs_table(path, paths, served[path.family], in_main):
             tables += _table(path)
             rules += _rules(path)
-    ours = [route for route in state.routes if route.table in TABLES]
     known = {key for each in own for key in each}
     there = [
         route
@@ -154,10 +182,11 @@ def plan(attached: Sequence[Attached], state: State) -> Plan:
     return Plan(
         changes=[
             *_diff([rule for rule in state.rules if rule.table in TABLES], rules),
-            *_diff(ours, tables),
-            *_diff(there, main),
+            *_diff([route for route in state.routes if route.table in TABLES], tables),
+            *_diff(there, in_main),
         ],
-        arranged=tuple(str(one) for one in (*rules, *tables, *main)),
+        arranged=tuple(str(one) for one in (*rules, *tables, *in_main)),
+        reported=_reported(placed, main, state),
     )
 
 
@@ -210,10 +239,10 @@ class _Path:
         )
 
 
-def _owners(attached: Sequence[Attached], state: State) -> dict[int, int]:
-    """Whose an interface is: its index to the attachment's position."""
-    named = [(one.ifname, at) for at, one in enumerate(attached)]
-    named += [(each.name, at) for at, one in enumerate(attached) for each in one.result.interfaces if each.sandbox]
+def _owners(placed: Sequence[Placed], state: State) -> dict[int, int]:
+    """Interface index → the position of the attachment that it belongs to."""
+    named = [(one.ifname, at) for at, one in enumerate(placed)]
+    named += [(each.name, at) for at, one in enumerate(placed) for each in one.result.interfaces if each.sandbox]
     found: dict[int, int] = {}
     for name, position in named:
         if name in state.links:
@@ -221,16 +250,16 @@ def _owners(attached: Sequence[Attached], state: State) -> dict[int, int]:
     return found
 
 
-def _own(attached: Sequence[Attached], owners: Mapping[int, int], state: State) -> list[dict[object, Route]]:
-    """Each attachment's routes, by their keys, as if all of them were in the main table: those held, those still
-    there, and those in genie's tables since an earlier settle. What leaves by no attachment's interface (a blackhole)
-    is of the one after which it was held.
+def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> list[dict[object, Route]]:
+    """Each attachment's routes, by their keys, as if all of them were in the main table: those taken away, those still
+    there, and those in genie's tables since an earlier `arrange`. A route that leaves by no attachment's interface (a
+    blackhole) belongs to the attachment after which it was taken away.
     """
-    told: list[tuple[int | None, Route]] = [(at, route) for at, one in enumerate(attached) for route in one.held]
-    told += [(None, route) for route in state.routes if route.table == MAIN]
-    told += [(None, route.moved(MAIN)) for route in state.routes if route.table in TABLES and not route.is_kernels]
-    own: list[dict[object, Route]] = [{} for _ in attached]
-    for holder, route in told:
+    found: list[tuple[int | None, Route]] = [(at, route) for at, one in enumerate(placed) for route in one.taken]
+    found += [(None, route) for route in state.routes if route.table == MAIN]
+    found += [(None, route.moved(MAIN)) for route in state.routes if route.table in TABLES and not route.is_kernels]
+    own: list[dict[object, Route]] = [{} for _ in placed]
+    for holder, route in found:
         position = next((owners[index] for index in route.oifs if index in owners), holder)
         if position is not None and route.protocol != PROTOCOL:
             own[position].setdefault(route.key, route)
@@ -238,10 +267,10 @@ def _own(attached: Sequence[Attached], owners: Mapping[int, int], state: State) 
 
 
 def _paths(
-    attached: Sequence[Attached], own: Sequence[Mapping[object, Route]], state: State, family: int
+    placed: Sequence[Placed], own: Sequence[Mapping[object, Route]], state: State, family: int
 ) -> Iterator[_Path]:
-    """Who is there in this family: attachments with an address or a default route of it."""
-    for position, one in enumerate(attached):
+    """The attachments that have an address or a default route of this family."""
+    for position, one in enumerate(placed):
         index = state.links.get(one.ifname)
         if index is None:
             continue
@@ -258,15 +287,15 @@ def _paths(
                 own=tuple(route for route in routes if route.oifs == (index,) and not route.is_default),
                 default=default,
                 gateway=_gateway(one, family),
-                wants_default=one.wants_default,
+                wants_default=one.wants_default and (not one.gateways or bool(_named_gateway(one, family))),
             )
 
 
-def _addresses(one: Attached, family: int) -> tuple[tuple[bytes, int], ...]:
+def _addresses(one: Placed, family: int) -> tuple[tuple[bytes, int], ...]:
     """(packed, prefix length) of its addresses on its interface; those of other interfaces are not its own.
 
-    An address without an interface is taken to be on it: 0.1.0 and 0.2.0 tell none, and some plugins never
-    do.
+    An address without an interface is taken to be on it: 0.1.0 and 0.2.0 have no interfaces, and some plugins never
+    report them.
     """
     interfaces = one.result.interfaces
     found = []
@@ -278,13 +307,13 @@ def _addresses(one: Attached, family: int) -> tuple[tuple[bytes, int], ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _named_gateway(one: Attached, family: int) -> bytes:
+def _named_gateway(one: Placed, family: int) -> bytes:
     named = next((gateway for gateway in one.gateways if (":" in gateway) == (family == INET6)), "")
     return socket.inet_pton(family, named) if named else b""
 
 
-def _gateway(one: Attached, family: int) -> bytes:
-    """By which to leave: the pod's word, else the result's default route, else its first address's gateway.
+def _gateway(one: Placed, family: int) -> bytes:
+    """By which to leave: what the pod named, else the result's default route, else its first address's gateway.
 
     Specification, section 5: `gateway` in `ips` is "the default gateway for this subnet, if one exists".
     """
@@ -292,15 +321,15 @@ def _gateway(one: Attached, family: int) -> bytes:
     if named:
         return named
     is_v6 = family == INET6
-    told = [route.gw for route in one.result.routes if route.is_v6 == is_v6 and route.dst.endswith("/0")]
-    told += [ip.gateway for ip in one.result.ips if ip.is_v6 == is_v6]
-    first = next((gateway for gateway in told if gateway and (":" in gateway) == is_v6), "")
+    reported = [route.gw for route in one.result.routes if route.is_v6 == is_v6 and route.dst.endswith("/0")]
+    reported += [ip.gateway for ip in one.result.ips if ip.is_v6 == is_v6]
+    first = next((gateway for gateway in reported if gateway and (":" in gateway) == is_v6), "")
     return socket.inet_pton(family, first) if first else b""
 
 
 def _default(paths: Sequence[_Path]) -> tuple[_Path | None, Route | None]:
-    """The default route for the main table, and whose it is: of those that the pod asked for the first that can; else
-    of those that had set one the first. Without any, the first attachment is the one that the main table serves.
+    """The default route for the main table, and whose it is: the first attachment the pod asked for that can provide
+    one, otherwise the first whose plugin set one. Without any, the main table serves the first attachment.
     """
     asked = [path for path in paths if path.wants_default]
     had = [path for path in paths if path.default is not None]
@@ -311,11 +340,11 @@ def _default(paths: Sequence[_Path]) -> tuple[_Path | None, Route | None]:
 
 
 def _main(
-    own: Sequence[Mapping[object, Route]], family: int, chosen: _Path | None, default: Route | None, state: State
-) -> list[Route]:
-    """A family's routes for the main table: each place is the first one's who has a route for it, beginning with the
-    attachment that the default route is of, for that route may need the others. On-link ones come first, for the same
-    reason.
+    own: Sequence[Mapping[object, Route]], family: int, served: _Path | None, default: Route | None, state: State
+) -> list[tuple[int, Route]]:
+    """A family's routes for the main table, and whose each is. When several attachments have a route to the same
+    destination, the owner of the default route wins, for that route may need it, then selection order. On-link ones
+    come first, for the same reason.
     """
     keys = {key for each in own for key in each}
     taken = {
@@ -323,18 +352,78 @@ def _main(
     }
     taken |= {default.place} if default else set()
     found = []
-    for position in sorted(range(len(own)), key=lambda position: chosen is None or position != chosen.position):
+    for position in sorted(range(len(own)), key=lambda position: served is None or position != served.position):
         for route in own[position].values():
             if route.family != family or route.is_default or route.is_kernels or route.place in taken:
                 continue
             taken.add(route.place)
-            found.append(route)
-    return [*sorted(found, key=lambda route: not route.on_link), *([default] if default else [])]
+            found.append((position, route))
+    found.sort(key=lambda each: not each[1].on_link)
+    return [*found, *([(served.position, default)] if served and default else [])]
+
+
+def _reported(
+    placed: Sequence[Placed], main: Sequence[tuple[int, Route]], state: State
+) -> tuple[tuple[ResultRoute, ...], ...]:
+    """Each result's routes as the main table has them: without those whose place another attachment's route has, and
+    with the pod's default routes, even those that a plugin set and did not report. A route of a table of its own
+    collides with none. An attachment without an interface in this namespace, as plugins for user space make none, keeps
+    what it reports if the place is free.
+    """
+    owners = {_place(route): position for position, route in main}
+    found = []
+    for position, one in enumerate(placed):
+        routes = []
+        for route in one.result.routes:
+            if not route.table and not (_is_default(route) and one.ifname in state.links):
+                owners.setdefault(_place(route), position)
+            if route.table or owners.get(_place(route)) == position:
+                routes.append(route)
+        for owner, default in main:
+            if owner == position and default.is_default:
+                routes = _with_default(routes, default)
+        found.append(tuple(routes))
+    return tuple(found)
+
+
+def _with_default(reported: Sequence[ResultRoute], default: Route) -> list[ResultRoute]:
+    """A result's routes with the default route that the pod has, as its plugin reported it if it did."""
+    found, is_v6 = [], default.family == INET6
+    missing = [ResultRoute("::/0" if is_v6 else "0.0.0.0/0", default.via)]
+    for route in reported:
+        if _is_default(route) and route.is_v6 == is_v6:
+            if _canonical(route.gw) != default.via and (route.gw or default.protocol == PROTOCOL):
+                continue
+            missing = []
+        found.append(route)
+    return found + missing
+
+
+def _is_default(route: ResultRoute) -> bool:
+    return not route.table and route.dst.endswith("/0")
+
+
+def _place(route: Route | ResultRoute) -> object:
+    """What two routes of the main table collide by; for default routes the family alone, for a pod has one."""
+    if isinstance(route, Route):
+        return route.place if route.prefix else route.family
+    family = INET6 if route.is_v6 else INET
+    if _is_default(route):
+        return family
+    address, _, length = route.dst.partition("/")
+    destination = _masked(socket.inet_pton(family, address), int(length))
+    metric = struct.pack("=I", route.priority or 0)
+    return Route(family=family, prefix=int(length), attributes=((RTA_DST, destination), (RTA_PRIORITY, metric))).place
+
+
+def _canonical(address: str) -> str:
+    family = INET6 if ":" in address else INET
+    return socket.inet_ntop(family, socket.inet_pton(family, address)) if address else ""
 
 
 def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main: Sequence[Route]) -> bool:
-    """All but the one that the main table serves need one; and that one, too, where the main table might take its
-    neighbours for another's, or has a route of another in the place of its own.
+    """Whether an attachment needs a table: all but the one that the main table serves do, and even the served one does
+    if its subnet overlaps another's or another's route won.
     """
     others = [other for other in paths if other.family == path.family and other is not path]
     if not others or not path.addresses:
@@ -350,7 +439,7 @@ def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main
 def _table(path: _Path) -> list[Route]:
     """What its table has: its interface's routes, its subnets, its default route.
 
-    The former bring what a plugin set besides, such as `169.254.1.1 dev eth1 scope link` to a gateway that is in no
+    The first bring what a plugin set besides, such as `169.254.1.1 dev eth1 scope link` to a gateway that is in no
     subnet. Those on the link come first, for the others need them.
     """
     moved: dict[object, Route] = {}
@@ -398,14 +487,3 @@ def _inside(one: bytes, address: bytes, prefix: int) -> bool:
 def _overlap(one: tuple[bytes, int], two: tuple[bytes, int]) -> bool:
     """Whether two subnets share an address."""
     return _inside(one[0], two[0], min(one[1], two[1]))
-
-
-# Looking
-
-
-def _state(kernel: Netlink, links: Mapping[str, Link] | None = None) -> State:
-    """Main and genie's tables by one dump: a dump for each would cost more than it spares."""
-    routes = [route for family in FAMILIES for route in kernel.routes(family, _LOOKED_AT)]
-    rules = [rule for family in FAMILIES for rule in kernel.rules(family)]
-    there = kernel.links() if links is None else links
-    return State(links={name: link.ifindex for name, link in there.items()}, routes=routes, rules=rules)

@@ -18,9 +18,9 @@ from genie.records import Record, RecordedAttachment
 from genie.select.choose import choose
 from genie.select.selection import Choice, Selection
 from genie.verbs import network_status
-from genie.verbs.context import Context
+from genie.verbs.context import Context, placed
 from genie.verbs.delete import undo
-from genie.verbs.results import attributed, completed, lacks, merged
+from genie.verbs.results import attributed, completed, in_place, lacks, merged
 
 if TYPE_CHECKING:
     from genie.kernel import routes
@@ -52,13 +52,15 @@ async def add(call: Context) -> Mapping[str, Any]:
     call.steps.done("record")
     progress: dict[int, Progress] = {}
     try:
-        results, arranged = await _attach(call, record, chosen.primary, progress)
-        elsewhere = chosen.choices[0].ifname != request.ifname
-        whole = merged(results, [a.default_route for a in record.attached], first_elsewhere=elsewhere)
+        results, plan = await _attach(call, record, chosen.primary, progress)
+        shown = in_place(results, plan.reported) if plan else results
+        whole = merged(shown, first_elsewhere=chosen.choices[0].ifname != request.ifname)
         answer = cni_result.to_json(whole, call.conf.cni_version)
-        notes = {**network_status.on_pod(chosen.choices, results), **extra_notes}
+        notes = {**network_status.on_pod(chosen.choices, shown), **extra_notes}
         attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
-        done = replace(record, attached=attached, complete=True, annotations=notes, arranged=arranged)
+        done = replace(
+            record, attached=attached, complete=True, annotations=notes, arranged=plan.arranged if plan else ()
+        )
         call.steps.done("answer")
         call.records.complete(done)
         call.steps.done("record")
@@ -125,52 +127,52 @@ def _container_id(call: Context, choice: Choice) -> str:
 
 async def _attach(
     call: Context, record: Record, primary: int, progress: dict[int, Progress]
-) -> tuple[list[Result], tuple[str, ...]]:
-    """Run the delegates. Returns their results, and the routes and rules that were arranged for them.
+) -> tuple[list[Result], routes.Plan | None]:
+    """Run the delegates. Returns their results, and how their routes were arranged; None for a network alone.
 
     primary: how many of them are the default part. progress: of each that was begun, by position.
     """
     if len(record.attached) == 1 and record.attached[0].default_route is None:
         results = [await _attach_one(call, record, 0, progress)]
         with call.conversation() as kernel:
-            return _completed(call, kernel, record, results)[1], ()
+            return _completed(call, kernel, record, results)[1], None
     with call.netlink() as kernel:
         kernel.enter()
-        results, held = await _attach_all(call, kernel, record, primary, progress)
+        results, taken = await _attach_all(call, kernel, record, primary, progress)
         links, results = _completed(call, kernel, record, results)
-        return results, _settle(call, kernel, _plan(record, results, held), links)
+        return results, _arrange(call, kernel, _placed(record, results, taken), links)
 
 
 async def _attach_all(
     call: Context, kernel: Netlink, record: Record, primary: int, progress: dict[int, Progress]
 ) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
-    """The first network first, and with it those of the default part that it is known not to disturb; then whatever
-    else may be attached at once (see footprint.py), then the rest one by one, each of which finds no routes in its way
-    (see kernel/routes.py). Returns results, and the routes held, by position.
+    """The first network first, and with it those of the default part that it is known not to disturb; then the others
+    that may be attached at the same time (see footprint.py), then the rest one at a time, with earlier routes taken
+    away (see kernel/routes.py). Returns results, and the routes that were taken away, by position.
     """
     from genie.verbs.footprint import at_once, footprint  # a pod of one network does not pay for its import
 
     results: dict[int, Result] = {}
-    held: dict[int, tuple[Any, ...]] = {}
+    taken: dict[int, tuple[Any, ...]] = {}
     first, *others = range(len(record.attached))
     prints = [footprint(attached.network) for attached in record.attached]
-    calm = [] if call.conf.serial else [others[i] for i in at_once(prints[first], prints[1:])]
-    beside = [] if prints[first] is None else [i for i in calm if i < primary]
+    concurrent = [] if call.conf.serial else [others[i] for i in at_once(prints[first], prints[1:])]
+    with_first = [] if prints[first] is None else [i for i in concurrent if i < primary]
 
     async def attach(position: int) -> None:
         results[position] = await _attach_one(call, record, position, progress)
 
-    for together in ([first, *beside], [i for i in calm if i not in beside]):
+    for together in ([first, *with_first], [i for i in concurrent if i not in with_first]):
         if len(together) > 1:
             for outcome in await call.executor.gather(*(attach(i) for i in together)):
                 if isinstance(outcome, BaseException):
                     raise outcome
         elif together:
             await attach(together[0])
-    for before, i in pairwise((first, *(i for i in others if i not in calm))):
-        held[before] = _hold(call, kernel)
+    for before, i in pairwise((first, *(i for i in others if i not in concurrent))):
+        taken[before] = _take_away(call, kernel)
         await attach(i)
-    return [results[i] for i in (first, *others)], held
+    return [results[i] for i in (first, *others)], taken
 
 
 async def _attach_one(call: Context, record: Record, position: int, progress: dict[int, Progress]) -> Result:
@@ -197,50 +199,42 @@ def _completed(
         try:
             links = kernel.links()
         except OSError as error:
-            call.story["links"] = f"not read, so results are told as they are: {error}"
+            call.story["links"] = f"not read, so results are reported as they are: {error}"
     done = [completed(result, ifname, netns, (links or {}).get(ifname)) for ifname, result in pairs]
     done = [attributed(result, ifname, netns) for (ifname, _), result in zip(pairs, done, strict=True)]
     call.steps.done("links")
     return links, done
 
 
-def _hold(call: Context, kernel: Netlink) -> tuple[Any, ...]:
+def _take_away(call: Context, kernel: Netlink) -> tuple[Any, ...]:
     from genie.kernel import routes
 
     try:
-        held = routes.hold(kernel)
+        taken = routes.take_away(kernel)
     except OSError as error:
         raise CniError(Code.IO_FAILURE, f"cannot change the routes in {call.request.netns}: {error}") from error
     call.steps.done("routes")
-    return held
+    return taken
 
 
-def _settle(
-    call: Context, kernel: Netlink, plan: Sequence[routes.Attached], links: Mapping[str, Link] | None
-) -> tuple[str, ...]:
+def _arrange(
+    call: Context, kernel: Netlink, placed: Sequence[routes.Placed], links: Mapping[str, Link] | None
+) -> routes.Plan:
     from genie.kernel import routes
 
     try:
-        arranged = routes.settle(kernel, plan, links).arranged
+        plan = routes.arrange(kernel, placed, links)
     except OSError as error:
         raise CniError(Code.IO_FAILURE, f"cannot arrange the routes in {call.request.netns}: {error}") from error
     call.steps.done("routes")
-    return arranged
+    return plan
 
 
-def _plan(
-    record: Record, results: Sequence[Result], held: Mapping[int, tuple[Any, ...]]
-) -> tuple[routes.Attached, ...]:
-    from genie.kernel import routes
-
+def _placed(
+    record: Record, results: Sequence[Result], taken: Mapping[int, tuple[Any, ...]]
+) -> tuple[routes.Placed, ...]:
     return tuple(
-        routes.Attached(
-            ifname=attached.ifname,
-            result=result,
-            held=held.get(i, ()),
-            wants_default=attached.default_route is not None,
-            gateways=attached.default_route or (),
-        )
+        replace(placed(attached, result), taken=taken.get(i, ()))
         for i, (attached, result) in enumerate(zip(record.attached, results, strict=True))
     )
 

@@ -9,8 +9,8 @@ from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.result import Result
 from genie.records import Record
-from genie.verbs import results
-from genie.verbs.context import Context
+from genie.verbs.context import Context, placed
+from genie.verbs.results import in_place
 
 
 async def check(call: Context) -> None:
@@ -28,8 +28,8 @@ async def check(call: Context) -> None:
             Code.INTERNAL, f"the ADD of {request.ifname} to {request.container_id} never came to an end: DEL must come"
         )
     _consult(call, record)
-    told = results.in_place([a.default_route for a in record.attached], [a.result or Result() for a in record.attached])
-    for attached, result in zip(record.attached, told, strict=True):
+    results, found = _look(call, record)
+    for attached, result in zip(record.attached, results, strict=True):
         await invoke.check(
             attached.network,
             call.attachment(attached, record.args),
@@ -37,8 +37,9 @@ async def check(call: Context) -> None:
             prev_result=result,
             timeout=call.conf.delegate_timeout,
         )
-    if record.arranged:
-        _check_routes(call, record)
+    if found:
+        netns = request.netns
+        raise CniError(Code.INTERNAL, f"somebody changed the routes that genie arranged in {netns}", "; ".join(found))
 
 
 def _consult(call: Context, record: Record) -> None:
@@ -46,10 +47,12 @@ def _consult(call: Context, record: Record) -> None:
     raw = call.conf.raw.get("prevResult")
     if raw is None:
         raise CniError(Code.INVALID_CONFIG, "CHECK: prevResult: expected the result of the ADD, found nothing")
-    told = {_packed(ip.address) for ip in cni_result.parse(raw, call.conf.cni_version).ips}
+    reported = {_packed(ip.address) for ip in cni_result.parse(raw, call.conf.cni_version).ips}
     for address in (ip.address for attached in record.attached if attached.result for ip in attached.result.ips):
-        if _packed(address) not in told:
-            raise CniError(Code.INVALID_CONFIG, f"CHECK: prevResult: expected {address} among its ips, as ADD told it")
+        if _packed(address) not in reported:
+            raise CniError(
+                Code.INVALID_CONFIG, f"CHECK: prevResult: expected {address} among its ips, as ADD reported it"
+            )
 
 
 def _packed(cidr: str) -> bytes:
@@ -58,24 +61,17 @@ def _packed(cidr: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
-def _check_routes(call: Context, record: Record) -> None:
+def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]:
+    """What to hand to the delegates: their results, with the routes that the pod has; and what somebody changed."""
+    results = [attached.result or Result() for attached in record.attached]
+    if not record.arranged:
+        return results, []
     from genie.kernel import routes
 
-    attached = [
-        routes.Attached(
-            ifname=a.ifname,
-            result=a.result,
-            wants_default=a.default_route is not None,
-            gateways=a.default_route or (),
-        )
-        for a in record.attached
-        if a.result is not None
-    ]
-    netns = call.request.netns
+    places = [placed(attached, result) for attached, result in zip(record.attached, results, strict=True)]
     try:
         with call.netlink() as kernel:
-            found = routes.drift(kernel, attached, record.arranged)
+            state = routes.look(kernel)
     except OSError as error:
-        raise CniError(Code.IO_FAILURE, f"cannot read the routes in {netns}: {error}") from error
-    if found:
-        raise CniError(Code.INTERNAL, f"somebody changed the routes that genie arranged in {netns}", "; ".join(found))
+        raise CniError(Code.IO_FAILURE, f"cannot read the routes in {call.request.netns}: {error}") from error
+    return in_place(results, routes.plan(places, state).reported), routes.drift(places, state, record.arranged)

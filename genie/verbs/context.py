@@ -15,6 +15,8 @@ from genie.select import networks
 from genie.verbs.trace import Steps
 
 if TYPE_CHECKING:
+    from genie.cni.result import Result
+    from genie.kernel import routes
     from genie.kernel.netlink import Netlink
     from genie.kernel.netns import Conversation
     from genie.select.least_loaded import Reading
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """story: what is told of the call afterwards. earlier: the interfaces' counters of some time ago."""
+    """story: fields for the log line. earlier: an earlier reading of the interface counters."""
 
     request: Request
     conf: Conf
@@ -63,3 +65,15 @@ class Context:
         from genie.kernel.netlink import Netlink  # a pod of one network does not pay for its import
 
         return Netlink(self.request.netns)
+
+
+def placed(attached: RecordedAttachment, result: Result) -> routes.Placed:
+    """An attachment as the routes of its pod are decided by it."""
+    from genie.kernel import routes  # a pod of one network does not pay for its import
+
+    return routes.Placed(
+        ifname=attached.ifname,
+        result=result,
+        wants_default=attached.default_route is not None,
+        gateways=attached.default_route or (),
+    )

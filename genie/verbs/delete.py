@@ -108,7 +108,7 @@ def _forget_routes(call: Context) -> None:
 
     try:
         with call.netlink() as kernel:
-            routes.settle(kernel, [])
+            routes.arrange(kernel, [])
     except OSError as error:
         call.story["routes"] = f"ignored, for the namespace is about to go: {error}"
 

@@ -18,7 +18,11 @@ MULTI_IP = "multi-ip-preferences"
 
 
 def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, str]:
-    """Both annotations of a pod; `results` has one for each choice, its addresses on that choice's interface."""
+    """Both annotations of a pod.
+
+    Args:
+        results: one for each choice, its addresses on that choice's interface, its routes those that the pod has.
+    """
     entries = [
         _entry(choice, result, default=position == 0)
         for position, (choice, result) in enumerate(zip(choices, results, strict=True))
@@ -40,7 +44,7 @@ def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
         "mac": inside.mac if inside else "",
         "mtu": inside.mtu if inside else 0,
         "default": default,
-        "gateway": gateways(choice, result),
+        "gateway": _gateways(result),
         "dns": _dns(result),
     }
     if choice.ask.default_route is not None:
@@ -50,19 +54,14 @@ def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value or key in ("default", "dns", "ips")}
 
 
-def gateways(choice: Choice, result: Result) -> list[str]:
-    """Where the default route of this attachment goes, if any: by the gateways that the pod asked for, else its own."""
-    if choice.ask.default_route:
-        return list(choice.ask.default_route)
-    found = [route.gw for route in result.routes if route.dst in ("0.0.0.0/0", "::/0") and route.gw]
-    near = [ip for ip in result.ips if ip.gateway]
-    if choice.ask.default_route is None:
-        near = [ip for ip in near if _has_default(result, ip.is_v6)]
-    return found or [ip.gateway for ip in near]
-
-
-def _has_default(result: Result, v6: bool) -> bool:
-    return any(route.dst == ("::/0" if v6 else "0.0.0.0/0") for route in result.routes)
+def _gateways(result: Result) -> list[str]:
+    """Where the pod's default routes go, if they go by this attachment."""
+    found = []
+    for route in result.routes:
+        if not route.table and route.dst in ("0.0.0.0/0", "::/0"):
+            near = (ip.gateway for ip in result.ips if ip.gateway and ip.is_v6 == route.is_v6)
+            found.append(route.gw or next(near, ""))
+    return list(filter(None, found))
 
 
 def _dns(result: Result) -> Mapping[str, Any]:

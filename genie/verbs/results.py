@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def attributed(result: Result, ifname: str, netns: str) -> Result:
     """A delegate's result with each address on an interface of the pod.
 
-    Plugins of old versions, and calico and weave today, tell addresses without interfaces; merged with another
-    network's they would count as that one's.
+    Plugins of old versions, and calico and weave today, report addresses without an interface index, which a merge
+    would attribute to another network.
     """
     if all(ip.interface is not None for ip in result.ips):
         return result
@@ -29,8 +29,8 @@ def attributed(result: Result, ifname: str, netns: str) -> Result:
 
 
 def lacks(result: Result, ifname: str) -> bool:
-    """Whether a result leaves out of the pod's interface what its status must have: that it is the pod's, its hardware
-    address. (Its MTU, which hardly any plugin tells, is not worth asking for.)
+    """Whether the result lacks the sandbox or the MAC of the pod's interface. Its MTU, which hardly any plugin reports,
+    is not worth asking the kernel for.
     """
     at = _inside(result, ifname)
     return at is None or not result.interfaces[at].mac
@@ -65,66 +65,24 @@ def _inside(result: Result, ifname: str) -> int | None:
     return next(inside, None)
 
 
-def merged(results: Sequence[Result], asked: Sequence[Sequence[str] | None], *, first_elsewhere: bool) -> Result:
-    """One result; its only default route is the one that the pod has, and the first network's addresses come first.
+def in_place(results: Sequence[Result], reported: Sequence[tuple[Route, ...]]) -> list[Result]:
+    """The results with the routes that the pod's main table has. reported: as `routes.plan` decides it."""
+    return [replace(result, routes=routes) for result, routes in zip(results, reported, strict=True)]
+
+
+def merged(results: Sequence[Result], *, first_elsewhere: bool) -> Result:
+    """One result; the first network's addresses come first.
 
     Runtimes take the pod's address from CNI_IFNAME. When the first network is on another interface, its addresses go
     without an index, which containerd reads as that interface.
 
     Args:
-        asked: as for `in_place`.
+        results: with the routes that the pod has (see `in_place`).
         first_elsewhere: the first network is not on CNI_IFNAME.
     """
-    whole = cni_result.merge(in_place(asked, results))
+    whole = cni_result.merge(results)
     if not first_elsewhere:
         return whole
     first = len(results[0].ips)
     ips = tuple(replace(ip, interface=None) if i < first else ip for i, ip in enumerate(whole.ips))
     return replace(whole, ips=ips)
-
-
-def in_place(asked: Sequence[Sequence[str] | None], results: Sequence[Result]) -> list[Result]:
-    """The results with the routes that the pod's main table has, as routes.settle arranges it.
-
-    In each family one default route: that of the network that was asked for it, else of the first network that has one.
-    Of several routes that have one place, that of the same network, else of the first one. A route of a table of its
-    own collides with none.
-
-    Args:
-        asked: of each network, the gateways that the pod asked its default route to go by (none: by the network's own);
-            None where it did not ask.
-    """
-    if len(results) == 1 and asked[0] is None:
-        return list(results)
-    told: list[list[Route]] = [[] for _ in results]
-    for v6 in (False, True):
-        chosen, default = _default_route(asked, results, v6)
-        taken: dict[object, int] = {}
-        for position in (chosen, *(i for i in range(len(results)) if i != chosen)):
-            for route in results[position].routes:
-                if route.is_v6 != v6 or _is_default(route):
-                    continue
-                if route.table or taken.setdefault((route.dst, route.priority), position) == position:
-                    told[position].append(route)
-        told[chosen] += default
-    return [replace(result, routes=tuple(routes)) for result, routes in zip(results, told, strict=True)]
-
-
-def _default_route(
-    asked: Sequence[Sequence[str] | None], results: Sequence[Result], v6: bool
-) -> tuple[int, list[Route]]:
-    """Whose a family's default route is, and that: none where nobody has one."""
-    own = [[route for route in result.routes if _is_default(route) and route.is_v6 == v6] for result in results]
-    for position, gateways in enumerate(asked):
-        if gateways is None:
-            continue
-        near = [] if gateways else [ip.gateway for ip in results[position].ips if ip.gateway and ip.is_v6 == v6]
-        if not gateways and own[position]:
-            return position, own[position]
-        if by := [gateway for gateway in gateways or near if (":" in gateway) == v6]:
-            return position, [Route(dst="::/0" if v6 else "0.0.0.0/0", gw=by[0])]
-    return next(((position, routes) for position, routes in enumerate(own) if routes), (0, []))
-
-
-def _is_default(route: Route) -> bool:
-    return not route.table and route.dst in ("0.0.0.0/0", "::/0")

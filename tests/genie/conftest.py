@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from genie.kernel import routes
+from genie.verbs.context import Context
 from tests.rigs.api import Api, serve
 from tests.rigs.core import Node
 
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    """A node with calico, weave-net and flannel. There is no pod's namespace, so routes stay untouched."""
-    monkeypatch.setattr(routes, "hold", lambda kernel: ())
-    monkeypatch.setattr(routes, "settle", lambda kernel, attached, links=None: routes.Plan(changes=[], arranged=()))
+    """A node with calico, weave-net and flannel. There is no pod's namespace: `node.kernel` is in its place."""
     made = Node(tmp_path)
     made.install("calico", "weave-net", "flannel")
+    monkeypatch.setattr(Context, "netlink", lambda _: made.kernel)
     return made
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +18,12 @@ from genie.cni.config import NetworkConfig
 from genie.cni.config import parse as parse_network
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import Call, Outcome, run_sync
+from genie.cni.result import parse as parse_result
 from genie.kube import Pod
 from genie.records import Record, Records
 from genie.request import Reply, Request
 from genie.serve import serve
+from tests.rigs.kernel import FakeKernel
 
 T = TypeVar("T")
 CONTAINER = "c0ffee0123456789"
@@ -56,6 +59,7 @@ class FakeExecutor:
     act: Answer = lambda said: None
     calls: list[Said] = field(default_factory=list)
     addresses: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    kernel: FakeKernel = field(default_factory=FakeKernel)
 
     async def run(self, call: Call) -> Outcome:
         env, stdin = call.env, json.loads(call.stdin)
@@ -68,10 +72,14 @@ class FakeExecutor:
             stdin=stdin,
         )
         self.calls.append(said)
-        answer = self.act(said)
-        if answer is not None:
-            return answer
-        return Outcome(status=0, stdout=json.dumps(self.result(said)).encode() if said.verb == "ADD" else b"")
+        outcome = self.act(said)
+        if outcome is None:
+            stdout = json.dumps(self.result(said)).encode() if said.verb == "ADD" else b""
+            outcome = Outcome(status=0, stdout=stdout)
+        if said.verb == "ADD" and outcome.status == 0:
+            with suppress(CniError, ValueError):  # a test may have it answer nonsense
+                self.kernel.attach(said.ifname, parse_result(json.loads(outcome.stdout), "1.0.0"))
+        return outcome
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         outcomes: list[T | BaseException] = []
@@ -175,6 +183,10 @@ class Node:
         self.write("00-genie.conf", {"name": "k8s", "type": "genie"})
 
     @property
+    def kernel(self) -> FakeKernel:
+        return self.executor.kernel
+
+    @property
     def net_d(self) -> Path:
         return self.root / "net.d"
 
@@ -241,13 +253,13 @@ class Node:
         assert isinstance(answer, dict)
         return answer
 
-    def add(self, cni: str | None = None, **annotations: str) -> dict[str, Any]:
+    def add(self, cni: str | None = None, *, container: str = CONTAINER, **annotations: str) -> dict[str, Any]:
         """ADD of a pod with these annotations, the runtime's way."""
         if cni is not None:
             annotations["cni"] = cni
         if annotations:
             self.kube.annotations = annotations
-        return self.ok("ADD")
+        return self.ok("ADD", CNI_CONTAINERID=container)
 
     def fails(self, verb: str, stdin: bytes | None = None, **env: str | None) -> dict[str, Any]:
         """A call that must fail: its CNI error object."""

@@ -61,6 +61,19 @@ def test_interfaces_of_cni_and_attachments_together() -> None:
     assert ifnames(attachments("a,b", cni="calico,weave")) == ["eth0", "eth1", "net1", "net2"]
 
 
+@pytest.mark.parametrize(
+    ("cni", "ifname", "expected"),
+    [
+        ("calico,weave", "eth1", ["eth1", "eth2"]),
+        ("calico,weave,flannel", "eth2", ["eth2", "eth1", "eth3"]),
+        ("calico@data,weave", "eth1", ["data", "eth2"]),
+        ("calico,weave@eth1,flannel", "net5", ["net5", "eth1", "eth2"]),
+    ],
+)
+def test_the_runtimes_interface_is_never_given_to_another_network(cni: str, ifname: str, expected: list[str]) -> None:
+    assert ifnames(ask(cni=cni), ifname) == expected
+
+
 def test_the_runtimes_own_interface_name() -> None:
     assert ifnames(ask(cni="calico,weave"), "ens1") == ["ens1", "eth1"]
 
@@ -132,6 +145,18 @@ def test_the_runtimes_own_arguments_are_the_first_networks() -> None:
     runtime_config = {"portMappings": [{"hostPort": 1, "containerPort": 2}], "dns": {}}
     chosen = assemble(ask(cni="calico,weave"), [network("calico"), network("weave")], runtime_config=runtime_config)
     assert [choice.runtime_config for choice in chosen.choices] == [runtime_config, {}]
+
+
+def test_a_device_goes_to_the_plugins_that_declare_the_capability_alone() -> None:
+    """Multus' `deviceID` in the configuration is there all the same; the capability is the CNI conventions' way."""
+    device = "0000:03:02.1"
+    declares = network("able", {"type": "sriov", "deviceID": device, "capabilities": {"deviceID": True}})
+    silent = network("silent", {"type": "sriov", "deviceID": device, "capabilities": {"mac": True}})
+    without = network("without", {"type": "sriov", "capabilities": {"deviceID": True}})
+    off = network("off", {"type": "sriov", "deviceID": device, "capabilities": {"deviceID": False}})
+    assert chosen({}, declares).runtime_config == {"deviceID": device}
+    assert [chosen({}, one).runtime_config for one in (silent, without, off)] == [{}, {}, {}]
+    assert [chosen({}, one).device_id for one in (declares, silent, without)] == [device, device, ""]
 
 
 def test_labels() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from genie.cni.errors import CniError
 from genie.cni.execute import Call, Outcome
-from genie.kernel import routes
-from genie.kernel.netns import Conversation, Link
 from genie.records import Records
 from genie.serve import serve
+from genie.verbs.context import Context
 from tests.rigs.core import (
     ARGS,
     CONTAINER,
@@ -26,6 +26,7 @@ from tests.rigs.core import (
     failing,
     on,
 )
+from tests.rigs.kernel import FakeKernel
 
 # --- ADD ------------------------------------------------------------------------------------------------------------
 
@@ -371,22 +372,13 @@ def test_addresses_without_interfaces_are_given_theirs(node: Node) -> None:
     node.executor.act = act
     result = node.add("weave-net,calico")
     assert on(result) == ["eth0", "eth1"]
-    assert result["interfaces"][2] == {"name": "eth1", "sandbox": "/var/run/netns/web"}
-
-
-MAC = "02:00:00:00:00:99"
+    assert result["interfaces"][2] == {
+        "name": "eth1", "mac": "02:00:00:00:01:03", "mtu": 1400, "sandbox": "/var/run/netns/web"
+    }  # fmt: skip
 
 
 def test_the_kernel_is_asked_once_and_only_for_what_a_result_lacks(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def links(self: Conversation) -> dict[str, Link]:
-        asked.append("links")
-        return {name: Link(ifindex=2, mac=MAC, mtu=1400) for name in ("eth0", "eth1")}
-
-    monkeypatch.setattr(Conversation, "links", links)
-    monkeypatch.setattr(Conversation, "__exit__", lambda *_: None)
-    monkeypatch.setattr(Conversation, "enter", lambda *_: None)
+    monkeypatch.setattr(Context, "conversation", lambda _: node.kernel)
 
     def act(said: Said) -> Outcome | None:
         if said.verb != "ADD":
@@ -395,17 +387,19 @@ def test_the_kernel_is_asked_once_and_only_for_what_a_result_lacks(node: Node, m
         del result["interfaces"][1]["mac"]
         return Outcome(status=0, stdout=json.dumps(result).encode())
 
-    node.add("calico,flannel")
-    assert asked == []
-    node.ok("DEL")
-    node.executor.act = act
-    result = node.add("calico,flannel")
-    assert asked == ["links"]
-    assert [each.get("mtu") for each in result["interfaces"]] == [None, 1400, None, 1400]
-    assert [each["mac"] for each in json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])] == [MAC, MAC]
-    node.ok("DEL")
     node.add("calico")
-    assert asked == ["links", "links"]
+    assert node.kernel.asked == []
+    node.add("calico,flannel", container="two")
+    assert node.kernel.asked == ["links"], "for the routes"
+    node.executor.act = act
+    result = node.add("calico,flannel", container="three")
+    assert node.kernel.asked == ["links", "links"]
+    macs = ["02:00:00:00:01:02", "02:00:00:00:01:03"]
+    assert [each.get("mac") for each in result["interfaces"]] == [None, macs[0], None, macs[1]]
+    assert [each.get("mtu") for each in result["interfaces"]] == [None, 1400, None, 1400]
+    assert [each["mac"] for each in json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])] == macs
+    node.add("calico", container="four")
+    assert node.kernel.asked == ["links"] * 3
 
 
 def test_the_merged_result_has_one_default_route(node: Node) -> None:
@@ -420,31 +414,81 @@ def test_the_merged_result_has_one_default_route(node: Node) -> None:
     assert node.add("calico,weave-net")["routes"] == [{"dst": "0.0.0.0/0"}]
 
 
-def test_routes_are_arranged_for_several_networks_alone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[Any] = []
-    nothing = routes.Plan(changes=[], arranged=())
-    monkeypatch.setattr(routes, "hold", lambda kernel: done.append("hold") or ())
-    monkeypatch.setattr(
-        routes, "settle", lambda kernel, attached, links=None: done.append([one.ifname for one in attached]) or nothing
-    )
+def test_routes_are_arranged_for_several_networks_alone(node: Node) -> None:
     node.add("calico")
-    assert done == []
+    assert node.kernel.log == []
     node.ok("DEL")
     node.add(THREE)
-    assert done == ["hold", "hold", ["eth0", "eth1", "eth2"]]
+    own = [line for line in node.kernel.log if line.startswith("add rule")]
+    assert own == [f"add rule from 10.{n}.0.2 lookup {1999 + n}" for n in (2, 3)]
+    node.kernel.log.clear()
     node.ok("DEL")
-    assert done[3:] == [[]], "and none are left in a namespace that stays"
+    assert [line for line in node.kernel.log if "rule" in line] == [line.replace("add", "delete") for line in own]
 
 
-def test_routes_that_cannot_be_arranged_undo_the_add(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["routes", "apply"])
+def test_routes_that_cannot_be_arranged_undo_the_add(node: Node, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(routes, "settle", refuse)
+    monkeypatch.setattr(FakeKernel, method, refuse)
     node.kube.annotations = {"cni": "calico,flannel"}
     error = node.fails("ADD")
-    assert error["code"] == 5 and "cannot arrange the routes in /var/run/netns/web: " in error["msg"]
-    assert node.executor.made("DEL") == [("flannel", "eth1"), ("calico", "eth0")]
+    assert error["code"] == 5 and "the routes in /var/run/netns/web: " in error["msg"]
+    assert node.executor.made("DEL")[-1] == ("calico", "eth0") and node.left() == []
+
+
+# --- the default route: one decision, in the kernel, the result and the status ---------------------------------------
+
+
+def with_routes(node: Node, **reported: list[dict[str, Any]]) -> None:
+    """Have a delegate report these routes, and set them."""
+
+    def act(said: Said) -> Outcome | None:
+        if said.verb != "ADD":
+            return None
+        result = {**node.executor.result(said), "routes": reported.get(said.plugin.replace("-", "_"), [])}
+        return Outcome(status=0, stdout=json.dumps(result).encode())
+
+    node.executor.act = act
+
+
+def gateways(node: Node) -> list[list[str]]:
+    status = json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])
+    return [one.get("gateway", []) for one in status]
+
+
+def test_a_default_route_that_a_plugin_sets_and_does_not_report_is_the_pods_all_the_same(node: Node) -> None:
+    with_routes(node, flannel=[{"dst": "0.0.0.0/0", "gw": "10.2.0.1"}])
+    node.kernel.unreported["eth0"] = [("169.254.1.1/32", ""), ("0.0.0.0/0", "169.254.1.1")]
+    result = node.add("calico,flannel")
+    assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}]
+    assert gateways(node) == [["169.254.1.1"], []]
+    assert "route default via 169.254.1.1 dev 2 table 254" in node.kernel.main()
+
+
+def test_a_default_route_that_a_plugin_reports_and_does_not_set_is_not_the_pods(node: Node) -> None:
+    with_routes(node, calico=[{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}])
+    attach = node.kernel.attach
+    node.kernel.attach = lambda ifname, result: attach(ifname, replace(result, routes=()))  # type: ignore[method-assign]
+    result = node.add("calico,flannel")
+    assert "routes" not in result and gateways(node) == [[], []]
+
+
+def test_the_pods_own_choice_is_in_the_result_and_in_the_status(node: Node) -> None:
+    with_routes(
+        node,
+        calico=[{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}],
+        flannel=[{"dst": "0.0.0.0/0", "gw": "10.2.0.1"}, {"dst": "10.99.0.0/16", "gw": "10.2.0.1"}],
+    )
+    node.kube.define("net", {"cniVersion": "1.0.0", "name": "net", "type": "flannel"})
+    wish = json.dumps([{"name": "net", "default-route": ["10.2.0.254"]}])
+    result = node.add("calico", **{"k8s.v1.cni.cncf.io/networks": wish})
+    assert result["routes"] == [{"dst": "10.99.0.0/16", "gw": "10.2.0.1"}, {"dst": "0.0.0.0/0", "gw": "10.2.0.254"}]
+    assert gateways(node) == [[], ["10.2.0.254"]]
+    status = json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])
+    assert status[1]["default-route"] == ["10.2.0.254"]
+    assert "route default via 10.2.0.254 dev 3 table 254" in node.kernel.main()
 
 
 # --- versions -------------------------------------------------------------------------------------------------------

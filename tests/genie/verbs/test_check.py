@@ -8,37 +8,38 @@ from typing import Any
 import pytest
 
 from genie.cni.execute import Outcome
-from genie.kernel import routes
+from genie.kernel.netlink import Rule
 from tests.rigs.core import (
     Node,
     Said,
     failing,
 )
+from tests.rigs.kernel import FakeKernel
 
 
-@pytest.fixture
-def drift(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    found: list[Any] = []
-    arranged = ("rule from 10.2.0.2 lookup 2001",)
-    monkeypatch.setattr(
-        routes, "settle", lambda kernel, attached, links=None: routes.Plan(changes=[], arranged=arranged)
-    )
-    monkeypatch.setattr(
-        routes, "drift", lambda kernel, attached, arranged: [f"{each}: {arranged[0]}" for each in found]
-    )
-    return found
+def routed(node: Node) -> None:
+    """Have each delegate set and report a default route, by the gateway of its network."""
+
+    def act(said: Said) -> Outcome | None:
+        if said.verb != "ADD":
+            return None
+        result = {**node.executor.result(said), "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16"}]}
+        return Outcome(status=0, stdout=json.dumps(result).encode())
+
+    node.executor.act = act
 
 
-def test_check_tells_of_routes_that_somebody_changed(node: Node, drift: list[Any]) -> None:
+def test_check_finds_routes_that_somebody_changed(node: Node) -> None:
+    routed(node)
     node.add("calico,weave-net")
     node.ok("CHECK")
-    drift.append("missing")
+    node.kernel.there = [one for one in node.kernel.there if not isinstance(one, Rule)]
     error = node.fails("CHECK")
     assert error["code"] == 999 and "somebody changed the routes" in error["msg"]
     assert error["details"] == "missing: rule from 10.2.0.2 lookup 2001"
 
 
-def test_check_asks_every_delegate_with_its_own_result(node: Node, drift: list[Any]) -> None:
+def test_check_asks_every_delegate_with_its_own_result(node: Node) -> None:
     node.add("calico,weave-net")
     node.kube.away = True
     node.ok("CHECK")
@@ -47,22 +48,27 @@ def test_check_asks_every_delegate_with_its_own_result(node: Node, drift: list[A
     assert [said.stdin["prevResult"]["ips"][0]["address"] for said in checks] == ["10.1.0.2/24", "10.2.0.2/24"]
 
 
-def test_check_does_not_ask_for_a_default_route_that_genie_took_away(node: Node, drift: list[Any]) -> None:
-    def act(said: Said) -> Outcome | None:
-        if said.verb != "ADD":
-            return None
-        return Outcome(
-            status=0, stdout=json.dumps({**node.executor.result(said), "routes": [{"dst": "0.0.0.0/0"}]}).encode()
-        )
-
-    node.executor.act = act
-    node.add("calico,weave-net")
+@pytest.mark.parametrize("asked", ["calico,weave-net", "weave-net,calico"])
+def test_check_does_not_ask_for_routes_that_genie_took_away(node: Node, asked: str) -> None:
+    routed(node)
+    node.add(asked)
     node.ok("CHECK")
     checks = [said for said in node.executor.calls if said.verb == "CHECK"]
-    assert [said.stdin["prevResult"].get("routes") for said in checks] == [[{"dst": "0.0.0.0/0"}], None]
+    given = [{route["dst"] for route in said.stdin["prevResult"].get("routes", ())} for said in checks]
+    assert given == [{"0.0.0.0/0", "10.8.0.0/16"}, set()]
 
 
-def test_check_tells_what_a_delegate_found(node: Node, drift: list[Any]) -> None:
+def test_check_where_the_routes_cannot_be_read(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise OSError(2, "No such file or directory")
+
+    node.add("calico,weave-net")
+    monkeypatch.setattr(FakeKernel, "routes", away)
+    error = node.fails("CHECK")
+    assert error["code"] == 5 and "cannot read the routes in /var/run/netns/web" in error["msg"]
+
+
+def test_check_tells_what_a_delegate_found(node: Node) -> None:
     node.add("calico,weave-net")
     node.executor.act = failing("weave-net", "CHECK", code=200, msg="eth1 has lost its address")
     error = node.fails("CHECK")

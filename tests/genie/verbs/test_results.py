@@ -1,77 +1,14 @@
-"""The results of a pod's networks made into one: which routes stay, and whose the default route is."""
+"""The results of a pod's networks made into one, and what each lacks of the pod's interface."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from genie.cni.result import IP, Interface, Result, Route
+from genie.cni.result import IP, Interface, Result
 from genie.kernel.netns import Link
-from genie.verbs.results import attributed, completed, in_place, lacks
-
-
-def default(gateway: str) -> Result:
-    v6 = ":" in gateway
-    return Result(
-        interfaces=(Interface("eth0", sandbox="/n"),),
-        ips=(IP("fd00::2/64" if v6 else "10.0.0.2/24", gateway, 0),),
-        routes=(Route("::/0" if v6 else "0.0.0.0/0", gateway), Route("10.8.0.0/16", gateway)),
-    )
-
-
-def defaults(results: list[Result]) -> list[list[str]]:
-    return [[route.gw for route in result.routes if route.dst.endswith("/0")] for result in results]
-
-
-Asked = Sequence[Sequence[str] | None]
-
-
-@pytest.mark.parametrize(
-    ("asked", "gateways", "kept"),
-    [
-        ([None, None], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
-        ([None, ["10.7.7.7"]], ["10.0.0.1", "10.0.0.254"], [[], ["10.7.7.7"]]),
-        ([None, None], ["10.0.0.1", "fd00::1"], [["10.0.0.1"], ["fd00::1"]]),
-        ([None, ["fd00::9"]], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], ["fd00::9"]]),
-        ([["10.0.0.1"], None], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
-        # the default route goes there, by the network's own gateway
-        ([None, []], ["10.0.0.1", "10.0.0.254"], [[], ["10.0.0.254"]]),
-        ([None, []], ["10.0.0.1", "fd00::1"], [["10.0.0.1"], ["fd00::1"]]),
-        ([[], None], ["10.0.0.1", "10.0.0.254"], [["10.0.0.1"], []]),
-        ([[]], ["10.0.0.1"], [["10.0.0.1"]]),
-        ([["10.7.7.7"]], ["10.0.0.1"], [["10.7.7.7"]]),
-    ],
-)
-def test_one_default_route_of_each_family(asked: Asked, gateways: list[str], kept: list[list[str]]) -> None:
-    told = in_place(asked, [default(gateway) for gateway in gateways])
-    assert defaults(told) == kept
-
-
-def test_a_network_that_is_to_have_the_default_route_and_set_none_has_it_by_its_gateway() -> None:
-    first, second = default("10.0.0.1"), replace(default("10.0.0.254"), routes=())
-    assert defaults(in_place([None, []], [first, second])) == [[], ["10.0.0.254"]]
-    without = replace(second, ips=(IP("10.0.0.2/24", "", 0),))
-    assert defaults(in_place([None, []], [first, without])) == [["10.0.0.1"], []], "it cannot, so the first keeps it"
-
-
-@pytest.mark.parametrize(
-    ("asked", "kept"),
-    [
-        ([None, None], [["10.8.0.0/16", "0.0.0.0/0", "fd08::/48"], ["10.8.0.0/16", "10.9.0.0/16"]]),
-        ([None, ["10.0.0.254"]], [["fd08::/48"], ["10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16", "0.0.0.0/0"]]),
-        ([None, []], [["fd08::/48"], ["10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16", "0.0.0.0/0"]]),
-    ],
-)
-def test_of_routes_in_one_place_one_is_told(asked: Asked, kept: list[list[str]]) -> None:
-    first, second = default("10.0.0.1"), default("10.0.0.254")
-    first = replace(first, routes=(*first.routes, Route("fd08::/48")))
-    own_table, further = Route("10.8.0.0/16", table=9), Route("10.9.0.0/16")
-    second = replace(second, routes=(*second.routes, own_table, further))
-    told = in_place(asked, [first, second])
-    assert [[route.dst for route in result.routes] for result in told] == kept
-
+from genie.verbs.results import attributed, completed, lacks, merged
 
 # --- what a result lacks of the pod's interface -----------------------------------------------------------------------
 
@@ -113,3 +50,13 @@ def test_what_a_result_lacks_is_filled_in(told: Result, complete: tuple[Interfac
 def test_a_plugin_that_makes_no_interface_is_told_as_it_is() -> None:
     user_space = Result(interfaces=(Interface("net1", socket_path="/run/x.sock"),))
     assert completed(user_space, "net1", "/n", None) == user_space
+
+
+# --- one result -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_networks_addresses_go_without_an_index_where_it_is_on_another_interface_than_the_runtimes() -> None:
+    first = Result(interfaces=(HOST, WHOLE), ips=(replace(ADDRESS, interface=1), IP("fd00::2/64", interface=1)))
+    second = Result(interfaces=(replace(WHOLE, name="net1"),), ips=(IP("10.1.0.2/24", interface=0),))
+    assert [ip.interface for ip in merged([first, second], first_elsewhere=False).ips] == [1, 1, 2]
+    assert [ip.interface for ip in merged([first, second], first_elsewhere=True).ips] == [None, None, 2]

@@ -1,0 +1,84 @@
+"""What is shown on a pod of its networks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from genie.cni.result import DNS, IP, Interface, Result, Route
+from genie.select.annotations import Ask
+from genie.select.selection import Choice
+from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS, on_pod
+from tests.rigs.core import network
+
+V4 = IP("10.0.0.2/24", "10.0.0.1", 1)
+V6 = IP("fd00::2/64", "fd00::1", 1)
+INTERFACES = (Interface("veth1"), Interface("eth0", mac="02:00:00:00:00:01", sandbox="/n", mtu=1450))
+PLAIN = Choice(ask=Ask(name="calico", where="x"), label="calico", network=network(), ifname="eth0")
+
+
+def entry(result: Result, choice: Choice = PLAIN) -> dict[str, Any]:
+    (shown,) = json.loads(on_pod([choice], [result])[NETWORK_STATUS])
+    return dict(shown)
+
+
+@pytest.mark.parametrize(
+    ("routes", "gateway"),
+    [
+        ((), None),
+        ((Route("10.8.0.0/16", "10.0.0.9"),), None),
+        ((Route("0.0.0.0/0", "10.0.0.9"),), ["10.0.0.9"]),
+        ((Route("0.0.0.0/0"),), ["10.0.0.1"]),
+        ((Route("::/0"),), ["fd00::1"]),
+        ((Route("0.0.0.0/0", "10.0.0.9"), Route("::/0")), ["10.0.0.9", "fd00::1"]),
+        ((Route("0.0.0.0/0", "10.0.0.9", table=9),), None),
+    ],
+)
+def test_a_gateway_is_that_of_a_default_route_that_the_pod_has(
+    routes: tuple[Route, ...], gateway: list[str] | None
+) -> None:
+    assert entry(Result(interfaces=INTERFACES, ips=(V4, V6), routes=routes)).get("gateway") == gateway
+
+
+def test_a_default_route_by_no_gateway_has_none() -> None:
+    alone = replace(V4, gateway="")
+    assert "gateway" not in entry(Result(interfaces=INTERFACES, ips=(alone, V6), routes=(Route("0.0.0.0/0"),)))
+
+
+def test_the_specifications_name_for_it_is_there_where_the_pod_asked() -> None:
+    asked = replace(PLAIN, ask=replace(PLAIN.ask, default_route=("10.0.0.9",)))
+    result = Result(interfaces=INTERFACES, ips=(V4,), routes=(Route("0.0.0.0/0", "10.0.0.9"),))
+    assert entry(result, asked)["default-route"] == ["10.0.0.9"]
+    assert "default-route" not in entry(result)
+    assert "default-route" not in entry(replace(result, routes=()), asked), "it was not granted"
+
+
+def test_an_entry_has_what_the_specification_has() -> None:
+    dns = DNS(nameservers=("10.0.0.10",), domain="x.org")
+    shown = entry(Result(interfaces=INTERFACES, ips=(V4, replace(V6, interface=0)), dns=dns))
+    assert shown == {
+        "name": "calico", "interface": "eth0", "ips": ["10.0.0.2"], "mac": "02:00:00:00:00:01", "mtu": 1450,
+        "default": True, "dns": {"nameservers": ["10.0.0.10"], "domain": "x.org"},
+    }  # fmt: skip
+
+
+def test_a_device_is_shown() -> None:
+    over = network("sriov", {"type": "sriov", "deviceID": "0000:03:02.1"})
+    shown = entry(Result(), replace(PLAIN, network=over))
+    assert shown["device-info"] == {"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:03:02.1"}}
+
+
+def test_every_address_is_in_the_preferences() -> None:
+    second = replace(PLAIN, ifname="eth1", label="weave")
+    results = [Result(interfaces=INTERFACES, ips=(V4, V6)), Result(ips=(IP("10.1.0.2/24"),))]
+    assert json.loads(on_pod([PLAIN, second], results)[MULTI_IP]) == {
+        "multi_entry": 3,
+        "ips": {
+            "ip1": {"ip": "10.0.0.2", "interface": "eth0"},
+            "ip2": {"ip": "fd00::2", "interface": "eth0"},
+            "ip3": {"ip": "10.1.0.2", "interface": "eth1"},
+        },
+    }

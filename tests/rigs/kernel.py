@@ -1,0 +1,76 @@
+"""A pod's network namespace without a kernel: the routes that delegates report are the routes that there are."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Container, Sequence
+from typing import Self
+
+from genie.cni.result import Result
+from genie.kernel.netlink import INET, INET6, MAIN, Change, Route, Rule
+from genie.kernel.netns import Link
+
+
+class FakeKernel:
+    """In the place of `Netlink`. log: what was asked of it that changes something, in order.
+
+    unreported: routes that a plugin sets and does not report, by its interface.
+    """
+
+    def __init__(self) -> None:
+        self.indices: dict[str, int] = {}
+        self.there: list[Route | Rule] = []
+        self.unreported: dict[str, list[tuple[str, str]]] = {}
+        self.asked: list[str] = []
+        self.log: list[str] = []
+
+    def attach(self, ifname: str, result: Result) -> None:
+        """What a plugin does in the pod, by the result that it reports."""
+        index = self.indices.setdefault(ifname, len(self.indices) + 2)
+        listed = [(route.dst, route.gw) for route in result.routes if not route.table]
+        for dst, gateway in [*listed, *self.unreported.get(ifname, [])]:
+            family = INET6 if ":" in dst else INET
+            near = next((ip.gateway for ip in result.ips if ip.gateway and ip.is_v6 == (family == INET6)), "")
+            made = route(dst, gateway or near, index)
+            if not any(isinstance(one, Route) and one.place == made.place for one in self.there):
+                self.there.append(made)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def enter(self) -> None:
+        pass
+
+    def links(self) -> dict[str, Link]:
+        self.asked.append("links")
+        return {name: Link(ifindex=at, mac=f"02:00:00:00:01:{at:02x}", mtu=1400) for name, at in self.indices.items()}
+
+    def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[Route]:
+        return [one for one in self.there if isinstance(one, Route) and one.family == family and one.table in tables]
+
+    def rules(self, family: int) -> list[Rule]:
+        return [one for one in self.there if isinstance(one, Rule) and one.family == family]
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.log.append(str(change))
+            if change.add:
+                self.there.append(change.what)
+            else:
+                self.there.remove(change.what)
+
+    def main(self) -> list[str]:
+        """The main table."""
+        return [str(route) for family in (INET, INET6) for route in self.routes(family)]
+
+
+def route(dst: str, gateway: str, index: int) -> Route:
+    """A route of the main table."""
+    family = INET6 if ":" in dst else INET
+    address, _, prefix = dst.partition("/")
+    packed = socket.inet_pton(family, address) if int(prefix) else b""
+    by = socket.inet_pton(family, gateway) if gateway else b""
+    return Route.to(family, packed, int(prefix), oif=index, gateway=by)

@@ -40,7 +40,7 @@ class Credentials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agent:
+class AgentSettings:
     """`agent`: what `genie agent` is told by its options of the same names, which win. None: not said here."""
 
     concurrency: int | None = None  # calls worked on at once; the rest wait
@@ -66,7 +66,7 @@ class Conf:
     namespace_isolation: bool = False  # true: a pod may use network objects of its own namespace alone
     global_namespaces: tuple[str, ...] = ("default",)  # except those of these namespaces
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
-    agent: Agent = Agent()
+    agent: AgentSettings = AgentSettings()
     runtime_config: Mapping[str, Any] = field(default_factory=dict)  # what the runtime passes: portMappings, …
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -162,8 +162,8 @@ def _name(read: Fields) -> str:
     return name
 
 
-def _agent(read: Fields) -> Agent:
-    return Agent(
+def _agent(read: Fields) -> AgentSettings:
+    return AgentSettings(
         concurrency=read.number("concurrency", "a whole number above 0", least=1),
         listen=None if read.data.get("listen") is None else read.text("listen"),
         grace=None if read.data.get("grace") is None else read.seconds("grace", 0.0),

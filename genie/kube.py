@@ -177,7 +177,7 @@ def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class ApiServer:
     """An API server and how to ask it. Certificates are PEM text; `token_file` is read for each new connection."""
 
     url: str
@@ -190,7 +190,7 @@ class Server:
     key: str = field(default="", repr=False)
 
 
-def server(credentials: Credentials, environment: Mapping[str, str] = os.environ) -> Server:
+def server(credentials: Credentials, environment: Mapping[str, str] = os.environ) -> ApiServer:
     """The API server that genie.conf names: kubeconfig, else policy, else the cluster that genie runs in.
 
     Raises:
@@ -199,7 +199,7 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
     if credentials.kubeconfig:
         return _from_kubeconfig(credentials.kubeconfig)
     if credentials.api_root:
-        return Server(
+        return ApiServer(
             url=credentials.api_root,
             token=credentials.token.strip(),
             ca=_pem(credentials.certificate_authority),
@@ -209,7 +209,7 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
     host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
     if host and os.path.exists(f"{SERVICE_ACCOUNT}/token"):
         address = f"[{host}]" if ":" in host else host
-        return Server(
+        return ApiServer(
             url=f"https://{address}:{port}",
             ca=_read(f"{SERVICE_ACCOUNT}/ca.crt"),
             token_file=f"{SERVICE_ACCOUNT}/token",
@@ -221,7 +221,7 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
     )
 
 
-def _from_kubeconfig(path: str) -> Server:
+def _from_kubeconfig(path: str) -> ApiServer:
     """The current context of a kubeconfig, in JSON or YAML.
 
     The source of each rule is the kubeconfig (v1) API of client-go: data fields win over file fields, and relative file
@@ -239,7 +239,7 @@ def _from_kubeconfig(path: str) -> Server:
                 f"{user.where}: {refused} is not supported, for a node's plugin cannot depend on a helper program; "
                 f"give {instead}",
             )
-    return Server(
+    return ApiServer(
         url=cluster.text("server", required=True),
         ca=_material(cluster, "certificate-authority", path),
         verify=not cluster.boolean("insecure-skip-tls-verify"),
@@ -324,7 +324,7 @@ class Client:
         timeout: seconds without anything from the API server: for connecting, and then for each part of an answer.
     """
 
-    def __init__(self, server: Server, timeout: float = 10.0) -> None:
+    def __init__(self, server: ApiServer, timeout: float = 10.0) -> None:
         self.server, self.timeout = server, timeout
         self._connection: Any = None
         self._tls: Any = None
@@ -432,7 +432,7 @@ class Client:
         )
 
 
-def _tls(server: Server) -> Any:
+def _tls(server: ApiServer) -> Any:
     import ssl
 
     try:

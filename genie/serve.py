@@ -20,7 +20,7 @@ from genie.config import Conf
 from genie.kube import Kube
 from genie.request import Reply, Request, permit
 from genie.verbs.context import Context
-from genie.verbs.trace import Steps, Watched
+from genie.verbs.trace import RecordingExecutor, StepTimes
 
 if TYPE_CHECKING:
     from genie.select.least_loaded import Reading
@@ -36,9 +36,9 @@ async def serve(
         earlier: the interfaces' counters of some time ago, where the caller keeps them (see select/least_loaded.py).
     """
     started = time.monotonic()
-    steps = Steps()
+    steps = StepTimes()
     story: dict[str, Any] = {"verb": request.command, "pod": request.pod_name, "container": request.container_id}
-    watched = Watched(executor, steps)
+    watched = RecordingExecutor(executor, steps)
     spoken = conf.cni_version if conf else request.spoken
     try:
         if request.command == "VERSION":

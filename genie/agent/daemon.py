@@ -223,7 +223,7 @@ def _complain(error: str) -> None:
     log.error("going on with the genie.conf in net.d", extra={"fields": {"error": error}})
 
 
-def api_server(settings: Settings, conf: Conf) -> kube.Server:
+def api_server(settings: Settings, conf: Conf) -> kube.ApiServer:
     """The option's, else the cluster's that this pod runs in, else genie.conf's, whose files are the node's.
 
     Raises:

@@ -52,7 +52,7 @@ _DEFAULT_METRIC = {INET: 0, INET6: 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Route:
+class KernelRoute:
     """A route, with every attribute as the kernel has it (rtnetlink(7), struct rtmsg).
 
     family: INET or INET6. prefix: length of the destination in bits, 0 for a default route. attributes:
@@ -82,7 +82,7 @@ class Route:
         table: int = MAIN,
         protocol: int = RTPROT_STATIC,
         onlink: bool = False,
-    ) -> Route:
+    ) -> KernelRoute:
         """A unicast route out of interface `oif`, its addresses packed as by `socket.inet_pton`."""
         given = ((RTA_DST, destination), (RTA_GATEWAY, gateway), (RTA_PREFSRC, source))
         return cls(
@@ -167,7 +167,7 @@ class Route:
         """What two routes collide by ("file exists"), wherever they lead."""
         return (self.family, self.table, self.prefix, self.destination, self.tos, self.metric)
 
-    def moved(self, table: int) -> Route:
+    def moved(self, table: int) -> KernelRoute:
         """The same route in another table."""
         return replace(self, table=table)
 
@@ -231,7 +231,7 @@ class Rule:
 class Change:
     """Something to add, or to take away."""
 
-    what: Route | Rule
+    what: KernelRoute | Rule
     add: bool = True
 
     @property
@@ -241,7 +241,7 @@ class Change:
 
     def encode(self, sequence: int) -> bytes:
         """The whole message."""
-        is_route = isinstance(self.what, Route)
+        is_route = isinstance(self.what, KernelRoute)
         if self.add:
             kind, flags = RTM_NEWROUTE if is_route else RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL
         else:
@@ -255,7 +255,7 @@ class Change:
 class Netlink(Conversation):
     """A conversation about a network namespace's routes and rules, too."""
 
-    def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[Route]:
+    def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[KernelRoute]:
         """Routes of a family in these tables, without the cache's clones; none where there is no such family."""
         # A kernel that filters (from 4.20 on) tells of one table alone, and says ENOENT where that is not there.
         only = MAIN if tables == (MAIN,) else 0
@@ -325,7 +325,7 @@ class Netlink(Conversation):
         return refused
 
 
-def _route(body: bytes) -> Route:
+def _route(body: bytes) -> KernelRoute:
     family, prefix, _, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(body)
     attributes = []
     for key, value in split(body, _ROUTE.size):
@@ -333,7 +333,7 @@ def _route(body: bytes) -> Route:
             table = _number(value)
         else:
             attributes.append((key, value))
-    return Route(
+    return KernelRoute(
         family=family,
         prefix=prefix,
         table=table,

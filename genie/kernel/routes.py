@@ -28,8 +28,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from genie.cni.result import Result
-from genie.cni.result import Route as ResultRoute
+from genie.cni.result import Result, Route
 from genie.kernel.netlink import (
     FAMILIES,
     INET,
@@ -39,8 +38,8 @@ from genie.kernel.netlink import (
     RTA_PRIORITY,
     UNICAST,
     Change,
+    KernelRoute,
     Netlink,
-    Route,
     Rule,
 )
 from genie.kernel.netns import Link
@@ -73,7 +72,7 @@ class Placed:
 
     ifname: str
     result: Result
-    taken: tuple[Route, ...] = ()
+    taken: tuple[KernelRoute, ...] = ()
     wants_default: bool = False
     gateways: tuple[str, ...] = ()
 
@@ -83,7 +82,7 @@ class State:
     """What a namespace has. links: names to indices. routes: of the main table and genie's. rules: any."""
 
     links: Mapping[str, int]
-    routes: Sequence[Route]
+    routes: Sequence[KernelRoute]
     rules: Sequence[Rule] = ()
 
 
@@ -98,10 +97,10 @@ class Plan:
 
     changes: list[Change]
     arranged: tuple[str, ...]
-    reported: tuple[tuple[ResultRoute, ...], ...]
+    reported: tuple[tuple[Route, ...], ...]
 
 
-def take_away(kernel: Netlink) -> tuple[Route, ...]:
+def take_away(kernel: Netlink) -> tuple[KernelRoute, ...]:
     """Remove both families' routes from a namespace's main table, but for the kernel's own, and return them.
 
     All or none: raises OSError with the routes as they were.
@@ -140,7 +139,7 @@ def drift(placed: Sequence[Placed], state: State, arranged: Iterable[str]) -> li
     placed: as for `arrange`, without `taken`. arranged: what `arrange` returned.
     """
     owners = _owners(placed, state)
-    found: list[Route | Rule] = [*state.rules, *state.routes]
+    found: list[KernelRoute | Rule] = [*state.rules, *state.routes]
     there = {str(one): one for one in found}
     known = set(arranged)
     missing = [f"missing: {text}" for text in arranged if text not in there]
@@ -150,7 +149,7 @@ def drift(placed: Sequence[Placed], state: State, arranged: Iterable[str]) -> li
         if text not in known
         and (
             one.table in TABLES
-            or (isinstance(one, Route) and one.is_default and not owners.keys().isdisjoint(one.oifs))
+            or (isinstance(one, KernelRoute) and one.is_default and not owners.keys().isdisjoint(one.oifs))
         )
     ]
 
@@ -160,7 +159,7 @@ def plan(placed: Sequence[Placed], state: State) -> Plan:
     owners = _owners(placed, state)
     own = _own(placed, owners, state)
     paths = [path for family in FAMILIES for path in _paths(placed, own, state, family)]
-    main: list[tuple[int, Route]] = []
+    main: list[tuple[int, KernelRoute]] = []
     served: dict[int, _Path | None] = {}
     for family in FAMILIES:
         served[family], default = _default([path for path in paths if path.family == family])
@@ -205,8 +204,8 @@ class _Path:
     position: int
     index: int
     addresses: tuple[tuple[bytes, int], ...]
-    own: tuple[Route, ...]
-    default: Route | None
+    own: tuple[KernelRoute, ...]
+    default: KernelRoute | None
     gateway: bytes
     wants_default: bool
 
@@ -221,7 +220,7 @@ class _Path:
         there = dict.fromkeys((_masked(address, prefix), prefix) for address, prefix in self.addresses)
         return [(net, prefix) for net, prefix in there if prefix < len(net) * 8 and (net, prefix) not in present]
 
-    def own_default(self, table: int) -> Route | None:
+    def own_default(self, table: int) -> KernelRoute | None:
         """Its default route, in that table: the one it had set, else one by its gateway."""
         if self.default is not None:
             return self.default.moved(table)
@@ -229,7 +228,7 @@ class _Path:
             return None
         near = [(route.destination, route.prefix) for route in self.own if route.on_link]
         near += [] if table == MAIN else self.subnets
-        return Route.to(
+        return KernelRoute.to(
             self.family,
             oif=self.index,
             gateway=self.gateway,
@@ -250,15 +249,15 @@ def _owners(placed: Sequence[Placed], state: State) -> dict[int, int]:
     return found
 
 
-def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> list[dict[object, Route]]:
+def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> list[dict[object, KernelRoute]]:
     """Each attachment's routes, by their keys, as if all of them were in the main table: those taken away, those still
     there, and those in genie's tables since an earlier `arrange`. A route that leaves by no attachment's interface (a
     blackhole) belongs to the attachment after which it was taken away.
     """
-    found: list[tuple[int | None, Route]] = [(at, route) for at, one in enumerate(placed) for route in one.taken]
+    found: list[tuple[int | None, KernelRoute]] = [(at, route) for at, one in enumerate(placed) for route in one.taken]
     found += [(None, route) for route in state.routes if route.table == MAIN]
     found += [(None, route.moved(MAIN)) for route in state.routes if route.table in TABLES and not route.is_kernels]
-    own: list[dict[object, Route]] = [{} for _ in placed]
+    own: list[dict[object, KernelRoute]] = [{} for _ in placed]
     for holder, route in found:
         position = next((owners[index] for index in route.oifs if index in owners), holder)
         if position is not None and route.protocol != PROTOCOL:
@@ -267,7 +266,7 @@ def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> l
 
 
 def _paths(
-    placed: Sequence[Placed], own: Sequence[Mapping[object, Route]], state: State, family: int
+    placed: Sequence[Placed], own: Sequence[Mapping[object, KernelRoute]], state: State, family: int
 ) -> Iterator[_Path]:
     """The attachments that have an address or a default route of this family."""
     for position, one in enumerate(placed):
@@ -327,7 +326,7 @@ def _gateway(one: Placed, family: int) -> bytes:
     return socket.inet_pton(family, first) if first else b""
 
 
-def _default(paths: Sequence[_Path]) -> tuple[_Path | None, Route | None]:
+def _default(paths: Sequence[_Path]) -> tuple[_Path | None, KernelRoute | None]:
     """The default route for the main table, and whose it is: the first attachment the pod asked for that can provide
     one, otherwise the first whose plugin set one. Without any, the main table serves the first attachment.
     """
@@ -340,8 +339,12 @@ def _default(paths: Sequence[_Path]) -> tuple[_Path | None, Route | None]:
 
 
 def _main(
-    own: Sequence[Mapping[object, Route]], family: int, served: _Path | None, default: Route | None, state: State
-) -> list[tuple[int, Route]]:
+    own: Sequence[Mapping[object, KernelRoute]],
+    family: int,
+    served: _Path | None,
+    default: KernelRoute | None,
+    state: State,
+) -> list[tuple[int, KernelRoute]]:
     """A family's routes for the main table, and whose each is. When several attachments have a route to the same
     destination, the owner of the default route wins, for that route may need it, then selection order. On-link ones
     come first, for the same reason.
@@ -363,8 +366,8 @@ def _main(
 
 
 def _reported(
-    placed: Sequence[Placed], main: Sequence[tuple[int, Route]], state: State
-) -> tuple[tuple[ResultRoute, ...], ...]:
+    placed: Sequence[Placed], main: Sequence[tuple[int, KernelRoute]], state: State
+) -> tuple[tuple[Route, ...], ...]:
     """Each result's routes as the main table has them: without those whose place another attachment's route has, and
     with the pod's default routes, even those that a plugin set and did not report. A route of a table of its own
     collides with none. An attachment without an interface in this namespace, as plugins for user space make none, keeps
@@ -386,10 +389,10 @@ def _reported(
     return tuple(found)
 
 
-def _with_default(reported: Sequence[ResultRoute], default: Route) -> list[ResultRoute]:
+def _with_default(reported: Sequence[Route], default: KernelRoute) -> list[Route]:
     """A result's routes with the default route that the pod has, as its plugin reported it if it did."""
     found, is_v6 = [], default.family == INET6
-    missing = [ResultRoute("::/0" if is_v6 else "0.0.0.0/0", default.via)]
+    missing = [Route("::/0" if is_v6 else "0.0.0.0/0", default.via)]
     for route in reported:
         if _is_default(route) and route.is_v6 == is_v6:
             if _canonical(route.gw) != default.via and (route.gw or default.protocol == PROTOCOL):
@@ -399,13 +402,13 @@ def _with_default(reported: Sequence[ResultRoute], default: Route) -> list[Resul
     return found + missing
 
 
-def _is_default(route: ResultRoute) -> bool:
+def _is_default(route: Route) -> bool:
     return not route.table and route.dst.endswith("/0")
 
 
-def _place(route: Route | ResultRoute) -> object:
+def _place(route: KernelRoute | Route) -> object:
     """What two routes of the main table collide by; for default routes the family alone, for a pod has one."""
-    if isinstance(route, Route):
+    if isinstance(route, KernelRoute):
         return route.place if route.prefix else route.family
     family = INET6 if route.is_v6 else INET
     if _is_default(route):
@@ -413,7 +416,9 @@ def _place(route: Route | ResultRoute) -> object:
     address, _, length = route.dst.partition("/")
     destination = _masked(socket.inet_pton(family, address), int(length))
     metric = struct.pack("=I", route.priority or 0)
-    return Route(family=family, prefix=int(length), attributes=((RTA_DST, destination), (RTA_PRIORITY, metric))).place
+    return KernelRoute(
+        family=family, prefix=int(length), attributes=((RTA_DST, destination), (RTA_PRIORITY, metric))
+    ).place
 
 
 def _canonical(address: str) -> str:
@@ -421,7 +426,7 @@ def _canonical(address: str) -> str:
     return socket.inet_ntop(family, socket.inet_pton(family, address)) if address else ""
 
 
-def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main: Sequence[Route]) -> bool:
+def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main: Sequence[KernelRoute]) -> bool:
     """Whether an attachment needs a table: all but the one that the main table serves do, and even the served one does
     if its subnet overlaps another's or another's route won.
     """
@@ -436,19 +441,21 @@ def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main
     )
 
 
-def _table(path: _Path) -> list[Route]:
+def _table(path: _Path) -> list[KernelRoute]:
     """What its table has: its interface's routes, its subnets, its default route.
 
     The first bring what a plugin set besides, such as `169.254.1.1 dev eth1 scope link` to a gateway that is in no
     subnet. Those on the link come first, for the others need them.
     """
-    moved: dict[object, Route] = {}
+    moved: dict[object, KernelRoute] = {}
     for route in path.own:
         moved.setdefault(route.place, route.moved(path.table))
     for net, prefix in path.subnets:
         # IPv6 refuses a source address that is still tentative
         source = next(one for one, bits in path.addresses if _masked(one, bits) == net) if path.family == INET else b""
-        made = Route.to(path.family, net, prefix, oif=path.index, source=source, table=path.table, protocol=PROTOCOL)
+        made = KernelRoute.to(
+            path.family, net, prefix, oif=path.index, source=source, table=path.table, protocol=PROTOCOL
+        )
         moved.setdefault(made.place, made)
     default = path.own_default(path.table)
     return sorted(moved.values(), key=lambda route: not route.on_link) + ([] if default is None else [default])
@@ -461,7 +468,7 @@ def _rules(path: _Path) -> list[Rule]:
     ]
 
 
-def _diff(have: Iterable[Route | Rule], want: Iterable[Route | Rule]) -> list[Change]:
+def _diff(have: Iterable[KernelRoute | Rule], want: Iterable[KernelRoute | Rule]) -> list[Change]:
     """Delete what is not wanted, then add what is not there."""
     there = {_key(one): one for one in have}
     wanted = {_key(one): one for one in want}
@@ -471,8 +478,8 @@ def _diff(have: Iterable[Route | Rule], want: Iterable[Route | Rule]) -> list[Ch
     ]
 
 
-def _key(one: Route | Rule) -> object:
-    return one.key if isinstance(one, Route) else (one.family, one.source, one.table, one.priority)
+def _key(one: KernelRoute | Rule) -> object:
+    return one.key if isinstance(one, KernelRoute) else (one.family, one.source, one.table, one.priority)
 
 
 def _masked(address: bytes, prefix: int) -> bytes:

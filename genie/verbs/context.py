@@ -12,7 +12,7 @@ from genie.kube import Kube
 from genie.records import RecordedAttachment, Records
 from genie.request import Request
 from genie.select import networks
-from genie.verbs.trace import Steps
+from genie.verbs.trace import StepTimes
 
 if TYPE_CHECKING:
     from genie.cni.result import Result
@@ -31,7 +31,7 @@ class Context:
     kube: Kube
     executor: Executor
     story: dict[str, Any]
-    steps: Steps
+    steps: StepTimes
     earlier: Reading | None = None
 
     @property

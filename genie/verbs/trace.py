@@ -11,7 +11,7 @@ from genie.cni.execute import Call, Executor, Outcome
 T = TypeVar("T")
 
 
-class Steps:
+class StepTimes:
     """Where genie's own time goes: milliseconds by step, the waiting for delegates left out.
 
     Of delegates that run at once, each one's end or beginning ends the wait.
@@ -22,19 +22,19 @@ class Steps:
         self._last = time.perf_counter()
 
     def done(self, step: str) -> None:
-        """What was done since the last call was this."""
+        """Attribute the time since the last call to this step."""
         before, self._last = self._last, time.perf_counter()
         self.ms[step] = round(self.ms.get(step, 0.0) + (self._last - before) * 1000, 3)
 
     def waited(self) -> None:
-        """What was done since the last call was to wait."""
+        """Attribute the time since the last call to no step: it was spent waiting."""
         self._last = time.perf_counter()
 
 
-class Watched:
+class RecordingExecutor:
     """An executor that notes what it ran."""
 
-    def __init__(self, inner: Executor, steps: Steps) -> None:
+    def __init__(self, inner: Executor, steps: StepTimes) -> None:
         self.inner, self.steps = inner, steps
         self.calls: list[dict[str, Any]] = []
 

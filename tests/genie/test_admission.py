@@ -17,6 +17,7 @@ import genie
 from genie.select.annotations import CNI
 from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
 from harness.embedded import apiserver, binaries
+from tests.rigs.netns import Namespace
 
 ACCOUNT = "system:serviceaccount:kube-system:genie"
 POD = {
@@ -57,18 +58,17 @@ class Cluster:
         assert status in (200, 422), said
         return "" if status == 200 else str(said["message"])
 
-    def annotate(self, node: str = "node-1", **annotations: str | None) -> str:
+    def annotate(self, node: str = "node-1", /, **annotations: str | None) -> str:
         return self.patch({"metadata": {"annotations": annotations}}, node=node)
 
 
 @pytest.fixture(scope="module")
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     found, _ = binaries.api_server("")
     if not found.real:
         pytest.skip("no kube-apiserver here (KUBEBUILDER_ASSETS, as envtest has it)")
-    shared = request.config.pluginmanager.get_plugin(str(Path(__file__).parents[1] / "conftest.py"))
     try:
-        within = shared.Namespace()
+        within = Namespace()
     except PermissionError:
         pytest.skip("network namespaces: need root, or CAP_SYS_ADMIN in a user namespace")
     within.ip("addr add 172.30.0.1/32 dev lo")

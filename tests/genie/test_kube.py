@@ -22,13 +22,13 @@ from genie import kube
 from genie.cni.errors import CniError
 from genie.cni.execute import run_sync
 from genie.config import Conf, Credentials
-from genie.kube import Client, DirectKube, Pod, Server
+from genie.kube import ApiServer, Client, DirectKube, Pod
 from tests.rigs.api import POD, WEB, Api, kubeconfig, serve
 
 
 @pytest.fixture
 def client(api: Api) -> Client:
-    return Client(Server(url=api.url), timeout=5)
+    return Client(ApiServer(url=api.url), timeout=5)
 
 
 # --- pods and network objects -----------------------------------------------------------------------------------
@@ -191,13 +191,13 @@ def test_a_kept_connection_that_the_server_closed_is_made_anew(api: Api, client:
 
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(CniError, match="the API server at http://127.0.0.1:1 cannot be reached: .*refused") as caught:
-        kube.read_pod(Client(Server(url="http://127.0.0.1:1"), timeout=1), "blue", "web", "")
+        kube.read_pod(Client(ApiServer(url="http://127.0.0.1:1"), timeout=1), "blue", "web", "")
     assert caught.value.code == 11
 
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_slow_server_is_away_after_the_time_limit(api: Api, kept: bool) -> None:
-    client = Client(Server(url=api.url), timeout=0.5)
+    client = Client(ApiServer(url=api.url), timeout=0.5)
     if kept:
         kube.read_pod(client, "blue", "web", "")
     woken = threading.Event()
@@ -228,7 +228,7 @@ def test_an_answer_that_breaks_off() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        client = Client(Server(url=f"http://127.0.0.1:{server.getsockname()[1]}"), timeout=5)
+        client = Client(ApiServer(url=f"http://127.0.0.1:{server.getsockname()[1]}"), timeout=5)
         with pytest.raises(CniError, match="cannot be reached: .*IncompleteRead") as caught:
             kube.read_pod(client, "blue", "web", "")
         thread.join()
@@ -238,13 +238,13 @@ def test_an_answer_that_breaks_off() -> None:
 @pytest.mark.parametrize("url", ["ftp://x", "x", "", "http://", "https://h:99999", "http://[bad", "http://h:port"])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(CniError, match="API server: expected an http or https URL") as caught:
-        kube.read_pod(Client(Server(url=url)), "blue", "web", "")
+        kube.read_pod(Client(ApiServer(url=url)), "blue", "web", "")
     assert caught.value.code == 7
 
 
 def test_a_path_in_the_url_comes_first(api: Api) -> None:
     api.answers = {f"/k8s/clusters/c-1{POD}": (200, WEB)}
-    assert kube.read_pod(Client(Server(url=f"{api.url}/k8s/clusters/c-1/")), "blue", "web", "").uid == "u-1"
+    assert kube.read_pod(Client(ApiServer(url=f"{api.url}/k8s/clusters/c-1/")), "blue", "web", "").uid == "u-1"
 
 
 # --- credentials ------------------------------------------------------------------------------------------------

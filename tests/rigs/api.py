@@ -73,7 +73,7 @@ def serve(api: Api, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
     return server
 
 
-def kubeconfig(url: str, user: dict[str, Any] | None = None, **cluster: Any) -> dict[str, Any]:
+def kubeconfig(url: str, user: dict[str, Any] | None = None, /, **cluster: Any) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Config",

@@ -215,7 +215,7 @@ class Node:
             (self.root / "bin" / name).write_text("")
             (self.root / "bin" / name).chmod(0o755)
 
-    def request(self, verb: str, stdin: bytes | None = None, **env: str | None) -> Request:
+    def request(self, verb: str, stdin: bytes | None = None, /, **env: str | None) -> Request:
         """As containerd calls; an environment variable of None is left out."""
         conf = {
             "cniVersion": "1.1.0" if verb in ("GC", "STATUS") else "1.0.0",
@@ -239,7 +239,7 @@ class Node:
         kept = {key: value for key, value in given.items() if value is not None}
         return Request(env=kept, stdin=json.dumps(conf).encode() if stdin is None else stdin)
 
-    def call(self, verb: str, stdin: bytes | None = None, **env: str | None) -> Reply:
+    def call(self, verb: str, stdin: bytes | None = None, /, **env: str | None) -> Reply:
         reply = run_sync(serve(self.request(verb, stdin, **env), self.kube, self.executor))
         if verb == "ADD" and reply.status == 0:
             self.kept = json.loads(reply.stdout)
@@ -261,7 +261,7 @@ class Node:
             self.kube.annotations = annotations
         return self.ok("ADD", CNI_CONTAINERID=container)
 
-    def fails(self, verb: str, stdin: bytes | None = None, **env: str | None) -> dict[str, Any]:
+    def fails(self, verb: str, stdin: bytes | None = None, /, **env: str | None) -> dict[str, Any]:
         """A call that must fail: its CNI error object."""
         reply = self.call(verb, stdin, **env)
         assert reply.status != 0, reply.stdout

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from typing import Self
 
 from genie.cni.result import Result
-from genie.kernel.netlink import INET, INET6, MAIN, Change, Route, Rule
+from genie.kernel.netlink import INET, INET6, MAIN, Change, KernelRoute, Rule
 from genie.kernel.netns import Link
 
 
@@ -19,7 +19,7 @@ class FakeKernel:
 
     def __init__(self) -> None:
         self.indices: dict[str, int] = {}
-        self.there: list[Route | Rule] = []
+        self.there: list[KernelRoute | Rule] = []
         self.unreported: dict[str, list[tuple[str, str]]] = {}
         self.asked: list[str] = []
         self.log: list[str] = []
@@ -32,7 +32,7 @@ class FakeKernel:
             family = INET6 if ":" in dst else INET
             near = next((ip.gateway for ip in result.ips if ip.gateway and ip.is_v6 == (family == INET6)), "")
             made = route(dst, gateway or near, index)
-            if not any(isinstance(one, Route) and one.place == made.place for one in self.there):
+            if not any(isinstance(one, KernelRoute) and one.place == made.place for one in self.there):
                 self.there.append(made)
 
     def __enter__(self) -> Self:
@@ -48,8 +48,10 @@ class FakeKernel:
         self.asked.append("links")
         return {name: Link(ifindex=at, mac=f"02:00:00:00:01:{at:02x}", mtu=1400) for name, at in self.indices.items()}
 
-    def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[Route]:
-        return [one for one in self.there if isinstance(one, Route) and one.family == family and one.table in tables]
+    def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[KernelRoute]:
+        return [
+            one for one in self.there if isinstance(one, KernelRoute) and one.family == family and one.table in tables
+        ]
 
     def rules(self, family: int) -> list[Rule]:
         return [one for one in self.there if isinstance(one, Rule) and one.family == family]
@@ -67,10 +69,10 @@ class FakeKernel:
         return [str(route) for family in (INET, INET6) for route in self.routes(family)]
 
 
-def route(dst: str, gateway: str, index: int) -> Route:
+def route(dst: str, gateway: str, index: int) -> KernelRoute:
     """A route of the main table."""
     family = INET6 if ":" in dst else INET
     address, _, prefix = dst.partition("/")
     packed = socket.inet_pton(family, address) if int(prefix) else b""
     by = socket.inet_pton(family, gateway) if gateway else b""
-    return Route.to(family, packed, int(prefix), oif=index, gateway=by)
+    return KernelRoute.to(family, packed, int(prefix), oif=index, gateway=by)

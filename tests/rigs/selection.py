@@ -30,11 +30,11 @@ def pod(annotations: dict[str, str]) -> Pod:
     return Pod(namespace="blue", name="web", annotations=annotations)
 
 
-def ask(conf: Conf = CONF, **annotations: str) -> Asked:
+def ask(conf: Conf = CONF, /, **annotations: str) -> Asked:
     return asks(pod(annotations), conf)
 
 
-def attachments(items: Any, conf: Conf = CONF, **annotations: str) -> Asked:
+def attachments(items: Any, conf: Conf = CONF, /, **annotations: str) -> Asked:
     text = items if isinstance(items, str) else json.dumps(items)
     return asks(pod({**annotations, ATTACHMENTS: text}), conf)
 

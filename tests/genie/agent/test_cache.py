@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def watching(api: FakeApi, *, wait: bool = True) -> AsyncIterator[CachedKube]:
-    server = kube.Server(url=api.url)
+    server = kube.ApiServer(url=api.url)
     metrics = Metrics()
     writer = Writer(partial(write, kube.Client(server, 5)), metrics)
     cached = CachedKube(lambda seconds: kube.Client(server, seconds), "node-1", writer, metrics)

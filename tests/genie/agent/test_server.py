@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_so_many_at_once_and_the_rest_in_the_order_in_which_they_came(place: Pat
             clients = []
             for n in range(9):
                 clients.append(await Client.connect(place / "s", f"c{n}"))
-                await until(lambda n=n: served.active + served.waiting == n + 1)
+                await until(partial(lambda n: served.active + served.waiting == n + 1, n))
             await until(lambda: len(gate.begun) == 3)
             assert (served.active, served.waiting) == (3, 6)
             clients[5].close()  # gives up while it waits: its turn is over at once
@@ -210,7 +211,7 @@ def test_calls_for_one_container_do_not_overlap(place: Path) -> None:
             for n in range(3):
                 client = await Client.connect(place / "s")
                 client.send(CallFrame(env={"CNI_CONTAINERID": "same", "N": str(n)}, stdin=b""))
-                await until(lambda n=n: served.active == n + 1)
+                await until(partial(lambda n: served.active == n + 1, n))
                 clients.append(client)
             await clients[0].next()
             clients[0].close()

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,7 +216,7 @@ def test_whatever_is_on_its_input_its_own_error_is_json(binary: Path, place: Pat
 def test_input_and_environment_are_bounded(binary: Path, place: Path) -> None:
     said = asyncio.run(call(binary, place / "none", stdin=b"x" * (2 << 20)))
     assert said.json["code"] == 5 and "larger than 1 MiB" in said.json["msg"]
-    long = {f"V{n}": "x" * 100_000 for n in range(12)}
+    long: dict[str, Any] = {f"V{n}": "x" * 100_000 for n in range(12)}
 
     async def go() -> Said:
         async with serving(running("/bin/true"), place / "s"):

@@ -83,7 +83,7 @@ def test_what_no_environment_can_hold(tmp_path: Path) -> None:
 
 def test_no_descriptors_left_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, real, before = plugin(tmp_path, "exit 0"), os.pipe2, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    given = []
+    given: list[int] = []
 
     def few(flags: int) -> tuple[int, int]:
         if len(given) == 2:

@@ -369,7 +369,7 @@ def test_status(binaries: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [{"container_id": ""}, {"ifname": "a/b"}])
-def test_nothing_is_called_for_parameters_that_are_none(attachment: Attachment, bad: dict[str, str]) -> None:
+def test_nothing_is_called_for_parameters_that_are_none(attachment: Attachment, bad: dict[str, Any]) -> None:
     fake = Fake({})
     with pytest.raises(CniError) as caught:
         run_sync(invoke.add(network("a"), replace(attachment, **bad), fake))

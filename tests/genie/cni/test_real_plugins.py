@@ -48,7 +48,7 @@ class Lab:
 
     def network(self, version: str = "1.0.0", *more: dict[str, Any], **bridge: Any) -> NetworkConfig:
         ranges = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd07::/64"}]]
-        ipam = {"type": "host-local", "ranges": ranges, "dataDir": str(self.data)}
+        ipam: dict[str, Any] = {"type": "host-local", "ranges": ranges, "dataDir": str(self.data)}
         ipam["routes"] = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
         plugin = {"type": "bridge", "bridge": "br0", "isGateway": True, "ipam": ipam, **bridge}
         raw = {"cniVersion": version, "name": "blue", "plugins": [plugin, *more]}
@@ -157,15 +157,15 @@ def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
     one, two = lab.attachment, replace(lab.attachment, ifname="eth1")
     first = lab.run(invoke.add(blue, one, EXECUTOR, timeout=60))
     with Netlink(lab.pod.path) as kernel:
-        held = routes.hold(kernel)
-        assert len([route for route in held if route.is_default]) == 2
+        taken = routes.take_away(kernel)
+        assert len([route for route in taken if route.is_default]) == 2
         second = lab.run(invoke.add(green, two, EXECUTOR, timeout=60))
         plan = [
-            routes.Attached(ifname="eth0", result=first, held=held),
-            routes.Attached(ifname="eth1", result=second),
+            routes.Placed(ifname="eth0", result=first, taken=taken),
+            routes.Placed(ifname="eth1", result=second),
         ]
-        assert routes.settle(kernel, plan).changes
-        assert routes.settle(kernel, plan).changes == []
+        assert routes.arrange(kernel, plan).changes
+        assert routes.arrange(kernel, plan).changes == []
     assert "via 10.7.0.1 dev eth0" in lab.pod.ip("route show default")
     assert "via 10.8.0.1 dev eth1" in lab.pod.ip("route get 192.0.2.1 from 10.8.0.2")
     assert "via fd08::1 dev eth1" in lab.pod.ip("-6 route get 2001:db8::1 from fd08::2")

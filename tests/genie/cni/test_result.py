@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -180,7 +181,7 @@ def test_complaints_name_the_field(data: object, complaint: str) -> None:
 
 
 def test_reading_is_tolerant_where_that_harms_nobody() -> None:
-    data = {
+    data: dict[str, Any] = {
         "ips": [{"address": "10.0.0.1/8", "interface": 7, "new": 1}],
         "interfaces": None,
         "dns": None,

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie.cni.result import IP, Interface, Result
-from genie.cni.result import Route as ResultRoute
+from genie.cni.result import IP, Interface, Result, Route
 from genie.kernel import routes
-from genie.kernel.netlink import INET, INET6, MAIN, Change, Netlink, Route, Rule
+from genie.kernel.netlink import INET, INET6, MAIN, Change, KernelRoute, Netlink, Rule
 from genie.kernel.routes import Placed, Plan, State
 from tests.rigs.kernel import FakeKernel
 
@@ -31,7 +30,7 @@ def family_of(address: str) -> int:
     return INET6 if ":" in address else INET
 
 
-def take_away(pod: Any) -> tuple[Route, ...]:
+def take_away(pod: Any) -> tuple[KernelRoute, ...]:
     with Netlink(pod.path) as kernel:
         return routes.take_away(kernel)
 
@@ -45,8 +44,8 @@ def arrange(pod: Any, plan: Sequence[Placed]) -> Plan:
     return done
 
 
-def default(gateway: str, oif: int, table: int = MAIN, *, onlink: bool = False) -> Route:
-    return Route.to(family_of(gateway), oif=oif, gateway=packed(gateway), table=table, onlink=onlink)
+def default(gateway: str, oif: int, table: int = MAIN, *, onlink: bool = False) -> KernelRoute:
+    return KernelRoute.to(family_of(gateway), oif=oif, gateway=packed(gateway), table=table, onlink=onlink)
 
 
 def attached(ifname: str, *ips: IP, **more: Any) -> Placed:
@@ -63,10 +62,12 @@ def situations(draw: st.DrawFn) -> tuple[list[Placed], State]:
     """Up to four attachments of either or both families, overlapping or not, each with or without a default route,
     some of which are still in the main table."""
     links = {"lo": 1}
-    plan, there = [], []
+    plan: list[Placed] = []
+    there: list[KernelRoute] = []
     for at in range(draw(st.integers(1, 4))):
         links[name := f"eth{at}"] = index = 10 + at
-        ips, held = [], []
+        ips: list[IP] = []
+        held: list[KernelRoute] = []
         for net, family in ((f"10.{draw(st.integers(0, 1))}.0", INET), (f"fd0{draw(st.integers(0, 1))}:", INET6)):
             if not draw(st.booleans()):
                 continue
@@ -86,7 +87,8 @@ def situations(draw: st.DrawFn) -> tuple[list[Placed], State]:
 
 def after(state: State, changes: Sequence[Change]) -> State:
     """The state with the changes made, as strict as the kernel about what is there and what is not."""
-    kept: dict[object, Any] = {routes._key(one): one for one in (*state.routes, *state.rules)}
+    before: list[KernelRoute | Rule] = [*state.routes, *state.rules]
+    kept = {routes._key(one): one for one in before}
     for change in changes:
         key = routes._key(change.what)
         assert (key in kept) != change.add, change
@@ -95,10 +97,10 @@ def after(state: State, changes: Sequence[Change]) -> State:
             same = [
                 one
                 for one in kept.values()
-                if isinstance(one, Route)
+                if isinstance(one, KernelRoute)
                 and one.is_default
                 and one.table == MAIN
-                and isinstance(change.what, Route)
+                and isinstance(change.what, KernelRoute)
                 and one.family == change.what.family
             ]
             assert len(same) <= 1, "file exists"
@@ -106,7 +108,7 @@ def after(state: State, changes: Sequence[Change]) -> State:
             del kept[key]
     return State(
         links=state.links,
-        routes=[one for one in kept.values() if isinstance(one, Route)],
+        routes=[one for one in kept.values() if isinstance(one, KernelRoute)],
         rules=[one for one in kept.values() if isinstance(one, Rule)],
     )
 
@@ -188,12 +190,12 @@ def test_the_pod_s_word_on_the_gateway_counts() -> None:
         ),
     ]
     changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[])).changes
-    main = [str(change) for change in changes if isinstance(change.what, Route) and change.what.table == MAIN]
+    main = [str(change) for change in changes if isinstance(change.what, KernelRoute) and change.what.table == MAIN]
     assert main == ["add route default via 10.1.0.254 dev 3 table 254"]
 
 
 def test_a_gateway_in_the_result_s_routes_counts() -> None:
-    result = Result(ips=(IP("10.1.0.2/24"),), routes=(ResultRoute("0.0.0.0/0", "10.1.0.9"),))
+    result = Result(ips=(IP("10.1.0.2/24"),), routes=(Route("0.0.0.0/0", "10.1.0.9"),))
     plan = [
         attached("eth0", IP("10.0.0.2/24"), taken=(default("10.0.0.1", 2),)),
         Placed(ifname="eth1", result=result),
@@ -229,8 +231,8 @@ def gated(gateway: str, at: int = 0) -> Result:
         interfaces=(Interface(f"eth{at}", sandbox="/n"),),
         ips=(IP("fd00::2/64" if v6 else "10.0.0.2/24", gateway, 0),),
         routes=(
-            ResultRoute("::/0" if v6 else "0.0.0.0/0", gateway),
-            ResultRoute("fd09::/48" if v6 else "10.8.0.0/16", gateway),
+            Route("::/0" if v6 else "0.0.0.0/0", gateway),
+            Route("fd09::/48" if v6 else "10.8.0.0/16", gateway),
         ),
     )
 
@@ -238,10 +240,10 @@ def gated(gateway: str, at: int = 0) -> Result:
 Asked = Sequence[Sequence[str] | None]
 
 
-def reported(asked: Asked, *results: Result, sets: Sequence[Result] | None = None) -> list[list[ResultRoute]]:
+def reported(asked: Asked, *results: Result, sets: Sequence[Result] | None = None) -> list[list[Route]]:
     """What they report after the plan is carried out. sets: what the plugins do in the pod, where they do not report
     just that."""
-    kernel = FakeKernel()
+    kernel: Any = FakeKernel()  # in the place of a Netlink
     taken = []
     for at, result in enumerate(sets or results):
         kernel.attach(f"eth{at}", result)
@@ -266,7 +268,7 @@ def reported(asked: Asked, *results: Result, sets: Sequence[Result] | None = Non
     return [list(each) for each in planned.reported]
 
 
-def gateways(found: Sequence[Sequence[ResultRoute]]) -> list[list[str]]:
+def gateways(found: Sequence[Sequence[Route]]) -> list[list[str]]:
     return [[route.gw for route in each if route.dst.endswith("/0")] for each in found]
 
 
@@ -330,19 +332,19 @@ def test_a_default_route_that_is_reported_and_not_set_is_not() -> None:
 
 
 def test_a_default_route_stays_in_its_plugins_words() -> None:
-    by_gateway = ResultRoute("0.0.0.0/0", mtu=1400, priority=3)
+    by_gateway = Route("0.0.0.0/0", mtu=1400, priority=3)
     first = replace(gated("10.0.0.1"), routes=(by_gateway,))
     plan = [Placed(ifname="eth0", result=first), attached("eth1", IP("10.1.0.2/24", "10.1.0.1"))]
     state = State(links={"eth0": 2, "eth1": 3}, routes=[default("10.0.0.1", 2)])
     assert routes.plan(plan, state).reported == ((by_gateway,), ())
     made = State(links={"eth0": 2, "eth1": 3}, routes=[default("10.0.0.9", 2)])
     assert routes.plan([replace(plan[0], wants_default=True, gateways=("10.0.0.9",))], made).reported == (
-        (ResultRoute("0.0.0.0/0", "10.0.0.9"),),
+        (Route("0.0.0.0/0", "10.0.0.9"),),
     )
 
 
 def test_an_address_is_the_same_however_it_is_written() -> None:
-    route = ResultRoute("::/0", "FD00:0::1")
+    route = Route("::/0", "FD00:0::1")
     first = replace(gated("fd00::1"), routes=(route,))
     assert routes.plan(
         [Placed(ifname="eth0", result=first)], State(links={"eth0": 2}, routes=[default("fd00::1", 2)])
@@ -359,15 +361,15 @@ def test_an_address_is_the_same_however_it_is_written() -> None:
 )
 def test_of_routes_in_one_place_one_is_reported(asked: Asked, kept: list[list[str]]) -> None:
     first, second = gated("10.0.0.1"), gated("10.0.0.254", 1)
-    first = replace(first, routes=(*first.routes, ResultRoute("fd08::/48")))
-    own_table, further = ResultRoute("10.8.0.0/16", table=9), ResultRoute("10.9.0.0/16")
+    first = replace(first, routes=(*first.routes, Route("fd08::/48")))
+    own_table, further = Route("10.8.0.0/16", table=9), Route("10.9.0.0/16")
     second = replace(second, routes=(*second.routes, own_table, further))
     found = reported(asked, first, second)
     assert [[route.dst for route in each] for each in found] == kept
 
 
 def test_a_default_route_of_a_table_of_its_own_is_nobodys_default_route() -> None:
-    own = ResultRoute("0.0.0.0/0", "10.0.0.254", table=9)
+    own = Route("0.0.0.0/0", "10.0.0.254", table=9)
     first, second = gated("10.0.0.1"), replace(gated("10.0.0.254", 1), routes=(own,))
     plan = [Placed(ifname="eth0", result=first), Placed(ifname="eth1", result=second)]
     state = State(links={"eth0": 2, "eth1": 3}, routes=[default("10.0.0.1", 2)])
@@ -376,14 +378,14 @@ def test_a_default_route_of_a_table_of_its_own_is_nobodys_default_route() -> Non
 
 @pytest.mark.parametrize("gateway", ["10.0.0.1", "10.0.0.9"])
 def test_a_default_route_of_a_table_of_its_own_is_not_the_one_of_the_main_table(gateway: str) -> None:
-    own = ResultRoute("0.0.0.0/0", gateway, table=9)
+    own = Route("0.0.0.0/0", gateway, table=9)
     plan = [Placed(ifname="eth0", result=replace(gated("10.0.0.1"), routes=(own,)))]
     state = State(links={"eth0": 2}, routes=[default("10.0.0.1", 2)])
-    assert routes.plan(plan, state).reported == ((own, ResultRoute("0.0.0.0/0", "10.0.0.1")),)
+    assert routes.plan(plan, state).reported == ((own, Route("0.0.0.0/0", "10.0.0.1")),)
 
 
 def test_of_routes_of_other_metrics_each_is_reported() -> None:
-    first, second = ResultRoute("10.8.0.0/16"), ResultRoute("10.8.0.0/16", priority=9)
+    first, second = Route("10.8.0.0/16"), Route("10.8.0.0/16", priority=9)
     plan = [
         Placed(ifname="eth0", result=replace(gated("10.0.0.1"), routes=(first,))),
         Placed(ifname="eth1", result=replace(gated("10.0.0.254", 1), routes=(second, first))),
@@ -571,9 +573,9 @@ def test_routes_that_cannot_all_be_taken_away_are_put_back_in_an_order_that_the_
     before = listing(pod, "route show table main"), listing(pod, "-6 route show table main")
     read = Netlink.routes
 
-    def with_a_ghost(self: Netlink, family: int, tables: Any = (MAIN,)) -> list[Route]:
+    def with_a_ghost(self: Netlink, family: int, tables: Any = (MAIN,)) -> list[KernelRoute]:
         index = self.links()["eth0"].ifindex
-        ghost = Route.to(INET, packed("10.99.0.0"), 16, oif=index)  # somebody else removes it meanwhile
+        ghost = KernelRoute.to(INET, packed("10.99.0.0"), 16, oif=index)  # somebody else removes it meanwhile
         return [*read(self, family, tables), *([ghost] if family == INET else [])]
 
     monkeypatch.setattr(Netlink, "routes", with_a_ghost)

@@ -156,7 +156,12 @@ def test_removal_takes_the_configuration_first(machine: Node, monkeypatch: pytes
     files.install(machine, wanted())
     gone: list[str] = []
     unlink = os.unlink
-    monkeypatch.setattr(os, "unlink", lambda path: (gone.append(Path(path).name), unlink(path)))
+
+    def noted(path: str) -> None:
+        gone.append(Path(path).name)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", noted)
     files.remove(machine)
     assert gone[0] == "00-genie.conf"
     assert gone.index("genie") > gone.index("kubeconfig")

@@ -58,7 +58,7 @@ class Api:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         address = f"http://127.0.0.1:{self._server.server_port}"
-        monkeypatch.setattr(kube, "server", lambda _: kube.Server(url=address))
+        monkeypatch.setattr(kube, "server", lambda _: kube.ApiServer(url=address))
 
     def down(self) -> None:
         self._server.shutdown()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genie.cni import config as cni_config
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError
 from genie.cni.execute import run_sync
@@ -146,13 +147,13 @@ def test_no_net_d(node: Node) -> None:
 
 def test_a_file_is_read_again_when_it_changes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    load = networks.cni_config.load
+    load = cni_config.load
 
     def counted(path: Any) -> NetworkConfig:
         read.append(Path(path).name)
         return load(path)
 
-    monkeypatch.setattr(networks.cni_config, "load", counted)
+    monkeypatch.setattr(cni_config, "load", counted)
     node.write("10-x.conf", conf("x"))
     directory = Directory(str(node.net_d))
     assert [found.name for found in directory.networks()] == ["x"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from genie.agent import protocol
 from genie.agent.server import Server, ShimExecutor
-from genie.cni.execute import Call, Outcome
+from genie.cni.execute import Call, Outcome, run
 
 PLUGIN = b'{"cniVersion": "1.0.0", "name": "n", "type": "genie"}'
 
@@ -145,8 +145,9 @@ def running(
 
     async def work(_: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
         return answer(
-            await executor.run(
-                Call(binary=binary, env={"PATH": os.environ["PATH"], **(env or {})}, stdin=stdin, timeout=timeout)
+            await run(
+                executor,
+                Call(binary=binary, env={"PATH": os.environ["PATH"], **(env or {})}, stdin=stdin, timeout=timeout),
             )
         )
 

@@ -107,7 +107,7 @@ class Bench:
         (place / "genie.conf").write_bytes(self.conf["agent"])
         self.socket = place / "agent.sock"
         self.launcher = place / "genie"
-        self.launcher.write_text(wanted.launcher())
+        self.launcher.write_bytes(wanted.plugin(direct=True))
         self.launcher.chmod(0o755)
 
     def env(self, verb: str, container: str, netns: str, ifname: str, count: int) -> dict[str, str]:

@@ -12,14 +12,11 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, shown, undecodable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a trailing newline is no part of a name.
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
@@ -97,22 +94,23 @@ def conf_files(directory: str) -> list[str]:
     return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIXES))
 
 
-def load(path: str | Path) -> NetworkConfig:
+def load(path: str | os.PathLike[str]) -> NetworkConfig:
     """Read a file, and the plugins in the folder beside it (section 1, `loadOnlyInlinedPlugins`).
 
     For `net.d/10-blue.conflist` of a network named `blue` those are `net.d/blue/*.conf`, in the order of
     their names. Raises CniError: IO_FAILURE where a file cannot be read, and as `parse` does.
     """
-    from pathlib import Path
-
-    path = Path(path)
+    path = os.fspath(path)
     text = _read(path)
-    if path.suffix != ".conflist":
-        return parse(text, str(path))
-    name = _object(text, str(path)).data.get("name")
-    folder = path.parent / name if isinstance(name, str) and _NAME.match(name) else None
-    extras = sorted(folder.glob("*.conf")) if folder is not None and folder.is_dir() else []
-    return parse(text, str(path), siblings=[(str(extra), _read(extra)) for extra in extras])
+    if not path.endswith(".conflist"):
+        return parse(text, path)
+    name = _object(text, path).data.get("name")
+    folder = os.path.join(os.path.dirname(path), name) if isinstance(name, str) and _NAME.match(name) else ""
+    try:
+        extras = [f"{folder}/{file}" for file in sorted(os.listdir(folder)) if file.endswith(".conf")] if folder else []
+    except OSError:  # most networks have none
+        extras = []
+    return parse(text, path, siblings=[(extra, _read(extra)) for extra in extras])
 
 
 def validate_network_name(name: str) -> None:
@@ -155,9 +153,10 @@ def _object(text: bytes | str, source: str) -> Fields:
     return Fields(data, source)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise CniError(Code.IO_FAILURE, f"{path}: cannot be read", error.strerror or str(error)) from error
 

@@ -1,4 +1,4 @@
-"""genie's door: a CNI plugin, in direct mode, with CNI_COMMAND in the environment; without, an administrator's tool.
+"""genie's entry: a CNI plugin, in direct mode, with CNI_COMMAND in the environment; without, an administrator's tool.
 
 The two share nothing but this file: on the way of an ADD the argument parser and all that belongs to people is not
 even imported.
@@ -29,15 +29,14 @@ def plugin() -> int:
     from genie.request import Request
     from genie.serve import serve
 
-    said = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    request = Request(env=dict(os.environ), stdin=said)
+    stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     conf = None
     try:
-        conf = config.read(request.stdin)
-        asker: kube.Kube = kube.DirectKube(conf)
+        conf = config.read(stdin)
     except CniError:
-        asker = kube.Nowhere()  # `serve` meets the same error, and says it as the verb demands
-    reply = run_sync(serve(request, asker, SubprocessExecutor(), conf))
+        pass  # `serve` meets the same error, and reports it as the verb demands
+    asker = kube.DirectKube(conf or config.Conf(name="genie", cni_version="1.0.0"))
+    reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, SubprocessExecutor(), conf))
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()
     if conf is not None and (reply.status or conf.log_level in ("info", "debug")):

@@ -14,7 +14,7 @@ COMMANDS = {
         "genie.node.install",
         "put genie on this node: plugin, genie.conf, kubeconfig; --remove takes it off again",
     ),
-    "agent": ("genie.agent", "run the agent that the shim in /opt/cni/bin calls (what the DaemonSet runs)"),
+    "agent": ("genie.agent.daemon", "run the agent that the shim in /opt/cni/bin calls (what the DaemonSet runs)"),
     "status": ("genie.node.inspect", "list the containers on this node that genie attached, and to which networks"),
     "explain": (
         "genie.node.inspect",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from genie.cni.errors import CniError, Code
-from genie.cni.fields import Fields
+from genie.cni.fields import Fields, invalid
 from genie.config import Conf, Credentials
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -96,19 +96,6 @@ class DirectKube:
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
         patch_annotations(self.client, pod, annotations)
-
-
-class Nowhere:
-    """For verbs that ask nothing of the API server."""
-
-    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
-        raise CniError(Code.INVALID_CONFIG, "there is no API server to ask")
-
-    async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
-        raise CniError(Code.INVALID_CONFIG, "there is no API server to ask")
-
-    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
-        return None
 
 
 def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
@@ -214,10 +201,10 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
             ca=_read(f"{SERVICE_ACCOUNT}/ca.crt"),
             token_file=f"{SERVICE_ACCOUNT}/token",
         )
-    raise CniError(
-        Code.INVALID_CONFIG,
-        "genie.conf: no way to the API server: give kubernetes.kubeconfig, or policy.k8s_api_root with "
-        "policy.k8s_auth_token (and there is no in-cluster service account here)",
+    raise invalid(
+        "genie.conf",
+        "no way to the API server: give kubernetes.kubeconfig, or policy.k8s_api_root with policy.k8s_auth_token (and "
+        "there is no in-cluster service account here)",
     )
 
 
@@ -234,11 +221,8 @@ def _from_kubeconfig(path: str) -> ApiServer:
     user = _named(document, "users", user_name) if user_name else Fields({}, "")
     for refused, instead in (("exec", "a token or a client certificate"), ("auth-provider", "a token")):
         if user.data.get(refused) is not None:
-            raise CniError(
-                Code.INVALID_CONFIG,
-                f"{user.where}: {refused} is not supported, for a node's plugin cannot depend on a helper program; "
-                f"give {instead}",
-            )
+            why = "is not supported, for a node's plugin cannot depend on a helper program"
+            raise invalid(user.where, f"{refused} {why}; give {instead}")
     return ApiServer(
         url=cluster.text("server", required=True),
         ca=_material(cluster, "certificate-authority", path),
@@ -258,9 +242,7 @@ def _named(document: Fields, section: str, name: str) -> Fields:
         if entry.data.get("name") == name:
             return entry.inner(section[:-1])
     names = ", ".join(repr(entry.data.get("name")) for entry in entries) or "none"
-    raise CniError(
-        Code.INVALID_CONFIG, f"{document.where}: {section}: expected an entry named {name!r}, found {names:.200}"
-    )
+    raise invalid(document.where, f"{section}: expected an entry named {name!r}, found {names:.200}")
 
 
 def _material(holder: Fields, key: str, path: str) -> str:
@@ -271,9 +253,7 @@ def _material(holder: Fields, key: str, path: str) -> str:
         try:
             return base64.b64decode(data, validate=False).decode("ascii")
         except ValueError as error:
-            raise CniError(
-                Code.INVALID_CONFIG, f"{holder.where}: {key}-data: expected PEM text in base64: {error}"
-            ) from error
+            raise invalid(holder.where, f"{key}-data: expected PEM text in base64: {error}") from error
     file = holder.text(key)
     return _pem(_beside(path, file)) if file else ""
 
@@ -286,17 +266,17 @@ def _load(path: str) -> Mapping[str, Any]:
         try:
             import yaml
         except ImportError as error:
-            raise CniError(
-                Code.INVALID_CONFIG,
-                f"kubeconfig {path}: it is not JSON, and PyYAML is not here to read it as YAML: "
-                "install PyYAML, or write it as JSON (kubectl config view --raw -o json)",
+            raise invalid(
+                f"kubeconfig {path}",
+                "it is not JSON, and PyYAML is not here to read it as YAML: install PyYAML, or write it as JSON "
+                "(kubectl config view --raw -o json)",
             ) from error
         try:
             document = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
-            raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: neither JSON nor YAML: {error}") from error
+            raise invalid(f"kubeconfig {path}", f"neither JSON nor YAML: {error}") from error
     if not isinstance(document, dict):
-        raise CniError(Code.INVALID_CONFIG, f"kubeconfig {path}: expected an object with clusters, users and contexts")
+        raise invalid(f"kubeconfig {path}", "expected an object with clusters, users and contexts")
     return document
 
 
@@ -397,7 +377,7 @@ class Client:
             raise self._away(error) from error
         except ValueError as error:  # of http.client: a header that cannot be one
             self.close()
-            raise CniError(Code.INVALID_CONFIG, "API server: the token has characters that no token has") from error
+            raise invalid("API server", "the token has characters that no token has") from error
 
     def _connect(self) -> Any:
         import http.client
@@ -409,7 +389,7 @@ class Client:
         except ValueError:
             url, port = urlsplit(""), None
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise CniError(Code.INVALID_CONFIG, f"API server: expected an http or https URL, found {self.server.url!r}")
+            raise invalid("API server", f"expected an http or https URL, found {self.server.url!r}")
         self._prefix = quote(url.path.rstrip("/"), safe="/%")  # such as a proxy's that serves several clusters
         if url.scheme == "http":
             return http.client.HTTPConnection(url.hostname, port or 80, timeout=self.timeout)
@@ -438,7 +418,7 @@ def _tls(server: ApiServer) -> Any:
     try:
         context = ssl.create_default_context(cadata=server.ca or None)
     except (ssl.SSLError, ValueError) as error:
-        raise CniError(Code.INVALID_CONFIG, f"API server: its certificate authority is no PEM: {error}") from error
+        raise invalid("API server", f"its certificate authority is no PEM: {error}") from error
     if not server.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -449,9 +429,7 @@ def _tls(server: ApiServer) -> Any:
             os.write(handle, f"{server.certificate}\n{server.key}".encode())
             context.load_cert_chain(f"/proc/self/fd/{handle}", password="")  # never ask a terminal for one
         except (ssl.SSLError, ValueError) as error:
-            raise CniError(
-                Code.INVALID_CONFIG, f"API server: the client certificate or its key cannot be used: {error}"
-            ) from error
+            raise invalid("API server", f"the client certificate or its key cannot be used: {error}") from error
         finally:
             os.close(handle)
     return context

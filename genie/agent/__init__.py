@@ -8,12 +8,3 @@ writer.py         annotations, written back behind the calls
 metrics.py        what is counted, and how it is told
 daemon.py         all of it put together: `genie agent`
 """
-
-from __future__ import annotations
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`genie agent`: see daemon.py."""
-    from genie.agent import daemon
-
-    return daemon.main(argv)

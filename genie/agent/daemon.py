@@ -28,7 +28,8 @@ from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor
 from genie.agent.writer import Writer, make_up, write
-from genie.cni.errors import CniError, Code
+from genie.cni.errors import CniError
+from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.records import Records
 from genie.request import REQUIRED, Reply, Request
@@ -299,9 +300,7 @@ def with_conf(settings: Settings, conf: Conf) -> Settings:
         try:
             _address(said.listen)
         except ValueError as error:
-            raise CniError(
-                Code.INVALID_CONFIG, f"genie.conf: agent: listen: expected HOST:PORT, found {said.listen!r}"
-            ) from error
+            raise invalid("genie.conf: agent", f"listen: expected HOST:PORT, found {said.listen!r}") from error
     return replace(
         settings,
         concurrency=settings.concurrency or said.concurrency or CONCURRENCY,

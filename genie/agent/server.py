@@ -182,8 +182,8 @@ class _Connection:
         try:
             for frame in self._decoder.feed(data):
                 self._take(frame)
-        except protocol.ProtocolError as error:
-            self._drop(f"it sent nonsense: {error}")
+        except protocol.ProtocolError:
+            self._drop("it sent nonsense")
 
     def _take(self, frame: protocol.Frame) -> None:
         if isinstance(frame, protocol.ResultFrame) and self._task:
@@ -228,7 +228,7 @@ class _Connection:
     def _drop(self, why: str) -> None:
         """Break off: the shim, if it is one, answers for us."""
         if not self._closed:
-            self._server.metrics.shims_dropped.add(1, why.partition(":")[0])
+            self._server.metrics.shims_dropped.add(1, why)
             self._lost()
 
     def _lost(self) -> None:

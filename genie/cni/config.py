@@ -22,6 +22,7 @@ from genie.cni.fields import Fields, decode, shown, undecodable
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
 SUFFIXES = (".conf", ".conflist", ".json")  # of files that a runtime takes for configurations, as libcni has them
+IFNAME_IS = "1 to 15 bytes without '/', ':' or white space"
 TYPE_IS = "the name of a plugin's executable, without '/' or '\\'"
 
 
@@ -116,29 +117,25 @@ def load(path: str | os.PathLike[str]) -> NetworkConfig:
 def validate_network_name(name: str) -> None:
     """Section 1, `name`. Raises CniError (INVALID_CONFIG)."""
     if not _NAME.match(name):
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"network name {name!r}: expected {_NAME_IS}",
-        )
+        raise CniError(Code.INVALID_CONFIG, f"network name {name!r}: expected {_NAME_IS}")
 
 
 def validate_container_id(container_id: str) -> None:
     """Section 2, CNI_CONTAINERID. Raises CniError (INVALID_ENVIRONMENT)."""
     if not _NAME.match(container_id):
-        raise CniError(
-            Code.INVALID_ENVIRONMENT,
-            f"CNI_CONTAINERID {container_id!r}: expected {_NAME_IS}",
-        )
+        raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_CONTAINERID {container_id!r}: expected {_NAME_IS}")
+
+
+def is_ifname(name: str) -> bool:
+    """Whether Linux takes this for an interface's name."""
+    size = len(name.encode("utf-8", "surrogateescape")) if name.isprintable() else 0
+    return 1 <= size <= 15 and name not in (".", "..") and not any(c in "/:" or c.isspace() for c in name)
 
 
 def validate_ifname(ifname: str) -> None:
     """CNI_IFNAME, as Linux takes it. Raises CniError (INVALID_ENVIRONMENT)."""
-    size = len(ifname.encode("utf-8", "surrogateescape")) if ifname.isprintable() or not ifname else 0
-    if not 1 <= size <= 15 or ifname in (".", "..") or any(c in "/:" or c.isspace() for c in ifname):
-        raise CniError(
-            Code.INVALID_ENVIRONMENT,
-            f"CNI_IFNAME {ifname!r}: expected 1 to 15 bytes without '/', ':' or white space",
-        )
+    if not is_ifname(ifname):
+        raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_IFNAME {ifname!r}: expected {IFNAME_IS}")
 
 
 def is_type(kind: object) -> bool:

@@ -141,7 +141,7 @@ def to_json(result: Result, version: str) -> dict[str, Any]:
             "interfaces": [_interface_json(interface, rich) for interface in result.interfaces],
             "ips": [_ip_json(ip, rich) for ip in result.ips],
             "routes": [_route_json(route) for route in result.routes],
-            "dns": _dns_json(result.dns),
+            "dns": dns_json(result.dns),
         }
     )
 
@@ -276,20 +276,11 @@ def _ip_json(ip: IP, rich: bool) -> dict[str, Any]:
 
 
 def _route_json(route: Route) -> dict[str, Any]:
-    return _without_empty(
-        {
-            "dst": route.dst,
-            "gw": route.gw,
-            "mtu": route.mtu,
-            "advmss": route.advmss,
-            "priority": route.priority,
-            "table": route.table,
-            "scope": route.scope,
-        }
-    )
+    return _without_empty({name: getattr(route, name) for name in Route.__slots__})
 
 
-def _dns_json(dns: DNS) -> dict[str, Any]:
+def dns_json(dns: DNS) -> dict[str, Any]:
+    """`dns` as every version has it, without what is empty."""
     lists = {"nameservers": dns.nameservers, "search": dns.search, "options": dns.options}
     return _without_empty({"domain": dns.domain, **{key: list(value) for key, value in lists.items()}})
 
@@ -305,4 +296,4 @@ def _old_json(result: Result, version: str) -> dict[str, Any]:
             )
     if "ip4" not in written and "ip6" not in written:
         raise CniError(Code.DECODING_FAILURE, f"a result without an address cannot be written as version {version}")
-    return written | _without_empty({"dns": _dns_json(result.dns)})
+    return written | _without_empty({"dns": dns_json(result.dns)})

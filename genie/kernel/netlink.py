@@ -81,10 +81,12 @@ class KernelRoute:
         source: bytes = b"",
         table: int = MAIN,
         protocol: int = RTPROT_STATIC,
+        metric: int = 0,
         onlink: bool = False,
     ) -> KernelRoute:
         """A unicast route out of interface `oif`, its addresses packed as by `socket.inet_pton`."""
-        given = ((RTA_DST, destination), (RTA_GATEWAY, gateway), (RTA_PREFSRC, source))
+        number = struct.pack("=I", metric) if metric else b""
+        given = ((RTA_DST, destination), (RTA_GATEWAY, gateway), (RTA_PREFSRC, source), (RTA_PRIORITY, number))
         return cls(
             family=family,
             prefix=prefix,

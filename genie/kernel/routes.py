@@ -24,24 +24,11 @@ when it fails. What it arranged is returned as text, one line for each route and
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genie.cni.result import Result, Route
-from genie.kernel.netlink import (
-    FAMILIES,
-    INET,
-    INET6,
-    MAIN,
-    RTA_DST,
-    RTA_PRIORITY,
-    UNICAST,
-    Change,
-    KernelRoute,
-    Netlink,
-    Rule,
-)
+from genie.kernel.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Change, KernelRoute, Netlink, Rule
 from genie.kernel.netns import Link
 
 TABLE = 2000
@@ -415,10 +402,7 @@ def _place(route: KernelRoute | Route) -> object:
         return family
     address, _, length = route.dst.partition("/")
     destination = _masked(socket.inet_pton(family, address), int(length))
-    metric = struct.pack("=I", route.priority or 0)
-    return KernelRoute(
-        family=family, prefix=int(length), attributes=((RTA_DST, destination), (RTA_PRIORITY, metric))
-    ).place
+    return KernelRoute.to(family, destination, int(length), oif=0, metric=route.priority or 0).place
 
 
 def _canonical(address: str) -> str:

@@ -51,7 +51,7 @@ async def choose(
     found = await networks.find(
         asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod, executor)
     )
-    chosen = assemble(asked, found, ifname=ifname, runtime_config=conf.runtime_config, pod_namespace=pod.namespace)
+    chosen = assemble(asked, found, ifname=ifname, runtime_config=conf.runtime_config)
     return chosen, notes
 
 

@@ -72,14 +72,12 @@ async def read(kube: Kube, namespace: str, name: str) -> Logical:
 
 
 async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Fields:
+    where = f"{kind.capitalize()} {namespace}/{name}"
     found = await kube.network(kind, namespace, name, needed=True)
     spec = found.get("spec") if found else None
     if found is None or not isinstance(spec, dict):
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"there is no {kind.capitalize()} {namespace}/{name} with a spec (alpha.network.k8s.io/v1)",
-        )
-    return Fields(spec, f"{kind.capitalize()} {namespace}/{name}")
+        raise CniError(Code.INVALID_CONFIG, f"there is no {where} with a spec (alpha.network.k8s.io/v1)")
+    return Fields(spec, where)
 
 
 def _text(read: Fields, key: str) -> str:

@@ -16,9 +16,11 @@ from typing import Any
 from genie.cni import config as cni_config
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import invalid
 from genie.config import GENIE
 from genie.kube import Kube
 from genie.select.annotations import Ask, SelectionError
+from genie.select.selection import Found
 
 #: On a NetworkAttachmentDefinition: the resource that its network runs over a device of.
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
@@ -141,23 +143,23 @@ async def find(
     path: Sequence[str],
     *,
     devices: Devices = _no_devices,
-) -> list[NetworkConfig]:
-    """The configuration of each network that is asked for.
+) -> list[Found]:
+    """Each network that is asked for.
 
     Args:
         path: the directories of CNI_PATH, where a generated configuration's plugin must be.
-        devices: tells the pod's devices by resource; asked at most once, and only for a network that runs over one.
+        devices: returns the pod's devices by resource; asked at most once, and only for a network that runs over one.
 
     Raises:
         SelectionError: there is none; the message says where it was looked for and which names there are.
     """
     found = [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
     if not any(resource for _, resource in found):
-        return [network for network, _ in found]
+        return [one for one, _ in found]
     free = await devices()
     return [
-        with_device(network, _next_device(free, resource, ask)) if resource else network
-        for ask, (network, resource) in zip(asks, found, strict=True)
+        replace(one, network=with_device(one.network, _next_device(free, resource, ask))) if resource else one
+        for ask, (one, resource) in zip(asks, found, strict=True)
     ]
 
 
@@ -180,26 +182,28 @@ def with_device(network: NetworkConfig, device: str) -> NetworkConfig:
 
 async def _find(
     ask: Ask, kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]
-) -> tuple[NetworkConfig, str]:
-    """A network, and the resource that it runs over a device of, if any."""
+) -> tuple[Found, str]:
+    """A network and its device resource, if any."""
     try:
         if ask.lookup == "first":
-            return _first(directory), ""
+            first = _first(directory)
+            return Found(network=first, label=first.name), ""
         if ask.lookup == "logical":
             from genie.select import logical  # most nodes have no such objects
 
-            found = await logical.read(kube, pod_namespace, ask.name)
-            return found.over(_on_node(found.plugin, directory, path)), ""
+            above = await logical.read(kube, pod_namespace, ask.name)
+            return Found(network=above.over(_on_node(above.plugin, directory, path)), label=ask.name), ""
         namespace = ask.namespace or pod_namespace
         if ask.lookup in ("named", "attachment") and namespace:
             needed = ask.lookup == "attachment"
             definition = await kube.network("NetworkAttachmentDefinition", namespace, ask.name, needed=needed)
             if definition is not None:
                 resource = ((definition.get("metadata") or {}).get("annotations") or {}).get(RESOURCE, "")
-                return from_definition(definition, namespace, ask.name, directory), resource
+                network = from_definition(definition, namespace, ask.name, directory)
+                return Found(network=network, label=f"{namespace}/{ask.name}"), resource
             if needed:
                 raise CniError(Code.INVALID_CONFIG, f"there is no NetworkAttachmentDefinition {namespace}/{ask.name}")
-        return _on_node(ask.name, directory, path), ""
+        return Found(network=_on_node(ask.name, directory, path), label=ask.name), ""
     except SelectionError:
         raise
     except CniError as error:
@@ -239,19 +243,16 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
     text = spec.get("config") if isinstance(spec, dict) else None
     network: NetworkConfig | None
     if text is not None and not isinstance(text, str):
-        raise CniError(Code.INVALID_CONFIG, f"{source}: spec.config: expected a string that holds a CNI configuration")
+        raise invalid(source, "spec.config: expected a string that holds a CNI configuration")
     if text and text.strip():
         network = cni_config.parse(text, source, name=name)
         if GENIE in network.types:
-            raise CniError(Code.INVALID_CONFIG, f"{source}: a plugin of type genie: genie would call itself")
+            raise invalid(source, "a plugin of type genie: genie would call itself")
         return network
     network = directory.find(name)
     if network is None:
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"{source}: spec.config is empty and {directory.path} has no configuration {name!r} "
-            f"(it has: {directory.known()})",
-        )
+        missing = f"{directory.path} has no configuration {name!r} (it has: {directory.known()})"
+        raise invalid(source, f"spec.config is empty and {missing}")
     return network
 
 

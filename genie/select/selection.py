@@ -4,7 +4,7 @@ The decision has two halves with a look-up between them (networks.py), because o
 known what to look up:
 
     annotations.asks(pod, conf)  annotations → what is asked for, as `Ask`s in order: the default part, then the rest
-    assemble(asked, networks)    each with its configuration → `Selection`: interface names, arguments, default route
+    assemble(asked, found)       each with its configuration → `Selection`: interface names, arguments, default route
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from genie.cni.config import NetworkConfig, validate_ifname
-from genie.cni.errors import CniError
+from genie.cni.config import IFNAME_IS, NetworkConfig, is_ifname
 from genie.select.annotations import Ask, Asked, SelectionError
 
 #: Interface names that the kernel has a use for: the loopback, and entries of /proc/sys/net/ipv4/conf.
@@ -30,11 +29,19 @@ ONCE = frozenset({"calico"})
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """One network as it was looked up. label: what status and errors call it: "calico", "ns/name"."""
+
+    network: NetworkConfig
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Choice:
     """One network of a selection, with the interface it goes on and what its plugins are told."""
 
     ask: Ask
-    label: str  # what status and errors call it: "calico", "ns/name"
+    label: str
     network: NetworkConfig
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
@@ -58,16 +65,15 @@ class Selection:
 
 def assemble(
     asked: Asked,
-    networks: Sequence[NetworkConfig],
+    found: Sequence[Found],
     *,
     ifname: str = "eth0",
     runtime_config: Mapping[str, Any] | None = None,
-    pod_namespace: str = "",
 ) -> Selection:
     """Give each network its interface name and arguments.
 
     Args:
-        networks: one configuration for each of `asked.primary` and then of `asked.extra`, in order.
+        found: one network for each of `asked.primary` and then of `asked.extra`, in order.
         ifname: the runtime's CNI_IFNAME, for the first network unless it was given a name.
         runtime_config: the runtime's own (portMappings, bandwidth, dns): the first network's.
 
@@ -76,22 +82,20 @@ def assemble(
     """
     everything = asked.primary + asked.extra
     names = interface_names(asked, ifname)
-    _once(everything, networks)
+    _once(everything, found)
     choices = []
-    for index, (ask, network, name) in enumerate(zip(everything, networks, names, strict=True)):
-        told = {**(runtime_config or {} if index == 0 else {}), **_capabilities(ask, network)}
-        namespaced = ask.lookup == "attachment" or network.source.startswith("NetworkAttachmentDefinition")
-        label = f"{ask.namespace or pod_namespace}/{ask.name}" if namespaced else ask.name or network.name
-        whole = _with_cni_args(network, ask.cni_args) if ask.cni_args else network
-        choices.append(Choice(ask=ask, label=label, network=whole, ifname=name, runtime_config=told))
+    for index, (ask, one, name) in enumerate(zip(everything, found, names, strict=True)):
+        arguments = {**(runtime_config or {} if index == 0 else {}), **_capabilities(ask, one.network)}
+        whole = _with_cni_args(one.network, ask.cni_args) if ask.cni_args else one.network
+        choices.append(Choice(ask=ask, label=one.label, network=whole, ifname=name, runtime_config=arguments))
     return Selection(choices=tuple(choices), primary=len(asked.primary), why=asked.why)
 
 
-def _once(everything: Sequence[Ask], networks: Sequence[NetworkConfig]) -> None:
+def _once(everything: Sequence[Ask], found: Sequence[Found]) -> None:
     """Refuse a second attachment to plugins that would silently undo the first by it."""
     seen: dict[str, Ask] = {}
-    for ask, network in zip(everything, networks, strict=True):
-        for kind in sorted(ONCE & set(network.types)):
+    for ask, one in zip(everything, found, strict=True):
+        for kind in sorted(ONCE & set(one.network.types)):
             if kind in seen:
                 raise SelectionError(
                     ask.where,
@@ -111,10 +115,8 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
     for ask in everything:
         if not ask.ifname:
             continue
-        try:
-            validate_ifname(ask.ifname)
-        except CniError as error:
-            raise SelectionError(ask.where, f"interface name: {error.msg.partition(': ')[2]}") from error
+        if not is_ifname(ask.ifname):
+            raise SelectionError(ask.where, f"interface name: expected {IFNAME_IS}")
         if why := RESERVED_IFNAMES.get(ask.ifname):
             raise SelectionError(ask.where, f"interface name: {ask.ifname!r} is {why}")
         if "%" in ask.ifname:

@@ -209,10 +209,8 @@ def _completed(
 def _take_away(call: Context, kernel: Netlink) -> tuple[Any, ...]:
     from genie.kernel import routes
 
-    try:
+    with call.asking_kernel("change the routes"):
         taken = routes.take_away(kernel)
-    except OSError as error:
-        raise CniError(Code.IO_FAILURE, f"cannot change the routes in {call.request.netns}: {error}") from error
     call.steps.done("routes")
     return taken
 
@@ -222,10 +220,8 @@ def _arrange(
 ) -> routes.Plan:
     from genie.kernel import routes
 
-    try:
+    with call.asking_kernel("arrange the routes"):
         plan = routes.arrange(kernel, placed, links)
-    except OSError as error:
-        raise CniError(Code.IO_FAILURE, f"cannot arrange the routes in {call.request.netns}: {error}") from error
     call.steps.done("routes")
     return plan
 

@@ -7,6 +7,7 @@ import socket
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
+from genie.cni.fields import invalid
 from genie.cni.result import Result
 from genie.records import Record
 from genie.verbs.context import Context, placed
@@ -46,13 +47,11 @@ def _consult(call: Context, record: Record) -> None:
     """Whether the runtime's `prevResult` is of this attachment; a later plugin of a list may have added to it."""
     raw = call.conf.raw.get("prevResult")
     if raw is None:
-        raise CniError(Code.INVALID_CONFIG, "CHECK: prevResult: expected the result of the ADD, found nothing")
+        raise invalid("CHECK", "prevResult: expected the result of the ADD, found nothing")
     reported = {_packed(ip.address) for ip in cni_result.parse(raw, call.conf.cni_version).ips}
     for address in (ip.address for attached in record.attached if attached.result for ip in attached.result.ips):
         if _packed(address) not in reported:
-            raise CniError(
-                Code.INVALID_CONFIG, f"CHECK: prevResult: expected {address} among its ips, as ADD reported it"
-            )
+            raise invalid("CHECK", f"prevResult: expected {address} among its ips, as ADD reported it")
 
 
 def _packed(cidr: str) -> bytes:
@@ -69,9 +68,6 @@ def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]:
     from genie.kernel import routes
 
     places = [placed(attached, result) for attached, result in zip(record.attached, results, strict=True)]
-    try:
-        with call.netlink() as kernel:
-            state = routes.look(kernel)
-    except OSError as error:
-        raise CniError(Code.IO_FAILURE, f"cannot read the routes in {call.request.netns}: {error}") from error
+    with call.asking_kernel("read the routes"), call.netlink() as kernel:
+        state = routes.look(kernel)
     return in_place(results, routes.plan(places, state).reported), routes.drift(places, state, record.arranged)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from genie.cni.errors import CniError, Code
 from genie.cni.execute import Executor
 from genie.cni.invoke import Attachment
 from genie.config import Conf
@@ -53,6 +56,14 @@ class Context:
             runtime_config=attached.runtime_config,
             env=self.request.env,
         )
+
+    @contextmanager
+    def asking_kernel(self, doing: str) -> Iterator[None]:
+        """Raise what the kernel refuses as CniError 5, which says what was being done."""
+        try:
+            yield
+        except OSError as error:
+            raise CniError(Code.IO_FAILURE, f"cannot {doing} in {self.request.netns}: {error}") from error
 
     def conversation(self) -> Conversation:
         """With the kernel, about the pod's namespace."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from genie.cni import invoke
 from genie.cni.config import NetworkConfig
-from genie.cni.errors import CniError, Code, joined
+from genie.cni.errors import CniError, joined
+from genie.cni.fields import invalid
 from genie.records import DamagedError, Record
 from genie.verbs.context import Context
 from genie.verbs.delete import do_without, undo
@@ -75,7 +76,5 @@ def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:
         isinstance(e, dict) and isinstance(e.get("containerID"), str) and isinstance(e.get("ifname"), str)
         for e in entries
     ):
-        raise CniError(
-            Code.INVALID_CONFIG, "GC: cni.dev/valid-attachments: expected a list of objects with containerID and ifname"
-        )
+        raise invalid("GC", "cni.dev/valid-attachments: expected a list of objects with containerID and ifname")
     return entries

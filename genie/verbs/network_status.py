@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genie.cni.result import Result
+from genie.cni.result import Result, dns_json
 from genie.select.selection import Choice
 
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
@@ -45,7 +45,7 @@ def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
         "mtu": inside.mtu if inside else 0,
         "default": default,
         "gateway": _gateways(result),
-        "dns": _dns(result),
+        "dns": dns_json(result.dns),
     }
     if choice.ask.default_route is not None:
         entry["default-route"] = entry["gateway"]  # the specification's name for it; clients read the other
@@ -62,17 +62,6 @@ def _gateways(result: Result) -> list[str]:
             near = (ip.gateway for ip in result.ips if ip.gateway and ip.is_v6 == route.is_v6)
             found.append(route.gw or next(near, ""))
     return list(filter(None, found))
-
-
-def _dns(result: Result) -> Mapping[str, Any]:
-    dns = result.dns
-    parts = {
-        "nameservers": list(dns.nameservers),
-        "domain": dns.domain,
-        "search": list(dns.search),
-        "options": list(dns.options),
-    }
-    return {key: value for key, value in parts.items() if value}
 
 
 def _multi_ip(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

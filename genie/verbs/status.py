@@ -21,7 +21,9 @@ async def status(call: Context) -> None:
     asked = asks(Pod(namespace="", name=""), call.conf)
     path = call.request.path
     try:
-        for network in await networks.find(asked.primary, call.kube, call.directory, "", path):
+        for network in [
+            each.network for each in await networks.find(asked.primary, call.kube, call.directory, "", path)
+        ]:
             await invoke.status(
                 network, call.executor, path=path, env=call.request.env, timeout=call.conf.delegate_timeout
             )

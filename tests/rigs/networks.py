@@ -19,9 +19,16 @@ def ask(name: str, lookup: str = "named", namespace: str = "") -> Ask:
     return Ask(name=name, where=f'annotation cni, item 1 ("{name}")', lookup=lookup, namespace=namespace)
 
 
+def labels(node: Node, *asks: Ask) -> list[str]:
+    """What status and errors call them."""
+    found = networks.find(asks, node.kube, Directory(str(node.net_d)), "blue", (str(node.root / "bin"),))
+    return [each.label for each in run_sync(found)]
+
+
 def find(node: Node, *asks: Ask) -> list[NetworkConfig]:
     path: Sequence[str] = (str(node.root / "bin"),)
-    return run_sync(networks.find(asks, node.kube, Directory(str(node.net_d)), "blue", path))
+    found = run_sync(networks.find(asks, node.kube, Directory(str(node.net_d)), "blue", path))
+    return [each.network for each in found]
 
 
 def one(node: Node, name: str, lookup: str = "named", namespace: str = "") -> NetworkConfig:

@@ -12,7 +12,7 @@ from genie.config import Conf
 from genie.kube import Pod
 from genie.select import selection
 from genie.select.annotations import ATTACHMENTS, Asked, asks
-from genie.select.selection import assemble
+from genie.select.selection import Found, assemble
 from tests.rigs.core import network
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
@@ -39,6 +39,11 @@ def attachments(items: Any, conf: Conf = CONF, /, **annotations: str) -> Asked:
     return asks(pod({**annotations, ATTACHMENTS: text}), conf)
 
 
+def found(*networks: NetworkConfig) -> list[Found]:
+    """As they are looked up."""
+    return [Found(network=each, label=each.name) for each in networks]
+
+
 def told(asked: Asked) -> list[str]:
     return [one.name for one in asked.primary + asked.extra]
 
@@ -49,7 +54,7 @@ def ifnames(asked: Asked, ifname: str = "eth0") -> list[str]:
 
 def chosen(item: dict[str, Any], net: NetworkConfig = ABLE) -> selection.Choice:
     asked = attachments([{"name": "net-a", **item}])
-    return assemble(asked, [network("calico"), net], pod_namespace="blue").choices[1]
+    return assemble(asked, found(network("calico"), net)).choices[1]
 
 
 JSON = st.recursive(

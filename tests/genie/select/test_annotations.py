@@ -134,8 +134,8 @@ def test_wrong_fields_of_the_json_form(key: str, value: Any, complaint: str) -> 
 
 def test_fields_of_names() -> None:
     choice = chosen({"namespace": "other", "interface": "data0"})
-    assert (choice.label, choice.ifname) == ("other/net-a", "data0")
-    assert chosen({}).label == "blue/net-a"
+    assert (choice.ask.name, choice.ask.namespace, choice.ifname) == ("net-a", "other", "data0")
+    assert chosen({}).ask.namespace == ""
 
 
 def test_the_former_name_of_interface() -> None:

@@ -19,7 +19,7 @@ from genie.select.annotations import SelectionError
 from genie.select.networks import Directory
 from genie.verbs.footprint import footprint
 from tests.rigs.core import FakeKube, Node
-from tests.rigs.networks import ask, conf, one, refused
+from tests.rigs.networks import ask, conf, labels, one, refused
 
 # --- the order of the look-up ---------------------------------------------------------------------------------------
 
@@ -190,6 +190,15 @@ def test_definitions_lend_their_name(node: Node) -> None:
     assert (found.name, found.types, found.source) == ("net-a", ("macvlan",), "NetworkAttachmentDefinition blue/net-a")
 
 
+def test_what_networks_are_called(node: Node) -> None:
+    """A definition's name has its namespace, whichever annotation asked for it; the others go by what was asked for."""
+    node.write("10-weave.conf", conf("weave-net"))
+    node.kube.define("nad", {"type": "bridge"})
+    node.kube.define("weave", namespace="green")
+    asks = [ask("weave"), ask("nad"), ask("nad", "attachment"), ask("weave", "attachment", "green"), ask("", "first")]
+    assert labels(node, *asks) == ["weave", "blue/nad", "blue/nad", "green/weave", "weave-net"]
+
+
 def test_definitions_of_another_namespace(node: Node) -> None:
     node.kube.define("net-a", {"type": "macvlan"}, namespace="other")
     assert one(node, "net-a", "attachment", "other").source == "NetworkAttachmentDefinition other/net-a"
@@ -234,7 +243,7 @@ def test_definitions_over_devices(node: Node) -> None:
             return {"nic.example/fast": list(devices)}
 
         found = run_sync(networks.find(asks, node.kube, directory, "blue", (), devices=the_pods))
-        return [each.plugins[0]["deviceID"] for each in found]
+        return [each.network.plugins[0]["deviceID"] for each in found]
 
     assert given_devices("0000:01:00.1", "0000:01:00.2") == ["0000:01:00.1", "0000:01:00.2"]
     with pytest.raises(
@@ -285,8 +294,8 @@ def test_whatever_is_configured_nothing_but_a_selection_error(text: str, lookup:
         (found,) = run_sync(networks.find([ask("x", lookup)], kube, directory, "blue", ()))
     except SelectionError:
         return
-    assert "genie" not in found.types
-    footprint(found)
+    assert "genie" not in found.network.types
+    footprint(found.network)
 
 
 def _is_json(text: str) -> bool:

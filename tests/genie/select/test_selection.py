@@ -16,7 +16,7 @@ from genie.select import selection
 from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Asked, SelectionError, asks
 from genie.select.selection import assemble
 from tests.rigs.core import names, network
-from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, ifnames, pod, told
+from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, found, ifnames, pod, told
 
 # --- precedence: docs/annotations.md has the same rows --------------------------------------------------------------
 
@@ -143,7 +143,9 @@ def test_cni_args_go_to_every_plugin_beside_its_own() -> None:
 
 def test_the_runtimes_own_arguments_are_the_first_networks() -> None:
     runtime_config = {"portMappings": [{"hostPort": 1, "containerPort": 2}], "dns": {}}
-    chosen = assemble(ask(cni="calico,weave"), [network("calico"), network("weave")], runtime_config=runtime_config)
+    chosen = assemble(
+        ask(cni="calico,weave"), found(network("calico"), network("weave")), runtime_config=runtime_config
+    )
     assert [choice.runtime_config for choice in chosen.choices] == [runtime_config, {}]
 
 
@@ -157,14 +159,6 @@ def test_a_device_goes_to_the_plugins_that_declare_the_capability_alone() -> Non
     assert chosen({}, declares).runtime_config == {"deviceID": device}
     assert [chosen({}, one).runtime_config for one in (silent, without, off)] == [{}, {}, {}]
     assert [chosen({}, one).device_id for one in (declares, silent, without)] == [device, device, ""]
-
-
-def test_labels() -> None:
-    asked = ask(cni="calico,weave")
-    found = [network("k8s-pod-network"), network("w", source="NetworkAttachmentDefinition blue/weave")]
-    assert [choice.label for choice in assemble(asked, found, pod_namespace="blue").choices] == ["calico", "blue/weave"]
-    first = assemble(ask(), [network("cbr0")], pod_namespace="blue")
-    assert [choice.label for choice in first.choices] == ["cbr0"]
 
 
 # --- properties -----------------------------------------------------------------------------------------------------
@@ -198,15 +192,15 @@ NETWORKS = st.dictionaries(st.sampled_from(["capabilities", "args", "ipam", "x"]
 
 
 def check(chosen: selection.Selection, asked: Asked, ifname: str) -> None:
-    found = names(chosen.choices)
-    assert len(set(found)) == len(found)
-    for name in found:
+    given = names(chosen.choices)
+    assert len(set(given)) == len(given)
+    for name in given:
         validate_ifname(name)
     everything = asked.primary + asked.extra
     assert [choice.ask for choice in chosen.choices] == list(everything), "order kept"
     assert all(choice.ifname == choice.ask.ifname for choice in chosen.choices if choice.ask.ifname)
     if everything and not everything[0].ifname:
-        assert found[0] == ifname
+        assert given[0] == ifname
 
 
 @given(ANNOTATIONS, CONFS, NETWORKS, JSON, st.data())
@@ -216,7 +210,7 @@ def test_selection_raises_nothing_but_its_own_error(
     try:
         asked = asks(pod(annotations), conf)
         everything = asked.primary + asked.extra
-        chosen = assemble(asked, [net] * len(everything), pod_namespace="blue")
+        chosen = assemble(asked, found(*[net] * len(everything)))
     except SelectionError as error:
         where = str(error)
         assert where.startswith(("annotation ", "genie.conf: default_plugin"))
@@ -237,7 +231,7 @@ def test_names_are_given_and_kept(items: list[tuple[str, str | None, str]], extr
     wanted = [at for _, at, _ in items if at]
     clash = len(set(wanted)) < len(wanted) or (not items[0][1] and ifname in wanted)
     try:
-        chosen = assemble(asked, [network(one.name) for one in asked.primary + asked.extra], ifname=ifname)
+        chosen = assemble(asked, found(*[network(one.name) for one in asked.primary + asked.extra]), ifname=ifname)
     except SelectionError as error:
         assert clash, error
     else:
@@ -253,4 +247,4 @@ def test_calico_is_attached_once() -> None:
     calico = network("k8s-pod-network", {"type": "calico"})
     asked = asks(Pod(namespace="blue", name="a", annotations={"cni": "calico,calico"}), CONF)
     with pytest.raises(SelectionError, match=r"annotation cni, item 2 .*calico knows an endpoint by its pod alone"):
-        assemble(asked, [calico, calico])
+        assemble(asked, found(calico, calico))

@@ -18,7 +18,7 @@ COMMANDS = {
     "status": ("genie.node.inspect", "list the containers on this node that genie attached, and to which networks"),
     "explain": (
         "genie.node.inspect",
-        "tell which networks a pod would get here, and why: genie explain pod NAMESPACE/NAME",
+        "show which networks a pod would get here, and why: genie explain pod NAMESPACE/NAME",
     ),
 }
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         prog="genie",
         description="One CNI plugin in front of all the others. The container runtime calls it with CNI_COMMAND in the "
         "environment; a person has these commands.",
-        epilog="`genie COMMAND --help` tells more. The annotations that pods can carry: docs/annotations.md",
+        epilog="`genie COMMAND --help` has more. The annotations that pods can carry: docs/annotations.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"genie {__version__}")

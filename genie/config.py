@@ -1,6 +1,6 @@
-"""genie.conf: what an administrator may say to genie, read from the runtime's standard input or from the file.
+"""genie.conf: an administrator's settings, read from the runtime's standard input or from the file.
 
-The file is CNI-Genie's own, so that whoever ran CNI-Genie keeps it: `name`, `type`, `cniVersion`, `etcd_endpoints`,
+The file is CNI-Genie's own, so that a node that ran CNI-Genie keeps it: `name`, `type`, `cniVersion`, `etcd_endpoints`,
 `log_level`, `policy`, `kubernetes`, `default_plugin`. The keys that are genie's own are the fields of `Conf` below. Any
 other key (`romana_root`, `hostname`, `cAdvisor_address`, …) is let through: configurations in the field carry many. A
 key that genie does know must have the right type; anything else is refused here, by name.
@@ -41,7 +41,7 @@ class Credentials:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
-    """`agent`: what `genie agent` is told by its options of the same names, which win. None: not said here."""
+    """`agent`: settings of `genie agent`, whose options of the same names win. None: not set here."""
 
     concurrency: int | None = None  # calls worked on at once; the rest wait
     listen: str | None = None  # HOST:PORT of /metrics, /healthz and /readyz; "" for nowhere

@@ -61,14 +61,14 @@ class Pod:
 
 
 class Kube(Protocol):
-    """The API server, whoever asks it. Every method may raise CniError 11 when it cannot be reached."""
+    """The API server, asked directly or through a cache. Every method may raise CniError 11 when it does not answer."""
 
     async def pod(self, namespace: str, name: str, uid: str) -> Pod:
         """The pod; raises CniError 3 when there is no such pod, or only one of another UID."""
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
-        """A network object of a kind in NETWORK_OBJECTS, or None when there is none or no such CRD; with `needed`, that
-        is not said from memory alone.
+        """A network object of a kind in NETWORK_OBJECTS, or None when there is none or no such CRD; with `needed`,
+        absence is confirmed with the API server.
         """
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
@@ -142,7 +142,7 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str]) 
         meta["uid"] = pod.uid
     path = f"/api/v1/namespaces/{_part(pod.namespace)}/pods/{_part(pod.name)}"
     status, data = client.request("PATCH", path, {"metadata": meta}, "application/merge-patch+json")
-    if status not in (404, 409, 422):  # gone, or another pod by now: nobody is left to tell
+    if status not in (404, 409, 422):  # gone, or another pod by now: there is nobody to write to
         _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
 
 
@@ -154,13 +154,13 @@ def _part(name: str) -> str:
 def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
     if 200 <= status < 300 and isinstance(data, dict):
         return data
-    said = data.get("message", "") if isinstance(data, dict) else ""
+    reason = data.get("message", "") if isinstance(data, dict) else ""
     hint = {
         401: "; genie's credentials are not accepted: see kubernetes.kubeconfig in genie.conf",
         403: "; genie's account lacks the right: see the ClusterRole in genie's manifest",
     }.get(status, "")
     code = Code.INVALID_CONFIG if status in (400, 401, 403) else Code.TRY_AGAIN
-    raise CniError(code, f"cannot {doing}: the API server answers {status} {said}".rstrip() + hint)
+    raise CniError(code, f"cannot {doing}: the API server answers {status} {reason}".rstrip() + hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +175,10 @@ class ApiServer:
     token_file: str = ""
     certificate: str = field(default="", repr=False)
     key: str = field(default="", repr=False)
+
+    def bearer(self) -> str:
+        """The bearer token; a file is read anew each time, for the kubelet renews it in place."""
+        return _read(self.token_file).strip() if self.token_file else self.token
 
 
 def server(credentials: Credentials, environment: Mapping[str, str] = os.environ) -> ApiServer:
@@ -193,19 +197,23 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
             certificate=_pem(credentials.client_certificate),
             key=_pem(credentials.client_key),
         )
-    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
-    if host and os.path.exists(f"{SERVICE_ACCOUNT}/token"):
-        address = f"[{host}]" if ":" in host else host
-        return ApiServer(
-            url=f"https://{address}:{port}",
-            ca=_read(f"{SERVICE_ACCOUNT}/ca.crt"),
-            token_file=f"{SERVICE_ACCOUNT}/token",
-        )
+    if found := in_cluster(environment):
+        return found
     raise invalid(
         "genie.conf",
         "no way to the API server: give kubernetes.kubeconfig, or policy.k8s_api_root with policy.k8s_auth_token (and "
         "there is no in-cluster service account here)",
     )
+
+
+def in_cluster(environment: Mapping[str, str] = os.environ) -> ApiServer | None:
+    """The API server of the cluster that this pod runs in, as its service account; None outside of a cluster."""
+    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    token = f"{SERVICE_ACCOUNT}/token"
+    if not host or not os.path.exists(token):
+        return None
+    url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    return ApiServer(url=url, ca=_read(f"{SERVICE_ACCOUNT}/ca.crt"), token_file=token)
 
 
 def _from_kubeconfig(path: str) -> ApiServer:
@@ -273,7 +281,7 @@ def _load(path: str) -> Mapping[str, Any]:
             ) from error
         try:
             document = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a wrong date
             raise invalid(f"kubeconfig {path}", f"neither JSON nor YAML: {error}") from error
     if not isinstance(document, dict):
         raise invalid(f"kubeconfig {path}", "expected an object with clusters, users and contexts")
@@ -313,7 +321,7 @@ class Client:
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json"
     ) -> tuple[int, Any]:
-        """One request: the status and the decoded JSON body (None where it is none).
+        """One request: the status and the decoded JSON body (None where it is not JSON).
 
         Raises:
             CniError: 11 when the API server cannot be reached or breaks off.
@@ -366,7 +374,7 @@ class Client:
         try:
             if fresh:
                 self._connection = self._connect()
-            if token := self._token():
+            if token := self.server.bearer():
                 headers["Authorization"] = f"Bearer {token}"
             self._connection.request(method, self._prefix + path, payload, headers)
             return self._connection.getresponse()
@@ -400,10 +408,6 @@ class Client:
             plain = socket.create_connection((connection.host, connection.port), self.timeout)
             connection.sock = self._tls.wrap_socket(plain, server_hostname=self.server.server_name)
         return connection
-
-    def _token(self) -> str:
-        """The bearer token; a file is read anew each time, for the kubelet renews it in place."""
-        return _read(self.server.token_file).strip() if self.server.token_file else self.server.token
 
     def _away(self, error: Exception) -> CniError:
         return CniError(

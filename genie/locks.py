@@ -1,7 +1,7 @@
 """Which of several processes are there: a file that is locked for as long as its process lives.
 
-The kernel lets go of the lock however the process ends, and the lock holds between containers that share the file's
-directory, so that an agent, its probe, and two agents of a rolling update can tell each other from what they left.
+The kernel releases the lock however the process ends, and the lock counts between containers that share the file's
+directory. So a probe, or the other agent of a rolling update, knows a living agent from a file that a dead one left.
 """
 
 from __future__ import annotations

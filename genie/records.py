@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,7 +163,7 @@ def _positions(read: Fields, plugins: int) -> tuple[int, ...]:
 
 
 class DamagedError(CniError):
-    """A record that cannot be read. Whose it is, its file's name still tells."""
+    """A record that cannot be read. The file name still identifies the container."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(
@@ -172,6 +173,15 @@ class DamagedError(CniError):
         self.path = path
         name = os.path.basename(path).removesuffix(SUFFIX)
         self.container_id, _, self.ifname = name.partition("@")
+
+
+@contextmanager
+def _disk(doing: str) -> Iterator[None]:
+    """Raise what the disk refuses as CniError 5, which says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise CniError(Code.IO_FAILURE, f"cannot {doing}: {error.strerror}") from error
 
 
 def _line(record: Record) -> bytes:
@@ -203,7 +213,7 @@ class Records:
         data = _line(record)
         # of one writer alone: a DEL may come while an ADD that its runtime gave up is still at work
         new = f"{path}.{os.getpid()}.{time.monotonic_ns()}.new"
-        try:
+        with _disk(f"write the record {path}"):
             try:
                 handle = os.open(new, _CREATE, 0o600)
             except FileNotFoundError:
@@ -216,8 +226,6 @@ class Records:
             except OSError:
                 os.unlink(new)
                 raise
-        except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot write the record {path}: {error.strerror}") from error
 
     def complete(self, record: Record) -> None:
         """Add to a record that is on disk how its ADD went: half the time of writing it anew.
@@ -227,15 +235,13 @@ class Records:
         """
         path = self._path(record.container_id, record.ifname)
         data = _line(record)
-        try:
+        with _disk(f"complete the record {path}"):
             handle = os.open(path, _APPEND)
             try:
                 if os.write(handle, data) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(handle)
-        except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot complete the record {path}: {error.strerror}") from error
 
     def remove(self, container_id: str, ifname: str) -> None:
         """Forget a container; forgetting what is not there is fine.
@@ -244,12 +250,8 @@ class Records:
             CniError: 5; the disk does not let it go.
         """
         path = self._path(container_id, ifname)
-        try:
+        with _disk(f"remove the record {path}"), suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot remove the record {path}: {error.strerror}") from error
 
     def set_aside(self, damaged: DamagedError) -> str:
         """Take a damaged record out of the way. Returns its file's path from now on.
@@ -257,12 +259,8 @@ class Records:
         Raises:
             CniError: 5; the disk does not let it go.
         """
-        try:
+        with _disk(f"rename the record {damaged.path}"), suppress(FileNotFoundError):  # by another DEL
             os.rename(damaged.path, damaged.path + ASIDE)
-        except FileNotFoundError:  # by another DEL
-            pass
-        except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot rename the record {damaged.path}: {error.strerror}") from error
         return damaged.path + ASIDE
 
     def aside(self) -> list[str]:
@@ -290,27 +288,23 @@ class Records:
         return (record for record in self.all() if isinstance(record, Record))
 
     def _files(self) -> list[str]:
-        try:
+        with _disk(f"read the records in {self.directory}"), suppress(FileNotFoundError):
             return sorted(os.listdir(self.directory))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot read the records in {self.directory}: {error.strerror}") from error
+        return []
 
     def _path(self, container_id: str, ifname: str) -> str:
         # both are checked against the specification's alphabet before they come here; a container's ID has no '@'
         return f"{self.directory}/{container_id}@{ifname}{SUFFIX}"
 
     def _load(self, path: str) -> Record | None:
-        try:
-            with open(path, "rb") as file:
-                *lines, rest = file.read().split(b"\n")
-        except FileNotFoundError:
-            return None
-        except IsADirectoryError as error:
-            raise DamagedError(path, "it is a directory") from error
-        except OSError as error:
-            raise CniError(Code.IO_FAILURE, f"cannot read the record {path}: {error.strerror}") from error
+        with _disk(f"read the record {path}"):
+            try:
+                with open(path, "rb") as file:
+                    *lines, rest = file.read().split(b"\n")
+            except FileNotFoundError:
+                return None
+            except IsADirectoryError as error:
+                raise DamagedError(path, "it is a directory") from error
         why = "it is empty"
         for line in filter(None, (*reversed(lines), rest)):  # an earlier one lacks the results, no more
             try:

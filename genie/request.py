@@ -69,7 +69,7 @@ class Request:
 
     @property
     def spoken(self) -> str:
-        """The version that the runtime speaks, as far as its input tells: an error is told in it, too."""
+        """The CNI version of the request, also used for error replies."""
         try:
             data = json.loads(self.stdin)
         except (ValueError, RecursionError):
@@ -78,7 +78,7 @@ class Request:
         return asked if asked in version.SUPPORTED else version.LATEST
 
     def validate(self) -> None:
-        """Whether the verb is one, with all that it needs.
+        """Check CNI_COMMAND and the variables it requires.
 
         Raises:
             CniError: 4; it names the variable.
@@ -123,7 +123,7 @@ def permit(request: Request, conf: Conf) -> None:
 def _is_own(netns: str) -> bool:
     try:
         return bool(netns) and os.path.samefile(netns, "/proc/self/ns/net")
-    except (OSError, ValueError):  # whoever needs it will say so
+    except (OSError, ValueError):  # the part that needs it reports it
         return False
 
 

@@ -33,7 +33,8 @@ async def serve(
 
     Args:
         conf: genie.conf, where the caller has parsed the request's standard input already.
-        earlier: the interfaces' counters of some time ago, where the caller keeps them (see select/least_loaded.py).
+        earlier: an earlier reading of the interfaces' counters, where the caller keeps them (see
+            select/least_loaded.py).
     """
     started = time.monotonic()
     steps = StepTimes()

@@ -5,6 +5,6 @@ protocol.py       the frames between the two
 server.py         the socket: calls, and delegates run by the shim
 cache.py          this node's pods and the network objects, watched
 writer.py         annotations, written back behind the calls
-metrics.py        what is counted, and how it is told
+metrics.py        what is counted, and the HTTP server for it
 daemon.py         all of it put together: `genie agent`
 """

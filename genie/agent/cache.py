@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -82,8 +83,8 @@ class Asker:
 class Watch(Generic[T]):
     """One resource, as far as it is needed: (namespace, name) → what `keep` makes of an object.
 
-    items: replaced, never changed in place while it is listed; single changes are atomic. live: whether what is not in
-    `items` does not exist. heard: when the API server last said anything (time.monotonic).
+    items: replaced, never changed in place while it is listed; single changes are atomic. live: absence from
+    `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic).
     """
 
     def __init__(self, name: str, path: str, connect: Connect, keep: Callable[[Mapping[str, Any]], T], **selector: str):
@@ -184,12 +185,11 @@ class Watch(Generic[T]):
 
     def _complain(self, error: Exception) -> None:
         """Once for each kind of trouble, not once for each attempt."""
-        said = str(error) if isinstance(error, CniError) else f"{type(error).__name__}: {error}"
-        if said != self._complained:
-            self._complained = said
-            log.warning(
-                "a watch failed; going on with what is known", extra={"fields": {"resource": self.name, "error": said}}
-            )
+        complaint = str(error) if isinstance(error, CniError) else f"{type(error).__name__}: {error}"
+        if complaint != self._complained:
+            self._complained = complaint
+            fields = {"resource": self.name, "error": complaint}
+            log.warning("a watch failed; going on with what is known", extra={"fields": fields})
 
 
 def _key(item: Mapping[str, Any]) -> tuple[str, str]:
@@ -199,8 +199,7 @@ def _key(item: Mapping[str, Any]) -> tuple[str, str]:
 
 def _small_pod(item: Mapping[str, Any]) -> Pod:
     pod = Pod.of(item)
-    notes = {key: value for key, value in pod.annotations.items() if key != _APPLIED}
-    return Pod(namespace=pod.namespace, name=pod.name, uid=pod.uid, annotations=notes)
+    return replace(pod, annotations={key: value for key, value in pod.annotations.items() if key != _APPLIED})
 
 
 def _small_network(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -245,7 +244,7 @@ class CachedKube:
 
     async def pod(self, namespace: str, name: str, uid: str) -> Pod:
         known = self.pods.get(namespace, name)
-        # Without a UID to tell them apart, a pod that was deleted and made again would pass for the one of before.
+        # Without a UID, a pod that was deleted and made again would pass for the one before.
         if known and (known.is_it(uid) if uid else self.pods.live):
             return known
         self.metrics.api_direct.add(1, "pod")
@@ -257,9 +256,9 @@ class CachedKube:
             raise
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
-        """From the cache, also that there is none, as long as the watch is live: most names that pods ask for are those
-        of configurations on the node, and each would cost a request. Where there must be one, that is worth it: the
-        object, or its definition, may have come a moment ago.
+        """From the cache, its absence too as long as the watch is live: most names that pods ask for are those of files
+        on the node, and each would cost a request. An object that must be there is worth one: it, or its CRD, may have
+        come a moment ago.
         """
         watch = self.networks[kind]
         known = watch.get(namespace, name)

@@ -53,7 +53,7 @@ log = logging.getLogger("genie.agent")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What `genie agent` was told. None: genie.conf may say it, else the default counts (see `with_conf`)."""
+    """The options of `genie agent`. None: genie.conf may set it, else the default counts (see `with_conf`)."""
 
     socket: Path
     node: str
@@ -93,12 +93,12 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         async with contextlib.AsyncExitStack() as stack:
-            told = contextlib.ExitStack()  # ended first, so that probes are the next agent's to answer
-            stack.push(told)
+            probes = contextlib.ExitStack()  # ended first, so that probes are the next agent's to answer
+            stack.push(probes)
             if self.settings.listen:
                 host, port = _address(self.settings.listen)
                 web = await metric.serve(self.metrics, host, port, alive=lambda: True, ready=lambda: self.ready)
-                told.callback(web.close)
+                probes.callback(web.close)
             self.kube.start()
             stack.callback(self.kube.stop)
             writing = loop.create_task(self.writer.run())
@@ -113,7 +113,7 @@ class Agent:
             await self.server.start(self.settings.socket)
             self._say_ready()
             await self.stopping.wait()
-            told.close()
+            probes.close()
             await self._end()
 
     async def _sample(self) -> None:
@@ -132,7 +132,7 @@ class Agent:
             log.warning("the API server has not answered yet; serving calls all the same")
         try:
             count = make_up(Records(self.conf.state_dir), self.kube.pods.items, self.writer)
-        except CniError as error:  # a damaged record is its container's affair, and told again by its DEL
+        except CniError as error:  # a damaged record is its container's affair, and reported again by its DEL
             log.warning("a record could not be read", extra={"fields": {"error": str(error)}})
         else:
             if count:
@@ -164,7 +164,7 @@ class Agent:
         try:
             conf = _conf(call.stdin)
         except CniError:
-            conf = None  # `serve` meets the same error, and says it as the verb demands
+            conf = None  # `serve` meets the same error, and reports it as the verb demands
         reply = await serve(request, self.kube, executor, conf, self.reading)
         seconds = time.perf_counter() - began
         # The answer goes out first.
@@ -179,16 +179,16 @@ class Agent:
         self.metrics.calls.add(1, str(verb), result)
         self.metrics.seconds.observe(seconds, str(verb))
         self.metrics.own.observe(own, str(verb))
-        said = []
+        logged = []
         for call, outcome in executor.outcomes:
             plugin = call.binary.rpartition("/")[2]
             good = "ok" if outcome.status == 0 and not outcome.error else "error"
             self.metrics.delegates.observe(outcome.seconds, plugin, call.env.get("CNI_COMMAND", ""), good)
             if outcome.stderr:
-                said.append([plugin, outcome.stderr[-_STDERR_SHOWN:].decode("utf-8", "replace").strip()])
+                logged.append([plugin, outcome.stderr[-_STDERR_SHOWN:].decode("utf-8", "replace").strip()])
         story |= {"seconds": round(seconds, 6), "own_ms": round(own * 1000, 3), "result": result}
-        if said:
-            story["stderr"] = said
+        if logged:
+            story["stderr"] = logged
         log.log(logging.INFO if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
 
 
@@ -225,7 +225,7 @@ def _complain(error: str) -> None:
 
 
 def api_server(settings: Settings, conf: Conf) -> kube.ApiServer:
-    """The option's, else the cluster's that this pod runs in, else genie.conf's, whose files are the node's.
+    """--kubeconfig, else the pod's service account, else genie.conf, whose files are the node's.
 
     Raises:
         CniError: none of them is usable.
@@ -295,17 +295,17 @@ def with_conf(settings: Settings, conf: Conf) -> Settings:
     Raises:
         CniError: 7; genie.conf's `agent.listen` is no address.
     """
-    said = conf.agent
-    if said.listen:
+    given = conf.agent
+    if given.listen:
         try:
-            _address(said.listen)
+            _address(given.listen)
         except ValueError as error:
-            raise invalid("genie.conf: agent", f"listen: expected HOST:PORT, found {said.listen!r}") from error
+            raise invalid("genie.conf: agent", f"listen: expected HOST:PORT, found {given.listen!r}") from error
     return replace(
         settings,
-        concurrency=settings.concurrency or said.concurrency or CONCURRENCY,
-        listen=next(each for each in (settings.listen, said.listen, LISTEN) if each is not None),
-        grace=next(each for each in (settings.grace, said.grace, GRACE) if each is not None),
+        concurrency=settings.concurrency or given.concurrency or CONCURRENCY,
+        listen=next(each for each in (settings.listen, given.listen, LISTEN) if each is not None),
+        grace=next(each for each in (settings.grace, given.grace, GRACE) if each is not None),
         log_level=settings.log_level or (conf.log_level if conf.log_level in LOG_LEVELS else "info"),
     )
 
@@ -338,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
         conf = current_conf(settings)
         settings = with_conf(settings, conf)
         logs.setup(settings.log_level or "info")
-        api_server(settings, conf)  # what is wrong with the credentials is told now
+        api_server(settings, conf)  # report now what is wrong with the credentials
     except CniError as error:
         log.error("cannot start", extra={"fields": {"error": str(error)}})
         return 1

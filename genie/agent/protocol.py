@@ -10,7 +10,7 @@ blob is a length of 4 bytes and so many bytes. One connection is one CNI call:
     agent → shim   ANSWER  exit status, blob standard output: the last frame
 
 An environment is `KEY=value` strings, each ended by a NUL, and so is the binary's path. CALL begins with the version
-and ANSWER never changes, so that an agent and a shim of different ages can at least tell each other.
+and ANSWER never changes, so that an agent and a shim of different ages can at least say so.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ Work = Callable[[protocol.CallFrame, "ShimExecutor"], Awaitable[protocol.Answer]
 
 CONCURRENCY = 16
 CALL_TIMEOUT = 5.0
-"""Seconds that a connection may take to say what it wants once it is its turn."""
+"""Seconds that a connection may take to send its call once it is its turn."""
 DELEGATES_MAX = 16
 """How many delegates one shim runs at once (shim.c has the same)."""
 _LATE = 5.0
@@ -165,7 +165,7 @@ class _Connection:
             self._lost()  # its patience ended while it waited: nothing must be begun for it
             return
         self._loop.add_reader(self._socket, self._readable)
-        self._readable()  # what it wants has most often been said by now
+        self._readable()  # its call has most often arrived by now
         if self._task is None and not self._closed:
             self._timer = self._loop.call_later(CALL_TIMEOUT, self._drop, "it says nothing")
 
@@ -212,7 +212,7 @@ class _Connection:
                 data = data[self._socket.send(data) :]
             except BlockingIOError:
                 pass
-            except OSError:  # whoever reads learns of it
+            except OSError:  # reading finds out, too
                 return
             if data:
                 self._loop.add_writer(self._socket, self._writable)
@@ -335,7 +335,7 @@ class Server:
         self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
 
     def _look(self) -> None:
-        """Take the socket back if whoever took it over is dead, or if it was deleted: nobody else would come."""
+        """Take the socket back if the agent that took it over is dead, or if it was deleted: nobody else would."""
         assert self._listener and self._path
         try:
             if not self._has_socket() and not locks.answers(str(self._path)):

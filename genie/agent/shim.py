@@ -37,7 +37,7 @@ def host() -> str:
 def binary(arch: str | None = None, *, as_shipped: bool = False) -> Path:
     """The shim for an architecture: the installed one, or one that is compiled now and kept in the user's cache.
 
-    as_shipped: with the compiler that wheels are made with, even if the system's takes a second and it a minute.
+    as_shipped: with the compiler that wheels are made with, even though it takes a minute and the system's a second.
 
     Raises:
         BuildError: there is none, and none could be made.

@@ -1,4 +1,4 @@
-"""Annotations on their way to the API server, off the way of the ADD that they tell of.
+"""Annotations on their way to the API server, outside the ADD that made them.
 
 One merged patch a pod, tried until the API server has it, or has no such pod any more. The UID goes with the patch
 (see kube.patch_annotations), so that a pod made again under the same name is never written to; merge patches of
@@ -107,7 +107,7 @@ def write(client: Client, pod: Pod, annotations: Mapping[str, str]) -> None:
 
 
 def make_up(records: Iterable[Record], pods: Mapping[tuple[str, str], Pod], writer: Writer) -> int:
-    """Queue what the records say and the pods do not show; for how many pods. For the agent's start."""
+    """Queue the annotations that are in records and not on pods; returns for how many pods. For the agent's start."""
     count = 0
     for record in records:
         pod = pods.get((record.namespace, record.pod))

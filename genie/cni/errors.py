@@ -32,7 +32,7 @@ class Code:
 
 
 class CniError(Exception):
-    """A failure that a runtime can be told.
+    """A failure that can be reported to a runtime.
 
     code: one of `Code`, or a plugin's own from 100 on. msg: one short sentence. details: as long as it helps.
     """
@@ -57,7 +57,7 @@ class CniError(Exception):
     def parse(cls, stdout: bytes | str) -> CniError | None:
         """The error that a plugin printed, or None where its output is no error object.
 
-        Lenient, since what a failing plugin prints is all that there is to tell: a missing or unusable code
+        Lenient, since a failing plugin's output is all that there is: a missing or unusable code
         becomes 999, details of another type are shown as JSON. A number alone is no error: there must be a
         code or a message.
         """

@@ -4,7 +4,7 @@ In flows a `Call`, out comes an `Outcome`; no exception leaves, no zombie, no pi
 `os.posix_spawn` alone: Python's own `subprocess` would do, but importing it takes longer than starting a plugin, and
 direct mode pays for imports on each ADD.
 
-A plugin's end is told by its process, not by its pipes: a daemon that it leaves behind may hold them open.
+A plugin has ended when its process has, not its pipes: a daemon that it leaves behind may hold them open.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """JSON read strictly: text decoded, and the fields of an object, each of the type it must have.
 
-Whoever reads JSON reads it here: configurations, results, genie.conf, annotations, records, kubeconfigs. A complaint is
+All JSON is read here: configurations, results, genie.conf, annotations, records, kubeconfigs. A complaint is
 one sentence, `where: field: expected X, found Y`. `null` counts as absent, as for Go's decoder and so for libcni.
 """
 

@@ -3,7 +3,7 @@
 In flow a `NetworkConfig` and an `Attachment`; for each plugin one request is derived (configuration on
 standard input, parameters in the environment) and handed to an `Executor`, the only door to running anything.
 Out comes a `Result`, nothing, or one `CniError` that names the network, the plugin and what the plugin itself
-said.
+reported.
 
 The verbs are coroutines because in the agent an executor waits for a distant shim. They await nothing but the
 executor, so where that never suspends (`SubprocessExecutor`) `run_sync` drives them without an event loop.
@@ -355,28 +355,28 @@ def _validate(network: NetworkConfig, attachment: Attachment) -> None:
     configs.validate_ifname(attachment.ifname)
 
 
-# What a plugin said
+# What a plugin answered
 
 
 def _failed(outcome: Outcome) -> bool:
     """Section 2, "Errors": any status but 0. A few plugins print an error and exit with 0 all the same."""
     if outcome.status != 0 or outcome.error:
         return True
-    said = outcome.stdout
-    is_result = b'"ip' in said or b'"interfaces"' in said
-    return b'"code"' in said and not is_result and CniError.parse(said) is not None
+    stdout = outcome.stdout
+    is_result = b'"ip' in stdout or b'"interfaces"' in stdout
+    return b'"code"' in stdout and not is_result and CniError.parse(stdout) is not None
 
 
 def _failure(outcome: Outcome) -> CniError:
     """The plugin's own error object; else what it left on standard error and how it ended."""
-    said = CniError.parse(outcome.stdout)
-    if said is not None and not outcome.error:
-        return said
+    reported = CniError.parse(outcome.stdout)
+    if reported is not None and not outcome.error:
+        return reported
     ended = outcome.error or (f"killed by signal {-outcome.status}" if outcome.status < 0 else "")
     ended = ended or f"exit status {outcome.status}"
     heard = _last_lines(outcome.stderr) or _last_lines(outcome.stdout)
     code = Code.IO_FAILURE if outcome.error else Code.INTERNAL
-    return CniError(code, f"{ended}, and no error told" if not heard else f"{ended}: {heard}")
+    return CniError(code, f"{ended}, and no error reported" if not heard else f"{ended}: {heard}")
 
 
 def _last_lines(output: bytes, lines: int = 5, characters: int = 600) -> str:

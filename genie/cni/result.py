@@ -21,7 +21,7 @@ class Interface:
     """An interface that the attachment made, in the container or on the host (section 5, `interfaces`).
 
     mac: as the plugin wrote it. sandbox: CNI_NETNS for one in the container, "" on the host. mtu: bytes, 0 if
-    not told. socket_path, pci_id: "" if not applicable.
+    not reported. socket_path, pci_id: "" if not applicable.
     """
 
     name: str
@@ -50,7 +50,7 @@ class IP:
 class Route:
     """A route (section 5, `routes`).
 
-    dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if not told. priority: lower
+    dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if not reported. priority: lower
     wins. table: number. scope: 0 global, 253 link, 254 host.
     """
 
@@ -150,7 +150,7 @@ def merge(results: Sequence[Result]) -> Result:
     """One result of several networks', in their order.
 
     Interfaces are joined, and each address's index moved with them; addresses, routes likewise in order. Name
-    servers, search domains and options are joined without repetition, and the first network that tells a
+    servers, search domains and options are joined without repetition, and the first network that has a
     domain gives it.
     """
     interfaces: list[Interface] = []

@@ -176,8 +176,8 @@ class KernelRoute:
     def encode(self) -> bytes:
         """struct rtmsg and attributes, fit for adding as well as for deleting.
 
-        Of the flags in a dump only `onlink` may be given back, the others tell of a state. A route through a
-        nexthop object is told with what that object resolves to, which must not be given beside it.
+        Of the flags in a dump only `onlink` may be given back, the others are states. A route through a
+        nexthop object is dumped with what that object resolves to, which must not be given beside it.
         """
         dropped = {RTA_TABLE, RTA_CACHEINFO}
         if self.get(RTA_NH_ID):
@@ -259,25 +259,25 @@ class Netlink(Conversation):
 
     def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[KernelRoute]:
         """Routes of a family in these tables, without the cache's clones; none where there is no such family."""
-        # A kernel that filters (from 4.20 on) tells of one table alone, and says ENOENT where that is not there.
+        # A kernel that filters (from 4.20 on) dumps one table alone, and answers ENOENT where that is not there.
         only = MAIN if tables == (MAIN,) else 0
         bodies = self._dump(RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, only, 0, 0, 0, 0), "routes")
         # The header shows tables below 256 alone, so that most routes need not be read to be passed over.
-        told = (_route(body) for body in bodies if body[4] in tables or body[4] == RT_TABLE_COMPAT)
+        found = (_route(body) for body in bodies if body[4] in tables or body[4] == RT_TABLE_COMPAT)
         return [
             route
-            for route in told
+            for route in found
             if route.family == family and route.table in tables and not route.flags & RTM_F_CLONED
         ]
 
     def rules(self, family: int) -> list[Rule]:
-        """The rules that choose a table by one source address; others are not told of."""
+        """The rules that choose a table by one source address; others are left out."""
         found = []
         for body in self._dump(RTM_GETRULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "rules"):
-            told, _, source_prefix, _, table, _, _, action, _ = _RULE.unpack_from(body)
+            of, _, source_prefix, _, table, _, _, action, _ = _RULE.unpack_from(body)
             attributes = dict(split(body, _RULE.size))
             source = attributes.get(FRA_SRC, b"")
-            if told == family and action == FR_ACT_TO_TBL and source and source_prefix == len(source) * 8:
+            if of == family and action == FR_ACT_TO_TBL and source and source_prefix == len(source) * 8:
                 found.append(
                     Rule(
                         family=family,
@@ -301,12 +301,12 @@ class Netlink(Conversation):
         made = [change for at, change in enumerate(changes) if at not in refused]
         self._submit([change.undone for change in reversed(made)])
         first = min(refused)
-        code, said = refused[first]
+        code, words = refused[first]
         name = errno.errorcode.get(code, str(code))
-        raise OSError(code, f"{changes[first]}: {name}, {os.strerror(code)}{said and f' ({said})'}")
+        raise OSError(code, f"{changes[first]}: {name}, {os.strerror(code)}{words and f' ({words})'}")
 
     def _submit(self, changes: Sequence[Change]) -> dict[int, tuple[int, str]]:
-        """Send all, read each acknowledgement. Returns position: (errno, the kernel's words) of those refused.
+        """Send all, read each acknowledgement. Returns (errno, the kernel's words) of each refused one, by position.
 
         In portions, since a batch and its acknowledgements must fit into the socket's buffers.
         """

@@ -97,7 +97,7 @@ class Conversation:
         return found
 
     def _dump(self, kind: int, request: bytes, what: str) -> list[bytes]:
-        """The bodies of all answers; asked again if what was told changed meanwhile (NLM_F_DUMP_INTR).
+        """The bodies of all answers; asked again if the table changed meanwhile (NLM_F_DUMP_INTR).
 
         None where the kernel has no such table, or no such family (IPv6 may be switched off). Raises OSError.
         """
@@ -142,7 +142,7 @@ def _socket() -> socket.socket:
     for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
         try:
             made.setsockopt(SOL_NETLINK, option, 1)
-        except OSError:  # an older kernel: it tells more than was asked for, and fewer words about errors
+        except OSError:  # an older kernel: it dumps more than was asked for, and explains errors less
             continue
     made.bind((0, 0))
     return made

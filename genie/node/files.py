@@ -156,25 +156,20 @@ def install(node: Node, wanted: Wanted) -> list[str]:
         CniError: genie.conf is wrong; nothing was changed then.
     """
     config.parse(dict(wanted.conf), "genie.conf")
-    with changing(node):
-        return _install(node, wanted)
-
-
-def _install(node: Node, wanted: Wanted) -> list[str]:
-    journal = Journal(node)
-    conf = conf_path(node, journal)
-    files = [(node.plugin, wanted.plugin, 0o755)]
-    if wanted.kubeconfig is not None:
-        files.append((node.kubeconfig, wanted.kubeconfig, 0o600))
-    files.append((conf, wanted.conf_text(node), 0o600))
     changed = []
-    for path, content, mode in files:
-        journal.claim(path)
-        if write(path, content, mode):
-            changed.append(path)
-    for stale in journal.files.keys() - {path for path, *_ in files}:
-        journal.give_back(stale)
-        changed.append(stale)
+    with changing(node):
+        journal = Journal(node)
+        files = [(node.plugin, wanted.plugin, 0o755)]
+        if wanted.kubeconfig is not None:
+            files.append((node.kubeconfig, wanted.kubeconfig, 0o600))
+        files.append((conf_path(node, journal), wanted.conf_text(node), 0o600))
+        for path, content, mode in files:
+            journal.claim(path)
+            if write(path, content, mode):
+                changed.append(path)
+        for stale in journal.files.keys() - {path for path, *_ in files}:
+            journal.give_back(stale)
+            changed.append(stale)
     return changed
 
 

@@ -102,11 +102,11 @@ class Keeper:
 
     def _wait(self) -> bool:
         """Until the node can do with genie; False if that did not come about before the end."""
-        said = ""
+        logged = ""
         while missing := self._missing():
-            if missing != said:
+            if missing != logged:
                 log.info("waiting", extra={"fields": {"for": missing}})
-                said = missing
+                logged = missing
             if self.ending.wait(EVERY):
                 return False
         return True
@@ -209,10 +209,10 @@ class Keeper:
         return False
 
     def _daemonset(self) -> str:
-        """Whether the DaemonSet is "there" or "gone"; "" if that cannot be told.
+        """Whether the DaemonSet is "there" or "gone"; "" if nobody knows.
 
-        When all of genie is deleted at once, so are its account and its rights: refused also means gone, once it
-        has been seen.
+        When all of genie is deleted at once, so are its account and its rights: after it has been seen once, 401 and
+        403 also count as deleted.
         """
         namespace, _, name = self.options.daemonset.partition("/")
         try:

@@ -27,20 +27,13 @@ def kubeconfig(environment: Mapping[str, str] = os.environ) -> bytes | None:
     It has the API server's Service address, which kube-proxy serves on the node as well, and the token itself, since
     the node does not see the pod's files; `--keep` renews it.
     """
-    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
-    token = f"{kube.SERVICE_ACCOUNT}/token"
-    if not host or not os.path.exists(token):
+    server = kube.in_cluster(environment)
+    if server is None:
         return None
     import base64
 
-    with open(f"{kube.SERVICE_ACCOUNT}/ca.crt", "rb") as file:
-        authority = base64.b64encode(file.read()).decode()
-    with open(token, encoding="ascii") as text:
-        user = {"token": text.read().strip()}
-    cluster = {
-        "server": f"https://{f'[{host}]' if ':' in host else host}:{port}",
-        "certificate-authority-data": authority,
-    }
+    authority = base64.b64encode(server.ca.encode()).decode()
+    cluster, user = {"server": server.url, "certificate-authority-data": authority}, {"token": server.bearer()}
     document = {
         "apiVersion": "v1",
         "kind": "Config",

@@ -130,7 +130,7 @@ def _names(text: str, where: str, lookup: str = "named") -> tuple[Ask, ...]:
 
 
 def _override(text: str) -> Ask:
-    """`v1.multus-cni.io/default-network`: one network, in either form; on the runtime's interface unless told."""
+    """`v1.multus-cni.io/default-network`: one network, in either form; without an interface, on the runtime's."""
     where = f"annotation {DEFAULT}"
     found = _parse_attachments(text, where)
     if len(found) != 1:

@@ -33,13 +33,13 @@ async def choose(
     """What a pod gets, and what of it is to be written back besides its status (`cni: ""`).
 
     Args:
-        executor: does aside what may block.
+        executor: runs blocking work off the event loop.
         path: the directories of CNI_PATH.
         ifname: CNI_IFNAME.
-        earlier: the interfaces' counters of some time ago, if they are known (see least_loaded.py).
+        earlier: an earlier reading of the interfaces' counters, if there is one (see least_loaded.py).
 
     Raises:
-        CniError: it cannot have what it asks for, or who is to be asked for it does not answer.
+        CniError: the request cannot be met, or the API server or the kubelet does not answer.
     """
     directory = networks.directory(conf.conf_dir)
     asked = asks(pod, conf)

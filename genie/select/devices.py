@@ -1,7 +1,7 @@
 """Which devices the kubelet gave to a pod: for networks over SR-IOV and the like.
 
 A NetworkAttachmentDefinition that carries `k8s.v1.cni.cncf.io/resourceName` runs over a device of that resource. Which
-one this pod has, only the kubelet knows; it tells by its PodResources API (v1, `List`), gRPC on a unix socket. One call
+one this pod has, only the kubelet knows, by its PodResources API (v1, `List`), gRPC on a unix socket. One call
 without arguments is all that is needed, so this speaks just enough HTTP/2 (RFC 9113) and protobuf for it: a gRPC
 library costs more than the rest of genie together.
 """
@@ -40,7 +40,7 @@ def of_pod(namespace: str, pod: str, path: str = "", *, until: float | None = No
         return _devices(answer, namespace, pod)
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise CniError(
-            Code.TRY_AGAIN, f"the kubelet does not tell the devices of pod {namespace}/{pod} on {path}: {error}"
+            Code.TRY_AGAIN, f"the kubelet does not report the devices of pod {namespace}/{pod} on {path}: {error}"
         ) from error
 
 

@@ -81,8 +81,8 @@ def least_loaded(
         return sum(rates.get(interface, 0.0) for interface in interfaces.get(name, ())), attachments.get(name, 0)
 
     best = min(networks, key=load)
-    told = ", ".join(f"{name} {load(name)[0]:.0f} B/s in {load(name)[1]}" for name in networks)
-    return LeastLoaded(network=best, why=f"{best} ({told} attachments)")
+    loads = ", ".join(f"{name} {load(name)[0]:.0f} B/s in {load(name)[1]}" for name in networks)
+    return LeastLoaded(network=best, why=f"{best} ({loads} attachments)")
 
 
 def host_interfaces(records: Iterable[Record]) -> dict[str, list[str]]:

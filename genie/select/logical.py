@@ -39,7 +39,7 @@ class Logical:
         """That network's configuration with all of it written in.
 
         Raises:
-            CniError: 7; the subnet is none, or lies outside of the physical network's.
+            CniError: 7; the subnet is not one, or lies outside of the physical network's.
         """
         changed = with_subnet(network, self.subnet, within=self.within, where=self.where)
         return with_underlay(changed, self.interface)
@@ -88,7 +88,7 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
     """The network with another subnet in its first plugin's ipam; ranges, gateways and routes of the old one go.
 
     Raises:
-        CniError: 7; the subnet is none, or lies outside of `within`.
+        CniError: 7; the subnet is not one, or lies outside of `within`.
     """
     if not subnet:
         return network

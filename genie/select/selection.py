@@ -38,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One network of a selection, with the interface it goes on and what its plugins are told."""
+    """One network of a selection, with its interface and its plugins' arguments."""
 
     ask: Ask
     label: str
@@ -141,35 +141,35 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-# --- what plugins are told -------------------------------------------------------------------------------------
+# --- arguments of plugins --------------------------------------------------------------------------------------
 
 
 def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
     """The runtimeConfig that an ask comes to. Asking what no plugin of the network declares is an error."""
-    told: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if ask.ips:
-        told["ips"] = [ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}" for ip in ask.ips]
+        arguments["ips"] = [ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}" for ip in ask.ips]
     if ask.mac:
-        told["mac"] = ask.mac
+        arguments["mac"] = ask.mac
     if ask.bandwidth:
-        told["bandwidth"] = dict(ask.bandwidth)
+        arguments["bandwidth"] = dict(ask.bandwidth)
     if ask.port_mappings:
-        told["portMappings"] = [dict(mapping) for mapping in ask.port_mappings]
+        arguments["portMappings"] = [dict(mapping) for mapping in ask.port_mappings]
     if ask.infiniband_guid:
-        told["infinibandGUID"] = ask.infiniband_guid
+        arguments["infinibandGUID"] = ask.infiniband_guid
     declared = {
         name for plugin in network.plugins for name, on in _object(plugin, "capabilities").items() if on is True
     }
     if "deviceID" in declared and (device := network.plugins[0].get("deviceID")):
-        told["deviceID"] = device
-    for capability in told:
+        arguments["deviceID"] = device
+    for capability in arguments:
         if capability not in declared:
             raise SelectionError(
                 ask.where,
                 f"{capability}: no plugin of {network.source} declares this capability; "
                 f'add "capabilities": {{"{capability}": true}} to one that has it',
             )
-    return told
+    return arguments
 
 
 def _object(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -46,7 +46,7 @@ class Context:
         return networks.directory(self.conf.conf_dir)
 
     def attachment(self, attached: RecordedAttachment, args: str) -> Attachment:
-        """What a delegate is told of an attachment. args: CNI_ARGS."""
+        """The parameters of a delegate's call. args: CNI_ARGS."""
         return Attachment(
             container_id=attached.container_id,
             netns=self.request.netns,

@@ -1,8 +1,8 @@
-"""Which routes attaching a network sets in the pod, as far as its configuration tells. Pure.
+"""Which routes attaching a network sets in the pod, as far as its configuration shows. Pure.
 
 Two delegates at work in one pod at the same time must not set routes that collide ("file exists"), or that the kernel
-would take the other's gateway by. So those may be attached at once whose footprints are known and apart; the others
-one by one, each with the routes of those before it held (see kernel/routes.py).
+would take the other's gateway by. So networks whose footprints are known and apart may be attached at once; the others
+one by one, each with the routes of those before it taken away (see kernel/routes.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def footprint(network: NetworkConfig) -> Footprint | None:
 
 
 def _of_plugin(plugin: Mapping[str, Any]) -> Iterable[IPv4Network | IPv6Network]:
-    """Raises ValueError, or whatever a configuration comes to that is none, where it is not known."""
+    """Raises ValueError when the routes cannot be known; a malformed configuration may raise TypeError, AttributeError
+    or LookupError.
+    """
     ipam = plugin.get("ipam") or {}
     if plugin["type"] not in (*PLAIN, "ptp") or (ipam and ipam.get("type") not in ("host-local", "static")):
         raise ValueError
@@ -55,7 +57,7 @@ def _of_plugin(plugin: Mapping[str, Any]) -> Iterable[IPv4Network | IPv6Network]
 
 
 def at_once(first: Footprint | None, others: Sequence[Footprint | None]) -> list[int]:
-    """Positions of those that may be attached at the same time, after the first: apart from it and from each other."""
+    """Positions of the networks that may be attached at the same time: apart from the first and from each other."""
     chosen: list[int] = []
     taken = first
     for position, one in enumerate(others):

@@ -54,8 +54,10 @@ def completed(result: Result, ifname: str, netns: str, link: Link | None) -> Res
         at = next((i for i in named if i in addressed or result.interfaces[i].mac.lower() in ("", link.mac)), None)
     interfaces = list(result.interfaces) if at is not None else [*result.interfaces, Interface(name=ifname)]
     at = len(interfaces) - 1 if at is None else at
-    told = interfaces[at]
-    interfaces[at] = replace(told, sandbox=told.sandbox or netns, mac=told.mac or link.mac, mtu=told.mtu or link.mtu)
+    known = interfaces[at]
+    interfaces[at] = replace(
+        known, sandbox=known.sandbox or netns, mac=known.mac or link.mac, mtu=known.mtu or link.mtu
+    )
     return replace(result, interfaces=tuple(interfaces))
 
 

@@ -1,4 +1,4 @@
-"""What takes long for one pod must not hold up another: a kubelet that does not tell a pod's devices."""
+"""What takes long for one pod must not hold up another: a kubelet that does not report a pod's devices."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_kubelet_that_hangs_holds_up_no_other_pod(place: Path, binary: Path, m
             told, done = await add("plain")
             assert told["ips"], told
             refused, given_up = await hanging
-            assert refused["code"] == 11 and "does not tell the devices of pod default/fast" in refused["msg"]
+            assert refused["code"] == 11 and "does not report the devices of pod default/fast" in refused["msg"]
             assert done < given_up
             silent.close()
 

@@ -86,7 +86,7 @@ def test_an_answer_of_a_megabyte(kubelet: str) -> None:
 
 @pytest.mark.parametrize("kubelet", [None], indirect=True)
 def test_an_error_is_one_that_can_be_tried_again(kubelet: str) -> None:
-    with pytest.raises(CniError, match="does not tell the devices of pod blue/mine") as caught:
+    with pytest.raises(CniError, match="does not report the devices of pod blue/mine") as caught:
         devices.of_pod("blue", "mine", kubelet)
     assert caught.value.code == 11
 
@@ -113,7 +113,9 @@ def test_a_kubelet_that_says_too_little_is_given_up_in_time(tmp_path: Path, drip
 
         threading.Thread(target=say, daemon=True).start()
         began = time.monotonic()
-        with pytest.raises(CniError, match="does not tell the devices of pod blue/mine.*(in time|timed out)") as caught:
+        with pytest.raises(
+            CniError, match="does not report the devices of pod blue/mine.*(in time|timed out)"
+        ) as caught:
             devices.of_pod("blue", "mine", str(tmp_path / "s"), until=began + 0.3)
         assert caught.value.code == 11
         assert 0.2 < time.monotonic() - began < 5

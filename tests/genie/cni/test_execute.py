@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -98,9 +99,7 @@ def test_no_descriptors_left_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_out_of_time_the_whole_group_is_killed(tmp_path: Path) -> None:
     script = plugin(tmp_path, f"sleep 60 & echo $! > {tmp_path}/child; echo so far; wait")
-    began = time.monotonic()
     outcome = run(script, timeout=0.5)
-    assert time.monotonic() - began < 10
     assert outcome.error == "no answer within 0.5 seconds; killed"
     assert (outcome.status, outcome.stdout) == (-9, b"so far\n")
     child = int((tmp_path / "child").read_text())
@@ -112,9 +111,8 @@ def test_out_of_time_the_whole_group_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_daemon_left_behind_holds_nobody_up(tmp_path: Path) -> None:
-    began = time.monotonic()
-    outcome = run(plugin(tmp_path, "sleep 5 & echo started"), timeout=4)
-    assert time.monotonic() - began < 3
+    outcome = run(plugin(tmp_path, f"sleep 60 & echo $! >{tmp_path}/daemon; echo started"), timeout=20)
+    os.kill(int((tmp_path / "daemon").read_text()), signal.SIGKILL)
     assert (outcome.status, outcome.stdout, outcome.error) == (0, b"started\n", "")
 
 
@@ -187,17 +185,15 @@ def test_how_often_a_busy_executable_is_tried(busy: Busy, status: int, runs: int
 
 def test_gather_is_at_once_and_returns_exceptions(tmp_path: Path) -> None:
     executor = SubprocessExecutor()
-    script = plugin(tmp_path, "sleep 0.3; echo ok")
+    script = plugin(tmp_path, "touch $0.$N; until [ -e $0.1 ] && [ -e $0.2 ]; do sleep 0.01; done; echo ok")
 
     async def fails() -> Outcome:
         raise ValueError("on purpose")
 
-    def call() -> Call:
-        return Call(binary=script, env={"PATH": os.defpath}, stdin=b"")
+    def call(n: int) -> Call:
+        return Call(binary=script, env={"PATH": os.defpath, "N": str(n)}, stdin=b"", timeout=20)
 
-    began = time.monotonic()
-    first, second, third = run_sync(executor.gather(executor.run(call()), fails(), executor.run(call())))
-    assert time.monotonic() - began < 0.6 + 1
+    first, second, third = run_sync(executor.gather(executor.run(call(1)), fails(), executor.run(call(2))))
     assert isinstance(second, ValueError)
     assert isinstance(first, Outcome)
     assert isinstance(third, Outcome)

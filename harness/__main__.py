@@ -99,7 +99,7 @@ def _found(paths: Sequence[Path]) -> list[Path]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from harness.scenario import Scenario, read
+    from harness.scenario.file import Scenario, read
     from harness.yamlfile import Mistakes
 
     scenarios: list[Scenario] = []
@@ -118,7 +118,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _described(scenario: object) -> dict[str, object]:
-    from harness.scenario import Scenario
+    from harness.scenario.file import Scenario
 
     assert isinstance(scenario, Scenario)
     return {
@@ -153,7 +153,7 @@ def _print_table(scenarios: Sequence[object]) -> None:
 
 def _lint(options: argparse.Namespace) -> int:
     from harness.catalog import ProfileError
-    from harness.lint import known_networks, mistakes
+    from harness.scenario.lint import known_networks, mistakes
 
     try:
         known = known_networks(options.profile)
@@ -170,14 +170,14 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _checks(options: argparse.Namespace) -> int:
-    from harness.reference import reference
+    from harness.scenario.reference import reference
 
     print(reference(options.names))
     return 0
 
 
 def _schema(_: argparse.Namespace) -> int:
-    from harness.scenario import Schema
+    from harness.scenario.file import Schema
 
     print(json.dumps(Schema.of(), indent=2))
     return 0
@@ -191,7 +191,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _counterparts(options: argparse.Namespace) -> int:
-    from harness.counterparts import refresh
+    from harness.report.counterparts import refresh
 
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in options.reports]
     options.page.write_text(refresh(options.page.read_text(encoding="utf-8"), reports), encoding="utf-8")

@@ -4,7 +4,7 @@ One file a network, one section a kind of cluster, so that a network can be had 
 
     network: weave            # the name that scenarios and annotations use
     embedded: …               # on the embedded cluster: `Embedded`, below
-    cluster: …                # on a real cluster: `Software`, in backends/software.py, which reads and checks it
+    cluster: …                # on a real cluster: `Software`, in cluster/software.py, which reads and checks it
 
 An `embedded:` section is a CNI configuration with what a node must have for it. Any string in it may hold jinja2
 expressions, of these:
@@ -118,7 +118,7 @@ class Network(_Model):
 
     network: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     embedded: Embedded | None = None
-    cluster: dict[str, Any] | None = Field(None, description="See backends/software.py.")
+    cluster: dict[str, Any] | None = Field(None, description="See cluster/software.py.")
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Network:
@@ -199,7 +199,7 @@ def conf(network: Embedded, node: Place) -> dict[str, Any]:
 
 
 def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[str, Any]]:
-    """What to make on a node for a network, in order, as plain data for `harness.embedded.fabric`.
+    """What to make on a node for a network, in order, as plain data for `harness.embedded.links`.
 
     Raises:
         ProfileError: an expression in it cannot be evaluated.

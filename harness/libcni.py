@@ -4,7 +4,7 @@ Written anew rather than with `genie.cni`: what genie is tested with must not sh
 a conf taken as a list of one, name and version put into every plugin's part, capability arguments only for plugins
 that declare the capability, the result kept on disk for prevResult (0.4.0 and later), the list of valid attachments
 for GC. How a plugin is started, and where what is kept lies, is the caller's: the embedded node's runtime (see
-`embedded/runtime.py`), or commands on a real node (see `backends/verbs.py`).
+`embedded/runtime.py`), or commands on a real node (see `cluster/runtime.py`).
 """
 
 from __future__ import annotations

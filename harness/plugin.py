@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness.outcome import Outcome
-    from harness.scenario import Scenario
-    from harness.session import Suite
+    from harness.report.outcome import Outcome
+    from harness.run.session import Suite
+    from harness.scenario.file import Scenario
 
 SUFFIXES = (".yaml", ".yml")
 FOLDER = "scenarios"
@@ -116,7 +116,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     if option.collectonly or getattr(option, "version", 0) or getattr(option, "showfixtures", False):
         return None
-    from harness.session import begin
+    from harness.run.session import begin
 
     return begin(config)
 
@@ -126,7 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have the suite's session and reporter, when there are scenarios."""
     if not requested(config) or config.option.help or config.option.collectonly:
         return
-    from harness.session import Suite
+    from harness.run.session import Suite
 
     suite = Suite.of(config)
     config.stash[_SUITE] = suite
@@ -165,7 +165,7 @@ def scenario_of(config: pytest.Config, path: Path) -> Scenario | None:
     Raises:
         Mistakes: everything that is wrong with the file.
     """
-    from harness.scenario import read
+    from harness.scenario.file import read
 
     here, swap = config.invocation_params.dir, config.option.swap
     shown = str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

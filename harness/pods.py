@@ -13,7 +13,7 @@ from typing import Any
 from harness.checks.view import Event, events_about
 from harness.objects import Objects
 from harness.probe import PORT
-from harness.scenario import Pod, Scenario
+from harness.scenario.file import Pod, Scenario
 
 START, GONE = 60.0, 60.0  # seconds that pods may take
 GIVE_UP = 40.0  # seconds that a pod may go on failing to get its network; a kubelet tries again after 10 to 15

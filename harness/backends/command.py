@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.backends import Unavailable, kind
-from harness.backends.deploy import AGENT_LABEL, NAMESPACE
-from harness.backends.kindtool import Kind
-from harness.backends.real import connect
-from harness.backends.state import State
-from harness.backends.steps import Steps
+from harness.cluster.deploy import AGENT_LABEL, NAMESPACE
+from harness.cluster.kindtool import Kind
+from harness.cluster.real import connect
+from harness.cluster.state import State
 from harness.objects import ApiError, Objects
+from harness.progress import Steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,13 +17,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.backends import Unavailable, engine
-from harness.backends.steps import Steps
+from harness.backends import Unavailable
+from harness.cluster import engine
 from harness.download import cache_dir
+from harness.progress import Steps
 
 if TYPE_CHECKING:
     from harness.backends import Cluster
-    from harness.doors import Wanted
+    from harness.backends.registry import Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = "/root/.cache"

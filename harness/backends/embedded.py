@@ -28,9 +28,9 @@ from kubernetes.client import ApiClient, Configuration
 
 from harness import catalog
 from harness.backends import Facts, Inventory, Offer, ProbeError, Unavailable, embedded_networks
-from harness.backends.steps import Steps
-from harness.embedded import apiserver, binaries, cage, linux, plan, socket_api
+from harness.embedded import apiserver, binaries, isolation, linux, plan, socket_api
 from harness.embedded.rest import Access, Client, Refusal
+from harness.progress import Steps
 
 NODES = ("worker-1", "worker-2")
 _ADDRESS, _NOWHERE, _NODE_ADDRESS = "172.30.0.1", "172.30.0.254", "172.30.0.{}"
@@ -93,12 +93,12 @@ def prepare(
     known = catalog.load(profiles)
     places = [*plugin_dirs, *given()]
     try:
-        cage.probe()
+        isolation.probe()
         with steps.step("CNI plugins"):
             programs = embedded_networks.find(known.values(), places, _CORE)
         with steps.step("API server"):
             server, server_why = binaries.api_server(os.environ.get("GENIE_API", ""))
-    except (cage.Refused, binaries.NotFound) as error:
+    except (isolation.Refused, binaries.NotFound) as error:
         raise Unavailable(str(error)) from error
     prepared = Prepared(
         programs=asdict(programs),
@@ -119,12 +119,12 @@ def given() -> list[Path]:
 
 def enter(argv: Sequence[str]) -> NoReturn:
     """Replace this process by one that runs `argv` in a cage; it ends as `argv` does."""
-    cage.enter(argv)
+    isolation.enter(argv)
 
 
 def inside() -> bool:
     """Whether this process is in a cage."""
-    return cage.inside() is not None
+    return isolation.inside() is not None
 
 
 def start(steps: Steps | None = None, networks: Collection[str] | None = None) -> EmbeddedCluster:
@@ -162,7 +162,7 @@ def connect(state: Path | None = None) -> EmbeddedCluster:
 
 
 def _place() -> Path:
-    if (place := cage.inside()) is None:
+    if (place := isolation.inside()) is None:
         raise Unavailable(
             "the embedded cluster lives in namespaces of its own, which this process is not in: see `enter`"
         )
@@ -448,7 +448,7 @@ class EmbeddedCluster:
             self._client.close()  # type: ignore[no-untyped-call]
             self._client = None
         if keep:
-            print(self._kept(cage.keep()), file=sys.stderr)
+            print(self._kept(isolation.keep()), file=sys.stderr)
 
     def _kept(self, keeper: int) -> str:
         whole = "--all" if _real_root() else "--user --preserve-credentials --mount --net --pid"

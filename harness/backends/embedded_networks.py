@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import catalog
 from harness.backends import Kind, Offer
-from harness.embedded import binaries, linux, nodes, plan
+from harness.embedded import binaries, linux, plan, rootfs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,5 +162,5 @@ def _daemon(
 ) -> plan.DaemonPlan:
     rendered = catalog.daemon(real, here, peers)
     program, *arguments = rendered["command"]
-    command = [nodes.HOST + programs.daemons[program], *arguments]
+    command = [rootfs.HOST + programs.daemons[program], *arguments]
     return plan.DaemonPlan(network=name, **{**rendered, "command": command})

@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalog
-from harness.backends import Offer, Unavailable, deploy, software
-from harness.backends.apply import Applier, Object, wait
-from harness.backends.deploy import CONF, CONF_DIR
-from harness.backends.engine import CommandFailed
-from harness.backends.podnodes import NAMESPACE, PodNodes
-from harness.backends.podnodes import objects as node_pods
-from harness.backends.real import RealCluster, connect
-from harness.backends.software import Software
-from harness.backends.state import State, locked
-from harness.backends.steps import Steps
+from harness.backends import Offer, Unavailable
+from harness.cluster import deploy, software
+from harness.cluster.apply import Applier, Object, wait
+from harness.cluster.deploy import CONF, CONF_DIR
+from harness.cluster.engine import CommandFailed
+from harness.cluster.podnodes import NAMESPACE, PodNodes
+from harness.cluster.podnodes import objects as node_pods
+from harness.cluster.real import RealCluster, connect
+from harness.cluster.software import Software
+from harness.cluster.state import State, locked
 from harness.objects import Objects
+from harness.progress import Steps
 
 NAME = "existing"
 OF_STATUS_IP = (

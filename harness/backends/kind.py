@@ -17,16 +17,17 @@ from typing import Any
 from kubernetes.client import ApiClient
 
 from harness import catalog
-from harness.backends import Unavailable, cluster_networks, deploy, engine, plugin_binaries, software
-from harness.backends.apply import Applier, wait
-from harness.backends.kindtool import Kind, find
-from harness.backends.nodes import DockerNodes
-from harness.backends.real import FEATURES, MANIFESTS, OF_SCENARIO, RealCluster, connect, is_ready
-from harness.backends.software import Software
-from harness.backends.state import State, locked
-from harness.backends.steps import Steps
+from harness.backends import Unavailable, plugin_binaries
+from harness.cluster import deploy, engine, networks, software
+from harness.cluster.apply import Applier, wait
+from harness.cluster.kindtool import Kind, find
+from harness.cluster.nodes import DockerNodes
+from harness.cluster.real import FEATURES, MANIFESTS, OF_SCENARIO, RealCluster, connect, is_ready
+from harness.cluster.software import Software
+from harness.cluster.state import State, locked
 from harness.objects import Objects
-from harness.run import OF_SCENARIOS
+from harness.progress import Steps
+from harness.run.life import OF_SCENARIOS
 
 NAME = "genie"
 NETWORKS_READY = 300.0  # seconds; images are there by then
@@ -133,7 +134,7 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
         creating = pool.submit(_have_cluster, kind, state, steps)
         building = pool.submit(_have_image, steps)
         there = [name for name, offer in state.offers.items() if not offer["missing"]] if state.complete else []
-        plan = cluster_networks.plan(known, [*asked, *there] if asked else None)
+        plan = networks.plan(known, [*asked, *there] if asked else None)
         binaries = plugin_binaries.find(plan.plugins())
         image = building.result()
         creating.result()
@@ -142,8 +143,8 @@ def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequen
         _load(kind, state, (*plan.images(), image))
     with steps.step(f"networks: {', '.join(plan.chosen)}"):
         Applier(api).apply(deploy.crds())
-        cluster_networks.install(api, nodes, names, plan, binaries)
-        cluster_networks.wait_ready(api, nodes, names, plan, NETWORKS_READY)
+        networks.install(api, nodes, names, plan, binaries)
+        networks.wait_ready(api, nodes, names, plan, NETWORKS_READY)
     _remove_kept(api, names, steps)
     with steps.step("genie"):
         fresh = not state.image

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from harness.checks.attached import Addresses, Interfaces, Mtu
 from harness.checks.base import Check
-from harness.checks.leaving import CheckPasses, NothingLeft, StatusPasses
 from harness.checks.placing import OtherNode, SameNode
 from harness.checks.reaching import Bandwidth, HostPort, Isolated, Reach, Service
 from harness.checks.routing import DefaultRoute, Routes
 from harness.checks.status import Annotations, Events, NetworkStatus, NoWarnings, PodFails, StatusIp
+from harness.checks.what_remains import CheckPasses, NothingLeft, StatusPasses
 
 CHECKS: dict[str, type[Check]] = {
     check.key: check

@@ -139,7 +139,7 @@ def events_about(objects: Objects, namespace: str, name: str) -> list[Event]:
 
 
 class Leftovers(Protocol):
-    """What is on the nodes because of this scenario and should not be (see `harness.leaks`)."""
+    """What is on the nodes because of this scenario and should not be (see `harness.run.leaks`)."""
 
     def left(self) -> list[str]:
         """One line for each thing, now."""

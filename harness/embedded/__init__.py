@@ -3,12 +3,12 @@
 `harness/backends/embedded.py` is its door. What is here runs where no scenario and no pytest is, and starts many
 times a day, so it imports neither the Kubernetes client nor pydantic. From the outside in:
 
-- `cage` is what a run lives in: private pid, mount and network namespaces that take all with them when they end;
+- `isolation` is what a run lives in: private pid, mount and network namespaces that take all with them when they end;
 - `apiserver` starts kube-apiserver with etcd in it, or `emulator`, which is kmock; `rest` talks to either;
-- `cluster` starts and joins the nodes: one process that becomes a `node` each (`nodes` is its
+- `cluster` starts and joins the nodes: one process that becomes a `node` each (`rootfs` is its
   file system) and runs what a control plane must (`control`);
 - on each node, `kubelet` watches for pods and has `runtime` call the plugins as containerd does, in `sandbox`es;
-- `fabric` sets a node up for a network, `inventory` tells what is on it, `socket_api` is how the harness asks.
+- `links` sets a node up for a network, `inventory` tells what is on it, `socket_api` is how the harness asks.
 
 `linux` is the handful of system calls that Python 3.11 lacks; `binaries` and `archives` find programs, before any of
 this.

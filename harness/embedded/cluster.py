@@ -13,7 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
-from harness.embedded import fabric, linux, node
+from harness.embedded import links, linux, node
 from harness.embedded.control import Control
 from harness.embedded.plan import Plan
 from harness.embedded.rest import Access, Client
@@ -23,8 +23,8 @@ def main(path: str) -> None:
     """Make the nodes of a plan and stay."""
     plan = Plan.read(Path(path))
     nets = {one.name: linux.new_net_namespace() for one in plan.nodes}
-    legs = [fabric.Leg(net=nets[one.name], number=one.number, address=one.address) for one in plan.nodes]
-    fabric.join(plan.address, legs)
+    legs = [links.Leg(net=nets[one.name], number=one.number, address=one.address) for one in plan.nodes]
+    links.join(plan.address, legs)
     children = {}
     for one in plan.nodes:
         if (child := os.fork()) == 0:

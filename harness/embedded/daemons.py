@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.embedded import fabric, linux
+from harness.embedded import links, linux
 from harness.embedded.plan import DaemonPlan
 
 LOGS = Path("/var/log")
@@ -101,7 +101,7 @@ def _lacking(plan: DaemonPlan) -> str:
     for path in plan.ready_files:
         if not Path(path).exists():
             return path
-    return next((f"a route to {subnet}" for subnet in plan.ready_routes if not fabric.has_route(subnet)), "")
+    return next((f"a route to {subnet}" for subnet in plan.ready_routes if not links.has_route(subnet)), "")
 
 
 def _text(path: Path) -> str:

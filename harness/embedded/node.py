@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.embedded import fabric, inventory, linux, nodes, socket_api
+from harness.embedded import inventory, links, linux, rootfs, socket_api
 from harness.embedded.daemons import Daemons
 from harness.embedded.inventory import Owned
 from harness.embedded.kubelet import Kubelet, PodLife
@@ -37,19 +37,19 @@ def run(plan: Plan, node: NodePlan, net: int) -> None:
     place = Path(plan.place)
     listening = place / f"{node.name}.sock"
     early = _early_socket(listening)
-    nodes.enter(_made(place / node.name), node.name)
+    rootfs.enter(_made(place / node.name), node.name)
     notes: list[str] = []
-    nodes.write_sysctls(_SYSCTLS, notes.append)
-    fabric.build(node.setup)
-    fabric.cut(plan.nowhere)
+    rootfs.write_sysctls(_SYSCTLS, notes.append)
+    links.build(node.setup)
+    links.cut(plan.nowhere)
     _furnish(plan, node)
     daemons = Daemons(node.name, node.daemons)
     if node.daemons:
-        _give(Path(node.kubeconfig), _access(Path(nodes.HOST + plan.place) / "daemons-access.json"))
+        _give(Path(node.kubeconfig), _access(Path(rootfs.HOST + plan.place) / "daemons-access.json"))
         daemons.start()
     daemon = Daemon(plan, node, notes, base, daemons)
     daemon.serve(early)
-    daemon.start(_access(Path(nodes.HOST + plan.place) / "access.json"))
+    daemon.start(_access(Path(rootfs.HOST + plan.place) / "access.json"))
     threading.Event().wait()
 
 
@@ -78,7 +78,7 @@ def _give(path: Path, access: Access) -> None:
 
 def _furnish(plan: Plan, node: NodePlan) -> None:
     """genie, the plugins and all configurations, where they are on a node."""
-    nodes.install(BINARIES, plan.plugins)
+    rootfs.install(BINARIES, plan.plugins)
     launcher = Path(BINARIES) / "genie"
     if not launcher.exists():
         launcher.write_text(plan.launcher)
@@ -128,7 +128,7 @@ class Daemon:
 
     def start(self, access: Access) -> None:
         """Begin to be the kubelet."""
-        genie = Access.read(Path(nodes.HOST + self._plan.place) / "genie-access.json")
+        genie = Access.read(Path(rootfs.HOST + self._plan.place) / "genie-access.json")
         for path, server in (
             (KUBECONFIG, genie.server),
             (UNREACHABLE_KUBECONFIG, self._plan.unreachable_server(genie.server)),
@@ -166,7 +166,7 @@ class Daemon:
         sandbox = self._life(request).sandbox
         if sandbox is None:
             raise RuntimeError(f"pod {request['namespace']}/{request['pod']} is not running")
-        sandbox.inside(fabric.tamper, request["interface"], request["remove"])
+        sandbox.inside(links.tamper, request["interface"], request["remove"])
 
     def _net_d(self, request: dict[str, Any]) -> Callable[[], None]:
         """Files in net.d, and in folders there."""
@@ -199,14 +199,14 @@ class Daemon:
         with self._lock:
             self._cuts += 1
             if self._cuts == 1:
-                fabric.cut(self._plan.address)
+                links.cut(self._plan.address)
         return self._mend
 
     def _mend(self) -> None:
         with self._lock:
             self._cuts -= 1
             if self._cuts == 0:
-                fabric.mend(self._plan.address)
+                links.mend(self._plan.address)
 
     def _evidence(self, request: dict[str, Any]) -> dict[str, str]:
         """Texts by file name."""

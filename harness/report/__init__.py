@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.session import Suite
+    from harness.run.session import Suite
 
 FORMAT = 1
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from harness.outcome import Outcome
+from harness.report.outcome import Outcome
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 

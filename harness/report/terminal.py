@@ -16,12 +16,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.outcome import Outcome
+from harness.report.outcome import Outcome
 from harness.report.words import short
 
 if TYPE_CHECKING:
     from harness.backends import Offer
-    from harness.session import Suite
+    from harness.run.session import Suite
 
 MARKS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "skipped": ("-", "yellow")}
 

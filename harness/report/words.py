@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.outcome import Outcome
+from harness.report.outcome import Outcome
 
 
 def failure(outcome: Outcome, report: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.counterparts import _LINK, mark, refresh
+from harness.report.counterparts import _LINK, mark, refresh
 
 ROOT = Path(__file__).parents[2]
 PAGE = """\

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.backends import embedded
-from harness.embedded import binaries, cage
+from harness.embedded import binaries, isolation
 
 pytestmark = pytest.mark.root
 SMOKE = Path(__file__).with_name("embedded_smoke.py")
@@ -23,9 +23,9 @@ SMOKE = Path(__file__).with_name("embedded_smoke.py")
 @pytest.fixture(autouse=True)
 def _possible() -> None:
     try:
-        cage.probe()
+        isolation.probe()
         binaries.plugins(embedded.given(), (), embedded._CORE)
-    except (cage.Refused, binaries.NotFound) as error:
+    except (isolation.Refused, binaries.NotFound) as error:
         pytest.skip(str(error))
 
 
@@ -77,7 +77,7 @@ def test_a_signal_to_the_outer_process_reaches_the_program_and_its_end_is_told()
         "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
         "print('up', flush=True); time.sleep(60)"
     )
-    enter = f"from harness.embedded import cage; cage.enter([{sys.executable!r}, '-c', {code!r}])"
+    enter = f"from harness.embedded import isolation; isolation.enter([{sys.executable!r}, '-c', {code!r}])"
     process = subprocess.Popen([sys.executable, "-c", enter], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -108,8 +108,8 @@ def _alive(pids: list[int]) -> list[int]:
 
 
 def test_a_cage_that_is_kept_goes_on_until_its_keeper_is_killed() -> None:
-    code = "import sys; from harness.embedded import cage; print(cage.keep(), flush=True); sys.exit(3)"
-    enter = f"from harness.embedded import cage; cage.enter([{sys.executable!r}, '-c', {code!r}])"
+    code = "import sys; from harness.embedded import isolation; print(isolation.keep(), flush=True); sys.exit(3)"
+    enter = f"from harness.embedded import isolation; isolation.enter([{sys.executable!r}, '-c', {code!r}])"
     process = subprocess.run([sys.executable, "-c", enter], stdout=subprocess.PIPE, text=True, timeout=10, check=False)
     keeper = int(process.stdout)
     try:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from harness.backends import embedded
-from harness.embedded import archives, binaries, cage
+from harness.embedded import archives, binaries, isolation
 
 ROOT = Path(__file__).parents[2]
 CORE = embedded._CORE
@@ -194,8 +194,8 @@ class TestFetching:
 def test_a_run_with_all_of_it_out_of_the_mirror(tmp_path: Path, cni_bin: str) -> None:
     """A whole run with the real programs, on a machine that has none but these."""
     try:
-        cage.probe()
-    except cage.Refused as error:
+        isolation.probe()
+    except isolation.Refused as error:
         pytest.skip(str(error))
     server, why = binaries.api_server("")
     if not server.real:

@@ -14,7 +14,7 @@ import pytest
 from harness import catalog
 from harness.backends import embedded, embedded_networks
 from harness.backends.embedded_networks import Programs
-from harness.embedded import binaries, cage, daemons, nodes
+from harness.embedded import binaries, daemons, isolation, rootfs
 from harness.embedded.daemons import Daemons
 from harness.embedded.plan import DaemonPlan
 
@@ -56,7 +56,7 @@ class TestChoice:
         assert node.pod_subnets == ["10.244.2.0/24"]
         assert node.files["10-flannel.conflist"]["plugins"][0]["type"] == "flannel"
         [daemon] = node.daemons
-        assert daemon.command[0] == f"{nodes.HOST}{tmp_path / 'flanneld'}"
+        assert daemon.command[0] == f"{rootfs.HOST}{tmp_path / 'flanneld'}"
         assert f"--kubeconfig-file={node.kubeconfig}" in daemon.command
         assert daemon.environment == {"NODE_NAME": "two"}
         assert '"host-gw"' in daemon.files["/etc/kube-flannel/net-conf.json"]
@@ -83,8 +83,8 @@ class TestChoice:
     @pytest.mark.root
     def test_what_it_needs_is_tried(self, tmp_path: Path) -> None:
         try:
-            cage.probe()
-        except cage.Refused as error:
+            isolation.probe()
+        except isolation.Refused as error:
             pytest.skip(str(error))
         if os.geteuid() != 0:
             pytest.skip("in a cage it is root that tries; here it is not")
@@ -143,7 +143,7 @@ class TestPrograms:
     def test_a_plugin_is_linked_to_where_the_hosts_is_even_if_a_node_has_that_directory_for_itself(
         self, tmp_path: Path
     ) -> None:
-        nodes.install(str(tmp_path), ["/opt/cni/bin/bridge"])
+        rootfs.install(str(tmp_path), ["/opt/cni/bin/bridge"])
         assert (tmp_path / "bridge").readlink() == Path("/.host/opt/cni/bin/bridge")
 
 
@@ -218,9 +218,9 @@ class TestRuns:
     @pytest.fixture(autouse=True)
     def _possible(self) -> None:
         try:
-            cage.probe()
+            isolation.probe()
             binaries.plugins(embedded.given(), (), embedded._CORE)
-        except (cage.Refused, binaries.NotFound) as error:
+        except (isolation.Refused, binaries.NotFound) as error:
             pytest.skip(str(error))
 
     def _run(self, tmp_path: Path, scenario: Path, *more: str, api: str = "kmock", **env: str) -> tuple[int, str]:

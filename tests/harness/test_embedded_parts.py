@@ -18,7 +18,7 @@ import pytest
 
 from harness import catalog, libcni, netfilter
 from harness.download import NotHad
-from harness.embedded import apiserver, archives, binaries, inventory, kubelet, nodes, plan, runtime, socket_api
+from harness.embedded import apiserver, archives, binaries, inventory, kubelet, plan, rootfs, runtime, socket_api
 from harness.embedded.inventory import Owned
 from harness.embedded.rest import Access, Client, Refusal
 
@@ -366,8 +366,8 @@ class TestSmallThings:
     def test_links_lead_to_the_hosts_entries(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         (tmp_path / "link").symlink_to("../etc/file")
-        assert nodes._target(tmp_path / "file") == tmp_path / "file"
-        assert nodes._target(tmp_path / "link") == Path("../etc/file")
+        assert rootfs._target(tmp_path / "file") == tmp_path / "file"
+        assert rootfs._target(tmp_path / "link") == Path("../etc/file")
 
     def test_what_is_held_is_let_go_when_the_holder_goes(self, tmp_path: Path) -> None:
         import threading

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import libcni
-from harness.backends.verbs import Verbs
+from harness.cluster.runtime import Verbs
 from harness.libcni import Attachment, CniFailure, Kept
 
 POD = Attachment(namespace="ns", pod="p", uid="u", sandbox="c" * 64, netns="/run/netns/x", capabilities={"dns": {}})
@@ -78,7 +78,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "results" / "half").write_text(kept.text()[:50])
     monkeypatch.setattr(libcni, "CONF_DIR", str(tmp_path / "net.d"))
     monkeypatch.setattr(libcni, "CACHE", str(tmp_path / "results"))
-    monkeypatch.setattr("harness.backends.verbs.BINARIES", str(tmp_path / "bin"))
+    monkeypatch.setattr("harness.cluster.runtime.BINARIES", str(tmp_path / "bin"))
     return tmp_path
 
 

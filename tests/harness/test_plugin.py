@@ -17,7 +17,7 @@ CONFTEST = """
 import sys
 sys.path.insert(0, {here!r})
 from harness_rig import FakeCluster
-from harness import doors
+from harness.backends import registry
 
 CLUSTER = FakeCluster(faults={faults!r})
 
@@ -25,7 +25,7 @@ def start(wanted):
     print("started for", ",".join(wanted.networks), file=sys.stderr)
     return CLUSTER
 
-doors.DOORS["fake"] = lambda: doors.Door(name="fake", start=start, connect=lambda wanted: CLUSTER)
+registry.DOORS["fake"] = lambda: registry.Door(name="fake", start=start, connect=lambda wanted: CLUSTER)
 """
 
 SCENARIO = """\

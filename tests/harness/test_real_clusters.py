@@ -15,19 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import catalog, doors
-from harness.backends import (
-    Unavailable,
-    cluster_networks,
-    container,
-    deploy,
-    existing,
-    inventory,
-    ipam,
-    kindtool,
-    software,
-)
-from harness.backends.software import Patch, Software
+from harness import catalog
+from harness.backends import Unavailable, container, existing, registry
+from harness.cluster import deploy, inventory, ipam, kindtool, networks, software
+from harness.cluster.software import Patch, Software
 from harness.download import Download, NotHad
 
 NETWORKS = ("bridge", "calico", "canal", "flannel", "macvlan", "ptp", "weave")
@@ -125,27 +116,27 @@ def test_a_node_has_its_own_version_of_a_configuration() -> None:
 
 @pytest.fixture
 def all_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_networks, "_had", lambda _: [])
+    monkeypatch.setattr(networks, "_had", lambda _: [])
 
 
 @pytest.mark.usefixtures("all_to_be_had")
 class TestPlan:
     def test_all_that_fit_beside_each_other(self, known: dict[str, Software]) -> None:
-        plan = cluster_networks.plan(known, None)
+        plan = networks.plan(known, None)
         assert set(plan.chosen) == set(known) - {"canal"}
         assert "cannot be beside calico" in plan.missing["canal"]
 
     def test_what_is_on_request_gives_way_to_what_is_not(self, known: dict[str, Software]) -> None:
-        assert set(cluster_networks.plan(known, ["canal", "flannel", "bridge"]).chosen) == {"flannel", "bridge"}
+        assert set(networks.plan(known, ["canal", "flannel", "bridge"]).chosen) == {"flannel", "bridge"}
 
     def test_on_request(self, known: dict[str, Software]) -> None:
-        plan = cluster_networks.plan(known, ["canal", "bridge"])
+        plan = networks.plan(known, ["canal", "bridge"])
         assert set(plan.chosen) == {"canal", "bridge"}
         assert "cannot be beside canal" in plan.missing["flannel"]
         assert plan.missing["weave"] == "it was not asked for (--networks weave)"
 
     def test_every_known_network_is_an_offer(self, known: dict[str, Software]) -> None:
-        offers = cluster_networks.plan(known, ["bridge"]).offers(known)
+        offers = networks.plan(known, ["bridge"]).offers(known)
         assert set(offers) == set(known)
         assert [name for name, offer in offers.items() if not offer.missing] == ["bridge"]
 
@@ -155,8 +146,8 @@ def test_an_image_that_cannot_be_had_is_a_reason(known: dict[str, Software], mon
         raise Unavailable(f"image {image} is not in the engine and cannot be pulled")
 
     monkeypatch.setattr(Software, "objects", lambda _: [thing("Pod", "a", spec={"containers": [{"image": "far"}]})])
-    monkeypatch.setattr(cluster_networks.engine, "have_image", lacking)
-    plan = cluster_networks.plan(known, ["flannel"])
+    monkeypatch.setattr(networks.engine, "have_image", lacking)
+    plan = networks.plan(known, ["flannel"])
     assert plan.missing["flannel"] == "image far is not in the engine and cannot be pulled"
 
 
@@ -453,8 +444,8 @@ def test_a_plain_run_is_embedded_where_kind_cannot_be_had(monkeypatch: pytest.Mo
     monkeypatch.setattr(kindtool.shutil, "which", lambda _: None)
     monkeypatch.setattr(kindtool.Download, "get", not_had)
     monkeypatch.delenv("GENIE_NODE_IMAGE", raising=False)
-    door, why = doors.choose("auto", {})
+    door, why = registry.choose("auto", {})
     assert door.name == "embedded"
     assert why.startswith("not kind: there is no kind on PATH, and v")
     with pytest.raises(Unavailable, match="--backend kind: there is no kind on PATH.*no such host.*install kind"):
-        doors.choose("kind", {})
+        registry.choose("kind", {})

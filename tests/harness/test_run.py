@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from harness_rig import FakeCluster
 
-from harness.leaks import Sweep
-from harness.outcome import Outcome
 from harness.pods import place
-from harness.run import Options, exclusive, run, why_not
-from harness.scenario import parse
-from harness.turns import turn
+from harness.report.outcome import Outcome
+from harness.run.leaks import Sweep
+from harness.run.life import Options, exclusive, run, why_not
+from harness.run.locks import turn
+from harness.scenario.file import parse
 
 TWO = """\
 scenario: A pod on two networks

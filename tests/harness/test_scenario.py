@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.model import PodName
-from harness.scenario import Create, Expect, Schema, parse, read
+from harness.scenario.file import Create, Expect, Schema, parse, read
 from harness.yamlfile import Mistakes
 
 ROOT = Path(__file__).parents[2]
@@ -153,7 +153,7 @@ def test_the_committed_schema_is_current():
 
 
 def test_every_scenario_is_sound_and_names_the_schema_for_editors():
-    from harness.lint import mistakes
+    from harness.scenario.lint import mistakes
 
     for path in sorted((ROOT / "scenarios").glob("*.yaml")):
         assert not mistakes(path)
@@ -176,7 +176,7 @@ def test_the_examples_for_vendors_are_sound(tmp_path, capsys):
 
 
 def test_the_reference_in_docs_is_current():
-    from harness.reference import reference
+    from harness.scenario.reference import reference
 
     assert f"```text\n{reference()}\n```" in (ROOT / "docs/scenarios.md").read_text(), (
         "python -m harness checks says it"
@@ -218,7 +218,7 @@ def test_every_example_of_a_check_or_step_is_one():
     from pydantic import TypeAdapter
 
     from harness.checks import CHECKS
-    from harness.scenario import STEPS, AnyCheck, AnyStep
+    from harness.scenario.file import STEPS, AnyCheck, AnyStep
 
     for known, form in ((CHECKS, AnyCheck), (STEPS, AnyStep)):
         for key, model in known.items():

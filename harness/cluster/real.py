@@ -20,13 +20,14 @@ from kubernetes import config
 from kubernetes.client import ApiClient
 
 from harness import netfilter
-from harness.backends import Facts, Inventory, ProbeError, inventory, ipam
-from harness.backends.apply import wait
-from harness.backends.console import Consoles
-from harness.backends.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE, rollout
-from harness.backends.evidence import collect
-from harness.backends.nodes import Nodes, put
-from harness.backends.verbs import Verbs
+from harness.backends import Facts, Inventory, ProbeError
+from harness.cluster import inventory, ipam
+from harness.cluster.apply import wait
+from harness.cluster.console import Consoles
+from harness.cluster.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE, rollout
+from harness.cluster.evidence import collect
+from harness.cluster.nodes import Nodes, put
+from harness.cluster.runtime import Verbs
 from harness.libcni import CniFailure
 from harness.objects import ApiError, Objects
 

@@ -17,16 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from harness import diagnose, leaks
 from harness.checks.base import Check
 from harness.checks.status import fill
 from harness.checks.view import View, subnets
 from harness.libcni import CniFailure
 from harness.model import nearest
 from harness.objects import ApiError, Objects
-from harness.outcome import Finding, Outcome, Stage
 from harness.pods import NotAsWanted, Pods, manifest, mirrored, place, wait_until
-from harness.scenario import (
+from harness.report.outcome import Finding, Outcome, Stage
+from harness.run import diagnose, leaks
+from harness.run.locks import turn
+from harness.scenario.file import (
     FIRST,
     OF_GENIE,
     Annotate,
@@ -49,7 +50,6 @@ from harness.scenario import (
     WithRollingUpdate,
     WithSettings,
 )
-from harness.turns import turn
 
 if TYPE_CHECKING:
     from harness.backends import Cluster, Facts

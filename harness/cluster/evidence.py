@@ -12,8 +12,8 @@ from pathlib import Path
 
 from kubernetes.client import ApiClient, CoreV1Api
 
-from harness.backends.deploy import AGENT_LABEL, NAMESPACE
-from harness.backends.nodes import Nodes
+from harness.cluster.deploy import AGENT_LABEL, NAMESPACE
+from harness.cluster.nodes import Nodes
 from harness.objects import Objects
 
 #: On the node, in the namespaces of the pod's sandboxes ($1: namespace, $2: pod) and in its own.

@@ -11,8 +11,8 @@ from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 
-from harness.backends.apply import Object
-from harness.backends.engine import CommandFailed
+from harness.cluster.apply import Object
+from harness.cluster.engine import CommandFailed
 from harness.objects import Objects
 
 NAMESPACE = "genie-harness"

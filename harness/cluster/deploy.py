@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 from kubernetes.client import ApiClient
 
-from harness.backends import Unavailable, engine
-from harness.backends.apply import Applier, NotReady, Object, wait
-from harness.backends.software import merge
+from harness.backends import Unavailable
+from harness.cluster import engine
+from harness.cluster.apply import Applier, NotReady, Object, wait
+from harness.cluster.software import merge
 from harness.objects import Objects
 
 NAMESPACE = "kube-system"

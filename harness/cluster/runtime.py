@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import libcni
-from harness.backends.nodes import Nodes
+from harness.cluster.nodes import Nodes
 from harness.libcni import BINARIES, Attachment, Json, Kept
 
 _FIRST_CONF = 'cd "$1" && cat "$(ls | grep -E "\\.(conf|conflist|json)$" | head -n 1)"'

@@ -47,7 +47,7 @@ def _module(name: str) -> Any:
 
 
 def _embedded() -> Door:
-    from harness.backends.steps import Steps
+    from harness.progress import Steps
 
     embedded = _module("embedded")
 
@@ -80,7 +80,7 @@ def _container() -> Door:
 
 
 def _kind() -> Door:
-    from harness.backends.steps import Steps
+    from harness.progress import Steps
 
     kind = _module("kind")
     return Door(
@@ -94,7 +94,7 @@ def _kind() -> Door:
 
 
 def _existing() -> Door:
-    from harness.backends.steps import Steps
+    from harness.progress import Steps
 
     existing = _module("existing")
     return Door(

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from kubernetes.client import ApiClient
 
-from harness.backends import Offer, Unavailable, engine
-from harness.backends.apply import Applier, Object, wait
-from harness.backends.deploy import CONF_DIR, rollout
-from harness.backends.nodes import Nodes, put
-from harness.backends.software import NodeConf, Software, borrowed, for_node, images, with_borrowed
+from harness.backends import Offer, Unavailable
+from harness.cluster import engine
+from harness.cluster.apply import Applier, Object, wait
+from harness.cluster.deploy import CONF_DIR, rollout
+from harness.cluster.nodes import Nodes, put
+from harness.cluster.software import NodeConf, Software, borrowed, for_node, images, with_borrowed
 from harness.download import NotHad
 from harness.objects import Objects
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import catalog
 from harness.model import hint
-from harness.scenario import FIRST, read
+from harness.scenario.file import FIRST, read
 from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 

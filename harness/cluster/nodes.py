@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Mapping
 from typing import Protocol
 
-from harness.backends import engine
+from harness.cluster import engine
 
 
 class Nodes(Protocol):

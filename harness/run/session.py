@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.doors import Door, Wanted, choose
-from harness.outcome import Outcome
+from harness.backends.registry import Door, Wanted, choose
+from harness.report.outcome import Outcome
 
 if TYPE_CHECKING:
     from harness.backends import Cluster, Facts
-    from harness.leaks import Sweep
     from harness.report.terminal import Lines
-    from harness.run import Options
-    from harness.scenario import Scenario
+    from harness.run.leaks import Sweep
+    from harness.run.life import Options
+    from harness.scenario.file import Scenario
 
 _CHOSEN = pytest.StashKey[tuple[Door, str]]()
 
@@ -178,7 +178,7 @@ class Suite:
     def _start_for(self, items: Iterable[pytest.Item]) -> None:
         """Start the cluster with the networks of these scenarios; nothing is started for nothing."""
         from harness.plugin import ScenarioItem
-        from harness.scenario import FIRST
+        from harness.scenario.file import FIRST
 
         chosen = [item.scenario for item in items if isinstance(item, ScenarioItem)]
         if chosen:
@@ -200,7 +200,7 @@ class Suite:
         if self.lines is not None:
             self.lines.say_cluster()
         if self.is_shared:
-            from harness.leaks import Sweep
+            from harness.run.leaks import Sweep
 
             self.sweep = Sweep(self.cluster)
             self.sweep.open()
@@ -218,14 +218,14 @@ class Suite:
 
     def run(self, scenario: Scenario) -> Outcome:
         """Run one scenario."""
-        from harness.run import run
+        from harness.run.life import run
 
         if self.cluster is None:
             self.cluster = self.door.connect(_wanted(self.config, self.why, ()))
         return run(scenario, self.cluster, self._options())
 
     def _options(self) -> Options:
-        from harness.run import Options
+        from harness.run.life import Options
 
         worker = self.config.workerinput["workerid"] if self.is_worker else ""  # type: ignore[attr-defined]
         return Options(

@@ -99,7 +99,8 @@ def _found(paths: Sequence[Path]) -> list[Path]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from harness.scenario.file import Scenario, read
+    from harness.scenario.file import Scenario
+    from harness.scenario.reading import read
     from harness.yamlfile import Mistakes
 
     scenarios: list[Scenario] = []
@@ -127,7 +128,7 @@ def _described(scenario: object) -> dict[str, object]:
         "title": scenario.title,
         "networks": list(scenario.networks),
         "labels": list(scenario.spec.labels),
-        "needs": sorted(scenario.needs),
+        "needs": sorted(ability.name for ability in scenario.needs),
         "checks": list(dict.fromkeys(check.key for check in scenario.checks)),
     }
 
@@ -177,9 +178,9 @@ def _checks(options: argparse.Namespace) -> int:
 
 
 def _schema(_: argparse.Namespace) -> int:
-    from harness.scenario.file import Schema
+    from harness.scenario.schema import schema
 
-    print(json.dumps(Schema.of(), indent=2))
+    print(json.dumps(schema(), indent=2))
     return 0
 
 

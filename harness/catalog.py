@@ -31,18 +31,20 @@ import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+from harness.download import FIXTURES
 
 
 class ProfileError(Exception):
     """A network's file cannot be used; the message names file and field."""
 
 
-class _Model(BaseModel):
+class Section(BaseModel):
+    """A part of a network's file: no unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Bridge(_Model):
+class Bridge(Section):
     """A bridge that stands for all pods of the network, so that the first pod's plugin does not have to make it."""
 
     bridge: str
@@ -50,7 +52,7 @@ class Bridge(_Model):
     mtu: int = 1500
 
 
-class Vxlan(_Model):
+class Vxlan(Section):
     """A VXLAN device to all other nodes: a port of a bridge, or with an address of its own."""
 
     vxlan: str
@@ -61,7 +63,7 @@ class Vxlan(_Model):
     address: str = ""
 
 
-class Routes(_Model):
+class PeerRoutes(Section):
     """A route to each other node's part of the network; `via` its underlay address, or over a device to `via`."""
 
     routes: str
@@ -69,14 +71,14 @@ class Routes(_Model):
     over: str = ""
 
 
-class Ready(_Model):
+class Ready(Section):
     """When a daemon has done its part on a node: all of it must be there."""
 
     files: tuple[str, ...] = Field(default=(), description="Files.")
     routes: str = Field(default="", description="A route to each other node's part of the network.")
 
 
-class Real(_Model):
+class Real(Section):
     """The software that a stand-in stands for, with what differs from the stand-in's section."""
 
     software: str = Field(description="As the stand-in's; {{ version }} is the daemon's.")
@@ -90,7 +92,7 @@ class Real(_Model):
     ready: Ready = Field(Ready(), description="When pods can be attached.")
 
 
-class Embedded(_Model):
+class Embedded(Section):
     """A network on the embedded cluster."""
 
     kind: Literal["real", "stand-in"] = Field(description="Whether this is the software that the name stands for.")
@@ -102,7 +104,7 @@ class Embedded(_Model):
     )
     file: str = Field(description="The configuration's file in net.d.", pattern=r"^[^/]+\.(conf|conflist|json)$")
     conf: dict[str, Any] = Field(description="The configuration.")
-    setup: tuple[Bridge | Vxlan | Routes, ...] = Field((), description="What a node needs beside it.")
+    setup: tuple[Bridge | Vxlan | PeerRoutes, ...] = Field((), description="What a node needs beside it.")
     real: Real | None = Field(None, description="Of a stand-in: the software itself, where that can be had.")
 
     @field_validator("conf")
@@ -113,7 +115,7 @@ class Embedded(_Model):
         return conf
 
 
-class Network(_Model):
+class Network(Section):
     """One file."""
 
     network: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
@@ -207,7 +209,7 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
     steps: list[dict[str, Any]] = []
     for step in network.setup:
         data = step.model_dump()
-        if isinstance(step, Routes):
+        if isinstance(step, PeerRoutes):
             steps += [_render(data, {"node": node, "peer": peer}) for peer in peers]
         elif isinstance(step, Vxlan):
             steps.append(

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+#: What the project pins and describes: archives, networks, definitions. Not there in an installed package.
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+
 
 class NotHad(Exception):
     """A download is not to be had; the message says where it was looked for."""

@@ -1,10 +1,8 @@
-"""The ground that scenarios and checks stand on: strict frozen models, names that refer to something,
-one-key mappings.
+"""What scenarios, steps and checks are built from: strict frozen models, names that refer to a thing, one-key mappings.
 
-A scenario file says `- reach: {from: a, to: b}`: a mapping of one key, whose name picks the model of what
-follows. `OneKey` is that, for pydantic and for JSON Schema. `PodName` and `NetworkName` are strings that
-must name a pod or a network of the same file; being types of their own, they can be found in any model
-without it having to list them.
+A scenario file has `- reach: {from: a, to: b}`: a mapping of one key, whose name picks the model of what follows.
+`OneKey` is that, for pydantic and for JSON Schema. `PodName` and `NetworkName` are strings that must name a pod or a
+network of the same file; being types of their own, they are found in any model without it having to list them.
 """
 
 from __future__ import annotations
@@ -12,10 +10,38 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+T = TypeVar("T")
+
+Many = Annotated[tuple[T, ...], Field(strict=False)]
+OneOrMany = Annotated[
+    tuple[T, ...],
+    Field(strict=False, min_length=1),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=T | list[T]),
+]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles), Field(description="A regular expression, searched for anywhere.")]
 
 
 def _kebab(name: str) -> str:
@@ -184,6 +210,20 @@ def needs_nothing(model: type[BaseModel]) -> bool:
 def first_line(model: type) -> str:
     """The first sentence of a model's docstring, for lists and schemas."""
     return (model.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
+
+
+PLACE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
+
+
+def fill(value: Any, values: Mapping[str, str]) -> Any:
+    """A value with each `{{ name }}` in its texts replaced, also inside mappings and lists."""
+    if isinstance(value, str):
+        return PLACE.sub(lambda found: values[found[1]], value)
+    if isinstance(value, Mapping):
+        return {key: fill(item, values) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [fill(item, values) for item in value]
+    return value
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

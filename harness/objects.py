@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Object = Mapping[str, Any]
 
+#: The label of scenarios' namespaces: what one run keeps, the next one removes.
+OF_SCENARIOS = {"app.kubernetes.io/managed-by": "genie-harness"}
+
 # What scenarios mostly make, so that it needs no discovery: kind to plural; the others are asked for.
 _PLURALS = {
     "ConfigMap": "configmaps",

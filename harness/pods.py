@@ -1,70 +1,128 @@
-"""Pods of a scenario on the API server: their manifests, the nodes that they go to, and waiting for what becomes of
-them.
-"""
+"""A pod of a scenario: what its file says of it, the node that it goes to, and its manifest."""
 
 from __future__ import annotations
 
-import time
+import json
+import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from harness.checks.view import Event, events_about
-from harness.objects import Objects
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from harness.model import Many, Model, fill, nearest
 from harness.probe import PORT
-from harness.scenario.file import Pod, Scenario
-
-START, GONE = 60.0, 60.0  # seconds that pods may take
-GIVE_UP = 40.0  # seconds that a pod may go on failing to get its network; a kubelet tries again after 10 to 15
 
 COMMAND = ("python3", "-m", "harness.probe", "serve", "--name")
 
 
-class NotAsWanted(Exception):
-    """Pods did not become what was waited for; the message says what they are."""
+def _annotation(value: object) -> object:
+    """An annotation is a string; a mapping or list is a convenience for JSON in one."""
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    if isinstance(value, bool | int | float) or value is None:
+        shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
+        raise PydanticCustomError(
+            "no_string", "expected a string, YAML reads {shown} as something else: put it in quotes", {"shown": shown}
+        )
+    return value
 
 
-def place(scenario: Scenario, nodes: Sequence[str]) -> dict[str, str]:
+AnnotationValue = Annotated[str, BeforeValidator(_annotation, json_schema_input_type=str | dict[str, Any] | list[Any])]
+
+_NODE = re.compile(r"any|first|second|other|(same-as|other-than) (?P<pod>[a-z0-9]([-a-z0-9]*[a-z0-9])?)")
+
+
+def _node(value: str) -> str:
+    if not _NODE.fullmatch(value):
+        raise PydanticCustomError(
+            "node",
+            "expected any, first, second, other, `same-as POD` or `other-than POD`, got {value}{meant}",
+            {"value": repr(value), "meant": _meant(value)},
+        )
+    return value
+
+
+def _meant(value: str) -> str:
+    word = nearest(value.partition(" ")[0], ("any", "first", "second", "other", "same-as", "other-than"))
+    return f"; did you mean {word!r}?" if word else ""
+
+
+class Port(Model):
+    """A port of the pod that is forwarded from its node."""
+
+    port: int = Field(default=8472, ge=1, le=65535, description="The pod's port; 8472 is the probe's.")
+    host_port: int = Field(ge=1, le=65535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class Pod(Model):
+    """A pod with a probe in it."""
+
+    annotations: dict[str, AnnotationValue] = Field(
+        default_factory=dict,
+        description="What it asks for. A mapping or list becomes JSON; {{ namespace }} and the like are filled in.",
+    )
+    labels: dict[str, str] = Field(default_factory=dict)
+    node: Annotated[str, AfterValidator(_node)] = Field(
+        default="any",
+        description="any, first, second, other (than the first pod's), `same-as POD` or `other-than POD`.",
+    )
+    ports: Many[Port] = ()
+    restart: Literal["always", "never"] = Field(
+        default="always", description="never: a sandbox that ended is not made anew."
+    )
+    static: bool = Field(default=False, description="A static pod: from a file in its node's manifest directory.")
+
+    @property
+    def beside(self) -> str | None:
+        """The pod that its node depends on."""
+        found = _NODE.fullmatch(self.node)
+        return found["pod"] if found else None
+
+    @property
+    def needs_second_node(self) -> bool:
+        """Whether it cannot be where it is to be on a cluster of one node."""
+        return self.node in ("second", "other") or self.node.startswith("other-than")
+
+
+def place(pods: Mapping[str, Pod], nodes: Sequence[str], seed: str) -> dict[str, str]:
     """A node for each pod.
 
-    `first` and `second` are the cluster's; pods that do not care share one, another for each scenario so that the load
-    is spread, and the same in every run.
+    `first` and `second` are the cluster's. Pods that do not care share one node, which the seed picks: the load of many
+    scenarios is spread, and each run is the same.
     """
-    home = zlib.crc32(scenario.name.encode()) % len(nodes)
+    home = nodes[zlib.crc32(seed.encode()) % len(nodes)]
     placed: dict[str, str] = {}
 
     def of(name: str, asked_by: tuple[str, ...] = ()) -> str:
         if name in placed or name in asked_by:
-            return placed.get(name, nodes[home])
-        pod = scenario.pods[name]
-        first = next(iter(scenario.pods))
+            return placed.get(name, home)
+        pod, first = pods[name], next(iter(pods))
         if pod.beside:
             there = of(pod.beside, (*asked_by, name))
             node = there if pod.node.startswith("same-as") else _other(there, nodes)
         elif pod.node == "other" and name != first:
             node = _other(of(first, (*asked_by, name)), nodes)
         else:
-            node = {"first": nodes[0], "second": nodes[-1 % len(nodes)] if len(nodes) < 2 else nodes[1]}.get(
-                pod.node, nodes[home]
-            )
+            node = {"first": nodes[0], "second": nodes[1 % len(nodes)]}.get(pod.node, home)
         placed[name] = node
         return node
 
-    return {name: of(name) for name in scenario.pods}
+    return {name: of(name) for name in pods}
 
 
 def _other(node: str, nodes: Sequence[str]) -> str:
     return nodes[(nodes.index(node) + 1) % len(nodes)]
 
 
-def mirrored(scenario: Scenario, nodes: Sequence[str]) -> dict[str, str]:
-    """What the API server calls static pods: by the node's name after their own, as the kubelet shows them there."""
-    placed = place(scenario, nodes)
-    return {name: f"{name}-{placed[name]}" for name, pod in scenario.pods.items() if pod.static}
+def mirrored(pods: Mapping[str, Pod], nodes: Mapping[str, str]) -> dict[str, str]:
+    """The names of static pods on the API server, where the kubelet shows them: their own and their node's."""
+    return {name: f"{name}-{nodes[name]}" for name, pod in pods.items() if pod.static}
 
 
-def manifest(name: str, pod: Pod, *, node: str, image: str, fill: Callable[[str], str]) -> dict[str, Any]:
+def manifest(name: str, pod: Pod, *, node: str, image: str, values: Mapping[str, str]) -> dict[str, Any]:
     """A pod that runs the probe."""
     ports = [
         {"containerPort": each.port, "hostPort": each.host_port, "protocol": each.protocol.upper()}
@@ -82,8 +140,8 @@ def manifest(name: str, pod: Pod, *, node: str, image: str, fill: Callable[[str]
         "kind": "Pod",
         "metadata": {
             "name": name,
-            "labels": {"genie.harness/pod": name, **{key: fill(value) for key, value in pod.labels.items()}},
-            "annotations": {key: fill(value) for key, value in pod.annotations.items()},
+            "labels": {"genie.harness/pod": name, **fill(pod.labels, values)},
+            "annotations": fill(pod.annotations, values),
         },
         "spec": {
             "nodeName": node,
@@ -96,126 +154,7 @@ def manifest(name: str, pod: Pod, *, node: str, image: str, fill: Callable[[str]
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pods:
-    """The pods of one namespace."""
-
-    objects: Objects
-    namespace: str
-    names: Mapping[str, str] = field(default_factory=dict)  # of pods that the API server has under another name
-
-    @property
-    def path(self) -> str:
-        return f"/api/v1/namespaces/{self.namespace}/pods"
-
-    def create(self, manifests: Iterable[Mapping[str, Any]]) -> None:
-        """Create pods, without waiting for any."""
-        for each in manifests:
-            self.objects.create(each, self.namespace)
-
-    def delete(self, names: Iterable[str], *, force: bool = False) -> None:
-        """Delete pods, without waiting; with `force`, the names are free at once and the nodes are told later."""
-        for name in names:
-            self.objects.delete(self._path(name), grace=0 if force else None)
-
-    def _path(self, name: str) -> str:
-        return f"{self.path}/{self.names.get(name, name)}"
-
-    def listed(self) -> dict[str, dict[str, Any]]:
-        """All pods, by the scenario's names."""
-        own = {shown: name for name, shown in self.names.items()}
-        found = {each["metadata"]["name"]: each for each in self.objects.get(self.path).get("items") or []}
-        return {own.get(name, name): pod for name, pod in found.items()}
-
-    def wait_running(self, names: Iterable[str], within: float = START) -> None:
-        """Wait until pods run and are ready.
-
-        Raises:
-            NotAsWanted: some do not; each with its phase and the warnings about it.
-        """
-        names = list(names)
-        begin = time.monotonic()
-        failing: dict[str, float] = {}
-
-        def lacking() -> list[str]:
-            pods = self.listed()
-            return [name for name in names if not _runs(pods.get(name))]
-
-        def hopeless(left: list[str]) -> bool:
-            if time.monotonic() - begin < GIVE_UP / 2:
-                return False
-            warned = {name for name in left if self.warnings(name)}
-            now = time.monotonic()
-            for name in warned:
-                failing.setdefault(name, now)
-            return any(now - failing[name] > GIVE_UP / 2 for name in warned)
-
-        if left := _wait(lacking, within, hopeless):
-            raise NotAsWanted("\n".join(self.told(name) for name in left))
-
-    def wait_gone(self, names: Iterable[str], within: float = GONE) -> None:
-        """Wait until pods are gone.
-
-        Raises:
-            NotAsWanted: some are still there.
-        """
-        names = list(names)
-
-        def there() -> list[str]:
-            pods = self.listed()
-            return [name for name in names if name in pods]
-
-        if left := _wait(there, within):
-            raise NotAsWanted("\n".join(f"not gone after {within:g} s: {self.told(name)}" for name in left))
-
-    def warnings(self, name: str) -> list[Event]:
-        """The warnings about a pod."""
-        return [
-            event
-            for event in events_about(self.objects, self.namespace, self.names.get(name, name))
-            if event.type == "Warning"
-        ]
-
-    def told(self, name: str) -> str:
-        """A pod's phase, the state of its container, and the warnings about it."""
-        pod = self.objects.find(self._path(name))
-        if pod is None:
-            return f"{name} is not on the API server"
-        status = pod.get("status") or {}
-        states = [
-            f"{kind} {detail.get('reason') or ''} {detail.get('message') or ''}".strip()
-            for each in status.get("containerStatuses") or []
-            for kind, detail in (each.get("state") or {}).items()
-        ]
-        lines = [f"{name} is {status.get('phase') or 'Pending'} on {pod['spec'].get('nodeName') or 'no node'}"]
-        lines += [f"  container: {state}" for state in states]
-        lines += [f"  {warning}" for warning in self.warnings(name)] or ["  no warnings about it"]
-        return "\n".join(lines)
-
-
-def _runs(pod: Mapping[str, Any] | None) -> bool:
-    status = (pod or {}).get("status") or {}
-    ready = [each for each in status.get("conditions") or [] if each.get("type") == "Ready"]
-    deleted = ((pod or {}).get("metadata") or {}).get("deletionTimestamp")
-    return status.get("phase") == "Running" and all(each.get("status") == "True" for each in ready) and not deleted
-
-
-def _wait(
-    lacking: Callable[[], list[str]], within: float, hopeless: Callable[[list[str]], bool] = lambda _: False
-) -> list[str]:
-    """Wait until nothing is lacking; what is lacking at the end."""
-    deadline, pause = time.monotonic() + within, 0.02
-    while (left := lacking()) and time.monotonic() < deadline and not hopeless(left):
-        time.sleep(pause)
-        pause = min(pause * 1.4, 0.4)
-    return left
-
-
-def wait_until(done: Callable[[], bool], what: str, within: float = START) -> None:
-    """Wait until something is so.
-
-    Raises:
-        NotAsWanted: it is not, after that time.
-    """
-    if _wait(lambda: [] if done() else [what], within):
-        raise NotAsWanted(f"waited {within:g} s for {what}")
+def as_static(manifest: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    """A manifest for a file in its node's manifest directory."""
+    spec = {key: value for key, value in manifest["spec"].items() if key != "nodeName"}
+    return {**manifest, "metadata": {**manifest["metadata"], "namespace": namespace}, "spec": spec}

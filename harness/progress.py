@@ -18,7 +18,7 @@ from rich.status import Status
 
 
 @dataclass
-class Steps:
+class Progress:
     """Shows steps as they end. Safe to use from several threads."""
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
@@ -41,7 +41,7 @@ class Steps:
             self._change(remove=name)
             self.console.print(f" {mark} {escape(name)} [dim]{self.times[name]:.1f} s[/]")
 
-    def say(self, line: str) -> None:
+    def note(self, line: str) -> None:
         """A line that is no step."""
         self.console.print(f"   {escape(line)}")
 

@@ -13,13 +13,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from harness.backends import Unavailable, kind
+from harness.backends import kind
 from harness.cluster.deploy import AGENT_LABEL, NAMESPACE
 from harness.cluster.kindtool import Kind
-from harness.cluster.real import connect
-from harness.cluster.state import State
+from harness.cluster.real import client
+from harness.cluster.state import ClusterState
+from harness.contract import RunOptions, Unavailable
 from harness.objects import ApiError, Objects
-from harness.progress import Steps
+from harness.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(options: argparse.Namespace) -> int:
-    asked = [name.strip() for name in options.networks.split(",") if name.strip()]
+    asked = tuple(name.strip() for name in options.networks.split(",") if name.strip())
+    console = Console(stderr=True, highlight=False)
+    wanted = RunOptions(networks=asked, profiles=tuple(options.profile), why="asked for", console=console)
     try:
-        cluster = kind.start(asked or None, name=options.name, profiles=options.profile)
+        cluster = kind.start(wanted, options.name)
     except Unavailable as error:
         print(error, file=sys.stderr)
         return 1
@@ -49,13 +52,13 @@ def _create(options: argparse.Namespace) -> int:
 
 
 def _delete(options: argparse.Namespace) -> int:
-    with Steps().step(f"deleting cluster {options.name}"):
+    with Progress().step(f"deleting cluster {options.name}"):
         kind.delete(options.name)
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    state = State.load(options.name)
+    state = ClusterState.load(options.name)
     if not Kind(options.name).exists():
         print(f"no cluster {options.name}", file=sys.stderr)
         return 1
@@ -74,11 +77,11 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _agents(state: State) -> str:
+def _agents(state: ClusterState) -> str:
     try:
-        pods = Objects(connect(state.kubeconfig)).get(
-            f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=AGENT_LABEL
-        )["items"]
+        pods = Objects(client(state.kubeconfig)).get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=AGENT_LABEL)[
+            "items"
+        ]
     except ApiError as error:
         return f"the cluster does not answer ({error})"
     ready = sum(

@@ -15,16 +15,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.backends import Unavailable
 from harness.cluster import engine
+from harness.contract import Backend, Cluster, RunOptions, Unavailable
 from harness.download import cache_dir
-from harness.progress import Steps
-
-if TYPE_CHECKING:
-    from harness.backends import Cluster
-    from harness.backends.registry import Wanted
+from harness.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = "/root/.cache"
@@ -52,7 +48,7 @@ def inside() -> bool:
     return False
 
 
-def enter(wanted: Wanted, argv: Sequence[str]) -> int:
+def enter(options: RunOptions, argv: Sequence[str]) -> int:
     """Run pytest in a container; returns its exit status.
 
     Args:
@@ -63,12 +59,12 @@ def enter(wanted: Wanted, argv: Sequence[str]) -> int:
     """
     from testcontainers.core.container import DockerContainer
 
-    image, report = _image(Steps(console=wanted.console)), report_of(argv)
+    image, report = _image(Progress(console=options.console)), report_of(argv)
     report.mkdir(parents=True, exist_ok=True)
     cache_dir().mkdir(parents=True, exist_ok=True)
     container = DockerContainer(image, working_dir=str(Path.cwd()), privileged=True)
     container = container.with_command(command(argv, report))
-    for place, mode in mounts(wanted, report):
+    for place, mode in mounts(options, report):
         container = container.with_volume_mapping(place, f"{CACHE}/genie" if place == str(cache_dir()) else place, mode)
     for key, value in environment().items():
         container = container.with_env(key, value)
@@ -81,12 +77,12 @@ def enter(wanted: Wanted, argv: Sequence[str]) -> int:
     return int(status["StatusCode"])
 
 
-def start(wanted: Wanted) -> Cluster:
+def start(options: RunOptions) -> Cluster:
     """Never: see `inside`."""
-    raise Unavailable(f"container: {wanted.why}: this backend is entered, not started")
+    raise Unavailable(f"container: {options.why}: this backend is entered, not started")
 
 
-def connect() -> Cluster:
+def connect(options: RunOptions) -> Cluster:
     """Never: see `inside`."""
     raise Unavailable("container: this backend is entered, not connected to")
 
@@ -118,9 +114,9 @@ def environment(surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
     }
 
 
-def mounts(wanted: Wanted, report: Path) -> Iterator[tuple[str, str]]:
+def mounts(options: RunOptions, report: Path) -> Iterator[tuple[str, str]]:
     """Host directories and how they are mounted, each under its own path; outer ones before those within them."""
-    read_only = {str(ROOT), str(Path.cwd()), *(str(profile.parent) for profile in wanted.profiles)}
+    read_only = {str(ROOT), str(Path.cwd()), *(str(profile.parent) for profile in options.profiles)}
     for key in PLACES:
         read_only |= {part for part in os.environ.get(key, "").split(os.pathsep) if part and Path(part).is_dir()}
     yield from ((place, "ro") for place in sorted(read_only))
@@ -128,7 +124,7 @@ def mounts(wanted: Wanted, report: Path) -> Iterator[tuple[str, str]]:
     yield str(cache_dir()), "rw"
 
 
-def _image(steps: Steps) -> str:
+def _image(progress: Progress) -> str:
     lock = ROOT / "requirements.lock"
     if not lock.is_file():
         raise Unavailable(f"container: there is no checkout around {ROOT} to take requirements.lock from")
@@ -136,7 +132,7 @@ def _image(steps: Steps) -> str:
     tag = f"genie-harness:{digest}"
     if engine.image_id(tag):
         return tag
-    with steps.step("image to run the embedded cluster in"), tempfile.TemporaryDirectory() as folder:
+    with progress.step("image to run the embedded cluster in"), tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         (context / "Dockerfile").write_text(DOCKERFILE)
         (context / "requirements.lock").write_bytes(lock.read_bytes())
@@ -145,3 +141,6 @@ def _image(steps: Steps) -> str:
         except engine.CommandFailed as error:
             raise Unavailable(f"container: {error}") from error
     return tag
+
+
+BACKEND = Backend(name="container", unavailable=unavailable, inside=inside, enter=enter, start=start, connect=connect)

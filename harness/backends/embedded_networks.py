@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalog
-from harness.backends import Kind, Offer
+from harness.contract import Kind, Offer
 from harness.embedded import binaries, linux, plan, rootfs
 
 
@@ -58,7 +58,7 @@ def find(known: Iterable[catalog.Network], given: list[Path], core: Iterable[str
 
 def choose(
     networks: Mapping[str, catalog.Embedded | None],
-    wanted: Collection[str] | None,
+    wanted: Collection[str],
     programs: Programs,
     somewhere: catalog.Place,
 ) -> tuple[dict[str, catalog.Embedded | None], list[str]]:
@@ -66,7 +66,7 @@ def choose(
 
     Args:
         networks: their sections by name; None: not for this backend.
-        wanted: those whose own software is worth its start; None: all.
+        wanted: those whose own software is worth its start.
         programs: what there is.
         somewhere: any of the nodes.
     """
@@ -75,7 +75,7 @@ def choose(
     for name, network in networks.items():
         if network is None or network.real is None:
             chosen[name] = network
-        elif wanted is not None and name not in wanted:
+        elif name not in wanted:
             chosen[name] = catalog.stand_in(network)
         elif reason := _why_not(network.real, programs):
             chosen[name] = catalog.stand_in(network)
@@ -139,15 +139,14 @@ def node(
     places: Iterable[catalog.Place],
     networks: Mapping[str, catalog.Embedded],
     programs: Programs,
-    files: Mapping[str, Any],
 ) -> plan.NodePlan:
-    """A node with these networks, and further files in its net.d."""
+    """A node with these networks."""
     peers = [other for other in places if other is not here]
     return plan.NodePlan(
         name=here.name,
         number=here.number,
         address=here.address,
-        files={**files, **{network.file: catalog.conf(network, here) for network in networks.values()}},
+        files={network.file: catalog.conf(network, here) for network in networks.values()},
         setup=[step for network in networks.values() for step in catalog.setup(network, here, peers)],
         daemons=[
             _daemon(name, network.real, here, peers, programs) for name, network in networks.items() if network.real

@@ -15,34 +15,46 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalog
-from harness.backends import Offer, Unavailable
 from harness.cluster import deploy, software
 from harness.cluster.apply import Applier, Object, wait
 from harness.cluster.deploy import CONF, CONF_DIR
 from harness.cluster.engine import CommandFailed
 from harness.cluster.podnodes import NAMESPACE, PodNodes
 from harness.cluster.podnodes import objects as node_pods
-from harness.cluster.real import RealCluster, connect
+from harness.cluster.real import RealCluster, client
 from harness.cluster.software import Software
-from harness.cluster.state import State, locked
+from harness.cluster.state import ClusterState, locked
+from harness.contract import (
+    AGENT_RESTART,
+    CNI_CALLS,
+    NET_D,
+    SERVICES,
+    SETTINGS,
+    TAMPERING,
+    Ability,
+    Backend,
+    Offer,
+    RunOptions,
+    Unavailable,
+)
 from harness.objects import Objects
-from harness.progress import Steps
+from harness.progress import Progress
 
 NAME = "existing"
 OF_STATUS_IP = (
     "with Kubernetes' API as its datastore, calico's node agent takes a pod's status.podIP for the address of calico's "
     "interface, and that is the first network's"
 )
-FEATURES = frozenset({"agent-restart", "cni-calls", "net-d", "services", "settings", "tampering"})
+ABILITIES: frozenset[Ability[Any]] = frozenset({AGENT_RESTART, CNI_CALLS, NET_D, SERVICES, SETTINGS, TAMPERING})
 
 
 class ExistingCluster(RealCluster):
     """Somebody's cluster."""
 
-    def __init__(self, state: State, why: str) -> None:
+    def __init__(self, state: ClusterState, why: str) -> None:
         self.state, kubeconfig, context = state, *_kubeconfig()
-        nodes = PodNodes(lambda: connect(kubeconfig, context))
-        facts = state.facts(why, FEATURES)
+        nodes = PodNodes(lambda: client(kubeconfig, context))
+        facts = state.facts(why, ABILITIES)
         super().__init__(facts=facts, kubeconfig=kubeconfig, context=context, nodes=nodes)
 
     def close(self, keep: bool = False) -> None:
@@ -53,46 +65,37 @@ class ExistingCluster(RealCluster):
                 _remove(self.state)
 
 
-def start(
-    networks: Sequence[str] | None = None,
-    *,
-    why: str = "asked for",
-    profiles: Sequence[Path] = (),
-    steps: Steps | None = None,
-) -> ExistingCluster:
+def start(options: RunOptions) -> ExistingCluster:
     """The cluster of `$KUBECONFIG` (else ~/.kube/config) and its current context, with genie on it.
-
-    Args:
-        networks: None: all that the cluster has.
 
     Raises:
         Unavailable: it does not answer, or genie cannot be put on it; what was added is gone again.
     """
-    steps = steps or Steps()
-    known = software.known(catalog.load(profiles))
+    progress = Progress(console=options.console)
+    known = software.known(catalog.load(options.profiles))
     with locked(NAME):
-        state = State.load(NAME)
+        state = ClusterState.load(NAME)
         state.backend = "existing"
         try:
-            _make(state, known, networks, steps)
+            _make(state, known, options.networks, progress)
         except BaseException as error:
             _remove(state)
             if isinstance(error, Exception):
                 raise Unavailable(f"existing: {error}") from error
             raise
-    return ExistingCluster(state, why)
+    return ExistingCluster(state, options.why)
 
 
-def attach(why: str = "asked for") -> ExistingCluster:
+def connect(options: RunOptions) -> ExistingCluster:
     """The cluster as another process has prepared it.
 
     Raises:
         Unavailable: none has.
     """
-    state = State.load(NAME)
+    state = ClusterState.load(NAME)
     if not state.complete:
         raise Unavailable("existing: no cluster has been prepared")
-    return ExistingCluster(state, why)
+    return ExistingCluster(state, options.why)
 
 
 def _kubeconfig() -> tuple[Path, str | None]:
@@ -100,29 +103,29 @@ def _kubeconfig() -> tuple[Path, str | None]:
     return (Path(named) if named else Path.home() / ".kube" / "config"), None
 
 
-def _make(state: State, known: Mapping[str, Software], asked: Sequence[str] | None, steps: Steps) -> None:
+def _make(state: ClusterState, known: Mapping[str, Software], asked: Sequence[str], progress: Progress) -> None:
     kubeconfig, context = _kubeconfig()
     if not kubeconfig.is_file():
         raise Unavailable(f"there is no kubeconfig {kubeconfig}: name one in $KUBECONFIG")
-    api = connect(kubeconfig, context)
+    api = client(kubeconfig, context)
     objects, applier = Objects(api), Applier(api)
     state.look(objects)
     if not state.nodes:
         raise Unavailable("no node takes pods")
     present = objects.find(f"/apis/apps/v1/namespaces/{deploy.NAMESPACE}/daemonsets/genie")
     state.image = _image(present)
-    with steps.step("a pod on each node to look at it"):
+    with progress.step("a pod on each node to look at it"):
         _add(state, applier, node_pods(state.image))
         wait("the pods", lambda: deploy.rollout(objects, "DaemonSet", NAMESPACE, "nodes"), 180)
-    with steps.step("networks that the cluster has"):
-        nodes = PodNodes(lambda: connect(kubeconfig, context))
+    with progress.step("networks that the cluster has"):
+        nodes = PodNodes(lambda: client(kubeconfig, context))
         first = _first_conf(nodes, state.nodes[0])
         chosen = [name for name in known if not asked or name in asked or known[name].conf == first]
         offers = (_offer(name, known[name], nodes, state.nodes, objects) for name in chosen)
         state.offer(
             {each.network: replace(each, file=first if known[each.network].conf == first else "") for each in offers}
         )
-    with steps.step("genie" if present is None else "genie, which is there already"):
+    with progress.step("genie" if present is None else "genie, which is there already"):
         _add(state, applier, deploy.crds())
         if present is None:
             _add(state, applier, deploy.objects(state.image))
@@ -141,7 +144,7 @@ def _image(present: Mapping[str, Any] | None) -> str:
     raise Unavailable("there is no genie on the cluster: name an image that its nodes can pull in $GENIE_IMAGE")
 
 
-def _add(state: State, applier: Applier, objects: Sequence[Object]) -> None:
+def _add(state: ClusterState, applier: Applier, objects: Sequence[Object]) -> None:
     """Apply objects, and remember those that were not there before any is made."""
     references = [_reference(thing) for thing in objects if not applier.exists(thing)]
     state.added += [reference for reference in references if reference not in state.added]
@@ -154,11 +157,11 @@ def _reference(thing: Object) -> Object:
     return {"apiVersion": thing["apiVersion"], "kind": thing["kind"], "metadata": kept}
 
 
-def _remove(state: State) -> None:
+def _remove(state: ClusterState) -> None:
     """Take off what was added: genie's pods first, so that they put their nodes back while they still may."""
     if state.added:
         kubeconfig, context = _kubeconfig()
-        api = connect(kubeconfig, context)
+        api = client(kubeconfig, context)
         mine = [thing for thing in state.added if thing["kind"] == "DaemonSet" and thing["metadata"]["name"] == "genie"]
         if mine:
             deploy.remove_pods(api)
@@ -222,3 +225,6 @@ def _named_subnets(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _named_subnets(inner)
+
+
+BACKEND = Backend(name="existing", start=start, connect=connect)

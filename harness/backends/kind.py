@@ -11,23 +11,22 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from kubernetes.client import ApiClient
 
 from harness import catalog
-from harness.backends import Unavailable, plugin_binaries
+from harness.backends import plugin_binaries
 from harness.cluster import deploy, engine, networks, software
 from harness.cluster.apply import Applier, wait
 from harness.cluster.kindtool import Kind, find
 from harness.cluster.nodes import DockerNodes
-from harness.cluster.real import FEATURES, MANIFESTS, OF_SCENARIO, RealCluster, connect, is_ready
+from harness.cluster.real import ABILITIES, MANIFESTS, OF_SCENARIO, RealCluster, client, is_ready
 from harness.cluster.software import Software
-from harness.cluster.state import State, locked
-from harness.objects import Objects
-from harness.progress import Steps
-from harness.run.life import OF_SCENARIOS
+from harness.cluster.state import ClusterState, locked
+from harness.contract import Backend, RunOptions, Unavailable
+from harness.objects import OF_SCENARIOS, Objects
+from harness.progress import Progress
 
 NAME = "genie"
 NETWORKS_READY = 300.0  # seconds; images are there by then
@@ -55,9 +54,9 @@ def _no_node_image() -> str:
 class KindCluster(RealCluster):
     """A running cluster of kind's."""
 
-    def __init__(self, state: State, why: str) -> None:
+    def __init__(self, state: ClusterState, why: str) -> None:
         self.state = state
-        super().__init__(facts=state.facts(why, FEATURES), kubeconfig=state.kubeconfig, nodes=DockerNodes())
+        super().__init__(facts=state.facts(why, ABILITIES), kubeconfig=state.kubeconfig, nodes=DockerNodes())
 
     def close(self, keep: bool = False) -> None:
         """End the cluster, unless it is to be kept, or was kept by an earlier run."""
@@ -69,53 +68,42 @@ class KindCluster(RealCluster):
             delete(self.state.name)
 
 
-def start(
-    networks: Sequence[str] | None = None,
-    *,
-    name: str = NAME,
-    why: str = "asked for",
-    keep: bool = False,
-    profiles: Sequence[Path] = (),
-    steps: Steps | None = None,
-) -> KindCluster:
-    """A cluster with these networks (None: all that can stand beside each other) and genie; a kept one is used again.
-
-    Args:
-        keep: what was made half-way stays when something goes wrong, to be looked at and gone on with.
+def start(options: RunOptions, name: str = NAME) -> KindCluster:
+    """A cluster with these networks (empty: all that can stand beside each other) and genie; a kept one is used again.
 
     Raises:
-        Unavailable: it cannot be had here.
+        Unavailable: it cannot be had here; what was made half-way is gone again.
     """
-    steps = steps or Steps()
+    progress = Progress(console=options.console)
     if reason := unavailable():
         raise Unavailable(f"kind: {reason}")
-    known = software.known(catalog.load(profiles))
+    known = software.known(catalog.load(options.profiles))
     with locked(name):
-        state = State.load(name)
+        state = ClusterState.load(name)
         kind = Kind(name)
         try:
-            _make(kind, state, known, networks, steps)
+            _make(kind, state, known, options.networks, progress)
         except BaseException as error:
-            if not state.complete and not keep:
-                with steps.step("removing what was made half-way"):
+            if not state.complete:
+                with progress.step("removing what was made half-way"):
                     _delete(kind)
             if isinstance(error, Exception):
                 raise Unavailable(f"kind: {error}") from error
             raise
-    steps.say(f"cluster ready after {steps.total():.0f} s")
-    return KindCluster(state, why)
+    progress.note(f"cluster ready after {progress.total():.0f} s")
+    return KindCluster(state, options.why)
 
 
-def attach(name: str = NAME, why: str = "asked for") -> KindCluster:
-    """A cluster that another process has started, as it is.
+def connect(options: RunOptions) -> KindCluster:
+    """The cluster that another process has started, as it is.
 
     Raises:
         Unavailable: there is none.
     """
-    state = State.load(name)
+    state = ClusterState.load(NAME)
     if not state.complete:
-        raise Unavailable(f"kind: there is no cluster {name}")
-    return KindCluster(state, why)
+        raise Unavailable(f"kind: there is no cluster {NAME}")
+    return KindCluster(state, options.why)
 
 
 def delete(name: str = NAME) -> None:
@@ -126,60 +114,62 @@ def delete(name: str = NAME) -> None:
 
 def _delete(kind: Kind) -> None:
     kind.delete()
-    State.load(kind.name).forget()
+    ClusterState.load(kind.name).forget()
 
 
-def _make(kind: Kind, state: State, known: Mapping[str, Software], asked: Sequence[str] | None, steps: Steps) -> None:
+def _make(
+    kind: Kind, state: ClusterState, known: Mapping[str, Software], asked: Sequence[str], progress: Progress
+) -> None:
     with ThreadPoolExecutor(3) as pool:
-        creating = pool.submit(_have_cluster, kind, state, steps)
-        building = pool.submit(_have_image, steps)
+        creating = pool.submit(_have_cluster, kind, state, progress)
+        building = pool.submit(_have_image, progress)
         there = [name for name, offer in state.offers.items() if not offer["missing"]] if state.complete else []
         plan = networks.plan(known, [*asked, *there] if asked else None)
         binaries = plugin_binaries.find(plan.plugins())
         image = building.result()
         creating.result()
-    api, nodes, names = connect(state.kubeconfig), DockerNodes(), kind.nodes()
-    with steps.step("images onto the nodes"):
+    api, nodes, names = client(state.kubeconfig), DockerNodes(), kind.nodes()
+    with progress.step("images onto the nodes"):
         _load(kind, state, (*plan.images(), image))
-    with steps.step(f"networks: {', '.join(plan.chosen)}"):
+    with progress.step(f"networks: {', '.join(plan.chosen)}"):
         Applier(api).apply(deploy.crds())
         networks.install(api, nodes, names, plan, binaries)
         networks.wait_ready(api, nodes, names, plan, NETWORKS_READY)
-    _remove_kept(api, names, steps)
-    with steps.step("genie"):
+    _remove_kept(api, names, progress)
+    with progress.step("genie"):
         fresh = not state.image
         deploy.install(api, image, GENIE_READY)
-    with steps.step("pods that were there before genie"):
+    with progress.step("pods that were there before genie"):
         old = _renew_system_pods(Objects(api)) if fresh else frozenset()
         wait("the cluster's own pods", lambda: _not_there(Objects(api), old), GENIE_READY)
     state.look(Objects(api))
     state.offer(plan.offers(known))
     state.notes = (f"cluster {state.name}, kubeconfig {state.kubeconfig}",)
-    state.complete, state.image, state.times = True, image, steps.times
+    state.complete, state.image, state.times = True, image, progress.times
     state.save()
 
 
-def _have_cluster(kind: Kind, state: State, steps: Steps) -> None:
+def _have_cluster(kind: Kind, state: ClusterState, progress: Progress) -> None:
     """The bare cluster: one that is there and answers, else a new one."""
     if kind.exists():
         try:
             kind.kubeconfig(state.kubeconfig)
-            Objects(connect(state.kubeconfig)).get("/version")
-            steps.say(f"cluster {kind.name} is there and is used again")
+            Objects(client(state.kubeconfig)).get("/version")
+            progress.note(f"cluster {kind.name} is there and is used again")
             return
         except Exception as error:  # whatever it is, such a cluster is of no use
-            steps.say(f"cluster {kind.name} is there but does not answer ({type(error).__name__}): making it anew")
+            progress.note(f"cluster {kind.name} is there but does not answer ({type(error).__name__}): making it anew")
             kind.delete()
-    fresh = State(name=state.name)
+    fresh = ClusterState(name=state.name)
     vars(state).update(vars(fresh))
     state.save()
-    with steps.step("cluster: a control plane and two workers"):
+    with progress.step("cluster: a control plane and two workers"):
         kind.create(state.kubeconfig, os.environ.get("GENIE_NODE_IMAGE", ""))
         for node in kind.nodes():  # on an engine without IPv6 a node refuses IPv6 addresses, its own bridges' too
             DockerNodes().run(node, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0", check=False)
 
 
-def _load(kind: Kind, state: State, images: Sequence[str]) -> None:
+def _load(kind: Kind, state: ClusterState, images: Sequence[str]) -> None:
     """Put images onto the nodes, but those that they have got from here already."""
     wanted = {image: engine.image_id(image) for image in images}
     kind.load(tuple(image for image, identity in wanted.items() if state.loaded.get(image) != identity))
@@ -187,12 +177,12 @@ def _load(kind: Kind, state: State, images: Sequence[str]) -> None:
     state.save()
 
 
-def _have_image(steps: Steps) -> str:
-    with steps.step("genie's image"):
+def _have_image(progress: Progress) -> str:
+    with progress.step("genie's image"):
         return deploy.image()
 
 
-def _remove_kept(api: ApiClient, nodes: Sequence[str], steps: Steps) -> None:
+def _remove_kept(api: ApiClient, nodes: Sequence[str], progress: Progress) -> None:
     """Remove what scenarios of an earlier run were told to keep: it holds host ports and addresses."""
     objects = Objects(api)
     label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
@@ -202,7 +192,7 @@ def _remove_kept(api: ApiClient, nodes: Sequence[str], steps: Steps) -> None:
 
     if not kept():
         return
-    with steps.step("removing what an earlier run kept"):
+    with progress.step("removing what an earlier run kept"):
         for node in nodes:
             DockerNodes().run(node, "sh", "-c", f"rm -f {MANIFESTS}/{OF_SCENARIO}*")
         for name in kept():
@@ -239,3 +229,6 @@ def _not_there(objects: Objects, old: frozenset[str]) -> str:
 def _owners(pod: Mapping[str, Any], kind: str) -> list[str]:
     owners = pod["metadata"].get("ownerReferences") or []
     return [owner["uid"] for owner in owners if owner["kind"] == kind]
+
+
+BACKEND = Backend(name="kind", unavailable=unavailable, start=start, connect=connect)

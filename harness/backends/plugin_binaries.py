@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.backends import Unavailable
+from harness.contract import Unavailable
 from harness.download import NotHad
 from harness.embedded import archives, binaries
 

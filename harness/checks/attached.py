@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
 
-from harness.checks.base import Check, OneOrMany, join
-from harness.model import NetworkName, PodName
+from harness.checks.base import Check, join
+from harness.model import NetworkName, OneOrMany, PodName
 
 if TYPE_CHECKING:
     from harness.checks.view import Interface, View

@@ -6,44 +6,21 @@ nothing is wrong or the check's time is over, so a check waits for a condition a
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
+from harness.contract import Ability
 from harness.model import Named
 
 if TYPE_CHECKING:
     from harness.checks.view import View
 
-T = TypeVar("T")
-
-Many = Annotated[tuple[T, ...], Field(strict=False)]
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-OneOrMany = Annotated[
-    tuple[T, ...], Field(strict=False, min_length=1), BeforeValidator(_as_list, json_schema_input_type=T | list[T])
-]
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from error
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_compiles), Field(description="A regular expression, searched for anywhere.")]
-
 
 class Check(Named):
     """Something that must hold."""
 
+    needs: ClassVar[frozenset[Ability[Any]]] = frozenset()  # what the cluster must be able to do
     patience: ClassVar[float] = 10.0
 
     within: float | None = Field(default=None, gt=0, description="Seconds to wait for it, instead of the usual.")

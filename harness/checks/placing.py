@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.checks.base import Check, OneOrMany
-from harness.model import PodName
+from harness.checks.base import Check
+from harness.model import OneOrMany, PodName
 
 if TYPE_CHECKING:
     from harness.checks.view import View

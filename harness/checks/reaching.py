@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.checks.base import Check, Many, OneOrMany, join
-from harness.model import NetworkName, PodName
+from harness.checks.base import Check, join
+from harness.model import Many, NetworkName, OneOrMany, PodName
 from harness.probe import TCP_ANSWER
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.checks.base import Check, Many, join
+from harness.checks.base import Check, join
 from harness.checks.view import MAIN_TABLE
-from harness.model import Model, NetworkName, PodName
+from harness.model import Many, Model, NetworkName, PodName
 
 if TYPE_CHECKING:
     from harness.checks.view import Look, Route, View

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from harness.checks.base import Check, Many, OneOrMany, Pattern, join
-from harness.model import Model, NetworkName, PodName
+from harness.checks.base import Check, join
+from harness.model import Many, Model, NetworkName, OneOrMany, Pattern, PodName, fill
 
 if TYPE_CHECKING:
     from harness.checks.view import Event, Look, View
@@ -255,11 +255,3 @@ class NoWarnings(Check):
 
 def _listed(pod: str, events: list[Event]) -> list[str]:
     return [f"events of {pod}:", *([f"  {event}" for event in events] or ["  none"])]
-
-
-_PLACE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
-
-
-def fill(text: str, values: Any) -> str:
-    """A text with each `{{ name }}` replaced."""
-    return _PLACE.sub(lambda found: values[found[1]], text)

@@ -8,16 +8,15 @@ pod says (`look`, `dial`), and which network an address is from; and it waits, s
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from harness.backends import Cluster
-    from harness.objects import Objects
+from harness.contract import Cluster, ProbeError
+from harness.objects import Objects
+from harness.waiting import until_nothing
 
 Subnet = IPv4Network | IPv6Network
 Address = IPv4Interface | IPv6Interface
@@ -141,8 +140,11 @@ def events_about(objects: Objects, namespace: str, name: str) -> list[Event]:
 class Leftovers(Protocol):
     """What is on the nodes because of this scenario and should not be (see `harness.run.leaks`)."""
 
+    def note(self, addresses: Iterable[str]) -> None:
+        """The scenario's pods are running, with these addresses."""
+
     def left(self) -> list[str]:
-        """One line for each thing, now."""
+        """One line for each thing that is left now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,18 +166,14 @@ class View:
         self, attempt: Callable[[], str | None], within: float, hopeless: Callable[[], bool] = lambda: False
     ) -> str | None:
         """Try until nothing is wrong, the time is over or there is no hope; what was wrong the last time."""
-        from harness.backends import ProbeError
 
-        deadline, pause = time.monotonic() + within * self.hurry, 0.02
-        while True:
+        def look() -> str | None:
             try:
-                wrong = attempt()
+                return attempt()
             except ProbeError as error:
-                wrong = f"a probe could not be asked: {error}"
-            if wrong is None or time.monotonic() >= deadline or hopeless():
-                return wrong
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(pause * 1.5, 0.5)
+                return f"a probe could not be asked: {error}"
+
+        return until_nothing(look, within * self.hurry, hopeless=lambda _: hopeless())
 
     # --- asking
 
@@ -183,9 +181,14 @@ class View:
         """What the API server calls a pod of the scenario."""
         return self.names.get(pod, pod)
 
+    def path(self, pod: str = "") -> str:
+        """The API server's path of a pod of the scenario, or of all pods."""
+        pods = f"/api/v1/namespaces/{self.namespace}/pods"
+        return f"{pods}/{self.name(pod)}" if pod else pods
+
     def pod(self, name: str) -> dict[str, Any] | None:
         """The pod as the API server has it."""
-        return self.objects.find(f"/api/v1/namespaces/{self.namespace}/pods/{self.name(name)}")
+        return self.objects.find(self.path(name))
 
     def annotations(self, name: str) -> dict[str, str]:
         """A pod's annotations; none for a pod that is not there."""
@@ -201,8 +204,6 @@ class View:
         Raises:
             ProbeError: it cannot be asked.
         """
-        from harness.backends import ProbeError
-
         said = self.cluster.ask(self.namespace, self.name(name), {"op": "look"})
         if "interfaces" not in said:
             raise ProbeError(f"{name}: {said.get('error') or said}")

@@ -5,13 +5,13 @@ them sound, and STATUS say whether more can come.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING
 
 from pydantic import Field, JsonValue
 
-from harness.checks.base import Check, OneOrMany, Pattern, join
-from harness.model import PodName
+from harness.checks.base import Check, join
+from harness.contract import CNI_CALLS, has
+from harness.model import OneOrMany, Pattern, PodName
 
 if TYPE_CHECKING:
     from harness.checks.view import View
@@ -31,17 +31,6 @@ class NothingLeft(Check):
         return join("left on the nodes:", *(f"  {line}" for line in left)) if left else None
 
 
-class CallsPlugins(Protocol):
-    """A cluster whose nodes' first plugin can be called as the runtime does: it has the feature "cni-calls"."""
-
-    def cni_check(self, namespace: str, pod: str) -> str:
-        """Call CNI CHECK for a pod; the error's message, empty when all is well."""
-
-    def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
-        """Call CNI STATUS on a node, with these keys in genie.conf and these variables for the one call; the error's
-        message, empty when all is well."""
-
-
 class CheckPasses(Check):
     """CNI CHECK of these pods succeeds; or fails, with a message that matches. (The scenario needs
     cni-calls.)
@@ -50,12 +39,13 @@ class CheckPasses(Check):
     key = "check-passes"
     shorthand = "pods"
     example = "check-passes: [one, two]"
+    needs = frozenset({CNI_CALLS})
 
     pods: OneOrMany[PodName]
     fails: Pattern | None = Field(default=None, description="It fails with a message that matches.")
 
     def attempt(self, view: View) -> str | None:
-        cluster = cast("CallsPlugins", view.cluster)
+        cluster = has(view.cluster, CNI_CALLS)
         said = {pod: cluster.cni_check(view.namespace, view.name(pod)) for pod in self.pods}
         return join(*(_unlike(f"CNI CHECK of {pod}", error, self.fails) for pod, error in said.items())) or None
 
@@ -67,13 +57,14 @@ class StatusPasses(Check):
 
     key = "status-passes"
     example = 'status-passes: {genie: {default_plugin: nowhere}, fails: "no network .nowhere"}'
+    needs = frozenset({CNI_CALLS})
 
     genie: dict[str, JsonValue] = Field(default_factory=dict, description="Keys of genie.conf, for this one call.")
     env: dict[str, str] = Field(default_factory=dict, description="Variables of the environment, for this one call.")
     fails: Pattern | None = Field(default=None, description="It fails with a message that matches.")
 
     def attempt(self, view: View) -> str | None:
-        cluster = cast("CallsPlugins", view.cluster)
+        cluster = has(view.cluster, CNI_CALLS)
         said = {node: cluster.cni_status(node, self.genie, self.env) for node in view.cluster.facts.nodes}
         return join(*(_unlike(f"CNI STATUS on {node}", error, self.fails) for node, error in said.items())) or None
 

@@ -5,7 +5,6 @@ Server-side apply makes every step idempotent, so that a cluster that was made h
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,16 +13,13 @@ from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ConflictError, DynamicApiError, NotFoundError, ResourceNotFoundError
 
 from harness.objects import ApiError
+from harness.waiting import NotReady, retry, until_nothing
 
 MANAGER = "genie-harness"
 Object = dict[str, Any]
 
 #: Applied before everything else, in this order; the rest follows as given.
 FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
-
-
-class NotReady(Exception):
-    """A condition was waited for in vain; the message has what was seen last."""
 
 
 class Applier:
@@ -35,7 +31,10 @@ class Applier:
     def apply(self, objects: Iterable[Object]) -> None:
         """Make or change objects, namespaces and CRDs first; a kind that a CRD is just making is waited for."""
         for thing in in_order(objects):
-            self._retry(thing, self._apply)
+            try:
+                retry(lambda thing=thing: self._apply(thing), 30.0, _is_early)  # type: ignore[misc]
+            except DynamicApiError as error:
+                raise _named(thing, error) from error
 
     def delete(self, objects: Iterable[Object]) -> None:
         """Take objects off, in reverse; those that are not there are no error."""
@@ -62,20 +61,6 @@ class Applier:
     def _resource(self, thing: Object) -> Any:
         return self.client.resources.get(api_version=thing["apiVersion"], kind=thing["kind"])
 
-    def _retry(self, thing: Object, action: Callable[[Object], None], timeout: float = 30.0) -> None:
-        """Again, while the server says that this will be possible soon: a CRD or namespace is still being made."""
-        until = time.monotonic() + timeout
-        while True:
-            try:
-                return action(thing)
-            except (ResourceNotFoundError, NotFoundError, ConflictError):
-                if time.monotonic() > until:
-                    raise
-            except DynamicApiError as error:
-                if error.status not in (429, 500, 503) or time.monotonic() > until:
-                    raise _named(thing, error) from error
-            time.sleep(0.3)
-
 
 def in_order(objects: Iterable[Object]) -> list[Object]:
     """Objects in an order that works, Lists taken apart."""
@@ -83,23 +68,27 @@ def in_order(objects: Iterable[Object]) -> list[Object]:
     return sorted(flat, key=lambda thing: FIRST.index(thing["kind"]) if thing["kind"] in FIRST else len(FIRST))
 
 
-def wait(what: str, seen: Callable[[], str], timeout: float, every: float = 0.3) -> None:
+def _is_early(error: Exception) -> bool:
+    """Whether the server may take it soon: a CRD or namespace is still being made."""
+    early = isinstance(error, ResourceNotFoundError | NotFoundError | ConflictError)
+    return early or (isinstance(error, DynamicApiError) and error.status in (429, 500, 503))
+
+
+def wait(what: str, seen: Callable[[], str], timeout: float) -> None:
     """Wait until `seen` returns nothing; what it returns is what is still missing.
 
     Raises:
         NotReady: it did not within `timeout` seconds.
     """
-    until = time.monotonic() + timeout
-    while True:
+
+    def missing() -> str:
         try:
-            missing = seen()
+            return seen()
         except ApiError as error:
-            missing = str(error)
-        if not missing:
-            return
-        if time.monotonic() > until:
-            raise NotReady(f"{what}: not ready after {timeout:.0f} s: {missing}")
-        time.sleep(every)
+            return str(error)
+
+    if left := until_nothing(missing, timeout):
+        raise NotReady(f"{what}: not ready after {timeout:.0f} s: {left}")
 
 
 def _place(thing: Object) -> dict[str, str]:

@@ -16,7 +16,7 @@ from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 
-from harness.backends import ProbeError
+from harness.contract import ProbeError
 
 COMMAND = ("python", "-m", "harness.probe", "console")
 GRACE = 10.0  # seconds for an answer beyond what a request says that it may take itself

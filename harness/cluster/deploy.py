@@ -17,11 +17,12 @@ from typing import Any
 import yaml
 from kubernetes.client import ApiClient
 
-from harness.backends import Unavailable
 from harness.cluster import engine
-from harness.cluster.apply import Applier, NotReady, Object, wait
+from harness.cluster.apply import Applier, Object, wait
 from harness.cluster.software import merge
+from harness.contract import Unavailable
 from harness.objects import Objects
+from harness.waiting import NotReady
 
 NAMESPACE = "kube-system"
 AGENT_LABEL = "app.kubernetes.io/name=genie"

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.backends import Unavailable
+from harness.contract import Unavailable
 
 
 class CommandFailed(Exception):

@@ -13,9 +13,9 @@ from itertools import groupby
 from typing import Any
 
 from harness import netfilter
-from harness.backends import Inventory
 from harness.cluster import ipam
 from harness.cluster.nodes import Nodes
+from harness.contract import Inventory
 
 #: Sections of what the node prints, each after a line "#### NAME".
 SCRIPT = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from harness.backends import Unavailable
 from harness.cluster import engine
+from harness.contract import Unavailable
 from harness.download import Download, NotHad
 
 OLDEST = (0, 30)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from kubernetes.client import ApiClient
 
-from harness.backends import Offer, Unavailable
 from harness.cluster import engine
 from harness.cluster.apply import Applier, Object, wait
 from harness.cluster.deploy import CONF_DIR, rollout
 from harness.cluster.nodes import Nodes, put
 from harness.cluster.software import NodeConf, Software, borrowed, for_node, images, with_borrowed
+from harness.contract import Offer, Unavailable
 from harness.download import NotHad
 from harness.objects import Objects
 
@@ -29,7 +29,7 @@ OWN = frozenset({"bandwidth", "bridge", "host-local", "macvlan", "portmap", "sta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Installation:
     """What is to be installed: networks that can be had, with their objects; and why the others cannot."""
 
     chosen: Mapping[str, Software]
@@ -54,7 +54,7 @@ class Plan:
         }  # fmt: skip
 
 
-def plan(known: Mapping[str, Software], asked: Sequence[str] | None) -> Plan:
+def plan(known: Mapping[str, Software], asked: Sequence[str] | None) -> Installation:
     """Which networks to install, of those known; `asked` names them, else it is all that fit beside each other."""
     missing: dict[str, str] = {}
     wanted = [name for name in known if (name in asked if asked else not known[name].on_request)]
@@ -69,7 +69,7 @@ def plan(known: Mapping[str, Software], asked: Sequence[str] | None) -> Plan:
         had = dict(zip(wanted, pool.map(lambda name: _had(known[name]), wanted), strict=True))
     objects = {name: found for name, found in had.items() if isinstance(found, list)}
     missing |= {name: found for name, found in had.items() if isinstance(found, str)}
-    return Plan(chosen={name: known[name] for name in objects}, objects=objects, missing=missing)
+    return Installation(chosen={name: known[name] for name in objects}, objects=objects, missing=missing)
 
 
 def _left_out(name: str, software: Software, wanted: Iterable[str]) -> str:
@@ -98,7 +98,9 @@ def _had(software: Software) -> list[Object] | str:
         return str(error)
 
 
-def install(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Plan, binaries: Mapping[str, bytes]) -> None:
+def install(
+    api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Installation, binaries: Mapping[str, bytes]
+) -> None:
     """Put binaries and configurations on the nodes and apply the manifests; does not wait.
 
     Args:
@@ -137,7 +139,13 @@ def _lent(api: ApiClient, parts: frozenset[str]) -> dict[str, str]:
 
 
 def _furnish(
-    nodes: Nodes, node: str, todo: Plan, binaries: Mapping[str, bytes], *, number: int, others: Mapping[int, str]
+    nodes: Nodes,
+    node: str,
+    todo: Installation,
+    binaries: Mapping[str, bytes],
+    *,
+    number: int,
+    others: Mapping[int, str],
 ) -> None:
     """One node: binaries that it lacks, its configurations, and its routes to the other nodes' subnets.
 
@@ -156,7 +164,7 @@ def _furnish(
     nodes.run(node, "sh", "-ec", "\n".join(_furniture(written.values(), todo, number, others)))
 
 
-def _furniture(confs: Iterable[NodeConf], todo: Plan, number: int, others: Mapping[int, str]) -> Iterator[str]:
+def _furniture(confs: Iterable[NodeConf], todo: Installation, number: int, others: Mapping[int, str]) -> Iterator[str]:
     """Commands for what a node needs beside configurations; each can be given again."""
     for conf in confs:
         if conf.bridge:
@@ -181,7 +189,7 @@ def node_addresses(api: ApiClient) -> dict[str, str]:
     }
 
 
-def wait_ready(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Plan, timeout: float) -> None:
+def wait_ready(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Installation, timeout: float) -> None:
     """Wait until every network can be used on every node: its software rolled out, its configuration in net.d.
 
     Raises:

@@ -20,7 +20,6 @@ from kubernetes import config
 from kubernetes.client import ApiClient
 
 from harness import netfilter
-from harness.backends import Facts, Inventory, ProbeError
 from harness.cluster import inventory, ipam
 from harness.cluster.apply import wait
 from harness.cluster.console import Consoles
@@ -28,22 +27,34 @@ from harness.cluster.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE, rollo
 from harness.cluster.evidence import collect
 from harness.cluster.nodes import Nodes, put
 from harness.cluster.runtime import Verbs
+from harness.contract import (
+    AGENT_RESTART,
+    AGENT_UPDATE,
+    API_OUTAGE,
+    CNI_CALLS,
+    CONTAINERD_RESTART,
+    DEFINITIONS_AWAY,
+    END_SANDBOX,
+    GARBAGE_COLLECTION,
+    KUBELET_RESTART,
+    NET_D,
+    SERVICES,
+    SETTINGS,
+    STATIC_PODS,
+    TAMPERING,
+    Ability,
+    Facts,
+    Inventory,
+    ProbeError,
+)
 from harness.libcni import CniFailure
 from harness.objects import ApiError, Objects
 
 Restartable = Literal["kubelet", "containerd", "agent"]
-FEATURES = frozenset(
+ABILITIES: frozenset[Ability[Any]] = frozenset(
     {
-        *(
-            "agent-restart",
-            "agent-update",
-            "api-outage",
-            "cni-calls",
-            "containerd-restart",
-            "definitions-away",
-            "end-sandbox",
-        ),
-        *("garbage-collection", "kubelet-restart", "net-d", "services", "settings", "static-pods", "tampering"),
+        *(AGENT_RESTART, AGENT_UPDATE, API_OUTAGE, CNI_CALLS, CONTAINERD_RESTART, DEFINITIONS_AWAY, END_SANDBOX),
+        *(GARBAGE_COLLECTION, KUBELET_RESTART, NET_D, SERVICES, SETTINGS, STATIC_PODS, TAMPERING),
     }
 )
 OF_SCENARIO = "genie-harness-"  # how the files of scenarios' static pods begin
@@ -54,7 +65,7 @@ _STATIC = f'cat >{MANIFESTS}/../"$1".new && mkdir -p {MANIFESTS} && mv {MANIFEST
 #: Ends a pod's sandbox by the runtime alone, and returns when its network namespace is gone, which is after CNI DEL.
 #: Where there is no crictl its first process is killed, which the runtime takes for its end and the kubelet cleans up
 #: after.
-END_SANDBOX = r"""
+_END_SANDBOX = r"""
 namespace=$1 pod=$2 running=$(ctr -n k8s.io tasks list | awk '$3 == "RUNNING" {print $1}')
 for id in $(ctr -n k8s.io containers list -q "labels.\"io.cri-containerd.kind\"==sandbox,labels.\"io.kubernetes.pod.namespace\"==$namespace,labels.\"io.kubernetes.pod.name\"==$pod"); do
   case "$running" in *"$id"*) ;; *) continue ;; esac
@@ -67,10 +78,10 @@ echo "no sandbox of $namespace/$pod is running here" >&2; exit 1
 """  # noqa: E501
 
 
-def connect(kubeconfig: Path, context: str | None = None) -> ApiClient:
+def client(kubeconfig: Path, context: str | None = None) -> ApiClient:
     """A client for a kubeconfig."""
-    client: ApiClient = config.new_client_from_config(str(kubeconfig), context=context)  # type: ignore[no-untyped-call]
-    return client
+    made: ApiClient = config.new_client_from_config(str(kubeconfig), context=context)  # type: ignore[no-untyped-call]
+    return made
 
 
 class RealCluster:
@@ -79,15 +90,15 @@ class RealCluster:
     def __init__(self, *, facts: Facts, kubeconfig: Path, nodes: Nodes, context: str | None = None) -> None:
         self.facts, self.kubeconfig, self.nodes, self._context = facts, kubeconfig, nodes, context
         self.verbs = Verbs(nodes=nodes)
-        self._consoles = Consoles(lambda: connect(kubeconfig, context))
+        self._consoles = Consoles(lambda: client(kubeconfig, context))
         self._mine = threading.local()
 
     def api(self) -> ApiClient:
         """A client of the Kubernetes API with every right; one a thread, for it keeps connections."""
         if not hasattr(self._mine, "client"):
-            self._mine.client = connect(self.kubeconfig, self._context)
-        client: ApiClient = self._mine.client
-        return client
+            self._mine.client = client(self.kubeconfig, self._context)
+        mine: ApiClient = self._mine.client
+        return mine
 
     def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """See `Cluster.ask`."""
@@ -106,10 +117,10 @@ class RealCluster:
         return [item["spec"] for item in found["items"] if not item["spec"].get("deleted")]
 
     def end_sandbox(self, namespace: str, pod: str) -> None:
-        """See `Cluster.end_sandbox`."""
+        """See `EndsSandboxes`."""
         node = self.node_of(namespace, pod)
         self._consoles.forget(namespace, pod)
-        self.nodes.run(node, "sh", "-ec", END_SANDBOX, "sh", namespace, pod, timeout=120)
+        self.nodes.run(node, "sh", "-ec", _END_SANDBOX, "sh", namespace, pod, timeout=120)
 
     def node_of(self, namespace: str, pod: str) -> str:
         """The node that a pod is on.
@@ -126,8 +137,8 @@ class RealCluster:
         return str(found["spec"]["nodeName"])
 
     @contextmanager
-    def settings(self, genie_conf: Mapping[str, Any]) -> Iterator[None]:
-        """See `Cluster.settings`: changes genie.conf on every node, and puts it back."""
+    def settings(self, genie_conf: Mapping[str, Any], namespace: str) -> Iterator[None]:
+        """See `ChangesSettings`: changes genie.conf on every node, and puts it back."""
         before = {node: self.nodes.run(node, "cat", CONF) for node in self.facts.nodes}
         try:
             for node, text in before.items():
@@ -145,11 +156,11 @@ class RealCluster:
             accessed = self.nodes.run(node, "stat", "-c", "%X", CONF).strip()
             return "the runtime has not read it yet" if accessed == "0" else ""
 
-        wait(f"genie.conf on {node}", unread, 30, every=0.1)
+        wait(f"genie.conf on {node}", unread, 30)
 
     @contextmanager
     def net_d(self, files: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-        """See `TakesFiles.net_d`."""
+        """See `TakesConfigurations`."""
         paths = {f"{CONF_DIR}/{name}": json.dumps(content).encode() for name, content in files.items()}
         folders = {path.rpartition("/")[0] for path in paths} - {CONF_DIR}
         try:
@@ -163,7 +174,7 @@ class RealCluster:
                     self.nodes.run(node, "rmdir", *folders, check=False)
 
     def static_pod(self, node: str, name: str, manifest: Mapping[str, Any] | None) -> None:
-        """See `TakesFiles.static_pod`."""
+        """See `TakesStaticPods`."""
         file = f"{OF_SCENARIO}{name}.json"
         if manifest is None:
             self.nodes.run(node, "rm", "-f", f"{MANIFESTS}/{file}")
@@ -171,28 +182,28 @@ class RealCluster:
             self.nodes.run(node, "sh", "-ec", _STATIC, "sh", file, stdin=json.dumps(manifest).encode())
 
     def cni_check(self, namespace: str, pod: str) -> str:
-        """See `CallsPlugins.cni_check`."""
+        """See `CallsPlugins`."""
         return _said(lambda: self.verbs.check(self.node_of(namespace, pod), namespace, pod))
 
     def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
-        """See `CallsPlugins.cni_status`."""
+        """See `CallsPlugins`."""
         return _said(lambda: self.verbs.status(node, genie_conf, env))
 
     def lose_sandbox(self, namespace: str, pod: str) -> None:
-        """See `LosesSandboxes.lose_sandbox`."""
+        """See `LosesSandboxes`."""
         self.verbs.lose_sandbox(self.node_of(namespace, pod), namespace, pod)
 
     def collect_garbage(self, node: str) -> None:
-        """See `LosesSandboxes.collect_garbage`."""
+        """See `LosesSandboxes`."""
         self.verbs.collect_garbage(node)
 
     def tamper(self, namespace: str, pod: str, interface: str, remove: str) -> None:
-        """See `Tampers.tamper`."""
+        """See `Tampers`."""
         self.verbs.tamper(self.node_of(namespace, pod), namespace, pod, interface, remove)
 
     @contextmanager
-    def api_server_away(self) -> Iterator[None]:
-        """See `Cluster.api_server_away`: workers refuse to send to the API server; the harness still reaches it."""
+    def api_server_away(self, namespace: str) -> Iterator[None]:
+        """See `CutsOff`: workers refuse to send to the API server; the harness still reaches it."""
         address, port = self._api_address()
         sending = ("OUTPUT", "-p", "tcp", "-d", address, "--dport", port)
         refused = ("-m", "comment", "--comment", netfilter.OWN, "-j", "REJECT", "--reject-with", "tcp-reset")
@@ -221,7 +232,7 @@ class RealCluster:
 
     @contextmanager
     def rolling_update(self) -> Iterator[None]:
-        """See `Updates.rolling_update`: as `kubectl rollout restart` has it."""
+        """See `Updates`: as `kubectl rollout restart` has it."""
         objects, metadata = Objects(self.api()), {"annotations": {"genie-harness/updated": time.strftime("%FT%TZ")}}
         objects.patch(
             f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/genie", {"spec": {"template": {"metadata": metadata}}}

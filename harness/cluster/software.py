@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from harness.catalog import Network, ProfileError
+from harness.catalog import Network, ProfileError, Section
 from harness.download import Download
 
 Object = dict[str, Any]
@@ -24,11 +24,7 @@ Object = dict[str, Any]
 _BORROWED = re.compile(r"\{\{ *image of ([a-z-]+) *\}\}")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Manifest(_Model):
+class Manifest(Section):
     """A vendor's manifest, as its release has it."""
 
     urls: tuple[str, ...] = Field(description="Where it can be had, best first; all have the same content.")
@@ -45,7 +41,7 @@ class Manifest(_Model):
         return [item for thing in documents for item in (thing["items"] if thing["kind"] == "List" else [thing])]
 
 
-class Patch(_Model):
+class Patch(Section):
     """A change to some of a manifest's objects: merged into them, or (`drop`) leaving them out."""
 
     kind: str
@@ -63,7 +59,7 @@ class Patch(_Model):
         return bool(thing["kind"] == self.kind and self.name in ("", thing["metadata"]["name"]))
 
 
-class Ready(_Model):
+class Rollout(Section):
     """What must be rolled out before the network can be used."""
 
     kind: Literal["DaemonSet", "Deployment"]
@@ -71,14 +67,14 @@ class Ready(_Model):
     name: str
 
 
-class NodeBridge(_Model):
+class NodeBridge(Section):
     """A bridge that stands for all pods of the network, made on each node before any plugin needs it."""
 
     name: str
     address: str
 
 
-class NodeConf(_Model):
+class NodeConf(Section):
     """A configuration that the harness writes to each node; `{n}` in any string is the node's number, from 1."""
 
     content: dict[str, Any]
@@ -86,7 +82,7 @@ class NodeConf(_Model):
     routes: str = Field("", description="The node's own subnet of this network, which all other nodes get a route to.")
 
 
-class Software(_Model):
+class Software(Section):
     """What a network is on a real cluster."""
 
     software: str = Field(description="What really runs, for reports.")
@@ -101,7 +97,7 @@ class Software(_Model):
     own_objects: tuple[Object, ...] = Field(
         (), alias="objects", description="Objects beside the manifests', as what the vendor takes for granted."
     )
-    ready: tuple[Ready, ...] = ()
+    ready: tuple[Rollout, ...] = ()
     plugins: tuple[str, ...] = Field((), description="Binaries of containernetworking/plugins that it needs.")
     node_conf: NodeConf | None = Field(None, alias="node-conf")
     conflicts: tuple[str, ...] = Field((), description="Networks that it cannot share a node with.")

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.backends import Facts, Offer
+from harness.contract import Ability, Facts, Offer
 from harness.download import cache_dir
 from harness.objects import Objects
 
 
 @dataclass(kw_only=True)
-class State:
+class ClusterState:
     """One cluster."""
 
     name: str
@@ -56,7 +56,7 @@ class State:
             (self.folder / file).unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, name: str) -> State:
+    def load(cls, name: str) -> ClusterState:
         """What is known of a cluster; nothing, if that is nothing."""
         try:
             return cls(**json.loads((folder(name) / "state.json").read_text()))
@@ -73,7 +73,7 @@ class State:
         nodes = objects.get("/api/v1/nodes")["items"]
         self.nodes = tuple(sorted(node["metadata"]["name"] for node in nodes if _takes_pods(node)))
 
-    def facts(self, why: str, features: frozenset[str]) -> Facts:
+    def facts(self, why: str, abilities: frozenset[Ability[Any]]) -> Facts:
         """What a report says of it."""
         return Facts(
             backend=self.backend,
@@ -82,11 +82,9 @@ class State:
             genie=f"agent mode, image {self.image}",
             nodes=tuple(self.nodes),
             image=self.image,
-            offers={
-                name: Offer(**{**offer, "subnets": tuple(offer["subnets"])}) for name, offer in self.offers.items()
-            },
+            offers={name: Offer.of(offer) for name, offer in self.offers.items()},
             notes=tuple(self.notes),
-            features=features,
+            abilities=abilities,
         )
 
 

@@ -8,46 +8,24 @@ no more.
 from __future__ import annotations
 
 import base64
-import functools
-import json
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from harness.embedded.plan import NodePlan
 from harness.embedded.rest import Access, Client, Refusal
+from harness.waiting import NotReady, retry
 
 T = TypeVar("T")
 PORT = 6443
-_ETCD = "http://127.0.0.1:2379"
+ETCD = "http://127.0.0.1:2379"
 GENIE = "system:serviceaccount:kube-system:genie"
-KUBERNETES_RULES: list[dict[str, list[str]]] = [
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
-    {
-        "apiGroups": ["k8s.cni.cncf.io"],
-        "resources": ["network-attachment-definitions"],
-        "verbs": ["get", "list", "watch"],
-    },
-    {
-        "apiGroups": ["alpha.network.k8s.io"],
-        "resources": ["logicalnetworks", "physicalnetworks"],
-        "verbs": ["get", "list", "watch"],
-    },
-]
-
-
-class NotReady(Exception):
-    """The API server did not come up; the message has the end of its log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +60,6 @@ def start(binaries: Binaries, address: str, place: Path) -> Running:
     return _start_real(binaries, address, place) if binaries.real else _start_emulator(address, place)
 
 
-def introduce(running: Running, nodes: Sequence[NodePlan], timeout: float = 60.0) -> None:
-    """Have it know the nodes before it answers anybody: daemons of networks look for theirs first of all, and one that
-    does not find it looks again after seconds. The real one gets them by way of its etcd, which is there much sooner.
-
-    Raises:
-        NotReady: it ended, or does not take them in time.
-    """
-    real = running.admin.server.startswith("https:")
-    client = Client(Access(server=_ETCD) if real else running.admin, timeout=2.0)
-    for node in nodes:
-        entry = {"key": _base64(f"/registry/minions/{node.name}"), "value": _base64(json.dumps(_node(node)))}
-        path, body = ("/v3/kv/put", entry) if real else ("/api/v1/nodes", _node(node))
-        _until(functools.partial(client.post, path, body), running, timeout)
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
 def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> Running:
     """Wait until it can be connected to; returns it with the certificate that it made for itself. The real one then
     lets whoever connects wait until it can answer. `see` may raise NotReady meanwhile.
@@ -115,7 +74,7 @@ def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lam
         socket.create_connection(("127.0.0.1", PORT), timeout=2.0).close()
         return now
 
-    return _until(connected, running, timeout, see)
+    return until(connected, running, timeout, see)
 
 
 def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> None:
@@ -124,21 +83,28 @@ def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lamb
     Raises:
         NotReady: it ended, or did not answer in time.
     """
-    _until(lambda: Client(running.admin, timeout=2.0).get("/api/v1/namespaces"), running, timeout, see)
+    until(lambda: Client(running.admin, timeout=2.0).get("/api/v1/namespaces"), running, timeout, see)
 
 
-def _until(attempt: Callable[[], T], running: Running, timeout: float, see: Callable[[], None] = lambda: None) -> T:
-    until = time.monotonic() + timeout
-    while True:
+def until(attempt: Callable[[], T], running: Running, timeout: float, see: Callable[[], None] = lambda: None) -> T:
+    """Try something until the API server takes it. `see` may raise NotReady meanwhile.
+
+    Raises:
+        NotReady: a process of it ended, or it did not take it in time.
+    """
+
+    def one_try() -> T:
         see()
         for process, log in zip(running.processes, running.logs, strict=True):
             if process.poll() is not None:
                 raise NotReady(f"{log.stem} ended with status {process.returncode}: {_tail(log)}")
-        with suppress(OSError, Refusal, ValueError):  # not there yet
-            return attempt()
-        if time.monotonic() > until:
-            raise NotReady(f"the API server did not answer within {timeout:.0f} s: {_tail(running.logs[-1])}")
-        time.sleep(0.03)
+        return attempt()
+
+    early = (OSError, Refusal, ValueError)
+    try:
+        return retry(one_try, timeout, lambda error: isinstance(error, early), longest=0.03)
+    except early as error:
+        raise NotReady(f"the API server did not answer within {timeout:.0f} s: {_tail(running.logs[-1])}") from error
 
 
 def _certified(running: Running, certificate: Path) -> Running:
@@ -148,12 +114,7 @@ def _certified(running: Running, certificate: Path) -> Running:
     ca = certificate.read_text()
     if "END CERTIFICATE" not in ca:
         raise ValueError("its certificate is not complete")
-    return Running(
-        admin=Access(server=running.admin.server, token=running.admin.token, ca=ca),
-        genie=Access(server=running.genie.server, token=running.genie.token, ca=ca),
-        processes=running.processes,
-        logs=running.logs,
-    )
+    return replace(running, admin=replace(running.admin, ca=ca), genie=replace(running.genie, ca=ca))
 
 
 def _start_real(binaries: Binaries, address: str, place: Path) -> Running:
@@ -178,7 +139,7 @@ def _start_real(binaries: Binaries, address: str, place: Path) -> Running:
 def _etcd(binary: str, place: Path) -> list[str]:
     return [
         binary, f"--data-dir={place / 'etcd'}", "--unsafe-no-fsync", "--log-level=error",
-        f"--listen-client-urls={_ETCD}", f"--advertise-client-urls={_ETCD}",
+        f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}",
         "--listen-peer-urls=http://127.0.0.1:2380",
     ]  # fmt: skip
 
@@ -186,7 +147,7 @@ def _etcd(binary: str, place: Path) -> list[str]:
 def _kube_apiserver(binary: str, address: str, place: Path) -> list[str]:
     key = place / "accounts.key"
     return [
-        binary, f"--etcd-servers={_ETCD}",
+        binary, f"--etcd-servers={ETCD}",
         "--bind-address=0.0.0.0", f"--advertise-address={address}", f"--secure-port={PORT}",
         f"--cert-dir={place / 'certificates'}", f"--token-auth-file={place / 'tokens'}", "--authorization-mode=RBAC",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
@@ -237,70 +198,6 @@ def _ec_key() -> str:
     return f"-----BEGIN EC PRIVATE KEY-----\n{body}-----END EC PRIVATE KEY-----\n"
 
 
-def furnish(client: Client, definitions: Sequence[dict[str, Any]]) -> None:
-    """What a cluster has beside its nodes before anybody uses it: genie's rights, kinds of network objects.
-
-    Raises:
-        Refusal: the API server does not take one of them.
-        NotReady: it does not serve the new kinds.
-    """
-    rbac = "/apis/rbac.authorization.k8s.io/v1"
-    group = rbac.removeprefix("/apis/")
-    role = {"apiVersion": group, "kind": "ClusterRole", "metadata": {"name": "genie"}, "rules": KUBERNETES_RULES}
-    binding = {
-        "apiVersion": group, "kind": "ClusterRoleBinding", "metadata": {"name": "genie"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "genie"},
-        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": GENIE}],
-    }  # fmt: skip
-    client.post(f"{rbac}/clusterroles", role)
-    client.post(f"{rbac}/clusterrolebindings", binding)
-    for definition in definitions:
-        client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
-    _make_default_namespace(client)
-    for definition in definitions:
-        spec = definition["spec"]
-        path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
-        _until_served(lambda path=path: client.get(path), path)  # type: ignore[misc]
-
-
-def _make_default_namespace(client: Client) -> None:
-    with suppress(Refusal):  # kube-apiserver makes it itself, a moment later
-        client.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
-
-
-def _node(node: NodePlan) -> dict[str, Any]:
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "node-role.kubernetes.io/worker": ""}
-    # Every kubelet writes this; flanneld (0.28) cannot do with a node that has no annotation at all.
-    annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
-    ready = {
-        "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "the harness is its kubelet",
-        "lastHeartbeatTime": now, "lastTransitionTime": now,
-    }  # fmt: skip
-    addresses = [{"type": "InternalIP", "address": node.address}, {"type": "Hostname", "address": node.name}]
-    return {
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {
-            "name": node.name, "uid": str(uuid.uuid4()), "creationTimestamp": now,
-            "labels": labels, "annotations": annotations,
-        },
-        "spec": {"podCIDR": node.pod_subnets[0], "podCIDRs": node.pod_subnets} if node.pod_subnets else {},
-        "status": {"conditions": [ready], "addresses": addresses},
-    }  # fmt: skip
-
-
-def _until_served(ask: Callable[[], object], what: str, timeout: float = 20.0) -> None:
-    until = time.monotonic() + timeout
-    while True:
-        try:
-            ask()
-            return
-        except Refusal as error:
-            if error.status not in (404, 429, 503) or time.monotonic() > until:
-                raise NotReady(f"{what} is not served: {error}") from error
-            time.sleep(0.02)
-
-
 def found_in(place: str) -> Binaries | None:
     """kube-apiserver and etcd in a directory, or (empty) on PATH."""
     path = place or None
@@ -311,7 +208,3 @@ def found_in(place: str) -> Binaries | None:
 def _version(binary: str) -> str:
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout.split()
     return said[-1] if said else "of unknown version"
-
-
-def as_json(binaries: Binaries) -> str:
-    return json.dumps(vars(binaries))

@@ -25,8 +25,7 @@ from typing import Any, BinaryIO
 import yaml
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from harness.catalog import FIXTURES
-from harness.download import NotHad, cache_dir, mirrored, why
+from harness.download import FIXTURES, NotHad, cache_dir, mirrored, why
 
 _PAUSE = 3600.0  # seconds for which a failure is remembered
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

@@ -1,7 +1,7 @@
 """The process that the nodes come from: `python -m harness.embedded.cluster PLAN`.
 
 It imports what nodes need once, joins them by the underlay, and forks into one daemon a node. What stays is the
-control plane's part. It ends with the run, as everything in the cage does, or with the first daemon that ends before.
+control plane's part. It ends with the run, or with the first daemon that ends before.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -43,10 +42,8 @@ def main(path: str) -> None:
 
 
 def _control(plan: Plan) -> None:
-    access = Path(plan.place) / "access.json"
-    while not access.exists():
-        time.sleep(0.01)
-    Control(Client(Access.read(access)), [one.name for one in plan.nodes], emulated=plan.emulated).run()
+    access = Access.read(Path(plan.place) / "access.json")
+    Control(Client(access), [one.name for one in plan.nodes], emulated=plan.emulated).run()
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ that a daemon takes.
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from harness.embedded import links, linux
 from harness.embedded.plan import DaemonPlan
+from harness.waiting import until_nothing
 
 LOGS = Path("/var/log")
 _TIMEOUT = 45.0
@@ -45,13 +45,15 @@ class Daemons:
         Raises:
             Died: one will not.
         """
-        until = time.monotonic() + timeout
-        for plan in self._plans:
-            while lacking := _lacking(plan):
+
+        def lacking() -> tuple[DaemonPlan, str] | None:
+            found = next(((plan, what) for plan in self._plans if (what := _lacking(plan))), None)
+            if found:
                 self.check()
-                if time.monotonic() > until:
-                    raise Died(self._told(plan, f"has not made {lacking} in {timeout:.0f} s"))
-                time.sleep(0.02)
+            return found
+
+        if left := until_nothing(lacking, timeout, longest=0.03):
+            raise Died(self._told(left[0], f"has not made {left[1]} in {timeout:.0f} s"))
 
     def check(self) -> None:
         """See that they run.

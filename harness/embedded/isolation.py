@@ -53,7 +53,8 @@ def keep() -> int:
 def enter(argv: Sequence[str]) -> NoReturn:
     """Replace this process by one that runs `argv` in a cage and ends as it does."""
     root = Path(__file__).resolve().parents[2]
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from harness.embedded.isolation import main; main(sys.argv[1:])"
+    setup = f"import sys; sys.path.insert(0, {str(root)!r})"
+    code = f"{setup}; from harness.embedded.isolation import main; main(sys.argv[1:])"
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-IS", "-c", code, *argv])

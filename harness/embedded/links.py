@@ -116,12 +116,6 @@ def cut(address: str) -> None:
         node.route("add", dst=f"{address}/32", type="unreachable")
 
 
-def mend(address: str) -> None:
-    """Undo `cut`."""
-    with IPRoute() as node:
-        node.route("del", dst=f"{address}/32", type="unreachable")
-
-
 def tamper(interface: str, remove: str) -> None:
     """Take an interface's addresses or routes away, or itself, in the namespace that this thread is in.
 

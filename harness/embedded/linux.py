@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -154,6 +155,11 @@ def search_path() -> str:
     """PATH, and where a system has what only root uses: iptables is there, and not every user's PATH is."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(dict.fromkeys([*path, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
+
+
+def is_real_root() -> bool:
+    """Whether this process is in the user namespace of the machine, not in one of its own."""
+    return Path("/proc/self/uid_map").read_text().split()[2] == "4294967295"
 
 
 def has_vxlan() -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,22 @@ def run(plan: Plan, node: NodePlan, net: int) -> None:
     listening = place / f"{node.name}.sock"
     early = _early_socket(listening)
     rootfs.enter(_made(place / node.name), node.name)
+    place = Path(rootfs.HOST + plan.place)
     notes: list[str] = []
     rootfs.write_sysctls(_SYSCTLS, notes.append)
     links.build(node.setup)
     links.cut(plan.nowhere)
-    _furnish(plan, node)
+    rootfs.install(BINARIES, plan.plugins)
+    for name, content in node.files.items():
+        (CONF_DIR / name).write_text(json.dumps(content, indent=2) + "\n")
     daemons = Daemons(node.name, node.daemons)
     if node.daemons:
-        _give(Path(node.kubeconfig), _access(Path(rootfs.HOST + plan.place) / "daemons-access.json"))
+        _give(Path(node.kubeconfig), Access.read(place / "daemons-access.json"))
         daemons.start()
-    daemon = Daemon(plan, node, notes, base, daemons)
+    _install_genie(plan, Access.read(place / "genie-access.json"))
+    daemon = Daemon(node, notes, base, daemons)
     daemon.serve(early)
-    daemon.start(_access(Path(rootfs.HOST + plan.place) / "access.json"))
+    daemon.start(Access.read(place / "access.json"))
     threading.Event().wait()
 
 
@@ -64,27 +70,25 @@ def _made(path: Path) -> Path:
     return path
 
 
-def _access(path: Path) -> Access:
-    """The administrator's access, once the backend has written it."""
-    while not path.exists():
-        time.sleep(0.01)
-    return Access.read(path)
-
-
 def _give(path: Path, access: Access) -> None:
     path.write_text(json.dumps(access.kubeconfig()))
     path.chmod(0o600)
 
 
-def _furnish(plan: Plan, node: NodePlan) -> None:
-    """genie, the plugins and all configurations, where they are on a node."""
-    rootfs.install(BINARIES, plan.plugins)
-    launcher = Path(BINARIES) / "genie"
-    if not launcher.exists():
-        launcher.write_text(plan.launcher)
-        launcher.chmod(0o755)
-    for name, content in node.files.items():
-        (CONF_DIR / name).write_text(json.dumps(content, indent=2) + "\n")
+def _install_genie(plan: Plan, access: Access) -> None:
+    """genie in direct mode, by the command that an administrator types, with a way to the API server and one to none.
+
+    Raises:
+        RuntimeError: the command fails; the message has its log.
+    """
+    _give(Path(KUBECONFIG), access)
+    _give(Path(UNREACHABLE_KUBECONFIG), replace(access, server=plan.unreachable_server(access.server)))
+    conf = Path("/etc/kubernetes/genie.conf")
+    conf.write_text(json.dumps(plan.genie_conf))
+    command = [sys.executable, "-m", "genie", "install", "--direct", "--conf", str(conf)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"genie cannot be installed: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _take_away(paths: list[Path]) -> None:
@@ -98,12 +102,10 @@ def _take_away(paths: list[Path]) -> None:
 class Daemon:
     """What the harness asks a node for."""
 
-    def __init__(self, plan: Plan, node: NodePlan, notes: list[str], base: int, daemons: Daemons) -> None:
-        self._plan, self._node, self._notes, self._base = plan, node, notes, base
+    def __init__(self, node: NodePlan, notes: list[str], base: int, daemons: Daemons) -> None:
+        self._node, self._notes, self._base = node, notes, base
         self._daemons, self._runtime = daemons, Runtime()
         self._kubelet: Kubelet | None = None
-        self._cuts = 0
-        self._lock = threading.Lock()
 
     def serve(self, path: Path) -> None:
         answers: dict[str, socket_api.Answer] = {
@@ -118,9 +120,6 @@ class Daemon:
             "static-pod": lambda request: self._living().static(request["file"], request["manifest"]),
             "inventory": lambda request: self._inventory(),
             "evidence": self._evidence,
-            "calls": lambda request: [
-                vars(call) for call in self._runtime.calls_for(request["namespace"], request["pod"])
-            ],
             "notes": lambda request: [*self._notes, *(self._kubelet.problems if self._kubelet else ())],
         }
         holds = {"settings": self._settings, "away": self._away, "net-d": self._net_d}
@@ -128,12 +127,6 @@ class Daemon:
 
     def start(self, access: Access) -> None:
         """Begin to be the kubelet."""
-        genie = Access.read(Path(rootfs.HOST + self._plan.place) / "genie-access.json")
-        for path, server in (
-            (KUBECONFIG, genie.server),
-            (UNREACHABLE_KUBECONFIG, self._plan.unreachable_server(genie.server)),
-        ):
-            _give(Path(path), Access(server=server, token=genie.token, ca=genie.ca))
         self._kubelet = Kubelet(self._node.name, self._node.address, Client(access, net=self._base), self._runtime)
         self._kubelet.run()
 
@@ -192,21 +185,9 @@ class Daemon:
         return lambda: self._runtime.restore(key)
 
     def _away(self, request: dict[str, Any]) -> Callable[[], None]:
-        """For one namespace, genie is told of an API server that is nowhere; for all, the node loses its way to it."""
-        if request["namespace"] is not None:
-            conf = {"kubernetes": {"kubeconfig": UNREACHABLE_KUBECONFIG}}
-            return self._settings({"namespace": request["namespace"], "conf": conf})
-        with self._lock:
-            self._cuts += 1
-            if self._cuts == 1:
-                links.cut(self._plan.address)
-        return self._mend
-
-    def _mend(self) -> None:
-        with self._lock:
-            self._cuts -= 1
-            if self._cuts == 0:
-                links.mend(self._plan.address)
+        """For the pods of a namespace, genie's kubeconfig names an address that nobody has."""
+        conf = {"kubernetes": {"kubeconfig": UNREACHABLE_KUBECONFIG}}
+        return self._settings({"namespace": request["namespace"], "conf": conf})
 
     def _evidence(self, request: dict[str, Any]) -> dict[str, str]:
         """Texts by file name."""

@@ -51,7 +51,7 @@ class Plan:
     emulated: bool
     nodes: tuple[NodePlan, ...]
     plugins: tuple[str, ...]  # paths of plugin binaries
-    launcher: str  # the text of the node's genie
+    genie_conf: dict[str, Any]  # what the nodes' genie is installed with
 
     def unreachable_server(self, server: str) -> str:
         return server.replace(self.address, self.nowhere)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from harness.embedded import linux
+from harness.waiting import until_nothing
 
 Object = dict[str, Any]
 MERGE = "application/merge-patch+json"
@@ -35,7 +37,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Where the API server is and who asks it; `as_json` and `read` take it from one process to the next."""
+    """Where the API server is and who asks it; `write` and `read` take it from one process to the next."""
 
     server: str  # "https://172.30.0.1:6443"
     token: str = ""
@@ -58,10 +60,14 @@ class Access:
         }
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(vars(self)))
+        """Write it to a file that is there whole or not at all, for others wait for it."""
+        path.with_suffix(".new").write_text(json.dumps(vars(self)))
+        path.with_suffix(".new").rename(path)
 
     @classmethod
     def read(cls, path: Path) -> Access:
+        """Wait until somebody has written it, and read it."""
+        until_nothing(lambda: not path.exists(), math.inf, longest=0.01)
         return cls(**json.loads(path.read_text()))
 
 

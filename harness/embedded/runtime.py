@@ -57,11 +57,11 @@ class Runtime:
 
     def __init__(self) -> None:
         self.calls: deque[Call] = deque(maxlen=2000)
-        self._overrides: dict[object, tuple[str | None, Json]] = {}
+        self._overrides: dict[object, tuple[str, Json]] = {}
         self._lock = threading.Lock()
 
-    def override(self, key: object, namespace: str | None, conf: Json) -> None:
-        """Change the first network's configuration for pods of a namespace (None: of any); null takes a key away."""
+    def override(self, key: object, namespace: str, conf: Json) -> None:
+        """Change the first network's configuration for the pods of a namespace; null removes a key."""
         with self._lock:
             self._overrides[key] = (namespace, conf)
 
@@ -156,7 +156,7 @@ class Runtime:
             raise CniFailure("none", "ADD", 0, f"no network configuration in {CONF_DIR}")
         conf: Json = json.loads(files[0].read_text())
         with self._lock:
-            overrides = [change for scope, change in self._overrides.values() if scope in (None, namespace)]
+            overrides = [change for scope, change in self._overrides.values() if scope == namespace]
         for change in overrides:
             conf = merged(conf, change)
         return conf

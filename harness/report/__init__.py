@@ -10,17 +10,17 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from harness.run.session import Suite
+from harness.report.outcome import Run
+from harness.report.page import render
 
 FORMAT = 1
 
 
-def summary(suite: Suite) -> dict[str, Any]:
+def summary(run: Run) -> dict[str, Any]:
     """All of a run, as plain JSON."""
-    facts = suite.facts
+    facts = run.facts
     return {
         "format": FORMAT,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -31,32 +31,25 @@ def summary(suite: Suite) -> dict[str, Any]:
             "genie": facts.genie,
             "nodes": list(facts.nodes),
             "notes": list(facts.notes),
-            "features": sorted(facts.features),
-            "start-seconds": round(suite.start_seconds, 2),
+            "features": sorted(ability.name for ability in facts.abilities),
+            "start-seconds": round(run.start_seconds, 2),
         },
         "networks": {name: {**asdict(offer), "subnets": list(offer.subnets)} for name, offer in facts.offers.items()},
-        "seconds": round(suite.seconds, 2),
-        "left-on-nodes": suite.leaked,
-        "scenarios": [outcome.to_json() for outcome in sorted(suite.outcomes, key=lambda each: each.file)],
+        "seconds": round(run.seconds, 2),
+        "left-on-nodes": list(run.leaked),
+        "scenarios": [outcome.to_json() for outcome in sorted(run.outcomes, key=lambda each: each.file)],
     }
 
 
-def write(suite: Suite) -> Path:
-    """Write report.json and index.html into the report's directory; the page's path."""
-    from harness.report.page import render
-
-    suite.report.mkdir(parents=True, exist_ok=True)
-    said = summary(suite)
-    (suite.report / "report.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    page = suite.report / "index.html"
-    page.write_text(render(said), encoding="utf-8")
-    return page
+def write(run: Run, directory: Path) -> Path:
+    """Write report.json and index.html into a directory; the page's path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "report.json").write_text(json.dumps(summary(run), indent=2) + "\n", encoding="utf-8")
+    return rewrite(directory)
 
 
 def rewrite(directory: Path) -> Path:
     """Make the page anew from a report.json."""
-    from harness.report.page import render
-
     page = directory / "index.html"
     page.write_text(render(json.loads((directory / "report.json").read_text(encoding="utf-8"))), encoding="utf-8")
     return page

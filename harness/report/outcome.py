@@ -1,6 +1,6 @@
-"""What came of a scenario: plain data that travels from a pytest-xdist worker to the reports.
+"""What a scenario and a run came to: plain data for the reports.
 
-Nothing here knows pytest, a cluster or pydantic; everything becomes JSON and back.
+Outcomes travel from pytest-xdist workers, so they become JSON and back.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from harness.contract import Facts
 
 Verdict = Literal["passed", "failed", "skipped"]
 
@@ -83,3 +85,14 @@ class Outcome:
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in pairs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All of a run, for its reports."""
+
+    facts: Facts
+    outcomes: tuple[Outcome, ...]
+    leaked: tuple[str, ...]  # what is left on the nodes at the end
+    seconds: float
+    start_seconds: float  # of these, the cluster's start

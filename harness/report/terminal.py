@@ -1,106 +1,73 @@
 """The terminal: one line a scenario while they run, and at the end what each network can be said to do.
 
-pytest's own reporter goes on doing its part (errors, FAILURES, the last line); this one replaces its dots for
-scenarios. Colours and symbols are for terminals: NO_COLOR, a pipe and a narrow window are all respected.
+pytest's own reporter goes on doing its part (errors, FAILURES, the last line); this replaces its dots for scenarios.
+Colours and symbols are for terminals: NO_COLOR, a pipe and a narrow window are all respected.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-import pytest
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.outcome import Outcome
+from harness.contract import Facts, Offer
+from harness.report.outcome import Outcome, Run
 from harness.report.words import short
-
-if TYPE_CHECKING:
-    from harness.backends import Offer
-    from harness.run.session import Suite
 
 MARKS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "skipped": ("-", "yellow")}
 
 
-def install(config: pytest.Config, suite: Suite) -> Lines | None:
-    """Beside pytest's terminal reporter, if there is one."""
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is None:
-        return None
-    reporter.showfspath = False  # a scenario's line says more than its file's name
-    reporter._show_progress_info = False
-    lines = Lines(reporter, suite)
-    config.pluginmanager.register(lines, "genie_lines")
-    return lines
+class Terminal:
+    """pytest's terminal, for what its reporter cannot show of scenarios."""
 
+    def __init__(self, reporter: Any) -> None:
+        reporter.showfspath = False  # a scenario's line has more than its file's name
+        reporter._show_progress_info = False
+        self._reporter, self._tw = reporter, reporter._tw
 
-class Lines:
-    """What pytest's reporter does not know to say of scenarios."""
-
-    def __init__(self, reporter: Any, suite: Suite) -> None:
-        self._reporter, self._suite = reporter, suite
-        self._tw = reporter._tw
-
-    # --- while they run
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        """No letter for a scenario: it has its own line."""
-        return (report.outcome, "", report.outcome.upper()) if hasattr(report, "genie") else None
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """The line."""
-        said = getattr(report, "genie", None)
-        if said is not None:
-            self._show(_line(Outcome.from_json(said), self._width()))
-
-    def say_cluster(self) -> None:
-        """The cluster is there: what it is."""
-        facts = self._suite.facts
+    def show_cluster(self, facts: Facts, seconds: float) -> None:
+        """The cluster is there: what it is, and how many seconds it took."""
         self._reporter.ensure_newline()
         for line in (
             f"{facts.api_server}; genie: {facts.genie}",
-            f"cluster ready in {self._suite.start_seconds:.1f} s, nodes {', '.join(facts.nodes)}",
+            f"cluster ready in {seconds:.1f} s, nodes {', '.join(facts.nodes)}",
             *facts.notes,
         ):
-            self._show(Text(line, style="dim"))
+            self._print(Text(line, style="dim"))
 
-    # --- at the end
+    def show(self, outcome: Outcome) -> None:
+        """A scenario's line."""
+        self._print(_line(outcome, self._width()))
 
-    def pytest_terminal_summary(self) -> None:
-        """What each network can be said to do."""
-        if self._suite.outcomes:
-            self._reporter.section("scenarios by network")
-            for part in self._summary():
-                self._show(part)
-
-    def _summary(self) -> Iterator[RenderableType]:
-        suite = self._suite
-        yield by_network(suite.outcomes, suite.facts.offers)
-        if suite.leaked:
-            yield Text("left on the nodes at the end of the run:", style="bold red")
-            yield Text("\n".join(f"  {line}" for line in suite.leaked))
-        slowest = sorted(suite.outcomes, key=lambda each: -each.seconds)[:3]
-        yield Text(
-            f"cluster start {suite.start_seconds:.1f} s, all {suite.seconds:.1f} s; slowest: "
-            + ", ".join(f"{each.name} {each.seconds:.1f} s" for each in slowest)
+    def show_summary(self, run: Run, page: Path | None, *, notes: bool) -> None:
+        """What each network was seen to do; with `notes`, also what was kept."""
+        self._reporter.section("scenarios by network")
+        self._print(by_network(run.outcomes, run.facts.offers))
+        if run.leaked:
+            self._print(Text("left on the nodes at the end of the run:", style="bold red"))
+            self._print(Text("\n".join(f"  {line}" for line in run.leaked)))
+        slowest = sorted(run.outcomes, key=lambda each: -each.seconds)[:3]
+        self._print(
+            Text(
+                f"cluster start {run.start_seconds:.1f} s, all {run.seconds:.1f} s; slowest: "
+                + ", ".join(f"{each.name} {each.seconds:.1f} s" for each in slowest)
+            )
         )
-        if suite.written:
-            yield Text(f"report: {suite.written}")
-        if suite.config.option.keep:
-            yield Text("\n".join(note for each in suite.outcomes for note in each.notes))
-
-    # --- how
+        if page:
+            self._print(Text(f"report: {page}"))
+        if notes:
+            self._print(Text("\n".join(note for each in run.outcomes for note in each.notes)))
 
     def _width(self) -> int:
         return int(self._tw.fullwidth) if self._tw._file.isatty() else 0
 
-    def _show(self, what: RenderableType) -> None:
+    def _print(self, what: RenderableType) -> None:
         width = self._width()
         console = Console(
             file=self._tw._file,
@@ -130,7 +97,7 @@ def _line(outcome: Outcome, width: int) -> Text:
     return line
 
 
-def by_network(outcomes: list[Outcome], offers: Mapping[str, Offer]) -> Table:
+def by_network(outcomes: Iterable[Outcome], offers: Mapping[str, Offer]) -> Table:
     """What was seen of each network, and what its software really was."""
     counts: dict[str, Counter[str]] = {}
     for outcome in outcomes:

@@ -16,12 +16,10 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from harness.backends import Cluster, Inventory
+from harness.contract import LIVING_LEFT_OUT, Cluster, Inventory
+from harness.waiting import until_nothing
 
-LIVING_LEFT_OUT = "living-left-out"
 _ID = re.compile(r"\b[0-9a-f]{32,64}\b")
 
 
@@ -56,7 +54,7 @@ class Ledger:
 
     def note(self, addresses: Iterable[str]) -> None:
         """While its pods are there, with these addresses: learn their marks."""
-        if self.alone or LIVING_LEFT_OUT in self.cluster.facts.features:
+        if self.alone or LIVING_LEFT_OUT in self.cluster.facts.abilities:
             return
         new = beyond(take(self.cluster), self.before)
         own = set(addresses)
@@ -68,7 +66,7 @@ class Ledger:
         new = beyond(take(self.cluster), self.before)
         if self.alone:
             return new
-        if LIVING_LEFT_OUT in self.cluster.facts.features:
+        if LIVING_LEFT_OUT in self.cluster.facts.abilities:
             self._stayed = set(new) if self._stayed is None else self._stayed & set(new)
             return sorted(self._stayed)
         return [line for line in new if line in self._own or self._marked(line)]
@@ -100,11 +98,7 @@ class Sweep:
 
     def left(self, unclaimed: Mapping[str, Iterable[str]], within: float = 20.0) -> list[str]:
         """What remains, each line with the scenarios that had noted it; waits for what is on its way out."""
-        import time
-
-        deadline = time.monotonic() + within
-        while (remains := beyond(take(self.cluster), self.before)) and time.monotonic() < deadline:
-            time.sleep(0.5)
+        remains = until_nothing(lambda: beyond(take(self.cluster), self.before), within)
         suspects = {
             line: [name for name, lines in unclaimed.items() if line in set(lines)] or ["no scenario noted it"]
             for line in remains

@@ -1,95 +1,34 @@
-"""One run of scenarios: the backend that it chose, its cluster from first to last, and what came of each scenario.
+"""One run of scenarios: the backend that it chose, its cluster from first to last, and the outcome of each scenario.
 
-Without pytest-xdist one process does it all. With it, the controller starts the cluster, tells the workers where its
-state is, and gathers the outcomes that come back with their reports; the workers connect and run. So reports are
+Without pytest-xdist one process does it all. With it, the controller starts the cluster, gives the workers the place of
+its state, and gathers the outcomes that come back with their reports; the workers connect and run. So reports are
 always written by the process that started the cluster.
 """
 
 from __future__ import annotations
 
-import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from harness.backends.registry import Door, Wanted, choose
-from harness.report.outcome import Outcome
-
-if TYPE_CHECKING:
-    from harness.backends import Cluster, Facts
-    from harness.report.terminal import Lines
-    from harness.run.leaks import Sweep
-    from harness.run.life import Options
-    from harness.scenario.file import Scenario
-
-_CHOSEN = pytest.StashKey[tuple[Door, str]]()
-
-
-def begin(config: pytest.Config) -> int | None:
-    """Choose the backend and say so; run pytest where the backend needs it, if that is not here.
-
-    Returns:
-        The exit status of the run, where it was elsewhere; None: it is to go on here.
-    """
-    from harness.backends import Unavailable
-    from harness.catalog import ProfileError
-
-    try:
-        if config.option.report and not config.option.xmlpath:
-            config.option.xmlpath = str(_report(config) / "junit.xml")
-        door, why = choose(config.option.backend, os.environ)
-        config.stash[_CHOSEN] = door, why
-        if door.enter is None or door.inside():
-            if "GENIE_WHY" not in os.environ:
-                _say(config, f"backend: {door.name} ({why})")
-            return None
-        _say(config, f"backend: {door.name} ({why})")
-        os.environ["GENIE_WHY"] = why
-        _release(config)
-        from harness.plugin import argv
-
-        return door.enter(_wanted(config, why, _asked(config)), argv(config))
-    except (Unavailable, ProfileError) as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def _say(config: pytest.Config, line: str) -> None:
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(line)
-        return
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    with manager.global_and_fixture_disabled():
-        print(line, flush=True)
-
-
-def _release(config: pytest.Config) -> None:
-    """Give standard output and error back: what follows is another process, or talks to a person."""
-    manager: Any = config.pluginmanager.getplugin("capturemanager")
-    if manager is not None:
-        manager.suspend_global_capture(in_=True)
-
-
-def _asked(config: pytest.Config) -> tuple[str, ...]:
-    return tuple(name.strip() for name in config.option.networks.split(",") if name.strip())
-
-
-def _wanted(config: pytest.Config, why: str, networks: Iterable[str]) -> Wanted:
-    from rich.console import Console
-
-    return Wanted(
-        networks=tuple(networks),
-        profiles=tuple(Path(each).resolve() for each in config.option.profile),
-        why=why,
-        keep=config.option.keep,
-        console=Console(stderr=True, highlight=False),
-    )
+from harness.backends.registry import choose
+from harness.catalog import ProfileError
+from harness.contract import Backend, Cluster, Unavailable
+from harness.report import write
+from harness.report.outcome import Outcome, Run
+from harness.report.terminal import Terminal
+from harness.run import collect
+from harness.run.enter import CHOSEN, report_dir, run_options
+from harness.run.leaks import Sweep
+from harness.run.life import Options, run
+from harness.scenario.file import FIRST, Scenario
 
 
 @dataclass(eq=False)
@@ -98,7 +37,7 @@ class Suite:
 
     config: pytest.Config
     report: Path
-    door: Door
+    backend: Backend
     why: str
     state: Path
     outcomes: list[Outcome] = field(default_factory=list)
@@ -107,23 +46,21 @@ class Suite:
     start_seconds: float = 0.0
     cluster: Cluster | None = None
     sweep: Sweep | None = None
-    written: Path | None = None  # the page
-    lines: Lines | None = None
-    _facts: Facts | None = None
+    page: Path | None = None
+    terminal: Terminal | None = None
     _session: pytest.Session | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Suite:
         """The suite of this process: the controller's, or a worker's."""
-        told: dict[str, Any] = getattr(config, "workerinput", {})
-        if told:
-            door, why = choose(told["genie_backend"], {"GENIE_WHY": told["genie_why"]})
-            return cls(config, Path(told["genie_report"]), door, why, Path(told["genie_state"]))
-        door, why = config.stash[_CHOSEN]
-        suite = cls(config, _report(config), door, why, Path(tempfile.mkdtemp(prefix="genie-run-")))
-        from harness.report.terminal import install
-
-        suite.lines = install(config, suite)
+        given: dict[str, Any] = getattr(config, "workerinput", {})
+        if given:
+            backend, why = choose(given["genie_backend"], {"GENIE_WHY": given["genie_why"]})
+            return cls(config, Path(given["genie_report"]), backend, why, Path(given["genie_state"]))
+        backend, why = config.stash[CHOSEN]
+        suite = cls(config, report_dir(config), backend, why, Path(tempfile.mkdtemp(prefix="genie-run-")))
+        if reporter := config.pluginmanager.getplugin("terminalreporter"):
+            suite.terminal = Terminal(reporter)
         return suite
 
     # --- the cluster
@@ -151,97 +88,77 @@ class Suite:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker where things are."""
+        """Give a worker what it needs to connect."""
         node.workerinput |= {
-            "genie_backend": self.door.name,
+            "genie_backend": self.backend.name,
             "genie_why": self.why,
             "genie_state": str(self.state),
             "genie_report": str(self.report),
         }
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Now it is known which scenarios are wanted."""
+        """Now it is known which scenarios will run."""
         if not self.is_worker and not self.is_shared and self.cluster is None:
             self._start_for(session.items)
 
     def _found(self, session: pytest.Session) -> list[pytest.Item]:
         """The scenarios that the workers will find and select, by -k, --networks and whatever else pytest knows."""
-        from harness.plugin import ScenarioFile, files
-
         items: list[pytest.Item] = []
-        for path in files(self.config):
-            with suppress(pytest.Collector.CollectError):  # the workers will say so
-                items += ScenarioFile.from_parent(session, path=path).collect()
+        for path in collect.files(self.config):
+            with suppress(pytest.Collector.CollectError):  # the workers will report it
+                items += collect.ScenarioFile.from_parent(session, path=path).collect()
         self.config.hook.pytest_collection_modifyitems(session=session, config=self.config, items=items)
         return items
 
     def _start_for(self, items: Iterable[pytest.Item]) -> None:
-        """Start the cluster with the networks of these scenarios; nothing is started for nothing."""
-        from harness.plugin import ScenarioItem
-        from harness.scenario.file import FIRST
-
-        chosen = [item.scenario for item in items if isinstance(item, ScenarioItem)]
+        """Start the cluster with the networks of these scenarios; without any scenario, none is started."""
+        chosen = [item.scenario for item in items if isinstance(item, collect.ScenarioItem)]
         if chosen:
             self._start(dict.fromkeys(name for each in chosen for name in each.networks if name != FIRST))
 
     def _start(self, networks: Iterable[str]) -> None:
-        from harness.backends import Unavailable
-        from harness.catalog import ProfileError
-
         begin = time.monotonic()
         capture: Any = self.config.pluginmanager.getplugin("capturemanager")
         try:
             with capture.global_and_fixture_disabled():
-                self.cluster = self.door.start(_wanted(self.config, self.why, networks))
+                self.cluster = self.backend.start(run_options(self.config, self.why, networks))
         except (Unavailable, ProfileError) as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        self._facts = self.cluster.facts
         self.start_seconds = time.monotonic() - begin
-        if self.lines is not None:
-            self.lines.say_cluster()
+        if self.terminal is not None:
+            self.terminal.show_cluster(self.cluster.facts, self.start_seconds)
         if self.is_shared:
-            from harness.run.leaks import Sweep
-
             self.sweep = Sweep(self.cluster)
             self.sweep.open()
 
-    @property
-    def facts(self) -> Facts:
-        """What the cluster is."""
-        assert self._facts is not None, "the cluster was not started"
-        return self._facts
-
-    @property
-    def seconds(self) -> float:
-        """How long the run has taken so far."""
-        return time.monotonic() - self.begun
-
     def run(self, scenario: Scenario) -> Outcome:
         """Run one scenario."""
-        from harness.run.life import run
-
         if self.cluster is None:
-            self.cluster = self.door.connect(_wanted(self.config, self.why, ()))
-        return run(scenario, self.cluster, self._options())
-
-    def _options(self) -> Options:
-        from harness.run.life import Options
-
+            self.cluster = self.backend.connect(run_options(self.config, self.why, ()))
         worker = self.config.workerinput["workerid"] if self.is_worker else ""  # type: ignore[attr-defined]
-        return Options(
+        options = Options(
             report=self.report, locks=self.state, shared=self.is_shared, keep=self.config.option.keep, worker=worker
         )
+        return run(scenario, self.cluster, options)
 
-    # --- the end
+    # --- reports
 
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+        """No letter for a scenario: it has its own line."""
+        shown = self.terminal is not None and hasattr(report, "genie")
+        return (report.outcome, "", report.outcome.upper()) if shown else None
+
+    @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Gather what came of each scenario."""
+        """Gather the outcome of each scenario, and show its line."""
         if not self.is_worker and hasattr(report, "genie"):
             self.outcomes.append(Outcome.from_json(report.genie))
+            if self.terminal is not None:
+                self.terminal.show(self.outcomes[-1])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Look for what is left on the nodes, write the reports, end the cluster."""
+        """Look for what is left on the nodes, and write the reports."""
         if self.is_worker or self.cluster is None:
             return
         if self.sweep is not None and not self.config.option.keep:
@@ -249,9 +166,23 @@ class Suite:
             if self.leaked and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.config.option.report:
-            from harness.report import write
+            self.page = write(self._run(self.cluster), self.report)
 
-            self.written = write(self)
+    def pytest_terminal_summary(self) -> None:
+        """What each network was seen to do."""
+        if self.terminal is not None and self.cluster is not None and self.outcomes:
+            self.terminal.show_summary(self._run(self.cluster), self.page, notes=self.config.option.keep)
+
+    def _run(self, cluster: Cluster) -> Run:
+        return Run(
+            facts=cluster.facts,
+            outcomes=tuple(self.outcomes),
+            leaked=tuple(self.leaked),
+            seconds=time.monotonic() - self.begun,
+            start_seconds=self.start_seconds,
+        )
+
+    # --- the end
 
     def pytest_unconfigure(self) -> None:
         """Whatever happened, the cluster ends with the run."""
@@ -260,11 +191,4 @@ class Suite:
             if not self.is_worker:
                 cluster.close(keep=self.config.option.keep)
         if not self.is_worker:
-            import shutil
-
             shutil.rmtree(self.state, ignore_errors=True)
-
-
-def _report(config: pytest.Config) -> Path:
-    """Where evidence goes: the report's directory, or `report/` of where pytest was started."""
-    return (config.invocation_params.dir / (config.option.report or "report")).resolve()

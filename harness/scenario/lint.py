@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness import catalog
+from harness.download import FIXTURES
 from harness.model import hint
-from harness.scenario.file import FIRST, read
+from harness.scenario.file import FIRST
+from harness.scenario.reading import read
 from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 
@@ -18,7 +20,7 @@ def known_networks(profiles: Iterable[Path] = ()) -> frozenset[str]:
         ProfileError: a profile is not valid.
     """
     described = catalog.load(profiles)
-    return frozenset(described) if (catalog.FIXTURES / "networks").is_dir() else frozenset()
+    return frozenset(described) if (FIXTURES / "networks").is_dir() else frozenset()
 
 
 def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from harness.checks import CHECKS
 from harness.model import Named, first_line, hint
-from harness.scenario.file import STEPS
+from harness.steps import STEPS
 
 
 def reference(names: Iterable[str] = ()) -> str:

@@ -6,21 +6,24 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kubernetes.client import CoreV1Api
+from rich.console import Console
 
 from harness.backends import embedded
+from harness.contract import RunOptions
 
 _CONTAINER = {"name": "probe", "image": embedded.IMAGE}
 
 
 def main(then: str) -> None:
+    options = RunOptions(networks=("bridge", "weave"), why="asked for", console=Console(stderr=True))
     if not embedded.inside():
-        embedded.prepare()
-        embedded.enter([sys.executable, __file__, then])
-    cluster = embedded.start(networks=("bridge", "weave"))
+        embedded.enter(replace(options, networks=()), [sys.executable, __file__, then])
+    cluster = embedded.start(options)
     core = CoreV1Api(cluster.api())
     core.create_namespace({"metadata": {"name": "smoke"}})
     before = {node: cluster.inventory(node) for node in cluster.facts.nodes}
@@ -38,7 +41,7 @@ def main(then: str) -> None:
     if then == "linger":
         print(json.dumps({"cage": os.environ["GENIE_CAGE"]}), flush=True)
         time.sleep(600)
-    report["connected"] = embedded.connect().facts == cluster.facts
+    report["connected"] = embedded.connect(options).facts == cluster.facts
     core.delete_namespace("smoke")
     until = time.monotonic() + 20
     while any(item.metadata.name == "smoke" for item in core.list_namespace().items) and time.monotonic() < until:

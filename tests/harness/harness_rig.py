@@ -15,7 +15,19 @@ from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 
-from harness.backends import Facts, Inventory, Offer, ProbeError
+from harness.contract import (
+    API_OUTAGE,
+    CNI_CALLS,
+    END_SANDBOX,
+    LIVING_LEFT_OUT,
+    NET_D,
+    SETTINGS,
+    STATIC_PODS,
+    Facts,
+    Inventory,
+    Offer,
+    ProbeError,
+)
 
 SUBNETS = {"calico": "10.1.0.0/16", "weave": "10.2.0.0/16", "flannel": "10.3.0.0/16", "bridge": "10.4.0.0/16"}
 DEFAULT = "bridge"
@@ -43,7 +55,7 @@ def facts(**changes):
         "nodes": ("one", "two"),
         "image": "probe:1",
         "offers": offers,
-        "features": frozenset({"settings", "api-outage", "end-sandbox", "cni-calls", "net-d", "static-pods"}),
+        "abilities": frozenset({SETTINGS, API_OUTAGE, END_SANDBOX, CNI_CALLS, NET_D, STATIC_PODS}),
     }
     return Facts(**{**said, **changes})
 
@@ -52,7 +64,7 @@ class FakeCluster:
     def __init__(self, *, faults=(), living_left_out=False, **changes):
         self.facts = facts(**changes)
         if living_left_out:
-            self.facts = facts(**{**changes, "features": self.facts.features | {"living-left-out"}})
+            self.facts = facts(**{**changes, "abilities": self.facts.abilities | {LIVING_LEFT_OUT}})
         self.faults = set(faults)
         self.store: dict[str, dict] = {}
         self.attached: dict[tuple[str, str], list[dict]] = {}
@@ -206,7 +218,7 @@ class FakeCluster:
     def inventory(self, node):
         empty = frozenset()
         held = set(self.leaked) | self.stranger
-        if "living-left-out" not in self.facts.features:
+        if LIVING_LEFT_OUT not in self.facts.abilities:
             for (namespace, pod), interfaces in self.attached.items():
                 held |= {f"weave {each['ip']} {self._id(namespace, pod)}/{each['name']}" for each in interfaces}
         return Inventory(
@@ -248,13 +260,13 @@ class FakeCluster:
         self.said.append("net.d back")
 
     @contextmanager
-    def settings(self, genie_conf):
+    def settings(self, genie_conf, namespace):
         self.said.append(f"settings {dict(genie_conf)}")
         yield
         self.said.append("settings back")
 
     @contextmanager
-    def api_server_away(self):
+    def api_server_away(self, namespace):
         self.said.append("API server away")
         yield
         self.said.append("API server back")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_snapshot import snapshot_host
 
 from harness.backends import embedded
 from harness.embedded import binaries, isolation
@@ -24,7 +25,7 @@ SMOKE = Path(__file__).with_name("embedded_smoke.py")
 def _possible() -> None:
     try:
         isolation.probe()
-        binaries.plugins(embedded.given(), (), embedded._CORE)
+        binaries.plugins(embedded.given(), (), embedded.CORE)
     except (isolation.Refused, binaries.NotFound) as error:
         pytest.skip(str(error))
 
@@ -40,7 +41,7 @@ def start(then: str, api: str = "kmock") -> subprocess.Popen[str]:
 def test_pods_reach_each_other_across_nodes_and_nothing_is_left(api: str) -> None:
     if not api and not binaries.api_server("")[0].real:
         pytest.skip("no kube-apiserver here")
-    before = embedded.snapshot_host()
+    before = snapshot_host()
     process = start("end", api)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -51,12 +52,12 @@ def test_pods_reach_each_other_across_nodes_and_nothing_is_left(api: str) -> Non
     assert report["connected"]
     assert report["left"] == []
     assert report["evidence"]
-    assert embedded.snapshot_host() == before
+    assert snapshot_host() == before
 
 
 @pytest.mark.parametrize("who", ["outer", "keeper", "program"])
 def test_killing_any_process_of_a_run_leaves_nothing(who: str) -> None:
-    before = embedded.snapshot_host()
+    before = snapshot_host()
     process = start("linger")
     assert process.stdout is not None
     assert "cage" in json.loads(process.stdout.readline())
@@ -69,7 +70,7 @@ def test_killing_any_process_of_a_run_leaves_nothing(who: str) -> None:
     while _alive(members) and time.monotonic() < until:
         time.sleep(0.05)
     assert not _alive(members)
-    assert embedded.snapshot_host() == before
+    assert snapshot_host() == before
 
 
 def test_a_signal_to_the_outer_process_reaches_the_program_and_its_end_is_told() -> None:

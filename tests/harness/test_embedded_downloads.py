@@ -24,7 +24,7 @@ from harness.backends import embedded
 from harness.embedded import archives, binaries, isolation
 
 ROOT = Path(__file__).parents[2]
-CORE = embedded._CORE
+CORE = embedded.CORE
 PLUGINS_LAYOUT, ENVTEST_LAYOUT = "./", "controller-tools/envtest/"
 
 

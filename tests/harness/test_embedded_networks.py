@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_snapshot import snapshot_host
 
 from harness import catalog
 from harness.backends import embedded, embedded_networks
@@ -40,7 +41,7 @@ def _programs(tmp_path: Path, *, lacking: tuple[str, ...] = ()) -> Programs:
 class TestChoice:
     def test_a_network_is_itself_where_its_programs_are(self, tmp_path: Path) -> None:
         programs = _programs(tmp_path)
-        chosen, notes = embedded_networks.choose({"flannel": _flannel()}, None, programs, ONE)
+        chosen, notes = embedded_networks.choose({"flannel": _flannel()}, {"flannel"}, programs, ONE)
         offer = embedded_networks.offer("flannel", chosen["flannel"], programs)
         assert (offer.kind, offer.missing) == ("real", "")
         assert offer.software.startswith("flannel v0.28.10 (VXLAN)")
@@ -51,7 +52,7 @@ class TestChoice:
         chosen, _ = embedded_networks.choose({"flannel": _flannel()}, {"flannel"}, programs, ONE)
         network = chosen["flannel"]
         assert network is not None
-        node = embedded_networks.node(TWO, [ONE, TWO], {"flannel": network}, programs, {"00.conf": {}})
+        node = embedded_networks.node(TWO, [ONE, TWO], {"flannel": network}, programs)
         assert node.setup == []
         assert node.pod_subnets == ["10.244.2.0/24"]
         assert node.files["10-flannel.conflist"]["plugins"][0]["type"] == "flannel"
@@ -78,7 +79,7 @@ class TestChoice:
         network = chosen["flannel"]
         assert network is not None
         assert embedded_networks.offer("flannel", network, programs).kind == "stand-in"
-        assert embedded_networks.node(ONE, [ONE, TWO], {"flannel": network}, programs, {}).daemons == []
+        assert embedded_networks.node(ONE, [ONE, TWO], {"flannel": network}, programs).daemons == []
 
     @pytest.mark.root
     def test_what_it_needs_is_tried(self, tmp_path: Path) -> None:
@@ -89,10 +90,10 @@ class TestChoice:
         if os.geteuid() != 0:
             pytest.skip("in a cage it is root that tries; here it is not")
         network = _flannel(needs=(("true",), ("sh", "-c", "echo no tables here >&2; exit 3"), ("false",)))
-        _, [note] = embedded_networks.choose({"flannel": network}, None, _programs(tmp_path), ONE)
+        _, [note] = embedded_networks.choose({"flannel": network}, {"flannel"}, _programs(tmp_path), ONE)
         assert note == "flannel is a stand-in: `sh -c 'echo no tables here >&2; exit 3'`: no tables here"
         network = _flannel(needs=(("no-such-program",),))
-        _, [note] = embedded_networks.choose({"flannel": network}, None, _programs(tmp_path), ONE)
+        _, [note] = embedded_networks.choose({"flannel": network}, {"flannel"}, _programs(tmp_path), ONE)
         assert note == "flannel is a stand-in: `no-such-program`: No such file or directory"
 
     def test_what_nobody_wants_is_not_started(self, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ class TestRuns:
     def _possible(self) -> None:
         try:
             isolation.probe()
-            binaries.plugins(embedded.given(), (), embedded._CORE)
+            binaries.plugins(embedded.given(), (), embedded.CORE)
         except (isolation.Refused, binaries.NotFound) as error:
             pytest.skip(str(error))
 
@@ -238,14 +239,14 @@ class TestRuns:
             pytest.skip("no flanneld here, or no plugin of it")
         if not api and not binaries.api_server("")[0].real:
             pytest.skip("no kube-apiserver here")
-        before = embedded.snapshot_host()
+        before = snapshot_host()
         status, said = self._run(tmp_path, SCENARIOS / "flannel-across-nodes.yaml", api=api)
         assert status == 0, said
         report = json.loads((tmp_path / "report.json").read_text())
         assert report["networks"]["flannel"]["kind"] == "real"
         assert report["networks"]["flannel"]["software"].startswith("flannel v0.")
         assert any(note.startswith("flannel is itself: flannel v0.") for note in report["cluster"]["notes"])
-        assert embedded.snapshot_host() == before
+        assert snapshot_host() == before
 
     def test_without_its_daemon_it_is_a_stand_in_and_called_one(self, tmp_path: Path) -> None:
         path = os.pathsep.join(part for part in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"))

@@ -358,7 +358,7 @@ class TestSmallThings:
     def test_a_plan_comes_back_from_its_file(self, tmp_path: Path) -> None:
         node = plan.NodePlan(name="n", number=1, address="172.30.0.11", files={"a.conf": {"name": "a"}})
         layout = plan.Plan(
-            place="/x", address="a", nowhere="b", emulated=True, nodes=(node,), plugins=("/p",), launcher="#!"
+            place="/x", address="a", nowhere="b", emulated=True, nodes=(node,), plugins=("/p",), genie_conf={}
         )
         layout.write(tmp_path / "plan")
         assert plan.Plan.read(tmp_path / "plan") == layout

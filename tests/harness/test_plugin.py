@@ -18,6 +18,7 @@ import sys
 sys.path.insert(0, {here!r})
 from harness_rig import FakeCluster
 from harness.backends import registry
+from harness.contract import Backend
 
 CLUSTER = FakeCluster(faults={faults!r})
 
@@ -25,7 +26,7 @@ def start(wanted):
     print("started for", ",".join(wanted.networks), file=sys.stderr)
     return CLUSTER
 
-registry.DOORS["fake"] = lambda: registry.Door(name="fake", start=start, connect=lambda wanted: CLUSTER)
+registry.BACKENDS["fake"] = lambda: Backend(name="fake", start=start, connect=lambda wanted: CLUSTER)
 """
 
 SCENARIO = """\
@@ -207,4 +208,4 @@ def test_other_tests_do_not_notice(suite):
 def test_the_plugin_is_cheap_to_import():
     code = "import sys, pytest; before = set(sys.modules); import harness.plugin; print(*(set(sys.modules) - before))"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(made.stdout.split()) <= {"harness", "harness.plugin"}
+    assert set(made.stdout.split()) <= {"harness", "harness.plugin", "harness.run", "harness.run.collect"}

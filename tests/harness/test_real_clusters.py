@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from harness import catalog
-from harness.backends import Unavailable, container, existing, registry
+from harness.backends import container, existing, registry
 from harness.cluster import deploy, inventory, ipam, kindtool, networks, software
 from harness.cluster.software import Patch, Software
+from harness.contract import Unavailable
 from harness.download import Download, NotHad
 
 NETWORKS = ("bridge", "calico", "canal", "flannel", "macvlan", "ptp", "weave")

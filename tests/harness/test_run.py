@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 from harness_rig import FakeCluster
 
+from harness.contract import APART, must_be_alone
 from harness.pods import place
 from harness.report.outcome import Outcome
 from harness.run.leaks import Sweep
-from harness.run.life import Options, exclusive, run, why_not
+from harness.run.life import Options, run
 from harness.run.locks import turn
-from harness.scenario.file import parse
+from harness.run.skips import why_not
+from harness.scenario.reading import parse
 
 TWO = """\
 scenario: A pod on two networks
@@ -233,7 +235,7 @@ def test_evidence_is_collected_while_the_pods_are_there(go, tmp_path):
 
 
 def test_pods_that_never_run(go, monkeypatch):
-    monkeypatch.setattr("harness.pods.GIVE_UP", 0.1)
+    monkeypatch.setattr("harness.steps.scene.GIVE_UP", 0.1)
     outcome, cluster = go(TWO.replace("expect:\n", ""), faults=["never-runs"])
     text = failing(outcome)
     assert "both is Pending on" in text
@@ -346,9 +348,9 @@ def test_one_node_is_not_two():
 def test_who_needs_the_cluster_alone():
     changed = parse("scenario: x\nnetworks: []\ngenie: {a: b}\npods: {a: }\n")
     facts = FakeCluster().facts
-    assert exclusive(changed, facts)
-    assert not exclusive(changed, FakeCluster(features=facts.features | {"apart"}).facts)
-    assert not exclusive(parse(TWO.replace("expect:\n", "")), facts)
+    assert must_be_alone(changed.needs, facts)
+    assert not must_be_alone(changed.needs, FakeCluster(abilities=facts.abilities | {APART}).facts)
+    assert not must_be_alone(parse(TWO.replace("expect:\n", "")).needs, facts)
 
 
 def test_places():
@@ -363,10 +365,11 @@ def test_places():
             "f": "second",
         }.items()
     )
-    nodes = place(parse(text), ["one", "two"])
+    pods = parse(text).pods
+    nodes = place(pods, ["one", "two"], "x")
     assert nodes["a"] != nodes["b"] == nodes["c"] != nodes["d"]
     assert (nodes["e"], nodes["f"]) == ("one", "two")
-    assert place(parse(text), ["only"]) == dict.fromkeys("abcdef", "only")
+    assert place(pods, ["only"], "x") == dict.fromkeys("abcdef", "only")
 
 
 def test_turns(tmp_path):

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from harness.model import PodName
-from harness.scenario.file import Create, Expect, Schema, parse, read
+from harness.scenario.reading import parse, read
+from harness.scenario.schema import schema
+from harness.steps.expect import Expect
+from harness.steps.pods import Create
 from harness.yamlfile import Mistakes
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +53,7 @@ def test_the_short_form_is_a_straight_line_of_steps():
 
 
 def test_nothing_left_is_expected_of_every_scenario_that_does_not_say_otherwise():
-    assert [check.key for check in parse(GOOD.partition("after-delete")[0]).after_delete] == ["nothing-left"]
+    assert [check.key for check in parse(GOOD.partition("after-delete")[0]).spec.after_delete] == ["nothing-left"]
 
 
 def test_what_a_scenario_needs_follows_from_its_steps():
@@ -66,7 +69,13 @@ steps:
   - with-restart: {of: kubelet}
   - expect: [{check-passes: a}]
 """
-    assert parse(text).needs == {"api-outage", "settings", "end-sandbox", "kubelet-restart", "cni-calls"}
+    assert {each.name for each in parse(text).needs} == {
+        "api-outage",
+        "settings",
+        "end-sandbox",
+        "kubelet-restart",
+        "cni-calls",
+    }
 
 
 def test_an_annotation_given_as_json_is_a_string():
@@ -149,7 +158,7 @@ def test_a_good_step_list_has_no_mistakes():
 
 def test_the_committed_schema_is_current():
     committed = json.loads((ROOT / "scenarios/schema.json").read_text())
-    assert committed == Schema.of(), "make it anew: python -m harness schema > scenarios/schema.json"
+    assert committed == schema(), "make it anew: python -m harness schema > scenarios/schema.json"
 
 
 def test_every_scenario_is_sound_and_names_the_schema_for_editors():
@@ -218,7 +227,9 @@ def test_every_example_of_a_check_or_step_is_one():
     from pydantic import TypeAdapter
 
     from harness.checks import CHECKS
-    from harness.scenario.file import STEPS, AnyCheck, AnyStep
+    from harness.steps import STEPS
+    from harness.steps.base import AnyStep
+    from harness.steps.expect import AnyCheck
 
     for known, form in ((CHECKS, AnyCheck), (STEPS, AnyStep)):
         for key, model in known.items():

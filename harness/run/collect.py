@@ -1,0 +1,172 @@
+"""Scenario files as pytest's items: which files are meant, what is collected of one, and how an item runs and fails.
+
+An item is run by the suite of this pytest process, which `session.py` puts into the configuration's stash.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.report.outcome import Outcome
+    from harness.scenario.file import Scenario
+
+SUFFIXES = (".yaml", ".yml")
+FOLDER = "scenarios"
+_IS_SCENARIO = re.compile(r"^scenario\s*:", re.MULTILINE)
+
+
+class Runs(Protocol):
+    """What items need of a suite."""
+
+    report: Path
+
+    def run(self, scenario: Scenario) -> Outcome:
+        """Run one scenario."""
+
+
+SUITE: pytest.StashKey[Runs] = pytest.StashKey()
+
+
+def requested(config: pytest.Config) -> bool:
+    """Whether scenarios are among what pytest was asked to run, by its arguments alone: nothing is collected yet."""
+    return any(_may_hold_scenarios(config.invocation_params.dir / _path_of(arg)) for arg in config.args)
+
+
+def _path_of(arg: str) -> str:
+    return str(arg).partition("::")[0]
+
+
+def _may_hold_scenarios(path: Path) -> bool:
+    if path.is_dir():
+        return FOLDER in path.parts or (path / FOLDER).is_dir()
+    return path.suffix in SUFFIXES
+
+
+def files(config: pytest.Config) -> list[Path]:
+    """The scenario files among what pytest was asked to run."""
+    found: dict[Path, None] = {}
+    for arg in config.args:
+        path = config.invocation_params.dir / _path_of(arg)
+        inside = sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
+        found |= dict.fromkeys(each for each in inside if _is_scenario(each, explicit=not path.is_dir()))
+    return list(found)
+
+
+def file_of(path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+    """The collector of a YAML file under `scenarios/`, or of one that was named, if it has the key `scenario`."""
+    named = {parent.config.invocation_params.dir / _path_of(arg) for arg in parent.config.args}
+    return ScenarioFile.from_parent(parent, path=path) if _is_scenario(path, explicit=path in named) else None
+
+
+def _is_scenario(path: Path, *, explicit: bool) -> bool:
+    if path.suffix not in SUFFIXES or not (explicit or FOLDER in path.parts):
+        return False
+    try:
+        return explicit or bool(_IS_SCENARIO.search(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+class ScenarioFile(pytest.File):
+    """A file that holds one scenario."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """The scenario, if nothing is wrong with the file."""
+        from harness.yamlfile import Mistakes
+
+        try:
+            scenario = scenario_of(self.config, self.path)
+        except Mistakes as mistakes:
+            raise pytest.Collector.CollectError(str(mistakes)) from None
+        if scenario is not None:
+            yield ScenarioItem.from_parent(self, name=scenario.name, scenario=scenario)
+
+
+def scenario_of(config: pytest.Config, path: Path) -> Scenario | None:
+    """The scenario of a file; None: --swap is about others.
+
+    Raises:
+        Mistakes: everything that is wrong with the file.
+    """
+    from harness.scenario.reading import read
+
+    here, swap = config.invocation_params.dir, config.option.swap
+    shown = str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    scenario = read(path, shown)
+    if swap is None:
+        return scenario
+    old, new = swap
+    fits = old in scenario.networks and new not in scenario.networks
+    return read(path, shown, swap=swap) if fits else None
+
+
+class ScenarioFailed(Exception):
+    """A scenario failed; its outcome has the reasons."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        super().__init__(outcome.failures[0][1] if outcome.failures else "failed")
+
+
+class ScenarioItem(pytest.Item):
+    """A scenario as a test."""
+
+    def __init__(self, *, scenario: Scenario, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.scenario = scenario
+        self.outcome: Outcome | None = None
+        for word in (*scenario.networks, *scenario.spec.labels):
+            self.config.addinivalue_line("markers", f"{word}: a label or network of scenarios")
+            self.add_marker(word)
+
+    def runtest(self) -> None:
+        """Run it on the session's cluster."""
+        self.outcome = self.config.stash[SUITE].run(self.scenario)
+        self.user_properties += [("networks", ",".join(self.scenario.networks)), ("title", self.scenario.title)]
+        if self.outcome.verdict == "skipped":
+            raise pytest.skip.Exception(self.outcome.reason, _use_item_location=True)
+        if self.outcome.verdict == "failed":
+            raise ScenarioFailed(self.outcome)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The values that were wrong, not the code that compared them."""
+        if isinstance(excinfo.value, ScenarioFailed):
+            from harness.report.words import failure
+
+            return failure(excinfo.value.outcome, self.config.stash[SUITE].report)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where it is, and its name and title."""
+        return self.path, 0, f"{self.name}: {self.scenario.title}"
+
+
+def order(items: list[pytest.Item]) -> None:
+    """Have those that take longest first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: -item.scenario.pods_made if isinstance(item, ScenarioItem) else 0)
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """--networks: leave out the scenarios that take other networks."""
+    allowed = set(names(config))
+    out = [item for item in items if isinstance(item, ScenarioItem) and not set(item.scenario.networks) <= allowed]
+    if allowed and out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+def names(config: pytest.Config) -> tuple[str, ...]:
+    """The networks of --networks."""
+    return tuple(name.strip() for name in config.option.networks.split(",") if name.strip())
+
+
+def argv(config: pytest.Config) -> list[str]:
+    """How to start this very pytest again."""
+    return [sys.executable, "-m", "pytest", *map(str, config.invocation_params.args)]

@@ -1,0 +1,75 @@
+"""The beginning of a run: the backend is chosen, and pytest started once more where that needs to be.
+
+Apart from `session.py`, which imports everything that scenarios take: the process that a person started needs little.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.backends.registry import choose
+from harness.catalog import ProfileError
+from harness.contract import Backend, RunOptions, Unavailable
+from harness.run import collect
+
+CHOSEN = pytest.StashKey[tuple[Backend, str]]()
+
+
+def begin(config: pytest.Config) -> int | None:
+    """Choose the backend and print which; run pytest where the backend needs it, if that is not here.
+
+    Returns:
+        The exit status of the run, where it was elsewhere; None: it goes on here.
+    """
+    try:
+        if config.option.report and not config.option.xmlpath:
+            config.option.xmlpath = str(report_dir(config) / "junit.xml")
+        backend, why = choose(config.option.backend, os.environ)
+        config.stash[CHOSEN] = backend, why
+        if not backend.inside() or "GENIE_WHY" not in os.environ:
+            _print(config, f"backend: {backend.name} ({why})")
+        if backend.inside():
+            return None
+        os.environ["GENIE_WHY"] = why
+        _release(config)
+        return backend.enter(run_options(config, why, collect.names(config)), collect.argv(config))
+    except (Unavailable, ProfileError) as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _print(config: pytest.Config, line: str) -> None:
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(line)
+        return
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    with manager.global_and_fixture_disabled():
+        print(line, flush=True)
+
+
+def _release(config: pytest.Config) -> None:
+    """Give standard output and error back: what follows is another process, or prompts a person."""
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    if manager is not None:
+        manager.suspend_global_capture(in_=True)
+
+
+def run_options(config: pytest.Config, why: str, networks: Iterable[str]) -> RunOptions:
+    return RunOptions(
+        networks=tuple(networks),
+        profiles=tuple(Path(each).resolve() for each in config.option.profile),
+        why=why,
+        keep=config.option.keep,
+        console=Console(stderr=True, highlight=False),
+    )
+
+
+def report_dir(config: pytest.Config) -> Path:
+    """Where evidence goes: the report's directory, or `report/` of where pytest was started."""
+    return (config.invocation_params.dir / (config.option.report or "report")).resolve()

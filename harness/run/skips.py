@@ -1,0 +1,51 @@
+"""Why a scenario cannot run on a cluster, so that it is skipped before anything is created."""
+
+from __future__ import annotations
+
+import difflib
+
+from harness.contract import OF_GENIE, Facts
+from harness.model import nearest
+from harness.scenario.file import FIRST, Scenario
+
+
+class UnknownNetwork(Exception):
+    """A scenario names a network that no cluster has, by the look of it a typing mistake."""
+
+
+def why_not(scenario: Scenario, facts: Facts) -> str:
+    """Why a scenario cannot run on this cluster; empty: it can.
+
+    Raises:
+        UnknownNetwork: a network's name is misspelt.
+    """
+    for network in networks_of(scenario, facts):
+        if reason := _why_not_on(network, scenario, facts):
+            return reason
+    if lacking := sorted(ability.name for ability in scenario.needs - facts.abilities - OF_GENIE):
+        return f"the {facts.backend} backend cannot do this here: {', '.join(lacking)}"
+    if len(facts.nodes) < 2 and any(pod.needs_second_node for pod in scenario.pods.values()):
+        return "it takes two nodes, this cluster has one"
+    return ""
+
+
+def networks_of(scenario: Scenario, facts: Facts) -> tuple[str, ...]:
+    """A scenario's networks as this cluster calls them: the one that its nodes have first has a name of its own."""
+    return tuple(facts.first or FIRST if network == FIRST else network for network in scenario.networks)
+
+
+def _why_not_on(network: str, scenario: Scenario, facts: Facts) -> str:
+    """Why a scenario cannot have one of its networks here; see `why_not`."""
+    if network == FIRST:
+        return "the network that the nodes have first is none that the harness knows"
+    offer = facts.offers.get(network)
+    if offer is None:
+        meant = nearest(network, facts.offers)
+        if meant and meant not in scenario.networks and difflib.SequenceMatcher(None, network, meant).ratio() > 0.75:
+            raise UnknownNetwork(f"unknown network {network!r}; did you mean {meant!r}?")
+        return f"no network {network} here (known: {', '.join(sorted(facts.offers)) or 'none'})"
+    if offer.missing:
+        return f"{network} is missing: {offer.missing}"
+    if offer.first_only and (pod := scenario.later(network)):
+        return f"{network} works as a pod's first network only, and {pod} has it later: {offer.first_only}"
+    return ""

@@ -1,0 +1,133 @@
+"""What is wrong with a scenario file: what pydantic finds, in words that help to correct it, and what it cannot see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.checks import CHECKS
+from harness.checks.routing import ExpectedRoute
+from harness.contract import ABILITIES
+from harness.model import PLACE, Model, NetworkName, PodName, hint, nearest, references
+from harness.pods import Pod, Port
+from harness.scenario.file import Scenario, ScenarioSpec
+from harness.steps import STEPS
+from harness.steps.base import Around, Step
+from harness.steps.pods import Create, Delete
+from harness.yamlfile import Loc, Mistake, YamlFile
+
+_MODELS: Mapping[str, type[Model]] = {
+    **CHECKS,
+    **STEPS,
+    "ports": Port,
+    "has": ExpectedRoute,
+    "lacks": ExpectedRoute,
+}
+_WORDS: Mapping[str, str] = {
+    "string_type": "expected a string",
+    "int_type": "expected a whole number",
+    "bool_type": "expected true or false",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "model_attributes_type": "expected a mapping",
+}
+
+
+def worded(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
+    """A pydantic error, as a person would put it."""
+    kind, loc = error["type"], tuple(part for part in error["loc"] if part not in ("[key]", "str", "Expected"))
+    if kind == "extra_forbidden":
+        return source.mistake(loc, f"unknown key{hint(str(loc[-1]), _keys_at(loc))}", at_key=True)
+    if kind == "missing":
+        return source.mistake(loc, "is missing", at_key=True)
+    if kind == "string_pattern_mismatch":
+        return source.mistake(
+            loc, f"{error['input']!r} does not fit {error['ctx']['pattern']}", at_key="[key]" in error["loc"]
+        )
+    if kind in _WORDS:
+        return source.mistake(loc, f"{_WORDS[kind]}, got {_shown(error['input'])}")
+    if kind == "literal_error":
+        meant = nearest(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+        hinted = f"; did you mean {meant!r}?" if meant else ""
+        return source.mistake(loc, f"expected {error['ctx']['expected']}, got {_shown(error['input'])}{hinted}")
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return source.mistake(loc, text[:1].lower() + text[1:], at_key=kind in ("unknown_name",))
+
+
+def _shown(value: object) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+    return repr(value)
+
+
+def _keys_at(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that would have been right beside an unknown one."""
+    model: type[Model] = ScenarioSpec
+    for part in loc[:-1]:
+        model = Pod if model is ScenarioSpec and part == "pods" else _MODELS.get(str(part), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def wrong_names(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
+    """References to what the file does not have."""
+    known = {PodName: list(scenario.pods), NetworkName: [*scenario.networks, *scenario.spec.own_networks]}
+    for loc, reference in references(scenario.spec):
+        if reference not in known[type(reference)]:
+            what = "pod" if isinstance(reference, PodName) else "network"
+            yield source.mistake(loc, f"unknown {what} {str(reference)!r}{hint(reference, known[type(reference)])}")
+    for name, pod in scenario.pods.items():
+        if pod.beside and (pod.beside not in scenario.pods or pod.beside == name):
+            others = [other for other in scenario.pods if other != name]
+            yield source.mistake(("pods", name, "node"), f"unknown pod {pod.beside!r}{hint(pod.beside, others)}")
+    for index, feature in enumerate(scenario.spec.needs):
+        if feature not in ABILITIES:
+            yield source.mistake(("needs", index), f"unknown feature {feature!r}{hint(feature, ABILITIES)}")
+    allowed = {"namespace", "scenario", *(f"subnet.{network}" for network in scenario.networks)}
+    for where, text in _texts(scenario):
+        for place in PLACE.findall(text):
+            if place not in allowed:
+                yield source.mistake(where, f"unknown value {{{{ {place} }}}}{hint(place, allowed)}")
+
+
+def wrong_order(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
+    """Steps that cannot be taken: a pod is looked at or deleted before it is made, or `expect` beside `steps`."""
+    if scenario.spec.steps and scenario.spec.expect:
+        yield source.mistake(("expect",), "beside steps there is no expect: make it a step", at_key=True)
+    there: set[str] = set()
+    for loc, step in _walk_located(scenario.spec.steps, ("steps",)):
+        names = {str(reference): at for at, reference in references(step, loc) if isinstance(reference, PodName)}
+        if isinstance(step, Create):
+            for name in names.keys() & there:
+                yield source.mistake(names[name], f"pod {name!r} is there already: delete it first, or recreate it")
+            there |= names.keys()
+        elif not isinstance(step, Around):
+            for name in (names.keys() & scenario.pods.keys()) - there:
+                yield source.mistake(names[name], f"pod {name!r} is not there at this step: create it first")
+            if isinstance(step, Delete):
+                there -= names.keys()
+
+
+def _walk_located(steps: tuple[Step, ...], loc: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Step]]:
+    for index, step in enumerate(steps):
+        yield (*loc, index), step
+        if isinstance(step, Around):
+            yield from _walk_located(step.steps, (*loc, index, step.key, "steps"))
+
+
+def _texts(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
+    """Every text that places are filled in, with where it stands."""
+    for name, pod in scenario.pods.items():
+        for key, value in (*pod.annotations.items(), *pod.labels.items()):
+            yield ("pods", name, "annotations" if key in pod.annotations else "labels", key), value
+    for index, thing in enumerate(scenario.spec.objects):
+        yield ("objects", index), str(thing)

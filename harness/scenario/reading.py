@@ -1,0 +1,46 @@
+"""Reads a scenario file: YAML, its model (pydantic: strict, no unknown keys), and names checked against each other.
+
+Whatever is wrong is reported with file, line, column and field, and with what would have been right.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.scenario.file import Scenario, ScenarioSpec
+from harness.scenario.mistakes import worded, wrong_names, wrong_order
+from harness.yamlfile import Mistakes, YamlFile
+
+
+def read(path: Path, shown: str = "", *, swap: tuple[str, str] | None = None) -> Scenario:
+    """Read a scenario file; with `swap`, as if it had been written for the second network in place of the first.
+
+    Raises:
+        Mistakes: everything that is wrong with it.
+    """
+    if swap is None:
+        return _understand(YamlFile.read(path, shown), path.stem)
+    # The network's name, but neither a key nor a value of some plugin's configuration: `"type": "bridge"`.
+    old = re.compile(rf"""(?<!type: )(?<!": ")\b{re.escape(swap[0])}\b(?!"?:)""")
+    return _understand(YamlFile.read(path, shown, lambda text: old.sub(swap[1], text)), old.sub(swap[1], path.stem))
+
+
+def parse(text: str, file: str = "scenario.yaml") -> Scenario:
+    """The same for text that is already here."""
+    return _understand(YamlFile.parse(text, file), Path(file).stem)
+
+
+def _understand(source: YamlFile, name: str) -> Scenario:
+    if not isinstance(source.values, dict):
+        raise Mistakes([source.mistake((), "expected a mapping: scenario, networks, pods, expect")])
+    try:
+        spec = ScenarioSpec.model_validate(source.values)
+    except ValidationError as error:
+        raise Mistakes([worded(source, dict(one)) for one in error.errors(include_url=False)]) from error
+    scenario = Scenario.of(spec, file=source.file, name=name)
+    if wrong := [*wrong_names(source, scenario), *wrong_order(source, scenario)]:
+        raise Mistakes(wrong)
+    return scenario

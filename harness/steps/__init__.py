@@ -1,0 +1,39 @@
+"""What a scenario can do.
+
+A step is a small frozen model with one method that does it (`base.py`), on the scenario as it is now (`scene.py`). To
+add one: write the model in the module that it belongs to, and list it here. Its docstring's first paragraph, its
+fields' descriptions and its example are its documentation: `python -m harness checks` prints them.
+"""
+
+from __future__ import annotations
+
+from harness.steps.base import STEPS as STEPS
+from harness.steps.expect import Expect
+from harness.steps.objects import Apply, Remove
+from harness.steps.pods import Annotate, Create, Delete, Recreate
+from harness.steps.sandboxes import CollectGarbage, EndSandbox, LoseSandbox, Tamper
+from harness.steps.states import WithApiServerAway, WithDefinitionAway, WithRestart, WithRollingUpdate, WithSettings
+
+STEPS |= {
+    step.key: step
+    for step in (
+        Create,
+        Delete,
+        Recreate,
+        EndSandbox,
+        LoseSandbox,
+        CollectGarbage,
+        Tamper,
+        Annotate,
+        Apply,
+        Remove,
+        Expect,
+        WithApiServerAway,
+        WithSettings,
+        WithRestart,
+        WithRollingUpdate,
+        WithDefinitionAway,
+    )
+}
+for _step in STEPS.values():  # steps hold steps, so each can be built only now that all are known
+    _step.model_rebuild(force=True)

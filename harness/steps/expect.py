@@ -1,0 +1,21 @@
+"""The step that has checks made: the runner makes them, one by one, and times each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from harness.checks import CHECKS
+from harness.model import Many, OneKey
+from harness.steps.base import Step
+
+AnyCheck = Annotated[Any, OneKey("check", CHECKS)]
+
+
+class Expect(Step):
+    """Check these, in this order."""
+
+    key = "expect"
+    shorthand = "checks"
+    example = "expect: [{interfaces: {pod: one, eth0: calico}}]"
+
+    checks: Many[AnyCheck]

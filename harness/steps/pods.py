@@ -1,0 +1,62 @@
+"""Steps that create, change and delete pods through the API server."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from harness.model import PodName, fill
+from harness.steps.base import OfPods, Step
+from harness.steps.scene import Scene
+
+
+class Create(OfPods):
+    """Make these pods, all at once, and wait until they run (but not for those that some pod-fails names)."""
+
+    key = "create"
+    verb = "create"
+    example = "create: [one, two]"
+
+    def act(self, scene: Scene) -> None:
+        scene.create(self.pods)
+
+
+class Delete(OfPods):
+    """Delete these pods and wait until they are gone."""
+
+    key = "delete"
+    verb = "delete"
+    example = "delete: [one]"
+
+    def act(self, scene: Scene) -> None:
+        scene.delete(self.pods)
+
+
+class Recreate(OfPods):
+    """Delete these pods, and make pods of the same names the moment that the names are free."""
+
+    key = "recreate"
+    verb = "recreate"
+    example = "recreate: [one]"
+
+    force: bool = Field(default=False, description="Free the names before the node has taken the old pods down.")
+
+    def act(self, scene: Scene) -> None:
+        scene.delete(self.pods, force=self.force)
+        scene.create(self.pods)
+
+
+class Annotate(Step):
+    """Change annotations of a pod that is there already; null removes one."""
+
+    key = "annotate"
+    example = "annotate: {pod: one, annotations: {cni: weave}}"
+
+    pod: PodName
+    annotations: dict[str, str | None]
+
+    def __str__(self) -> str:
+        return f"annotate {self.pod}"
+
+    def act(self, scene: Scene) -> None:
+        changes = fill(self.annotations, scene.view.values)
+        scene.objects.patch(scene.view.path(self.pod), {"metadata": {"annotations": changes}})

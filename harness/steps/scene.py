@@ -1,0 +1,148 @@
+"""A scenario on a cluster while it lasts: what steps act on. What checks see of it is its `view`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.checks.view import Event, View
+from harness.contract import STATIC_PODS, Cluster, has
+from harness.objects import Objects
+from harness.pods import Pod, as_static, manifest
+from harness.waiting import NotReady, until_nothing
+
+START, GONE = 60.0, 60.0  # seconds that pods may take
+GIVE_UP = 40.0  # seconds that a pod may go on failing to get its network; a kubelet tries again after 10 to 15
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """A scenario's pods and objects on a cluster."""
+
+    view: View
+    pods: Mapping[str, Pod]  # as the scenario describes them
+    nodes: Mapping[str, str]  # the node of each
+    failing: frozenset[str]  # pods that are expected to fail, so they are not waited for
+    there: list[str] = field(default_factory=list)  # pods that were created and not deleted since
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.view.cluster
+
+    @property
+    def objects(self) -> Objects:
+        return self.view.objects
+
+    @property
+    def namespace(self) -> str:
+        return self.view.namespace
+
+    def create(self, names: Iterable[str]) -> None:
+        """Create pods, all at once, and wait until they run.
+
+        Raises:
+            NotReady: some do not; each with its phase and the warnings about it.
+        """
+        names = tuple(names)
+        self.there += names
+        for name in names:
+            pod = manifest(
+                name,
+                self.pods[name],
+                node=self.nodes[name],
+                image=self.cluster.facts.image,
+                values=self.view.values,
+            )
+            if self.pods[name].static:
+                self._write_static(name, as_static(pod, self.namespace))
+            else:
+                self.objects.create(pod, self.namespace)
+        self._wait_running([name for name in names if name not in self.failing])
+        statuses = [pod["status"] for pod in self.listed().values()]
+        self.view.leftovers.note(each["ip"] for status in statuses for each in status.get("podIPs") or [])
+
+    def delete(self, names: Iterable[str], *, force: bool = False) -> None:
+        """Delete pods and wait until they are gone; with `force`, their names are free before the nodes are done.
+
+        Raises:
+            NotReady: some are still there.
+        """
+        names = tuple(names)
+        for name in names:
+            if self.pods[name].static:
+                self._write_static(name, None)
+            else:
+                self.objects.delete(self.view.path(name), grace=0 if force else None)
+
+        def left() -> list[str]:
+            pods = self.listed()
+            return [name for name in names if name in pods]
+
+        if remain := until_nothing(left, GONE):
+            raise NotReady("\n".join(f"not gone after {GONE:g} s: {self.state(name)}" for name in remain))
+        self.there = [name for name in self.there if name not in names]
+
+    def clear(self) -> None:
+        """Remove whatever pods are left, without waiting for it."""
+        for name, pod in self.pods.items():
+            if pod.static:
+                self._write_static(name, None)
+        for name in self.listed():
+            self.objects.delete(self.view.path(name), grace=0)
+
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """All pods in the namespace, by the scenario's names."""
+        own = {shown: name for name, shown in self.view.names.items()}
+        found = {each["metadata"]["name"]: each for each in self.objects.get(self.view.path("")).get("items") or []}
+        return {own.get(name, name): pod for name, pod in found.items()}
+
+    def state(self, name: str) -> str:
+        """A pod's phase, the state of its container, and the warnings about it, in words."""
+        pod = self.view.pod(name)
+        if pod is None:
+            return f"{name} is not on the API server"
+        status = pod.get("status") or {}
+        states = [
+            f"{kind} {detail.get('reason') or ''} {detail.get('message') or ''}".strip()
+            for each in status.get("containerStatuses") or []
+            for kind, detail in (each.get("state") or {}).items()
+        ]
+        lines = [f"{name} is {status.get('phase') or 'Pending'} on {pod['spec'].get('nodeName') or 'no node'}"]
+        lines += [f"  container: {state}" for state in states]
+        lines += [f"  {warning}" for warning in self._warnings(name)] or ["  no warnings about it"]
+        return "\n".join(lines)
+
+    def _write_static(self, name: str, pod: Mapping[str, Any] | None) -> None:
+        has(self.cluster, STATIC_PODS).static_pod(self.nodes[name], f"{self.namespace}-{name}", pod)
+
+    def _wait_running(self, names: list[str]) -> None:
+        begin = time.monotonic()
+        failing: dict[str, float] = {}
+
+        def waiting() -> list[str]:
+            pods = self.listed()
+            return [name for name in names if not _runs(pods.get(name))]
+
+        def hopeless(left: list[str]) -> bool:
+            now = time.monotonic()
+            if now - begin < GIVE_UP / 2:
+                return False
+            warned = {name for name in left if self._warnings(name)}
+            for name in warned:
+                failing.setdefault(name, now)
+            return any(now - failing[name] > GIVE_UP / 2 for name in warned)
+
+        if left := until_nothing(waiting, START, hopeless=hopeless):
+            raise NotReady("\n".join(self.state(name) for name in left))
+
+    def _warnings(self, name: str) -> list[Event]:
+        return [event for event in self.view.events(name) if event.type == "Warning"]
+
+
+def _runs(pod: Mapping[str, Any] | None) -> bool:
+    status = (pod or {}).get("status") or {}
+    ready = [each for each in status.get("conditions") or [] if each.get("type") == "Ready"]
+    deleted = ((pod or {}).get("metadata") or {}).get("deletionTimestamp")
+    return status.get("phase") == "Running" and all(each.get("status") == "True" for each in ready) and not deleted

@@ -1,0 +1,136 @@
+"""States that other steps happen in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from harness.contract import (
+    AGENT_RESTART,
+    AGENT_UPDATE,
+    API_OUTAGE,
+    CONTAINERD_RESTART,
+    DEFINITIONS_AWAY,
+    KUBELET_RESTART,
+    SETTINGS,
+    Ability,
+    Restarts,
+    has,
+)
+from harness.steps.base import Around
+from harness.steps.scene import START, Scene
+from harness.waiting import NotReady, until_nothing
+
+_RESTARTS: dict[str, Ability[Restarts]] = {
+    "kubelet": KUBELET_RESTART,
+    "containerd": CONTAINERD_RESTART,
+    "agent": AGENT_RESTART,
+}
+
+
+class WithApiServerAway(Around):
+    """Do these steps while no node can reach the API server (the scenario needs api-outage)."""
+
+    key = "with-api-server-away"
+    shorthand = "steps"
+    example = "with-api-server-away: [{end-sandbox: one}]"
+    needs = frozenset({API_OUTAGE})
+
+    def __str__(self) -> str:
+        return "take the API server away"
+
+    def state(self, scene: Scene) -> AbstractContextManager[None]:
+        return has(scene.cluster, API_OUTAGE).api_server_away(scene.namespace)
+
+
+class WithSettings(Around):
+    """Do these steps with these keys in genie.conf (the scenario needs settings)."""
+
+    key = "with-settings"
+    example = "with-settings: {genie: {default_plugin: weave}, steps: [{create: one}]}"
+    needs = frozenset({SETTINGS})
+
+    genie: dict[str, JsonValue]
+
+    def __str__(self) -> str:
+        return f"set {', '.join(self.genie)} in genie.conf"
+
+    def state(self, scene: Scene) -> AbstractContextManager[None]:
+        return has(scene.cluster, SETTINGS).settings(self.genie, scene.namespace)
+
+
+class WithRestart(Around):
+    """Restart the kubelet, containerd or genie's agent of every node, do these steps meanwhile, then wait for ready
+    nodes.
+    """
+
+    key = "with-restart"
+    example = "with-restart: {of: agent, steps: [{create: one}]}"
+
+    of: Literal["kubelet", "containerd", "agent"]
+
+    def __str__(self) -> str:
+        return f"restart {self.of}"
+
+    def needed(self) -> frozenset[Ability[Any]]:
+        return frozenset({_RESTARTS[self.of]})
+
+    @contextmanager
+    def state(self, scene: Scene) -> Iterator[None]:
+        cluster = has(scene.cluster, _RESTARTS[self.of])
+        for node in scene.cluster.facts.nodes:
+            cluster.restart(self.of, node)
+        yield
+        cluster.settle()
+
+
+class WithRollingUpdate(Around):
+    """Do these steps while genie's agents are replaced by newer ones, node by node, then wait for the end of that."""
+
+    key = "with-rolling-update"
+    shorthand = "steps"
+    example = "with-rolling-update: [{create: one}]"
+    needs = frozenset({AGENT_UPDATE})
+
+    def __str__(self) -> str:
+        return "update genie's agents"
+
+    def state(self, scene: Scene) -> AbstractContextManager[None]:
+        return has(scene.cluster, AGENT_UPDATE).rolling_update()
+
+
+class WithDefinitionAway(Around):
+    """Do these steps while the cluster lacks a custom resource definition, and with it all objects of that kind."""
+
+    key = "with-definition-away"
+    example = "with-definition-away: {name: network-attachment-definitions.k8s.cni.cncf.io, steps: [{create: one}]}"
+    needs = frozenset({DEFINITIONS_AWAY})
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"take {self.name} away"
+
+    @contextmanager
+    def state(self, scene: Scene) -> Iterator[None]:
+        """The definition goes, and comes back as it was; the objects of its kind do not."""
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{self.name}"
+        before = scene.objects.get(path)
+        metadata, spec = before["metadata"], before["spec"]
+        known = {key: metadata[key] for key in ("name", "labels", "annotations") if key in metadata}
+        served = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+        scene.objects.delete(path)
+        _wait(f"{self.name} to be gone", lambda: scene.objects.find(served) is None)
+        try:
+            yield
+        finally:
+            scene.objects.create({**before, "metadata": known, "status": {}})
+            _wait(f"{self.name} to be back", lambda: scene.objects.find(served) is not None)
+
+
+def _wait(what: str, done: Callable[[], bool]) -> None:
+    if until_nothing(lambda: not done(), START):
+        raise NotReady(f"waited {START:g} s for {what}")

@@ -32,6 +32,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.download import FIXTURES
+from harness.values import change_texts
 
 
 class ProfileError(Exception):
@@ -266,13 +267,11 @@ _templates = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=Fal
 
 
 def _render(value: Any, names: Mapping[str, Any]) -> Any:
-    if isinstance(value, str) and "{" in value:
-        try:
-            return _templates.from_string(value).render(names)
-        except jinja2.TemplateError as error:
-            raise ProfileError(f"{value!r}: {error}") from error
-    if isinstance(value, Mapping):
-        return {key: _render(inner, names) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_render(inner, names) for inner in value]
-    return value
+    return change_texts(value, lambda text: _rendered(text, names))
+
+
+def _rendered(text: str, names: Mapping[str, Any]) -> str:
+    try:
+        return _templates.from_string(text).render(names) if "{" in text else text
+    except jinja2.TemplateError as error:
+        raise ProfileError(f"{text!r}: {error}") from error

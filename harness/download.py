@@ -1,9 +1,8 @@
-"""Downloads, each pinned by its SHA-256: out of $GENIE_MIRROR, else the cache, else the network.
+"""Downloads, each pinned by its checksum: out of $GENIE_MIRROR, else the cache, else the network.
 
-`$GENIE_MIRROR` is a directory that holds `https://HOST/PATH` as `HOST/PATH`. What lies there is its owner's choice
-and is used as it is, also where it differs from the pinned content (a manifest changed for an air-gapped place);
-whatever comes over the network must have the pinned checksum. The cache names files by checksum, so it is never
-stale.
+`$GENIE_MIRROR` is a directory that holds `https://HOST/PATH` as `HOST/PATH`. What lies there is its owner's choice and
+is used as it is, also where it differs from the pinned content (a manifest changed for an air-gapped place); whatever
+comes over the network must have the pinned checksum. The cache names files by checksum, so it is never stale.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 
 #: What the project pins and describes: archives, networks, definitions. Not there in an installed package.
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+PAUSE = 3600.0  # seconds for which a failure may be remembered
 
 
 class NotHad(Exception):
-    """A download is not to be had; the message says where it was looked for."""
+    """A download cannot be had; the message says where it was looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,37 +32,43 @@ class Download:
     """One file, at any of several URLs."""
 
     urls: tuple[str, ...]
-    sha256: str
+    checksum: str  # "sha256:…" or "sha512:…"
 
-    def get(self, timeout: float = 60.0) -> Path:
+    def get(self, *, remember: bool = False) -> Path:
         """The file on this machine.
+
+        Args:
+            remember: a failure counts for an hour, so a machine without a network does not wait for it in every run.
 
         Raises:
             NotHad: it is neither in the mirror nor in the cache, and no URL gave it.
         """
         if found := mirrored(self.urls):
             return found
-        cached = cache_dir() / "sha256" / self.sha256
+        algorithm, _, expected = self.checksum.partition(":")
+        cached, failed = cache_dir() / algorithm / expected, cache_dir() / "failed" / expected[:32]
         if cached.is_file():
             return cached
+        if remember and failed.is_file() and time.time() - failed.stat().st_mtime < PAUSE:
+            raise NotHad(f"{failed.read_text()} (remembered for an hour in {failed})")
         failures = []
         for url in self.urls:
             try:
-                _keep(_fetched(url, timeout), self.sha256, cached)
+                _fetch(url, cached, algorithm, expected)
                 return cached
             except (OSError, ValueError) as error:
-                failures.append(f"{url}: {why(error)}")
+                # Without urllib's own words around it; of a server's answer, with its number.
+                reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
+                failures.append(f"{url}: {reason}")
+        if remember:
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            failed.write_text("; ".join(failures))
         raise NotHad("; ".join(failures))
 
 
 def cache_dir() -> Path:
     """Where the harness keeps what it downloads, and its clusters' state: $XDG_CACHE_HOME/genie."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genie"
-
-
-def why(error: Exception) -> str:
-    """What went wrong with a download, without urllib's own words around it; of a server's answer, with its number."""
-    return str(error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error)
 
 
 def mirrored(urls: Sequence[str]) -> Path | None:
@@ -72,17 +79,36 @@ def mirrored(urls: Sequence[str]) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _fetched(url: str, timeout: float) -> bytes:
-    if urlsplit(url).scheme != "https":
+def digest(path: Path, algorithm: str) -> str:
+    """A file's checksum, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _fetch(url: str, place: Path, algorithm: str, expected: str) -> None:
+    """Fetch a file to its place, where it is whole or not at all; a bar shows how far that is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError("not an https URL")
-    with urllib.request.urlopen(url, timeout=timeout) as answer:
-        return bytes(answer.read())
-
-
-def _keep(content: bytes, sha256: str, place: Path) -> None:
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise ValueError(f"its SHA-256 is {found}, expected {sha256}")
+    columns = (TextColumn("   {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(place)
+        temporary = Path(file.name)
+        try:
+            with (
+                urllib.request.urlopen(url, timeout=20) as answer,
+                Progress(*columns, console=Console(stderr=True), transient=True) as bar,
+            ):
+                size = int(answer.headers.get("Content-Length") or 0) or None
+                task = bar.add_task(url.rpartition("/")[2], total=size)
+                while chunk := answer.read(1 << 18):
+                    file.write(chunk)
+                    bar.update(task, advance=len(chunk))
+            file.close()
+            if (found := digest(temporary, algorithm)) != expected:
+                raise ValueError(f"its {algorithm} is {found}, expected {expected}")
+            temporary.replace(place)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -166,16 +166,3 @@ def failure(plugin: str, verb: str, status: int, stdout: str, stderr: str = "") 
     except (ValueError, KeyError, TypeError):
         message = f"netplugin failed with no error message: status {status}: {(stderr or stdout).strip()[-500:]}"
         return CniFailure(plugin, verb, 100, message)
-
-
-def merged(conf: Mapping[str, Any], change: Mapping[str, Any]) -> Json:
-    """A configuration with a change merged into it, objects by key; null takes a key away."""
-    result = dict(conf)
-    for key, value in change.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result

@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from harness.values import change_texts
+
 T = TypeVar("T")
 
 Many = Annotated[tuple[T, ...], Field(strict=False)]
@@ -216,14 +218,8 @@ PLACE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
 
 
 def fill(value: Any, values: Mapping[str, str]) -> Any:
-    """A value with each `{{ name }}` in its texts replaced, also inside mappings and lists."""
-    if isinstance(value, str):
-        return PLACE.sub(lambda found: values[found[1]], value)
-    if isinstance(value, Mapping):
-        return {key: fill(item, values) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [fill(item, values) for item in value]
-    return value
+    """A value with each `{{ name }}` in its texts replaced."""
+    return change_texts(value, lambda text: PLACE.sub(lambda found: values[found[1]], text))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -12,32 +12,25 @@ from typing import Any
 
 from kubernetes.client import ApiClient, Configuration
 
-from harness.contract import (
-    APART,
-    API_OUTAGE,
-    CNI_CALLS,
-    DEFINITIONS_AWAY,
-    END_SANDBOX,
-    GARBAGE_COLLECTION,
-    LIVING_LEFT_OUT,
-    NET_D,
-    SETTINGS,
-    STATIC_PODS,
-    TAMPERING,
-    Ability,
-    Facts,
-    Inventory,
-    Offer,
-    ProbeError,
-)
+from harness import contract
+from harness.contract import Ability, Facts, Inventory, Offer, ProbeError
 from harness.embedded import isolation, linux, socket_api
 from harness.embedded.rest import Access
 from harness.embedded.startup import socket_of
 
 ABILITIES: frozenset[Ability[Any]] = frozenset(
     {
-        *(APART, API_OUTAGE, CNI_CALLS, DEFINITIONS_AWAY, END_SANDBOX, GARBAGE_COLLECTION, LIVING_LEFT_OUT),
-        *(NET_D, SETTINGS, STATIC_PODS, TAMPERING),
+        contract.APART,
+        contract.API_OUTAGE,
+        contract.CNI_CALLS,
+        contract.DEFINITIONS_AWAY,
+        contract.END_SANDBOX,
+        contract.GARBAGE_COLLECTION,
+        contract.LIVING_LEFT_OUT,
+        contract.NET_D,
+        contract.SETTINGS,
+        contract.STATIC_PODS,
+        contract.TAMPERING,
     }
 )
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import catalog
+from harness import catalog, contract
 from harness.cluster import deploy, software
 from harness.cluster.apply import Applier, Object, wait
 from harness.cluster.deploy import CONF, CONF_DIR
@@ -24,19 +24,7 @@ from harness.cluster.podnodes import objects as node_pods
 from harness.cluster.real import RealCluster, client
 from harness.cluster.software import Software
 from harness.cluster.state import ClusterState, locked
-from harness.contract import (
-    AGENT_RESTART,
-    CNI_CALLS,
-    NET_D,
-    SERVICES,
-    SETTINGS,
-    TAMPERING,
-    Ability,
-    Backend,
-    Offer,
-    RunOptions,
-    Unavailable,
-)
+from harness.contract import Ability, Backend, Offer, RunOptions, Unavailable
 from harness.objects import Objects
 from harness.progress import Progress
 
@@ -45,7 +33,16 @@ OF_STATUS_IP = (
     "with Kubernetes' API as its datastore, calico's node agent takes a pod's status.podIP for the address of calico's "
     "interface, and that is the first network's"
 )
-ABILITIES: frozenset[Ability[Any]] = frozenset({AGENT_RESTART, CNI_CALLS, NET_D, SERVICES, SETTINGS, TAMPERING})
+ABILITIES: frozenset[Ability[Any]] = frozenset(
+    {
+        contract.AGENT_RESTART,
+        contract.CNI_CALLS,
+        contract.NET_D,
+        contract.SERVICES,
+        contract.SETTINGS,
+        contract.TAMPERING,
+    }
+)
 
 
 class ExistingCluster(RealCluster):

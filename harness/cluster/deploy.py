@@ -79,10 +79,7 @@ def objects(genie_image: str) -> list[Object]:
     things: list[Object] = [
         thing for name in listed for thing in yaml.safe_load_all((base / name).read_text()) if thing
     ]
-    for thing in things:
-        if thing["kind"] == "DaemonSet":
-            _use_image(thing["spec"]["template"]["spec"], genie_image)
-    return things
+    return [_with_image(thing, genie_image) if thing["kind"] == "DaemonSet" else thing for thing in things]
 
 
 def crds() -> list[Object]:
@@ -95,8 +92,10 @@ def crds() -> list[Object]:
     ]
 
 
-def _use_image(pod: dict[str, Any], genie_image: str) -> None:
-    merge(pod, {"containers": [{"name": each["name"], "image": genie_image} for each in pod["containers"]]})
+def _with_image(daemonset: Object, genie_image: str) -> Object:
+    containers = daemonset["spec"]["template"]["spec"]["containers"]
+    images = [{"name": each["name"], "image": genie_image} for each in containers]
+    return merge(daemonset, {"spec": {"template": {"spec": {"containers": images}}}})
 
 
 def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:

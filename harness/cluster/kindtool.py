@@ -86,7 +86,7 @@ def find() -> str:
         raise Unavailable(f"{reason}, and none is known for {target}: install kind {PINNED} or later")
     url = f"https://github.com/kubernetes-sigs/kind/releases/download/{PINNED}/kind-{target}"
     try:
-        path = Download(urls=(url,), sha256=SHA256[target]).get()
+        path = Download(urls=(url,), checksum=f"sha256:{SHA256[target]}").get()
     except NotHad as error:
         advice = f"install kind {PINNED} or later"
         raise Unavailable(f"{reason}, and {PINNED} cannot be fetched ({error}): {advice}") from error

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from kubernetes import config
 from kubernetes.client import ApiClient
 
-from harness import netfilter
+from harness import contract, netfilter
 from harness.cluster import inventory, ipam
 from harness.cluster.apply import wait
 from harness.cluster.console import Consoles
@@ -27,34 +27,27 @@ from harness.cluster.deploy import AGENT_LABEL, CONF, CONF_DIR, NAMESPACE, rollo
 from harness.cluster.evidence import collect
 from harness.cluster.nodes import Nodes, put
 from harness.cluster.runtime import Verbs
-from harness.contract import (
-    AGENT_RESTART,
-    AGENT_UPDATE,
-    API_OUTAGE,
-    CNI_CALLS,
-    CONTAINERD_RESTART,
-    DEFINITIONS_AWAY,
-    END_SANDBOX,
-    GARBAGE_COLLECTION,
-    KUBELET_RESTART,
-    NET_D,
-    SERVICES,
-    SETTINGS,
-    STATIC_PODS,
-    TAMPERING,
-    Ability,
-    Facts,
-    Inventory,
-    ProbeError,
-)
+from harness.contract import Ability, Facts, Inventory, ProbeError
 from harness.libcni import CniFailure
 from harness.objects import ApiError, Objects
 
 Restartable = Literal["kubelet", "containerd", "agent"]
 ABILITIES: frozenset[Ability[Any]] = frozenset(
     {
-        *(AGENT_RESTART, AGENT_UPDATE, API_OUTAGE, CNI_CALLS, CONTAINERD_RESTART, DEFINITIONS_AWAY, END_SANDBOX),
-        *(GARBAGE_COLLECTION, KUBELET_RESTART, NET_D, SERVICES, SETTINGS, STATIC_PODS, TAMPERING),
+        contract.AGENT_RESTART,
+        contract.AGENT_UPDATE,
+        contract.API_OUTAGE,
+        contract.CNI_CALLS,
+        contract.CONTAINERD_RESTART,
+        contract.DEFINITIONS_AWAY,
+        contract.END_SANDBOX,
+        contract.GARBAGE_COLLECTION,
+        contract.KUBELET_RESTART,
+        contract.NET_D,
+        contract.SERVICES,
+        contract.SETTINGS,
+        contract.STATIC_PODS,
+        contract.TAMPERING,
     }
 )
 OF_SCENARIO = "genie-harness-"  # how the files of scenarios' static pods begin

@@ -7,7 +7,6 @@ routes the harness brings. Nothing here touches a cluster, so all of it is teste
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from harness.catalog import Network, ProfileError, Section
 from harness.download import Download
+from harness.values import change_texts, merged
 
 Object = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Manifest(Section):
         Raises:
             NotHad: it cannot be downloaded.
         """
-        text = Download(urls=self.urls, sha256=self.sha256).get().read_text()
+        text = Download(urls=self.urls, checksum=f"sha256:{self.sha256}").get().read_text()
         documents = [document for document in yaml.safe_load_all(text) if document]
         return [item for thing in documents for item in (thing["items"] if thing["kind"] == "List" else [thing])]
 
@@ -57,6 +57,15 @@ class Patch(Section):
 
     def fits(self, thing: Object) -> bool:
         return bool(thing["kind"] == self.kind and self.name in ("", thing["metadata"]["name"]))
+
+    def on(self, thing: Object) -> Object:
+        """An object that it fits, changed."""
+        thing = merge(thing, self.merge)
+        data = {
+            key: json.dumps(merge(json.loads(thing["data"][key]), change), indent=2)
+            for key, change in self.json_in.items()
+        }
+        return merge(thing, {"data": data}) if data else thing
 
 
 class Rollout(Section):
@@ -112,56 +121,46 @@ class Software(Section):
             ValueError: a patch fits nothing, as after a change of version.
         """
         vendors = [thing for manifest in self.manifests for thing in manifest.objects()]
-        return [*patched(vendors, self.patches), *copy.deepcopy(self.own_objects)]
+        return [*patched(vendors, self.patches), *self.own_objects]
 
 
 def patched(objects: list[Object], patches: tuple[Patch, ...]) -> list[Object]:
     """Objects with patches on them; a patch that fits none is an error, for it was written for another version."""
-    result = [copy.deepcopy(thing) for thing in objects]
     for patch in patches:
-        fitting = [thing for thing in result if patch.fits(thing)]
-        if not fitting:
+        if not any(patch.fits(thing) for thing in objects):
             raise ValueError(f"patch for {patch.kind} {patch.name or '(any)'}: no such object in the manifest")
-        for thing in fitting:
-            if patch.drop:
-                result.remove(thing)
-            merge(thing, patch.merge)
-            for key, change in patch.json_in.items():
-                thing["data"][key] = json.dumps(merge(json.loads(thing["data"][key]), change), indent=2)
-    return result
+        objects = [
+            patch.on(thing) if patch.fits(thing) else thing
+            for thing in objects
+            if not (patch.drop and patch.fits(thing))
+        ]
+    return objects
 
 
-def merge(into: Object, change: Mapping[str, Any]) -> Object:
-    """Merge `change` into an object, in place. null takes a key away; `$patch: delete` takes an item off a list."""
-    for key, value in change.items():
-        if value is None:
-            into.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            merge(into[key], value)
-        elif _named(value) and (into.get(key) is None or _named(into[key])):
-            into[key] = _merge_named(into.get(key) or [], value)
-        else:
-            into[key] = copy.deepcopy(value)
-    return into
+def merge(value: Object, change: Mapping[str, Any]) -> Object:
+    """An object with a change merged into it, lists of things with a name by that name. null removes a key;
+    `$patch: delete` removes an item from a list.
+    """
+    return merged(value, change, _merge_lists)
+
+
+def _merge_lists(old: Any, new: list[Any]) -> list[Any]:
+    if not (_named(new) and (old is None or _named(old))):
+        return new
+    items: list[Object] = list(old or [])
+    for change in new:
+        at = next((place for place, item in enumerate(items) if item["name"] == change["name"]), None)
+        if change.get("$patch") == "delete":
+            items = [item for item in items if item["name"] != change["name"]]
+        elif at is None:
+            items.append(change)
+        else:  # an environment variable has a value or a source, not the old one beside the new
+            items[at] = change if {"value", "valueFrom"} & change.keys() else merge(items[at], change)
+    return items
 
 
 def _named(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value)
-
-
-def _merge_named(items: list[Object], changes: list[Object]) -> list[Object]:
-    result = list(items)
-    for change in changes:
-        at = next((i for i, item in enumerate(result) if item["name"] == change["name"]), None)
-        if change.get("$patch") == "delete":
-            result = [item for item in result if item["name"] != change["name"]]
-        elif at is None:
-            result.append(copy.deepcopy(change))
-        elif "value" in change or "valueFrom" in change:  # an environment variable is one or the other
-            result[at] = copy.deepcopy(change)
-        else:
-            merge(result[at], change)
-    return result
 
 
 def images(objects: list[Object]) -> tuple[str, ...]:
@@ -199,13 +198,7 @@ def _images(value: Any) -> Iterator[str]:
 
 def for_node(value: Any, number: int) -> Any:
     """A node's own version of a configuration: `{n}` replaced in every string."""
-    if isinstance(value, str):
-        return value.replace("{n}", str(number))
-    if isinstance(value, Mapping):
-        return {key: for_node(inner, number) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [for_node(inner, number) for inner in value]
-    return value
+    return change_texts(value, lambda text: text.replace("{n}", str(number)))
 
 
 def known(networks: Mapping[str, Network]) -> dict[str, Software]:

@@ -1,20 +1,11 @@
-"""Archives that are pinned in fixtures/pins.yaml: out of $GENIE_MIRROR, else the cache, else the network; kept
-unpacked.
-
-As with all downloads of the harness, what the mirror holds is its owner's choice, and what the network gives must
-have the pinned checksum. An archive that could not be had is not asked for again for a while, so that a machine
-without network does not wait for it in every run.
-"""
+"""Archives that are pinned in fixtures/pins.yaml, downloaded and kept unpacked."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 import tarfile
 import tempfile
-import time
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,11 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import yaml
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from harness.download import FIXTURES, NotHad, cache_dir, mirrored, why
+from harness.download import FIXTURES, Download, NotHad, cache_dir, digest, mirrored
 
-_PAUSE = 3600.0  # seconds for which a failure is remembered
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -38,7 +27,7 @@ class Pin:
     name: str
     version: str
     url: str
-    checksum: str  # "sha256:…"; empty: not pinned for this architecture
+    checksum: str  # "sha256:…", "sha512:…"; empty: not pinned for this architecture
     more: dict[str, str]
 
 
@@ -56,7 +45,7 @@ def pin(name: str) -> Pin:
     )
 
 
-def programs(pinned: Pin, progress: Progress | None = None) -> Path:
+def programs(pinned: Pin) -> Path:
     """A directory with the executables of a pinned archive.
 
     Raises:
@@ -65,65 +54,15 @@ def programs(pinned: Pin, progress: Progress | None = None) -> Path:
     ours = mirrored([pinned.url])
     if ours is None and not pinned.checksum:
         raise NotHad(f"{pinned.url}: nothing is pinned for this architecture ({platform.machine()})")
-    key = _digest(ours, "sha256") if ours else pinned.checksum.partition(":")[2]
+    key = digest(ours, "sha256") if ours else pinned.checksum.partition(":")[2]
     place = cache_dir() / "programs" / f"{pinned.name}-{pinned.version}-{key[:16]}"
     if not place.is_dir():
-        archive = ours or _fetched(pinned, progress)
+        archive = Download(urls=(pinned.url,), checksum=pinned.checksum).get(remember=True)
         try:
             _unpack(archive, place)
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise NotHad(f"{archive}: cannot be unpacked: {error}") from error
     return place
-
-
-def bars() -> Progress:
-    """How downloads are shown."""
-    from rich.console import Console
-
-    columns = (TextColumn("   {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _fetched(pinned: Pin, progress: Progress | None) -> Path:
-    algorithm, _, digest = pinned.checksum.partition(":")
-    place = cache_dir() / algorithm / digest
-    if place.is_file():
-        return place
-    failure = cache_dir() / "failed" / digest[:32]
-    if failure.is_file() and time.time() - failure.stat().st_mtime < _PAUSE:
-        raise NotHad(f"{pinned.url}: {failure.read_text()} (remembered for an hour in {failure})")
-    try:
-        _download(pinned.url, place, algorithm, digest, progress or bars())
-    except OSError as error:
-        failure.parent.mkdir(parents=True, exist_ok=True)
-        failure.write_text(why(error))
-        raise NotHad(f"{pinned.url}: {failure.read_text()}") from error
-    return place
-
-
-def _download(url: str, place: Path, algorithm: str, digest: str, progress: Progress) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer, progress:
-                task = progress.add_task(
-                    url.rpartition("/")[2], total=int(answer.headers.get("Content-Length") or 0) or None
-                )
-                while chunk := answer.read(1 << 18):
-                    file.write(chunk)
-                    progress.update(task, advance=len(chunk))
-            file.close()
-            if (found := _digest(Path(file.name), algorithm)) != digest:
-                raise OSError(f"its {algorithm} is {found}, expected {digest}")
-            Path(file.name).replace(place)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _unpack(archive: Path, place: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from harness.embedded.rest import Client, Object, Refusal
+from harness.waiting import until_nothing
 
 _CONTENTS = (
     "/api/v1/namespaces/{}/pods",
@@ -32,13 +34,11 @@ class Control:
                 threading.Thread(target=work, args=(path, see), daemon=True).start()
 
     def _watch(self, path: str, see: Callable[[Object], None]) -> None:
-        while True:
-            try:
-                for event in self._client.watch(path):
-                    if event["type"] != "DELETED":
-                        see(event["object"])
-            except (OSError, Refusal, ValueError, KeyError, TypeError):
-                time.sleep(0.2)
+        def of_event(event: Object) -> None:
+            if event["type"] != "DELETED":
+                see(event["object"])
+
+        self._client.follow(path, of_event, [])
 
     def _look_again(self, path: str, see: Callable[[Object], None]) -> None:
         while True:
@@ -73,14 +73,15 @@ class Control:
 
     def _empty(self, name: str) -> None:
         """Delete what is in a namespace, wait until its pods are gone, and let it go."""
-        while True:
-            with suppress(OSError, Refusal):
-                left = [thing for kind in _CONTENTS for thing in self._delete_all(kind.format(name))]
-                if not left:
-                    self._finish(name)
-                    self._ending.discard(name)
-                    return
-            time.sleep(0.05)
+        until_nothing(lambda: not self._emptied(name), math.inf, longest=0.05)
+        self._ending.discard(name)
+
+    def _emptied(self, name: str) -> bool:
+        with suppress(OSError, Refusal):
+            if not [thing for kind in _CONTENTS for thing in self._delete_all(kind.format(name))]:
+                self._finish(name)
+                return True
+        return False
 
     def _delete_all(self, path: str) -> list[Object]:
         things: list[Object] = self._client.get(path)["items"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import threading
 import time
@@ -21,9 +22,11 @@ from harness.embedded.rest import Client, Object, Refusal
 from harness.embedded.runtime import Runtime
 from harness.embedded.sandbox import Sandbox
 from harness.libcni import Attachment, CniFailure
+from harness.waiting import retry, until_nothing
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # between attempts at a sandbox
 _MIRROR, _HASH, _SOURCE = (f"kubernetes.io/config.{what}" for what in ("mirror", "hash", "source"))
+_PATIENCE = 10.0  # seconds for which an API server that does not answer is asked again
 _RESYNC = 2.0  # seconds between full looks, for what a watch may have missed
 
 
@@ -85,13 +88,10 @@ class Kubelet:
         life.start()
 
     def _watch(self) -> None:
-        while True:
-            try:
-                for event in self.client.watch("/api/v1/pods", fieldSelector=f"spec.nodeName={self.node}"):
-                    self._see(event["object"], gone=event["type"] == "DELETED")
-            except (OSError, Refusal, KeyError, TypeError, ValueError) as error:
-                self.problems.append(f"watch: {error!r}")
-                time.sleep(0.2)
+        def see(event: Object) -> None:
+            self._see(event["object"], gone=event["type"] == "DELETED")
+
+        self.client.follow("/api/v1/pods", see, self.problems, fieldSelector=f"spec.nodeName={self.node}")
 
     def _look_again(self) -> None:
         while True:
@@ -235,24 +235,12 @@ class PodLife:
 
     def _end(self) -> None:
         self.running = False
-        pause = 0.2
-        while not self._ended():
-            time.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE / 2)
-        for _ in range(20):
-            try:
-                body: Object = {"gracePeriodSeconds": 0}
-                if not self.static:  # the mirror has a UID of its own
-                    body = {**body, "preconditions": {"uid": self.uid}}
-                self._kubelet.client.delete(self._path(), body)
-            except Refusal as error:
-                if error.status not in (404, 409):
-                    time.sleep(0.2)
-                    continue
-            except OSError:
-                time.sleep(0.5)
-                continue
-            return
+        until_nothing(lambda: not self._ended(), math.inf, longest=_LONGEST_PAUSE / 2)
+        body: Object = {"gracePeriodSeconds": 0}
+        if not self.static:  # the mirror has a UID of its own
+            body = {**body, "preconditions": {"uid": self.uid}}
+        with suppress(Refusal, OSError):
+            retry(lambda: self._kubelet.client.delete(self._path(), body), _PATIENCE, _may_pass)
 
     def _ended(self) -> bool:
         with self._busy:
@@ -297,14 +285,9 @@ class PodLife:
                 _container(container, now) for container in self._pod["spec"].get("containers") or []
             ],
         }
-        for _ in range(20):
-            try:
-                self._kubelet.client.patch(self._path("/status"), {"status": status})
-                return
-            except Refusal:
-                return  # it is gone, or another pod has its name
-            except OSError:
-                time.sleep(0.3)
+        with suppress(Refusal, OSError):  # refused: it is gone, or another pod has its name
+            patch = {"status": status}
+            retry(lambda: self._kubelet.client.patch(self._path("/status"), patch), _PATIENCE, _is_cut_off)
 
     def _event(self, reason: str, message: str) -> None:
         now = _now()
@@ -382,6 +365,15 @@ def _container(container: Mapping[str, Any], now: str) -> dict[str, Any]:
         "name": container["name"], "image": container.get("image", ""), "imageID": container.get("image", ""),
         "ready": True, "started": True, "restartCount": 0, "state": {"running": {"startedAt": now}},
     }  # fmt: skip
+
+
+def _is_cut_off(error: Exception) -> bool:
+    return isinstance(error, OSError)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a deletion that failed may succeed later: the pod is still there, and still this one."""
+    return isinstance(error, OSError) or (isinstance(error, Refusal) and error.status not in (404, 409))
 
 
 def _now() -> str:

@@ -13,7 +13,8 @@ import math
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ class Client:
             return _decoded(answer.status, said)
         raise AssertionError("not reached")
 
-    def watch(self, path: str, *, seconds: int = 3600, **query: str) -> Iterator[Object]:
+    def watch(self, path: str, **query: str) -> Iterator[Object]:
         """Events as they come, until the server ends the watch.
 
         Raises:
@@ -138,7 +139,7 @@ class Client:
         """
         connection = self._connection(None)
         try:
-            query = {"watch": "true", "timeoutSeconds": str(seconds), **query}
+            query = {"watch": "true", "timeoutSeconds": "3600", **query}
             connection.request("GET", f"{path}?{urlencode(query)}", None, self._headers("application/json"))
             answer = connection.getresponse()
             if answer.status != 200:
@@ -150,6 +151,16 @@ class Client:
             raise OSError(f"the watch broke: {error}") from error
         finally:
             connection.close()
+
+    def follow(self, path: str, see: Callable[[Object], None], problems: list[str], **query: str) -> None:
+        """See every event, for ever; a watch that breaks is begun anew, and its error becomes a problem."""
+        while True:
+            try:
+                for event in self.watch(path, **query):
+                    see(event)
+            except (OSError, Refusal, KeyError, TypeError, ValueError) as error:
+                problems.append(f"watch: {error!r}")
+                time.sleep(0.2)
 
     def _headers(self, kind: str) -> dict[str, str]:
         token = {"Authorization": f"Bearer {self._access.token}"} if self._access.token else {}

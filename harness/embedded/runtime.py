@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import libcni
-from harness.libcni import Attachment, CniFailure, Json, Kept, merged, version
+from harness.libcni import Attachment, CniFailure, Json, Kept, version
+from harness.values import merged
 
 CONF_DIR, CACHE, BINARIES = Path(libcni.CONF_DIR), Path(libcni.CACHE), libcni.BINARIES
 _SECRET = ("k8s_auth_token", "token")

@@ -8,26 +8,16 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from harness.contract import (
-    AGENT_RESTART,
-    AGENT_UPDATE,
-    API_OUTAGE,
-    CONTAINERD_RESTART,
-    DEFINITIONS_AWAY,
-    KUBELET_RESTART,
-    SETTINGS,
-    Ability,
-    Restarts,
-    has,
-)
+from harness import contract
+from harness.contract import Ability, Restarts, has
 from harness.steps.base import Around
 from harness.steps.scene import START, Scene
 from harness.waiting import NotReady, until_nothing
 
 _RESTARTS: dict[str, Ability[Restarts]] = {
-    "kubelet": KUBELET_RESTART,
-    "containerd": CONTAINERD_RESTART,
-    "agent": AGENT_RESTART,
+    "kubelet": contract.KUBELET_RESTART,
+    "containerd": contract.CONTAINERD_RESTART,
+    "agent": contract.AGENT_RESTART,
 }
 
 
@@ -37,13 +27,13 @@ class WithApiServerAway(Around):
     key = "with-api-server-away"
     shorthand = "steps"
     example = "with-api-server-away: [{end-sandbox: one}]"
-    needs = frozenset({API_OUTAGE})
+    needs = frozenset({contract.API_OUTAGE})
 
     def __str__(self) -> str:
         return "take the API server away"
 
     def state(self, scene: Scene) -> AbstractContextManager[None]:
-        return has(scene.cluster, API_OUTAGE).api_server_away(scene.namespace)
+        return has(scene.cluster, contract.API_OUTAGE).api_server_away(scene.namespace)
 
 
 class WithSettings(Around):
@@ -51,7 +41,7 @@ class WithSettings(Around):
 
     key = "with-settings"
     example = "with-settings: {genie: {default_plugin: weave}, steps: [{create: one}]}"
-    needs = frozenset({SETTINGS})
+    needs = frozenset({contract.SETTINGS})
 
     genie: dict[str, JsonValue]
 
@@ -59,7 +49,7 @@ class WithSettings(Around):
         return f"set {', '.join(self.genie)} in genie.conf"
 
     def state(self, scene: Scene) -> AbstractContextManager[None]:
-        return has(scene.cluster, SETTINGS).settings(self.genie, scene.namespace)
+        return has(scene.cluster, contract.SETTINGS).settings(self.genie, scene.namespace)
 
 
 class WithRestart(Around):
@@ -93,13 +83,13 @@ class WithRollingUpdate(Around):
     key = "with-rolling-update"
     shorthand = "steps"
     example = "with-rolling-update: [{create: one}]"
-    needs = frozenset({AGENT_UPDATE})
+    needs = frozenset({contract.AGENT_UPDATE})
 
     def __str__(self) -> str:
         return "update genie's agents"
 
     def state(self, scene: Scene) -> AbstractContextManager[None]:
-        return has(scene.cluster, AGENT_UPDATE).rolling_update()
+        return has(scene.cluster, contract.AGENT_UPDATE).rolling_update()
 
 
 class WithDefinitionAway(Around):
@@ -107,7 +97,7 @@ class WithDefinitionAway(Around):
 
     key = "with-definition-away"
     example = "with-definition-away: {name: network-attachment-definitions.k8s.cni.cncf.io, steps: [{create: one}]}"
-    needs = frozenset({DEFINITIONS_AWAY})
+    needs = frozenset({contract.DEFINITIONS_AWAY})
 
     name: str
 

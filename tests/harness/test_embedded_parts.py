@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import catalog, libcni, netfilter
+from harness import catalog, libcni, netfilter, values
 from harness.download import NotHad
 from harness.embedded import apiserver, archives, binaries, inventory, kubelet, plan, rootfs, runtime, socket_api
 from harness.embedded.inventory import Owned
@@ -86,7 +86,7 @@ def _profile(
 class TestRuntime:
     def test_a_change_is_merged_and_null_takes_away(self) -> None:
         conf = {"name": "g", "policy": {"a": 1, "b": 2}, "default_plugin": "weave"}
-        assert libcni.merged(conf, {"policy": {"a": None}, "default_plugin": None, "serial": True}) == {
+        assert values.merged(conf, {"policy": {"a": None}, "default_plugin": None, "serial": True}) == {
             "name": "g",
             "policy": {"b": 2},
             "serial": True,

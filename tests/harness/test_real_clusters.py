@@ -71,6 +71,8 @@ def test_no_configuration_of_a_network_comes_before_genie(known: dict[str, Softw
         ({"a": [{"name": "x"}, {"name": "y"}]}, {"a": [{"name": "x", "$patch": "delete"}]}, {"a": [{"name": "y"}]}),
         ({"e": [{"name": "", "valueFrom": 1}]}, {"e": [{"name": "", "value": 2}]}, {"e": [{"name": "", "value": 2}]}),
         ({}, {"a": [{"name": "x"}]}, {"a": [{"name": "x"}]}),
+        ({"m": [{"name": "x", "at": 1}, {"name": "x", "at": 2}]}, {"m": [{"name": "y"}]},
+         {"m": [{"name": "x", "at": 1}, {"name": "x", "at": 2}, {"name": "y"}]}),
     ],
 )  # fmt: skip
 def test_merge(into: dict[str, Any], change: dict[str, Any], result: dict[str, Any]) -> None:

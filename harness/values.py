@@ -1,0 +1,36 @@
+"""Functions over plain JSON values, as files and API servers have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def change_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A value with every text in it changed, also inside objects and lists; keys stay."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: change_texts(inner, change) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [change_texts(inner, change) for inner in value]
+    return value
+
+
+def merged(
+    value: Mapping[str, Any], change: Mapping[str, Any], lists: Callable[[Any, list[Any]], Any] = lambda _, new: new
+) -> dict[str, Any]:
+    """A value with a change merged into it, objects by key; null removes a key.
+
+    Args:
+        lists: what comes of an old value and a new list; by default, the new list.
+    """
+    result = dict(value)
+    for key, new in change.items():
+        if new is None:
+            result.pop(key, None)
+        elif isinstance(new, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], new, lists)
+        else:
+            result[key] = lists(result.get(key), new) if isinstance(new, list) else new
+    return result

@@ -78,7 +78,7 @@ def enter(options: RunOptions, argv: Sequence[str]) -> int:
     try:
         isolation.probe()
         with progress.step("CNI plugins"):
-            programs = embedded_networks.find(known.values(), given(), CORE)
+            programs = embedded_networks.find(known.values(), binaries.given(), CORE)
         with progress.step("API server"):
             server, server_why = binaries.api_server(os.environ.get("GENIE_API", ""))
     except (isolation.Refused, binaries.NotFound) as error:
@@ -92,11 +92,6 @@ def enter(options: RunOptions, argv: Sequence[str]) -> int:
         why=options.why,
     ).to_environment()
     isolation.enter(argv)
-
-
-def given() -> list[Path]:
-    """The directories of plugin binaries that $GENIE_CNI_BIN names."""
-    return [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
 
 
 def inside() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,5 +28,4 @@ def _paths(names: Sequence[str]) -> Sequence[Path]:
         return []
     if platform.system() != "Linux":  # what is installed here does not run on the nodes
         return list(archives.programs(archives.pin("cni-plugins")).iterdir())
-    given = [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
-    return [Path(path) for path in binaries.plugins(given, names, names).paths]
+    return [Path(path) for path in binaries.plugins(binaries.given(), names, names).paths]

@@ -1,8 +1,4 @@
-"""What is on a node that pods may leave behind, read with one command on the node and sorted out here.
-
-What stands for all pods of a network (a bridge, a tunnel device, kube-proxy's chains) is left out: it comes with the
-first pod and stays by design. So is what changes by itself (counters, handles, lifetimes).
-"""
+"""What is on a node that pods may leave behind (see `leftovers.py`), read with one command on the node."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from harness import netfilter
+from harness import leftovers
 from harness.cluster import ipam
 from harness.cluster.nodes import Nodes
 from harness.contract import Inventory
@@ -36,7 +32,6 @@ section records;    cd /var/lib/cni/genie 2>/dev/null && ls -1 -- *.json 2>/dev/
     + "exit 0"
 )
 
-_SHARED_KINDS = ("bridge", "vxlan", "dummy", "openvswitch", "nlmon")
 _NOT_UNICAST = ("broadcast", "multicast", "anycast")
 _LIFETIME = re.compile(r"\s(expires|hoplimit|age) \S+|\s\[\d+:\d+\]|\slinkdown|\spref medium")
 
@@ -50,7 +45,7 @@ def parse(printed: str, node: str) -> Inventory:
     """Sort out what SCRIPT printed on a node."""
     parts = dict(_sections(printed))
     links = json.loads(parts.get("links") or "[]")
-    shared = {link["ifname"] for link in links if _kind(link) in _SHARED_KINDS}
+    shared = {link["ifname"] for link in links if _kind(link) in leftovers.SHARED_KINDS}
     return Inventory(
         interfaces=frozenset(_interfaces(links, shared)),
         addresses=frozenset(ipam.printed(parts, node)),
@@ -74,15 +69,15 @@ def _kind(link: dict[str, Any]) -> str:
 def _interfaces(links: list[dict[str, Any]], shared: set[str]) -> Iterator[str]:
     for link in links:
         if link["ifname"] not in shared | {"lo"}:
-            yield f"{link['ifname']} (bridge {link['master']})" if link.get("master") else link["ifname"]
+            yield leftovers.interface(link["ifname"], link.get("master"))
 
 
 def _netfilter(parts: Mapping[str, str]) -> Iterator[str]:
     saved = parts.get("iptables", "").splitlines()  # each line after the command that printed it
     for command, lines in groupby(saved, key=lambda line: line.partition(" ")[0]):
         said = "\n".join(line.partition(" ")[2] for line in lines)
-        yield from netfilter.iptables(command.partition("-")[0], said)
-    yield from netfilter.nft(parts.get("nft", ""))
+        yield from leftovers.iptables(command.partition("-")[0], said)
+    yield from leftovers.nft(parts.get("nft", ""))
     sets = parts.get("ipsets", "").split()
     yield from (f"ipset {name}" for name in sets if not name.startswith(("KUBE-", "weave-")))
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any
 
+from harness import leftovers
+
 Block = Mapping[str, Any]  # calico's AllocationBlock, the same in etcd as in an IPAMBlock's spec
 
 #: Sections of what a node prints; `section` is the caller's. A store that is there and does not answer is an error, for
@@ -95,8 +97,8 @@ def _host_local(text: str) -> Iterator[str]:
     for line in text.splitlines():
         path, _, owner = line.partition(" ")
         network, _, address = path.partition("/")
-        if not address.startswith(("last_reserved_ip", "lock")):
-            yield f"{network} {address} {'/'.join(owner.split())}"
+        if entry := leftovers.host_local(network, address, owner):
+            yield entry
 
 
 def _weave(text: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from kubernetes import config
 from kubernetes.client import ApiClient
 
-from harness import contract, netfilter
+from harness import contract, leftovers
 from harness.cluster import inventory, ipam
 from harness.cluster.apply import wait
 from harness.cluster.console import Consoles
@@ -199,7 +199,7 @@ class RealCluster:
         """See `CutsOff`: workers refuse to send to the API server; the harness still reaches it."""
         address, port = self._api_address()
         sending = ("OUTPUT", "-p", "tcp", "-d", address, "--dport", port)
-        refused = ("-m", "comment", "--comment", netfilter.OWN, "-j", "REJECT", "--reject-with", "tcp-reset")
+        refused = ("-m", "comment", "--comment", leftovers.OWN, "-j", "REJECT", "--reject-with", "tcp-reset")
         try:
             for node in self.facts.nodes:
                 self.nodes.run(node, "iptables", "-w", "-I", *sending, *refused)

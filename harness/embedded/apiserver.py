@@ -14,11 +14,12 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from harness.embedded import linux
 from harness.embedded.rest import Access, Client, Refusal
 from harness.waiting import NotReady, retry
 
@@ -97,14 +98,16 @@ def until(attempt: Callable[[], T], running: Running, timeout: float, see: Calla
         see()
         for process, log in zip(running.processes, running.logs, strict=True):
             if process.poll() is not None:
-                raise NotReady(f"{log.stem} ended with status {process.returncode}: {_tail(log)}")
+                raise NotReady(f"{log.stem} ended with status {process.returncode}: {linux.tail(log, 5)}")
         return attempt()
 
     early = (OSError, Refusal, ValueError)
     try:
         return retry(one_try, timeout, lambda error: isinstance(error, early), longest=0.03)
     except early as error:
-        raise NotReady(f"the API server did not answer within {timeout:.0f} s: {_tail(running.logs[-1])}") from error
+        raise NotReady(
+            f"the API server did not answer within {timeout:.0f} s: {linux.tail(running.logs[-1], 5)}"
+        ) from error
 
 
 def _certified(running: Running, certificate: Path) -> Running:
@@ -124,8 +127,8 @@ def _start_real(binaries: Binaries, address: str, place: Path) -> Running:
     (place / "accounts.key").write_text(_ec_key())
     etcd_log, log = place / "etcd.log", place / "kube-apiserver.log"
     processes = (
-        _spawn(_etcd(binaries.etcd, place), etcd_log),
-        _spawn(_kube_apiserver(binaries.kube_apiserver, address, place), log, GOGC="200"),
+        linux.spawn(_etcd(binaries.etcd, place), etcd_log, os.environ),
+        linux.spawn(_kube_apiserver(binaries.kube_apiserver, address, place), log, {**os.environ, "GOGC": "200"}),
     )
     server = f"https://{address}:{PORT}"
     return Running(
@@ -162,31 +165,16 @@ def _kube_apiserver(binary: str, address: str, place: Path) -> list[str]:
 
 def _start_emulator(address: str, place: Path) -> Running:
     log = place / "emulator.log"
-    command = [sys.executable, "-m", "harness.embedded.emulator", str(PORT)]
+    process = python("harness.embedded.emulator", str(PORT), log=log)
     access = Access(server=f"http://{address}:{PORT}")
-    return Running(admin=access, genie=access, processes=(_spawn(command, log, **module_path()),), logs=(log,))
+    return Running(admin=access, genie=access, processes=(process,), logs=(log,))
 
 
-def module_path() -> dict[str, str]:
-    """The environment in which a new Python finds this package, wherever it is."""
-    root = str(Path(__file__).resolve().parents[2])
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
-
-
-def _spawn(command: Sequence[str], log: Path, **env: str) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **env},
-            start_new_session=True,
-        )
-
-
-def _tail(log: Path, lines: int = 5) -> str:
-    return " | ".join(log.read_text(errors="replace").strip().splitlines()[-lines:]) or "it logged nothing"
+def python(module: str, argument: str, *, log: Path) -> subprocess.Popen[bytes]:
+    """Start a module of this package, wherever the package is."""
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    return linux.spawn([sys.executable, "-m", module, argument], log, environment)
 
 
 def _ec_key() -> str:

@@ -100,6 +100,11 @@ def look(names: Iterable[str], directories: Iterable[Path]) -> dict[str, Path]:
     return {name: Path(path).resolve() for name, path in found.items() if path}
 
 
+def given() -> list[Path]:
+    """The directories of plugin binaries that $GENIE_CNI_BIN names."""
+    return [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
+
+
 def on_path() -> list[Path]:
     """PATH's directories."""
     return [Path(part) for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part]

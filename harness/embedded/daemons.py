@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from harness.embedded import links, linux
@@ -67,10 +66,10 @@ class Daemons:
 
     def logs(self) -> dict[str, str]:
         """Their logs, by file name."""
-        return {_log(plan).name: _text(_log(plan)) for plan in self._plans}
+        return {log.name: log.read_text(errors="replace") for log in map(_log, self._plans) if log.exists()}
 
     def _told(self, plan: DaemonPlan, what: str) -> str:
-        last = " | ".join(_text(_log(plan)).strip().splitlines()[-3:]) or "it logged nothing"
+        last = linux.tail(_log(plan), 3)
         return f"network {plan.network}: its daemon {_name(plan)} on node {self._node} {what}: {last}"
 
 
@@ -78,16 +77,7 @@ def _spawn(plan: DaemonPlan) -> subprocess.Popen[bytes]:
     for path, text in plan.files.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text)
-    with _log(plan).open("wb") as log:
-        return subprocess.Popen(
-            plan.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env={"PATH": linux.search_path(), **plan.environment},
-            start_new_session=True,
-        )
+    return linux.spawn(plan.command, _log(plan), {"PATH": linux.search_path(), **plan.environment})
 
 
 def _name(plan: DaemonPlan) -> str:
@@ -104,9 +94,3 @@ def _lacking(plan: DaemonPlan) -> str:
         if not Path(path).exists():
             return path
     return next((f"a route to {subnet}" for subnet in plan.ready_routes if not links.has_route(subnet)), "")
-
-
-def _text(path: Path) -> str:
-    with suppress(OSError):
-        return path.read_text(errors="replace")
-    return ""

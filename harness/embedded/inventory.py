@@ -1,9 +1,7 @@
-"""What is on a node that belongs to no pod: interfaces, addresses in IPAM stores, rules, namespaces, records, routes.
+"""What is on a node that belongs to no pod (see `leftovers.py`), read over netlink and from files.
 
-Scenarios run side by side on the same nodes, so what plainly belongs to a sandbox that is alive (its container ID,
-its addresses, the other ends of its interfaces) is left out; it can be no leak yet. What stands for all pods of a
-network (bridges, tunnels, the base chains of the portmap plugin) was there before or is left out as well, as is what
-changes by itself (counters, handles).
+Scenarios run side by side on the same nodes, so what belongs to a sandbox that is alive (its container ID, its
+addresses, the other ends of its interfaces) is left out: it cannot be a leak yet.
 """
 
 from __future__ import annotations
@@ -21,12 +19,10 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from harness import netfilter
+from harness import leftovers
 from harness.embedded.sandbox import Sandbox
 
 NETNS, STORES, RECORDS = Path("/run/netns"), Path("/var/lib/cni/networks"), Path("/var/lib/cni/genie")
-_HOUSEKEEPING = ("last_reserved_ip", "lock")  # of host-local, beside its addresses
-_SHARED_KINDS = ("bridge", "vxlan")
 _BY_KERNEL = 2  # of a route: it came with an address
 _TABLE_LOCAL, _MULTICAST, _UNREACHABLE = 255, 5, 7  # unreachable: the harness itself cuts nodes off that way
 
@@ -78,7 +74,7 @@ def take(owned: Owned) -> dict[str, list[str]]:
         links = list(node.get_links())
         names = {int(link["index"]): str(link.get("ifname")) for link in links}
         mine = {names[index] for index in owned.peers if index in names}
-        shared = {index for index, link in zip(names, links, strict=True) if _kind(link) in _SHARED_KINDS}
+        shared = {index for index, link in zip(names, links, strict=True) if _kind(link) in leftovers.SHARED_KINDS}
         interfaces = list(_interfaces(links, names, shared | owned.peers))
         routes = [text for text in _routes(node, names, shared) if not mine & set(text.split())]
     return {
@@ -106,17 +102,16 @@ def _interfaces(links: Iterable[Any], names: dict[int, str], left_out: set[int] 
     for link in links:
         if int(link["index"]) in left_out or link.get("ifname") == "lo":
             continue
-        master = names.get(int(link.get("master") or 0))
-        yield f"{link.get('ifname')} (bridge {master})" if master else str(link.get("ifname"))
+        yield leftovers.interface(str(link.get("ifname")), names.get(int(link.get("master") or 0)))
 
 
 def _addresses(owned: Owned) -> Iterator[str]:
     """host-local's: a file an address, with the container and the interface that have it."""
-    for store in sorted(path for path in STORES.glob("*") if path.is_dir()):
-        for name in _names(store):
-            holder = _text(store / name).split()
-            if not name.startswith(_HOUSEKEEPING) and not {name, *holder} & owned.words:
-                yield f"{store.name} {name} {'/'.join(holder)}"
+    for file in sorted(path for path in STORES.glob("*/*") if path.is_file()):
+        content = _text(file)
+        entry = leftovers.host_local(file.parent.name, file.name, content)
+        if entry and not {file.name, *content.split()} & owned.words:
+            yield entry
 
 
 def _routes(node: IPRoute, names: dict[int, str], shared: set[int]) -> Iterator[str]:
@@ -141,13 +136,13 @@ def _routes(node: IPRoute, names: dict[int, str], shared: set[int]) -> Iterator[
 
 def _netfilter() -> Iterator[str]:
     nft = _run("nft", "-s", "list", "ruleset")
-    yield from netfilter.nft(nft, by_iptables=bool(shutil.which("iptables-save")))
+    yield from leftovers.nft(nft, by_iptables=bool(shutil.which("iptables-save")))
     # Tables that iptables made through nftables are told by iptables itself, with the comments that name a container.
     for family in ("ip", "ip6"):
         if f"table {family} " in nft or not shutil.which("nft"):
-            yield from netfilter.iptables(family, _run(f"{family}tables-save"))
+            yield from leftovers.iptables(family, _run(f"{family}tables-save"))
         if _text(Path(f"/proc/net/{family}_tables_names")).strip() and shutil.which(f"{family}tables-legacy-save"):
-            yield from netfilter.iptables(f"{family} legacy", _run(f"{family}tables-legacy-save"))
+            yield from leftovers.iptables(f"{family} legacy", _run(f"{family}tables-legacy-save"))
 
 
 def _run(*command: str) -> str:

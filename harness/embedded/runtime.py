@@ -27,13 +27,11 @@ _DEADLINE = 120.0  # the kubelet's for a request to its runtime
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class RecordedCall:
     """One call of a plugin, for the record."""
 
     at: float
-    namespace: str
-    pod: str
-    uid: str
+    attachment: Attachment | None  # of GC and STATUS, which are about no pod, none
     plugin: str
     env: Mapping[str, str]
     stdin: Json
@@ -57,7 +55,7 @@ class Runtime:
     """The runtime of one node. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self.calls: deque[Call] = deque(maxlen=2000)
+        self.calls: deque[RecordedCall] = deque(maxlen=2000)
         self._overrides: dict[object, tuple[str, Json]] = {}
         self._lock = threading.Lock()
 
@@ -144,9 +142,10 @@ class Runtime:
         for plugin in network["plugins"]:
             self._call("STATUS", network, plugin, env=env)
 
-    def calls_for(self, namespace: str, pod: str) -> list[Call]:
+    def calls_for(self, namespace: str, pod: str) -> list[RecordedCall]:
         """The calls for a pod, oldest first."""
-        return [call for call in list(self.calls) if (call.namespace, call.pod) == (namespace, pod)]
+        of = [(call, call.attachment) for call in list(self.calls)]
+        return [call for call, it in of if it and (it.namespace, it.pod) == (namespace, pod)]
 
     def _network(self, namespace: str) -> Json:
         return libcni.as_list(self._conf(namespace))
@@ -181,11 +180,9 @@ class Runtime:
         at, start = time.time(), time.monotonic()
         status, stdout, stderr = _execute([f"{BINARIES}/{name}"], env, json.dumps(stdin).encode())
         self.calls.append(
-            Call(
+            RecordedCall(
                 at=at,
-                namespace=attachment.namespace if attachment else "",
-                pod=attachment.pod if attachment else "",
-                uid=attachment.uid if attachment else "",
+                attachment=attachment,
                 plugin=name,
                 env=env,
                 stdin=stdin,

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import compileall
 import json
-import os
-import subprocess
-import sys
 from importlib import resources
 from pathlib import Path
 
@@ -32,7 +29,7 @@ def bring_up(plan: Plan, running: apiserver.Running) -> None:
     place = Path(plan.place)
     compileall.compile_dir(str(resources.files("genie")), quiet=2)  # on nodes genie's files are read-only
     plan.write(place / "plan.json")
-    process = _start_nodes(place)
+    process = apiserver.python("harness.embedded.cluster", str(place / "plan.json"), log=place / "nodes.log")
 
     def see_nodes() -> None:
         if process.poll() is not None:
@@ -61,15 +58,3 @@ def bring_up(plan: Plan, running: apiserver.Running) -> None:
 def socket_of(place: Path, node: str) -> Path:
     """Where a node answers the harness."""
     return place / f"{node}.sock"
-
-
-def _start_nodes(place: Path) -> subprocess.Popen[bytes]:
-    with (place / "nodes.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "harness.embedded.cluster", str(place / "plan.json")],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, **apiserver.module_path()},
-        )

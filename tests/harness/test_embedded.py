@@ -25,7 +25,7 @@ SMOKE = Path(__file__).with_name("embedded_smoke.py")
 def _possible() -> None:
     try:
         isolation.probe()
-        binaries.plugins(embedded.given(), (), embedded.CORE)
+        binaries.plugins(binaries.given(), (), embedded.CORE)
     except (isolation.Refused, binaries.NotFound) as error:
         pytest.skip(str(error))
 

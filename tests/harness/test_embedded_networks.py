@@ -220,7 +220,7 @@ class TestRuns:
     def _possible(self) -> None:
         try:
             isolation.probe()
-            binaries.plugins(embedded.given(), (), embedded.CORE)
+            binaries.plugins(binaries.given(), (), embedded.CORE)
         except (isolation.Refused, binaries.NotFound) as error:
             pytest.skip(str(error))
 
@@ -234,7 +234,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("api", ["kmock", ""], ids=["kmock", "kube-apiserver"])
     def test_flannel_is_itself_where_it_is_found(self, api: str, tmp_path: Path) -> None:
-        found = embedded_networks.find([catalog.load()["flannel"]], embedded.given(), ())
+        found = embedded_networks.find([catalog.load()["flannel"]], binaries.given(), ())
         if found.lacking or not found.daemons:
             pytest.skip("no flanneld here, or no plugin of it")
         if not api and not binaries.api_server("")[0].real:
@@ -250,7 +250,7 @@ class TestRuns:
 
     def test_without_its_daemon_it_is_a_stand_in_and_called_one(self, tmp_path: Path) -> None:
         path = os.pathsep.join(part for part in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"))
-        if binaries.look(["flanneld"], [*embedded.given(), *map(Path, path.split(":")), *binaries.PLACES]):
+        if binaries.look(["flanneld"], [*binaries.given(), *map(Path, path.split(":")), *binaries.PLACES]):
             pytest.skip("flanneld is where it cannot be hidden")
         status, said = self._run(tmp_path, SCENARIOS / "flannel.yaml", PATH=path)
         assert status == 0, said

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import catalog, libcni, netfilter, values
+from harness import catalog, leftovers, libcni, values
 from harness.download import NotHad
 from harness.embedded import apiserver, archives, binaries, inventory, kubelet, plan, rootfs, runtime, socket_api
 from harness.embedded.inventory import Owned
@@ -180,7 +180,7 @@ class TestInventory:
             "# Warning: table ip nat is managed by iptables-nft, do not touch!\n"
             "table ip nat {\n\tchain CNI-x {\n\t\tcounter accept\n\t}\n}\n"
         )
-        assert list(netfilter.nft(text, by_iptables=True)) == [
+        assert list(leftovers.nft(text, by_iptables=True)) == [
             "nft inet plugins chain c1",
             "nft inet plugins chain c1: ip saddr 10.0.0.1 accept",
         ]
@@ -191,7 +191,7 @@ class TestInventory:
             "-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT\n[3:4] -A CNI-DN-abc -j DNAT\n"
             '-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "id: \\"c1\\"" -j CNI-DN-abc\nCOMMIT\n'
         )
-        assert list(netfilter.iptables("ip", text)) == [
+        assert list(leftovers.iptables("ip", text)) == [
             "ip nat :CNI-DN-abc -",
             'ip nat -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "id: \\"c1\\"" -j CNI-DN-abc',
         ]

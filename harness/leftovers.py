@@ -1,5 +1,7 @@
-"""What `iptables-save` and `nft list ruleset` print, without what stands for all pods: built-in chains, kube-proxy's,
-those that plugins set up with their first pod and keep, the harness's own. Counters and handles are left out too.
+"""What pods may leave on a node, worded the same in every backend's inventories.
+
+What stands for all pods is left out: it comes with the first pod and stays by design. Those are bridges and tunnels,
+built-in chains, kube-proxy's, those that plugins set up once, and the harness's own. So are counters and handles.
 """
 
 from __future__ import annotations
@@ -7,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+#: Kinds of interfaces that stand for all pods of a network.
+SHARED_KINDS = ("bridge", "vxlan", "dummy", "openvswitch", "nlmon")
 #: The comment of rules that the harness itself puts on nodes for a while.
 OWN = "genie-harness"
 #: kube-proxy's, the engine's, and what weave's policy controller makes for every namespace there is.
@@ -19,6 +23,17 @@ _BASE = re.compile(
 _BASE_CHAINS = ("masq_checks", "hostports", "hostip_hostports", "prerouting", "output", "postrouting")
 _OF_IPTABLES = re.compile(r"ip6? (filter|nat|mangle|raw|security)")
 _CHANGING = re.compile(r" ?\[\d+:\d+\]| # handle \d+")
+
+
+def interface(name: str, master: str | None) -> str:
+    """An interface, and the bridge that it is a port of."""
+    return f"{name} (bridge {master})" if master else name
+
+
+def host_local(network: str, file: str, content: str) -> str:
+    """An address that host-local has given out, by the file that it keeps of it; empty for its other files."""
+    kept_besides = file.startswith(("last_reserved_ip", "lock"))
+    return "" if kept_besides else f"{network} {file} {'/'.join(content.split())}"
 
 
 def iptables(family: str, text: str) -> Iterator[str]:

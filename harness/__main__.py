@@ -7,6 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cluster.state import NAME
+from harness.contract import Unavailable
+
+if TYPE_CHECKING:
+    from harness.scenario.file import Scenario
 
 EPILOG = """\
 running scenarios is pytest's part:
@@ -18,7 +25,7 @@ running scenarios is pytest's part:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and do what it says; the exit status."""
+    """Run a subcommand; returns the exit status."""
     options = _parser().parse_args(argv)
     status: int = options.do(options)
     return status
@@ -74,20 +81,31 @@ def _parser() -> argparse.ArgumentParser:
     filling.add_argument("--page", type=Path, default=Path("docs/counterparts.md"), help="default: %(default)s")
     filling.set_defaults(do=_counterparts)
 
-    _add_cluster(commands)
+    _add_cluster(commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status"))
     return parser
 
 
-def _add_cluster(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`cluster create|delete|status`, where the kind backend is there to serve it."""
-    from importlib.util import find_spec
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    creating = commands.add_parser("create", help="make it, or go on with it, or bring it up to date")
+    creating.add_argument("--networks", default="", metavar="A,B", help="default: all that fit beside each other")
+    creating.add_argument("--profile", type=Path, action="append", default=[], help="a vendor's network description")
+    deleting = commands.add_parser("delete", help="end it; no error if there is none")
+    looking = commands.add_parser("status", help="what is there, and how to reach it")
+    for verb, command in (("create", creating), ("delete", deleting), ("status", looking)):
+        command.add_argument("--name", default=NAME, help="default: %(default)s")
+        command.set_defaults(do=_cluster, verb=verb)
 
-    if find_spec("harness.backends.command") is None:
-        return
-    from harness.backends.command import add_arguments
 
-    cluster = commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status")
-    add_arguments(cluster)
+def _cluster(options: argparse.Namespace) -> int:
+    from harness.backends import command  # Kubernetes' client takes seconds to import
+
+    try:
+        status: int = getattr(command, options.verb)(options)
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    return status
 
 
 def _found(paths: Sequence[Path]) -> list[Path]:
@@ -99,7 +117,6 @@ def _found(paths: Sequence[Path]) -> list[Path]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from harness.scenario.file import Scenario
     from harness.scenario.reading import read
     from harness.yamlfile import Mistakes
 
@@ -118,10 +135,7 @@ def _list(options: argparse.Namespace) -> int:
     return status
 
 
-def _described(scenario: object) -> dict[str, object]:
-    from harness.scenario.file import Scenario
-
-    assert isinstance(scenario, Scenario)
+def _described(scenario: Scenario) -> dict[str, Any]:
     return {
         "name": scenario.name,
         "file": scenario.file,
@@ -133,7 +147,7 @@ def _described(scenario: object) -> dict[str, object]:
     }
 
 
-def _print_table(scenarios: Sequence[object]) -> None:
+def _print_table(scenarios: Sequence[Scenario]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -142,9 +156,9 @@ def _print_table(scenarios: Sequence[object]) -> None:
     for column in ("scenario", "networks", "labels", "checks", "what it says"):
         table.add_column(column, overflow="fold")
     for scenario in scenarios:
-        said = _described(scenario)
-        lists = (", ".join(map(str, said[key])) for key in ("networks", "labels", "checks"))  # type: ignore[call-overload]
-        table.add_row(str(said["name"]), *lists, str(said["title"]))
+        described = _described(scenario)
+        lists = (", ".join(described[key]) for key in ("networks", "labels", "checks"))
+        table.add_row(scenario.name, *lists, scenario.title)
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)

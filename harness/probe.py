@@ -113,9 +113,7 @@ def _interface(link: Any, addresses: list[str]) -> dict[str, Any]:
 
 
 def _routes(route: Any, names: Mapping[int, str]) -> Iterator[dict[str, Any]]:
-    """One route, or one for each hop of a multipath route; local, broadcast and multicast ones are nobody's
-    concern.
-    """
+    """One route, or one for each hop of a multipath route; none for local, broadcast and multicast ones."""
     table = _attr(route, "RTA_TABLE") or route["table"]
     if table == _TABLE_LOCAL or route["type"] != _RTN_UNICAST:
         return
@@ -308,9 +306,7 @@ def _await_echo(sock: socket.socket, to: Dial, ident: int | None, until: float) 
 
 
 def _plain(address: str) -> str:
-    """An address without its zone, and an IPv4 one as such, also where it came through a dual-stack
-    socket.
-    """
+    """An address without its zone, and an IPv4 one without the prefix that a dual-stack socket gives it."""
     return address.partition("%")[0].removeprefix("::ffff:")
 
 
@@ -331,9 +327,7 @@ def _said(line: bytes) -> dict[str, str]:
 
 @dataclass
 class _Conversation:
-    """One accepted connection: its request is read up to the end of the line, then it is answered and
-    over.
-    """
+    """One accepted connection: a request up to the end of the line, an answer, and it is over."""
 
     sock: socket.socket
     since: float = field(default_factory=time.monotonic)
@@ -341,9 +335,7 @@ class _Conversation:
 
 
 class Server:
-    """Answers over TCP and UDP in the network namespace that it was made in, from one thread, until it is
-    closed.
-    """
+    """Answers over TCP and UDP in the network namespace that it was made in, from one thread."""
 
     def __init__(self, port: int, name: str) -> None:
         self._name = name
@@ -413,9 +405,7 @@ class Server:
         talk.sock.close()
 
     def _datagram(self, sock: socket.socket) -> None:
-        """Answer a datagram from the address it was sent to, but by the route that the pod has: that is
-        what is tested.
-        """
+        """Answer from the address that the datagram was sent to, but by the pod's routes: they are under test."""
         _, control, _, client = sock.recvmsg(4096, 256)
         local, reply = _sent_to(control)
         sock.sendmsg([self._line(client[0], local)], reply, 0, client)
@@ -458,9 +448,7 @@ def _listener(kind: socket.SocketKind, port: int) -> socket.socket:
 
 
 def _sent_to(control: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
-    """The address that a datagram was sent to, and the control message that answers from it (by any
-    interface).
-    """
+    """The address that a datagram was sent to, and the control message to answer from it by any interface."""
     for level, kind, data in control:
         if level == socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
             address = data[:16]
@@ -507,10 +495,7 @@ def main(argv: list[str] | None = None) -> None:
         console()
         return
     end = threading.Event()
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # as a pod's first process none of these would end us by itself
+    for number in (signal.SIGTERM, signal.SIGINT):  # a pod's first process has no default action for signals
         signal.signal(number, lambda *_: end.set())
     server = serve(options.port, options.name)
     end.wait()

@@ -38,16 +38,6 @@ RUN pip install --no-cache-dir --quiet --require-hashes -r requirements.lock
 """
 
 
-def unavailable() -> str:
-    """Why no container can be used here; empty when one can."""
-    return engine.answers()
-
-
-def inside() -> bool:
-    """Never: in the container it is the embedded backend that runs."""
-    return False
-
-
 def enter(options: RunOptions, argv: Sequence[str]) -> int:
     """Run pytest in a container; returns its exit status.
 
@@ -77,14 +67,8 @@ def enter(options: RunOptions, argv: Sequence[str]) -> int:
     return int(status["StatusCode"])
 
 
-def start(options: RunOptions) -> Cluster:
-    """Never: see `inside`."""
-    raise Unavailable(f"container: {options.why}: this backend is entered, not started")
-
-
-def connect(options: RunOptions) -> Cluster:
-    """Never: see `inside`."""
-    raise Unavailable("container: this backend is entered, not connected to")
+def _never(options: RunOptions) -> Cluster:
+    raise Unavailable("container: the cluster of this backend is the inner run's")
 
 
 def command(argv: Sequence[str], report: Path) -> list[str]:
@@ -143,4 +127,6 @@ def _image(progress: Progress) -> str:
     return tag
 
 
-BACKEND = Backend(name="container", unavailable=unavailable, inside=inside, enter=enter, start=start, connect=connect)
+BACKEND = Backend(
+    name="container", unavailable=engine.answers, inside=lambda: False, enter=enter, start=_never, connect=_never
+)

@@ -23,12 +23,11 @@ from harness.cluster.kindtool import Kind, find
 from harness.cluster.nodes import DockerNodes
 from harness.cluster.real import ABILITIES, MANIFESTS, OF_SCENARIO, RealCluster, client, is_ready
 from harness.cluster.software import Software
-from harness.cluster.state import ClusterState, locked
+from harness.cluster.state import NAME, ClusterState, locked
 from harness.contract import Backend, RunOptions, Unavailable
 from harness.objects import OF_SCENARIOS, Objects
 from harness.progress import Progress
 
-NAME = "genie"
 NETWORKS_READY = 300.0  # seconds; images are there by then
 GENIE_READY = 120.0
 

@@ -17,6 +17,8 @@ from harness.contract import Ability, Facts, Offer
 from harness.download import cache_dir
 from harness.objects import Objects
 
+NAME = "genie"  # of the kind cluster that runs share
+
 
 @dataclass(kw_only=True)
 class ClusterState:

@@ -21,14 +21,7 @@ from harness.embedded import apiserver, archives
 
 INSTALLED = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 PLACES = (Path("/opt/bin"), *INSTALLED)  # of what is only looked for, beside what is given and PATH
-_GO_FOLDERS = {
-    "host-local": "ipam",
-    "static": "ipam",
-    "dhcp": "ipam",
-    "portmap": "meta",
-    "tuning": "meta",
-    "sbr": "meta",
-}
+_GO_FOLDERS = {"ipam": ("dhcp", "host-local", "static"), "meta": ("bandwidth", "firewall", "portmap", "sbr", "tuning")}
 _VERSION = re.compile(r"\bv?\d+\.\d+(\.\d+)?(-[\w.]+)?")
 _GO_MODULE = re.compile(rb"\nmod\t[^\t\n]+\t(v[^\t\n]+)")
 
@@ -181,7 +174,8 @@ def _go(pinned: archives.Pin, names: set[str]) -> Path:
     place = cache_dir() / "programs" / f"go-{pinned.version}"
     missing = [name for name in sorted(names) if not (place / name).exists()]
     place.mkdir(parents=True, exist_ok=True)
-    packages = [f"{pinned.more['go']}/{_GO_FOLDERS.get(name, 'main')}/{name}@{pinned.version}" for name in missing]
+    folders = {name: folder for folder, names in _GO_FOLDERS.items() for name in names}
+    packages = [f"{pinned.more['go']}/{folders.get(name, 'main')}/{name}@{pinned.version}" for name in missing]
     if packages:
         _run(["go", "install", *packages], place, GOBIN=str(place), CGO_ENABLED="0", GOFLAGS="-mod=mod")
     return place

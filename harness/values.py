@@ -20,7 +20,7 @@ def change_texts(value: Any, change: Callable[[str], str]) -> Any:
 def merged(
     value: Mapping[str, Any], change: Mapping[str, Any], lists: Callable[[Any, list[Any]], Any] = lambda _, new: new
 ) -> dict[str, Any]:
-    """A value with a change merged into it, objects by key; null removes a key.
+    """A value with a change merged into it, objects by key; null removes a key (RFC 7396).
 
     Args:
         lists: what comes of an old value and a new list; by default, the new list.
@@ -29,8 +29,9 @@ def merged(
     for key, new in change.items():
         if new is None:
             result.pop(key, None)
-        elif isinstance(new, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = merged(result[key], new, lists)
+        elif isinstance(new, Mapping):
+            old = result.get(key)
+            result[key] = merged(old if isinstance(old, Mapping) else {}, new, lists)
         else:
             result[key] = lists(result.get(key), new) if isinstance(new, list) else new
     return result

@@ -12,11 +12,12 @@ import pytest
 import yaml  # noqa: F401  # for good: pytester forgets what a run in this process imports, and this cannot be twice
 
 pytest_plugins = ["pytester"]
+ROOT = Path(__file__).parents[2]
 
 CONFTEST = """
 import sys
-sys.path.insert(0, {here!r})
-from harness_rig import FakeCluster
+sys.path.insert(0, {root!r})
+from tests.rigs.fake_cluster import FakeCluster
 from harness.backends import registry
 from harness.contract import Backend
 
@@ -40,31 +41,34 @@ expect:
 """
 
 
+class Folder:
+    """Scenarios of three networks, one of them missing on the cluster."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester, self.path = pytester, pytester.path
+        self.scenarios = pytester.mkdir("scenarios")
+        for network in ("calico", "weave", "canal"):
+            (self.scenarios / f"{network}.yaml").write_text(SCENARIO.format(network=network))
+        (self.scenarios / "schema.json").write_text("{}")
+        (self.path / "pytest.ini").write_text("[pytest]\naddopts = -p no:kmock -p no:asyncio --strict-markers\n")
+
+    def run(self, *args: str, faults: tuple[str, ...] = ()) -> pytest.RunResult:
+        """Run pytest there, as a process of its own unless it only collects."""
+        if "--collect-only" in args:
+            return self._pytester.runpytest_inprocess("--backend", "fake", *args)
+        (self.path / "conftest.py").write_text(CONFTEST.format(root=str(ROOT), faults=faults))
+        return self._pytester.runpytest_subprocess("--backend", "fake", *args)
+
+
 @pytest.fixture
-def suite(pytester, monkeypatch):
-    """Scenarios of three networks, one of them missing; `run` runs pytest on them as a process of its own."""
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("GENIE_WHY", raising=False)
-    folder = pytester.mkdir("scenarios")
-    for network in ("calico", "weave", "canal"):
-        (folder / f"{network}.yaml").write_text(SCENARIO.format(network=network))
-    (folder / "schema.json").write_text("{}")
-    (pytester.path / "pytest.ini").write_text("[pytest]\naddopts = -p no:kmock -p no:asyncio --strict-markers\n")
-
-    def run(*args, faults=()):
-        if "--collect-only" in args:
-            return pytester.runpytest_inprocess("--backend", "fake", *args)
-        here = str(Path(__file__).parent)
-        (pytester.path / "conftest.py").write_text(CONFTEST.format(here=here, faults=list(faults)))
-        return pytester.runpytest_subprocess("--backend", "fake", *args)
-
-    run.folder = folder
-    run.path = pytester.path
-    return run
+    return Folder(pytester)
 
 
-def test_a_run_says_where_what_and_how_it_went(suite):
-    result = suite("scenarios")
+def test_a_run_says_where_what_and_how_it_went(folder: Folder) -> None:
+    result = folder.run("scenarios")
     result.assert_outcomes(passed=2, skipped=1)
     result.stdout.fnmatch_lines(
         [
@@ -83,8 +87,8 @@ def test_a_run_says_where_what_and_how_it_went(suite):
     result.stderr.fnmatch_lines(["started for calico,canal,weave"])
 
 
-def test_a_failure_shows_values_and_where_to_look(suite):
-    result = suite("scenarios", "-k", "weave", faults=["unreachable"])
+def test_a_failure_shows_values_and_where_to_look(folder: Folder) -> None:
+    result = folder.run("scenarios", "-k", "weave", faults=("unreachable",))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -99,7 +103,7 @@ def test_a_failure_shows_values_and_where_to_look(suite):
             "FAILED scenarios/weave.yaml::weave*",
         ]
     )
-    assert (suite.path / "report/evidence/weave/a/genie.log").exists()
+    assert (folder.path / "report/evidence/weave/a/genie.log").exists()
 
 
 @pytest.mark.parametrize(
@@ -112,100 +116,100 @@ def test_a_failure_shows_values_and_where_to_look(suite):
         (["--networks", "weave, calico"], ["calico", "weave"]),
     ],
 )
-def test_choosing(suite, args, names):
-    result = suite("scenarios", "--collect-only", "-q", *args)
+def test_choosing(folder: Folder, args: list[str], names: list[str]) -> None:
+    result = folder.run("scenarios", "--collect-only", "-q", *args)
     found = [line.rpartition("::")[2] for line in result.outlines if "::" in line]
     assert found == names
 
 
-def test_a_vendor_puts_a_network_in_place_of_ours(suite):
+def test_a_vendor_puts_a_network_in_place_of_ours(folder: Folder) -> None:
     """--swap: only the scenarios of that network, under the other's name, checked as the other's."""
-    result = suite("scenarios", "--swap", "weave=calico")
+    result = folder.run("scenarios", "--swap", "weave=calico")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([" ✓ calico * s  calico", "* 1 passed *"])
     assert "started for calico" in str(result.stderr)
 
 
-def test_a_swap_that_is_none_is_refused(suite):
-    result = suite("scenarios", "--swap", "weave")
+def test_a_swap_that_is_none_is_refused(folder: Folder) -> None:
+    result = folder.run("scenarios", "--swap", "weave")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--swap: expected OLD=NEW, two networks' names, got 'weave'*"])
 
 
-def test_collecting_needs_no_cluster(suite):
-    result = suite("scenarios", "--collect-only", "-q")
+def test_collecting_needs_no_cluster(folder: Folder) -> None:
+    result = folder.run("scenarios", "--collect-only", "-q")
     assert "started" not in result.stderr.str()
     assert "backend" not in result.stdout.str()
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
 @pytest.mark.parametrize("choice", [["-k", "weave"], ["-m", "weave-only"], ["--networks", "weave"]], ids=" ".join)
-def test_only_what_is_wanted_is_started(suite, choice, workers):
-    result = suite("scenarios", *choice, *workers)
+def test_only_what_is_wanted_is_started(folder: Folder, choice: list[str], workers: list[str]) -> None:
+    result = folder.run("scenarios", *choice, *workers)
     result.stderr.fnmatch_lines(["started for weave"])
     result.assert_outcomes(passed=1, deselected=2)
 
 
-def test_nothing_is_started_for_nothing(suite):
-    assert "started for" not in suite("scenarios", "-k", "nothing", "-n", "2").stderr.str()
+def test_nothing_is_started_for_nothing(folder: Folder) -> None:
+    assert "started for" not in folder.run("scenarios", "-k", "nothing", "-n", "2").stderr.str()
 
 
-def test_reports(suite):
-    result = suite("scenarios", "--report", "out", faults=["two-defaults"])
+def test_reports(folder: Folder) -> None:
+    result = folder.run("scenarios", "--report", "out", faults=("two-defaults",))
     result.stdout.fnmatch_lines(["report: *out/index.html"])
-    said = json.loads((suite.path / "out/report.json").read_text())
+    said = json.loads((folder.path / "out/report.json").read_text())
     assert [each["verdict"] for each in said["scenarios"]] == ["passed", "skipped", "passed"]
-    page = (suite.path / "out/index.html").read_text()
+    page = (folder.path / "out/index.html").read_text()
     assert "calico of the fake" in page
     assert "stand-in" in page
-    assert 'classname="scenarios.weave' in (suite.path / "out/junit.xml").read_text()
+    assert 'classname="scenarios.weave' in (folder.path / "out/junit.xml").read_text()
 
 
-def test_xdist(suite):
-    result = suite("scenarios", "-n", "2", "--report", "out")
+def test_xdist(folder: Folder) -> None:
+    result = folder.run("scenarios", "-n", "2", "--report", "out")
     result.assert_outcomes(passed=2, skipped=1)
     result.stdout.fnmatch_lines_random([" ✓ calico *", " ✓ weave *", " - canal *"])
     assert result.stderr.str().count("started for") == 1
-    workers = {each["worker"] for each in json.loads((suite.path / "out/report.json").read_text())["scenarios"]}
+    workers = {each["worker"] for each in json.loads((folder.path / "out/report.json").read_text())["scenarios"]}
     assert workers <= {"gw0", "gw1"}
 
 
-def test_a_mistake_in_a_file_is_an_error_with_its_place(suite):
-    (suite.folder / "weave.yaml").write_text(SCENARIO.format(network="weave").replace("eth0: weave", "eth0: weve"))
-    result = suite("scenarios")
+def test_a_mistake_in_a_file_is_an_error_with_its_place(folder: Folder) -> None:
+    (folder.scenarios / "weave.yaml").write_text(SCENARIO.format(network="weave").replace("eth0: weave", "eth0: weve"))
+    result = folder.run("scenarios")
     result.stdout.fnmatch_lines(
         ["scenarios/weave.yaml:6:*: expect[[]0[]].interfaces.eth0: unknown network 'weve'; did you mean 'weave'*"]
     )
     assert result.ret != 0
 
 
-def test_a_backend_that_is_not_there_ends_the_run_with_one_sentence(suite):
-    result = suite("scenarios", "--backend", "kindd")
+def test_a_backend_that_is_not_there_ends_the_run_with_one_sentence(folder: Folder) -> None:
+    result = folder.run("scenarios", "--backend", "kindd")
     result.stderr.fnmatch_lines(["ERROR: --backend kindd: known are auto, embedded*"])
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
-def test_keep(suite):
-    result = suite("scenarios", "-k", "weave", "--keep")
+def test_keep(folder: Folder) -> None:
+    result = folder.run("scenarios", "-k", "weave", "--keep")
     result.stdout.fnmatch_lines(["kept: namespace genie-weave-* with a, b"])
 
 
-def test_a_file_can_be_named_wherever_it_lies(suite):
-    shutil.move(suite.folder / "weave.yaml", suite.path / "mine.yaml")
-    result = suite("mine.yaml")
+def test_a_file_can_be_named_wherever_it_lies(folder: Folder) -> None:
+    shutil.move(folder.scenarios / "weave.yaml", folder.path / "mine.yaml")
+    result = folder.run("mine.yaml")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([" ✓ mine *"])
 
 
-def test_other_tests_do_not_notice(suite):
-    (suite.path / "tests").mkdir()
-    (suite.path / "tests/test_it.py").write_text("def test_it():\n    pass\n")
-    result = suite("tests", "--backend", "no-such")
+def test_other_tests_do_not_notice(folder: Folder) -> None:
+    (folder.path / "tests").mkdir()
+    (folder.path / "tests/test_it.py").write_text("def test_it():\n    pass\n")
+    result = folder.run("tests", "--backend", "no-such")
     result.assert_outcomes(passed=1)
     assert "backend" not in result.stdout.str()
 
 
-def test_the_plugin_is_cheap_to_import():
+def test_the_plugin_is_cheap_to_import() -> None:
     code = "import sys, pytest; before = set(sys.modules); import harness.plugin; print(*(set(sys.modules) - before))"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(made.stdout.split()) <= {"harness", "harness.plugin", "harness.run", "harness.run.collect"}

@@ -9,7 +9,7 @@ import pytest
 
 from harness.report.counterparts import _LINK, mark, refresh
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = """\
 | its case | scenario | embedded | kind |
 |---|---|---|---|

@@ -1,19 +1,22 @@
-"""A cluster in memory: pods get what their `cni` annotation says the moment that they are made, and packets get
+"""A cluster in memory: pods get what their `cni` annotation asks for the moment that they are created, and packets get
 everywhere.
 
 What a real cluster may do wrong is switched on by `faults`: "leak", "unreachable", "no-gateway", "two-defaults",
-"missing-interface", "never-runs", "wrong-status", "probe-away", "not-isolated".
+"missing-interface", "never-runs", "wrong-status", "wrong-pod", "probe-away", "isolate", "check".
 """
 
-# ruff: noqa: E501 - tables read better than lines cut short
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from harness.contract import (
     API_OUTAGE,
@@ -23,17 +26,22 @@ from harness.contract import (
     NET_D,
     SETTINGS,
     STATIC_PODS,
+    Ability,
     Facts,
     Inventory,
     Offer,
     ProbeError,
 )
 
+Json = dict[str, Any]
 SUBNETS = {"calico": "10.1.0.0/16", "weave": "10.2.0.0/16", "flannel": "10.3.0.0/16", "bridge": "10.4.0.0/16"}
 DEFAULT = "bridge"
+ABILITIES: frozenset[Ability[Any]] = frozenset({SETTINGS, API_OUTAGE, END_SANDBOX, CNI_CALLS, NET_D, STATIC_PODS})
+LOOPBACK = {"name": "lo", "mac": "", "mtu": 1, "up": True, "kind": "loopback", "addresses": ["127.0.0.1/8"]}
 
 
-def facts(**changes):
+def facts(**changes: Any) -> Facts:
+    """What the cluster is; canal is missing on it, and calico a stand-in."""
     offers = {
         name: Offer(
             network=name,
@@ -44,10 +52,9 @@ def facts(**changes):
         )
         for name, subnet in SUBNETS.items()
     }
-    offers["canal"] = Offer(
-        network="canal", kind="real", software="canal", subnets=(), missing="its image cannot be had"
-    )
-    said = {
+    missing = "its image cannot be had"
+    offers["canal"] = Offer(network="canal", kind="real", software="canal", subnets=(), missing=missing)
+    usual: Json = {
         "backend": "fake",
         "why": "a test asked for it",
         "api_server": "an API server in memory",
@@ -55,19 +62,21 @@ def facts(**changes):
         "nodes": ("one", "two"),
         "image": "probe:1",
         "offers": offers,
-        "abilities": frozenset({SETTINGS, API_OUTAGE, END_SANDBOX, CNI_CALLS, NET_D, STATIC_PODS}),
+        "abilities": ABILITIES,
     }
-    return Facts(**{**said, **changes})
+    return Facts(**{**usual, **changes})
 
 
 class FakeCluster:
-    def __init__(self, *, faults=(), living_left_out=False, **changes):
+    """See `harness.contract.Cluster`."""
+
+    def __init__(self, *, faults: tuple[str, ...] = (), living_left_out: bool = False, **changes: Any) -> None:
         self.facts = facts(**changes)
         if living_left_out:
             self.facts = facts(**{**changes, "abilities": self.facts.abilities | {LIVING_LEFT_OUT}})
         self.faults = set(faults)
-        self.store: dict[str, dict] = {}
-        self.attached: dict[tuple[str, str], list[dict]] = {}
+        self.store: dict[str, Json] = {}
+        self.attached: dict[tuple[str, str], list[Json]] = {}
         self.leaked: set[str] = set()
         self.stranger: set[str] = set()  # what another scenario has on the nodes
         self.said: list[str] = []
@@ -78,39 +87,26 @@ class FakeCluster:
 
     # --- Kubernetes
 
-    def api(self):
+    def api(self) -> Any:
         configuration = SimpleNamespace(
             host="http://fake", username="", get_api_key_with_prefix=lambda *_: "", get_basic_auth_token=lambda: ""
         )
         pool = SimpleNamespace(request=self._request)
         return SimpleNamespace(configuration=configuration, rest_client=SimpleNamespace(pool_manager=pool))
 
-    def _request(self, method, url, body=None, headers=None, timeout=None):
+    def _request(self, method: str, url: str, body: bytes | None = None, **_: Any) -> SimpleNamespace:
         path = url.removeprefix("http://fake").partition("?")[0]
         with self._lock:
-            status, said = self._answer(method, path, json.loads(body) if body else None)
-        return SimpleNamespace(status=status, data=json.dumps(said).encode())
+            status, answer = self._answer(method, path, json.loads(body) if body else {})
+        return SimpleNamespace(status=status, data=json.dumps(answer).encode())
 
-    def _answer(self, method, path, body):  # noqa: PLR0911
+    def _answer(self, method: str, path: str, body: Json) -> tuple[int, Json]:
         if method == "POST":
-            name = body["metadata"]["name"]
-            where = f"{path}/{name}"
-            if where in self.store:
-                return 409, {"message": f"{name} already exists"}
-            self.store[where] = body
-            if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods", path):
-                self._attach(found[1], body)
-            return 201, body
+            return self._create(path, body)
         if method == "DELETE":
-            thing = self.store.pop(path, None)
-            if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)", path):
-                self._detach(found[1], found[2])
-            if path.count("/") == 4:  # a namespace: its events go with it
-                self.store = {where: it for where, it in self.store.items() if not where.startswith(f"{path}/events/")}
-            return (200, {}) if thing else (404, {"message": "not found"})
+            return self._delete(path)
         if method == "PATCH":
             self.store[path]["metadata"]["annotations"] |= body["metadata"]["annotations"]
-            return 200, self.store[path]
         if path in self.store:
             return 200, self.store[path]
         if path.rpartition("/")[2] in ("pods", "events", "services"):
@@ -118,26 +114,41 @@ class FakeCluster:
             return 200, {"items": items}
         return 404, {"message": f"{path} not found"}
 
+    def _create(self, path: str, body: Json) -> tuple[int, Json]:
+        name = body["metadata"]["name"]
+        if f"{path}/{name}" in self.store:
+            return 409, {"message": f"{name} already exists"}
+        self.store[f"{path}/{name}"] = body
+        if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods", path):
+            self._attach(found[1], body)
+        return 201, body
+
+    def _delete(self, path: str) -> tuple[int, Json]:
+        thing = self.store.pop(path, None)
+        if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)", path):
+            self._detach(found[1], found[2])
+        if path.count("/") == 4:  # a namespace: its events go with it
+            self.store = {where: it for where, it in self.store.items() if not where.startswith(f"{path}/events/")}
+        return (200, {}) if thing else (404, {"message": "not found"})
+
     # --- pods
 
-    def _attach(self, namespace, pod):
+    def _attach(self, namespace: str, pod: Json) -> None:
         name, annotations = pod["metadata"]["name"], pod["metadata"]["annotations"]
         wanted = [each.strip() for each in annotations.get("cni", DEFAULT).split(",")]
         unknown = [each for each in wanted if each.partition("@")[0] not in SUBNETS]
         if unknown or "never-runs" in self.faults:
-            self._event(
-                namespace, name, f'plugin type="genie" failed (add): network "{(unknown or ["?"])[0]}" not found'
-            )
+            network = (unknown or ["?"])[0]
+            self._event(namespace, name, f'plugin type="genie" failed (add): network "{network}" not found')
             pod["status"] = {"phase": "Pending"}
             return
-        interfaces = []
+        interfaces: list[Json] = []
         for place, each in enumerate(wanted):
             network, _, ifname = each.partition("@")
             net = ip_network(SUBNETS[network])
             self._next += 1
-            interfaces.append(
-                {"name": ifname or f"eth{place}", "network": network, "ip": str(net[self._next]), "net": net}
-            )
+            ip = str(net[self._next])
+            interfaces.append({"name": ifname or f"eth{place}", "network": network, "ip": ip, "net": net})
         if "missing-interface" in self.faults:
             interfaces.pop()
         self.attached[namespace, name] = interfaces
@@ -146,105 +157,96 @@ class FakeCluster:
             ips = ["10.9.9.9"]
         pod["status"] = {"phase": "Running", "podIP": (ips or [""])[0], "podIPs": [{"ip": ip} for ip in ips]}
 
-    def _event(self, namespace, pod, message):
+    def _event(self, namespace: str, pod: str, message: str) -> None:
         self._next += 1
-        self.store[f"/api/v1/namespaces/{namespace}/events/{self._next}"] = {
-            "involvedObject": {"name": pod}, "type": "Warning", "reason": "FailedCreatePodSandBox", "message": message
-        }  # fmt: skip
+        event = {"involvedObject": {"name": pod}, "type": "Warning", "reason": "FailedCreatePodSandBox"}
+        self.store[f"/api/v1/namespaces/{namespace}/events/{self._next}"] = {**event, "message": message}
 
-    def _detach(self, namespace, pod):
+    def _detach(self, namespace: str, pod: str) -> None:
         interfaces = self.attached.pop((namespace, pod), [])
         if "leak" in self.faults:
             self.leaked |= {f"weave {each['ip']} {self._id(namespace, pod)}/{each['name']}" for each in interfaces}
 
     @staticmethod
-    def _id(namespace, pod):
-        import hashlib
-
+    def _id(namespace: str, pod: str) -> str:
         return hashlib.sha256(f"{namespace}/{pod}".encode()).hexdigest()
 
     # --- the probe
 
-    def ask(self, namespace, pod, request):
+    def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> Json:
         if (namespace, pod) not in self.attached or "probe-away" in self.faults:
             raise ProbeError(f"{namespace}/{pod} does not answer")
         interfaces = self.attached[namespace, pod]
-        return self._look(interfaces) if request["op"] == "look" else self._dial(namespace, interfaces, request)
+        return self._look(interfaces) if request["op"] == "look" else self._dial(interfaces, request)
 
-    def _look(self, interfaces):
+    def _look(self, interfaces: list[Json]) -> Json:
         defaults = interfaces if "two-defaults" in self.faults else interfaces[:1]
         if "no-gateway" in self.faults:
             defaults = []
+        usual = {"mac": "0a:00:00:00:00:01", "mtu": 1500, "up": True, "kind": "veth"}
+        route = {"table": 254, "family": 4}
         return {
-            "interfaces": [{"name": "lo", "mac": "", "mtu": 1, "up": True, "kind": "loopback", "addresses": ["127.0.0.1/8"]}]
-            + [
-                {"name": each["name"], "mac": "0a:00:00:00:00:01", "mtu": 1500, "up": True, "kind": "veth",
-                 "addresses": [f"{each['ip']}/16", "fe80::1/64"]}
-                for each in interfaces
+            "interfaces": [
+                LOOPBACK,
+                *(
+                    {"name": each["name"], **usual, "addresses": [f"{each['ip']}/16", "fe80::1/64"]}
+                    for each in interfaces
+                ),
             ],
             "routes": [
-                {"dst": "default", "gw": str(each["net"][1]), "dev": each["name"], "table": 254, "src": None, "family": 4}
-                for each in defaults
-            ]
-            + [
-                {"dst": str(each["net"]), "gw": None, "dev": each["name"], "table": 254, "src": each["ip"], "family": 4}
-                for each in interfaces
+                *(
+                    {"dst": "default", "gw": str(each["net"][1]), "dev": each["name"], "src": None, **route}
+                    for each in defaults
+                ),
+                *(
+                    {"dst": str(each["net"]), "gw": None, "dev": each["name"], "src": each["ip"], **route}
+                    for each in interfaces
+                ),
             ],
             "rules": [{"priority": 0, "from": "all", "table": 255, "family": 4}],
-        }  # fmt: skip
+        }
 
-    def _dial(self, namespace, interfaces, request):
-        target = next(
-            (
-                pod
-                for (where, pod), has in self.attached.items()
-                if any(each["ip"] == request["address"] for each in has)
-            ),
-            None,
-        )
-        own = {each["ip"] for each in interfaces}
-        isolated = "isolate" in self.faults and request["address"] not in own
+    def _dial(self, interfaces: list[Json], request: Mapping[str, Any]) -> Json:
+        address = request["address"]
+        holders = (pod for (_, pod), has in self.attached.items() if any(each["ip"] == address for each in has))
+        target = next(holders, None)
+        isolated = "isolate" in self.faults and address not in {each["ip"] for each in interfaces}
         if target is None or isolated or "unreachable" in self.faults:
             return {"ok": False, "error": "no answer within 2 s", "peer": "", "seen_as": "", "name": "", "ms": 2000}
-        self.said.append(f"{request['protocol']} {request['address']}")
-        seen = next(
-            (each["ip"] for each in interfaces if ip_address(request["address"]) in each["net"]), interfaces[0]["ip"]
-        )
+        self.said.append(f"{request['protocol']} {address}")
+        near = (each["ip"] for each in interfaces if ip_address(address) in each["net"])
         name = "somebody" if "wrong-pod" in self.faults else target.removesuffix("-one").removesuffix("-two")
-        return {"ok": True, "error": "", "peer": request["address"], "seen_as": seen, "name": name, "ms": 0.1}
+        seen_as = next(near, interfaces[0]["ip"])
+        return {"ok": True, "error": "", "peer": address, "seen_as": seen_as, "name": name, "ms": 0.1}
 
     # --- nodes
 
-    def inventory(self, node):
-        empty = frozenset()
+    def inventory(self, node: str) -> Inventory:
+        empty: frozenset[str] = frozenset()
         held = set(self.leaked) | self.stranger
         if LIVING_LEFT_OUT not in self.facts.abilities:
             for (namespace, pod), interfaces in self.attached.items():
                 held |= {f"weave {each['ip']} {self._id(namespace, pod)}/{each['name']}" for each in interfaces}
-        return Inventory(
-            interfaces=empty,
-            addresses=frozenset(held if node == "one" else ()),
-            netfilter=empty,
-            namespaces=empty,
-            records=empty,
-        )
+        addresses = frozenset(held if node == "one" else ())
+        return Inventory(interfaces=empty, addresses=addresses, netfilter=empty, namespaces=empty, records=empty)
 
-    def end_sandbox(self, namespace, pod):
+    def end_sandbox(self, namespace: str, pod: str) -> None:
         self._detach(namespace, pod)
         self.said.append(f"end {pod}")
 
-    def cni_check(self, namespace, pod):
+    def cni_check(self, namespace: str, pod: str) -> str:
         return "eth0 has lost its address" if "check" in self.faults else ""
 
-    def cni_status(self, node, genie_conf, env):
+    def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
         return f"no plugin in {env['CNI_PATH']}" if env else ""
 
-    def static_pod(self, node, name, manifest):
+    def static_pod(self, node: str, name: str, manifest: Mapping[str, Any] | None) -> None:
         """What the API server sees of a static pod is a mirror under another name."""
         if manifest is None:
             path = self.static.pop(name, None)
             if path and self.store.pop(path, None):
-                self._detach(*path.split("/")[4:7:2])
+                _, _, _, _, namespace, _, pod = path.split("/")
+                self._detach(namespace, pod)
             return
         meta = manifest["metadata"]
         shown = f"{meta['name']}-{node}"
@@ -254,27 +256,27 @@ class FakeCluster:
         self._attach(meta["namespace"], mirror)
 
     @contextmanager
-    def net_d(self, files):
+    def net_d(self, files: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
         self.said.append(f"net.d {dict(files)}")
         yield
         self.said.append("net.d back")
 
     @contextmanager
-    def settings(self, genie_conf, namespace):
+    def settings(self, genie_conf: Mapping[str, Any], namespace: str) -> Iterator[None]:
         self.said.append(f"settings {dict(genie_conf)}")
         yield
         self.said.append("settings back")
 
     @contextmanager
-    def api_server_away(self, namespace):
+    def api_server_away(self, namespace: str) -> Iterator[None]:
         self.said.append("API server away")
         yield
         self.said.append("API server back")
 
-    def evidence(self, namespace, pod, into):
+    def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
         file = into / "genie.log"
         file.write_text("what genie said\n")
         return [file]
 
-    def close(self, keep=False):
+    def close(self, keep: bool = False) -> None:
         self.closed = keep

@@ -1,0 +1,47 @@
+"""Which networks are installed beside each other, and why others are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.cluster import engine, networks
+from harness.cluster.software import Software
+from harness.contract import Unavailable
+from tests.rigs.objects import thing
+
+
+@pytest.fixture
+def all_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "_had", lambda _: [])
+
+
+@pytest.mark.usefixtures("all_to_be_had")
+class TestPlan:
+    def test_all_that_fit_beside_each_other(self, known: dict[str, Software]) -> None:
+        plan = networks.plan(known, None)
+        assert set(plan.chosen) == set(known) - {"canal"}
+        assert "cannot be beside calico" in plan.missing["canal"]
+
+    def test_what_is_on_request_gives_way_to_what_is_not(self, known: dict[str, Software]) -> None:
+        assert set(networks.plan(known, ["canal", "flannel", "bridge"]).chosen) == {"flannel", "bridge"}
+
+    def test_on_request(self, known: dict[str, Software]) -> None:
+        plan = networks.plan(known, ["canal", "bridge"])
+        assert set(plan.chosen) == {"canal", "bridge"}
+        assert "cannot be beside canal" in plan.missing["flannel"]
+        assert plan.missing["weave"] == "it was not asked for (--networks weave)"
+
+    def test_every_known_network_is_an_offer(self, known: dict[str, Software]) -> None:
+        offers = networks.plan(known, ["bridge"]).offers(known)
+        assert set(offers) == set(known)
+        assert [name for name, offer in offers.items() if not offer.missing] == ["bridge"]
+
+
+def test_an_image_that_cannot_be_had_is_a_reason(known: dict[str, Software], monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(image: str) -> None:
+        raise Unavailable(f"image {image} is not in the engine and cannot be pulled")
+
+    monkeypatch.setattr(Software, "objects", lambda _: [thing("Pod", "a", spec={"containers": [{"image": "far"}]})])
+    monkeypatch.setattr(engine, "have_image", lacking)
+    plan = networks.plan(known, ["flannel"])
+    assert plan.missing["flannel"] == "image far is not in the engine and cannot be pulled"

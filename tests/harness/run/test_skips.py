@@ -1,0 +1,44 @@
+"""Why a scenario cannot run on a cluster: pure decisions over what the cluster has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.contract import Facts
+from harness.run.skips import why_not
+from harness.scenario.reading import parse
+from tests.rigs.fake_cluster import facts
+from tests.rigs.scenarios import PODS
+
+LATER = {
+    "after another": '{cni: "bridge, calico@net1"}',
+    "beside the default network": '{k8s.v1.cni.cncf.io/networks: "other, kube-system/calico@net1"}',
+    "in JSON": "{k8s.v1.cni.cncf.io/networks: [{name: calico}]}",
+}
+
+
+@pytest.fixture
+def first_only() -> Facts:
+    """A cluster whose calico works as a pod's first network only."""
+    offers = facts().offers
+    return facts(offers={**offers, "calico": replace(offers["calico"], first_only="by its nature")})
+
+
+@pytest.mark.parametrize("annotations", LATER.values(), ids=LATER)
+def test_what_a_network_can_only_do_as_a_pods_first_is_skipped_elsewhere(annotations: str, first_only: Facts) -> None:
+    scenario = parse(f"scenario: x\nnetworks: [bridge, calico]\npods:\n  a: {{annotations: {annotations}}}\n")
+    reason = "calico works as a pod's first network only, and a has it later: by its nature"
+    assert why_not(scenario, first_only) == reason
+    assert why_not(scenario, facts()) == ""
+
+
+@pytest.mark.parametrize("annotation", ["calico,bridge", "calico", "bridge,calico-2"])
+def test_as_a_pods_first_network_it_is_not_skipped(annotation: str, first_only: Facts) -> None:
+    pods = f"{{a: {{annotations: {{cni: '{annotation}'}}}}}}"
+    assert why_not(parse(f"scenario: x\nnetworks: [bridge, calico]\npods: {pods}\n"), first_only) == ""
+
+
+def test_one_node_is_not_two() -> None:
+    assert "two nodes" in why_not(parse(PODS), facts(nodes=("one",)))

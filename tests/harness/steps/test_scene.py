@@ -1,0 +1,62 @@
+"""Steps, taken in turn on a cluster in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rigs.scenarios import PODS, Runner
+
+
+def test_steps_in_turn(go: Runner) -> None:
+    outcome, cluster = go(
+        """\
+scenario: x
+networks: [weave]
+genie: {default_plugin: weave}
+pods: {a: {annotations: {cni: weave}}}
+steps:
+  - create: a
+  - annotate: {pod: a, annotations: {note: "{{ namespace }}"}}
+  - expect: [{annotations: {pod: a, has: {note: "{{ namespace }}"}}}]
+  - recreate: a
+  - with-api-server-away:
+      - end-sandbox: a
+  - apply: [{apiVersion: v1, kind: ConfigMap, metadata: {name: "{{ scenario }}"}}]
+  - remove: [{apiVersion: v1, kind: ConfigMap, metadata: {name: "{{ scenario }}"}}]
+  - delete: a
+"""
+    )
+    assert outcome.verdict == "passed", outcome.failures
+    order = ["settings {'default_plugin': 'weave'}", "API server away", "end a", "API server back", "settings back"]
+    assert [said for said in cluster.said if said in order] == order
+    assert cluster.store == {}
+    assert [stage.name for stage in outcome.stages][1:-2] == [
+        *("create a", "annotate a", "expect", "recreate a"),
+        *("take the API server away", "end the sandbox of a", "end: take the API server away"),
+        *("apply ConfigMap {{ scenario }}", "remove ConfigMap {{ scenario }}", "delete a"),
+    ]
+
+
+def test_a_static_pod_goes_by_its_mirrors_name(go: Runner) -> None:
+    outcome, cluster = go(
+        """\
+scenario: x
+networks: [calico, weave]
+pods: {fixed: {static: true, annotations: {cni: "calico,weave"}, node: first}, peer: {annotations: {cni: weave}}}
+steps:
+  - create: [fixed, peer]
+  - expect: ["interfaces": {pod: fixed, eth0: calico, eth1: weave}, "reach": {from: peer, to: fixed, over: weave}]
+  - recreate: fixed
+  - expect: [{check-passes: fixed}]
+"""
+    )
+    assert outcome.verdict == "passed", outcome.failures
+    assert cluster.store == {}
+    assert cluster.static == {}
+
+
+def test_pods_that_never_run(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.steps.scene.GIVE_UP", 0.1)
+    text = go.fails(PODS, faults=("never-runs",))
+    assert "both is Pending on" in text
+    assert 'FailedCreatePodSandBox: plugin type="genie" failed (add)' in text

@@ -1,0 +1,73 @@
+"""What of the host an embedded run must not change, for tests that compare it before and after.
+
+Other things happen on a machine meanwhile: another run, a container engine, a kind cluster. So only that counts which
+could be a run's own: by the names that it gives to interfaces, mounts and namespaces, by the addresses of its networks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+from harness import catalog
+
+_UNDERLAY = "172.30.0.0/24"
+_EMBEDDED = [network.embedded for network in catalog.load().values() if network.embedded]
+_SUBNETS = [ip_network(subnet) for network in _EMBEDDED for subnet in (*network.subnets, _UNDERLAY)]
+_DEVICES = {getattr(step, kind, "") for network in _EMBEDDED for step in network.setup for kind in ("bridge", "vxlan")}
+#: Nodes' legs on the underlay, and what plugins name themselves; a container engine's `veth` has seven digits after it.
+_INTERFACE = re.compile(r"underlay|node\d+|veth[0-9a-f]{8}|flannel\.\d+|cni\d+")
+_ADDRESS = re.compile(r"[0-9a-f.:]+(/\d+)?")
+
+
+def snapshot() -> dict[str, list[str]]:
+    """What is on this host now that could be a run's."""
+    return {
+        "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir() if _is_interface(path.name)),
+        "mounts": sorted(_mounts()),
+        "rules": sorted(_rules()),
+        "namespaces": sorted(path.name for path in Path("/run/netns").glob("cni-*")),
+        "files": [path for path in ("/etc/cni/net.d/00-genie.conf", "/opt/cni/bin/genie") if Path(path).exists()],
+    }
+
+
+def _is_interface(name: str) -> bool:
+    return name in _DEVICES or _INTERFACE.fullmatch(name) is not None
+
+
+def _mounts() -> Iterator[str]:
+    """Mounts of a run's own file systems, and of namespaces of pods."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        place, source = before.split()[4], after.split()[1]
+        if source in ("genie", "node") or "genie-run" in place or "/netns/cni-" in place:
+            yield place
+
+
+def _rules() -> Iterator[str]:
+    for command in (["nft", "-s", "list", "ruleset"], ["iptables-save"], ["ip6tables-save"]):
+        try:
+            printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+        except (OSError, subprocess.SubprocessError):
+            continue
+        for line in printed.splitlines():
+            if any(word.startswith("CNI-") or _is_ours(word) for word in line.split()):
+                yield re.sub(r" ?\[\d+:\d+\]", "", line.strip())
+
+
+def _is_ours(word: str) -> bool:
+    if not _ADDRESS.fullmatch(word):
+        return False
+    try:
+        address = ip_interface(word).ip
+    except ValueError:
+        return False
+    return any(address in subnet for subnet in _SUBNETS if subnet.version == address.version)
+
+
+if __name__ == "__main__":
+    print(json.dumps(snapshot()))

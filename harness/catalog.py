@@ -1,4 +1,4 @@
-"""Networks: what a file under fixtures/networks/, or a vendor's profile, says of one.
+"""Networks: what a file under fixtures/networks/, or a vendor's profile, has of one.
 
 One file a network, one section a kind of cluster, so that a network can be had on some and not on others:
 

@@ -3,7 +3,7 @@
 A backend gives the runner a `Cluster`. The runner creates pods through the cluster's API server (a kubelet, real or the
 harness's own, does the rest), asks the probe inside a pod what it sees, and asks a node what is on it. Whatever goes
 beyond that is an `Ability`: a value with the name that scenario files use, a sentence, and the protocol of the methods
-that a cluster with this ability has. `has` returns a cluster as that protocol, or says why not.
+that a cluster with this ability has. `has` returns a cluster as that protocol, or raises with the reason.
 
 To add an ability: write its protocol and its value here, and list the value in the backends that have it.
 """
@@ -29,7 +29,7 @@ class ProbeError(Exception):
 
 
 class Unavailable(Exception):
-    """A backend cannot be used here, or a cluster lacks an ability. The message says what was tried and what to do."""
+    """A backend cannot be used here, or a cluster lacks an ability. The message has what was tried and what to do."""
 
 
 # --- a cluster

@@ -53,8 +53,8 @@ def _of_pods(line: str) -> bool:
 
 
 def nft(text: str, *, by_iptables: bool = True) -> Iterator[str]:
-    """Rules, sets and chains of `nft list ruleset`, each with its table; without iptables' own tables, if iptables is
-    there to tell of them, and kube-proxy's.
+    """Rules, sets and chains of `nft list ruleset`, each with its table; without kube-proxy's, and, where iptables is
+    there to print them, its own.
     """
     table, inner, foreign, skip = "", "", False, False
     for line in (line.strip() for line in text.splitlines()):

@@ -158,11 +158,11 @@ def configuration(
 
 
 def failure(plugin: str, verb: str, status: int, stdout: str, stderr: str = "") -> CniFailure:
-    """What a plugin that ended with an error said of it."""
+    """The error that a plugin ended with."""
     try:
-        said = json.loads(stdout)
-        message = ": ".join(filter(None, (str(said["msg"]), str(said.get("details") or ""))))
-        return CniFailure(plugin, verb, int(said["code"]), message)
+        reported = json.loads(stdout)
+        message = ": ".join(filter(None, (str(reported["msg"]), str(reported.get("details") or ""))))
+        return CniFailure(plugin, verb, int(reported["code"]), message)
     except (ValueError, KeyError, TypeError):
         message = f"netplugin failed with no error message: status {status}: {(stderr or stdout).strip()[-500:]}"
         return CniFailure(plugin, verb, 100, message)

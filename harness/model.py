@@ -229,7 +229,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """What to say after "unknown X": the one probably meant, and all that there are."""
+    """What follows "unknown X" in a message: the one probably meant, and all that there are."""
     names = sorted(map(str, known))
     meant = nearest(word, names)
     listed = ", ".join(names) or "none"

@@ -2,7 +2,7 @@
 
 The runner lists a namespace's pods many times a second while it waits. The generated client would build and
 validate a model of thousands of fields each time, so this goes beneath it, to the same pool of connections
-with the same credentials, and hands on what the API server said.
+with the same credentials, and hands on what the API server sent.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Objects:
         """What is at a path.
 
         Raises:
-            ApiError: the API server says no; `status` 404 for what is not there.
+            ApiError: the API server refuses; `status` 404 for what is not there.
         """
         return self._request("GET", path, query=query)
 
@@ -140,10 +140,10 @@ class Objects:
             response = self._pool.request(method, url, body=data, headers=headers, timeout=30.0)
         except HTTPError as error:
             raise ApiError(0, f"the API server cannot be reached: {error}") from error
-        said = _json(response.data)
+        answer = _json(response.data)
         if response.status >= 400:
-            raise ApiError(response.status, str(said.get("message") or f"{method} {path} was refused"))
-        return said
+            raise ApiError(response.status, str(answer.get("message") or f"{method} {path} was refused"))
+        return answer
 
     def _credentials(self) -> dict[str, str]:
         token = self._configuration.get_api_key_with_prefix("BearerToken", "authorization")
@@ -156,7 +156,7 @@ class Objects:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(data or b"{}")
+        answer = json.loads(data or b"{}")
     except ValueError:
         return {"message": data.decode(errors="replace")[:500]}
-    return said if isinstance(said, dict) else {"message": str(said)}
+    return answer if isinstance(answer, dict) else {"message": str(answer)}

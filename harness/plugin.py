@@ -1,6 +1,6 @@
 """The pytest plugin: YAML files under `scenarios/` are tests, so whatever people know of pytest works with them.
 
-`pytest scenarios -k weave -x -n 2 --junit-xml …` does what it says. What is special comes before: a run on the embedded
+`pytest scenarios -k weave -x -n 2 --junit-xml …` works as for any test. One thing is special: a run on the embedded
 backend goes on inside private namespaces, so pytest is started there once more. That happens only when scenarios are
 among what was asked for; for anything else this plugin does nothing, and imports next to nothing.
 """

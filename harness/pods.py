@@ -1,4 +1,4 @@
-"""A pod of a scenario: what its file says of it, the node that it goes to, and its manifest."""
+"""A pod of a scenario: what its file has of it, the node that it goes to, and its manifest."""
 
 from __future__ import annotations
 

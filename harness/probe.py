@@ -1,9 +1,9 @@
-"""What runs inside a pod: it tells what the pod sees, dials others, and answers when it is dialled.
+"""What runs inside a pod: it reports what the pod sees, dials others, and answers when it is dialled.
 
 A check never guesses from outside what a pod has. It asks the probe, and the probe asks the kernel: which
 interfaces, routes and rules there are (`look`), and whether a packet really gets to an address and back
 (`dial`). The other half (`serve`) is the far end of a dial: it answers over TCP and UDP with its name, the
-address that it was reached at, and the address that it saw, so that a check can tell the right pod from a
+address that it was reached at, and the address that it saw, so that a check can distinguish the right pod from a
 wrong one and a routed packet from a masqueraded one.
 
 The file stands alone, on the standard library and (for `look`) pyroute2, because it is run in images that
@@ -51,8 +51,8 @@ _MAX_LINE = 65536
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one request, in the network namespace of the calling thread.
 
-    {"op": "look"} tells interfaces, routes and rules; {"op": "dial", "protocol": "tcp"|"udp"|"icmp",
-    "address": …}, with port, source, device and timeout where wanted, tells whether somebody answered. What
+    {"op": "look"} returns interfaces, routes and rules; {"op": "dial", "protocol": "tcp"|"udp"|"icmp",
+    "address": …}, with port, source, device and timeout where wanted, returns whether somebody answered. What
     cannot be understood is answered with {"error": …}, never raised: the asker is in another process.
     """
     try:
@@ -161,7 +161,7 @@ class Dial:
     address: str
     port: int = PORT
     source: str | None = None  # bind to this address of ours
-    device: str | None = None  # leave by this interface, whatever the routes say
+    device: str | None = None  # leave by this interface, whatever the routes are
     timeout: float = 2.0
 
     @classmethod
@@ -183,17 +183,17 @@ class Dial:
         return socket.AF_INET6 if ":" in self.address else socket.AF_INET
 
 
-Way = Callable[[Dial, float], tuple[str, dict[str, str]]]  # by when to end: who answered, and what it said
+Way = Callable[[Dial, float], tuple[str, dict[str, str]]]  # by when to end: who answered, and what
 
 
 def dial(to: Dial) -> dict[str, Any]:
-    """Dial once (UDP and ICMP: until the time is over) and tell who answered, or why nobody did."""
+    """Dial once (UDP and ICMP: until the time is over) and return who answered, or why nobody did."""
     ways: dict[str, Way] = {"tcp": _dial_tcp, "udp": _dial_udp, "icmp": _dial_icmp}
     begin = time.monotonic()
     result: dict[str, Any] = {"ok": False, "error": "", "peer": "", "seen_as": "", "name": ""}
     try:
-        result["peer"], said = ways[to.protocol](to, begin + to.timeout)
-        result |= said
+        result["peer"], reply = ways[to.protocol](to, begin + to.timeout)
+        result |= reply
         result["ok"] = True
     except TimeoutError:
         result["error"] = f"no answer within {to.timeout:g} s"
@@ -316,8 +316,8 @@ def _same(one: str, other: str) -> bool:
 
 def _said(line: bytes) -> dict[str, str]:
     try:
-        said = json.loads(line)
-        return {"seen_as": str(said["seen_as"]), "name": str(said["name"])}
+        reply = json.loads(line)
+        return {"seen_as": str(reply["seen_as"]), "name": str(reply["name"])}
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(errno.EPROTO, f"somebody answered who is no probe: {line[:60]!r}") from error
 
@@ -411,10 +411,10 @@ class Server:
         sock.sendmsg([self._line(client[0], local)], reply, 0, client)
 
     def _line(self, client: str, local: str, pad: int = 0) -> bytes:
-        said = {"name": self._name, "seen_as": _plain(client), "local": _plain(local)}
+        reply = {"name": self._name, "seen_as": _plain(client), "local": _plain(local)}
         if pad:
-            said["pad"] = "." * pad
-        return json.dumps(said).encode() + b"\n"
+            reply["pad"] = "." * pad
+        return json.dumps(reply).encode() + b"\n"
 
 
 def serve(port: int = PORT, name: str = "") -> Server:
@@ -477,10 +477,10 @@ def console() -> None:
         if not line.strip():
             continue
         try:
-            said = answer(json.loads(line))
+            reply = answer(json.loads(line))
         except (ValueError, AttributeError) as error:
-            said = {"error": f"not a JSON object: {error}"}
-        print(json.dumps(said), flush=True)
+            reply = {"error": f"not a JSON object: {error}"}
+        print(json.dumps(reply), flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,7 +30,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """One step; its line says ✓ or ✗ and how long it took."""
+        """One step; its line has ✓ or ✗, and how long it took."""
         began, mark = time.monotonic(), "[red]✗[/]"
         self._change(add=name)
         try:

@@ -1,8 +1,8 @@
-"""YAML with places: what a file says, and where in the file each value stands.
+"""YAML with places: the values of a file, and where in the file each of them is.
 
-Whoever writes a scenario wants to be told `calico.yaml:7:12: pods.a.nodes: …`, not that something somewhere
-did not validate. PyYAML's node tree has those places; here it is kept beside the plain values, and a path
-into the values ("pods", "a", "node") is turned back into a line and a column.
+The author of a scenario needs `calico.yaml:7:12: pods.a.nodes: …`, not that something somewhere did not validate.
+PyYAML's node tree has those places; here it is kept beside the plain values, and a path into the values ("pods", "a",
+"node") is turned back into a line and a column.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class YamlFile:
         """Read a file, as if its text had been edited.
 
         Raises:
-            Mistakes: it cannot be read, is not YAML, is empty, or says a key twice.
+            Mistakes: it cannot be read, is not YAML, is empty, or has a key twice.
         """
         shown = shown or str(path)
         try:
@@ -80,9 +80,9 @@ class YamlFile:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            said = ", ".join(part for part in (error.context, error.problem) if part)
+            problem = ", ".join(part for part in (error.context, error.problem) if part)
             raise Mistakes(
-                [Mistake(file=file, line=line, column=column, field="", text=f"not YAML: {said}")]
+                [Mistake(file=file, line=line, column=column, field="", text=f"not YAML: {problem}")]
             ) from error
         except yaml.YAMLError as error:
             raise Mistakes([Mistake(file=file, line=1, column=1, field="", text=f"not YAML: {error}")]) from error
@@ -116,7 +116,7 @@ class YamlFile:
                 name = str(key.value)
                 if name in seen:
                     line, column = key.start_mark.line + 1, key.start_mark.column + 1
-                    text = f"said twice (first in line {seen[name]})"
+                    text = f"given twice (first in line {seen[name]})"
                     found.append(
                         Mistake(file=self.file, line=line, column=column, field=dotted((*loc, name)), text=text)
                     )

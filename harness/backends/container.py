@@ -80,7 +80,7 @@ def command(argv: Sequence[str], report: Path) -> list[str]:
 
 
 def report_of(argv: Sequence[str]) -> Path:
-    """The folder that pytest was told to write its report into, or the one that it writes evidence into anyway."""
+    """The folder that pytest is to write its report into, or the one that it writes evidence into anyway."""
     given = [argument.partition("=")[2] for argument in argv if argument.startswith("--report=")]
     given += [after for argument, after in pairwise(argv) if argument == "--report"]
     return (Path.cwd() / (given[-1] if given else "report")).resolve()

@@ -161,4 +161,4 @@ class EmbeddedCluster:
                 return self._of_node(node, do, namespace=namespace, pod=pod, **what)
             except socket_api.Failed as error:
                 failures.append(str(error))
-        raise socket_api.Failed(next((said for said in failures if not said.startswith("no pod ")), failures[0]))
+        raise socket_api.Failed(next((each for each in failures if not each.startswith("no pod ")), failures[0]))

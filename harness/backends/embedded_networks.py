@@ -98,16 +98,16 @@ def _why_not(real: catalog.Real, programs: Programs) -> str:
 
 def _fails(command: tuple[str, ...]) -> str:
     """Try a command as on a node: in a network namespace of its own, where /run is not the host's."""
-    said = f"`{shlex.join(command)}`"
+    shown = f"`{shlex.join(command)}`"
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=10, check=False, env={"PATH": linux.search_path()},
             preexec_fn=_apart,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        return f"{said}: {getattr(error, 'strerror', None) or error}"
+        return f"{shown}: {getattr(error, 'strerror', None) or error}"
     last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-    return f"{said}: {last}" if done.returncode else ""
+    return f"{shown}: {last}" if done.returncode else ""
 
 
 def _apart() -> None:

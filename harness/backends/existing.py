@@ -195,7 +195,7 @@ def _offer(name: str, software: Software, nodes: PodNodes, workers: Sequence[str
 
 
 def first_only(conf: Any) -> str:
-    """Why a network works as a pod's first one only; its configuration tells it of calico."""
+    """Why a network works as a pod's first one only, which can be seen of calico by its configuration."""
     calico = [plugin for plugin in conf.get("plugins", [conf]) if plugin.get("type") == "calico"]
     return OF_STATUS_IP if any(plugin.get("datastore_type") == "kubernetes" for plugin in calico) else ""
 

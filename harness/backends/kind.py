@@ -33,7 +33,7 @@ GENIE_READY = 120.0
 
 
 def unavailable() -> str:
-    """Why kind cannot be used on this machine; empty when it can, as far as can be told without making a cluster."""
+    """Why kind cannot be used on this machine; empty when it can, as far as is known without making a cluster."""
     return engine.answers() or _no_node_image() or _no_command()
 
 
@@ -182,7 +182,7 @@ def _have_image(progress: Progress) -> str:
 
 
 def _remove_kept(api: ApiClient, nodes: Sequence[str], progress: Progress) -> None:
-    """Remove what scenarios of an earlier run were told to keep: it holds host ports and addresses."""
+    """Remove what scenarios of an earlier run have kept: it holds host ports and addresses."""
     objects = Objects(api)
     label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
 

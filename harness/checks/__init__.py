@@ -1,6 +1,6 @@
 """What can be expected of pods, networks and nodes.
 
-A check is a small frozen model with one method that looks and says what is wrong (`base.py`); it sees the
+A check is a small frozen model with one method that looks and returns what is wrong (`base.py`); it sees the
 cluster by a `View` (`view.py`). To add one: write the model in the module that it belongs to, and list it
 here. Its docstring's first paragraph, its fields' descriptions and its example are its documentation:
 `python -m harness checks` prints them.

@@ -36,7 +36,7 @@ class Interfaces(Check):
                 wrong += _wrong_with(view, interface, wanted[name])
             else:
                 wrong.append(f"{name} is there and nothing asked for it")
-        return join(*wrong, view.told(look, networks=wanted.values())) if wrong else None
+        return join(*wrong, view.describe(look, networks=wanted.values())) if wrong else None
 
 
 def _wrong_with(view: View, interface: Interface, network: NetworkName) -> list[str]:
@@ -83,7 +83,7 @@ class Addresses(Check):
             for address, pods in holders.items()
             if len(pods) > 1
         ]
-        return join(*wrong, view.told(*looks.values(), networks=[self.network])) if wrong else None
+        return join(*wrong, view.describe(*looks.values(), networks=[self.network])) if wrong else None
 
 
 class Mtu(Check):
@@ -104,4 +104,4 @@ class Mtu(Check):
             for name, wanted in (self.model_extra or {}).items()
             if found[name] != wanted
         ]
-        return join(*wrong, view.told(look)) if wrong else None
+        return join(*wrong, view.describe(look)) if wrong else None

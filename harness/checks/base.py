@@ -1,7 +1,7 @@
-"""What every check is: a small frozen model of its parameters, and an attempt that says what is wrong.
+"""What every check is: a small frozen model of its parameters, and an attempt that returns what is wrong.
 
-An attempt looks at the cluster once and answers None or the words of a failure. `run` repeats it until
-nothing is wrong or the check's time is over, so a check waits for a condition and never for a time.
+An attempt looks at the cluster once and returns None or the text of a failure. `run` repeats it until nothing is wrong
+or the check's time is over, so a check waits for a condition and never for a time.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Check(Named):
         return view.until(lambda: self.attempt(view), self.within or self.patience)
 
     def __str__(self) -> str:
-        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        if self.shorthand and set(said) == {self.shorthand.replace("_", "-")}:
-            [said] = said.values()
-        return f"{self.key} {_flow(said)}".strip()
+        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self.shorthand and set(given) == {self.shorthand.replace("_", "-")}:
+            [given] = given.values()
+        return f"{self.key} {_flow(given)}".strip()
 
 
 def _flow(value: object) -> str:

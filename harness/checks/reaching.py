@@ -50,7 +50,7 @@ class Reach(Check):
         ways = [(self.from_, self.to)] + ([(self.to, self.from_)] if self.both_ways else [])
         wrong = [text for one, other in ways for text in self._wrong(view, looks[one], looks[other])]
         networks = [name for name in (self.over, self.from_network) if name]
-        return join(*wrong, view.told(*looks.values(), networks=networks)) if wrong else None
+        return join(*wrong, view.describe(*looks.values(), networks=networks)) if wrong else None
 
     def _wrong(self, view: View, one: Look, other: Look) -> Iterator[str]:
         targets = targets_of(view, other, self.over, self.family)
@@ -62,10 +62,10 @@ class Reach(Check):
                 yield f"{one.pod} has no address of {self.from_network} to dial {address} from"
                 continue
             for protocol in self.protocols:
-                said = view.dial(
+                answer = view.dial(
                     one.pod, protocol=protocol, address=str(address), source=source, device=self.interface, timeout=2.0
                 )
-                if text := self._unlike(view, said, other.pod, one):
+                if text := self._unlike(view, answer, other.pod, one):
                     by = f" from {source}" if source else ""
                     yield f"{protocol} from {one.pod}{by} to {other.pod} at {address}: {text}"
 
@@ -74,16 +74,16 @@ class Reach(Check):
             return None
         return next((str(own.ip) for own in view.addresses(one, self.from_network, to.version)), None)
 
-    def _unlike(self, view: View, said: dict[str, Any], other: str, one: Look) -> str:
+    def _unlike(self, view: View, answer: dict[str, Any], other: str, one: Look) -> str:
         """How an answer is not what is expected; empty: it is."""
-        if not said["ok"]:
-            return str(said["error"] or "no answer")
-        if said["name"] and said["name"].rpartition("/")[2] != other:
-            return f"{said['name']} answered, expected {other}: two pods have one address"
-        if self.seen_as and said["seen_as"]:
+        if not answer["ok"]:
+            return str(answer["error"] or "no answer")
+        if answer["name"] and answer["name"].rpartition("/")[2] != other:
+            return f"{answer['name']} answered, expected {other}: two pods have one address"
+        if self.seen_as and answer["seen_as"]:
             own = [str(address.ip) for address in view.addresses(one, self.seen_as)]
-            if said["seen_as"] not in own:
-                return f"seen as {said['seen_as']}, expected {' or '.join(own) or 'nothing'} ({self.seen_as})"
+            if answer["seen_as"] not in own:
+                return f"seen as {answer['seen_as']}, expected {' or '.join(own) or 'nothing'} ({self.seen_as})"
         return ""
 
 
@@ -109,12 +109,10 @@ class Isolated(Check):
     def _alive(self, view: View) -> str | None:
         look = view.look(self.to)
         for address in targets_of(view, look, self.over):
-            said = view.dial(self.to, protocol="tcp", address=str(address), timeout=2.0)
-            if not said["ok"]:
-                return join(
-                    f"{self.to} does not answer itself at {address}, so being isolated means nothing: {said['error']}",
-                    view.told(look, networks=[self.over]),
-                )
+            answer = view.dial(self.to, protocol="tcp", address=str(address), timeout=2.0)
+            if not answer["ok"]:
+                silent = f"{self.to} does not answer itself at {address}, so being isolated means nothing"
+                return join(f"{silent}: {answer['error']}", view.describe(look, networks=[self.over]))
         return None if targets_of(view, look, self.over) else f"{self.to} has no address of {self.over}"
 
     def attempt(self, view: View) -> str | None:
@@ -134,10 +132,10 @@ class Isolated(Check):
         answers = view.all_at_once(ask for *_, ask in dials)
         wrong = [
             f"{protocol} from {self.from_} gets to {self.to} at {address}, expected it not to"
-            for (protocol, address, _), said in zip(dials, answers, strict=True)
-            if said["ok"] and said["name"].rpartition("/")[2] in ("", self.to)
+            for (protocol, address, _), answer in zip(dials, answers, strict=True)
+            if answer["ok"] and answer["name"].rpartition("/")[2] in ("", self.to)
         ]
-        return join(*wrong, view.told(own, look, networks=[self.over])) if wrong else None
+        return join(*wrong, view.describe(own, look, networks=[self.over])) if wrong else None
 
 
 class Service(Check):
@@ -156,17 +154,17 @@ class Service(Check):
         service = view.objects.find(f"/api/v1/namespaces/{view.namespace}/services/{self.name}")
         if service is None:
             return f"there is no Service {self.name}"
-        ports = service["spec"].get("ports") or [{}]
+        port = (service["spec"].get("ports") or [{}])[0].get("port")
         wrong = []
         for address in service["spec"].get("clusterIPs") or []:
             for protocol in self.protocols:
-                said = view.dial(self.from_, protocol=protocol, address=address, port=ports[0].get("port"), timeout=2.0)
-                if not said["ok"]:
-                    wrong.append(f"{protocol} from {self.from_} to Service {self.name} at {address}: {said['error']}")
-                elif said["name"].rpartition("/")[2] not in self.answered_by:
-                    wrong.append(f"Service {self.name} was answered by {said['name']}, expected {self.answered_by}")
+                answer = view.dial(self.from_, protocol=protocol, address=address, port=port, timeout=2.0)
+                if not answer["ok"]:
+                    wrong.append(f"{protocol} from {self.from_} to Service {self.name} at {address}: {answer['error']}")
+                elif answer["name"].rpartition("/")[2] not in self.answered_by:
+                    wrong.append(f"Service {self.name} was answered by {answer['name']}, expected {self.answered_by}")
         looks = (view.look(pod) for pod in dict.fromkeys((self.from_, *self.answered_by)))
-        return join(*wrong, view.told(*looks)) if wrong else None
+        return join(*wrong, view.describe(*looks)) if wrong else None
 
 
 class HostPort(Check):
@@ -185,13 +183,13 @@ class HostPort(Check):
         node = ((view.pod(self.to) or {}).get("status") or {}).get("hostIP")
         if not node:
             return f"the status of {self.to} has no hostIP"
-        said = view.dial(self.from_, protocol=self.protocol, address=node, port=self.port, timeout=2.0)
-        if said["ok"] and said["name"].rpartition("/")[2] == self.to:
+        answer = view.dial(self.from_, protocol=self.protocol, address=node, port=self.port, timeout=2.0)
+        if answer["ok"] and answer["name"].rpartition("/")[2] == self.to:
             return None
-        wrong = f"{said['name']} answered, expected {self.to}" if said["ok"] else str(said["error"])
+        wrong = f"{answer['name']} answered, expected {self.to}" if answer["ok"] else str(answer["error"])
         return join(
             f"{self.protocol} from {self.from_} to {node} port {self.port}, which is {self.to}'s: {wrong}",
-            view.told(view.look(self.from_), view.look(self.to)),
+            view.describe(view.look(self.from_), view.look(self.to)),
         )
 
 
@@ -214,14 +212,14 @@ class Bandwidth(Check):
         looks = view.look(self.from_), view.look(self.to)
         addresses = targets_of(view, looks[1], self.over)
         if not addresses:
-            return join(f"{self.to} has no address of {self.over} to dial", view.told(*looks, networks=[self.over]))
+            return join(f"{self.to} has no address of {self.over} to dial", view.describe(*looks, networks=[self.over]))
         ask = partial(view.dial, self.from_, protocol="tcp", address=str(addresses[0]), timeout=5.0)
         answers = [ask() for _ in range(3)]
         begin = time.monotonic()
         while (seconds := time.monotonic() - begin) < 0.5:
             answers.append(ask())
-        if failed := [said["error"] for said in answers if not said["ok"]]:
-            return join(f"tcp from {self.from_} to {self.to} at {addresses[0]}: {failed[0]}", view.told(*looks))
+        if failed := [answer["error"] for answer in answers if not answer["ok"]]:
+            return join(f"tcp from {self.from_} to {self.to} at {addresses[0]}: {failed[0]}", view.describe(*looks))
         rate = (len(answers) - 3) * TCP_ANSWER * 8 / seconds
         if rate <= self.at_most * self.tolerance:
             return None
@@ -229,7 +227,7 @@ class Bandwidth(Check):
 
 
 def targets_of(view: View, look: Look, over: NetworkName | None, family: int | None = None) -> list[Any]:
-    """The addresses to dial a pod at: those in a network, or the ones that its status tells."""
+    """The addresses to dial a pod at: those in a network, or the ones in its status."""
     from ipaddress import ip_address
 
     if over is not None:

@@ -43,7 +43,7 @@ class DefaultRoute(Check):
         wrong = [text for family in (4, 6) for text in self._wrong(view, look, family)]
         if not self.none and not any(self._devices(view, look, family) for family in (4, 6)):
             wrong.append(f"{self.pod} has no address on {self.network or self.interface}")
-        return join(*wrong, view.told(look, networks=[self.network] if self.network else [])) if wrong else None
+        return join(*wrong, view.describe(look, networks=[self.network] if self.network else [])) if wrong else None
 
     def _wrong(self, view: View, look: Look, family: int) -> list[str]:
         routes = look.default_routes(family)
@@ -118,7 +118,7 @@ class Routes(Check):
             for route in look.routes
             if each.matches(route)
         ]
-        return join(*wrong, view.told(look)) if wrong else None
+        return join(*wrong, view.describe(look)) if wrong else None
 
 
 def _same_destination(one: str, other: str) -> bool:

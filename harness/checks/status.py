@@ -1,6 +1,4 @@
-"""What Kubernetes is told of a pod: its status, its annotations, its events. It must be what the pod really
-has.
-"""
+"""What Kubernetes shows of a pod: its status, its annotations, its events. It must be what the pod really has."""
 
 from __future__ import annotations
 
@@ -55,7 +53,7 @@ class StatusIp(Check):
         wrong += [
             f"{each} is in the status of {self.pod}, but on none of its interfaces" for each in ips if each not in had
         ]
-        return join(*wrong, view.told(look, networks=[self.network])) if wrong else None
+        return join(*wrong, view.describe(look, networks=[self.network])) if wrong else None
 
 
 def _worded(families: tuple[int, ...]) -> str:
@@ -118,11 +116,11 @@ class Annotations(Check):
         for name, wanted in self.has.items():
             if isinstance(wanted, str):
                 filled = fill(wanted, view.values)
-                said = "" if found.get(name) == filled else f"is {found.get(name)!r}, expected {filled!r}"
+                mistake = "" if found.get(name) == filled else f"is {found.get(name)!r}, expected {filled!r}"
             else:
-                said = wanted.wrong(found.get(name))
-            if said:
-                wrong.append(f"annotation {name} of {self.pod} {said}")
+                mistake = wanted.wrong(found.get(name))
+            if mistake:
+                wrong.append(f"annotation {name} of {self.pod} {mistake}")
         listed = [f"  {name}: {value}" for name, value in sorted(found.items())]
         return join(*wrong, f"{self.pod} has the annotations:", *(listed or ["  none"])) if wrong else None
 
@@ -158,7 +156,7 @@ class NetworkStatus(Check):
         defaults = [name for name, entry in entries.items() if entry.get("default")]
         if defaults != [self.default]:
             wrong.append(f"the default entries are {defaults}, expected [{self.default!r}]")
-        return join(*wrong, f"{NETWORK_STATUS}: {text}", view.told(look)) if wrong else None
+        return join(*wrong, f"{NETWORK_STATUS}: {text}", view.describe(look)) if wrong else None
 
     def _wrong_entry(self, name: str, entry: dict[str, Any] | None, look: Look) -> list[str]:
         if entry is None:
@@ -167,9 +165,9 @@ class NetworkStatus(Check):
         if interface is None:
             return [f"{name} has an entry, but {self.pod} has no such interface"]
         wrong = []
-        has, said = sorted(str(each.ip) for each in interface.addresses), sorted(entry.get("ips") or [])
-        if has != said:
-            wrong.append(f"{name}: the entry's ips are {said}, the interface has {has}")
+        has, listed = sorted(str(each.ip) for each in interface.addresses), sorted(entry.get("ips") or [])
+        if has != listed:
+            wrong.append(f"{name}: the entry's ips are {listed}, the interface has {has}")
         if str(entry.get("mac") or "").lower() != interface.mac.lower():
             wrong.append(f"{name}: the entry's mac is {entry.get('mac')!r}, the interface has {interface.mac}")
         if not entry.get("name"):
@@ -206,13 +204,15 @@ class PodFails(Check):
         return self._running(view) or wrong
 
     def _tried(self, view: View) -> bool:
-        """Whether the node has tried so often that it will not say anything else any more."""
+        """Whether the node has tried so often that no other message is to be expected."""
         return sum(event.count for event in view.events(self.pod) if event.reason == "FailedCreatePodSandBox") >= 4
 
     def _running(self, view: View) -> str | None:
         phase = ((view.pod(self.pod) or {}).get("status") or {}).get("phase")
         if phase == "Running":
-            return join(f"{self.pod} runs, expected it to fail with {self.message!r}", view.told(view.look(self.pod)))
+            return join(
+                f"{self.pod} runs, expected it to fail with {self.message!r}", view.describe(view.look(self.pod))
+            )
         return None
 
 
@@ -249,8 +249,8 @@ class NoWarnings(Check):
     pods: OneOrMany[PodName]
 
     def attempt(self, view: View) -> str | None:
-        told = {pod: [event for event in view.events(pod) if event.type == "Warning"] for pod in self.pods}
-        return join(*(line for pod, events in told.items() if events for line in _listed(pod, events))) or None
+        warnings = {pod: [event for event in view.events(pod) if event.type == "Warning"] for pod in self.pods}
+        return join(*(line for pod, events in warnings.items() if events for line in _listed(pod, events))) or None
 
 
 def _listed(pod: str, events: list[Event]) -> list[str]:

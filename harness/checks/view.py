@@ -1,8 +1,8 @@
 """What a check sees: the scenario's pods on a cluster, asked anew each time, and the networks that
 addresses belong to.
 
-A check only ever talks to a `View`. It hands out what the API server says of a pod, what the probe in the
-pod says (`look`, `dial`), and which network an address is from; and it waits, so that no check sleeps.
+A check only ever talks to a `View`. It hands out what the API server has of a pod, what the probe in the
+pod reports (`look`, `dial`), and which network an address is from; and it waits, so that no check sleeps.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Look:
     rules: tuple[str, ...]
 
     @classmethod
-    def of(cls, pod: str, said: Mapping[str, Any]) -> Look:
+    def of(cls, pod: str, answer: Mapping[str, Any]) -> Look:
         """From the probe's answer."""
         return cls(
             pod=pod,
@@ -82,15 +82,15 @@ class Look:
                         address for address in map(ip_interface, each["addresses"]) if not address.is_link_local
                     ),
                 )
-                for each in said["interfaces"]
+                for each in answer["interfaces"]
             ),
             routes=tuple(
                 Route(**{key: each[key] for key in ("dst", "gw", "dev", "table", "src", "family")})
-                for each in said["routes"]
+                for each in answer["routes"]
             ),
             rules=tuple(
                 f"from {each['from']} lookup {each['table']}"
-                for each in said["rules"]
+                for each in answer["rules"]
                 if each["table"] not in (253, MAIN_TABLE, 255)
             ),
         )
@@ -204,16 +204,16 @@ class View:
         Raises:
             ProbeError: it cannot be asked.
         """
-        said = self.cluster.ask(self.namespace, self.name(name), {"op": "look"})
-        if "interfaces" not in said:
-            raise ProbeError(f"{name}: {said.get('error') or said}")
-        return Look.of(name, said)
+        answer = self.cluster.ask(self.namespace, self.name(name), {"op": "look"})
+        if "interfaces" not in answer:
+            raise ProbeError(f"{name}: {answer.get('error') or answer}")
+        return Look.of(name, answer)
 
     def dial(self, name: str, **request: Any) -> dict[str, Any]:
         """One dial out of a pod; see `harness.probe`."""
         wanted = {key: value for key, value in request.items() if value is not None}
-        said = self.cluster.ask(self.namespace, self.name(name), {"op": "dial", **wanted})
-        return {"ok": False, "seen_as": "", "name": "", "peer": "", "error": "", **said}
+        answer = self.cluster.ask(self.namespace, self.name(name), {"op": "dial", **wanted})
+        return {"ok": False, "seen_as": "", "name": "", "peer": "", "error": "", **answer}
 
     def all_at_once(self, asks: Iterable[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
         """Answers of several dials, asked together because each may take its full time."""
@@ -245,7 +245,7 @@ class View:
 
     # --- words
 
-    def told(self, *looks: Look, networks: Iterable[str] = ()) -> str:
+    def describe(self, *looks: Look, networks: Iterable[str] = ()) -> str:
         """What pods really have and where the networks are, for the end of a failure's text."""
         lines = [line for look in looks for line in self._pod_lines(look)]
         names = list(dict.fromkeys(networks))

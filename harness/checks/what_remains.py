@@ -1,6 +1,4 @@
-"""What remains: after its pods are gone a node must be as it was, and while they run, CNI CHECK must find
-them sound, and STATUS say whether more can come.
-"""
+"""What remains: once its pods are gone a node must be as it was, and while they run, CHECK and STATUS must pass."""
 
 from __future__ import annotations
 
@@ -46,8 +44,8 @@ class CheckPasses(Check):
 
     def attempt(self, view: View) -> str | None:
         cluster = has(view.cluster, CNI_CALLS)
-        said = {pod: cluster.cni_check(view.namespace, view.name(pod)) for pod in self.pods}
-        return join(*(_unlike(f"CNI CHECK of {pod}", error, self.fails) for pod, error in said.items())) or None
+        errors = {pod: cluster.cni_check(view.namespace, view.name(pod)) for pod in self.pods}
+        return join(*(_unlike(f"CNI CHECK of {pod}", error, self.fails) for pod, error in errors.items())) or None
 
 
 class StatusPasses(Check):
@@ -65,8 +63,8 @@ class StatusPasses(Check):
 
     def attempt(self, view: View) -> str | None:
         cluster = has(view.cluster, CNI_CALLS)
-        said = {node: cluster.cni_status(node, self.genie, self.env) for node in view.cluster.facts.nodes}
-        return join(*(_unlike(f"CNI STATUS on {node}", error, self.fails) for node, error in said.items())) or None
+        errors = {node: cluster.cni_status(node, self.genie, self.env) for node in view.cluster.facts.nodes}
+        return join(*(_unlike(f"CNI STATUS on {node}", error, self.fails) for node, error in errors.items())) or None
 
 
 def _unlike(call: str, error: str, wanted: str | None) -> str:

@@ -97,5 +97,5 @@ def _place(thing: Object) -> dict[str, str]:
 
 
 def _named(thing: Object, error: DynamicApiError) -> Exception:
-    said = str(getattr(error, "summary", lambda: error)())
-    return RuntimeError(f"{thing['kind']} {thing['metadata']['name']}: {said}")
+    reason = str(getattr(error, "summary", lambda: error)())
+    return RuntimeError(f"{thing['kind']} {thing['metadata']['name']}: {reason}")

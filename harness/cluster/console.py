@@ -19,7 +19,7 @@ from kubernetes.stream import stream
 from harness.contract import ProbeError
 
 COMMAND = ("python", "-m", "harness.probe", "console")
-GRACE = 10.0  # seconds for an answer beyond what a request says that it may take itself
+GRACE = 10.0  # seconds for an answer, beyond the timeout that a request has itself
 
 
 class Consoles:
@@ -104,8 +104,8 @@ class _Console:
                 return line
             if time.monotonic() > until:
                 raise _Broken(f"its probe gave no answer within {timeout:.0f} s")
-        said = (self._session.read_stderr() or "").strip().splitlines()
-        raise _Broken(f"its probe ended{': ' + said[-1] if said else ''}")
+        printed = (self._session.read_stderr() or "").strip().splitlines()
+        raise _Broken(f"its probe ended{': ' + printed[-1] if printed else ''}")
 
 
 def _reason(error: Exception) -> str:

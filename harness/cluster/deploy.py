@@ -102,7 +102,7 @@ def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:
     """Apply genie's manifests and wait until every node has a ready agent.
 
     Raises:
-        NotReady: that did not come about; the message says what was seen.
+        NotReady: that did not come about; the message has what was seen.
     """
     Applier(api).apply(objects(genie_image))
     wait("genie", lambda: rollout(Objects(api), "DaemonSet", NAMESPACE, "genie"), timeout)
@@ -142,7 +142,7 @@ def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
 
 
 def _trouble(objects: Objects, namespace: str, labels: dict[str, str]) -> str:
-    """Why pods do not start, as the kubelet says it, and the last line that a container which ended said."""
+    """Why pods do not start: the kubelet's reason, and the last line of a container that has ended."""
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     reasons: dict[str, None] = {}
     for pod in objects.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)["items"]:

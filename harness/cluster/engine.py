@@ -1,6 +1,6 @@
 """The Docker engine, through its command: kind itself needs that command, and it follows the user's contexts.
 
-Every command that fails says what was run and what it printed last, for most of what goes wrong with a cluster on a
+The error of a command has what was run and what it printed last, for most of what goes wrong with a cluster on a
 laptop goes wrong here.
 """
 

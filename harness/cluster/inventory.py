@@ -75,8 +75,8 @@ def _interfaces(links: list[dict[str, Any]], shared: set[str]) -> Iterator[str]:
 def _netfilter(parts: Mapping[str, str]) -> Iterator[str]:
     saved = parts.get("iptables", "").splitlines()  # each line after the command that printed it
     for command, lines in groupby(saved, key=lambda line: line.partition(" ")[0]):
-        said = "\n".join(line.partition(" ")[2] for line in lines)
-        yield from leftovers.iptables(command.partition("-")[0], said)
+        printed = "\n".join(line.partition(" ")[2] for line in lines)
+        yield from leftovers.iptables(command.partition("-")[0], printed)
     yield from leftovers.nft(parts.get("nft", ""))
     sets = parts.get("ipsets", "").split()
     yield from (f"ipset {name}" for name in sets if not name.startswith(("KUBE-", "weave-")))

@@ -18,7 +18,7 @@ from harness import leftovers
 Block = Mapping[str, Any]  # calico's AllocationBlock, the same in etcd as in an IPAMBlock's spec
 
 #: Sections of what a node prints; `section` is the caller's. A store that is there and does not answer is an error, for
-#: nothing could be told of leaks. $1 and $2 are requests to etcd: see `arguments`. (An etcd behind TLS is not read: it
+#: leaks could not be seen. $1 and $2 are requests to etcd: see `arguments`. (An etcd behind TLS is not read: it
 #: is an administrator's, not a test cluster's.)
 SCRIPT = r"""
 http() {  # HOST PORT METHOD PATH BODY: the body of the answer, without curl, which nodes need not have

@@ -193,7 +193,7 @@ def wait_ready(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Install
     """Wait until every network can be used on every node: its software rolled out, its configuration in net.d.
 
     Raises:
-        NotReady: it did not come about; the message says what was seen last.
+        NotReady: it did not come about; the message has what was seen last.
     """
     objects = Objects(api)
 

@@ -71,27 +71,27 @@ class PodNodes:
             )  # fmt: skip
             for at in range(0, len(stdin or b""), _CHUNK):
                 session.write_stdin((stdin or b"")[at : at + _CHUNK])
-            said, complained = self._listen(session, timeout)
+            printed, errors = self._listen(session, timeout)
         except (ApiException, OSError) as error:
             raise CommandFailed(f"{node}: {argv[0]}: {error}") from error
         if check and session.returncode != 0:
-            raise CommandFailed(f"{node}: {' '.join(argv)[:160]}: exit status {session.returncode}\n    {complained}")
-        return said
+            raise CommandFailed(f"{node}: {' '.join(argv)[:160]}: exit status {session.returncode}\n    {errors}")
+        return printed
 
     @staticmethod
     def _listen(session: Any, timeout: float) -> tuple[str, str]:
         """Standard output and error, until the command ends."""
-        until, said, complained = time.monotonic() + timeout, [], []
+        until, printed, errors = time.monotonic() + timeout, [], []
         while session.is_open():
             session.update(timeout=1)
             if session.peek_stdout():
-                said.append(session.read_stdout())
+                printed.append(session.read_stdout())
             if session.peek_stderr():
-                complained.append(session.read_stderr())
+                errors.append(session.read_stderr())
             if time.monotonic() > until:
                 session.close()
                 raise OSError(f"not done after {timeout:.0f} s")
-        return "".join(said), "".join(complained).strip()
+        return "".join(printed), "".join(errors).strip()
 
     def _pod(self, node: str) -> str:
         with self._lock:

@@ -176,11 +176,11 @@ class RealCluster:
 
     def cni_check(self, namespace: str, pod: str) -> str:
         """See `CallsPlugins`."""
-        return _said(lambda: self.verbs.check(self.node_of(namespace, pod), namespace, pod))
+        return _failure(lambda: self.verbs.check(self.node_of(namespace, pod), namespace, pod))
 
     def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
         """See `CallsPlugins`."""
-        return _said(lambda: self.verbs.status(node, genie_conf, env))
+        return _failure(lambda: self.verbs.status(node, genie_conf, env))
 
     def lose_sandbox(self, namespace: str, pod: str) -> None:
         """See `LosesSandboxes`."""
@@ -259,8 +259,8 @@ class RealCluster:
         self._consoles.close()
 
 
-def _said(call: Callable[[], None]) -> str:
-    """What a plugin complains of; empty: nothing."""
+def _failure(call: Callable[[], None]) -> str:
+    """A plugin's error; empty: none."""
     try:
         call()
     except CniFailure as error:

@@ -20,7 +20,7 @@ from harness.values import merged
 
 _FIRST_CONF = 'cd "$1" && cat "$(ls | grep -E "\\.(conf|conflist|json)$" | head -n 1)"'
 _ALL_KEPT = 'cd "$1" 2>/dev/null && for file in $(ls -t); do cat "$file" 2>/dev/null && echo; done; true'
-#: Of its standard input as much as $1 says: what is sent through the API server has no end that a node would see.
+#: Reads $1 bytes of its standard input: what is sent through the API server has no end that a node would see.
 _CALL = 'size=$1; shift; head -c "$size" | env -i PATH="$PATH" HOME=/root "$@"; printf "\\n%s" "$?"'
 _TAMPER = {
     "addresses": 'ip addr flush dev "$1"',
@@ -55,7 +55,7 @@ class Verbs:
         """STATUS, with a change merged into genie.conf, and further variables, for this one call.
 
         Raises:
-            CniFailure: a plugin says that an ADD could not work now.
+            CniFailure: a plugin reports that an ADD could not work now.
         """
         network = self._network(node, change)
         for plugin in network["plugins"]:

@@ -76,7 +76,7 @@ class ClusterState:
         self.nodes = tuple(sorted(node["metadata"]["name"] for node in nodes if _takes_pods(node)))
 
     def facts(self, why: str, abilities: frozenset[Ability[Any]]) -> Facts:
-        """What a report says of it."""
+        """What a report states of it."""
         return Facts(
             backend=self.backend,
             why=why,

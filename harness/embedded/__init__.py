@@ -8,7 +8,7 @@ times a day, so it imports neither the Kubernetes client nor pydantic. From the 
 - `cluster` starts and joins the nodes: one process that becomes a `node` each (`rootfs` is its
   file system) and runs what a control plane must (`control`);
 - on each node, `kubelet` watches for pods and has `runtime` call the plugins as containerd does, in `sandbox`es;
-- `links` sets a node up for a network, `inventory` tells what is on it, `socket_api` is how the harness asks.
+- `links` sets a node up for a network, `inventory` lists what is on it, `socket_api` is how the harness asks.
 
 `linux` is the handful of system calls that Python 3.11 lacks; `binaries` and `archives` find programs, before any of
 this.

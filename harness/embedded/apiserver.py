@@ -194,5 +194,5 @@ def found_in(place: str) -> Binaries | None:
 
 
 def _version(binary: str) -> str:
-    said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout.split()
-    return said[-1] if said else "of unknown version"
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    return (done.stdout.split() or ["of unknown version"])[-1]

@@ -1,5 +1,5 @@
 """Finds the programs that the embedded cluster runs: the plugins, and kube-apiserver with etcd. Runs on the host,
-before the cage.
+before isolation.
 
 Each is looked for in a fixed order, from what was named to what must be fetched or built; the first place that has
 all wins, and when none does, one message lists what was tried.
@@ -27,7 +27,7 @@ _GO_MODULE = re.compile(rb"\nmod\t[^\t\n]+\t(v[^\t\n]+)")
 
 
 class NotFound(Exception):
-    """Programs that cannot be had; the message says what was tried, one line each."""
+    """Programs that cannot be had; the message lists what was tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +104,11 @@ def on_path() -> list[Path]:
 
 
 def version(program: Path) -> str:
-    """What a program says at --version, else what Go wrote into it when it was built from a released module."""
+    """What a program prints at --version, else what Go wrote into it when it was built from a released module."""
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
-        if told := _VERSION.search(said.stdout + said.stderr):
-            return told[0]
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        if found := _VERSION.search(done.stdout + done.stderr):
+            return found[0]
     except (OSError, subprocess.SubprocessError):
         pass
     with program.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -145,12 +145,12 @@ def _reason(error: Exception) -> str:
 
 
 def _release(directory: Path) -> str:
-    """What the plugins in a directory say that they are: "CNI bridge plugin v1.9.1"."""
+    """What the plugins in a directory call themselves: "CNI bridge plugin v1.9.1"."""
     try:
-        said = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False)
+        done = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
-    first, _, version = (said.stderr or said.stdout).partition("\n")[0].rpartition("plugin ")
+    first, _, version = (done.stderr or done.stdout).partition("\n")[0].rpartition("plugin ")
     known = version.removeprefix("version ").replace("unknown", "").strip()
     return f"containernetworking/plugins{known and ' ' + known}, " if first.startswith("CNI ") else ""
 

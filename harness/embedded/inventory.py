@@ -137,7 +137,7 @@ def _routes(node: IPRoute, names: dict[int, str], shared: set[int]) -> Iterator[
 def _netfilter() -> Iterator[str]:
     nft = _run("nft", "-s", "list", "ruleset")
     yield from leftovers.nft(nft, by_iptables=bool(shutil.which("iptables-save")))
-    # Tables that iptables made through nftables are told by iptables itself, with the comments that name a container.
+    # iptables itself prints tables that it made through nftables, with the comments that name a container.
     for family in ("ip", "ip6"):
         if f"table {family} " in nft or not shutil.which("nft"):
             yield from leftovers.iptables(family, _run(f"{family}tables-save"))

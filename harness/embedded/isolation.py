@@ -7,8 +7,8 @@ The program to run (pytest, mostly) becomes the grandchild of the process that a
         └ the program     with the marker in its environment, free to make nodes, bridges and mounts
 
 Whichever of the three is killed, with whatever signal, the keeper goes and with it every process, interface and mount
-of the run. Only where the program asked to `keep` the cage does the keeper stay, alone, when the program has ended. Not
-root: a user namespace makes the caller root of the cage, where the machine allows that.
+of the run. Only if the program asked to `keep` the isolation does the keeper stay, alone, when the program has ended.
+A caller that is not root gets a user namespace and is root in it, where the machine allows that.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import NoReturn
 
 from harness.embedded import linux
 
-MARKER = "GENIE_CAGE"  # in the program's environment: the directory that is the run's own
-KEEPER = "GENIE_CAGE_KEEPER"  # and the process that the cage lives as long as, as the host numbers it
+MARKER = "GENIE_ISOLATION"  # in the program's environment: the directory that is the run's own
+KEEPER = "GENIE_ISOLATION_KEEPER"  # and the process that ends all when it ends, as the host numbers it
 #: Where the run's own directory may be mounted: over something that is on every machine and that a test run does not
 #: miss.
 _PLACES = ("/dev/shm", "/mnt", "/media", "/srv")
@@ -34,7 +34,7 @@ _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 
 
 class Refused(Exception):
-    """The machine does not let a cage be made; the message says why and what to do."""
+    """The machine does not allow the namespaces; the message has the reason and what to do."""
 
 
 def inside() -> Path | None:
@@ -43,7 +43,7 @@ def inside() -> Path | None:
 
 
 def keep() -> int:
-    """Have this cage go on when its program ends, until the process whose number is returned is killed."""
+    """Have the isolation go on when its program ends, until the process whose number is returned is killed."""
     place = inside()
     if place is not None:
         (place / _KEPT).touch()
@@ -51,7 +51,7 @@ def keep() -> int:
 
 
 def enter(argv: Sequence[str]) -> NoReturn:
-    """Replace this process by one that runs `argv` in a cage and ends as it does."""
+    """Replace this process by one that runs `argv` in isolation and ends as it does."""
     root = Path(__file__).resolve().parents[2]
     setup = f"import sys; sys.path.insert(0, {str(root)!r})"
     code = f"{setup}; from harness.embedded.isolation import main; main(sys.argv[1:])"
@@ -61,10 +61,10 @@ def enter(argv: Sequence[str]) -> NoReturn:
 
 
 def probe() -> None:
-    """Try, in a child, whether a cage can be made here.
+    """Try, in a child, whether isolation is possible here.
 
     Raises:
-        Refused: it cannot.
+        Refused: it is not.
     """
     read, write = os.pipe()
     if (child := os.fork()) == 0:
@@ -75,8 +75,8 @@ def probe() -> None:
             os.write(write, str(error).encode())
             os._exit(1)
     os.close(write)
-    with os.fdopen(read) as said:
-        message = said.read()
+    with os.fdopen(read) as pipe:
+        message = pipe.read()
     _, status = os.waitpid(child, 0)
     if status != 0:
         raise Refused(message or "the test of it ended with an error")
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> NoReturn:
         _keep(argv, outer, numbers[0], statuses[1])
     os.write(numbers[1], f"{keeper}\n".encode())
     os.close(statuses[1])
-    status = _attend(keeper, told=statuses[0])
+    status = _attend(keeper, pipe=statuses[0])
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
@@ -105,7 +105,7 @@ def _unshare() -> None:
     """New namespaces for this process, and (pid) for its children.
 
     Raises:
-        Refused: the kernel says no.
+        Refused: the kernel refuses.
     """
     uid, gid = os.geteuid(), os.getegid()
     namespaces = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWNET
@@ -133,8 +133,8 @@ def _advice(uid: int, error: OSError) -> str:
     )
 
 
-def _keep(argv: list[str], outer: int, number: int, told: int) -> NoReturn:
-    """The keeper: process 1 of the cage."""
+def _keep(argv: list[str], outer: int, number: int, statuses: int) -> NoReturn:
+    """The keeper: process 1 of the isolation."""
     linux.die_with_parent(signal.SIGKILL)
     if _ended(outer):
         os._exit(1)  # before the line above
@@ -152,21 +152,21 @@ def _keep(argv: list[str], outer: int, number: int, told: int) -> NoReturn:
             os.write(2, f"genie: {argv[0]}: {error.strerror}\n".encode())
         os._exit(127)
     status = _attend(program)
-    # Process 1 cannot be ended by a signal of its own, so how the program ended is said with a status.
+    # Process 1 cannot be ended by a signal of its own, so how the program ended is reported by a status.
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
     if (Path(place) / _KEPT).exists():
-        _stay(told, code)
+        _stay(statuses, code)
     os._exit(code)
 
 
-def _stay(told: int, code: int) -> None:
+def _stay(statuses: int, code: int) -> None:
     """Let the outer process go, and reap until somebody ends this one."""
     linux.die_with_parent(0)
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
-    os.write(told, bytes([code]))
+    os.write(statuses, bytes([code]))
     while signal.sigwait({*_PASSED_ON, signal.SIGCHLD}) == signal.SIGCHLD:
         _reaped(-1)
 
@@ -178,7 +178,7 @@ def _ended(pidfd: int) -> bool:
 
 
 def _furnish() -> str:
-    """The cage's own /proc, loopback and directory."""
+    """/proc and the run's own directory."""
     linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     place = next(path for path in _PLACES if Path(path).is_dir())
     linux.mount("genie", place, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
@@ -187,23 +187,23 @@ def _furnish() -> str:
     return str(run)
 
 
-def _attend(child: int, told: int | None = None) -> int:
+def _attend(child: int, pipe: int | None = None) -> int:
     """Wait for a child, reaping others and handing on signals that people send; the wait status of the child.
 
-    Or, with `told`, the exit status that comes through that pipe.
+    Or, with `pipe`, the exit status that comes through that pipe.
     """
     waited = {*_PASSED_ON, signal.SIGCHLD}
-    if told is not None:
+    if pipe is not None:
         waited.add(signal.SIGIO)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
-        fcntl.fcntl(told, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(told, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     while True:
         info = signal.sigwaitinfo(waited)
-        if info.si_signo == signal.SIGIO and told is not None:
+        if info.si_signo == signal.SIGIO and pipe is not None:
             with suppress(BlockingIOError):
-                if said := os.read(told, 1):
-                    return said[0] << 8
+                if code := os.read(pipe, 1):
+                    return code[0] << 8
         elif info.si_signo != signal.SIGCHLD:
             # What a terminal sends (si_code > 0: the kernel), it sends to the program as well.
             if info.si_code <= 0:

@@ -1,4 +1,4 @@
-"""A node's kubelet: sees pods bound to its node, has the runtime make and end their sandboxes, tells the API server.
+"""A node's kubelet: sees pods bound to its node, has the runtime make and end their sandboxes, reports their status.
 
 One thread watches; each pod has a thread of its own, which is the pod's life as one reads it: start, stay, end. As a
 kubelet does, a sandbox that fails is ended and a new one tried after a pause that doubles, the pod's events say why,
@@ -218,7 +218,7 @@ class PodLife:
                 self._undo(sandbox, CniFailure("probe", "serve", 0, str(error)))
                 return False
             self.running = True
-        self._say_running(result)
+        self._report_running(result)
         return True
 
     def _undo(self, sandbox: Sandbox, error: CniFailure) -> None:
@@ -267,7 +267,7 @@ class PodLife:
     def _path(self, below: str = "") -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}{below}"
 
-    def _say_running(self, result: Object) -> None:
+    def _report_running(self, result: Object) -> None:
         now = _now()
         addresses = [ip["address"].partition("/")[0] for ip in result.get("ips") or [] if "address" in ip]
         status = {

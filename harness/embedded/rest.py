@@ -119,7 +119,7 @@ class Client:
             try:
                 connection.request(method, target, data, self._headers(kind))
                 answer = connection.getresponse()
-                said = answer.read()
+                content = answer.read()
             except (http.client.HTTPException, OSError) as error:
                 connection.close()
                 if fresh or last:  # an idle connection may have been closed by the other side meanwhile
@@ -127,7 +127,7 @@ class Client:
                 continue
             with self._lock:
                 self._idle.append(connection)
-            return _decoded(answer.status, said)
+            return _decoded(answer.status, content)
         raise AssertionError("not reached")
 
     def watch(self, path: str, **query: str) -> Iterator[Object]:
@@ -177,11 +177,11 @@ class Client:
         return connection
 
 
-def _decoded(status: int, said: bytes) -> Object:
+def _decoded(status: int, body: bytes) -> Object:
     try:
-        answer: Object = json.loads(said) if said else {}
+        answer: Object = json.loads(body) if body else {}
     except ValueError:
-        answer = {"message": said[:200].decode(errors="replace")}
+        answer = {"message": body[:200].decode(errors="replace")}
     if status >= 400:
         raise Refusal(status, str(answer.get("message") or http.client.responses.get(status, "")))
     return answer

@@ -44,11 +44,11 @@ class RecordedCall:
         """For people who look for what went wrong."""
         when = time.strftime("%H:%M:%S", time.localtime(self.at)) + f".{int(self.at % 1 * 1000):03d}"
         cni = "\n".join(f"  {name}={value}" for name, value in self.env.items() if name.startswith("CNI_"))
-        said = "".join(
+        outputs = "".join(
             f"{name}:\n{text.rstrip()}\n" for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text
         )
         head = f"{when} {self.plugin} {self.env['CNI_COMMAND']}: status {self.status}, {self.ms:.1f} ms"
-        return f"{head}\n{cni}\nstdin:\n{json.dumps(_masked(self.stdin), indent=1)}\n{said}"
+        return f"{head}\n{cni}\nstdin:\n{json.dumps(_masked(self.stdin), indent=1)}\n{outputs}"
 
 
 class Runtime:
@@ -94,8 +94,8 @@ class Runtime:
         if kept is None:
             raise CniFailure("none", "CHECK", 0, "no result of an ADD is kept")
         if version(kept.network) < (0, 4, 0):
-            said = f"CNI {kept.network.get('cniVersion')} has no CHECK: it came with 0.4.0"
-            raise CniFailure("none", "CHECK", 0, said)
+            message = f"CNI {kept.network.get('cniVersion')} has no CHECK: it came with 0.4.0"
+            raise CniFailure("none", "CHECK", 0, message)
         for plugin in kept.network["plugins"]:
             self._call("CHECK", kept.network, plugin, attachment, result=kept.result)
 
@@ -136,7 +136,7 @@ class Runtime:
             env: further variables, for this one call.
 
         Raises:
-            CniFailure: a plugin says that an ADD could not work now.
+            CniFailure: a plugin reports that an ADD could not work now.
         """
         network = libcni.as_list(merged({**self._conf(""), "cniVersion": "1.1.0"}, change))
         for plugin in network["plugins"]:

@@ -1,8 +1,8 @@
 """How the harness asks a node: a unix socket that takes a line of JSON and answers with one, for each connection any
 number.
 
-A connection can also hold something (`hold`): changed settings, a cut link. It is undone when the holder says so, and
-as well when the connection ends, so that a test process that is killed leaves no changed node to the others.
+A connection can also hold something (`hold`): changed settings, for example. It is undone when the holder asks for it,
+and when the connection ends, so that a test process that is killed leaves no changed node to the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Line:
         """One request and its answer.
 
         Raises:
-            Failed: the node said why not.
+            Failed: the node could not; its message.
             OSError: the connection broke.
         """
         self._file.write(json.dumps({"do": do, **what}).encode() + b"\n")
@@ -80,8 +80,10 @@ def hold(paths: Mapping[str, Path], do: str, **what: Any) -> Iterator[None]:
 
 
 def serve(path: Path, answers: Mapping[str, Answer], holds: Mapping[str, Callable[[Json], Callable[[], None]]]) -> None:
-    """Serve in threads. `answers` by request; `holds` return what undoes them."""
-    server = socketserver.ThreadingUnixStreamServer(str(path), _handler(answers, holds))
+    """Serve in threads. `answers` by request; `holds` return what undoes them. The path is there once this listens."""
+    early = path.with_suffix(".early")
+    server = socketserver.ThreadingUnixStreamServer(str(early), _handler(answers, holds))
+    early.rename(path)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
@@ -110,7 +112,7 @@ def _handler(
                     held.append(holds[do](request))
                     return {"answer": None}
                 return {"answer": answers[do](request)}
-            except Exception as error:  # whatever it is, the asker is told and the daemon goes on
+            except Exception as error:  # whatever it is, it is reported to the asker and the daemon goes on
                 return {"error": str(error.args[0]) if isinstance(error, KeyError) else str(error) or repr(error)}
 
     return Handler

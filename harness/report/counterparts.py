@@ -1,7 +1,7 @@
 """The tables of docs/counterparts.md, with results filled in from reports: `python -m harness counterparts REPORT…`.
 
 A row names scenarios by links to their files, and a column is headed by a backend. Whoever changes the table adds rows
-by hand; what a run said of them is never typed.
+by hand; what came of them in a run is never typed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mark(names: Iterable[str], report: Mapping[str, Any]) -> str:
-    """What a run said of scenarios together: the worst of it."""
+    """What a run made of scenarios together: the worst of it."""
     outcomes = {outcome["name"]: outcome for outcome in report["scenarios"]}
     found = [outcomes.get(name, {"name": name, "verdict": "skipped", "reason": "not run"}) for name in names]
     if failed := [outcome["name"] for outcome in found if outcome["verdict"] == "failed"]:

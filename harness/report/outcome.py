@@ -73,14 +73,14 @@ class Outcome:
         return asdict(self, dict_factory=_plain)
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> Outcome:
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """And back."""
         stages = tuple(
             Stage(**{**stage, "findings": tuple(Finding(**finding) for finding in stage["findings"])})
-            for stage in said["stages"]
+            for stage in data["stages"]
         )
-        lists = {key: tuple(said[key]) for key in ("networks", "evidence", "unclaimed", "notes")}
-        return cls(**{**said, **lists, "stages": stages})
+        lists = {key: tuple(data[key]) for key in ("networks", "evidence", "unclaimed", "notes")}
+        return cls(**{**data, **lists, "stages": stages})
 
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

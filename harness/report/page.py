@@ -46,9 +46,9 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def render(said: Mapping[str, Any]) -> str:
+def render(report: Mapping[str, Any]) -> str:
     """The page."""
-    outcomes = [Outcome.from_json(each) for each in said["scenarios"]]
+    outcomes = [Outcome.from_json(each) for each in report["scenarios"]]
     groups = sorted({outcome.group for outcome in outcomes}, key=_rank)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -56,14 +56,14 @@ def render(said: Mapping[str, Any]) -> str:
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     order = {"failed": 0, "passed": 1, "skipped": 2}
     return template.render(
-        cluster=said["cluster"],
-        networks=said["networks"],
-        made=said["made"],
-        seconds=said["seconds"],
-        left=said["left-on-nodes"],
+        cluster=report["cluster"],
+        networks=report["networks"],
+        made=report["made"],
+        seconds=report["seconds"],
+        left=report["left-on-nodes"],
         counts=Counter(outcome.verdict for outcome in outcomes),
         groups=groups,
-        rows=matrix(outcomes, groups, said["networks"]),
+        rows=matrix(outcomes, groups, report["networks"]),
         outcomes=sorted(outcomes, key=lambda each: (order[each.verdict], each.name)),
         longest=max((stage.seconds for each in outcomes for stage in each.stages), default=1.0) or 1.0,
     )

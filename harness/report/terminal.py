@@ -1,4 +1,4 @@
-"""The terminal: one line a scenario while they run, and at the end what each network can be said to do.
+"""The terminal: one line a scenario while they run, and at the end what each network was seen to do.
 
 pytest's own reporter goes on doing its part (errors, FAILURES, the last line); this replaces its dots for scenarios.
 Colours and symbols are for terminals: NO_COLOR, a pipe and a narrow window are all respected.
@@ -80,7 +80,7 @@ class Terminal:
 
 
 def _line(outcome: Outcome, width: int) -> Text:
-    """One scenario on one line; in a narrow terminal what is said last is cut off, elsewhere nothing is."""
+    """One scenario on one line; in a narrow terminal its end is cut off, elsewhere nothing is."""
     mark, style = MARKS[outcome.verdict]
     time = f"{outcome.seconds:5.1f} s" if outcome.verdict != "skipped" else "       "
     line = Text.assemble(

@@ -35,7 +35,7 @@ def short(outcome: Outcome) -> str:
 
 
 def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:
-    """Files to look at, the ones that tell most first."""
+    """Files to look at, the most useful first."""
     ranked = sorted(evidence, key=lambda name: (not Path(name).name.startswith(("genie", "seen", "events")), name))
     return ranked[:most]
 

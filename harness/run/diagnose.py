@@ -1,7 +1,7 @@
 """What is collected when a scenario fails, while its pods are still there.
 
 Everything goes into files under the report's directory, so that a failure in CI can be understood from its artifacts.
-Collecting never fails a run: what could not be had is said in the file that should have held it.
+Collecting never fails a run: what could not be collected leaves the reason in its file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def collect(view: View, pods: Iterable[str], into: Path) -> list[Path]:
 
 def _pod(view: View, pod: str, into: Path) -> list[Path]:
     into.mkdir(parents=True, exist_ok=True)
-    files = [_write(into / "seen.txt", lambda: view.told(view.look(pod), networks=view.networks))]
+    files = [_write(into / "seen.txt", lambda: view.describe(view.look(pod), networks=view.networks))]
     try:
         files += view.cluster.evidence(view.namespace, view.name(pod), into)
     except Exception as error:  # evidence must not hide the failure that it is about
@@ -45,8 +45,8 @@ def _events(view: View, base: str) -> str:
     for event in sorted(listed, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or "")):
         about = (event.get("involvedObject") or event.get("regarding") or {}).get("name")
         when = event.get("lastTimestamp") or event.get("eventTime") or ""
-        said = event.get("message") or event.get("note")
-        lines.append(f"{when} {about} {event.get('type')} {event.get('reason')} ×{event.get('count') or 1}: {said}")
+        message = event.get("message") or event.get("note")
+        lines.append(f"{when} {about} {event.get('type')} {event.get('reason')} ×{event.get('count') or 1}: {message}")
     return "\n".join(lines) or "no events"
 
 

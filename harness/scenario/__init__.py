@@ -1,1 +1,1 @@
-"""What a scenario file says: its model, its JSON Schema, and its mistakes with file, line and column."""
+"""A scenario file: its model, its JSON Schema, and its mistakes with file, line and column."""

@@ -24,7 +24,7 @@ def known_networks(profiles: Iterable[Path] = ()) -> frozenset[str]:
 
 
 def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]:
-    """Everything that is wrong with a file; a network that nobody describes is, beside what its model says."""
+    """Everything that is wrong with a file; beside what its model finds, a network that nobody describes."""
     known = frozenset(known_networks() if networks is None else networks)
     try:
         scenario = read(path)

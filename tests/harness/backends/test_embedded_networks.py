@@ -81,7 +81,7 @@ def test_its_stand_in_is_called_one_with_the_reason(found: dict[str, str], lacki
 @pytest.mark.usefixtures("isolated")
 def test_what_it_needs_is_tried(tmp_path: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("in a cage it is root that tries; here it is not")
+        pytest.skip("in isolation it is root that tries; here it is not")
     network = _flannel(needs=(("true",), ("sh", "-c", "echo no tables here >&2; exit 3"), ("false",)))
     _, [note] = embedded_networks.choose({"flannel": network}, {"flannel"}, _programs(tmp_path), ONE)
     assert note == "flannel is a stand-in: `sh -c 'echo no tables here >&2; exit 3'`: no tables here"

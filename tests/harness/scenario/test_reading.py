@@ -112,7 +112,7 @@ def test_pods_that_are_to_fail_are_known() -> None:
             ("nothing-left", "{reach: {from: both, to: peer, within: 0}}"),
             "after-delete[0].reach.within: input should be",
         ),
-        (("  both: {", "  peer: {"), "a.yaml:5:3: pods.peer: said twice (first in line 4)"),
+        (("  both: {", "  peer: {"), "a.yaml:5:3: pods.peer: given twice (first in line 4)"),
         (("networks: [", "networks: [["), "not YAML"),
         (("  both:", "  Both:"), "a.yaml:4:3: pods.Both: 'Both' does not fit"),
         (

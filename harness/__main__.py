@@ -51,14 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         "lint", help="find mistakes in scenario files: file, line, column, what would be right"
     )
     linting.add_argument("paths", nargs="*", type=Path, default=[Path("scenarios")], help="default: scenarios/")
-    linting.add_argument(
-        "--profile",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="a vendor's description of a network (repeatable)",
-    )
+    profile = "a vendor's description of a network (repeatable)"
+    linting.add_argument("--profile", action="append", default=[], type=Path, metavar="FILE", help=profile)
     linting.set_defaults(do=_lint)
 
     checking = commands.add_parser("checks", help="every check and step that a scenario can have, with an example")
@@ -70,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     schema.set_defaults(do=_schema)
 
+    _add_reports(commands)
+    _add_cluster(commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status"))
+    return parser
+
+
+def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report = commands.add_parser("report", help="make the HTML page anew from a report.json")
     report.add_argument("directory", type=Path)
     report.set_defaults(do=_report)
@@ -80,9 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     filling.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one for each backend")
     filling.add_argument("--page", type=Path, default=Path("docs/counterparts.md"), help="default: %(default)s")
     filling.set_defaults(do=_counterparts)
-
-    _add_cluster(commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status"))
-    return parser
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:

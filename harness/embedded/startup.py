@@ -29,7 +29,7 @@ def bring_up(plan: Plan, running: apiserver.Running) -> None:
     place = Path(plan.place)
     compileall.compile_dir(str(resources.files("genie")), quiet=2)  # on nodes genie's files are read-only
     plan.write(place / "plan.json")
-    process = apiserver.python("harness.embedded.cluster", str(place / "plan.json"), log=place / "nodes.log")
+    process = apiserver.python("harness.embedded.nodes", str(place / "plan.json"), log=place / "nodes.log")
 
     def see_nodes() -> None:
         if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""The process that the nodes come from: `python -m harness.embedded.cluster PLAN`.
+"""The process that the nodes come from: `python -m harness.embedded.nodes PLAN`.
 
 It imports what nodes need once, joins them by the underlay, and forks into one daemon a node. What stays is the
 control plane's part. It ends with the run, or with the first daemon that ends before.

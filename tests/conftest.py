@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,9 +45,8 @@ def cni_bin(tmp_path_factory: pytest.TempPathFactory) -> str:
     """
     from harness.embedded import binaries
 
-    given = [Path(told)] if (told := os.environ.get("GENIE_CNI_BIN", "")) else []
     try:
-        found = binaries.plugins(given, REFERENCE, REFERENCE)
+        found = binaries.plugins(binaries.given(), REFERENCE, REFERENCE)
     except binaries.NotFound as error:
         pytest.skip(str(error))
     directory = tmp_path_factory.mktemp("cni-bin")

@@ -157,7 +157,7 @@ class Agent:
         fields = {"calls_finished": finished, "annotations_written": written}
         log.info("stopped", extra={"fields": fields})
 
-    async def work(self, call: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
+    async def work(self, call: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
         """One call: what genie makes of it, as the server wants it."""
         began = time.perf_counter()
         request = Request(env=call.env, stdin=call.stdin)

@@ -41,7 +41,7 @@ class How(enum.IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CallFrame:
+class Call:
     """A CNI call, as the runtime made it."""
 
     env: Mapping[str, str]
@@ -61,7 +61,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ResultFrame:
+class Result:
     """What became of a delegate. status: the exit status, or a signal's number negated."""
 
     id: int
@@ -81,7 +81,7 @@ class Answer:
     stdout: bytes
 
 
-Frame = CallFrame | Run | ResultFrame | Answer
+Frame = Call | Run | Result | Answer
 
 _LENGTH = struct.Struct(">I")
 _RUN = struct.Struct(">BII")
@@ -97,9 +97,9 @@ def encode(frame: Frame) -> bytes:
             blobs = (os.fsencode(frame.binary) + b"\0", _join(frame.env), frame.stdin)
         case Answer():
             head, blobs = b"A" + _LENGTH.pack(frame.status), (frame.stdout,)
-        case CallFrame():
+        case Call():
             head, blobs = b"C" + _LENGTH.pack(frame.version), (_join(frame.env), frame.stdin)
-        case ResultFrame():
+        case Result():
             numbers = (frame.id, frame.how, frame.status, frame.errno, frame.micros)
             head, blobs = _RESULT.pack(ord("D"), *numbers), (frame.stdout, frame.stderr)
     body = b"".join([head, *(part for blob in blobs for part in (_LENGTH.pack(len(blob)), blob))])
@@ -130,11 +130,11 @@ def decode(body: bytes) -> Frame:
             case b"C":
                 (version,) = _LENGTH.unpack_from(body, 1)
                 env, stdin = _blobs(body, 5, 2)
-                return CallFrame(version=version, env=_split(env), stdin=stdin)
+                return Call(version=version, env=_split(env), stdin=stdin)
             case b"D":
                 _, id_, how, status, errno, micros = _RESULT.unpack_from(body)
                 stdout, stderr = _blobs(body, _RESULT.size, 2)
-                return ResultFrame(
+                return Result(
                     id=id_, how=How(how), status=status, errno=errno, micros=micros, stdout=stdout, stderr=stderr
                 )
             case kind:

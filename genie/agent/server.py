@@ -1,6 +1,6 @@
 """The agent's end of the socket: a connection is a CNI call; delegates are run by the shim at its other end.
 
-A connection waits its turn, then is read (`CallFrame`), worked on, and answered. What works on it is a coroutine that
+A connection waits its turn, then is read (`Call`), worked on, and answered. What works on it is a coroutine that
 knows no sockets; it is given the call and a `ShimExecutor`, which is the shim as an Executor. At most `concurrency`
 calls are worked on at once. The others wait in the order in which they came and are not even read, so that a hundred
 pods at once cost the agent a hundred sockets and nothing else.
@@ -32,10 +32,10 @@ from typing import Any, TypeVar
 from genie import locks
 from genie.agent import protocol
 from genie.agent.metrics import Metrics
-from genie.cni.execute import Call, Outcome
+from genie.cni.execute import Outcome, PluginCall
 
 T = TypeVar("T")
-Work = Callable[[protocol.CallFrame, "ShimExecutor"], Awaitable[protocol.Answer]]
+Work = Callable[[protocol.Call, "ShimExecutor"], Awaitable[protocol.Answer]]
 
 CONCURRENCY = 16
 CALL_TIMEOUT = 5.0
@@ -60,15 +60,15 @@ class ShimExecutor:
 
     def __init__(self, send: Callable[[bytes], None], give_up: Callable[[str], None]) -> None:
         self._send, self._give_up = send, give_up
-        self._pending: dict[int, asyncio.Future[protocol.ResultFrame | None]] = {}
+        self._pending: dict[int, asyncio.Future[protocol.Result | None]] = {}
         self._last_id = 0
         self._room = asyncio.Semaphore(DELEGATES_MAX)
         self._lost = ""
         self._began = 0.0
         self.busy = 0.0
-        self.outcomes: list[tuple[Call, Outcome]] = []
+        self.outcomes: list[tuple[PluginCall, Outcome]] = []
 
-    async def run(self, call: Call) -> Outcome:
+    async def run(self, call: PluginCall) -> Outcome:
         async with self._room:
             outcome = await self._run(call)
         self.outcomes.append((call, outcome))
@@ -80,7 +80,7 @@ class ShimExecutor:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
 
-    async def _run(self, call: Call) -> Outcome:
+    async def _run(self, call: PluginCall) -> Outcome:
         if self._lost:
             return Outcome(status=-1, error=self._lost)
         self._last_id += 1
@@ -108,7 +108,7 @@ class ShimExecutor:
             if late:
                 late.cancel()
 
-    def resolve(self, result: protocol.ResultFrame) -> None:
+    def resolve(self, result: protocol.Result) -> None:
         """Take in what the shim reports.
 
         Raises:
@@ -129,7 +129,7 @@ class ShimExecutor:
         return bool(running)
 
 
-def _outcome(call: Call, result: protocol.ResultFrame) -> Outcome:
+def _outcome(call: PluginCall, result: protocol.Result) -> Outcome:
     error = {
         protocol.How.EXITED: "",
         protocol.How.NOT_STARTED: f"{call.binary} could not be started: {os.strerror(result.errno)}",
@@ -186,16 +186,16 @@ class _Connection:
             self._drop("it sent nonsense")
 
     def _take(self, frame: protocol.Frame) -> None:
-        if isinstance(frame, protocol.ResultFrame) and self._task:
+        if isinstance(frame, protocol.Result) and self._task:
             self.executor.resolve(frame)
-        elif isinstance(frame, protocol.CallFrame) and not self._task:
+        elif isinstance(frame, protocol.Call) and not self._task:
             if self._timer:
                 self._timer.cancel()
             self._task = self._loop.create_task(self._work(frame))
         else:
             raise protocol.ProtocolError(f"{type(frame).__name__} has no place here")
 
-    async def _work(self, call: protocol.CallFrame) -> None:
+    async def _work(self, call: protocol.Call) -> None:
         try:
             answer = await self._server.answer(call, self)
             self._send(protocol.encode(answer))
@@ -404,7 +404,7 @@ class Server:
         finally:
             self._pumping = False
 
-    async def answer(self, call: protocol.CallFrame, connection: _Connection) -> protocol.Answer:
+    async def answer(self, call: protocol.Call, connection: _Connection) -> protocol.Answer:
         if call.version != protocol.VERSION:
             return _refusal(f"this agent speaks version {protocol.VERSION} of its protocol, the shim {call.version}")
         self.metrics.waited.observe(time.perf_counter() - connection.arrived)

@@ -1,6 +1,6 @@
 """How a plugin is run: the `Executor`, the only door to running anything, and direct mode's, which starts children.
 
-In flows a `Call`, out comes an `Outcome`; no exception leaves, no zombie, no pipe. Here that is done with
+In flows a `PluginCall`, out comes an `Outcome`; no exception leaves, no zombie, no pipe. Here that is done with
 `os.posix_spawn` alone: Python's own `subprocess` would do, but importing it takes longer than starting a plugin, and
 direct mode pays for imports on each ADD.
 
@@ -26,7 +26,7 @@ _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (befo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
+class PluginCall:
     """One plugin to run. env is complete, nothing is inherited. timeout: seconds; None: no limit."""
 
     binary: str
@@ -54,7 +54,7 @@ class Outcome:
 class Executor(Protocol):
     """Runs plugins, somewhere. Failures to do so are an Outcome's `error`, not exceptions."""
 
-    async def run(self, call: Call) -> Outcome:
+    async def run(self, call: PluginCall) -> Outcome:
         """Run one plugin to its end."""
         ...
 
@@ -67,7 +67,7 @@ class Executor(Protocol):
         ...
 
 
-async def run(executor: Executor, call: Call) -> Outcome:
+async def run(executor: Executor, call: PluginCall) -> Outcome:
     """Run a plugin; again, for a second, while its executable is being written (an upgrade): "text file busy"."""
     for _ in range(BUSY_RETRIES):
         outcome = await executor.run(call)
@@ -91,7 +91,7 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
 class SubprocessExecutor:
     """Runs plugins as children, each in a session of its own; out of time, its whole group is killed."""
 
-    async def run(self, call: Call) -> Outcome:
+    async def run(self, call: PluginCall) -> Outcome:
         """Run one plugin to its end, blocking. What it logs goes on to our standard error."""
         outcome = _run(call)
         if outcome.status == 0 and outcome.stderr:
@@ -128,7 +128,7 @@ class SubprocessExecutor:
 # One child process, with a time limit
 
 
-def _run(call: Call) -> Outcome:
+def _run(call: PluginCall) -> Outcome:
     """Run a plugin to its end, or to the end of its time, when its whole process group is killed."""
     began = time.monotonic()
     try:
@@ -197,7 +197,7 @@ class _Pipes:
             self.heard[near] += part
 
 
-def _spawn(call: Call, pipes: _Pipes) -> int:
+def _spawn(call: PluginCall, pipes: _Pipes) -> int:
     """Start the child in a session of its own. Raises OSError."""
     actions = [
         (os.POSIX_SPAWN_DUP2, pipes.far_stdin, 0),

@@ -22,7 +22,7 @@ from genie.cni import result as results
 from genie.cni import version as versions
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code, joined
-from genie.cni.execute import Call, Executor, Outcome, run
+from genie.cni.execute import Executor, Outcome, PluginCall, run
 from genie.cni.result import Result
 
 OVERRIDE = "CNI_NETNS_OVERRIDE"
@@ -196,7 +196,7 @@ async def supported_versions(
     # Plugins built with a library of before 0.2.0 insist on parameters that VERSION does not need.
     dummy = Attachment(container_id="dummy", netns="dummy", ifname="dummy", path=path, env=env)
     stdin = json.dumps({"cniVersion": versions.LATEST}).encode()
-    call = Call(binary=find(kind, path), env=_environment("VERSION", dummy), stdin=stdin, timeout=timeout)
+    call = PluginCall(binary=find(kind, path), env=_environment("VERSION", dummy), stdin=stdin, timeout=timeout)
     outcome = await run(executor, call)
     if outcome.status == 0 and not outcome.error:
         spoken = versions.of_version_reply(outcome.stdout)
@@ -270,7 +270,7 @@ class _Step(NamedTuple):
         return outcome, version
 
     async def _run(self, command: str, version: str, prev_result: Result | None) -> Outcome:
-        call = Call(
+        call = PluginCall(
             binary=find(self.plugin["type"], self.attachment.path),
             env=_environment(command, self.attachment),
             stdin=self._request(command, version, prev_result),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from genie.cni.execute import Call, Executor, Outcome
+from genie.cni.execute import Executor, Outcome, PluginCall
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class RecordingExecutor:
         self.inner, self.steps = inner, steps
         self.calls: list[dict[str, Any]] = []
 
-    async def run(self, call: Call) -> Outcome:
+    async def run(self, call: PluginCall) -> Outcome:
         self.steps.done("requests")
         outcome = await self.inner.run(call)
         self.steps.waited()

@@ -15,7 +15,7 @@ from typing import Any
 
 from genie.agent import protocol
 from genie.agent.server import Server, ShimExecutor
-from genie.cni.execute import Call, Outcome, run
+from genie.cni.execute import Outcome, PluginCall, run
 
 PLUGIN = b'{"cniVersion": "1.0.0", "name": "n", "type": "genie"}'
 
@@ -143,11 +143,13 @@ def running(
 ) -> Callable[..., Any]:
     """The work of an agent that runs one delegate and tells all of it."""
 
-    async def work(_: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
+    async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
         return answer(
             await run(
                 executor,
-                Call(binary=binary, env={"PATH": os.environ["PATH"], **(env or {})}, stdin=stdin, timeout=timeout),
+                PluginCall(
+                    binary=binary, env={"PATH": os.environ["PATH"], **(env or {})}, stdin=stdin, timeout=timeout
+                ),
             )
         )
 

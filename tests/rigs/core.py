@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from genie.cni.config import NetworkConfig
 from genie.cni.config import parse as parse_network
 from genie.cni.errors import CniError, Code
-from genie.cni.execute import Call, Outcome, run_sync
+from genie.cni.execute import Outcome, PluginCall, run_sync
 from genie.cni.result import parse as parse_result
 from genie.kube import Pod
 from genie.records import Record, Records
@@ -61,7 +61,7 @@ class FakeExecutor:
     addresses: dict[tuple[str, str, str], int] = field(default_factory=dict)
     kernel: FakeKernel = field(default_factory=FakeKernel)
 
-    async def run(self, call: Call) -> Outcome:
+    async def run(self, call: PluginCall) -> Outcome:
         env, stdin = call.env, json.loads(call.stdin)
         said = Said(
             plugin=call.binary.rpartition("/")[2],

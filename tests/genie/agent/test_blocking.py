@@ -53,7 +53,7 @@ def test_a_kubelet_that_hangs_holds_up_no_other_pod(place: Path, binary: Path, m
         "conf_dir": str(place / "net.d"), "state_dir": str(place / "records"),
     }  # fmt: skip
 
-    async def work(told: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
+    async def work(told: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
         reply = await serve(Request(env=told.env, stdin=told.stdin), Kube(), executor)
         return protocol.Answer(status=reply.status, stdout=reply.stdout)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.agent import protocol, server, shim
-from genie.agent.protocol import Answer, CallFrame, Decoder, How, ProtocolError, ResultFrame, Run, decode, encode
+from genie.agent.protocol import Answer, Call, Decoder, How, ProtocolError, Result, Run, decode, encode
 
 u32 = st.integers(0, 2**32 - 1)
 names = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -17,10 +17,10 @@ values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 envs = st.dictionaries(names, values, max_size=5)
 blobs = st.binary(max_size=64)
 frames = st.one_of(
-    st.builds(CallFrame, env=envs, stdin=blobs, version=u32),
+    st.builds(Call, env=envs, stdin=blobs, version=u32),
     st.builds(Run, id=u32, binary=values, env=envs, stdin=blobs, timeout=u32),
     st.builds(
-        ResultFrame, id=u32, how=st.sampled_from(How), status=st.integers(-128, 255), errno=u32, micros=u32,
+        Result, id=u32, how=st.sampled_from(How), status=st.integers(-128, 255), errno=u32, micros=u32,
         stdout=blobs, stderr=blobs,
     ),
     st.builds(Answer, status=u32, stdout=blobs),
@@ -67,8 +67,8 @@ def test_an_environment_cannot_smuggle_a_second_variable_in() -> None:
 
 
 def test_bytes_that_are_no_utf8_survive() -> None:
-    frame = decode(encode(CallFrame(env={"A": "\udcff"}, stdin=b""))[4:])
-    assert isinstance(frame, CallFrame) and frame.env == {"A": "\udcff"}
+    frame = decode(encode(Call(env={"A": "\udcff"}, stdin=b""))[4:])
+    assert isinstance(frame, Call) and frame.env == {"A": "\udcff"}
 
 
 def test_both_ends_have_the_same_numbers() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from genie.agent import protocol, server
-from genie.agent.protocol import Answer, CallFrame, Frame, ResultFrame, Run, encode
+from genie.agent.protocol import Answer, Call, Frame, Result, Run, encode
 from genie.agent.server import Server, ShimExecutor
-from genie.cni.execute import Call, Outcome
+from genie.cni.execute import Outcome, PluginCall
 from tests.rigs.agent import serving, until
 
 
@@ -31,7 +31,7 @@ class Client:
     async def connect(cls, path: Path, container: str = "") -> Client:
         client = cls(*await asyncio.open_unix_connection(path))
         if container:
-            client.send(CallFrame(env={"CNI_CONTAINERID": container}, stdin=b""))
+            client.send(Call(env={"CNI_CONTAINERID": container}, stdin=b""))
         return client
 
     def send(self, frame: Frame) -> None:
@@ -55,7 +55,7 @@ class Gate:
         self.begun: list[str] = []
         self.open = asyncio.Event()
 
-    async def __call__(self, call: CallFrame, executor: ShimExecutor) -> Answer:
+    async def __call__(self, call: Call, executor: ShimExecutor) -> Answer:
         self.begun.append(call.env["CNI_CONTAINERID"])
         await self.open.wait()
         return Answer(status=0, stdout=call.env["CNI_CONTAINERID"].encode())
@@ -134,8 +134,8 @@ def test_a_client_that_sends_nonsense_is_put_out_and_the_others_are_served(place
 
 
 def test_a_result_of_nothing_that_runs_ends_the_call(place: Path) -> None:
-    async def work(_: CallFrame, executor: ShimExecutor) -> Answer:
-        outcome = await executor.run(Call(binary="/b", env={}, stdin=b"", timeout=5))
+    async def work(_: Call, executor: ShimExecutor) -> Answer:
+        outcome = await executor.run(PluginCall(binary="/b", env={}, stdin=b"", timeout=5))
         seen.append(outcome)
         return Answer(status=0, stdout=b"")
 
@@ -145,9 +145,7 @@ def test_a_result_of_nothing_that_runs_ends_the_call(place: Path) -> None:
         async with serving(work, place / "s"):
             client = await Client.connect(place / "s", "c")
             assert isinstance(await client.next(), Run)
-            client.send(
-                ResultFrame(id=77, how=protocol.How.EXITED, status=0, errno=0, micros=0, stdout=b"", stderr=b"")
-            )
+            client.send(Result(id=77, how=protocol.How.EXITED, status=0, errno=0, micros=0, stdout=b"", stderr=b""))
             assert await client.next() is None
             await until(lambda: seen)
             assert "went away" in seen[0].error
@@ -159,8 +157,8 @@ def test_a_shim_that_never_reports_is_given_up(place: Path, monkeypatch: pytest.
     monkeypatch.setattr(server, "_LATE", 0.1)
     seen: list[Outcome] = []
 
-    async def work(_: CallFrame, executor: ShimExecutor) -> Answer:
-        seen.append(await executor.run(Call(binary="/b", env={}, stdin=b"", timeout=0.1)))
+    async def work(_: Call, executor: ShimExecutor) -> Answer:
+        seen.append(await executor.run(PluginCall(binary="/b", env={}, stdin=b"", timeout=0.1)))
         return Answer(status=0, stdout=b"")
 
     async def go() -> None:
@@ -177,7 +175,7 @@ def test_a_shim_that_never_reports_is_given_up(place: Path, monkeypatch: pytest.
 def test_what_a_lost_call_waits_for_elsewhere_is_cancelled(place: Path) -> None:
     ended: list[str] = []
 
-    async def work(_: CallFrame, __: ShimExecutor) -> Answer:
+    async def work(_: Call, __: ShimExecutor) -> Answer:
         try:
             await asyncio.sleep(60)  # an API server that does not answer
         except asyncio.CancelledError:
@@ -199,9 +197,9 @@ def test_what_a_lost_call_waits_for_elsewhere_is_cancelled(place: Path) -> None:
 def test_calls_for_one_container_do_not_overlap(place: Path) -> None:
     log: list[str] = []
 
-    async def work(call: CallFrame, executor: ShimExecutor) -> Answer:
+    async def work(call: Call, executor: ShimExecutor) -> Answer:
         log.append(f"begin {call.env['N']}")
-        await executor.run(Call(binary="/b", env={}, stdin=b"", timeout=5))
+        await executor.run(PluginCall(binary="/b", env={}, stdin=b"", timeout=5))
         log.append(f"end {call.env['N']}")
         return Answer(status=0, stdout=b"")
 
@@ -210,7 +208,7 @@ def test_calls_for_one_container_do_not_overlap(place: Path) -> None:
             clients = []
             for n in range(3):
                 client = await Client.connect(place / "s")
-                client.send(CallFrame(env={"CNI_CONTAINERID": "same", "N": str(n)}, stdin=b""))
+                client.send(Call(env={"CNI_CONTAINERID": "same", "N": str(n)}, stdin=b""))
                 await until(partial(lambda n: served.active == n + 1, n))
                 clients.append(client)
             await clients[0].next()
@@ -218,7 +216,7 @@ def test_calls_for_one_container_do_not_overlap(place: Path) -> None:
             for client in clients[1:]:
                 run = await client.next()
                 client.send(
-                    ResultFrame(id=run.id, how=protocol.How.EXITED, status=0, errno=0, micros=0, stdout=b"", stderr=b"")
+                    Result(id=run.id, how=protocol.How.EXITED, status=0, errno=0, micros=0, stdout=b"", stderr=b"")
                 )
                 assert isinstance(await client.next(), Answer)
 
@@ -230,7 +228,7 @@ def test_a_shim_of_another_protocol_is_told_so(place: Path) -> None:
     async def go() -> None:
         async with serving(Gate(), place / "s"):
             client = await Client.connect(place / "s")
-            client.send(CallFrame(env={}, stdin=b"", version=99))
+            client.send(Call(env={}, stdin=b"", version=99))
             refusal = await client.next()
             assert refusal.status == 1 and b'"code": 11' in refusal.stdout and b"99" in refusal.stdout
 

@@ -15,7 +15,7 @@ import pytest
 
 from genie.agent import protocol
 from genie.agent.server import DELEGATES_MAX, ShimExecutor
-from genie.cni.execute import Call
+from genie.cni.execute import PluginCall
 from genie.serve import versions
 from tests.rigs.agent import (
     Said,
@@ -60,9 +60,9 @@ def run(binary: Path, place: Path, work: object, **options: object) -> Said:
 
 
 def test_the_call_reaches_the_agent_as_it_was_made_and_the_answer_the_runtime(binary: Path, place: Path) -> None:
-    seen: list[protocol.CallFrame] = []
+    seen: list[protocol.Call] = []
 
-    async def work(given: protocol.CallFrame, _: ShimExecutor) -> protocol.Answer:
+    async def work(given: protocol.Call, _: ShimExecutor) -> protocol.Answer:
         seen.append(given)
         return protocol.Answer(status=7, stdout=b'{"a": 1}')
 
@@ -110,8 +110,8 @@ def test_delegates_run_at_the_same_time_and_each_gets_its_own_result(binary: Pat
     all_there = f"until [ $(ls {place}/begun | wc -l) -ge {DELEGATES_MAX} ]; do sleep 0.02; done"
     plugin = script(place, "p", f"touch {place}/begun/$N; {all_there}; echo $N; exit $N")
 
-    async def work(_: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
-        calls = [Call(binary=plugin, env={**os.environ, "N": str(n)}, stdin=b"", timeout=20) for n in range(20)]
+    async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
+        calls = [PluginCall(binary=plugin, env={**os.environ, "N": str(n)}, stdin=b"", timeout=20) for n in range(20)]
         outcomes = await executor.gather(*map(executor.run, calls))
         told = [[o.status, o.stdout.decode()] for o in outcomes if not isinstance(o, BaseException)]
         return protocol.Answer(status=0, stdout=json.dumps(told).encode())
@@ -256,9 +256,9 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
     plugin = hanging(place)
     outcomes = []
 
-    async def work(_: protocol.CallFrame, executor: ShimExecutor) -> protocol.Answer:
-        outcomes.append(await executor.run(Call(binary=plugin, env=dict(os.environ), stdin=b"", timeout=30)))
-        outcomes.append(await executor.run(Call(binary=plugin, env=dict(os.environ), stdin=b"", timeout=30)))
+    async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
+        outcomes.append(await executor.run(PluginCall(binary=plugin, env=dict(os.environ), stdin=b"", timeout=30)))
+        outcomes.append(await executor.run(PluginCall(binary=plugin, env=dict(os.environ), stdin=b"", timeout=30)))
         return answer(outcomes[-1])
 
     async def go() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from genie.cni import execute
-from genie.cni.execute import Call, Outcome, SubprocessExecutor, run_sync
+from genie.cni.execute import Outcome, PluginCall, SubprocessExecutor, run_sync
 
 
 def plugin(folder: Path, script: str) -> str:
@@ -28,7 +28,7 @@ def plugin(folder: Path, script: str) -> str:
 
 def run(binary: str, stdin: bytes = b"", timeout: float | None = 20, **env: str) -> Outcome:
     env.setdefault("PATH", os.defpath)
-    return run_sync(SubprocessExecutor().run(Call(binary=binary, env=env, stdin=stdin, timeout=timeout)))
+    return run_sync(SubprocessExecutor().run(PluginCall(binary=binary, env=env, stdin=stdin, timeout=timeout)))
 
 
 def alive(pid: int) -> bool:
@@ -142,7 +142,7 @@ def test_an_executable_that_is_being_written_is_tried_again(tmp_path: Path) -> N
     held = file.open("r+b")
     timer = threading.Timer(0.1, held.close)
     timer.start()
-    call = Call(binary=str(file), env={}, stdin=b"", timeout=20)
+    call = PluginCall(binary=str(file), env={}, stdin=b"", timeout=20)
     outcome = run_sync(execute.run(SubprocessExecutor(), call))
     timer.join()
     assert (outcome.status, outcome.error) == (0, "")
@@ -157,7 +157,7 @@ class Busy:
     waits: int = 0
     runs: int = 0
 
-    async def run(self, call: Call) -> Outcome:
+    async def run(self, call: PluginCall) -> Outcome:
         self.runs += 1
         return Outcome(status=-1, error="busy", errno=self.number) if self.runs <= self.attempts else Outcome(status=0)
 
@@ -179,7 +179,7 @@ class Busy:
     ],
 )
 def test_how_often_a_busy_executable_is_tried(busy: Busy, status: int, runs: int) -> None:
-    outcome = run_sync(execute.run(busy, Call(binary="/b", env={}, stdin=b"")))
+    outcome = run_sync(execute.run(busy, PluginCall(binary="/b", env={}, stdin=b"")))
     assert (outcome.status, busy.runs, busy.waits) == (status, runs, min(runs - 1, 5))
 
 
@@ -190,8 +190,8 @@ def test_gather_is_at_once_and_returns_exceptions(tmp_path: Path) -> None:
     async def fails() -> Outcome:
         raise ValueError("on purpose")
 
-    def call(n: int) -> Call:
-        return Call(binary=script, env={"PATH": os.defpath, "N": str(n)}, stdin=b"", timeout=20)
+    def call(n: int) -> PluginCall:
+        return PluginCall(binary=script, env={"PATH": os.defpath, "N": str(n)}, stdin=b"", timeout=20)
 
     first, second, third = run_sync(executor.gather(executor.run(call(1)), fails(), executor.run(call(2))))
     assert isinstance(second, ValueError)

@@ -16,7 +16,7 @@ from genie.cni import config as configs
 from genie.cni import invoke, version
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
-from genie.cni.execute import Call, Outcome, run_sync
+from genie.cni.execute import Outcome, PluginCall, run_sync
 from genie.cni.invoke import Attachment, PluginError, Progress
 from genie.cni.result import IP, Interface, Result
 
@@ -60,7 +60,7 @@ class Fake:
     plugins: Mapping[str, Plugin]
     calls: list[tuple[str, str, dict[str, Any], Mapping[str, str]]] = field(default_factory=list)
 
-    async def run(self, call: Call) -> Outcome:
+    async def run(self, call: PluginCall) -> Outcome:
         kind = Path(call.binary).name
         command, request = call.env["CNI_COMMAND"], json.loads(call.stdin)
         self.calls.append((kind, command, request, call.env))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from genie.cni.errors import CniError
-from genie.cni.execute import Call, Outcome
+from genie.cni.execute import Outcome, PluginCall
 from genie.records import Records
 from genie.serve import serve
 from genie.verbs.context import Context
@@ -216,7 +216,7 @@ def test_an_add_after_one_that_was_cut_off(node: Node) -> None:
         pass
 
     class Cut(FakeExecutor):
-        async def run(self, call: Call) -> Outcome:
+        async def run(self, call: PluginCall) -> Outcome:
             raise PowerCut
 
     node.kube.annotations = {"cni": "calico,weave-net"}
@@ -240,7 +240,7 @@ def test_a_second_add_without_a_del(node: Node) -> None:
 
 def test_a_cancelled_add_takes_its_attachments_back(node: Node) -> None:
     class Slow(FakeExecutor):
-        async def run(self, call: Call) -> Outcome:
+        async def run(self, call: PluginCall) -> Outcome:
             if call.env["CNI_COMMAND"] == "ADD" and call.binary.endswith("flannel"):
                 started.set()
                 await asyncio.sleep(60)

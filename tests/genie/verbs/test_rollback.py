@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genie.cni.execute import Call, Outcome
+from genie.cni.execute import Outcome, PluginCall
 from genie.serve import serve
 from tests.rigs.core import FakeExecutor, Node, Said, failing
 
@@ -118,7 +118,7 @@ def test_a_plugin_that_could_not_be_started_is_forgotten(
 
 def test_a_cancelled_add_undoes_the_plugins_that_were_called(chained: Node) -> None:
     class Slow(FakeExecutor):
-        async def run(self, call: Call) -> Outcome:
+        async def run(self, call: PluginCall) -> Outcome:
             if call.env["CNI_COMMAND"] == "ADD" and call.binary.endswith("/b"):
                 started.set()
                 await asyncio.sleep(60)
@@ -154,7 +154,7 @@ def test_a_del_of_an_add_that_was_cut_off_tries_every_plugin(chained: Node) -> N
         pass
 
     class Cut(FakeExecutor):
-        async def run(self, call: Call) -> Outcome:
+        async def run(self, call: PluginCall) -> Outcome:
             raise PowerCut
 
     chained.executor = Cut()

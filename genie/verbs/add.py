@@ -90,12 +90,12 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
     request = call.request
     attached = []
     for position, choice in enumerate(chosen.choices):
-        again = any(earlier.network.name == choice.network.name for earlier in chosen.choices[:position])
+        before = chosen.choices[:position]
         attached.append(
             RecordedAttachment(
                 label=choice.label,
                 network=choice.network,
-                container_id=_container_id(call, choice) if again else request.container_id,
+                container_id=_container_id(call, choice, before),
                 ifname=choice.ifname,
                 runtime_config=choice.runtime_config,
                 default_route=choice.ask.default_route,
@@ -113,12 +113,14 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
     )
 
 
-def _container_id(call: Context, choice: Choice) -> str:
-    """The CNI_CONTAINERID of a network's second attachment: the container's own, unless one of its plugins names
-    things after the ID alone (CNI-Genie #133); then one derived from it and the interface, of the same length.
+def _container_id(call: Context, choice: Choice, before: Sequence[Choice]) -> str:
+    """The CNI_CONTAINERID of an attachment: the container's own, unless an attachment before it has a plugin in common
+    that names things after the ID alone (CNI-Genie #133); then one derived from it and the interface, of the same
+    length. Such a plugin does not look at the network's name, so two networks of different names share it, too.
     """
     own = call.request.container_id
-    if not set(choice.network.types) & set(call.conf.container_id_per_interface):
+    taken = {kind for earlier in before for kind in earlier.network.types}
+    if not taken.intersection(choice.network.types, call.conf.container_id_per_interface):
         return own
     import hashlib
 

@@ -41,11 +41,12 @@ async def gc(call: Context) -> None:
         for attached in record.attached if isinstance(record, Record) else ():
             networks[attached.network.name] = attached.network
             if (record.container_id, record.ifname) in valid:
-                keep.setdefault(attached.network.name, set()).add((attached.container_id, attached.ifname))
+                for key in _known_by(call, attached.network):
+                    keep.setdefault(key, set()).add((attached.container_id, attached.ifname))
     networks |= {network.name: network for network in call.directory.networks()}
     for network in () if hidden else networks.values():
         # a valid container without a record is from before genie: no network may take it for garbage
-        stay = keep.get(network.name, set()) | valid
+        stay = valid.union(*(keep.get(key, ()) for key in _known_by(call, network)))
         entries = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(stay)]
         try:
             await invoke.gc(
@@ -60,6 +61,13 @@ async def gc(call: Context) -> None:
             errors.append(error)
     if errors:
         raise joined(errors)
+
+
+def _known_by(call: Context, network: NetworkConfig) -> set[str]:
+    """By what a network's plugins know their attachments: its name; those that look at the ID alone, by none at all, so
+    that attachments of another network by the same plugin are theirs, too.
+    """
+    return {network.name, *set(network.types).intersection(call.conf.container_id_per_interface)}
 
 
 def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:

@@ -340,6 +340,31 @@ def test_weave_twice_has_a_container_id_of_its_own_the_second_time(node: Node) -
     assert [said.container_id for said in node.executor.calls[2:]] == [second.container_id, CONTAINER]
 
 
+@pytest.mark.parametrize(
+    ("cni", "own"),
+    [
+        ("flannel,second", [True, False]),
+        ("second,flannel", [True, False]),
+        ("flannel,calico,chained", [True, True, False]),
+        ("flannel,weave-net", [True, True]),
+        ("calico,second", [True, True]),
+        ("flannel,second,chained", [True, False, False]),
+    ],
+)
+def test_two_networks_of_one_plugin_share_no_container_id(node: Node, cni: str, own: list[bool]) -> None:
+    """Whatever their names are: such a plugin keeps what it needs at DEL under the ID alone."""
+    node.write("20-second.conf", {"cniVersion": "1.0.0", "name": "second", "type": "flannel"})
+    plugins = [{"type": "ptp"}, {"type": "flannel"}]
+    node.write("20-chained.conflist", {"cniVersion": "1.0.0", "name": "chained", "plugins": plugins})
+    node.binary("ptp")
+    node.add(cni)
+    added = {said.ifname: said.container_id for said in node.executor.calls if said.verb == "ADD"}
+    assert [container == CONTAINER for container in added.values()] == own
+    assert len(set(added.values())) == own.count(False) + 1
+    node.ok("DEL")
+    assert {said.ifname: said.container_id for said in node.executor.calls if said.verb == "DEL"} == added
+
+
 def test_any_other_network_twice_keeps_the_containers_id(node: Node) -> None:
     node.install("ptp")
     node.add("ptp,ptp")

@@ -36,6 +36,19 @@ def test_gc_deletes_what_nothing_explains_and_hands_on_what_stays(node: Node) ->
     assert "flannel" not in told, "GC came with 1.1.0"
 
 
+def test_gc_of_a_plugin_without_names_keeps_the_attachments_of_all_its_networks(node: Node) -> None:
+    node.install("flannel", "calico", version="1.1.0")
+    node.write("20-second.conf", {"cniVersion": "1.1.0", "name": "second", "type": "flannel"})
+    node.add("flannel,second,calico")
+    second = {"containerID": node.record.attached[1].container_id, "ifname": "eth1"}
+    node.conf.update(valid((CONTAINER, "eth0")))
+    node.ok("GC", CNI_NETNS=None)
+    asked = [said.stdin for said in node.executor.calls if said.verb == "GC"]
+    told = {stdin["name"]: stdin["cni.dev/valid-attachments"] for stdin in asked}
+    assert second in told["flannel"] and second in told["second"]
+    assert second not in told["calico"] and {"containerID": CONTAINER, "ifname": "eth2"} in told["calico"]
+
+
 def test_gc_with_a_damaged_record_of_a_valid_container(node: Node) -> None:
     """What it has is not known, so no network may delete what it does not know of; what is garbage for sure goes."""
     node.install("calico", version="1.1.0")

@@ -29,7 +29,9 @@ CONTAINER_ID_ALONE = ("weave-net", "flannel")
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Where the API server is and as whom to ask it: `kubernetes.kubeconfig`, else `policy`, else in the cluster."""
+    """Where the API server is and as whom to ask it: `kubernetes.kubeconfig`, else the cluster that genie runs in; the
+    other fields are laid over that.
+    """
 
     kubeconfig: str = ""
     api_root: str = ""
@@ -171,10 +173,13 @@ def _agent(read: Fields) -> AgentSettings:
 
 
 def _credentials(read: Fields) -> Credentials:
+    """As CNI-Genie reads them (client/client.go): `kubernetes.k8s_api_root` wins, and of a root in `policy` only what
+    stands before /api/ counts, for the first versions wanted it with the version of the API.
+    """
     kubernetes, policy = read.inner("kubernetes"), read.inner("policy")
     return Credentials(
         kubeconfig=kubernetes.text("kubeconfig"),
-        api_root=policy.text("k8s_api_root") or kubernetes.text("k8s_api_root"),
+        api_root=kubernetes.text("k8s_api_root") or policy.text("k8s_api_root").partition("/api/")[0],
         token=policy.text("k8s_auth_token"),
         client_certificate=policy.text("k8s_client_certificate"),
         client_key=policy.text("k8s_client_key"),

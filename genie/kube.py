@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -182,28 +182,42 @@ class ApiServer:
 
 
 def server(credentials: Credentials, environment: Mapping[str, str] = os.environ) -> ApiServer:
-    """The API server that genie.conf names: kubeconfig, else policy, else the cluster that genie runs in.
+    """The API server that genie.conf names: its kubeconfig, else the cluster that genie runs in; and laid over that
+    whatever `policy` and `kubernetes.k8s_api_root` give, as CNI-Genie does (client/client.go, buildKubeConfig): its own
+    kubeconfig names no server and no token.
 
     Raises:
         CniError: 7, when none of them is usable; it says what each lacked.
     """
     if credentials.kubeconfig:
-        return _from_kubeconfig(credentials.kubeconfig)
+        return _laid_over(_from_kubeconfig(credentials.kubeconfig, bool(credentials.api_root)), credentials)
     if credentials.api_root:
-        return ApiServer(
-            url=credentials.api_root,
-            token=credentials.token.strip(),
-            ca=_pem(credentials.certificate_authority),
-            certificate=_pem(credentials.client_certificate),
-            key=_pem(credentials.client_key),
-        )
+        return _laid_over(ApiServer(url=credentials.api_root), credentials)
     if found := in_cluster(environment):
-        return found
+        return _laid_over(found, credentials)
     raise invalid(
         "genie.conf",
         "no way to the API server: give kubernetes.kubeconfig, or policy.k8s_api_root with policy.k8s_auth_token (and "
         "there is no in-cluster service account here)",
     )
+
+
+def _laid_over(server: ApiServer, given: Credentials) -> ApiServer:
+    """What genie.conf gives wins. As with client-go's overrides, a name for TLS belongs to the server that it came
+    with, a token takes the place of a token file, and an authority is one to verify by.
+    """
+    changes: dict[str, Any] = {}
+    if given.api_root:
+        changes.update(url=given.api_root, server_name="")
+    if given.token.strip():
+        changes.update(token=given.token.strip(), token_file="")
+    if given.certificate_authority:
+        changes.update(ca=_pem(given.certificate_authority), verify=True)
+    if given.client_certificate:
+        changes.update(certificate=_pem(given.client_certificate))
+    if given.client_key:
+        changes.update(key=_pem(given.client_key))
+    return replace(server, **changes) if changes else server
 
 
 def in_cluster(environment: Mapping[str, str] = os.environ) -> ApiServer | None:
@@ -213,26 +227,49 @@ def in_cluster(environment: Mapping[str, str] = os.environ) -> ApiServer | None:
     if not host or not os.path.exists(token):
         return None
     url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
-    return ApiServer(url=url, ca=_read(f"{SERVICE_ACCOUNT}/ca.crt"), token_file=token)
+    return ApiServer(url=url, ca=_pem(f"{SERVICE_ACCOUNT}/ca.crt"), token_file=token)
 
 
-def _from_kubeconfig(path: str) -> ApiServer:
-    """The current context of a kubeconfig, in JSON or YAML.
+#: What genie does of a cluster's and of a user's entry in a kubeconfig. The last ones of each line ask for nothing:
+#: genie never asks for compression, extensions are other programs' own notes, api-version is of kubectl before 1.2.
+_OF_CLUSTER = (
+    *("server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify", "tls-server-name"),
+    *("disable-compression", "extensions", "api-version"),
+)
+_OF_USER = (
+    *("token", "tokenFile", "client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+    *("extensions",),
+)
+_INSTEAD = {
+    "exec": ", for a node's plugin cannot depend on a helper program; give a token or a client certificate",
+    "auth-provider": ", for a node's plugin cannot depend on a helper program; give a token",
+    "username": "; API servers take no passwords since Kubernetes 1.19; give a token or a client certificate",
+    "password": "; API servers take no passwords since Kubernetes 1.19; give a token or a client certificate",
+    "proxy-url": "; give a server that the node reaches without a proxy",
+    **dict.fromkeys(
+        ("as", "as-uid", "as-groups", "as-user-extra"), "; give the credentials of the account that genie is to be"
+    ),
+}
+
+
+def _from_kubeconfig(path: str, server_elsewhere: bool = False) -> ApiServer:
+    """The current context of a kubeconfig, in JSON or YAML. server_elsewhere: it need not name a server.
 
     The source of each rule is the kubeconfig (v1) API of client-go: data fields win over file fields, and relative file
-    names start at the kubeconfig's own folder.
+    names start at the kubeconfig's own folder. What genie does not do is refused by name: with a field passed over, it
+    would be another account, or ask another way, than the file says.
     """
     document = Fields(_load(path), f"kubeconfig {path}")
     context = _named(document, "contexts", document.text("current-context"))
     cluster = _named(document, "clusters", context.text("cluster"))
     user_name = context.text("user")
     user = _named(document, "users", user_name) if user_name else Fields({}, "")
-    for refused, instead in (("exec", "a token or a client certificate"), ("auth-provider", "a token")):
-        if user.data.get(refused) is not None:
-            why = "is not supported, for a node's plugin cannot depend on a helper program"
-            raise invalid(user.where, f"{refused} {why}; give {instead}")
+    for entry, known in ((cluster, _OF_CLUSTER), (user, _OF_USER)):
+        for key, value in entry.data.items():
+            if key not in known and value not in (None, False, "", [], {}):
+                raise invalid(entry.where, f"{key} is not supported{_INSTEAD.get(key, '')}")
     return ApiServer(
-        url=cluster.text("server", required=True),
+        url=cluster.text("server", required=not server_elsewhere),
         ca=_material(cluster, "certificate-authority", path),
         verify=not cluster.boolean("insecure-skip-tls-verify"),
         server_name=cluster.text("tls-server-name"),
@@ -259,7 +296,7 @@ def _material(holder: Fields, key: str, path: str) -> str:
         import base64
 
         try:
-            return base64.b64decode(data, validate=False).decode("ascii")
+            return _pem_text(base64.b64decode(data, validate=False))
         except ValueError as error:
             raise invalid(holder.where, f"{key}-data: expected PEM text in base64: {error}") from error
     file = holder.text(key)
@@ -293,16 +330,30 @@ def _beside(path: str, name: str) -> str:
 
 
 def _pem(path: str) -> str:
-    return _read(path) if path else ""
+    """A file of PEM text."""
+    if not (text := _pem_text(_read_bytes(path))).strip():
+        raise invalid(path, "expected PEM text, found nothing")  # for TLS, no authority means those of the system
+    return text
+
+
+def _pem_text(data: bytes) -> str:
+    """PEM blocks are ASCII; the comments between them may be in any encoding, and nobody reads them."""
+    return data.decode("utf-8-sig", "replace")
 
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        return _read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: not text") from error
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: {reason}") from error
+    except OSError as error:
+        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: {error.strerror}") from error
 
 
 class Client:
@@ -391,19 +442,12 @@ class Client:
         import http.client
         import socket
 
-        try:
-            url = urlsplit(self.server.url)
-            port = url.port
-        except ValueError:
-            url, port = urlsplit(""), None
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise invalid("API server", f"expected an http or https URL, found {self.server.url!r}")
-        self._prefix = quote(url.path.rstrip("/"), safe="/%")  # such as a proxy's that serves several clusters
-        if url.scheme == "http":
-            return http.client.HTTPConnection(url.hostname, port or 80, timeout=self.timeout)
+        scheme, host, port, self._prefix = _parts_of(self.server.url)
+        if scheme == "http":
+            return http.client.HTTPConnection(host, port or 80, timeout=self.timeout)
         if self._tls is None:
             self._tls = _tls(self.server)
-        connection = http.client.HTTPSConnection(url.hostname, port or 443, timeout=self.timeout, context=self._tls)
+        connection = http.client.HTTPSConnection(host, port or 443, timeout=self.timeout, context=self._tls)
         if self.server.server_name:  # tls-server-name: the certificate is for another name than the URL's
             plain = socket.create_connection((connection.host, connection.port), self.timeout)
             connection.sock = self._tls.wrap_socket(plain, server_hostname=self.server.server_name)
@@ -416,11 +460,39 @@ class Client:
         )
 
 
+def _parts_of(url: str) -> tuple[str, str, int | None, str]:
+    """An API server's URL: scheme, host, port, and the path that all requests begin with (such as a proxy's that serves
+    several clusters).
+
+    `[10.96.0.1]` and `[kubernetes.example]` are taken, too: RFC 3986 brackets IPv6 alone, but Multus' installer wrote
+    its server so for years, whatever the address was, and Go took it.
+    """
+    plain = url.strip()
+    before, _, after = plain.partition("://[")
+    host, end, rest = after.partition("]")
+    if host and end and ":" not in host and rest[:1] in ("", ":", "/"):
+        plain = f"{before}://{host}{rest}"
+    try:
+        parts = urlsplit(plain)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise invalid("API server", f"expected an http or https URL, found {url!r}")
+    if parts.username is not None:
+        raise invalid("API server", f"a user in the URL is not supported{_INSTEAD['username']}")
+    return parts.scheme, parts.hostname.replace("%25", "%"), port, quote(parts.path.rstrip("/"), safe="/%")
+
+
 def _tls(server: ApiServer) -> Any:
     import ssl
 
+    # Mozilla's bundle has comments that are not ASCII, which Python refuses; OpenSSL reads nothing but the blocks
+    authority = server.ca.encode("ascii", "ignore").decode()
     try:
-        context = ssl.create_default_context(cadata=server.ca or None)
+        if server.ca and not authority:  # for `ssl`, nothing means the system's
+            raise ValueError("it has no ASCII in it")
+        context = ssl.create_default_context(cadata=authority or None)
     except (ssl.SSLError, ValueError) as error:
         raise invalid("API server", f"its certificate authority is no PEM: {error}") from error
     if not server.verify:

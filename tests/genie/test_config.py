@@ -39,6 +39,21 @@ def test_the_original_genie_conf() -> None:
     assert "secret" not in repr(conf), "what is logged of a configuration holds no token"
 
 
+@pytest.mark.parametrize(
+    ("kubernetes", "policy", "root"),
+    [
+        ("https://a", "https://b", "https://a"),
+        ("", "https://b:443/api/v1/", "https://b:443"),
+        ("", "https://b/k8s", "https://b/k8s"),
+        ("https://a/api/v1", "", "https://a/api/v1"),
+    ],
+)
+def test_the_api_root_that_counts(kubernetes: str, policy: str, root: str) -> None:
+    """As CNI-Genie's code has it (client/client.go, buildKubeConfig)."""
+    conf = {"name": "n", "kubernetes": {"k8s_api_root": kubernetes}, "policy": {"k8s_api_root": policy}}
+    assert config.parse(conf).credentials.api_root == root
+
+
 WRONG_CONF: list[tuple[Any, str, int]] = [
     ([], "genie.conf: expected an object, found []", 7),
     ({"type": "genie"}, "genie.conf: name: expected a string, found nothing", 7),

@@ -9,15 +9,16 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from genie import kube
+from genie import config, kube
 from genie.cni.errors import CniError
 from genie.cni.execute import run_sync
 from genie.config import Conf, Credentials
@@ -234,11 +235,48 @@ def test_an_answer_that_breaks_off() -> None:
     assert caught.value.code == 11
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "x", "", "http://", "https://h:99999", "http://[bad", "http://h:port"])
+NO_HOSTS = ["http://[]", "http://[1.2.3.4]x:1", "http://[[1.2.3.4]]:1", "https://[1.2.3.4", "http://[a:b]", "[1.2.3.4]"]
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "x", "", "http://", "https://h:99999", "http://[bad", "http://h:port", *NO_HOSTS]
+)
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(CniError, match="API server: expected an http or https URL") as caught:
         kube.read_pod(Client(ApiServer(url=url)), "blue", "web", "")
     assert caught.value.code == 7
+
+
+@pytest.mark.parametrize("host", ["[127.0.0.1]", "[localhost]", "127.0.0.1"])
+@pytest.mark.parametrize("path", ["", "/"])
+def test_brackets_around_what_is_no_ipv6_address(api: Api, tmp_path: Path, host: str, path: str) -> None:
+    """As Multus' installer wrote its kubeconfig on every node for years, whatever KUBERNETES_SERVICE_HOST was."""
+    url = api.url.replace("127.0.0.1", host) + path
+    assert headers(api, written(tmp_path, kubeconfig(url, {"token": "t"})))["Authorization"] == "Bearer t"
+    assert headers(api, Credentials(api_root=url))
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "path"),
+    [
+        ("https://[10.96.0.1]:443", "10.96.0.1", 443, ""),
+        ("https://[10.96.0.1]", "10.96.0.1", None, ""),
+        (" HTTPS://[api.hcp.example]:443/k8s/ ", "api.hcp.example", 443, "/k8s"),
+        ("https://[fd00::1]:6443/k8s", "fd00::1", 6443, "/k8s"),
+        ("https://[::ffff:10.0.0.1]", "::ffff:10.0.0.1", None, ""),
+        ("https://[fe80::1%25eth0]:443", "fe80::1%eth0", 443, ""),
+        ("https://a/b[1]", "a", None, "/b%5B1%5D"),
+    ],
+)
+def test_the_parts_of_a_url(url: str, host: str, port: int | None, path: str) -> None:
+    assert kube._parts_of(url) == ("https", host, port, path)
+
+
+def test_a_user_in_the_url_is_refused(api: Api) -> None:
+    with pytest.raises(CniError, match="a user in the URL is not supported") as caught:
+        headers(api, Credentials(api_root=api.url.replace("127", "me:secret@127")))
+    assert caught.value.code == 7
+    assert "secret" not in str(caught.value)
 
 
 def test_a_path_in_the_url_comes_first(api: Api) -> None:
@@ -312,6 +350,60 @@ def test_no_way_to_the_api_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert caught.value.code == 7
 
 
+def cni_genies_own(url: str, kubeconfig: Path) -> Credentials:
+    """Its ConfigMap, as launch.sh fills it in (CNI-Genie, conf/1.8)."""
+    kubeconfig.write_text(CNI_GENIES_KUBECONFIG)
+    kubernetes = {"k8s_api_root": url, "kubeconfig": str(kubeconfig)}
+    policy = {"type": "k8s", "k8s_auth_token": "t0ken"}
+    conf = {"name": "k8s-pod-network", "type": "genie", "cniVersion": "0.2.0"}
+    return config.parse({**conf, "kubernetes": kubernetes, "policy": policy}).credentials
+
+
+CNI_GENIES_KUBECONFIG = """\
+# Kubeconfig file for CNIGenie CNI plugin.
+apiVersion: v1
+kind: Config
+clusters:
+- name: local
+  cluster:
+    insecure-skip-tls-verify: true
+users:
+- name: genie
+contexts:
+- name: genie-context
+  context:
+    cluster: local
+    user: genie
+current-context: genie-context
+"""
+
+
+def test_cni_genies_own_files_are_laid_one_over_the_other(api: Api, tmp_path: Path) -> None:
+    assert headers(api, cni_genies_own(api.url, tmp_path / "kubeconfig"))["Authorization"] == "Bearer t0ken"
+
+
+def test_cni_genies_own_files_reach_a_server_that_nobody_vouches_for(secure: Api, tmp_path: Path) -> None:
+    assert headers(secure, cni_genies_own(secure.url, tmp_path / "kubeconfig"))["Authorization"] == "Bearer t0ken"
+
+
+def test_what_genie_conf_gives_wins_over_the_kubeconfig(tmp_path: Path) -> None:
+    """As client-go lays its overrides over a file: each rule is in tools/clientcmd/client_config.go."""
+    for name in ("ca", "crt", "key", "token"):
+        (tmp_path / name).write_text(f"the policy's {name}")
+    cluster = {"tls-server-name": "old", "insecure-skip-tls-verify": True}
+    who = {"tokenFile": "token", "client-certificate": "crt", "client-key-data": b64(tmp_path / "key")}
+    base = written(tmp_path, kubeconfig("https://old", who, **cluster))
+    assert kube.server(base) == ApiServer(
+        url="https://old", verify=False, server_name="old", token_file=str(tmp_path / "token"),
+        certificate="the policy's crt", key="the policy's key",
+    )  # fmt: skip
+    given = replace(base, api_root="https://new", token=" new ", certificate_authority=str(tmp_path / "ca"),
+                    client_certificate=str(tmp_path / "ca"), client_key=str(tmp_path / "token"))  # fmt: skip
+    assert kube.server(given) == ApiServer(
+        url="https://new", ca="the policy's ca", token="new", certificate="the policy's ca", key="the policy's token"
+    )
+
+
 def changed(**parts: Any) -> dict[str, Any]:
     return {**kubeconfig("http://127.0.0.1:1"), **parts}
 
@@ -336,6 +428,13 @@ WRONG: list[tuple[Any, str]] = [
     (changed(clusters=[{"name": "c", "cluster": [1]}]), "clusters[0]: cluster: expected an object"),
     (changed(clusters=[{"name": "c"}]), "clusters[0]: cluster: server: expected a string, found nothing"),
     (changed(clusters=[{"name": "c", "cluster": {"server": 5}}]), "server: expected a string, found 5"),
+    (user(username="me", password="x"), "users[0]: user: username is not supported; API servers take no passwords"),
+    (user(**{"as": "admin"}), "users[0]: user: as is not supported; give the credentials of the account"),
+    (user(**{"as-groups": ["system:masters"]}), "users[0]: user: as-groups is not supported"),
+    (user(tokenfile="token"), "users[0]: user: tokenfile is not supported"),
+    (kubeconfig("http://h", **{"proxy-url": "socks5://p:1080"}), "cluster: proxy-url is not supported; give a server"),
+    (kubeconfig("http://h", proxyURL=1), "clusters[0]: cluster: proxyURL is not supported"),
+    (kubeconfig("https://h", **{"certificate-authority": "kubeconfig.empty"}), "expected PEM text, found nothing"),
     (user(exec={"command": "aws"}), "users[0]: user: exec is not supported"),
     (user(**{"auth-provider": {"name": "gcp"}}), "users[0]: user: auth-provider is not supported"),
     (user(token=5), "users[0]: user: token: expected a string, found 5"),
@@ -350,11 +449,33 @@ WRONG: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("data", "complaint"), WRONG)
 def test_a_wrong_kubeconfig_is_refused_by_field(tmp_path: Path, data: Any, complaint: str) -> None:
+    (tmp_path / "kubeconfig.empty").touch()
     with pytest.raises(CniError) as caught:
         kube.server(written(tmp_path, data))
     assert complaint in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert caught.value.code == 7
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}, False])
+def test_a_field_that_asks_for_nothing_is_no_wish(api: Api, tmp_path: Path, nothing: Any) -> None:
+    data = kubeconfig(api.url, {"token": "t", "exec": nothing, "as-groups": nothing}, **{"proxy-url": nothing})
+    data["clusters"][0]["cluster"].update(
+        {"disable-compression": True, "api-version": "v1", "extensions": [{"name": "minikube"}]}
+    )
+    assert headers(api, written(tmp_path, data))["Authorization"] == "Bearer t"
+
+
+@given(st.text(max_size=12), st.sampled_from([True, 1, "x", ["x"], {"x": 1}]), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_field_that_genie_does_not_do_is_refused_by_name(
+    tmp_path: Path, key: str, value: Any, of_user: bool
+) -> None:
+    assume(key not in (*kube._OF_USER, *kube._OF_CLUSTER) and key.isprintable())
+    data = user(**{key: value}) if of_user else kubeconfig("http://h", **{key: value})
+    with pytest.raises(CniError) as caught:
+        kube.server(written(tmp_path, data))
+    assert f"{'user' if of_user else 'cluster'}: {key} is not supported" in str(caught.value)
 
 
 def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
@@ -456,6 +577,31 @@ def test_a_server_of_another_authority_is_not_believed(secure: Api, tmp_path: Pa
         headers(secure, written(tmp_path, kubeconfig(secure.url)))
     assert caught.value.code == 11
     assert headers(secure, written(tmp_path, kubeconfig(secure.url, **{"insecure-skip-tls-verify": True})))
+
+
+COMMENTS = ["# NetLock Arany (Class Gold) Főtanúsítvány\n".encode(), "# Főtanúsítvány\r\n".encode("utf-16"),
+            b"# Autorit\xe9 racine\n", b"\xef\xbb\xbf", b"Subject: CN=ca\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("comment", COMMENTS)
+@pytest.mark.parametrize("inline", [True, False])
+def test_comments_in_a_bundle_are_nobodys_business(
+    secure: Api, certificates: Path, tmp_path: Path, comment: bytes, inline: bool
+) -> None:
+    own = (certificates / "ca.crt").read_bytes()
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(comment + (certificates / "server.crt").read_bytes() + b"\n" + comment + b"\n" + own)
+    authority = {"certificate-authority-data": b64(bundle)} if inline else {"certificate-authority": str(bundle)}
+    assert headers(secure, written(tmp_path, kubeconfig(secure.url, **authority)))
+    assert headers(secure, Credentials(api_root=secure.url, certificate_authority=str(bundle)))
+
+
+@pytest.mark.parametrize("text", ["é", "no PEM", "#\n"])
+def test_an_authority_without_a_certificate_is_never_the_systems(secure: Api, tmp_path: Path, text: str) -> None:
+    (tmp_path / "ca").write_text(text)
+    with pytest.raises(CniError, match="authority is no PEM") as caught:
+        headers(secure, written(tmp_path, kubeconfig(secure.url, **{"certificate-authority": "ca"})))
+    assert caught.value.code == 7
 
 
 def test_a_server_of_another_name(secure: Api, certificates: Path, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Conf:
     serial: bool = False  # true: never two delegates at once
     delegate_timeout: float = 60.0  # a delegate that takes longer is ended
     api_timeout: float = 10.0  # an API request that takes longer has failed
+    events: bool = False  # true: Events of what went well, too, such as AddedInterface; of errors there always are
     namespace_isolation: bool = False  # true: a pod may use network objects of its own namespace alone
     global_namespaces: tuple[str, ...] = ("default",)  # except those of these namespaces
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
@@ -99,6 +100,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         serial=read.boolean("serial"),
         delegate_timeout=read.seconds("delegate_timeout", 60.0),
         api_timeout=read.seconds("api_timeout", 10.0),
+        events=read.boolean("events"),
         namespace_isolation=read.boolean("namespace_isolation"),
         global_namespaces=_names(read, "global_namespaces") or ("default",),
         container_id_per_interface=_names(read, "container_id_per_interface") or CONTAINER_ID_ALONE,

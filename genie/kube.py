@@ -11,12 +11,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, invalid
 from genie.config import Conf, Credentials
+
+if TYPE_CHECKING:
+    from genie.event import Event
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 NETWORK_OBJECTS = {  # kind: (API group and version, resource)
@@ -24,6 +27,8 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
     "LogicalNetwork": ("alpha.network.k8s.io/v1", "logicalnetworks"),
     "PhysicalNetwork": ("alpha.network.k8s.io/v1", "physicalnetworks"),
 }
+EVENT_TIMEOUT = 2.0
+"""Seconds for which direct mode waits for the API server to take an Event."""
 #: A mirror pod (what the API server shows of a static pod) has a UID of its own; the runtime knows the one in these.
 #: That it is a mirror, the second says: the first can be in any pod's template.
 HASH, MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
@@ -74,6 +79,15 @@ class Kube(Protocol):
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
         """Write annotations to the pod, as one patch; now (direct mode) or soon and surely (agent mode)."""
 
+    async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
+        """Show this with the pod, as an Event. Never raises: what happened is more than the news of it.
+
+        Args:
+            reason: one word in CamelCase.
+            message: one sentence.
+            warning: something is wrong.
+        """
+
 
 class DirectKube:
     """Asks the API server itself, once a question: direct mode."""
@@ -81,6 +95,8 @@ class DirectKube:
     def __init__(self, conf: Conf) -> None:
         self.conf = conf
         self._client: Client | None = None
+        self._events: Client | None = None
+        self._mute = False
 
     @property
     def client(self) -> Client:
@@ -96,6 +112,17 @@ class DirectKube:
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
         patch_annotations(self.client, pod, annotations)
+
+    async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
+        """Sent now, for there is nobody to do it later; with the first failure, genie gives up on Events."""
+        if self._mute:
+            return
+        try:
+            if self._events is None:
+                self._events = Client(self.client.server, timeout=min(self.conf.api_timeout, EVENT_TIMEOUT))
+            report_event(self._events, pod_event(pod, reason, message, warning=warning))
+        except CniError:
+            self._mute = True
 
 
 def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
@@ -146,6 +173,59 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str]) 
         _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
 
 
+def pod_event(pod: Pod, reason: str, message: str, *, warning: bool = False) -> Event:
+    """An Event about a pod. A mirror pod's has the static pod's UID: `kubectl describe` looks for that."""
+    from genie.event import Event
+
+    uid = pod.annotations.get(MIRROR) or pod.uid
+    return Event(
+        reason=reason, message=message, namespace=pod.namespace, name=pod.name, uid=uid, warning=warning
+    )  # fmt: skip
+
+
+def report_event(client: Client, event: Event, node: str = "") -> None:
+    """Write a new Event now. For whoever has few; the agent has a Reporter.
+
+    Raises:
+        CniError: as `create_event`.
+    """
+    import time
+
+    from genie import event as events
+
+    now = time.time()
+    create_event(client, events.body(event, events.object_name(event), node, first=now, last=now, count=1))
+
+
+def create_event(client: Client, body: Mapping[str, Any]) -> None:
+    """POST an Event. One that is there already came with an earlier attempt.
+
+    Raises:
+        RefusedError: the API server does not take it.
+        CniError: 11; it cannot be reached.
+    """
+    where = body["involvedObject"]
+    status, data = client.request("POST", f"/api/v1/namespaces/{_part(body['metadata']['namespace'])}/events", body)
+    if status != 409:
+        _good(status, data, f"write an Event of {where['kind']} {where['namespace']}/{where['name']}")
+
+
+def count_event(client: Client, event: Event, name: str, last: float, count: int) -> bool:
+    """Change how often an Event happened, and when it did last; False: the API server has it no more.
+
+    Raises:
+        CniError: as `create_event`.
+    """
+    from genie import event as events
+
+    path = f"/api/v1/namespaces/{_part(events.place(event))}/events/{_part(name)}"
+    status, data = client.request("PATCH", path, events.happened(last, count), "application/merge-patch+json")
+    if status == 404:
+        return False
+    _good(status, data, f"count an Event of {event.kind} {event.namespace}/{event.name}")
+    return True
+
+
 def _part(name: str) -> str:
     """A name as one part of a path, whatever bytes the runtime put into it."""
     return quote(name, safe="", errors="surrogateescape")
@@ -159,8 +239,20 @@ def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
         401: "; genie's credentials are not accepted: see kubernetes.kubeconfig in genie.conf",
         403: "; genie's account lacks the right: see the ClusterRole in genie's manifest",
     }.get(status, "")
-    code = Code.INVALID_CONFIG if status in (400, 401, 403) else Code.TRY_AGAIN
-    raise CniError(code, f"cannot {doing}: the API server answers {status} {reason}".rstrip() + hint)
+    raise RefusedError(status, f"cannot {doing}: the API server answers {status} {reason}".rstrip() + hint)
+
+
+class RefusedError(CniError):
+    """The API server answered, with an error. status: HTTP's."""
+
+    def __init__(self, status: int, msg: str) -> None:
+        super().__init__(Code.INVALID_CONFIG if status in (400, 401, 403) else Code.TRY_AGAIN, msg)
+        self.status = status
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may be granted later: not the request is wrong, but the time or the credentials."""
+        return not 400 <= self.status < 500 or self.status in (401, 408, 429)
 
 
 @dataclass(frozen=True, kw_only=True)

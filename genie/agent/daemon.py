@@ -26,6 +26,7 @@ from genie import log as logs
 from genie.agent import metrics as metric
 from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
+from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor
 from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError
@@ -73,7 +74,10 @@ class Agent:
         self.settings, self.conf = settings, conf
         self.metrics = metric.Metrics()
         patching = Asker(self._connect)
-        self.writer = Writer(lambda pod, notes: patching.ask(lambda client: write(client, pod, notes)), self.metrics)
+        self.reporter = Reporter(Asker(self._connect).ask, settings.node, self.metrics.events)
+        self.writer = Writer(
+            lambda pod, notes: patching.ask(lambda client: write(client, pod, notes)), self.metrics, self.reporter
+        )
         self.kube = CachedKube(self._connect, settings.node, self.writer, self.metrics)
         self.server = Server(self.work, concurrency=settings.concurrency or CONCURRENCY, metrics=self.metrics)
         self.metrics.active.read = lambda: {(): self.server.active}
@@ -154,6 +158,7 @@ class Agent:
         log.info("stopping", extra={"fields": {"active": self.server.active, "waiting": self.server.waiting}})
         finished = await self.server.stop(self.settings.grace or 0.0, GRACE_IF_REPLACED)
         written = await self.writer.flush(3.0)
+        await asyncio.get_running_loop().run_in_executor(None, self.reporter.flush, 1.0)
         fields = {"calls_finished": finished, "annotations_written": written}
         log.info("stopped", extra={"fields": fields})
 

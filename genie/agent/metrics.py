@@ -112,6 +112,11 @@ class Metrics:
         self.unwritten = Gauge(
             "genie_annotations_waiting", "Pods whose annotations are yet to be written; above 0 for long: API trouble."
         )
+        self.events = Counter(
+            "genie_events_total",
+            "Events of pods: written, refused by the API server, or dropped (too many, or it was away for too long).",
+            "result",
+        )
         self.cache_age = Gauge(
             "genie_cache_age_seconds",
             "Time since the API server was last heard of; beyond a few minutes the agent works with what it knew.",

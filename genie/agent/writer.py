@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from genie.agent.metrics import Metrics
+from genie.agent.reporter import Reporter
 from genie.cni.errors import CniError, Code
 from genie.kube import Client, Pod, patch_annotations, read_pod
 from genie.records import Record
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 class Writer:
     """A queue of pods with annotations to be written. patch: does it, in a thread; raises when it could not."""
 
-    def __init__(self, patch: Callable[[Pod, Mapping[str, str]], None], metrics: Metrics) -> None:
-        self._patch, self._metrics = patch, metrics
+    def __init__(self, patch: Callable[[Pod, Mapping[str, str]], None], metrics: Metrics, reporter: Reporter) -> None:
+        self._patch, self._metrics, self.reporter = patch, metrics, reporter
         self._waiting: dict[tuple[str, str, str], tuple[Pod, dict[str, str]]] = {}
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "writer")

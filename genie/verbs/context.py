@@ -11,7 +11,7 @@ from genie.cni.errors import CniError, Code
 from genie.cni.execute import Executor
 from genie.cni.invoke import Attachment
 from genie.config import Conf
-from genie.kube import Kube
+from genie.kube import Kube, Pod
 from genie.records import RecordedAttachment, Records
 from genie.request import Request
 from genie.select import networks
@@ -56,6 +56,11 @@ class Context:
             runtime_config=attached.runtime_config,
             env=self.request.env,
         )
+
+    async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
+        """Show this with the pod, as an Event (see `Kube.event`). What went well is shown if genie.conf wants it."""
+        if pod.name and (warning or self.conf.events):
+            await self.kube.event(pod, reason, message, warning=warning)
 
     @contextmanager
     def asking_kernel(self, doing: str) -> Iterator[None]:

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 import genie
+from genie import event as events
+from genie.kube import Pod, pod_event
 from genie.select.annotations import CNI
 from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
 from harness.embedded import apiserver, binaries
@@ -91,7 +93,8 @@ def _furnished(cluster: Cluster) -> Cluster:
             _create(cluster, thing)
     _post(cluster, "/api/v1/namespaces/default/pods", POD)
     deadline = time.monotonic() + 30
-    while not cluster.patch({}, node="node-2"):  # until the policy has come into force
+    # until the policies have come into force
+    while not cluster.patch({}, node="node-2") or write_event(cluster, event(reportingComponent="x"))[0] != 422:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return cluster
@@ -145,6 +148,41 @@ def test_others_annotations_are_not_its_own(cluster: Cluster, change: dict[str, 
 )
 def test_nothing_else_of_a_pod_is_changed(cluster: Cluster, change: Any) -> None:
     assert "genie may change nothing of a pod but its annotations" in cluster.patch(change)
+
+
+def event(**changed: Any) -> dict[str, Any]:
+    about = pod_event(Pod(namespace="default", name="p", uid="u"), "Drift", "a route is gone", warning=True)
+    made = events.body(about, events.object_name(about), "node-1", first=1e9, last=1e9, count=1)
+    return {**made, **changed}
+
+
+def write_event(cluster: Cluster, body: Any) -> tuple[int, Any]:
+    return cluster.ask("POST", "/api/v1/namespaces/default/events", body, node="node-1", account=ACCOUNT)
+
+
+def test_genie_writes_events_and_counts_them(cluster: Cluster) -> None:
+    for made in (event(), event(source={"component": "genie"}, reportingInstance="")):
+        status, said = write_event(cluster, made)
+        assert status == 201, said
+        path = f"/api/v1/namespaces/default/events/{made['metadata']['name']}"
+        status, said = cluster.ask("PATCH", path, events.happened(1e9 + 60, 2), node="node-1", account=ACCOUNT)
+        assert (status, said.get("count")) == (200, 2), said
+
+
+def test_other_events_than_its_own_it_does_not_write(cluster: Cluster) -> None:
+    for made, complaint in (
+        (event(source={"component": "kubelet", "host": "node-1"}), "no Events but its own"),
+        (event(reportingComponent="kubelet"), "no Events but its own"),
+        (event(source={"component": "genie", "host": "node-2"}), "may not report as another node"),
+        (event(involvedObject={"kind": "Secret", "namespace": "default", "name": "s"}), "of no object but pods"),
+    ):
+        status, said = write_event(cluster, made)
+        assert status == 422 and complaint in said["message"], said
+    others = event(source={"component": "kubelet", "host": "node-1"})
+    assert cluster.ask("POST", "/api/v1/namespaces/default/events", others)[0] == 201
+    path = f"/api/v1/namespaces/default/events/{others['metadata']['name']}"
+    change = {"source": {"component": "genie"}, "message": "forged"}
+    assert cluster.ask("PATCH", path, change, node="node-1", account=ACCOUNT)[0] == 422
 
 
 def test_others_are_not_held_to_it(cluster: Cluster) -> None:

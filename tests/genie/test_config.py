@@ -64,6 +64,7 @@ WRONG_CONF: list[tuple[Any, str, int]] = [
     ({"name": "n", "policy": "k8s"}, "policy: expected an object, found 'k8s'", 7),
     ({"name": "n", "policy": {"k8s_auth_token": 5}}, "policy: k8s_auth_token: expected a string", 7),
     ({"name": "n", "serial": "yes"}, "serial: expected true or false, found 'yes'", 7),
+    ({"name": "n", "events": 1}, "events: expected true or false, found 1", 7),
     ({"name": "n", "api_timeout": 0}, "api_timeout: expected a positive number of seconds, found 0", 7),
     ({"name": "n", "api_timeout": True}, "api_timeout: expected a positive number of seconds", 7),
     ({"name": "n", "api_timeout": float("nan")}, "api_timeout: expected a positive number of seconds", 7),

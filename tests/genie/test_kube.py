@@ -284,6 +284,33 @@ def test_a_path_in_the_url_comes_first(api: Api) -> None:
     assert kube.read_pod(Client(ApiServer(url=f"{api.url}/k8s/clusters/c-1/")), "blue", "web", "").uid == "u-1"
 
 
+# --- Events -----------------------------------------------------------------------------------------------------
+
+EVENTS = "/api/v1/namespaces/blue/events"
+
+
+def direct(api: Api) -> DirectKube:
+    return DirectKube(Conf(name="genie", cni_version="1.0.0", credentials=Credentials(api_root=api.url), api_timeout=1))
+
+
+def test_direct_mode_writes_an_event_at_once(api: Api) -> None:
+    api.answers[EVENTS] = (201, {})
+    pod = Pod(namespace="blue", name="web", uid="u-1")
+    run_sync(direct(api).event(pod, "AddedInterface", "Add eth0"))
+    ((verb, _, _, body),) = api.requests
+    assert verb == "POST" and body["involvedObject"]["uid"] == "u-1"
+    assert (body["type"], body["reason"], body["message"]) == ("Normal", "AddedInterface", "Add eth0")
+
+
+@pytest.mark.parametrize("answer", [(403, {}), (500, {}), (200, b"no JSON")])
+def test_direct_mode_gives_up_on_events_after_the_first_failure(api: Api, answer: tuple[int, Any]) -> None:
+    api.answers[EVENTS] = answer
+    asker = direct(api)
+    for message in ("a", "b"):
+        run_sync(asker.event(Pod(namespace="blue", name="web"), "Drift", message, warning=True))
+    assert len(api.requests) == 1
+
+
 # --- credentials ------------------------------------------------------------------------------------------------
 
 

@@ -63,7 +63,7 @@ def serve(api: Api, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
             if api.hang_up:
                 self.close_connection = True
 
-        do_PATCH = do_GET  # noqa: N815
+        do_PATCH = do_POST = do_GET  # noqa: N815
 
     server = Quiet(("127.0.0.1", 0), Handler)
     if tls is not None:

@@ -136,6 +136,7 @@ class FakeKube:
     away: bool = False
     asked: list[tuple[str, ...]] = field(default_factory=list)
     told: dict[str, str] = field(default_factory=dict)
+    events: list[tuple[str, str, str]] = field(default_factory=list)  # type, reason, message
 
     def _reach(self, *question: str) -> None:
         self.asked.append(question)
@@ -155,6 +156,9 @@ class FakeKube:
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
         self._reach("annotate", pod.namespace, pod.name)
         self.told.update(annotations)
+
+    async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
+        self.events.append(("Warning" if warning else "Normal", reason, message))
 
     def define(self, name: str, config: Any = None, *, namespace: str = "blue", **spec: Any) -> None:
         """A NetworkAttachmentDefinition."""

@@ -11,8 +11,9 @@ import pytest
 
 from genie import kube
 from genie.agent import cache
-from genie.agent.cache import CachedKube
+from genie.agent.cache import Asker, CachedKube
 from genie.agent.metrics import Metrics
+from genie.agent.reporter import Reporter
 from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError
 from genie.kube import Pod
@@ -37,7 +38,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def watching(api: FakeApi, *, wait: bool = True) -> AsyncIterator[CachedKube]:
     server = kube.ApiServer(url=api.url)
     metrics = Metrics()
-    writer = Writer(partial(write, kube.Client(server, 5)), metrics)
+    events = Asker(lambda seconds: kube.Client(server, seconds))
+    writer = Writer(partial(write, kube.Client(server, 5)), metrics, Reporter(events.ask, "node-1", metrics.events))
     cached = CachedKube(lambda seconds: kube.Client(server, seconds), "node-1", writer, metrics)
     writing = asyncio.get_running_loop().create_task(writer.run())
     cached.start()

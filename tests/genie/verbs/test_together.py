@@ -43,6 +43,9 @@ class Cluster:
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         return {"metadata": {"name": name}, "spec": {}} if kind == "NetworkAttachmentDefinition" else None
 
+    async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
+        pass
+
     async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
         self.told.update(annotations)
 

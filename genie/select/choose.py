@@ -45,8 +45,8 @@ async def choose(
     asked = asks(pod, conf)
     notes: Mapping[str, str] = {}
     if asked.smart:
-        smart, records = asked, Records(conf.state_dir)
-        asked = await executor.in_thread(lambda: _least_loaded(smart, directory, records, conf, earlier))
+        smart = asked
+        asked = await executor.in_thread(lambda: _least_loaded(smart, directory, path, conf, earlier))
         notes = {CNI: asked.primary[0].name}
     found = await networks.find(
         asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod, executor)
@@ -62,13 +62,18 @@ async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
     return await executor.in_thread(lambda: devices.of_pod(pod.namespace, pod.name, until=until))
 
 
-def _least_loaded(asked: Asked, directory: Directory, records: Records, conf: Conf, earlier: Reading | None) -> Asked:
+def _least_loaded(
+    asked: Asked, directory: Directory, path: Sequence[str], conf: Conf, earlier: Reading | None
+) -> Asked:
     """`cni: ""` decided: the default part is the network that carries the least now. Without earlier counters this
     takes as long as two readings do.
     """
-    from genie.select import least_loaded
+    from genie.select import least_loaded, spent
 
-    names = {network.name: directory.title(network) for network in directory.networks()}
-    choice = least_loaded.least(list(names), records, conf, earlier)
+    candidates = [network for network in directory.networks() if not networks.unusable(network, path)]
+    names = {network.name: directory.title(network) for network in candidates}
+    known = list(Records(conf.state_dir))
+    last = spent.reasons(candidates, known, conf.state_dir)
+    choice = least_loaded.least(list(names), known, conf, earlier, last)
     ask = Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
     return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")

@@ -3,7 +3,8 @@
 A network's load is what its attachments on this node receive, in bytes per second. The host's ends of their interfaces
 are in genie's records; what such an end has sent is what the pod received. Two readings a short time apart give the
 rate: the agent remembers the earlier one, direct mode waits for it. Where several are equally idle, the one with the
-fewest attachments is taken, then the first in the order of the configurations.
+fewest attachments is taken, then the first in the order of the configurations. A network without a free address, or
+where an ADD failed a moment ago, is taken only if there is no other (spent.py).
 """
 
 from __future__ import annotations
@@ -35,19 +36,25 @@ class Reading:
 
 
 def least(
-    networks: Sequence[str], records: Iterable[Record], conf: Conf, earlier: Reading | None = None
+    networks: Sequence[str],
+    records: Iterable[Record],
+    conf: Conf,
+    earlier: Reading | None = None,
+    last: Mapping[str, str] | None = None,
 ) -> LeastLoaded:
     """The least loaded of these networks (names of configurations, in order).
 
     Args:
         earlier: a reading of before; without one, this takes two, `INTERVAL` seconds apart.
+        last: networks that are taken only if there is no other, with the reason (see spent.py).
 
     Raises:
         CniError: 11; the node has no network.
     """
     if not networks:
         raise CniError(
-            Code.TRY_AGAIN, f"{conf.conf_dir} has no valid configuration but genie's own: nothing to choose from"
+            Code.TRY_AGAIN,
+            f"{conf.conf_dir} has no configuration but genie's own that can be a pod's network: nothing to choose from",
         )
     records = list(records)
     interfaces = host_interfaces(records)
@@ -59,7 +66,7 @@ def least(
     attachments: dict[str, int] = {}
     for attached in (one for record in records for one in record.attached):
         attachments[attached.network.name] = attachments.get(attached.network.name, 0) + 1
-    return least_loaded(networks, interfaces, by_interface, attachments)
+    return least_loaded(networks, interfaces, by_interface, attachments, last or {})
 
 
 def least_loaded(
@@ -67,6 +74,7 @@ def least_loaded(
     interfaces: Mapping[str, Sequence[str]],
     rates: Mapping[str, float],
     attachments: Mapping[str, int],
+    last: Mapping[str, str],
 ) -> LeastLoaded:
     """The decision itself. Pure.
 
@@ -75,14 +83,16 @@ def least_loaded(
         interfaces: each network's on the host; one that has none there (macvlan) counts as idle.
         rates: bytes per second by interface.
         attachments: how many each network has.
+        last: see `least`.
     """
 
     def load(name: str) -> tuple[float, int]:
         return sum(rates.get(interface, 0.0) for interface in interfaces.get(name, ())), attachments.get(name, 0)
 
-    best = min(networks, key=load)
+    best = min(networks, key=lambda name: (name in last, load(name)))
     loads = ", ".join(f"{name} {load(name)[0]:.0f} B/s in {load(name)[1]}" for name in networks)
-    return LeastLoaded(network=best, why=f"{best} ({loads} attachments)")
+    put_last = "".join(f"; {name} goes last: {last[name]}" for name in networks if name in last)
+    return LeastLoaded(network=best, why=f"{best} ({loads} attachments{put_last})")
 
 
 def host_interfaces(records: Iterable[Record]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from genie.cni import config as cni_config
+from genie.cni import invoke
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import invalid
@@ -26,6 +27,12 @@ from genie.select.selection import Found
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 #: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
+
+#: Plugins that make no interface of a pod's own: they change what a plugin before them made, or are ipam plugins. A
+#: network of these and the loopback alone cannot be a pod's network, whatever their order.
+META = ("bandwidth", "firewall", "portmap", "sbr", "tuning", "vrf", "istio-cni", "linkerd-cni")
+IPAM = ("host-local", "static", "dhcp", "whereabouts", "calico-ipam", "weave-ipam")
+NO_INTERFACE = frozenset(("loopback", *META, *IPAM))
 
 #: Tells the IDs of a pod's devices by resource.
 Devices = Callable[[], Awaitable[dict[str, list[str]]]]
@@ -127,6 +134,22 @@ def _stamp(path: str, folder: str) -> tuple[int, ...]:
             return ()
         stamp += (stat.st_ino, stat.st_mtime_ns, stat.st_size)
     return stamp
+
+
+def unusable(network: NetworkConfig, path: Sequence[str]) -> str:
+    """Why genie does not choose this network of net.d by itself; nothing if it may. A pod that names it gets it, or the
+    plugin's error.
+
+    path: the directories of CNI_PATH. A configuration whose plugin is gone is no longer in use, as for the kubelet.
+    """
+    if NO_INTERFACE.issuperset(network.types):
+        return f"{' + '.join(network.types)} cannot be a pod's network"
+    try:
+        for kind in network.types:
+            invoke.find(kind, path)
+    except CniError as error:
+        return error.msg
+    return ""
 
 
 def file_network(file: str) -> str:

@@ -11,10 +11,11 @@ from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode
-from genie.cni.invoke import Progress
+from genie.cni.invoke import PluginError, Progress
 from genie.cni.result import Result
 from genie.kube import Pod
 from genie.records import Record, RecordedAttachment
+from genie.select.annotations import CNI
 from genie.select.choose import choose
 from genie.select.selection import Choice, Selection
 from genie.verbs import network_status
@@ -65,6 +66,8 @@ async def add(call: Context) -> Mapping[str, Any]:
         call.records.complete(done)
         call.steps.done("record")
     except BaseException as error:  # a cancelled call too
+        if CNI in extra_notes:
+            _chosen_in_vain(call, record, error)
         undone = await _rolled_back(call, _begun(record, progress), error)
         raise undone from error
     await _tell(call, pod, done)
@@ -256,6 +259,15 @@ async def _rolled_back(call: Context, record: Record, error: BaseException) -> B
             code = Code.INTERNAL if error.code == Code.UNKNOWN_CONTAINER else error.code
             return CniError(code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
     return error
+
+
+def _chosen_in_vain(call: Context, record: Record, error: BaseException) -> None:
+    """Count a failed ADD against the network that `cni: ""` chose, unless another network failed."""
+    from genie.select import spent
+
+    chosen = record.attached[0]
+    if isinstance(error, PluginError) and error.ifname == chosen.ifname:
+        spent.failed(call.conf.state_dir, chosen.network.name)
 
 
 async def _tell(call: Context, pod: Pod, record: Record) -> None:

@@ -12,8 +12,8 @@ from genie.cni.errors import CniError
 from genie.cni.result import Interface, Result
 from genie.config import Conf
 from genie.records import Record, RecordedAttachment
-from genie.select import least_loaded
-from tests.rigs.core import network
+from genie.select import least_loaded, networks
+from tests.rigs.core import Node, network
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
 
@@ -39,7 +39,7 @@ def attached(name: str, *host: str) -> Record:
 )
 def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best: str) -> None:
     interfaces = {"a": ["va"], "b": ["vb", "vb2"], "c": ["vc"]}
-    choice = least_loaded.least_loaded(["a", "b", "c"], interfaces, rates, attachments)
+    choice = least_loaded.least_loaded(["a", "b", "c"], interfaces, rates, attachments, {})
     assert choice.network == best
     assert choice.why.startswith(f"{best} (a ")
 
@@ -49,7 +49,7 @@ def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9)),
 )
 def test_the_decision_is_one_of_the_networks(names: list[str], attachments: dict[str, int]) -> None:
-    best = least_loaded.least_loaded(names, {}, {}, attachments).network
+    best = least_loaded.least_loaded(names, {}, {}, attachments, {}).network
     assert best in names
     assert attachments.get(best, 0) == min(attachments.get(name, 0) for name in names)
 
@@ -81,3 +81,39 @@ def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.Monkey
     monkeypatch.setattr(least_loaded, "is_pair", lambda name: not name.startswith("eth"))
     records = [attached("a", "br0", "v1"), attached("a", "br0", "v2"), attached("b", "eth9", "v3")]
     assert least_loaded.host_interfaces(records) == {"a": ["v1", "v2"], "b": ["v3"]}
+
+
+INTERFACE_MAKERS = ["bridge", "macvlan", "calico", "flannel"]
+NO_MAKERS = ["loopback", "tuning", "portmap", "host-local"]
+
+
+@given(st.lists(st.sampled_from(NO_MAKERS + INTERFACE_MAKERS), min_size=1, max_size=4), st.sampled_from([0, 1]))
+def test_a_chain_that_makes_no_interface_is_no_candidate(kinds: list[str], other: int) -> None:
+    """The loopback's, named and in net.d, as CRI-O installs it; with plugins before or behind it, too."""
+    path = ["/bin-none"]
+    why = networks.unusable(network("x", *({"type": kind} for kind in kinds)), path)
+    assert why
+    assert why.endswith("cannot be a pod's network") == (not set(kinds) & set(INTERFACE_MAKERS))
+
+
+def test_the_loopback_is_never_chosen(node: Node) -> None:
+    node.install("calico")
+    node.binary("loopback", "bandwidth", "portmap")
+    chain = [{"type": "loopback"}, {"type": "bandwidth"}]
+    node.write("00-lo.conflist", {"cniVersion": "1.0.0", "name": "lo", "plugins": chain})
+    node.write("99-loopback.conf", {"cniVersion": "1.0.0", "name": "loopback", "type": "loopback"})
+    for number in range(3):
+        node.add("", container=f"c{number}")
+        assert node.kube.told["cni"] == "calico"
+    (node.net_d / "10-calico.conf").unlink()
+    node.kube.annotations = {"cni": ""}
+    assert "nothing to choose from" in node.fails("ADD", CNI_CONTAINERID="c9")["msg"]
+    node.kube.annotations = {"cni": "loopback"}
+    node.ok("ADD", CNI_CONTAINERID="c9")
+
+
+def test_a_network_whose_plugin_is_gone_is_no_candidate(node: Node) -> None:
+    node.install("aaa", "bbb")
+    (node.root / "bin" / "aaa").unlink()
+    node.add("")
+    assert node.kube.told["cni"] == "bbb"

@@ -1,0 +1,108 @@
+"""Networks that `cni: ""` takes last: without a free address, or with an ADD that failed there a moment ago.
+
+A network that gives no address stays idle, so its load alone would make it the first choice for ever. Free addresses
+are counted where the ipam plugin is host-local: its ranges, less the leases in its store and the addresses in genie's
+records (the agent may not see the store). What other ipam plugins have left shows only when an ADD fails. That leaves
+a file in the state directory, in both modes, which counts for `WHILE` seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from genie.cni.config import NetworkConfig
+from genie.records import Record
+
+STORE = "/var/lib/cni/networks"  # host-local's, where `dataDir` names no other
+WHILE = 60.0  # seconds
+SUFFIX = ".failed"
+
+
+def reasons(networks: Iterable[NetworkConfig], records: Iterable[Record], state_dir: str) -> dict[str, str]:
+    """Why each network of these that has to go last does so, by its name."""
+    addresses: dict[str, set[str]] = {}
+    for attached in (one for record in records for one in record.attached):
+        of_network = addresses.setdefault(attached.network.name, set())
+        of_network.update(ip.address.partition("/")[0] for ip in (attached.result.ips if attached.result else ()))
+    found = {}
+    for network in networks:
+        if is_exhausted(network, addresses.get(network.name, ())):
+            found[network.name] = "no free address"
+        elif has_failed(state_dir, network.name):
+            found[network.name] = "an ADD failed there a moment ago"
+    return found
+
+
+def is_exhausted(network: NetworkConfig, addresses: Iterable[str]) -> bool:
+    """Whether host-local has no address left for another pod; False where another ipam plugin gives them.
+
+    addresses: those in use, besides the leases in host-local's store.
+    """
+    for ipam in (plugin.get("ipam") for plugin in network.plugins):
+        if not isinstance(ipam, dict) or ipam.get("type") != "host-local":
+            continue
+        with suppress(ValueError, TypeError, AttributeError, LookupError):  # such ranges host-local refuses itself
+            taken = {*addresses, *_leases(f"{ipam.get('dataDir') or STORE}/{network.name}")}
+            if any(ranges and free(ranges, taken) <= 0 for ranges in _range_sets(ipam)):
+                return True
+    return False
+
+
+def free(ranges: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> int:
+    """How many addresses one of host-local's range sets has left. Pure.
+
+    Raises:
+        ValueError, TypeError, AttributeError, LookupError: these are no ranges.
+    """
+    import ipaddress
+
+    in_use = set()
+    for text in taken:
+        with suppress(ValueError):
+            in_use.add(ipaddress.ip_address(text))
+    count = 0
+    for one in ranges:
+        subnet = ipaddress.ip_network(str(one["subnet"]), strict=False)
+        last = subnet.broadcast_address - (1 if subnet.version == 4 else 0)
+        start = ipaddress.ip_address(str(one.get("rangeStart") or subnet.network_address + 1))
+        end = ipaddress.ip_address(str(one.get("rangeEnd") or last))
+        gateway = ipaddress.ip_address(str(one.get("gateway") or subnet.network_address + 1))
+        same = (each for each in {*in_use, gateway} if each.version == subnet.version)
+        count += int(end) - int(start) + 1 - sum(int(start) <= int(each) <= int(end) for each in same)
+    return count
+
+
+def _range_sets(ipam: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """host-local's sets of ranges; it gives one address of each. A `subnet` beside them is a set of its own."""
+    if ipam.get("subnet"):
+        yield [ipam]
+    yield from ipam.get("ranges") or ()
+
+
+def _leases(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:  # no pod yet, or the store is not for this process to see
+        return []
+
+
+def failed(state_dir: str, network: str) -> None:
+    """An ADD failed on this network, which `cni: ""` had chosen."""
+    path = f"{state_dir}/{network}{SUFFIX}"
+    with suppress(OSError):  # a full disk makes the choice no worse than it was
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.utime(path)
+
+
+def has_failed(state_dir: str, network: str) -> bool:
+    """Whether an ADD failed on this network a moment ago. What is older is forgotten."""
+    path = f"{state_dir}/{network}{SUFFIX}"
+    with suppress(OSError):
+        if 0 <= time.time() - os.stat(path).st_mtime < WHILE:
+            return True
+        os.unlink(path)
+    return False

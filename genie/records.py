@@ -6,8 +6,15 @@ annotation that changed, nor an API server that is away keeps a DEL from its wor
 added, the record once more with the results, for DEL and CHECK hand them to the delegates as prevResult; the last line
 that can be read counts.
 
-Nothing is fsynced: a power cut ends the namespaces as well. What it leaves of a record may be damaged, and then a DEL
-has to do without (see verbs/delete.py) and sets the file aside, for an administrator to look at.
+A record survives a power cut, or an address would stay reserved for ever: a plugin's books are on the same disk. Its
+bytes and its name are fsynced while the first delegate runs, for a sync takes about as long as a delegate does, and an
+ADD goes no further before both have ended. So a power cut in between can orphan nothing but what the networks did that
+began first, and a DEL without a record asks these (see verbs/delete.py). The second line is not synced: a pod does not
+survive a power cut, and without its results the DEL asks each plugin all the same. Nor is a removal: a record that
+comes back asks networks to let go of what they do not have, which is no error.
+
+A record that is damaged all the same keeps nobody from a DEL, which does without and sets the file aside, for an
+administrator to look at.
 """
 
 from __future__ import annotations
@@ -16,10 +23,10 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from genie.cni import result as cni_result
 from genie.cni.config import NetworkConfig
@@ -29,6 +36,7 @@ from genie.cni.result import Result
 
 SUFFIX = ".json"
 ASIDE = ".damaged"  # after SUFFIX
+NEW = ".new"  # a record that is being written; it lives as long as a write takes, unless its writer is ended
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -204,28 +212,74 @@ class Records:
         return self._load(self._path(container_id, ifname))
 
     def write(self, record: Record) -> None:
-        """Put the record on disk, whole or not at all.
+        """Put the record on disk, whole or not at all, so that it survives a power cut. It may take a while.
+
+        Raises:
+            CniError: 5; the disk does not take it. The former one is still there.
+        """
+        self._put(record, synced=True)
+        self._sync_names(self.directory)
+
+    def begin(self, record: Record) -> Callable[[], None]:
+        """Put the record on disk, whole or not at all, before the first delegate runs. What this returns makes it
+        survive a power cut, may take a while, and raises what this raises.
 
         Raises:
             CniError: 5; the disk does not take it. Nothing may be attached then.
         """
+        file = self._put(record, synced=False)
+
+        def sync() -> None:
+            with _disk(f"write the record of {record.container_id} in {self.directory}"), file:
+                os.fsync(file.fileno())
+            self._sync_names(self.directory)
+
+        return sync
+
+    def _put(self, record: Record, *, synced: bool) -> BinaryIO:
+        """Returns the record's file, still open."""
         path = self._path(record.container_id, record.ifname)
-        data = _line(record)
         # of one writer alone: a DEL may come while an ADD that its runtime gave up is still at work
-        new = f"{path}.{os.getpid()}.{time.monotonic_ns()}.new"
+        new = f"{path}.{os.getpid()}.{time.monotonic_ns()}{NEW}"
         with _disk(f"write the record {path}"):
             try:
                 handle = os.open(new, _CREATE, 0o600)
             except FileNotFoundError:
-                os.makedirs(self.directory, 0o700, exist_ok=True)
+                self._make(self.directory)
                 handle = os.open(new, _CREATE, 0o600)
+            file = os.fdopen(handle, "wb")
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
+                file.write(_line(record))
+                file.flush()
+                if synced:
+                    os.fsync(handle)
                 os.rename(new, path)
             except OSError:
-                os.unlink(new)
+                with suppress(OSError):
+                    os.unlink(new)
+                with suppress(OSError):
+                    file.close()
                 raise
+        return file
+
+    def _make(self, directory: str) -> None:
+        """Make the directory and those above it, each so that it survives a power cut."""
+        above = os.path.dirname(directory)
+        if not os.path.isdir(directory):
+            self._make(above)
+            os.makedirs(directory, 0o700, exist_ok=True)
+            self._sync_names(above)
+
+    def _sync_names(self, directory: str) -> None:
+        with _disk(f"write the names in {directory}"):
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(handle)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a file system without it
+                    raise
+            finally:
+                os.close(handle)
 
     def complete(self, record: Record) -> None:
         """Add to a record that is on disk how its ADD went: half the time of writing it anew.
@@ -244,14 +298,17 @@ class Records:
                 os.close(handle)
 
     def remove(self, container_id: str, ifname: str) -> None:
-        """Forget a container; forgetting what is not there is fine.
+        """Forget a container, with what a writer that was ended left of it; forgetting what is not there is fine.
 
         Raises:
             CniError: 5; the disk does not let it go.
         """
         path = self._path(container_id, ifname)
-        with _disk(f"remove the record {path}"), suppress(FileNotFoundError):
-            os.unlink(path)
+        name = f"{os.path.basename(path)}."
+        left = [f"{self.directory}/{file}" for file in self._files() if file.startswith(name) and file.endswith(NEW)]
+        for file in (path, *left):
+            with _disk(f"remove the record {file}"), suppress(FileNotFoundError):
+                os.unlink(file)
 
     def set_aside(self, damaged: DamagedError) -> str:
         """Take a damaged record out of the way. Returns its file's path from now on.

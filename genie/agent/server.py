@@ -77,8 +77,8 @@ class ShimExecutor:
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await asyncio.gather(*work, return_exceptions=True)
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.to_thread(work)
+    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(None, work)
 
     async def _run(self, call: PluginCall) -> Outcome:
         if self._lost:

@@ -9,13 +9,14 @@ A plugin has ended when its process has, not its pipes: a daemon that it leaves 
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -62,8 +63,10 @@ class Executor(Protocol):
         """Run all to their end, at the same time if possible; exceptions are returned in their places."""
         ...
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do what may block for a while, without keeping other calls from going on; raises what it raises."""
+    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Begin what may block for a while, without keeping anything else from going on; to await what this returns is
+        to wait for its end, and raises what it raises.
+        """
         ...
 
 
@@ -120,9 +123,43 @@ class SubprocessExecutor:
             thread.join()
         return outcomes
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """There are no other calls."""
-        return work()
+    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        """In a thread, so that a delegate can run meanwhile."""
+        return _Threaded(work)
+
+
+class _Threaded(Awaitable[T]):
+    """Work in a thread of its own, begun; to await it blocks until it has ended. `threading` would do, but importing it
+    takes longer than most of the work.
+    """
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:  # no more threads can be had
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._value.append(self._work())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._running.release()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> T:
+        with self._running:
+            if self._error is not None:
+                raise self._error
+            return self._value[0]
 
 
 # One child process, with a time limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -49,11 +49,11 @@ async def add(call: Context) -> Mapping[str, Any]:
     call.story.update(why=chosen.why, selection=[[c.label, c.ifname] for c in chosen.choices])
     record = _record(call, pod, chosen)
     call.steps.done("select")
-    call.records.write(record)
+    saved = call.executor.in_thread(call.records.begin(record))
     call.steps.done("record")
     progress: dict[int, Progress] = {}
     try:
-        results, plan = await _attach(call, record, chosen.primary, progress)
+        results, plan = await _attach(call, record, chosen.primary, progress, saved)
         shown = in_place(results, plan.reported) if plan else results
         whole = merged(shown, first_elsewhere=chosen.choices[0].ifname != request.ifname)
         answer = cni_result.to_json(whole, call.conf.cni_version)
@@ -131,25 +131,34 @@ def _container_id(call: Context, choice: Choice, before: Sequence[Choice]) -> st
 
 
 async def _attach(
-    call: Context, record: Record, primary: int, progress: dict[int, Progress]
+    call: Context, record: Record, primary: int, progress: dict[int, Progress], saved: Awaitable[None]
 ) -> tuple[list[Result], routes.Plan | None]:
     """Run the delegates. Returns their results, and how their routes were arranged; None for a network alone.
 
-    primary: how many of them are the default part. progress: of each that was begun, by position.
+    primary: how many of them are the default part. progress: of each that was begun, by position. saved: the record's
+    survival of a power cut (see records.py).
     """
+
+    async def attach(position: int) -> Result:
+        result = await _attach_one(call, record, position, progress)
+        if position == 0:
+            await saved
+            call.steps.done("record")
+        return result
+
     if len(record.attached) == 1 and record.attached[0].default_route is None:
-        results = [await _attach_one(call, record, 0, progress)]
+        results = [await attach(0)]
         with call.conversation() as kernel:
             return _completed(call, kernel, record, results)[1], None
     with call.netlink() as kernel:
         kernel.enter()
-        results, taken = await _attach_all(call, kernel, record, primary, progress)
+        results, taken = await _attach_all(call, kernel, record, primary, attach)
         links, results = _completed(call, kernel, record, results)
         return results, _arrange(call, kernel, _placed(record, results, taken), links)
 
 
 async def _attach_all(
-    call: Context, kernel: Netlink, record: Record, primary: int, progress: dict[int, Progress]
+    call: Context, kernel: Netlink, record: Record, primary: int, attach: Callable[[int], Coroutine[Any, Any, Result]]
 ) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
     """The first network first, and with it those of the default part that it is known not to disturb; then the others
     that may be attached at the same time (see footprint.py), then the rest one at a time, with earlier routes taken
@@ -164,19 +173,19 @@ async def _attach_all(
     concurrent = [] if call.conf.serial else [others[i] for i in at_once(prints[first], prints[1:])]
     with_first = [] if prints[first] is None else [i for i in concurrent if i < primary]
 
-    async def attach(position: int) -> None:
-        results[position] = await _attach_one(call, record, position, progress)
+    async def attached(position: int) -> None:
+        results[position] = await attach(position)
 
     for together in ([first, *with_first], [i for i in concurrent if i not in with_first]):
         if len(together) > 1:
-            for outcome in await call.executor.gather(*(attach(i) for i in together)):
+            for outcome in await call.executor.gather(*(attached(i) for i in together)):
                 if isinstance(outcome, BaseException):
                     raise outcome
         elif together:
-            await attach(together[0])
+            await attached(together[0])
     for before, i in pairwise((first, *(i for i in others if i not in concurrent))):
         taken[before] = _take_away(call, kernel)
-        await attach(i)
+        await attached(i)
     return [results[i] for i in (first, *others)], taken
 
 

@@ -52,7 +52,7 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
     if failure:
         call.records.complete(rest)  # never anew: another agent's DEL may have removed it meanwhile
     else:
-        call.records.write(rest)
+        await call.executor.in_thread(lambda: call.records.write(rest))
     raise joined(errors)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from genie.cni.execute import Executor, Outcome, PluginCall
@@ -56,5 +56,5 @@ class RecordingExecutor:
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await self.inner.gather(*work)
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        return await self.inner.in_thread(work)
+    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        return self.inner.in_thread(work)

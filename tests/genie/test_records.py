@@ -163,6 +163,78 @@ def test_an_id_that_is_too_long_for_a_file(records: Records) -> None:
     assert caught.value.code == 5
 
 
+# --- a power cut ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """What was fsynced: each path, and what a file held then."""
+    seen: list[tuple[str, bytes]] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        seen.append((str(path), b"" if path.is_dir() else path.read_bytes()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+def test_what_is_begun_survives_once_it_is_synced(records: Records, synced: list[tuple[str, bytes]]) -> None:
+    sync = records.begin(SIMPLE)
+    path = f"{records.directory}/c1@eth0.json"
+    whole = Path(path).read_bytes()
+    assert records.read("c1", "eth0") == SIMPLE, "a writer that is killed now has written it"
+    above = Path(records.directory).parents
+    assert synced == [(str(above[1]), b""), (str(above[0]), b"")], "the names of directories that were made"
+    synced.clear()
+    sync()
+    assert synced == [(path, whole), (records.directory, b"")]
+
+
+def test_what_is_written_is_synced_before_it_replaces_another(
+    records: Records, synced: list[tuple[str, bytes]]
+) -> None:
+    """Else a power cut could leave an empty file in the place of a whole one."""
+    records.write(SIMPLE)
+    synced.clear()
+    records.write(replace(SIMPLE, netns="/other"))
+    (file, held), (directory, _) = synced
+    assert file.endswith(".new") and b"/other" in held
+    assert directory == records.directory
+
+
+@pytest.mark.parametrize(("number", "good"), [(5, False), (22, True)])
+def test_a_directory_that_cannot_be_synced(
+    records: Records, monkeypatch: pytest.MonkeyPatch, number: int, good: bool
+) -> None:
+    """22, EINVAL: a file system that has no such thing; 5, EIO: the disk is broken."""
+    records.write(SIMPLE)
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").is_dir():
+            raise OSError(number, "no")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if good:
+        records.write(SIMPLE)
+    else:
+        with pytest.raises(CniError, match="cannot write the names in .*: no"):
+            records.write(SIMPLE)
+
+
+def test_what_a_writer_left_that_was_killed_goes_with_the_record(records: Records) -> None:
+    records.begin(SIMPLE)
+    for left in ("c1@eth0.json.17.4.new", "c1@eth0.json.18.5.new", "c1@eth1.json.17.6.new", "c12@eth0.json.17.6.new"):
+        (Path(records.directory) / left).write_text("{")
+    assert list(records) == [SIMPLE]
+    records.remove("c1", "eth0")
+    assert sorted(files(records)) == ["c12@eth0.json.17.6.new", "c1@eth1.json.17.6.new"]
+
+
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
@@ -254,7 +326,7 @@ def test_a_damaged_record_is_no_other_containers_business(records: Records) -> N
 def _write_often(directory: str, netns: str, times: int) -> None:
     records = Records(directory)
     for count in range(times):
-        records.write(replace(SIMPLE, netns=netns * (count % 7 + 1)))
+        records.begin(replace(SIMPLE, netns=netns * (count % 7 + 1)))
 
 
 def test_two_writers_and_a_reader_never_meet_half_a_record(records: Records) -> None:

@@ -8,7 +8,7 @@ disk while a delegate runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from genie.cni.config import NetworkConfig
 from genie.cni.config import parse as parse_network
 from genie.cni.errors import CniError, Code
-from genie.cni.execute import Outcome, PluginCall, run_sync
+from genie.cni.execute import Outcome, PluginCall, SubprocessExecutor, run_sync
 from genie.cni.result import parse as parse_result
 from genie.kube import Pod
 from genie.records import Record, Records
@@ -90,8 +90,8 @@ class FakeExecutor:
                 outcomes.append(error)
         return outcomes
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        return work()
+    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        return SubprocessExecutor().in_thread(work)
 
     def result(self, said: Said) -> dict[str, Any]:
         if said.stdin.get("prevResult"):

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,3 +199,40 @@ def test_gather_is_at_once_and_returns_exceptions(tmp_path: Path) -> None:
     assert isinstance(third, Outcome)
     assert first.stdout == third.stdout == b"ok\n"
     assert run_sync(executor.gather()) == []
+
+
+def test_what_may_block_goes_on_while_a_plugin_runs(tmp_path: Path) -> None:
+    executor = SubprocessExecutor()
+    script = plugin(tmp_path, "touch $0.ready; until [ -e $0.done ]; do sleep 0.01; done; echo ok")
+
+    def work() -> int:
+        while not Path(f"{script}.ready").exists():
+            time.sleep(0.01)
+        Path(f"{script}.done").touch()
+        return 7
+
+    begun = executor.in_thread(work)
+    call = PluginCall(binary=script, env={"PATH": os.defpath}, stdin=b"", timeout=20)
+    assert run_sync(executor.run(call)).stdout == b"ok\n"
+    assert run_sync(waited(begun)) == run_sync(waited(begun)) == 7
+
+
+def test_what_may_block_raises_what_it_raises_where_it_is_awaited() -> None:
+    def work() -> None:
+        raise ValueError("on purpose")
+
+    begun = SubprocessExecutor().in_thread(work)
+    with pytest.raises(ValueError, match="on purpose"):
+        run_sync(waited(begun))
+
+
+def test_what_may_block_is_done_where_there_are_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_threads(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", no_threads)
+    assert run_sync(waited(SubprocessExecutor().in_thread(lambda: 7))) == 7
+
+
+async def waited(begun: Awaitable[Any]) -> Any:
+    return await begun

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -373,6 +376,55 @@ def test_any_other_network_twice_keeps_the_containers_id(node: Node) -> None:
     node.conf["container_id_per_interface"] = ["ptp"]
     node.add("ptp,ptp")
     assert len({said.container_id for said in node.executor.calls if said.verb == "ADD"}) == 2
+
+
+# --- a record that survives a power cut ----------------------------------------------------------------------------
+
+
+def test_the_record_is_synced_while_the_first_delegate_runs_and_before_any_other(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, synced = threading.Event(), threading.Event()
+    order: list[str] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        kind = "names" if Path(f"/proc/self/fd/{handle}").is_dir() else "record"
+        assert running.wait(30), "the first delegate waits for the disk"
+        real(handle)
+        order.append(kind)
+        if kind == "names":
+            synced.set()
+
+    def act(said: Said) -> Outcome | None:
+        if said.ifname == "eth0":
+            running.set()
+            assert synced.wait(30)
+        order.append(said.ifname)
+        return None
+
+    (node.root / "state").mkdir()
+    monkeypatch.setattr(os, "fsync", fsync)
+    node.executor.act = act
+    node.add("calico,weave-net")
+    assert order == ["record", "names", "eth0", "eth1"]
+
+
+@pytest.mark.parametrize("cni", ["calico", "calico,weave-net"])
+def test_no_add_succeeds_before_its_record_survives_a_power_cut(
+    node: Node, monkeypatch: pytest.MonkeyPatch, cni: str
+) -> None:
+    node.kube.annotations = {"cni": cni}
+
+    def no_disk(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", no_disk)
+    (node.root / "state").mkdir()
+    error = node.fails("ADD")
+    assert error["code"] == 5 and f"cannot write the record of {CONTAINER}" in error["msg"]
+    assert node.executor.made("ADD") == node.executor.made("DEL") == [("calico", "eth0")]
+    assert node.left() == []
 
 
 # --- the merged result ----------------------------------------------------------------------------------------------

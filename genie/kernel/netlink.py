@@ -16,6 +16,7 @@ import sys
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from genie.kernel.netns import HEADER, NLM_F_ACK, NLMSG_ERROR, TYPE, Conversation, join, message, split
 
@@ -39,10 +40,13 @@ RT_TABLE_COMPAT = 252
 RTM_F_CLONED = 0x200
 FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 2, 6, 15, 21
 FR_ACT_TO_TBL = 1
+RTM_GETADDR = 22
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NOPREFIXROUTE = 1, 2, 8, 0x200
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
 NLM_F_CAPPED, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 0x100, 0x200, 1
 
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefixlen, flags, scope, index
 _RULE = _ROUTE  # fib_rule_hdr: family, dst_len, src_len, tos, table, -, -, action, flags
 
 Attributes = tuple[tuple[int, bytes], ...]
@@ -229,6 +233,18 @@ class Rule:
         return f"rule from {_shown(self.family, self.source)} lookup {self.table}"
 
 
+class Address(NamedTuple):
+    """An address of an interface. packed: as by `socket.inet_pton`.
+
+    prefix: of the subnet that it reaches directly, in bits; its own length if there is none, because it is of a pair
+    (ip-address(8), `peer`) or was set without a route to its subnet (`noprefixroute`).
+    """
+
+    ifindex: int
+    packed: bytes
+    prefix: int
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Something to add, or to take away."""
@@ -269,6 +285,20 @@ class Netlink(Conversation):
             for route in found
             if route.family == family and route.table in tables and not route.flags & RTM_F_CLONED
         ]
+
+    def addresses(self) -> list[Address]:
+        """All interfaces' addresses, of both families. Raises OSError."""
+        found = []
+        for body in self._dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0), "addresses"):
+            family, prefix, _, _, index = _ADDRESS.unpack_from(body)
+            if family not in FAMILIES:
+                continue
+            of = dict(split(body, _ADDRESS.size))
+            address = of.get(IFA_ADDRESS, b"")
+            own = of.get(IFA_LOCAL) or address
+            alone = own != address or _number(of.get(IFA_FLAGS, b"")) & IFA_F_NOPREFIXROUTE
+            found.append(Address(ifindex=index, packed=own, prefix=len(own) * 8 if alone else prefix))
+        return found
 
     def rules(self, family: int) -> list[Rule]:
         """The rules that choose a table by one source address; others are left out."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 # Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_link.h>, under their names there.
 RTM_GETLINK = 18
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
+IFF_UP = 1
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 1, 4, 0x10, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -36,11 +37,12 @@ _NOTHING_THERE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 
 class Link(NamedTuple):
-    """An interface. mac: "" if it has none. mtu: bytes."""
+    """An interface. mac: "" if it has none. mtu: bytes. up: whether it was set up, with or without a carrier."""
 
     ifindex: int
     mac: str
     mtu: int
+    up: bool = True
 
 
 class Conversation:
@@ -91,8 +93,9 @@ class Conversation:
                     mac = value
                 if name and mtu and mac:  # dozens follow, which need not be read
                     break
+            _, _, index, flags, _ = _LINK.unpack_from(body)
             found[os.fsdecode(name.rstrip(b"\0"))] = Link(
-                ifindex=_LINK.unpack_from(body)[2], mac=mac.hex(":"), mtu=int.from_bytes(mtu, sys.byteorder)
+                ifindex=index, mac=mac.hex(":"), mtu=int.from_bytes(mtu, sys.byteorder), up=bool(flags & IFF_UP)
             )
         return found
 

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genie.cni.result import Result, Route
-from genie.kernel.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Change, KernelRoute, Netlink, Rule
+from genie.kernel.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Address, Change, KernelRoute, Netlink, Rule
 from genie.kernel.netns import Link
 
 TABLE = 2000
@@ -66,11 +66,15 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """What a namespace has. links: names to indices. routes: of the main table and genie's. rules: any."""
+    """What a namespace has. links: names to indices. routes: of the main table and genie's. rules: any.
+
+    addresses: of the interfaces that are up; None if nobody asked, and then a result is right about them.
+    """
 
     links: Mapping[str, int]
     routes: Sequence[KernelRoute]
     rules: Sequence[Rule] = ()
+    addresses: Sequence[Address] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +120,10 @@ def look(kernel: Netlink, links: Mapping[str, Link] | None = None) -> State:
     routes = [route for family in FAMILIES for route in kernel.routes(family, _LOOKED_AT)]
     rules = [rule for family in FAMILIES for rule in kernel.rules(family)]
     there = kernel.links() if links is None else links
-    return State(links={name: link.ifindex for name, link in there.items()}, routes=routes, rules=rules)
+    up = {link.ifindex for link in there.values() if link.up}
+    addresses = [address for address in kernel.addresses() if address.ifindex in up]
+    indices = {name: link.ifindex for name, link in there.items()}
+    return State(links=indices, routes=routes, rules=rules, addresses=addresses)
 
 
 def drift(placed: Sequence[Placed], state: State, arranged: Iterable[str]) -> list[str]:
@@ -181,7 +188,7 @@ def plan(placed: Sequence[Placed], state: State) -> Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Path:
-    """One attachment in one family. addresses: (packed, prefix length). index: of its interface.
+    """One attachment in one family. addresses: (packed, prefix length), as the pod has them. index: of its interface.
 
     own: its interface's routes but default routes, the kernel's among them, as in the main table. default: the default
     route that it had set. gateway: packed, b"" if it has none.
@@ -245,9 +252,11 @@ def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> l
     found += [(None, route) for route in state.routes if route.table == MAIN]
     found += [(None, route.moved(MAIN)) for route in state.routes if route.table in TABLES and not route.is_kernels]
     own: list[dict[object, KernelRoute]] = [{} for _ in placed]
+    indices = set(state.links.values())
     for holder, route in found:
         position = next((owners[index] for index in route.oifs if index in owners), holder)
-        if position is not None and route.protocol != PROTOCOL:
+        gone = route.oifs and indices.isdisjoint(route.oifs)  # its interface went after the route was taken away
+        if position is not None and route.protocol != PROTOCOL and not gone:
             own[position].setdefault(route.key, route)
     return own
 
@@ -256,23 +265,24 @@ def _paths(
     placed: Sequence[Placed], own: Sequence[Mapping[object, KernelRoute]], state: State, family: int
 ) -> Iterator[_Path]:
     """The attachments that have an address or a default route of this family."""
+    owners = _owners(placed, state)
     for position, one in enumerate(placed):
         index = state.links.get(one.ifname)
         if index is None:
             continue
-        addresses = _addresses(one, family)
+        reported = _addresses(one, family)
         routes = [route for route in own[position].values() if route.family == family and route.kind == UNICAST]
         had = [] if _named_gateway(one, family) else [route for route in routes if route.is_default]
         default = min(had, key=lambda route: route.metric, default=None)
-        if addresses or default is not None:
+        if reported or default is not None:
             yield _Path(
                 family=family,
                 position=position,
                 index=index,
-                addresses=addresses,
+                addresses=_present(reported, position, owners, state),
                 own=tuple(route for route in routes if route.oifs == (index,) and not route.is_default),
                 default=default,
-                gateway=_gateway(one, family),
+                gateway=_gateway(one, family, state),
                 wants_default=one.wants_default and (not one.gateways or bool(_named_gateway(one, family))),
             )
 
@@ -293,13 +303,31 @@ def _addresses(one: Placed, family: int) -> tuple[tuple[bytes, int], ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _present(
+    reported: tuple[tuple[bytes, int], ...], position: int, owners: Mapping[int, int], state: State
+) -> tuple[tuple[bytes, int], ...]:
+    """Those that the pod has, with the prefix length that they have there; not those on another attachment's interface.
+
+    A plugin may report an address and leave it to others to set it, as OVN-Kubernetes' does for virtual machines. The
+    kernel refuses a route with such a source, and there is nobody in the pod to send from it.
+    """
+    if state.addresses is None:
+        return reported
+    there: dict[bytes, int] = {}
+    for address in state.addresses:
+        if owners.get(address.ifindex, position) == position:
+            there.setdefault(address.packed, address.prefix)
+    return tuple((packed, there[packed]) for packed, _ in reported if packed in there)
+
+
 def _named_gateway(one: Placed, family: int) -> bytes:
     named = next((gateway for gateway in one.gateways if (":" in gateway) == (family == INET6)), "")
     return socket.inet_pton(family, named) if named else b""
 
 
-def _gateway(one: Placed, family: int) -> bytes:
-    """By which to leave: what the pod named, else the result's default route, else its first address's gateway.
+def _gateway(one: Placed, family: int, state: State) -> bytes:
+    """By which to leave: what the pod named, else the result's default route, else its first address's gateway. What a
+    result reports and no packet can be sent to is passed over.
 
     Specification, section 5: `gateway` in `ips` is "the default gateway for this subnet, if one exists".
     """
@@ -309,8 +337,18 @@ def _gateway(one: Placed, family: int) -> bytes:
     is_v6 = family == INET6
     reported = [route.gw for route in one.result.routes if route.is_v6 == is_v6 and route.dst.endswith("/0")]
     reported += [ip.gateway for ip in one.result.ips if ip.is_v6 == is_v6]
-    first = next((gateway for gateway in reported if gateway and (":" in gateway) == is_v6), "")
-    return socket.inet_pton(family, first) if first else b""
+    given = (socket.inet_pton(family, gateway) for gateway in reported if gateway and (":" in gateway) == is_v6)
+    return next((gateway for gateway in given if _leads_out(gateway, state)), b"")
+
+
+def _leads_out(gateway: bytes, state: State) -> bool:
+    """Whether the kernel takes it for a gateway: one host's address, and not the pod's own. 0.0.0.0 and :: are none."""
+    hosts = range(1, 224) if len(gateway) == 4 else range(255)
+    return (
+        any(gateway)
+        and gateway[0] in hosts
+        and not any(gateway in (one.packed, _broadcast(one)) for one in state.addresses or ())
+    )
 
 
 def _default(paths: Sequence[_Path]) -> tuple[_Path | None, KernelRoute | None]:
@@ -469,6 +507,14 @@ def _key(one: KernelRoute | Rule) -> object:
 def _masked(address: bytes, prefix: int) -> bytes:
     bits = len(address) * 8 - prefix
     return (int.from_bytes(address, "big") >> bits << bits).to_bytes(len(address), "big")
+
+
+def _broadcast(one: Address) -> bytes:
+    """The last address of its subnet; b"" in IPv6, and where that is a host's (RFC 3021)."""
+    bits = 32 - one.prefix
+    if len(one.packed) != 4 or bits < 2:
+        return b""
+    return (int.from_bytes(one.packed, "big") | ((1 << bits) - 1)).to_bytes(4, "big")
 
 
 def _inside(one: bytes, address: bytes, prefix: int) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from typing import Self
 
 from genie.cni.result import Result
-from genie.kernel.netlink import INET, INET6, MAIN, Change, KernelRoute, Rule
+from genie.kernel.netlink import INET, INET6, MAIN, Address, Change, KernelRoute, Rule
 from genie.kernel.netns import Link
 
 
@@ -20,6 +20,7 @@ class FakeKernel:
     def __init__(self) -> None:
         self.indices: dict[str, int] = {}
         self.there: list[KernelRoute | Rule] = []
+        self.addressed: list[Address] = []
         self.unreported: dict[str, list[tuple[str, str]]] = {}
         self.asked: list[str] = []
         self.log: list[str] = []
@@ -27,6 +28,10 @@ class FakeKernel:
     def attach(self, ifname: str, result: Result) -> None:
         """What a plugin does in the pod, by the result that it reports."""
         index = self.indices.setdefault(ifname, len(self.indices) + 2)
+        for ip in result.ips:
+            address, _, prefix = ip.address.partition("/")
+            packed = socket.inet_pton(INET6 if ip.is_v6 else INET, address)
+            self.addressed.append(Address(ifindex=index, packed=packed, prefix=int(prefix)))
         listed = [(route.dst, route.gw) for route in result.routes if not route.table]
         for dst, gateway in [*listed, *self.unreported.get(ifname, [])]:
             family = INET6 if ":" in dst else INET
@@ -52,6 +57,9 @@ class FakeKernel:
         return [
             one for one in self.there if isinstance(one, KernelRoute) and one.family == family and one.table in tables
         ]
+
+    def addresses(self) -> list[Address]:
+        return self.addressed
 
     def rules(self, family: int) -> list[Rule]:
         return [one for one in self.there if isinstance(one, Rule) and one.family == family]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from genie.cni.result import IP, Interface, Result, Route
 from genie.kernel import routes
-from genie.kernel.netlink import INET, INET6, MAIN, Change, KernelRoute, Netlink, Rule
+from genie.kernel.netlink import INET, INET6, MAIN, RTA_PREFSRC, Address, Change, KernelRoute, Netlink, Rule
 from genie.kernel.routes import Placed, Plan, State
 from tests.rigs.kernel import FakeKernel
 
@@ -106,8 +106,8 @@ def after(state: State, changes: Sequence[Change]) -> State:
             assert len(same) <= 1, "file exists"
         else:
             del kept[key]
-    return State(
-        links=state.links,
+    return replace(
+        state,
         routes=[one for one in kept.values() if isinstance(one, KernelRoute)],
         rules=[one for one in kept.values() if isinstance(one, Rule)],
     )
@@ -176,6 +176,52 @@ def test_what_an_earlier_plan_made_goes(situation: tuple[list[Placed], State], w
     moved = after(moved, routes.plan(other, moved).changes)
     assert set(moved.rules) == set(fresh.rules)
     assert {route.key for route in moved.routes} == {route.key for route in fresh.routes}
+
+
+@given(situations(), st.data())
+def test_what_the_pod_does_not_have_gets_no_rule_and_is_no_source(
+    situation: tuple[list[Placed], State], data: st.DataObject
+) -> None:
+    """A plugin may report what it has not set: an address that a virtual machine will set, say."""
+    plan, state = situation
+    reported = [(state.links[one.ifname], ip) for one in plan for ip in one.result.ips]
+    there = data.draw(st.lists(st.sampled_from(reported), unique=True) if reported else st.just([]))
+    present = [
+        Address(ifindex=index, packed=packed(ip.address.partition("/")[0]), prefix=int(ip.address.partition("/")[2]))
+        for index, ip in there
+    ]
+    known = replace(state, addresses=present)
+    done = after(known, routes.plan(plan, known).changes)
+    assert {rule.source for rule in done.rules} <= {one.packed for one in present}
+    sources = {route.get(RTA_PREFSRC) for route in done.routes} - {b""}
+    assert sources <= {one.packed for one in present}
+    assert {route.table for route in done.routes} - {MAIN} <= {rule.table for rule in done.rules}, "no idle table"
+    assert routes.plan(plan, done).changes == []
+    everything = [
+        Address(ifindex=index, packed=packed(ip.address.partition("/")[0]), prefix=int(ip.address.partition("/")[2]))
+        for index, ip in reported
+    ]
+    unasked, asked = routes.plan(plan, state), routes.plan(plan, replace(state, addresses=everything))
+    if all(ip.gateway != other.address.partition("/")[0] for _, ip in reported for _, other in reported):
+        assert asked == unasked, "what is there is served as before"
+
+
+@pytest.mark.parametrize(
+    "gateway",
+    ["0.0.0.0", "0.0.0.1", "224.0.0.1", "255.255.255.255", "10.2.0.2", "10.2.0.255", "::", "ff02::1", "fd02::2"],
+)
+def test_what_can_be_no_gateway_is_none(gateway: str) -> None:
+    ip = IP("fd02::2/64" if ":" in gateway else "10.2.0.2/24", gateway)
+    plan = [attached("eth0", IP("10.1.0.2/24"), IP("fd01::2/64")), attached("eth1", ip)]
+    present = [Address(ifindex=3, packed=packed("10.2.0.2"), prefix=24), Address(3, packed("fd02::2"), 64)]
+    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[], addresses=present)).changes
+    assert changes, "a table and a rule"
+    assert not [change for change in changes if isinstance(change.what, KernelRoute) and change.what.is_default]
+
+
+def test_a_route_whose_interface_went_is_not_put_back() -> None:
+    plan = [attached("eth0", taken=(default("10.0.0.1", 2), KernelRoute.to(INET, oif=9, gateway=packed("10.9.0.1"))))]
+    assert routes.plan(plan, State(links={"eth0": 2}, routes=[])).changes == [Change(default("10.0.0.1", 2))]
 
 
 def test_the_pod_s_word_on_the_gateway_counts() -> None:
@@ -528,6 +574,80 @@ def test_replies_leave_by_the_interface_of_their_address(pod: Any, address: str,
     assert arrange(pod, plan).changes == []
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a second network reports, and what it did in the pod. tables: what its own table has then, [] if none."""
+
+    does: Sequence[str]
+    reports: IP
+    table: Sequence[str] = ()
+
+
+CLAIMS = {
+    "an address that is not there": Claim(does=(), reports=IP("10.2.0.5/24", "10.2.0.1")),
+    "an address of IPv6 that is not there": Claim(does=(), reports=IP("fd02::5/64", "fd02::1")),
+    "an address of an interface that is down": Claim(
+        does=("addr add 10.2.0.5/24 dev eth1", "link set eth1 down"), reports=IP("10.2.0.5/24", "10.2.0.1")
+    ),
+    "an interface that is not there": Claim(does=("link del eth1",), reports=IP("10.2.0.5/24", "10.2.0.1")),
+    "an address that the first network has": Claim(does=(), reports=IP("10.1.0.2/24", "10.1.0.1")),
+    "a subnet that is not there": Claim(
+        does=("addr add 10.2.0.5/32 dev eth1", "route add 169.254.1.1 dev eth1 scope link"),
+        reports=IP("10.2.0.5/24", "169.254.1.1"),
+        table=("default via 169.254.1.1 dev eth1 proto 71", "169.254.1.1 dev eth1 scope link"),
+    ),
+    "a subnet that it set no route to": Claim(
+        does=("addr add 10.2.0.5/24 dev eth1 noprefixroute",),
+        reports=IP("10.2.0.5/24", "10.2.0.1"),
+        table=("default via 10.2.0.1 dev eth1 proto 71 onlink",),
+    ),
+    "one of a pair": Claim(
+        does=("addr add 10.2.0.5 peer 10.2.0.1/32 dev eth1",),
+        reports=IP("10.2.0.5/24", "10.2.0.1"),
+        table=("default via 10.2.0.1 dev eth1 proto 71", "10.2.0.1 dev eth1 proto kernel scope link src 10.2.0.5"),
+    ),
+    "no gateway, in words": Claim(
+        does=("addr add 10.2.0.5/24 dev eth1",),
+        reports=IP("10.2.0.5/24", "0.0.0.0"),
+        table=("10.2.0.0/24 dev eth1 proto kernel scope link src 10.2.0.5",),
+    ),
+    "itself as the gateway": Claim(
+        does=("addr add 10.2.0.5/24 dev eth1",),
+        reports=IP("10.2.0.5/24", "10.2.0.5"),
+        table=("10.2.0.0/24 dev eth1 proto kernel scope link src 10.2.0.5",),
+    ),
+    "everybody as the gateway": Claim(
+        does=("addr add 10.2.0.5/24 dev eth1",),
+        reports=IP("10.2.0.5/24", "10.2.0.255"),
+        table=("10.2.0.0/24 dev eth1 proto kernel scope link src 10.2.0.5",),
+    ),
+    "an address that another interface of its own has": Claim(
+        does=("addr add 10.2.0.5/32 dev lo",),
+        reports=IP("10.2.0.5/32", "10.2.0.1"),
+        table=("default via 10.2.0.1 dev eth1 proto 71 onlink",),
+    ),
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_pod_comes_up_whatever_a_network_reports_that_it_did_not_do(pod: Any, claim: Claim) -> None:
+    """With rules and a table for what is there."""
+    pod.ip("addr add 10.1.0.2/24 dev eth0", "-6 addr add fd01::2/64 dev eth0 nodad", "route add default via 10.1.0.1")
+    held = take_away(pod)
+    pod.ip(*claim.does)
+    first = attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), IP("fd01::2/64"), taken=held)
+    arrange(pod, [first, attached("eth1", claim.reports)])
+    assert defaults(pod) == ["default via 10.1.0.1 dev eth0"]
+    family = "-6" if ":" in claim.reports.address else "-4"
+    every = listing(pod, f"{family} route show table all")  # to ask for a table that is not there is an error
+    assert [line.replace(" table 2001", "") for line in every if "table 2001" in line] == list(claim.table)
+    own = [line for line in listing(pod, f"{family} rule") if "2001" in line]
+    assert own == (
+        [f"2000: from {claim.reports.address.partition('/')[0]} lookup 2001 proto 71"] if claim.table else []
+    )
+
+
 @pytest.mark.root
 def test_one_network_twice_keeps_its_own_neighbours_apart(pod: Any) -> None:
     pod.ip("addr add 10.1.0.3/24 dev eth1", "addr add 10.1.0.2/24 dev eth0")
@@ -621,9 +741,11 @@ def test_links_and_tables_as_ip_shows_them(pod: Any) -> None:
         "addr add 10.1.0.2/24 dev eth0", "route add 10.5.0.0/16 via 10.1.0.1 table 300", "rule add from 1.1.1.1 table 9"
     )
     with Netlink(pod.path) as kernel:
-        index, mac, mtu = kernel.links()["eth0"]
+        index, mac, mtu, up = kernel.links()["eth0"]
         (shown,) = json.loads(pod.ip("-j link show eth0"))
-        assert (index, mac, mtu) == (shown["ifindex"], shown["address"], shown["mtu"])
+        assert (index, mac, mtu, up) == (shown["ifindex"], shown["address"], shown["mtu"], True)
+        pod.ip("link set eth1 down")
+        assert not kernel.links()["eth1"].up
         assert [str(route) for route in kernel.routes(INET, {300})] == [
             f"route 10.5.0.0/16 via 10.1.0.1 dev {index} table 300"
         ]

@@ -8,7 +8,7 @@ key that genie does know must have the right type; anything else is refused here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,14 +140,17 @@ def load(path: str) -> Conf:
 def find(directory: str) -> str | None:
     """The path of genie's own configuration in a net.d directory: the first file with a plugin of its type."""
     try:
-        names = conf_files(directory)
+        return next(own_files(directory, conf_files(directory)), None)
     except OSError:
         return None
+
+
+def own_files(directory: str, names: Iterable[str]) -> Iterator[str]:
+    """The paths of those files in a directory that hold a plugin of genie's type."""
     for path in (f"{directory}/{name}" for name in names):
         with suppress(OSError, CniError), open(path, "rb") as file:
             if _own(decode(file.read(), path)) is not None:
-                return path
-    return None
+                yield path
 
 
 def _own(data: Any) -> dict[str, Any] | None:

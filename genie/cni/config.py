@@ -92,7 +92,10 @@ def conf_files(directory: str) -> list[str]:
 
     Raises OSError.
     """
-    return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIXES))
+    with os.scandir(directory) as entries:
+        return sorted(
+            entry.name for entry in entries if entry.name.endswith(SUFFIXES) and not entry.is_dir(follow_symlinks=False)
+        )
 
 
 def load(path: str | os.PathLike[str]) -> NetworkConfig:

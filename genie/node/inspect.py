@@ -10,7 +10,7 @@ from itertools import chain
 
 from genie import config, locks
 from genie.agent.daemon import SOCKET
-from genie.cni.config import conf_files
+from genie.cni.config import SUFFIXES, conf_files
 from genie.cni.errors import CniError
 from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
@@ -21,6 +21,8 @@ from genie.select.annotations import READ
 from genie.select.choose import choose
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
+SUFFIXES_ARE = ", ".join(SUFFIXES)
+RENAMERS = "Cilium does that, unless its cni.exclusive is false (docs/install.md)"
 
 
 def main(argv: list[str]) -> int:
@@ -29,6 +31,7 @@ def main(argv: list[str]) -> int:
         "--conf", metavar="PATH",
         help=f"genie.conf of this node; if not given, the file in {DEFAULT_CONF_DIR} whose type is genie",
     )  # fmt: skip
+    parser.add_argument("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="default: %(default)s")
     if argv[0] == "explain":
         parser.description = "Tell which networks a pod would get on this node, on which interfaces, and why."
         parser.add_argument("what", choices=["pod"], help="the kind of object")
@@ -38,14 +41,13 @@ def main(argv: list[str]) -> int:
             "Tell whether genie is in order on this node, which networks there are, and what genie attached: each "
             "container, its interfaces, networks and addresses."
         )
-        parser.add_argument("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="default: %(default)s")
         parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
     arguments = parser.parse_args(argv[1:])
     try:
         path = arguments.conf or _find(DEFAULT_CONF_DIR)
         conf = config.load(path)
         if argv[0] == "explain":
-            lines = explain(arguments.pod, conf)
+            lines = explain(arguments.pod, conf, arguments.bin_dir)
         else:
             lines = chain(
                 health(path, conf, f"{arguments.bin_dir}/genie", arguments.socket),
@@ -61,29 +63,56 @@ def main(argv: list[str]) -> int:
 
 
 def _find(directory: str) -> str:
-    path = config.find(directory)
-    if path is None:
-        raise CniError(
-            5, f"{directory} has no configuration of type genie: genie is not installed here, or name it with --conf"
-        )
-    return path
+    if path := config.find(directory):
+        return path
+    renamed = ", ".join(_renamed(directory))
+    reason = (
+        f"it was renamed to {renamed}, so NO POD goes through genie. {RENAMERS}"
+        if renamed
+        else "genie is not installed here, or name it with --conf"
+    )
+    raise CniError(5, f"{directory} has no configuration of type genie that a runtime loads ({SUFFIXES_ARE}): {reason}")
+
+
+def _renamed(directory: str) -> list[str]:
+    """The names of files with a configuration of genie's that no runtime loads, for they do not end as it must."""
+    try:
+        with os.scandir(directory) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.endswith(SUFFIXES))
+    except OSError:
+        return []
+    return [os.path.basename(path) for path in config.own_files(directory, names)]
 
 
 def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     """Whether the runtime calls genie here, whether anybody answers, and which networks there are."""
     directory, name = os.path.split(path)
-    first = min([*conf_files(directory), name])
-    yield f"configuration  {path}" + ("" if first == name else f": NOT USED, the runtime takes {first}, which is first")
+    yield f"configuration  {path}{_unused(name, conf_files(directory or '.'))}"
+    for other in config.own_files(directory, conf_files(directory or ".")):
+        if other != path:
+            yield f"               {other} is of type genie, too, and not used: remove it (CNI-Genie's?)"
+    for other in _renamed(directory):
+        if other != name:
+            yield f"               {other} was genie's configuration, before somebody renamed it. {RENAMERS}"
     if conf.raw.get("cAdvisor_address"):  # of CNI-Genie; the kubelet's cAdvisor port is gone since Kubernetes 1.12
         yield "               its cAdvisor_address does nothing: loads are read from this node's interfaces"
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
     yield from _networks(networks.directory(conf.conf_dir))
 
 
+def _unused(name: str, loaded: list[str]) -> str:
+    """Why the runtime does not use the configuration of this name, with what it loads of the directory."""
+    if name not in loaded:
+        return f": NOT USED, the runtime loads only {SUFFIXES_ARE}"
+    return "" if loaded[0] == name else f": NOT USED, the runtime takes {loaded[0]}, which is first"
+
+
 def _networks(directory: networks.Directory) -> Iterable[str]:
     try:
-        described = [f"{directory.title(one)} ({' + '.join(one.types)})" for one in directory.networks()]
-        broken = directory.broken()
+        known = directory.networks()
+        rivals = [why for one in known if (why := networks.rival(one))]
+        described = [f"{directory.title(one)} ({' + '.join(one.types)})" for one in known if not networks.rival(one)]
+        broken = [*directory.broken(), *rivals]
     except CniError as error:
         yield f"networks       NONE: {error}"
         return
@@ -123,7 +152,7 @@ def status(records: Records) -> Iterable[str]:
     yield f"{count} container{'' if count == 1 else 's'}"
 
 
-def explain(name: str, conf: Conf) -> Iterable[str]:
+def explain(name: str, conf: Conf, bin_dir: str) -> Iterable[str]:
     """The selection of a pod, made but not carried out."""
     namespace, _, pod_name = name.partition("/")
     if not namespace or not pod_name or "/" in pod_name:
@@ -133,7 +162,7 @@ def explain(name: str, conf: Conf) -> Iterable[str]:
     for key in READ:
         if key in pod.annotations:
             yield f"{key}: {pod.annotations[key]!r}"
-    chosen, _ = run_sync(choose(pod, conf, kube, SubprocessExecutor(), path=(DEFAULT_BIN_DIR,)))
+    chosen, _ = run_sync(choose(pod, conf, kube, SubprocessExecutor(), path=(bin_dir,)))
     yield f"why: {chosen.why}"
     for choice in chosen.choices:
         kinds = " + ".join(choice.network.types)

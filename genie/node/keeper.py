@@ -25,6 +25,7 @@ from genie import config, kube, locks
 from genie.cni.errors import CniError, Code
 from genie.node.files import Journal, Node, Wanted, changing, in_place, install, is_conf, others, remove_changing
 from genie.node.wanted import read_conf, with_conf
+from genie.select.networks import Directory, rival
 
 log = logging.getLogger("genie.install")
 
@@ -116,7 +117,10 @@ class Keeper:
         if self.options.after and not locks.is_held(self.options.after):
             return f"the agent, which holds {self.options.after} once it serves"
         journal = Journal(self.node)
-        if journal.files or self._wanted(None).conf.get("default_plugin") or others(self.node, journal):
+        if journal.files or self._wanted(None).conf.get("default_plugin"):
+            return ""
+        rivals = {os.path.basename(one.source) for one in Directory(self.node.conf_dir).networks() if rival(one)}
+        if set(others(self.node, journal)) - rivals:
             return ""
         return f"the configuration of a first network in {self.node.conf_dir}, or default_plugin in genie.conf"
 

@@ -34,6 +34,10 @@ META = ("bandwidth", "firewall", "portmap", "sbr", "tuning", "vrf", "istio-cni",
 IPAM = ("host-local", "static", "dhcp", "whereabouts", "calico-ipam", "weave-ipam")
 NO_INTERFACE = frozenset(("loopback", *META, *IPAM))
 
+#: Plugins that read the same annotations as genie and attach a pod to all of its networks, by their owner: with genie
+#: before them, each further network would be attached twice. Multus' installers write either of its two.
+RIVALS = {"multus": "Multus", "multus-shim": "Multus"}
+
 #: Tells the IDs of a pod's devices by resource.
 Devices = Callable[[], Awaitable[dict[str, list[str]]]]
 
@@ -81,8 +85,9 @@ class Directory:
 
     def known(self) -> str:
         """For messages: the names that can be asked for."""
-        names = {entry.name: None for entry in self.networks()}
-        names.update({file_network(file): None for file, e in self._entries().items() if isinstance(e, NetworkConfig)})
+        mine = {file: e for file, e in self._entries().items() if isinstance(e, NetworkConfig) and not rival(e)}
+        names = {entry.name: None for entry in mine.values()}
+        names.update({file_network(file): None for file in mine})
         return ", ".join(names) or "none"
 
     def broken(self) -> list[CniError]:
@@ -142,6 +147,8 @@ def unusable(network: NetworkConfig, path: Sequence[str]) -> str:
 
     path: the directories of CNI_PATH. A configuration whose plugin is gone is no longer in use, as for the kubelet.
     """
+    if why := rival(network):
+        return why
     if NO_INTERFACE.issuperset(network.types):
         return f"{' + '.join(network.types)} cannot be a pod's network"
     try:
@@ -150,6 +157,17 @@ def unusable(network: NetworkConfig, path: Sequence[str]) -> str:
     except CniError as error:
         return error.msg
     return ""
+
+
+def rival(network: NetworkConfig) -> str:
+    """Why genie never calls this one for a pod, where it is another's that does what genie does; else nothing."""
+    whose = next((RIVALS[kind] for kind in network.types if kind in RIVALS), "")
+    if not whose:
+        return ""
+    return (
+        f"{network.source} is {whose}' own configuration: {whose} reads the same annotations as genie, and would "
+        f"attach a pod's networks once more. genie never calls it for a pod; remove {whose} (docs/migration.md)"
+    )
 
 
 def file_network(file: str) -> str:
@@ -177,6 +195,9 @@ async def find(
         SelectionError: there is none; the message says where it was looked for and which names there are.
     """
     found = [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
+    for ask, (one, _) in zip(asks, found, strict=True):
+        if why := rival(one.network):
+            raise SelectionError(ask.where, why)
     if not any(resource for _, resource in found):
         return [one for one, _ in found]
     free = await devices()
@@ -235,9 +256,10 @@ async def _find(
 
 def _first(directory: Directory) -> NetworkConfig:
     networks = directory.networks()
-    if networks:
-        return networks[0]
-    broken = "".join(f"; {error.msg}" for error in directory.broken())
+    rivals = [why for network in networks if (why := rival(network))]
+    if len(rivals) < len(networks):
+        return next(network for network in networks if not rival(network))
+    broken = "".join(f"; {why}" for why in [*(error.msg for error in directory.broken()), *rivals])
     raise CniError(
         Code.TRY_AGAIN,
         f"{directory.path} has no valid configuration but genie's own{broken}: install a network, or set "

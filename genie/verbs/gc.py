@@ -10,6 +10,7 @@ from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, joined
 from genie.cni.fields import invalid
 from genie.records import DamagedError, Record
+from genie.select.networks import rival
 from genie.verbs.context import Context
 from genie.verbs.delete import do_without, undo
 
@@ -43,7 +44,8 @@ async def gc(call: Context) -> None:
             if (record.container_id, record.ifname) in valid:
                 for key in _known_by(call, attached.network):
                     keep.setdefault(key, set()).add((attached.container_id, attached.ifname))
-    networks |= {network.name: network for network in call.directory.networks()}
+    # a rival would take for garbage what it attached before genie came: genie has no record of it
+    networks |= {network.name: network for network in call.directory.networks() if not rival(network)}
     for network in () if hidden else networks.values():
         # a valid container without a record is from before genie: no network may take it for garbage
         stay = valid.union(*(keep.get(key, ()) for key in _known_by(call, network)))

@@ -97,6 +97,40 @@ def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str],
     assert health(capsys, node, conf)[2].startswith("networks       NONE: cannot read the configurations in ")
 
 
+def test_status_says_what_multus_and_cni_genie_left(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
+    node.write("00-multus.conf", {"cniVersion": "0.3.1", "name": "m", "type": "multus-shim"})
+    node.write("10-old-genie.conf", {"name": "k8s-pod-network", "type": "genie", "cniVersion": "0.2.0"})
+    lines = health(capsys, node, conf)
+    assert lines[0] == f"configuration  {conf}"
+    assert lines[1].strip().startswith(f"{node.net_d}/10-old-genie.conf is of type genie, too, and not used")
+    assert lines[3].startswith("networks       calico (calico), ") and "m (multus" not in lines[3]
+    assert lines[4].strip().startswith(f"{node.net_d}/00-multus.conf is Multus' own configuration")
+
+
+def test_status_says_that_genies_configuration_was_renamed(
+    capsys: pytest.CaptureFixture[str], node: Node, conf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "DEFAULT_CONF_DIR", str(node.net_d))
+    text = Path(conf).read_text()
+    renamed = Path(conf).rename(f"{conf}.cilium_bak")
+    (node.net_d / "README").write_text("nothing of genie's")
+    said_so = said(capsys, "status", status=1)
+    assert (
+        "has no configuration of type genie that a runtime loads (.conf, .conflist, .json): it was renamed to"
+        in said_so
+    )
+    assert (
+        "00-genie.conf.cilium_bak, so NO POD goes through genie. Cilium does that, unless its cni.exclusive" in said_so
+    )
+    assert "README" not in said_so
+    first, *_ = health(capsys, node, str(renamed))
+    assert first == f"configuration  {renamed}: NOT USED, the runtime loads only .conf, .conflist, .json"
+    Path(conf).write_text(text)  # `keep` has put it back
+    first, second, *_ = health(capsys, node, conf)
+    assert first == f"configuration  {conf}"
+    assert second.strip().startswith("00-genie.conf.cilium_bak was genie's configuration, before somebody renamed it.")
+
+
 def test_status_says_that_cadvisor_address_does_nothing(
     capsys: pytest.CaptureFixture[str], node: Node, conf: str
 ) -> None:
@@ -136,9 +170,11 @@ def test_explain(capsys: pytest.CaptureFixture[str], node: Node, conf: str, api:
     assert {request[0] for request in api.requests} == {"GET"}
 
 
-def test_explain_the_least_loaded(capsys: pytest.CaptureFixture[str], conf: str, api: Api) -> None:
+def test_explain_the_least_loaded(capsys: pytest.CaptureFixture[str], node: Node, conf: str, api: Api) -> None:
     annotate(api, cni="")
-    text = explained(capsys, conf)
+    for name in ("calico", "weave-net"):
+        node.binary(name)
+    text = said(capsys, "explain", "pod", "blue/web", "--conf", conf, "--bin-dir", str(node.root / "bin"))
     assert 'why: annotation cni is "": the least loaded network: calico (calico 0 B/s in 0' in text
 
 

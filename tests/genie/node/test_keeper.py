@@ -190,9 +190,12 @@ class TestKeeper:
         """With genie's configuration alone in net.d the node would pass for ready, and have no network at all."""
         flannel = Path(machine.conf_dir, "10-flannel.conflist")
         flannel.unlink()
+        multus = Path(machine.conf_dir, "00-multus.conf")
+        multus.write_text('{"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus"}')
         make()
         time.sleep(0.1)
-        assert files.confs(machine.conf_dir) == []
+        assert files.confs(machine.conf_dir) == ["00-multus.conf"], "Multus is no network of genie's"
+        multus.unlink()
         flannel.write_text("{}")
         until(lambda: files.in_place(machine, b"shim"))
         flannel.unlink()  # it is being updated: genie stays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_a_folder_and_a_dangling_link_named_like_configurations(node: Node) -> N
     (node.net_d / "11-y.conf").symlink_to("nowhere")
     node.write("20-calico.conf", conf("calico"))
     assert one(node, "", "first").name == "calico"
-    assert "cannot be read" in refused(node, "x", code=5)
+    assert "no network 'x'" in refused(node, "x"), "libcni's ConfFiles sees no folders, either"
     assert "no network 'y'" in refused(node, "y")
 
 
@@ -140,6 +141,36 @@ def test_no_net_d(node: Node) -> None:
     with pytest.raises(CniError, match="cannot read the configurations in .*/none: No such file") as caught:
         directory.networks()
     assert caught.value.code == 5
+
+
+# --- others that do what genie does ----------------------------------------------------------------------------------
+
+MULTUS: list[dict[str, Any]] = [
+    {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "clusterNetwork": "/etc/x.conf"},
+    {"cniVersion": "1.1.0", "name": "multus-cni-network", "type": "multus-shim", "logLevel": "verbose"},
+    {"cniVersion": "1.0.0", "name": "multus-cni-network", "plugins": [{"type": "multus"}, {"type": "portmap"}]},
+]
+
+
+@pytest.mark.parametrize("left", MULTUS)
+def test_multus_configuration_is_nobodys_network(node: Node, left: dict[str, Any]) -> None:
+    node.write("00-multus.conf", left)
+    says = f"00-multus.conf is Multus' own configuration: .* remove Multus {re.escape('(docs/migration.md)')}"
+    assert re.search(says, refused(node, "", "first", 11)), "alone, it is what the error names"
+    node.write("10-calico.conf", conf("calico"))
+    assert one(node, "", "first").name == "calico"
+    for name in ("multus-cni-network", "multus"):
+        assert re.search(says, refused(node, name))
+        assert re.search(says, refused(node, name, "default"))
+    (multus,) = [each for each in Directory(str(node.net_d)).networks() if each.name == "multus-cni-network"]
+    assert re.search(says, networks.unusable(multus, ())), "nor is it ever the least loaded one"
+    assert refused(node, "y").endswith("(which has: calico)")
+
+
+@pytest.mark.parametrize("left", MULTUS)
+def test_a_definition_of_multus_itself_is_refused(node: Node, left: dict[str, Any]) -> None:
+    node.kube.define("blue", left)
+    assert "NetworkAttachmentDefinition blue/blue is Multus' own configuration" in refused(node, "blue", "attachment")
 
 
 # --- what was read is kept until it changes -------------------------------------------------------------------------

@@ -303,12 +303,19 @@ class Records:
         Raises:
             CniError: 5; the disk does not let it go.
         """
-        path = self._path(container_id, ifname)
+        self._unlink(path := self._path(container_id, ifname))
+        self._tidy(path)
+
+    def _tidy(self, path: str) -> None:
+        """Remove what writers of a record left that were ended."""
         name = f"{os.path.basename(path)}."
-        left = [f"{self.directory}/{file}" for file in self._files() if file.startswith(name) and file.endswith(NEW)]
-        for file in (path, *left):
-            with _disk(f"remove the record {file}"), suppress(FileNotFoundError):
-                os.unlink(file)
+        for file in self._files():
+            if file.startswith(name) and file.endswith(NEW):
+                self._unlink(f"{self.directory}/{file}")
+
+    def _unlink(self, path: str) -> None:
+        with _disk(f"remove the record {path}"), suppress(FileNotFoundError):
+            os.unlink(path)
 
     def set_aside(self, damaged: DamagedError) -> str:
         """Take a damaged record out of the way. Returns its file's path from now on.
@@ -318,6 +325,7 @@ class Records:
         """
         with _disk(f"rename the record {damaged.path}"), suppress(FileNotFoundError):  # by another DEL
             os.rename(damaged.path, damaged.path + ASIDE)
+        self._tidy(damaged.path)
         return damaged.path + ASIDE
 
     def aside(self) -> list[str]:

@@ -2,6 +2,7 @@
 
     add.py     pod → selection → record → delegates, in order → one result; what fails is rolled back
     delete.py  record → delegates in reverse
+    unrecorded.py  a record that is lost or damaged: whoever may hold something is asked
     check.py   record → every delegate, with the result that it gave
     gc.py      what no valid attachment explains goes, here and in every network
     status.py  whether an ADD can work now

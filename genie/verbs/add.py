@@ -17,7 +17,7 @@ from genie.kube import Pod
 from genie.records import Record, RecordedAttachment
 from genie.select.annotations import CNI
 from genie.select.choose import choose
-from genie.select.selection import Choice, Selection
+from genie.select.selection import Selection
 from genie.verbs import network_status
 from genie.verbs.context import Context, placed
 from genie.verbs.delete import undo
@@ -93,12 +93,12 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
     request = call.request
     attached = []
     for position, choice in enumerate(chosen.choices):
-        before = chosen.choices[:position]
+        before = [earlier.network for earlier in chosen.choices[:position]]
         attached.append(
             RecordedAttachment(
                 label=choice.label,
                 network=choice.network,
-                container_id=_container_id(call, choice, before),
+                container_id=call.container_id(request.container_id, choice.network, choice.ifname, before),
                 ifname=choice.ifname,
                 runtime_config=choice.runtime_config,
                 default_route=choice.ask.default_route,
@@ -114,20 +114,6 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
         uid=pod.uid,
         attached=tuple(attached),
     )
-
-
-def _container_id(call: Context, choice: Choice, before: Sequence[Choice]) -> str:
-    """The CNI_CONTAINERID of an attachment: the container's own, unless an attachment before it has a plugin in common
-    that names things after the ID alone (CNI-Genie #133); then one derived from it and the interface, of the same
-    length. Such a plugin does not look at the network's name, so two networks of different names share it, too.
-    """
-    own = call.request.container_id
-    taken = {kind for earlier in before for kind in earlier.network.types}
-    if not taken.intersection(choice.network.types, call.conf.container_id_per_interface):
-        return own
-    import hashlib
-
-    return hashlib.sha256(f"{own}@{choice.ifname}".encode()).hexdigest()[: max(len(own), 12)]
 
 
 async def _attach(

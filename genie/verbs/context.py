@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import Executor
 from genie.cni.invoke import Attachment
@@ -44,6 +45,18 @@ class Context:
     @property
     def directory(self) -> networks.Directory:
         return networks.directory(self.conf.conf_dir)
+
+    def container_id(self, own: str, network: NetworkConfig, ifname: str, before: Iterable[NetworkConfig]) -> str:
+        """The CNI_CONTAINERID of an attachment: the container's own, unless a network attached before it has a plugin
+        in common that names things after the ID alone (CNI-Genie #133); then one derived from it and the interface, of
+        the same length. Such a plugin does not look at the network's name, so networks of different names share it.
+        """
+        taken = {kind for earlier in before for kind in earlier.types}
+        if not taken.intersection(network.types, self.conf.container_id_per_interface):
+            return own
+        import hashlib
+
+        return hashlib.sha256(f"{own}@{ifname}".encode()).hexdigest()[: max(len(own), 12)]
 
     def attachment(self, attached: RecordedAttachment, args: str) -> Attachment:
         """The parameters of a delegate's call. args: CNI_ARGS."""

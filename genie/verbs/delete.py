@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from genie.cni import invoke
-from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code, joined
 from genie.cni.invoke import PluginError
 from genie.records import DamagedError, Record, RecordedAttachment
 from genie.verbs.context import Context
+from genie.verbs.unrecorded import delete_unrecorded, do_without
 
 
 async def delete(call: Context) -> None:
-    """Take off what the record holds; without a record there is, most often, nothing to do."""
+    """Take off what the record holds; without a record there is, most often, nothing to do (unrecorded.py)."""
     try:
         record = call.records.read(call.request.container_id, call.request.ifname)
     except DamagedError as damaged:
         await do_without(call, damaged)
         return
     if record is None:
-        await _unrecorded(call)
+        await delete_unrecorded(call)
         return
     call.story["selection"] = [[a.label, a.ifname] for a in record.attached]
     await undo(call, record)
@@ -111,61 +111,3 @@ def _forget_routes(call: Context) -> None:
             routes.arrange(kernel, [])
     except OSError as error:
         call.story["routes"] = f"ignored, for the namespace is about to go: {error}"
-
-
-async def do_without(call: Context, damaged: DamagedError) -> None:
-    """DEL without knowing what was attached: every network on the node is asked to let go of what it may have, which is
-    no error where it has nothing (specification, section 2, "DEL"). Whether or not that helps, the record goes aside:
-    nothing would ever make it readable, and the runtime could never be done with the container.
-
-    Raises:
-        CniError: 5; the record cannot be set aside.
-    """
-    errors, networks = [], []
-    try:
-        networks = call.directory.networks()
-    except CniError as error:
-        errors.append(str(error))
-    interfaces = _interfaces(call, damaged.ifname)
-    for network in networks:
-        for ifname in interfaces:
-            try:
-                await _ask(call, network, damaged.container_id, ifname)
-            except CniError as error:
-                errors.append(str(error))
-    call.story["damaged"] = f"{damaged}: it is {call.records.set_aside(damaged)} now"
-    if errors:
-        call.story["ignored"] = errors
-
-
-def _interfaces(call: Context, ifname: str) -> list[str]:
-    """The interfaces that there may be: the runtime's, and whatever the pod has, if it is still there."""
-    if not call.request.netns:
-        return [ifname]
-    try:
-        with call.conversation() as kernel:
-            return list(dict.fromkeys([ifname, *(name for name in kernel.links() if name != "lo")]))
-    except OSError:
-        return [ifname]
-
-
-async def _unrecorded(call: Context) -> None:
-    """A container that genie has no record of: deleted already, or made before genie was installed, by the network
-    that was first then. That one is asked to DEL what it may have; it knows nothing of others' containers.
-    """
-    call.story["why"] = "no record"
-    try:
-        for network in call.directory.networks()[:1] if call.request.netns else []:
-            await _ask(call, network, call.request.container_id, call.request.ifname)
-    except CniError as error:
-        call.story["error"] = f"ignored, for there may be nothing to delete: {error}"
-
-
-async def _ask(call: Context, network: NetworkConfig, container_id: str, ifname: str) -> None:
-    """DEL of an attachment that there may not be."""
-    config = call.conf.runtime_config
-    attached = RecordedAttachment(
-        label=network.name, network=network, container_id=container_id, ifname=ifname, runtime_config=config
-    )
-    attachment = call.attachment(attached, call.request.env.get("CNI_ARGS", ""))
-    await invoke.delete(network, attachment, call.executor, timeout=call.conf.delegate_timeout)

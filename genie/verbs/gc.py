@@ -12,7 +12,8 @@ from genie.cni.fields import invalid
 from genie.records import DamagedError, Record
 from genie.select.networks import rival
 from genie.verbs.context import Context
-from genie.verbs.delete import do_without, undo
+from genie.verbs.delete import undo
+from genie.verbs.unrecorded import do_without
 
 
 async def gc(call: Context) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cluster.state import NAME
+from harness.conformance import command as testing
 from harness.contract import Unavailable
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         "schema", help="print the JSON Schema of scenario files (kept as scenarios/schema.json)"
     )
     schema.set_defaults(do=_schema)
+
+    conformance = commands.add_parser(
+        "conformance", help="test one CNI plugin against the specification: no cluster, no scenario, one report"
+    )
+    testing.add_arguments(conformance)
+    conformance.set_defaults(do=testing.main)
 
     _add_reports(commands)
     _add_cluster(commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status"))

@@ -116,12 +116,23 @@ class Embedded(Section):
         return conf
 
 
+class Conformance(Section):
+    """What `harness conformance` is to know of the plugin."""
+
+    plugin: str = Field(default="", description="The type to test, of a list of several plugins; by default the first.")
+    claims: tuple[str, ...] = Field(default=(), description="Extended features to test.")
+    stays: tuple[str, ...] = Field(
+        default=(), description="Interfaces that stand for all containers and stay by design."
+    )
+
+
 class Network(Section):
     """One file."""
 
     network: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     embedded: Embedded | None = None
     cluster: dict[str, Any] | None = Field(None, description="See cluster/software.py.")
+    conformance: Conformance = Conformance()
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Network:

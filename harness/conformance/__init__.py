@@ -1,0 +1,18 @@
+"""One plugin against the CNI specification, alone: no cluster, no runtime, nothing of genie.
+
+A check is a value: a name, a sentence, the section of the specification, the versions it holds for, and a function over
+a scene. Each runs in a process and on a machine of its own, so what one check finds does not disturb the next.
+
+command      `harness conformance`
+profile      a vendor's profile as something to test
+report       what is printed and written
+run          the order of checks, and one check's process
+checks/      the checks, by verb
+scene        what a check can do and see, written down as shell on the way
+leftovers, results, wellformed   pure: what is left, a result in one form, a result's form
+subject      what is tested: binary, configuration, the plugins beside it
+machine      namespaces, and all that is written seen; kernel: what the kernel has
+findings     what a check finds and who is at fault
+call         one call of a plugin
+spec         the specification's sections and versions
+"""

@@ -1,0 +1,146 @@
+"""One call of a plugin, as a runtime makes it: variables and a configuration in, an exit status and output out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+SECONDS = 30.0  # that a call may take; a runtime gives minutes, and a plugin of ours milliseconds
+_LIMIT = 1 << 20  # bytes of output that are kept
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a plugin is given."""
+
+    binary: str
+    env: Mapping[str, str]
+    stdin: bytes
+
+    @property
+    def verb(self) -> str:
+        """CNI_COMMAND."""
+        return self.env.get("CNI_COMMAND", "")
+
+    def shell(self) -> str:
+        """The call as lines of shell."""
+        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.env.items())
+        text = self.stdin.decode(errors="backslashreplace")
+        if len(text) > 100_000:
+            return f"# {len(text)} bytes of input: {text[:200]} …\n{variables} {shlex.quote(self.binary)}"
+        return f"{variables} {shlex.quote(self.binary)} <<'CONF'\n{text}\nCONF"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a plugin answered."""
+
+    call: Call
+    status: int  # negative: the signal that ended it, as in subprocess
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+    late: bool = False  # ended by the harness, because it took too long
+
+    @property
+    def ok(self) -> bool:
+        """Whether the plugin reports success."""
+        return self.status == 0
+
+    @property
+    def answer(self) -> Any:
+        """What is on standard output, parsed; None if that is no JSON."""
+        try:
+            return json.loads(self.stdout)
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def object(self) -> Json:
+        """The same; empty if it is no object."""
+        return self.answer if isinstance(self.answer, dict) else {}
+
+    @property
+    def code(self) -> int | None:
+        """The code of an error object."""
+        code = self.object.get("code")
+        return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+    @property
+    def message(self) -> str:
+        """An error in words."""
+        if self.late:
+            return f"no answer within {SECONDS:g} s"
+        said = ": ".join(str(self.object[key]) for key in ("msg", "details") if self.object.get(key))
+        if self.status < 0:
+            said = f"ended by {signal.Signals(-self.status).name} {said}".strip()
+        return said or (self.stdout or self.stderr).decode(errors="replace").strip()[-300:] or f"status {self.status}"
+
+
+def run(call: Call, seconds: float = SECONDS) -> Outcome:
+    """Run a plugin to its end.
+
+    Its input and output are files in memory: a process that it leaves behind, and that holds the output open, does not
+    keep the harness waiting.
+    """
+    began = time.monotonic()
+    with _memory(call.stdin) as stdin, _memory() as stdout, _memory() as stderr:
+        process = subprocess.Popen(
+            [call.binary],
+            env={"PATH": _PATH, **call.env},
+            stdin=stdin.fd,
+            stdout=stdout.fd,
+            stderr=stderr.fd,
+            cwd="/",
+            start_new_session=True,
+        )
+        late = False
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            late = True
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return Outcome(
+            call=call,
+            status=process.returncode,
+            stdout=stdout.content(),
+            stderr=stderr.content(),
+            seconds=time.monotonic() - began,
+            late=late,
+        )
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """A file in memory."""
+
+    fd: int
+
+    def content(self) -> bytes:
+        return os.pread(self.fd, _LIMIT, 0)
+
+
+@contextmanager
+def _memory(content: bytes = b"") -> Iterator[_Memory]:
+    """A file in memory with that content, at its beginning."""
+    fd = os.memfd_create("cni", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield _Memory(fd)
+    finally:
+        os.close(fd)

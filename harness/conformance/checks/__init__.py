@@ -1,0 +1,21 @@
+"""The checks, by verb, in the order in which a report has them.
+
+base         what a check is
+version      VERSION
+add          ADD: its result, and that the kernel has the same
+delete       DEL
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from harness.conformance.checks import add, delete, version
+from harness.conformance.checks.base import Check
+
+
+def _of(module: ModuleType) -> list[Check]:
+    return [value for value in vars(module).values() if isinstance(value, Check)]
+
+
+CHECKS: tuple[Check, ...] = tuple(check for module in (version, add, delete) for check in _of(module))

@@ -1,0 +1,77 @@
+"""`harness conformance`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.conformance.subject import Subject
+
+DESCRIPTION = """\
+Test one CNI plugin against the specification: each verb in each version that it claims, on machines of their own
+(network, mount and process namespaces; root, or user namespaces). Nothing of this machine changes.
+
+  harness conformance mynet.yaml
+  harness conformance --plugin ./mynet --conf 10-mynet.conf --report report.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.description = DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("profile", nargs="?", type=Path, help="a profile: what docs/vendors.md describes")
+    parser.add_argument("--plugin", type=Path, help="the plugin's executable")
+    parser.add_argument("--conf", type=Path, help="its configuration, as in /etc/cni/net.d")
+    parser.add_argument("--path", type=Path, action="append", default=[], help="a directory with the plugins beside it")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only checks that begin so")
+    parser.add_argument("--list", action="store_true", help="list the checks and end")
+    parser.add_argument("--format", choices=("text", "json", "yaml"), default="text", help="of standard output")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON, or YAML if it ends so")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Returns 0 if all is well, 1 if something failed, 2 if there was nothing to test."""
+    from harness.conformance import report
+    from harness.conformance.checks import CHECKS
+    from harness.conformance.run import run
+    from harness.conformance.subject import Unusable
+
+    if options.list:
+        for check in CHECKS:
+            print(f"{check.name:32} {check.sentence} [{check.describe()['level']}; {check.section.title}]")
+        return 0
+    try:
+        subject = _subject(options)
+    except Unusable as error:
+        print(f"nothing was tested: {error}", file=sys.stderr)
+        return 2
+    if options.only and not any(check.name.startswith(tuple(options.only)) for check in CHECKS):
+        print(f"nothing was tested: no check begins with {' or '.join(options.only)}", file=sys.stderr)
+        return 2
+    text, began = options.format == "text", time.monotonic()
+    if text:
+        print(f"{subject.binary} in {subject.name}, versions {', '.join(subject.versions) or 'none that are known'}")
+    results = run(subject, options.only, lambda result: print(report.line(result), flush=True) if text else None)
+    seconds = time.monotonic() - began
+    content = report.as_json(subject, results, seconds)
+    if options.report:
+        options.report.write_text(report.dump(content, options.report.suffix in (".yaml", ".yml")), encoding="utf-8")
+    print(report.summary(results, seconds) if text else report.dump(content, options.format == "yaml"))
+    return report.status(results)
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    from harness.conformance import subject
+
+    if options.profile:
+        from harness.conformance.profile import read
+
+        return read(options.profile, options.plugin, options.path)
+    if not (options.plugin and options.conf):
+        raise subject.Unusable("expected a profile, or --plugin and --conf")
+    return subject.of_files(options.plugin, options.conf, options.path)

@@ -1,0 +1,76 @@
+"""What a check finds, and who is at fault."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+from harness.conformance.call import Outcome
+from harness.conformance.spec import Section
+
+_SHOWN = 4000  # characters of input or output that a report keeps
+
+
+class Fault(enum.StrEnum):
+    """Who is at fault."""
+
+    PLUGIN = "plugin"
+    IPAM = "ipam plugin"
+    PROFILE = "profile"
+    ENVIRONMENT = "environment"
+
+
+class Verdict(enum.StrEnum):
+    """How a check ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    FLAKY = "flaky"  # failed, and passed when it was run again
+    BLOCKED = "blocked"  # what it builds on failed, and is a finding of its own
+    SKIPPED = "skipped"  # does not apply to this plugin; the reason says why
+    BROKEN = "broken"  # the environment made it impossible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is not as the specification demands."""
+
+    headline: str
+    demand: str  # by the specification, in words of our own
+    section: Section
+    fault: Fault = Fault.PLUGIN
+    outcome: Outcome | None = None
+    reproducer: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """For a report."""
+        found: dict[str, Any] = {
+            "fault": self.fault.value,
+            "headline": self.headline,
+            "demand": self.demand,
+            "section": {"title": self.section.title, "url": self.section.url},
+        }
+        if self.outcome:
+            found["call"] = evidence(self.outcome)
+        return {**found, "reproducer": self.reproducer}
+
+
+def evidence(outcome: Outcome) -> dict[str, Any]:
+    """A call with its input and output, for a report."""
+    return {
+        "binary": outcome.call.binary,
+        "env": dict(outcome.call.env),
+        "stdin": shown(outcome.call.stdin),
+        "status": outcome.status,
+        "stdout": shown(outcome.stdout),
+        "stderr": shown(outcome.stderr),
+        "seconds": round(outcome.seconds, 4),
+        **({"late": True} if outcome.late else {}),
+    }
+
+
+def shown(content: bytes) -> str:
+    """Bytes as text that is not too long."""
+    text = content.decode(errors="backslashreplace")
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} … ({len(text)} characters)"

@@ -1,0 +1,223 @@
+"""The machine that one check has to itself: namespaces of its own, and every directory as a copy of its own.
+
+A check runs in a process made for it, which is process 1 of a new pid namespace, in a new network namespace with
+nothing but a loopback and an uplink. Each of the host's top-level directories lies under an overlay, so what a plugin
+writes, wherever that is, lands in one place, where it is seen, and is gone when the check has ended. With the process
+go all namespaces, mounts, files and processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
+
+from harness.conformance.kernel import Kernel, look
+from harness.embedded import linux
+
+T = TypeVar("T")
+UPLINK = "eth0"
+NETNS = Path("/run/netns")
+_PLACE = Path("/dev/shm")
+_UPPER = _PLACE / "upper"
+_KEPT = ("proc", "sys", "dev", "run", "lost+found")
+_SMALL = 1 << 16  # bytes of a file that are read to see whom it is about
+_NOISE = re.compile(r" ?\bcounter packets \d+ bytes \d+| ?# handle \d+|^#.*$|\[\d+:\d+\]", re.MULTILINE)
+
+
+class NoMachine(Exception):
+    """The host does not allow the namespaces; the message has the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What is on the machine outside the containers."""
+
+    kernel: Kernel
+    files: dict[str, bytes]  # written since the machine began: path to content
+    processes: dict[int, str]
+    firewall: frozenset[str]
+
+
+class Sandbox:
+    """A container: a network namespace with a name, as `ip netns add` makes it."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.path = name, NETNS / name
+        self._net = linux.new_net_namespace()
+        self.path.touch()
+        linux.mount(f"/proc/self/fd/{self._net}", str(self.path), flags=linux.MS_BIND)
+
+    def inside(self, what: Callable[..., T], *args: Any, **more: Any) -> T:
+        """Call something in the namespace, which may be one that has no name any more."""
+        with linux.within(self._net):
+            return what(*args, **more)
+
+    def look(self) -> Kernel:
+        """What the kernel has in it."""
+        return self.inside(look)
+
+    def close(self) -> None:
+        """Take it away with all that is in it, as a reboot does."""
+        with suppress(OSError):
+            linux.unmount(str(self.path))
+        self.path.unlink(missing_ok=True)
+        os.close(self._net)
+
+
+def begin(masters: Sequence[str], needed: Sequence[Path]) -> None:
+    """Make this process, which must be a fork made for it, the first of a new machine. Returns in a child of it.
+
+    Args:
+        masters: interfaces that the configuration builds on; each becomes an interface that is up.
+        needed: directories that must be seen though they may lie on mounts of their own.
+
+    Raises:
+        NoMachine: the kernel refuses.
+    """
+    linux.die_with_parent(signal.SIGKILL)
+    uid, gid = os.geteuid(), os.getegid()
+    namespaces = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWPID
+    try:
+        linux.unshare(namespaces | (linux.CLONE_NEWUSER if uid else 0))
+        if uid:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+            Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    except OSError as error:
+        raise NoMachine(f"no namespaces of its own for a check ({error.strerror}): run as root") from error
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    linux.die_with_parent(signal.SIGKILL)
+    try:
+        _mount(needed)
+        _links([UPLINK, *masters])
+    except OSError as error:
+        raise NoMachine(f"cannot set up a machine for a check: {error}") from error
+
+
+def _mount(needed: Sequence[Path]) -> None:
+    linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    flags = linux.MS_NOSUID | linux.MS_NODEV
+    linux.mount("proc", "/proc", "proc", flags | linux.MS_NOEXEC)
+    with suppress(OSError):  # what an unprivileged container may not have
+        linux.mount("sysfs", "/sys", "sysfs", flags | linux.MS_NOEXEC)
+    held = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in needed if path.is_dir()}
+    linux.mount("machine", str(_PLACE), "tmpfs", flags, "mode=755")
+    for path in sorted(Path("/").iterdir()):
+        if path.name not in _KEPT and path.is_dir() and not path.is_symlink():
+            _overlay(path)
+    linux.mount("run", "/run", "tmpfs", flags, "mode=755")
+    NETNS.mkdir()
+    for path, fd in held.items():
+        if not path.is_dir() or not any(path.iterdir()):
+            path.mkdir(parents=True, exist_ok=True)
+            linux.mount(f"/proc/self/fd/{fd}", str(path), flags=linux.MS_BIND)
+
+
+def _overlay(path: Path) -> None:
+    upper, work = _UPPER / path.name, _PLACE / "work" / path.name
+    upper.mkdir(parents=True)
+    work.mkdir(parents=True)
+    with suppress(OSError):  # a file system that cannot be under an overlay stays as it is, unwatched
+        linux.mount("overlay", str(path), "overlay", 0, f"lowerdir={path},upperdir={upper},workdir={work}")
+
+
+def _links(names: Sequence[str]) -> None:
+    """Interfaces that are up, each one end of a veth pair whose other end is in a namespace of its own."""
+    linux.loopback_up()
+    outside = linux.new_net_namespace()  # kept open as long as the process lives
+    with IPRoute() as netlink:
+        for number, name in enumerate(dict.fromkeys(names)):
+            netlink.link("add", ifname=name, kind="veth", peer={"ifname": f"far{number}", "net_ns_fd": outside})
+            index = netlink.link_lookup(ifname=name)[0]
+            with linux.within(outside), IPRoute() as there:
+                there.link("set", index=there.link_lookup(ifname=f"far{number}")[0], state="up")
+            netlink.link("set", index=index, state="up")
+            if number == 0:
+                netlink.addr("add", index=index, address="192.0.2.10", prefixlen=24)
+                netlink.route("add", dst="default", gateway="192.0.2.1")
+
+
+def snapshot() -> Snapshot:
+    """The machine now."""
+    return Snapshot(kernel=look(), files=dict(_files()), processes=_processes(), firewall=_firewall())
+
+
+def _files() -> Iterator[tuple[str, bytes]]:
+    for root, shown in ((_UPPER, ""), (Path("/run"), "/run")):
+        for folder, folders, names in os.walk(root):
+            if Path(folder) == NETNS:
+                folders.clear()
+                continue
+            there = shown + folder[len(str(root)) :]
+            for name in names:
+                path = Path(folder, name)
+                if path.is_file() or path.is_symlink() or path.is_socket():
+                    yield f"{there}/{name}", _content(path)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.is_symlink():
+            return bytes(path.readlink())
+        with path.open("rb") as file:
+            return file.read(_SMALL)
+    except OSError:
+        return b""
+
+
+def remove(paths: Sequence[str]) -> None:
+    """Take files away, as somebody does who tampers with a plugin's store."""
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
+
+
+def _processes() -> dict[int, str]:
+    """Those that run, but for this one and those that only wait to be reaped."""
+    found = {}
+    for place in Path("/proc").iterdir():
+        if place.name.isdecimal() and int(place.name) != os.getpid():
+            with suppress(OSError):
+                state = (place / "stat").read_text().rpartition(") ")[2]
+                command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if not state.startswith(("Z", "X")):
+                    found[int(place.name)] = command.strip() or place.name
+    return found
+
+
+def _firewall() -> frozenset[str]:
+    """Every rule, each with where it stands, without its counters."""
+    lines: set[str] = set()
+    if nft := shutil.which("nft", path=linux.search_path()):
+        table = chain = ""
+        for line in _printed([nft, "list", "ruleset"]):
+            text = line.strip()
+            if text.startswith("table "):
+                table, chain = text.removesuffix("{").strip(), ""
+            elif text.startswith(("chain ", "set ", "map ")):
+                chain = text.removesuffix("{").strip()
+                lines.add(f"{table} {chain}")
+            elif text not in ("", "}"):
+                lines.add(f"{table} {chain}: {text}")
+    for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
+        # Asking it loads the kernel's modules where nobody has used them, so only where a table is there already.
+        tables = Path("/proc/net", "ip6_tables_names" if program.startswith("ip6") else "ip_tables_names")
+        if (found := shutil.which(program, path=linux.search_path())) and tables.exists() and tables.read_text():
+            lines.update(f"{program}: {line.strip()}" for line in _printed([found]) if line.strip())
+    return frozenset(lines)
+
+
+def _printed(command: Sequence[str]) -> list[str]:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return _NOISE.sub("", done.stdout).splitlines()

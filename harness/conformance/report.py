@@ -1,0 +1,114 @@
+"""A run's report: for a terminal, and as plain data with a version and a schema of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import Any
+
+from harness.conformance.findings import Verdict
+from harness.conformance.run import Checked
+from harness.conformance.subject import Subject
+
+API_VERSION, KIND = "conformance.genie.dev/v1alpha1", "ConformanceReport"
+_MARKS = {"passed": "✓", "failed": "✗", "flaky": "~", "blocked": "·", "skipped": "-", "broken": "!"}
+
+
+def as_json(subject: Subject, results: Sequence[Checked], seconds: float) -> dict[str, Any]:
+    """The report as plain data."""
+    counted = Counter(result.verdict.value for result in results)
+    kernel = os.uname()
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "implementation": subject.described(),
+        "environment": {"kernel": kernel.release, "machine": kernel.machine, "harness": _version()},
+        "seconds": round(seconds, 2),
+        "summary": {verdict.value: counted[verdict.value] for verdict in Verdict},
+        "checks": [_checked(result) for result in results],
+    }
+
+
+def _checked(result: Checked) -> dict[str, Any]:
+    reasons = list(dict.fromkeys(trial.reason for trial in result.trials if trial.reason))
+    calls: dict[str, list[float]] = {}
+    for trial in result.trials:
+        for verb, times in trial.calls.items():
+            calls.setdefault(verb, []).extend(round(each, 4) for each in times)
+    return {
+        **result.check.describe(),
+        "url": result.check.section.url,
+        "verdict": result.verdict.value,
+        "versions": {trial.version: trial.verdict.value for trial in result.trials if trial.version},
+        "seconds": round(sum(trial.seconds for trial in result.trials), 3),
+        **({"reason": "; ".join(reasons)} if reasons else {}),
+        "findings": merged_findings(result),
+        "calls": calls,
+        "notes": [note for trial in result.trials for note in trial.notes],
+    }
+
+
+def merged_findings(result: Checked) -> list[dict[str, Any]]:
+    """What a check found; the same in several versions is one finding."""
+    found: dict[str, dict[str, Any]] = {}
+    for trial in result.trials:
+        for finding in trial.findings:
+            first = found.setdefault(finding["headline"].replace(trial.version, "VERSION"), {**finding, "versions": []})
+            if trial.version not in first["versions"]:
+                first["versions"].append(trial.version)
+    return list(found.values())
+
+
+def _version() -> str:
+    try:
+        return installed("genie-cni")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def line(result: Checked) -> str:
+    """A check in one line of a terminal, with its findings below it."""
+    reason = next((trial.reason for trial in result.trials if trial.reason), "")
+    more = f"  ({reason.strip().splitlines()[-1]})" if reason and result.verdict != Verdict.PASSED else ""
+    lines = [f"{_MARKS[result.verdict.value]} {result.check.name}: {result.check.sentence}{more}"]
+    for finding in merged_findings(result):
+        lines += [
+            f"    {finding['fault']}: {finding['headline']}",
+            f"    {', '.join(finding['versions'])}; {finding['section']['title']}: {finding['demand']}",
+        ]
+    return "\n".join(lines)
+
+
+def status(results: Sequence[Checked]) -> int:
+    """The exit status: 0 if all that was tested passed, 1 if something did not, 2 if nothing was tested."""
+    found = {result.verdict for result in results}
+    if found & {Verdict.FAILED, Verdict.FLAKY, Verdict.BROKEN}:
+        return 1
+    return 0 if Verdict.PASSED in found else 2
+
+
+def summary(results: Sequence[Checked], seconds: float) -> str:
+    """The last line."""
+    return ", ".join([*_counts(results), f"{seconds:.0f} s"])
+
+
+def _counts(results: Sequence[Checked]) -> Iterator[str]:
+    counted = Counter(result.verdict for result in results)
+    for verdict in Verdict:
+        if counted[verdict]:
+            yield f"{counted[verdict]} {verdict.value}"
+
+
+def dump(report: dict[str, Any], yaml: bool = False) -> str:
+    """The report as text."""
+    if yaml:
+        import yaml as library
+
+        return str(library.safe_dump(report, sort_keys=False, allow_unicode=True, width=120))
+    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,271 @@
+"""What a check gets to see and do: a machine, the plugin in one version of the specification, containers.
+
+Everything done here is also written down as shell, so that a finding comes with a script that shows it without this
+project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from harness.conformance import machine
+from harness.conformance.call import Call, Json, Outcome, run
+from harness.conformance.findings import Fault, Finding
+from harness.conformance.kernel import Kernel
+from harness.conformance.machine import Sandbox, Snapshot
+from harness.conformance.spec import Section, number
+from harness.conformance.subject import Subject
+
+T = TypeVar("T")
+_PRELUDE = """\
+#!/bin/sh
+# As root; afterwards nothing of it is left: namespaces of its own for network, mounts and processes.
+[ -n "$INSIDE" ] || INSIDE=1 exec unshare --net --mount --pid --fork --mount-proc sh "$0"
+mount -t tmpfs run /run; mkdir -p /run/netns /var/lib/cni; mount -t tmpfs cni /var/lib/cni; ip link set lo up
+"""
+
+
+class Blocked(Exception):
+    """The check cannot be done, because what it builds on does not work; another check is about that."""
+
+
+class Skipped(Exception):
+    """The check does not apply to this plugin; the message has the reason."""
+
+
+class Broken(Exception):
+    """The environment, or a plugin beside the tested one, made the check impossible."""
+
+
+@dataclass(kw_only=True)
+class Attachment:
+    """One container's interface on the network, as the runtime knows it."""
+
+    sandbox: Sandbox | None
+    container: str
+    ifname: str = "eth0"
+    netns: str = ""
+    before: Json | None = None  # the result of the plugins before the tested one
+    result: Json | None = None  # the tested plugin's
+    args: str = ""
+    runtime: Json = field(default_factory=dict)  # runtimeConfig
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The parameters of a call."""
+        env = {"CNI_CONTAINERID": self.container, "CNI_NETNS": self.netns, "CNI_IFNAME": self.ifname}
+        return {**env, **({"CNI_ARGS": self.args} if self.args else {})}
+
+
+class Scene:
+    """One check's run with one version."""
+
+    def __init__(self, subject: Subject, version: str, section: Section) -> None:
+        self.subject, self.version, self.section = subject, version, section
+        self.findings: list[Finding] = []
+        self.seconds: dict[str, list[float]] = {}
+        self.notes: list[str] = []
+        self._script: list[str] = []
+        self._containers = 0
+        #: Merged over the configuration of every call.
+        self.changes: Json = {}
+        self.path = subject.path
+        for name in [machine.UPLINK, *subject.masters]:
+            self.write(
+                f"ip link add {name} type veth peer far-{name}; ip link set {name} up; ip link set far-{name} up"
+            )
+        self.write(f"ip addr add 192.0.2.10/24 dev {machine.UPLINK}; ip route add default via 192.0.2.1")
+
+    def has(self, version: str) -> bool:
+        """Whether the version of the specification is this one or a later one."""
+        return number(self.version) >= number(version)
+
+    # --- what a runtime does
+
+    def container(self, ifname: str = "eth0", **more: Any) -> Attachment:
+        """A new container's attachment, not yet made."""
+        self._containers += 1
+        name = f"c{self._containers}"
+        sandbox = Sandbox(name)
+        self.write(f"ip netns add {name}; ip -n {name} link set lo up")
+        identity = hashlib.sha256(name.encode()).hexdigest()
+        return Attachment(sandbox=sandbox, container=identity, ifname=ifname, netns=str(sandbox.path), **more)
+
+    def conf(self, attachment: Attachment | None = None, previous: Json | None = None) -> Json:
+        """What the tested plugin reads from its standard input."""
+        return self._conf(self.subject.conf, attachment, previous)
+
+    def _conf(self, part: Json, attachment: Attachment | None, previous: Json | None) -> Json:
+        conf = {key: value for key, value in part.items() if key != "capabilities"}
+        conf |= {"cniVersion": self.version, "name": self.subject.name}
+        if part is self.subject.conf:
+            conf |= self.changes
+        declared = part.get("capabilities") or {}
+        wanted = attachment.runtime if attachment else {}
+        if runtime := {name: value for name, value in wanted.items() if declared.get(name)}:
+            conf["runtimeConfig"] = runtime
+        if previous is not None:
+            conf["prevResult"] = previous
+        return conf
+
+    def call(
+        self,
+        verb: str,
+        attachment: Attachment | None = None,
+        conf: Json | bytes | None = None,
+        *,
+        without: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Outcome:
+        """Call the tested plugin.
+
+        Args:
+            conf: its input; by default its configuration.
+            without: variables to leave out.
+            env: variables beside the attachment's, or in their place.
+        """
+        if conf is None:
+            conf = self.conf(attachment)
+        outcome = self._run(str(self.subject.binary), verb, attachment, conf, without=without, env=env)
+        self.seconds.setdefault(verb, []).append(outcome.seconds)
+        return outcome
+
+    def _run(
+        self,
+        binary: str,
+        verb: str,
+        attachment: Attachment | None,
+        conf: Json | bytes,
+        *,
+        without: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Outcome:
+        variables = {"CNI_COMMAND": verb, "CNI_PATH": self.path, **(attachment.variables if attachment else {})}
+        variables = {key: value for key, value in {**variables, **(env or {})}.items() if key not in without}
+        stdin = conf if isinstance(conf, bytes) else json.dumps(conf).encode()
+        call = Call(binary=binary, env=variables, stdin=stdin)
+        self.write(call.shell())
+        return run(call)
+
+    def add(self, attachment: Attachment) -> Outcome:
+        """ADD, after the plugins that are before the tested one; the result is kept if it is an object."""
+        self.prepare(attachment)
+        outcome = self.call("ADD", attachment, self.conf(attachment, attachment.before))
+        attachment.result = outcome.object if outcome.ok and outcome.object else None
+        return outcome
+
+    def prepare(self, attachment: Attachment) -> None:
+        """ADD of the plugins before the tested one, once."""
+        if attachment.before is not None:
+            return
+        for part in self.subject.network["plugins"][: self.subject.position]:
+            conf = self._conf(part, attachment, attachment.before)
+            outcome = self._run(str(self.subject.binaries[part["type"]]), "ADD", attachment, conf)
+            if not outcome.ok:
+                raise Broken(f"{part['type']}, before the tested plugin, failed: {outcome.message}")
+            attachment.before = outcome.object
+
+    def added(self, attachment: Attachment) -> Attachment:
+        """ADD that must work for the check to go on.
+
+        Raises:
+            Blocked: it does not.
+        """
+        if not (outcome := self.add(attachment)).ok or attachment.result is None:
+            raise Blocked(f"ADD failed: {outcome.message}")
+        return attachment
+
+    def delete(self, attachment: Attachment, **more: Any) -> Outcome:
+        """DEL as a runtime calls it: with prevResult from 0.4.0 on. Then of the plugins before the tested one."""
+        conf = self.conf(attachment, attachment.result if self.has("0.4.0") else None)
+        outcome = self.call("DEL", attachment, conf, **more)
+        self.finish(attachment)
+        return outcome
+
+    def finish(self, attachment: Attachment) -> None:
+        """DEL of the plugins before the tested one."""
+        for part in reversed(self.subject.network["plugins"][: self.subject.position]):
+            conf = self._conf(part, attachment, attachment.result if self.has("0.4.0") else None)
+            self._run(str(self.subject.binaries[part["type"]]), "DEL", attachment, conf)
+
+    def deleted(self, attachment: Attachment) -> None:
+        """DEL that must work for the check to go on.
+
+        Raises:
+            Blocked: it does not.
+        """
+        if not (outcome := self.delete(attachment)).ok:
+            raise Blocked(f"DEL failed: {outcome.message}")
+
+    def verify(self, attachment: Attachment, result: Json | None = None) -> Outcome:
+        """CHECK."""
+        return self.call("CHECK", attachment, self.conf(attachment, result or attachment.result))
+
+    def collect(self, valid: Sequence[Attachment]) -> Outcome:
+        """GC."""
+        entries = [{"containerID": each.container, "ifname": each.ifname} for each in valid]
+        conf = {**self.conf(), "cni.dev/valid-attachments": entries, "cni.dev/attachments": entries}
+        return self.call("GC", None, conf)
+
+    def at_once(self, what: Callable[[T], Outcome], items: Sequence[T]) -> list[Outcome]:
+        """Several calls at the same time."""
+        with ThreadPoolExecutor(len(items)) as pool:
+            return list(pool.map(what, items))
+
+    # --- what an observer does
+
+    def inside(self, attachment: Attachment) -> Kernel:
+        """What the kernel has in the container."""
+        assert attachment.sandbox is not None
+        return attachment.sandbox.look()
+
+    def snapshot(self) -> Snapshot:
+        """What is on the machine outside the containers."""
+        return machine.snapshot()
+
+    def reboot(self, attachment: Attachment) -> None:
+        """Take a container's namespace away."""
+        if attachment.sandbox is not None:
+            attachment.sandbox.close()
+            self.write(f"ip netns del {attachment.sandbox.name}")
+            attachment.sandbox = None
+
+    def write(self, line: str) -> None:
+        """Add to the script what was done by other means."""
+        self._script.append(line)
+
+    def expect(
+        self,
+        condition: object,
+        headline: str,
+        demand: str,
+        outcome: Outcome | None = None,
+        *,
+        fault: Fault = Fault.PLUGIN,
+        section: Section | None = None,
+        look: str = "",
+    ) -> bool:
+        """Note a finding unless the condition holds; whether it holds.
+
+        Args:
+            look: a line of shell that shows the fault at the end of the reproducer.
+        """
+        if not condition:
+            script = [_PRELUDE, *self._script, *([look] if look else [])]
+            found = Finding(
+                headline=headline, demand=demand, section=section or self.section, fault=fault, outcome=outcome,
+                reproducer="\n".join(script) + "\n",
+            )  # fmt: skip
+            self.findings.append(found)
+        return bool(condition)
+
+
+def quoted(*words: str) -> str:
+    """Words as one line of shell."""
+    return shlex.join(words)

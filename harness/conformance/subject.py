@@ -1,0 +1,207 @@
+"""What is tested: a plugin's binary, with the configuration that it is called with and the plugins around it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.conformance.call import Call, Json, Outcome, run
+from harness.conformance.spec import VERSIONS
+from harness.embedded.binaries import INSTALLED, given
+
+_DEFAULT_BRIDGES = {"bridge": "cni0", "flannel": "cni0"}  # what plugins make that name none
+
+
+class Unusable(Exception):
+    """There is nothing to test; the message names the file and what was expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A plugin in its network."""
+
+    name: str
+    network: Json  # as a list of plugins
+    position: int  # of the plugin in the list
+    binaries: Mapping[str, Path]  # by type: those of the list, and their ipam plugins
+    stays: tuple[str, ...] = ()  # interfaces that stand for all containers
+    claims: frozenset[str] = frozenset()
+    supported: tuple[str, ...] = field(default=())
+
+    @property
+    def conf(self) -> Json:
+        """The plugin's own part of the configuration."""
+        part: Json = self.network["plugins"][self.position]
+        return part
+
+    @property
+    def binary(self) -> Path:
+        """The plugin's."""
+        return self.binaries[self.conf["type"]]
+
+    @property
+    def ipam(self) -> str:
+        """The type of its ipam plugin, if it delegates to one."""
+        ipam = self.conf.get("ipam")
+        return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+
+    @property
+    def path(self) -> str:
+        """CNI_PATH."""
+        return os.pathsep.join(dict.fromkeys(str(binary.parent) for binary in self.binaries.values()))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Those that the plugin claims and that are known here."""
+        return tuple(version for version in VERSIONS if version in self.supported)
+
+    @property
+    def features(self) -> set[str]:
+        """Extended features that are claimed: those that the profile names, and those that the configuration uses."""
+        declared = self.conf.get("capabilities")
+        wanted = {f"capability:{name}" for name, on in declared.items() if on} if isinstance(declared, dict) else set()
+        return {*self.claims, *wanted, *(["dns"] if self.conf.get("dns") else [])}
+
+    @property
+    def masters(self) -> list[str]:
+        """Interfaces of the machine that the configuration builds on."""
+        found = [value for key, value in _strings(self.network) if key in ("master", "device") and value]
+        return list(dict.fromkeys(found))
+
+    @property
+    def shared(self) -> set[str]:
+        """Interfaces that may stay when all containers are gone, because the administrator named them."""
+        named = {value for _, value in _strings(self.network)}
+        made = {
+            _DEFAULT_BRIDGES[plugin["type"]] for plugin in self.network["plugins"] if plugin["type"] in _DEFAULT_BRIDGES
+        }
+        return named | made | set(self.stays)
+
+    def described(self) -> Json:
+        """For a report: what was really there, not what somebody typed."""
+        return {
+            "name": self.name,
+            "type": self.conf["type"],
+            "network": self.network,
+            "binaries": [
+                {"type": name, "path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+                for name, path in sorted(self.binaries.items())
+            ],
+            "supportedVersions": list(self.supported),
+        }
+
+
+def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a configuration with the key that it is under."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _strings(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner, key)
+
+
+def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
+    """A binary and a file of the kind that is in /etc/cni/net.d.
+
+    Raises:
+        Unusable: one of the two, or a plugin that they need, is not there or not what it should be.
+    """
+    if not (plugin.is_file() and os.access(plugin, os.X_OK)):
+        raise Unusable(f"{plugin}: expected a plugin's executable")
+    try:
+        network = json.loads(conf.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{conf}: expected a CNI configuration in JSON: {error}") from error
+    return of(network, str(conf), plugin.absolute(), paths=paths)
+
+
+def of(
+    network: Any,
+    where: str,
+    plugin: Path | None = None,
+    *,
+    wanted: str = "",
+    paths: Sequence[Path] = (),
+    stays: Sequence[str] = (),
+    claims: Sequence[str] = (),
+) -> Subject:
+    """A network's configuration that is already read.
+
+    Args:
+        where: the file that it is from, for messages.
+        plugin: the binary; without it, it is looked for by its type.
+        wanted: the type of the plugin that is tested; by default the binary's name, else the first of the list.
+        paths: directories with further plugins, before those of $GENIE_CNI_BIN and the usual ones.
+
+    Raises:
+        Unusable: it is no configuration, or a plugin that it needs is nowhere.
+    """
+    listed = as_list(network, where)
+    types = [part["type"] for part in listed["plugins"]]
+    wanted = wanted or (plugin.name if plugin else types[0])
+    if wanted not in types:
+        if len(types) > 1 or not plugin:
+            raise Unusable(f"{where}: expected a plugin of type {wanted!r}, found {', '.join(types)}")
+        wanted = types[0]
+    needed = {name for part in listed["plugins"] for name in (part["type"], _ipam(part)) if name}
+    places = [*paths, *([plugin.parent] if plugin else []), *given(), *INSTALLED]
+    binaries = {name: Path(found).absolute() for name in needed if (found := shutil.which(name, path=_joined(places)))}
+    if plugin:
+        binaries[wanted] = plugin
+    if missing := needed - set(binaries):
+        raise Unusable(f"{where}: no executable {', '.join(sorted(missing))} in {', '.join(map(str, places))}")
+    subject = Subject(
+        name=listed["name"], network=listed, position=types.index(wanted), binaries=binaries,
+        stays=tuple(stays), claims=frozenset(claims),
+    )  # fmt: skip
+    return Subject(**{**vars(subject), "supported": claimed_versions(probe(subject))})
+
+
+def as_list(network: Any, where: str) -> Json:
+    """A configuration as a list of plugins.
+
+    Raises:
+        Unusable: it is none.
+    """
+    if not isinstance(network, dict) or not isinstance(network.get("name"), str):
+        raise Unusable(f"{where}: name: expected the network's name")
+    if "plugins" not in network:
+        network = {"cniVersion": network.get("cniVersion", "1.0.0"), "name": network["name"], "plugins": [network]}
+    parts = network["plugins"]
+    if not isinstance(parts, list) or not parts:
+        raise Unusable(f"{where}: plugins: expected a list of at least one plugin")
+    for number, part in enumerate(parts):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str) or not part["type"]:
+            raise Unusable(f"{where}: plugins[{number}].type: expected the name of a plugin's executable")
+    listed: Json = network
+    return listed
+
+
+def _joined(places: Sequence[Path]) -> str:
+    return os.pathsep.join(map(str, places))
+
+
+def _ipam(part: Json) -> str:
+    ipam = part.get("ipam")
+    return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+
+
+def probe(subject: Subject, version: str = "1.0.0") -> Outcome:
+    """What the plugin answers to VERSION."""
+    env = {"CNI_COMMAND": "VERSION", "CNI_PATH": subject.path}
+    return run(Call(binary=str(subject.binary), env=env, stdin=json.dumps({"cniVersion": version}).encode()))
+
+
+def claimed_versions(outcome: Outcome) -> tuple[str, ...]:
+    """Versions in an answer to VERSION; a plugin that does not know the verb knows 0.1.0 alone."""
+    listed = outcome.object.get("supportedVersions") if outcome.ok else None
+    return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ("0.1.0",)

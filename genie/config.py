@@ -45,7 +45,7 @@ class Credentials:
 class AgentSettings:
     """`agent`: settings of `genie agent`, whose options of the same names win. None: not set here."""
 
-    concurrency: int | None = None  # calls worked on at once; the rest wait
+    concurrency: int | None = None  # plugins of one network and verb at once; the rest wait
     listen: str | None = None  # HOST:PORT of /metrics, /healthz and /readyz; "" for nowhere
     grace: float | None = None  # how long SIGTERM waits for calls in flight
 

@@ -3,6 +3,7 @@
 shim.c, shim.py   the executable that runtimes call, and where it comes from
 protocol.py       the frames between the two
 server.py         the socket: calls, and delegates run by the shim
+slots.py          whose plugin may run now
 cache.py          this node's pods and the network objects, watched
 writer.py         annotations, written back behind the calls
 reporter.py       Events of pods, sent behind the calls

@@ -27,7 +27,7 @@ from genie.agent import metrics as metric
 from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.reporter import Reporter
-from genie.agent.server import CONCURRENCY, Server, ShimExecutor
+from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
 from genie.agent.writer import Writer, make_up, write
 from genie.cni.errors import CniError
 from genie.cni.fields import invalid
@@ -101,7 +101,7 @@ class Agent:
             stack.push(probes)
             if self.settings.listen:
                 host, port = _address(self.settings.listen)
-                web = await metric.serve(self.metrics, host, port, alive=lambda: True, ready=lambda: self.ready)
+                web = await metric.serve(self.metrics, host, port, alive=self._alive, ready=lambda: self.ready)
                 probes.callback(web.close)
             self.kube.start()
             stack.callback(self.kube.stop)
@@ -119,6 +119,10 @@ class Agent:
             await self.stopping.wait()
             probes.close()
             await self._end()
+
+    async def _alive(self) -> bool:
+        """Whether calls are answered, once the socket is there: asked as a shim asks."""
+        return not self.ready or await answers(self.settings.socket)
 
     async def _sample(self) -> None:
         """Read the counters of the attachments' interfaces now and then, for the rates that `cni: ""` goes by."""
@@ -194,7 +198,8 @@ class Agent:
         story |= {"seconds": round(seconds, 6), "own_ms": round(own * 1000, 3), "result": result}
         if logged:
             story["stderr"] = logged
-        log.log(logging.INFO if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
+        level = logging.DEBUG if verb == "VERSION" else logging.INFO  # each health check asks for it
+        log.log(level if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
 
 
 @functools.lru_cache(maxsize=16)
@@ -267,7 +272,8 @@ def parse(argv: list[str]) -> Settings:
     )  # fmt: skip
     add(
         "--concurrency", type=_positive, metavar="N", default=argparse.SUPPRESS,
-        help=f"calls worked on at once; the rest wait (genie.conf's agent.concurrency, else {CONCURRENCY})",
+        help="plugins of one network that run at once for one verb; the rest wait "
+        f"(genie.conf's agent.concurrency, else {CONCURRENCY})",
     )  # fmt: skip
     add(
         "--listen", type=_listen, metavar="HOST:PORT", default=argparse.SUPPRESS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from genie import __version__
@@ -89,17 +89,22 @@ class Metrics:
             "genie_calls_total", "CNI calls answered: ADD, DEL, CHECK, GC, STATUS; ok or error.", "verb", "result"
         )
         self.seconds = Histogram(
-            "genie_call_seconds", "Time of a CNI call from its turn to its answer, networks' plugins included.", "verb"
+            "genie_call_seconds", "Time of a CNI call until its answer, networks' plugins included.", "verb"
         )
         self.own = Histogram(
-            "genie_call_own_seconds", "The part of genie_call_seconds in which no network's plugin was running.", "verb"
+            "genie_call_own_seconds",
+            "The part of genie_call_seconds in which no plugin ran or waited.",
+            "verb",
         )
-        self.waited = Histogram("genie_call_wait_seconds", "Time that a CNI call waited for its turn (--concurrency).")
+        self.waited = Histogram(
+            "genie_call_wait_seconds",
+            "Time that a call's plugins waited for a slot of their network (--concurrency).",
+        )
         self.delegates = Histogram(
             "genie_delegate_seconds", "Time of one run of a network's plugin.", "plugin", "verb", "result"
         )
         self.active = Gauge("genie_calls_active", "CNI calls being worked on.")
-        self.waiting = Gauge("genie_calls_waiting", "CNI calls waiting for their turn.")
+        self.waiting = Gauge("genie_calls_waiting", "Plugins waiting for a slot of their network.")
         self.shims_dropped = Counter(
             "genie_shims_dropped_total", "Calls that the agent broke off, for they kept silent or made no sense.", "why"
         )
@@ -147,7 +152,7 @@ def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 async def serve(
-    metrics: Metrics, host: str, port: int, *, alive: Callable[[], bool], ready: Callable[[], bool]
+    metrics: Metrics, host: str, port: int, *, alive: Callable[[], Awaitable[bool]], ready: Callable[[], bool]
 ) -> asyncio.Server:
     """GET /metrics, /healthz (alive) and /readyz (ready), one request a connection, and nothing else."""
 
@@ -159,7 +164,7 @@ async def serve(
                 case b"/metrics":
                     status, body = "200 OK", metrics.text()
                 case b"/healthz":
-                    status, body = _verdict(alive())
+                    status, body = _verdict(await alive())
                 case b"/readyz":
                     status, body = _verdict(ready())
                 case _:

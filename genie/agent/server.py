@@ -1,9 +1,10 @@
 """The agent's end of the socket: a connection is a CNI call; delegates are run by the shim at its other end.
 
-A connection waits its turn, then is read (`Call`), worked on, and answered. What works on it is a coroutine that
-knows no sockets; it is given the call and a `ShimExecutor`, which is the shim as an Executor. At most `concurrency`
-calls are worked on at once. The others wait in the order in which they came and are not even read, so that a hundred
-pods at once cost the agent a hundred sockets and nothing else.
+A connection is read (`Call`), worked on, and answered. What works on it is a coroutine that knows no sockets; it is
+given the call and a `ShimExecutor`, which is the shim as an Executor. All calls are worked on at once; what waits is a
+plugin that is to run, for a slot of its network and verb (see slots.py). So a call that waits for the API server holds
+up nobody, and neither does a network whose plugin hangs, beyond its own pods. More calls than `CALLS_MAX` are refused
+at once, except for DELs.
 
 In an update the next agent takes the socket over while this one lives; this one finishes what it has. Should the next
 one fail, this one takes the socket back.
@@ -19,29 +20,32 @@ import asyncio
 import errno
 import logging
 import os
-import select
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from genie import locks
 from genie.agent import protocol
 from genie.agent.metrics import Metrics
+from genie.agent.slots import Slots
 from genie.cni.execute import Outcome, PluginCall
 
 T = TypeVar("T")
 Work = Callable[[protocol.Call, "ShimExecutor"], Awaitable[protocol.Answer]]
 
 CONCURRENCY = 16
+"""How many plugins of one network and one verb run at once."""
+CALLS_MAX = 1024
+"""How many calls are worked on at once, more than a very full node has pods; a DEL is never refused for it."""
 CALL_TIMEOUT = 5.0
-"""Seconds that a connection may take to send its call once it is its turn."""
+"""Seconds that a connection may take to send its call."""
 DELEGATES_MAX = 16
 """How many delegates one shim runs at once (shim.c has the same)."""
+HEALTH_TIMEOUT = 3.0
+"""Seconds for the VERSION call of a health check; a probe in the DaemonSet has 5."""
 _LATE = 5.0
 """Seconds by which a shim may be late to report that a delegate's time was up, before it is given up itself."""
 _PIECE = 65536  # bytes read at once
@@ -55,22 +59,42 @@ log = logging.getLogger(__name__)
 class ShimExecutor:
     """Runs delegates where the shim is. Failures to do so are an Outcome's `error`, as the Executor protocol has it.
 
-    outcomes: each delegate that was run, for the log. busy: the seconds during which at least one was running.
+    order: which call this is, for the slots: the lower, the earlier. outcomes: each delegate that was run, for the log.
+    busy: the seconds during which at least one was running, or waited for its slot. waited: the seconds that they
+    waited, one after the other.
     """
 
-    def __init__(self, send: Callable[[bytes], None], give_up: Callable[[str], None]) -> None:
-        self._send, self._give_up = send, give_up
+    def __init__(
+        self, send: Callable[[bytes], None], give_up: Callable[[str], None], slots: Slots, order: float = 0.0
+    ) -> None:
+        self._send, self._give_up, self._slots, self._order = send, give_up, slots, order
         self._pending: dict[int, asyncio.Future[protocol.Result | None]] = {}
+        self._waits: set[asyncio.Future[None]] = set()
         self._last_id = 0
         self._room = asyncio.Semaphore(DELEGATES_MAX)
         self._lost = ""
-        self._began = 0.0
-        self.busy = 0.0
+        self._began, self._under_way = 0.0, 0
+        self.busy = self.waited = 0.0
         self.outcomes: list[tuple[PluginCall, Outcome]] = []
 
     async def run(self, call: PluginCall) -> Outcome:
-        async with self._room:
-            outcome = await self._run(call)
+        if self._lost:  # there is nobody to run it, so it waits for no slot
+            return Outcome(status=-1, error=self._lost)
+        asked = time.perf_counter()
+        if not self._under_way:
+            self._began = asked
+        self._under_way += 1
+        key = (call.network, call.env.get("CNI_COMMAND", ""))
+        try:
+            async with self._room, self._slots.use(key, self._order, self._waits):
+                self.waited += time.perf_counter() - asked
+                outcome = await self._run(call)
+        except ConnectionError:  # of `lose`, while it waited
+            outcome = Outcome(status=-1, error=self._lost)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self.busy += time.perf_counter() - self._began
         self.outcomes.append((call, outcome))
         return outcome
 
@@ -93,8 +117,6 @@ class ShimExecutor:
             return Outcome(status=-1, error=f"{call.binary} could not be started: {error}", errno=errno.EINVAL)
         loop = asyncio.get_running_loop()
         late = loop.call_later(call.timeout + _LATE, self._give_up, "it is late") if call.timeout else None
-        if not self._pending:
-            self._began = time.perf_counter()
         id_, future = self._last_id, loop.create_future()
         self._pending[id_] = future
         self._send(frame)
@@ -103,8 +125,6 @@ class ShimExecutor:
             return _outcome(call, result) if result else Outcome(status=-1, error=self._lost)
         finally:
             del self._pending[id_]
-            if not self._pending:
-                self.busy += time.perf_counter() - self._began
             if late:
                 late.cancel()
 
@@ -126,6 +146,10 @@ class ShimExecutor:
         running = [future for future in self._pending.values() if not future.done()]
         for future in running:
             future.set_result(None)
+        if running:  # else the call is cancelled, and with it what waits
+            for waiting in self._waits:
+                if not waiting.done():
+                    waiting.set_exception(ConnectionError(why))
         return bool(running)
 
 
@@ -147,7 +171,12 @@ def _outcome(call: PluginCall, result: protocol.Result) -> Outcome:
 
 
 class _Connection:
-    """One shim, on a plain socket: asyncio's transports would take twice the time of all else that is done here."""
+    """One shim, on a plain socket: asyncio's transports would take twice the time of all else that is done here.
+
+    It is the server's until `Server.done`, which comes once, whatever happens: from the connection's end if there is no
+    task yet, else when the task is over. A task that is cancelled before it began runs no line of its own, so it is not
+    left to the task.
+    """
 
     def __init__(self, server: Server, peer: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.arrived = time.perf_counter()
@@ -155,19 +184,13 @@ class _Connection:
         self._decoder = protocol.Decoder()
         self._unsent = b""
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self.executor = ShimExecutor(self._send, self._drop)
+        self.executor = ShimExecutor(self._send, self._drop, server.slots, self.arrived)
+        self._timer = loop.call_later(CALL_TIMEOUT, self._drop, "it says nothing")
 
     def begin(self) -> None:
-        """It is this connection's turn."""
-        if _has_gone(self._socket):
-            self._lost()  # its patience ended while it waited: nothing must be begun for it
-            return
         self._loop.add_reader(self._socket, self._readable)
         self._readable()  # its call has most often arrived by now
-        if self._task is None and not self._closed:
-            self._timer = self._loop.call_later(CALL_TIMEOUT, self._drop, "it says nothing")
 
     def _readable(self) -> None:
         try:
@@ -189,20 +212,26 @@ class _Connection:
         if isinstance(frame, protocol.Result) and self._task:
             self.executor.resolve(frame)
         elif isinstance(frame, protocol.Call) and not self._task:
-            if self._timer:
-                self._timer.cancel()
+            self._timer.cancel()
             self._task = self._loop.create_task(self._work(frame))
+            self._task.add_done_callback(self._worked)
         else:
             raise protocol.ProtocolError(f"{type(frame).__name__} has no place here")
 
     async def _work(self, call: protocol.Call) -> None:
+        answer = await self._server.answer(call, self)
         try:
-            answer = await self._server.answer(call, self)
-            self._send(protocol.encode(answer))
-        finally:
-            self._server.done(self)
-            if not self._unsent:
-                self._close()
+            data = protocol.encode(answer)
+        except protocol.ProtocolError as error:
+            data = protocol.encode(_refusal(f"the result is too long: {error}", ""))
+        self._send(data)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a call was not answered", exc_info=error)
+        self._server.done(self)
+        if not self._unsent:
+            self._close()
 
     def _send(self, data: bytes) -> None:
         if self._closed:
@@ -245,8 +274,7 @@ class _Connection:
         if self._closed:
             return
         self._closed = True
-        if self._timer:
-            self._timer.cancel()
+        self._timer.cancel()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
@@ -256,12 +284,11 @@ class Server:
     """A socket for shims. work: what a call comes to; it must not raise, and is cancelled when the shim goes."""
 
     def __init__(self, work: Work, *, concurrency: int = CONCURRENCY, metrics: Metrics | None = None) -> None:
-        self.work, self.concurrency = work, concurrency
+        self.work, self.slots = work, Slots(concurrency)
         self.metrics = metrics or Metrics()
-        self._waiting: deque[_Connection] = deque()
         self._active: set[_Connection] = set()
+        self._working = 0
         self._containers: dict[str, asyncio.Task[Any]] = {}
-        self._pumping = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._listener: socket.socket | None = None
@@ -367,9 +394,10 @@ class Server:
                 peer.close()
                 continue
             peer.setblocking(False)
-            self._waiting.append(_Connection(self, peer, loop))
+            connection = _Connection(self, peer, loop)
+            self._active.add(connection)
             self._idle.clear()
-            self._pump()
+            connection.begin()
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0:
@@ -382,58 +410,58 @@ class Server:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        """How many plugins wait for a slot."""
+        return self.slots.waiting
 
     def done(self, connection: _Connection) -> None:
         self._active.discard(connection)
-        with suppress(ValueError):
-            self._waiting.remove(connection)
-        self._pump()
-        if not self._active and not self._waiting:
+        if not self._active:
             self._idle.set()
-
-    def _pump(self) -> None:
-        if self._pumping:  # one that has gone is done at once, which comes back here
-            return
-        self._pumping = True
-        try:
-            while self._waiting and len(self._active) < self.concurrency:
-                connection = self._waiting.popleft()
-                self._active.add(connection)
-                connection.begin()
-        finally:
-            self._pumping = False
 
     async def answer(self, call: protocol.Call, connection: _Connection) -> protocol.Answer:
         if call.version != protocol.VERSION:
-            return _refusal(f"this agent speaks version {protocol.VERSION} of its protocol, the shim {call.version}")
-        self.metrics.waited.observe(time.perf_counter() - connection.arrived)
+            why = f"this agent speaks version {protocol.VERSION} of its protocol, the shim {call.version}"
+            return _refusal(why, "an update is under way")
+        if self._working >= CALLS_MAX and call.env.get("CNI_COMMAND") != "DEL":
+            return _refusal(f"the agent works on {CALLS_MAX} calls already, its limit; try again later", "")
         task = asyncio.current_task()
         container = call.env.get("CNI_CONTAINERID", "")
         before = self._containers.get(container)
         if container and task:
             self._containers[container] = task
+        self._working += 1
         try:
             if container and before:
                 await asyncio.wait({before})
             return await self.work(call, connection.executor)
         finally:
+            self._working -= 1
+            self.metrics.waited.observe(connection.executor.waited)
             if self._containers.get(container) is task:
                 del self._containers[container]
 
 
-def _refusal(msg: str) -> protocol.Answer:
+def _refusal(msg: str, details: str) -> protocol.Answer:
     import json
 
-    error = {"cniVersion": "1.0.0", "code": 11, "msg": f"genie: {msg}", "details": "an update is under way"}
+    error = {"cniVersion": "1.0.0", "code": 11, "msg": f"genie: {msg}", "details": details}
     return protocol.Answer(status=1, stdout=json.dumps(error).encode())
 
 
-def _has_gone(peer: socket.socket) -> bool:
-    """Whether the other end is closed, although what it sent before has not been read."""
-    poll = select.poll()
-    poll.register(peer.fileno(), select.POLLRDHUP)
-    return bool(poll.poll(0))
+async def answers(path: Path) -> bool:
+    """Whether a whole call on this socket, a VERSION, is answered well within `HEALTH_TIMEOUT`."""
+    call = protocol.Call(env={"CNI_COMMAND": "VERSION"}, stdin=b'{"cniVersion": "1.0.0"}')
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                writer.write(protocol.encode(call))
+                (answer,) = protocol.Decoder().feed(await reader.read())
+            finally:
+                writer.close()
+    except (OSError, ValueError, protocol.ProtocolError):  # TimeoutError is an OSError
+        return False
+    return isinstance(answer, protocol.Answer) and answer.status == 0 and b"supportedVersions" in answer.stdout
 
 
 def _is_trusted(peer: socket.socket) -> bool:

@@ -28,12 +28,15 @@ _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (befo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PluginCall:
-    """One plugin to run. env is complete, nothing is inherited. timeout: seconds; None: no limit."""
+    """One plugin to run. env is complete, nothing is inherited. timeout: seconds; None: no limit. network: the
+    source of the network's configuration, by which an executor may keep networks out of each other's way.
+    """
 
     binary: str
     env: Mapping[str, str]
     stdin: bytes
     timeout: float | None = None
+    network: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

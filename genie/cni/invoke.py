@@ -188,6 +188,7 @@ async def supported_versions(
     executor: Executor,
     *,
     timeout: float | None = None,
+    network: str = "",
 ) -> tuple[str, ...]:
     """Section 2, VERSION: what a plugin speaks. A plugin from before that command speaks 0.1.0.
 
@@ -196,7 +197,8 @@ async def supported_versions(
     # Plugins built with a library of before 0.2.0 insist on parameters that VERSION does not need.
     dummy = Attachment(container_id="dummy", netns="dummy", ifname="dummy", path=path, env=env)
     stdin = json.dumps({"cniVersion": versions.LATEST}).encode()
-    call = PluginCall(binary=find(kind, path), env=_environment("VERSION", dummy), stdin=stdin, timeout=timeout)
+    env = _environment("VERSION", dummy)
+    call = PluginCall(binary=find(kind, path), env=env, stdin=stdin, timeout=timeout, network=network)
     outcome = await run(executor, call)
     if outcome.status == 0 and not outcome.error:
         spoken = versions.of_version_reply(outcome.stdout)
@@ -275,14 +277,15 @@ class _Step(NamedTuple):
             env=_environment(command, self.attachment),
             stdin=self._request(command, version, prev_result),
             timeout=self.timeout,
+            network=self.network.source,
         )
         return await run(self.executor, call)
 
     async def _negotiate(self, refusal: CniError) -> str:
         """The highest common version, other than the one refused; without one, the refusal is the error."""
         kind = self.plugin["type"]
-        attachment = self.attachment
-        spoken = await supported_versions(kind, attachment.path, attachment.env, self.executor, timeout=self.timeout)
+        at, source = self.attachment, self.network.source
+        spoken = await supported_versions(kind, at.path, at.env, self.executor, timeout=self.timeout, network=source)
         if refusal.code != Code.INCOMPATIBLE_VERSION and self.network.cni_version in spoken:
             raise refusal
         common = versions.highest(version for version in spoken if version != self.network.cni_version)

@@ -7,15 +7,18 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genie.agent import protocol, server
 from genie.agent.protocol import Answer, Call, Frame, Result, Run, encode
-from genie.agent.server import Server, ShimExecutor
+from genie.agent.server import Server, ShimExecutor, answers
 from genie.cni.execute import Outcome, PluginCall
 from tests.rigs.agent import serving, until
 
@@ -49,11 +52,13 @@ class Client:
 
 
 class Gate:
-    """Work that waits until it is let go, and tells in which order it was begun."""
+    """Work that waits until it is let go, and notes in which order it was begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool = False) -> None:
         self.begun: list[str] = []
         self.open = asyncio.Event()
+        if is_open:
+            self.open.set()
 
     async def __call__(self, call: Call, executor: ShimExecutor) -> Answer:
         self.begun.append(call.env["CNI_CONTAINERID"])
@@ -61,40 +66,161 @@ class Gate:
         return Answer(status=0, stdout=call.env["CNI_CONTAINERID"].encode())
 
 
-def test_so_many_at_once_and_the_rest_in_the_order_in_which_they_came(place: Path) -> None:
+async def one_plugin(call: Call, executor: ShimExecutor) -> Answer:
+    """Work that runs one plugin, of the network and the verb in the call's environment."""
+    env = {"CNI_COMMAND": call.env["CNI_COMMAND"]}
+    outcome = await executor.run(PluginCall(binary="/b", env=env, stdin=b"", timeout=60, network=call.env["NET"]))
+    return Answer(status=1 if outcome.error else 0, stdout=outcome.stdout)
+
+
+async def calling(path: Path, container: str, *, verb: str = "ADD", net: str = "blue") -> Client:
+    client = await Client.connect(path)
+    client.send(Call(env={"CNI_CONTAINERID": container, "CNI_COMMAND": verb, "NET": net}, stdin=b""))
+    return client
+
+
+async def finish(client: Client) -> None:
+    """Report the plugin that this client was asked to run, and take the answer."""
+    run = await client.next()
+    assert isinstance(run, Run), run
+    client.send(result(run.id))
+    assert (await client.next()).status == 0
+
+
+def result(id_: int) -> Result:
+    return Result(id=id_, how=protocol.How.EXITED, status=0, errno=0, micros=0, stdout=b"", stderr=b"")
+
+
+def test_so_many_plugins_at_once_and_the_rest_in_the_order_in_which_their_calls_came(place: Path) -> None:
     async def go() -> None:
-        gate = Gate()
-        async with serving(gate, place / "s", concurrency=3) as served:
+        async with serving(one_plugin, place / "s", concurrency=3) as served:
             clients = []
             for n in range(9):
-                clients.append(await Client.connect(place / "s", f"c{n}"))
-                await until(partial(lambda n: served.active + served.waiting == n + 1, n))
-            await until(lambda: len(gate.begun) == 3)
-            assert (served.active, served.waiting) == (3, 6)
-            clients[5].close()  # gives up while it waits: its turn is over at once
-            gate.open.set()
-            answers = [await client.next() for n, client in enumerate(clients) if n != 5]
-        assert [a.stdout.decode() for a in answers] == gate.begun == [f"c{n}" for n in range(9) if n != 5]
+                clients.append(await calling(place / "s", f"c{n}"))
+                await until(partial(lambda n: served.active == n + 1, n))
+            await until(lambda: served.waiting == 6)
+            clients[5].close()  # gives up while it waits
+            await until(lambda: served.waiting == 5)
+            for n in (0, 1, 2, 3, 4, 6, 7, 8):
+                await finish(clients[n])
+            await until(lambda: (served.active, served.slots.taken, served.waiting) == (0, 0, 0))
 
     asyncio.run(go())
 
 
-def test_a_thousand_that_gave_up_while_they_waited(place: Path) -> None:
+def test_a_network_that_hangs_and_an_api_server_that_does_not_answer_hold_up_nobody_else(place: Path) -> None:
+    async def work(call: Call, executor: ShimExecutor) -> Answer:
+        if call.env["NET"] == "api":
+            await asyncio.sleep(60)
+        return await one_plugin(call, executor)
+
     async def go() -> None:
-        gate = Gate()
-        async with serving(gate, place / "s", concurrency=1) as served:
-            first = await Client.connect(place / "s", "first")
-            await until(lambda: gate.begun)
-            for _ in range(11):
-                clients = [await Client.connect(place / "s", "c") for _ in range(100)]
-                await until(lambda: not served.waiting % 100)
-                for client in clients:
-                    client.close()
-            assert served.waiting == 1100
-            gate.open.set()
-            assert (await first.next()).stdout == b"first"
-            await until(lambda: not served.waiting)
-        assert gate.begun == ["first"]
+        async with serving(work, place / "s", concurrency=2) as served:
+            stuck = [await calling(place / "s", f"c{n}", net=net) for n in range(40) for net in ("stuck", "api")]
+            await until(lambda: served.waiting == 38)
+            await finish(await calling(place / "s", "other"))
+            await finish(await calling(place / "s", "gone", verb="DEL", net="stuck"))
+            for client in stuck:
+                client.close()
+            await until(lambda: (served.active, served.slots.taken, served.waiting) == (0, 0, 0))
+
+    asyncio.run(go())
+
+
+def test_a_shim_that_goes_while_one_plugin_runs_and_another_waits(place: Path) -> None:
+    async def work(call: Call, executor: ShimExecutor) -> Answer:
+        await asyncio.gather(one_plugin(call, executor), one_plugin(call, executor))
+        return Answer(status=0, stdout=b"")
+
+    async def go() -> None:
+        async with serving(work, place / "s", concurrency=1) as served:
+            client = await calling(place / "s", "c")
+            await until(lambda: served.waiting == 1)
+            client.close()
+            await until(lambda: (served.active, served.slots.taken, served.waiting) == (0, 0, 0))
+            assert served.metrics.waited.lines()[-1] == "genie_call_wait_seconds_count 1"  # it came to its end
+
+    asyncio.run(go())
+
+
+def test_more_calls_than_the_limit_are_refused_but_for_a_del(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CALLS_MAX", 3)
+
+    async def go() -> None:
+        async with serving(one_plugin, place / "s") as served:
+            clients = [await calling(place / "s", f"c{n}") for n in range(3)]
+            await until(lambda: served.slots.taken == 3)
+            refused = await (await calling(place / "s", "c3")).next()
+            assert refused.status == 1 and b'"code": 11' in refused.stdout and b"3 calls already" in refused.stdout
+            await finish(await calling(place / "s", "c4", verb="DEL"))
+            for client in clients:
+                client.close()
+
+    asyncio.run(go())
+
+
+whole = encode(Call(env={"CNI_CONTAINERID": "c", "CNI_COMMAND": "ADD", "NET": "blue"}, stdin=b"{}"))
+
+
+@given(
+    parts=st.lists(
+        st.one_of(
+            st.sampled_from([whole, encode(result(1)), encode(Answer(status=0, stdout=b"")), b"", whole[:9]]),
+            st.binary(max_size=20),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    apart=st.booleans(),
+    half_closed=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_arrives_on_a_connection_nothing_of_it_is_left(
+    parts: list[bytes], apart: bool, half_closed: bool
+) -> None:
+    """Two calls in one packet once cancelled a task before it began, and its slot was lost."""
+
+    async def go(path: Path) -> None:
+        async with serving(one_plugin, path, concurrency=1) as served:
+            client = await Client.connect(path)
+            for part in parts if apart else [b"".join(parts)]:
+                client.writer.write(part)
+                await asyncio.sleep(0)
+            if half_closed:
+                client.writer.write_eof()
+            await asyncio.sleep(0.001)
+            client.close()
+            await until(lambda: (served.active, served.slots.taken, served.waiting) == (0, 0, 0))
+            await finish(await calling(path, "next"))
+
+    with tempfile.TemporaryDirectory(prefix="genie-") as folder:
+        asyncio.run(go(Path(folder) / "s"))
+
+
+def test_the_health_check_is_a_real_call(place: Path) -> None:
+    async def version(call: Call, _: ShimExecutor) -> Answer:
+        return Answer(status=0, stdout=b'{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}')
+
+    async def go() -> None:
+        assert not await answers(place / "s")
+        async with serving(version, place / "s"):
+            assert await answers(place / "s")
+        async with serving(Gate(is_open=True), place / "s"):  # fails for want of a container's ID
+            assert not await answers(place / "s")
+
+    asyncio.run(go())
+
+
+def test_the_health_check_fails_where_nothing_is_answered(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEALTH_TIMEOUT", 0.2)
+
+    async def wedged(_: Call, __: ShimExecutor) -> Answer:
+        await asyncio.sleep(60)
+        return Answer(status=0, stdout=b"")
+
+    async def go() -> None:
+        async with serving(wedged, place / "s"):
+            assert not await answers(place / "s")
 
     asyncio.run(go())
 
@@ -103,9 +229,7 @@ def test_a_client_that_says_nothing_is_put_out(place: Path, monkeypatch: pytest.
     monkeypatch.setattr(server, "CALL_TIMEOUT", 0.1)
 
     async def go() -> None:
-        gate = Gate()
-        gate.open.set()
-        async with serving(gate, place / "s", concurrency=1) as served:
+        async with serving(Gate(is_open=True), place / "s", concurrency=1) as served:
             silent = await Client.connect(place / "s")
             patient = await Client.connect(place / "s", "c")
             assert (await patient.next()).stdout == b"c"
@@ -122,9 +246,7 @@ def test_a_client_that_says_nothing_is_put_out(place: Path, monkeypatch: pytest.
 )
 def test_a_client_that_sends_nonsense_is_put_out_and_the_others_are_served(place: Path, bad: bytes) -> None:
     async def go() -> None:
-        gate = Gate()
-        gate.open.set()
-        async with serving(gate, place / "s", concurrency=1):
+        async with serving(Gate(is_open=True), place / "s", concurrency=1):
             client = await Client.connect(place / "s")
             client.writer.write(bad)
             assert await client.next() is None
@@ -145,7 +267,7 @@ def test_a_result_of_nothing_that_runs_ends_the_call(place: Path) -> None:
         async with serving(work, place / "s"):
             client = await Client.connect(place / "s", "c")
             assert isinstance(await client.next(), Run)
-            client.send(Result(id=77, how=protocol.How.EXITED, status=0, errno=0, micros=0, stdout=b"", stderr=b""))
+            client.send(result(77))
             assert await client.next() is None
             await until(lambda: seen)
             assert "went away" in seen[0].error
@@ -215,9 +337,7 @@ def test_calls_for_one_container_do_not_overlap(place: Path) -> None:
             clients[0].close()
             for client in clients[1:]:
                 run = await client.next()
-                client.send(
-                    Result(id=run.id, how=protocol.How.EXITED, status=0, errno=0, micros=0, stdout=b"", stderr=b"")
-                )
+                client.send(result(run.id))
                 assert isinstance(await client.next(), Answer)
 
     asyncio.run(go())
@@ -252,8 +372,7 @@ def test_only_root_gets_in(place: Path) -> None:
 
 def test_the_next_agent_takes_the_place_in_one_step(place: Path) -> None:
     async def go() -> None:
-        gate = Gate()
-        gate.open.set()
+        gate = Gate(is_open=True)
         first, second = Server(gate), Server(gate)
         await first.start(place / "s")
         await second.start(place / "s")

@@ -28,7 +28,7 @@ MAIN = 254
 
 SCOPE_GLOBAL, SCOPE_LINK = 0, 253
 UNICAST = 1
-RTPROT_KERNEL, RTPROT_STATIC = 2, 4
+RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_STATIC, RTPROT_RA = 1, 2, 4, 9
 
 # Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/fib_rules.h>, under their names there.
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -161,6 +161,21 @@ class KernelRoute:
     def is_kernels(self) -> bool:
         """Whether the kernel made it for an address. Of these there may be several of one destination."""
         return self.protocol == RTPROT_KERNEL
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the kernel made it by what a router said, and will change it or let it expire when it hears more:
+        a router's advertisement (RFC 4861), a redirect, the subnet of an address that it chose itself (RFC 4862).
+
+        Such a route cannot be put back: the kernel knows its own by a flag that nobody else may set, and one in the
+        same place keeps it from reading further advertisements, so that the pod's addresses expire.
+        """
+        return self.protocol in (RTPROT_RA, RTPROT_REDIRECT) or (self.is_kernels and self.expires != 0)
+
+    @property
+    def expires(self) -> int:
+        """In how many ticks (USER_HZ) it goes by itself, 0 if never (struct rta_cacheinfo)."""
+        return _number(self.get(RTA_CACHEINFO)[8:12])
 
     @cached_property
     def key(self) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ the main table, and after the last one `arrange` puts everything in its place:
   network attached twice), where the main table would confuse the two.
 
 The routes that the kernel makes for an address stay where they are: the kernel keeps those of several interfaces apart.
+So do those that it learns from routers, of which genie takes no notice at all: they come and go at any time.
 
 `plan` decides, and is pure: it compares what is with what should be and returns the changes, and what each attachment's
 result is to report. Nobody else decides which default route a pod has. `arrange` can be repeated, and undoes itself
@@ -96,7 +97,8 @@ def take_away(kernel: Netlink) -> tuple[KernelRoute, ...]:
 
     All or none: raises OSError with the routes as they were.
     """
-    taken = [route for family in FAMILIES for route in kernel.routes(family) if not route.is_kernels]
+    there = [route for family in FAMILIES for route in kernel.routes(family)]
+    taken = [route for route in there if not (route.is_kernels or route.is_learned)]
     kernel.apply([Change(route, add=False) for route in sorted(taken, key=lambda route: route.on_link)])
     return tuple(taken)
 
@@ -143,7 +145,12 @@ def drift(placed: Sequence[Placed], state: State, arranged: Iterable[str]) -> li
         if text not in known
         and (
             one.table in TABLES
-            or (isinstance(one, KernelRoute) and one.is_default and not owners.keys().isdisjoint(one.oifs))
+            or (
+                isinstance(one, KernelRoute)
+                and one.is_default
+                and not (one.is_kernels or one.is_learned)
+                and not owners.keys().isdisjoint(one.oifs)
+            )
         )
     ]
 
@@ -169,14 +176,16 @@ def plan(placed: Sequence[Placed], state: State) -> Plan:
         route
         for route in state.routes
         if route.table == MAIN
-        and not route.is_kernels
+        and not (route.is_kernels or route.is_learned)
         and (route.key in known or not owners.keys().isdisjoint(route.oifs))
     ]
+    changed = _diff(there, in_main)
     return Plan(
         changes=[
             *_diff([rule for rule in state.rules if rule.table in TABLES], rules),
             *_diff([route for route in state.routes if route.table in TABLES], tables),
-            *_diff(there, in_main),
+            *_displaced(state, changed),
+            *changed,
         ],
         arranged=tuple(str(one) for one in (*rules, *tables, *in_main)),
         reported=_reported(placed, main, state),
@@ -256,7 +265,7 @@ def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> l
     for holder, route in found:
         position = next((owners[index] for index in route.oifs if index in owners), holder)
         gone = route.oifs and indices.isdisjoint(route.oifs)  # its interface went after the route was taken away
-        if position is not None and route.protocol != PROTOCOL and not gone:
+        if position is not None and route.protocol != PROTOCOL and not route.is_learned and not gone:
             own[position].setdefault(route.key, route)
     return own
 
@@ -376,7 +385,9 @@ def _main(
     """
     keys = {key for each in own for key in each}
     taken = {
-        route.place for route in state.routes if route.table == MAIN and (route.is_kernels or route.key not in keys)
+        route.place
+        for route in state.routes
+        if route.table == MAIN and (route.is_kernels or not (route.is_learned or route.key in keys))
     }
     taken |= {default.place} if default else set()
     found = []
@@ -497,6 +508,18 @@ def _diff(have: Iterable[KernelRoute | Rule], want: Iterable[KernelRoute | Rule]
     return [
         *(Change(one, add=False) for key, one in there.items() if key not in wanted),
         *(Change(one) for key, one in wanted.items() if key not in there),
+    ]
+
+
+def _displaced(state: State, changed: Iterable[Change]) -> list[Change]:
+    """The removal of what the kernel learned in the place of a route to be added. It learns that again; both may then
+    stay.
+    """
+    wanted = {one.what.place for one in changed if one.add and isinstance(one.what, KernelRoute)}
+    return [
+        Change(route, add=False)
+        for route in state.routes
+        if route.table == MAIN and route.is_learned and not route.is_kernels and route.place in wanted
     ]
 
 

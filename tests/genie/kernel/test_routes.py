@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,23 @@ from hypothesis import strategies as st
 
 from genie.cni.result import IP, Interface, Result, Route
 from genie.kernel import routes
-from genie.kernel.netlink import INET, INET6, MAIN, RTA_PREFSRC, Address, Change, KernelRoute, Netlink, Rule
+from genie.kernel.netlink import (
+    INET,
+    INET6,
+    MAIN,
+    RTA_CACHEINFO,
+    RTA_PREFSRC,
+    RTPROT_KERNEL,
+    RTPROT_RA,
+    RTPROT_REDIRECT,
+    Address,
+    Change,
+    KernelRoute,
+    Netlink,
+    Rule,
+)
 from genie.kernel.routes import Placed, Plan, State
+from tests.rigs import routers
 from tests.rigs.kernel import FakeKernel
 
 
@@ -176,6 +193,42 @@ def test_what_an_earlier_plan_made_goes(situation: tuple[list[Placed], State], w
     moved = after(moved, routes.plan(other, moved).changes)
     assert set(moved.rules) == set(fresh.rules)
     assert {route.key for route in moved.routes} == {route.key for route in fresh.routes}
+
+
+@given(situations(), st.data())
+def test_what_the_kernel_learned_changes_nothing(situation: tuple[list[Placed], State], data: st.DataObject) -> None:
+    plan, state = situation
+    indices = sorted(state.links.values())
+    expires = struct.pack("=IIiIIIII", 0, 0, 4_200, 0, 0, 0, 0, 0)
+    learned = [
+        replace(
+            route,
+            protocol=data.draw(st.sampled_from((RTPROT_RA, RTPROT_REDIRECT, RTPROT_KERNEL))),
+            attributes=(*route.attributes, (RTA_CACHEINFO, expires)),
+        )
+        for oif in data.draw(st.lists(st.sampled_from(indices), unique=True))
+        for route in (
+            default("fe80::1", oif),
+            KernelRoute.to(INET6, packed("fd00::"), 64, oif=oif, metric=256),
+            KernelRoute.to(INET6, packed("2001:db8::"), 32, oif=oif, gateway=packed("fe80::1")),
+        )
+    ]
+    known, before = replace(state, routes=[*state.routes, *learned]), routes.plan(plan, state)
+    found = routes.plan(plan, known)
+    assert (found.arranged, found.reported) == (before.arranged, before.reported)
+    given_way = [change for change in found.changes if change not in before.changes]
+    assert [change for change in found.changes if change not in given_way] == before.changes
+    places = {change.what.place for change in before.changes if change.add and isinstance(change.what, KernelRoute)}
+    for change in given_way:
+        assert not change.add
+        assert isinstance(change.what, KernelRoute)
+        assert change.what in learned
+        assert change.what.place in places, "the kernel refuses two of one place"
+    done = after(state, before.changes)
+    here = replace(done, routes=[*done.routes, *learned])
+    bare = [replace(one, taken=()) for one in plan]
+    assert routes.drift(bare, here, found.arranged) == []
+    assert routes.plan(bare, here).changes == []
 
 
 @given(situations(), st.data())
@@ -646,6 +699,91 @@ def test_a_pod_comes_up_whatever_a_network_reports_that_it_did_not_do(pod: Any, 
     assert own == (
         [f"2000: from {claim.reports.address.partition('/')[0]} lookup 2001 proto 71"] if claim.table else []
     )
+
+
+@pytest.fixture
+def advertised(namespace: Callable[[], Any], pod: Any) -> Any:
+    """A router on the link of eth1."""
+    router = namespace()
+    pod.run(lambda: _move("r1", router))
+    routers.link(router, "r1")
+    router.ip("-6 addr add fd02::1/64 dev r1 nodad")
+    pod.ip(
+        "addr add 10.1.0.2/24 dev eth0",
+        "-6 addr add fd01::2/64 dev eth0 nodad",
+        "-6 addr add fd02::2/64 dev eth1 nodad",
+    )
+    return router
+
+
+FIRST = attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), IP("fd01::2/64", "fd01::1"))
+SECOND = attached("eth1", IP("fd02::2/64", "fd02::1"))
+
+
+def hear(pod: Any, router: Any) -> None:
+    routers.advertise(router, "r1")
+    routers.until(pod, "-6 route show default", "proto ra")
+    routers.until(pod, "-6 addr show dev eth1 scope global", "dynamic")
+
+
+@pytest.mark.root
+def test_what_the_kernel_learns_from_a_router_is_no_drift(pod: Any, advertised: Any) -> None:
+    pod.run(lambda: Path("/proc/sys/net/ipv6/conf/eth1/use_tempaddr").write_text("2"))
+    pod.ip("route add default via 10.1.0.1", "-6 route add default via fd01::1")
+    arranged = arrange(pod, [FIRST, SECOND]).arranged
+
+    def drifted() -> list[str]:
+        with Netlink(pod.path) as kernel:
+            return routes.drift([FIRST, SECOND], routes.look(kernel), arranged)
+
+    hear(pod, advertised)
+    routers.until(pod, "-6 addr show dev eth1 scope global", "temporary")
+    assert drifted() == []
+
+    sender = pod.run(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+    with sender:
+        sender.bind(("fd02::2", 0))
+        sender.connect(("2001:db8:9::1", 9))
+        routers.too_big(advertised, "r1", sent_from=sender.getsockname()[:2], sent_to=("2001:db8:9::1", 9))
+        routers.until(pod, "-6 route get 2001:db8:9::1 from fd02::2", "mtu 1280")
+        assert drifted() == []
+
+    routers.advertise(advertised, "r1", router_lifetime=0)
+    routers.until(pod, "-6 route show default", "proto ra", gone=True)
+    assert drifted() == []
+
+    pod.ip("-6 route add default via fd02::9 dev eth1 metric 9")
+    index = json.loads(pod.ip("-j link show eth1"))[0]["ifindex"]
+    assert drifted() == [f"unexpected: route default via fd02::9 dev {index} table 254 metric 9"]
+
+
+@pytest.mark.root
+def test_a_pod_that_a_router_advertises_to_during_its_add_hears_the_next_one(pod: Any, advertised: Any) -> None:
+    """A learned route that is taken away and put back is the kernel's no longer: it would refuse to hear of it."""
+    hear(pod, advertised)
+    pod.ip("route add default via 10.1.0.1")
+    held = take_away(pod)
+    assert [route.family for route in held] == [INET]
+    arrange(pod, [replace(FIRST, taken=held), SECOND])
+    arrange(pod, [FIRST, SECOND])
+    assert "proto ra" in pod.ip("-6 route show default")
+    routers.advertise(advertised, "r1", lifetime=100_000)
+    shown = routers.until(pod, "-6 addr show dev eth1 scope global", "valid_lft 86", gone=True)
+    assert "dynamic" in shown, "its address has the new life time"
+
+
+@pytest.mark.root
+def test_a_router_s_route_gives_way_to_what_the_pod_is_to_have(pod: Any, advertised: Any) -> None:
+    pod.ip("route add default via 10.1.0.1", "-6 route add default via fd01::1")
+    held = take_away(pod)
+    hear(pod, advertised)
+    plan = [replace(FIRST, taken=held), SECOND]
+    arrange(pod, plan)
+    assert [line.partition(" metric")[0] for line in listing(pod, "-6 route show default")] == [
+        "default via fd01::1 dev eth0"
+    ]
+    hear(pod, advertised)
+    assert arrange(pod, plan).changes == [], "the kernel's own may come back"
 
 
 @pytest.mark.root

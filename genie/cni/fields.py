@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from genie.cni.errors import CniError, Code
 
+_HEX = frozenset("0123456789abcdefABCDEF")
+
 Refusal = Callable[[str, str], CniError]
 """Makes an error of where it is (a file, an annotation) and what is wrong there."""
 
@@ -31,17 +33,44 @@ def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
     """JSON decoded; NaN and Infinity, which Python's parser takes, are refused as any other does.
 
     Raises:
-        CniError: as `error` makes it; the message has the position.
+        CniError: as `error` makes it; the message has the reason, and the position as character, line and column.
     """
     try:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError as failure:
         raise error(where, "not valid JSON: nested too deeply") from failure
     except json.JSONDecodeError as failure:
-        line = f" (line {failure.lineno}, column {failure.colno})" if failure.lineno > 1 else ""
-        raise error(where, f"not valid JSON at character {failure.pos + 1}{line}: {failure.msg}") from failure
+        found = failure.doc[failure.pos :].strip().partition("\n")[0]
+        if failure.doc.strip():
+            what = f"{failure.msg}, found {shown(found[:20])}" if found else f"{failure.msg}, but the text ends here"
+        else:
+            what = "it is empty"
+        raise error(where, f"not valid JSON {_position(failure.doc, failure.pos)}: {what}") from failure
+    except UnicodeDecodeError as failure:
+        before = failure.object[: failure.start].decode(failure.encoding, "replace")
+        raise error(where, f"not valid JSON {_position(before, len(before))}: {failure}") from failure
     except ValueError as failure:
-        raise error(where, f"not valid JSON: {failure}") from failure
+        at = _strange(text)
+        raise error(where, f"not valid JSON{at and f' {at}'}: {failure}") from failure
+
+
+def _position(text: str, at: int) -> str:
+    """Where people find this character. All count from 1."""
+    line_start = text.rfind("\n", 0, at) + 1
+    line = text.count("\n", 0, at) + 1
+    return f"at character {at + 1} (line {line}, column {at - line_start + 1})"
+
+
+def _strange(text: bytes | str) -> str:
+    """The position of the first constant or long number that Python's parser reports without one."""
+    import re
+
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "replace")
+    for token in re.finditer(r'"(?:\\.|[^"\\])*"|NaN|-?Infinity|\d{4300,}', text):
+        if token[0][0] != '"':
+            return _position(text, token.start())
+    return ""
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -87,6 +116,13 @@ class Fields:
         if value is not None and (isinstance(value, bool) or value < least):
             raise self.wrong(key, expected)
         return value
+
+    def count(self, key: str) -> int | None:
+        """A number of 32 bits; None for one below 0, by which some programs write that there is none."""
+        value: int | None = self._get(key, int, "a whole number of 32 bits")
+        if isinstance(value, bool) or (value is not None and abs(value) >> 32):
+            raise self.wrong(key, "a whole number of 32 bits")
+        return None if value is None or value < 0 else value
 
     def seconds(self, key: str, default: float) -> float:
         """More than none, and less than a day."""
@@ -152,6 +188,21 @@ def is_address(text: str) -> bool:
     except (OSError, ValueError):  # ValueError: not ASCII, or a NUL in it
         return False
     return True
+
+
+def hardware_address(text: str, size: int) -> str:
+    """A hardware address as "02:00:00:00:00:01", from any form that Go's net.ParseMAC takes; "" if it is none.
+
+    The forms: pairs of digits between colons or dashes (02-00-00-00-00-01), groups of four between dots
+    (0200.0000.0001). size: how many bytes it must have.
+    """
+    parts = text.split(":") if ":" in text else text.split("-") if "-" in text else text.split(".")
+    width = 2 if len(parts) == size else 4
+    digits = "".join(parts)
+    regular = len(digits) == size * 2 and all(len(part) == width for part in parts)
+    if not regular or (width == 4) != ("." in text) or not set(digits) <= _HEX:
+        return ""
+    return ":".join(digits[at : at + 2] for at in range(0, size * 2, 2)).lower()
 
 
 def is_cidr(text: str) -> bool:

@@ -96,8 +96,8 @@ def parse(data: object, version: str | None = None) -> Result:
     always 0.2.0's form.
 
     Strict about types, tolerant of unknown keys. Raises CniError: INCOMPATIBLE_VERSION for an unknown
-    version, DECODING_FAILURE naming the field otherwise. An `interface` index beyond the list names nothing
-    and becomes None.
+    version, DECODING_FAILURE naming the field otherwise. An `interface` index beyond the list, or below 0 as
+    CNI's library 0.5 writes it, names nothing and becomes None. So do other numbers below 0.
     """
     top = Fields(data, "result", undecodable)
     spoken = top.string("cniVersion")
@@ -198,14 +198,14 @@ def _parse_interface(read: Fields) -> Interface:
         name=read.string("name"),
         mac=read.string("mac"),
         sandbox=read.string("sandbox"),
-        mtu=read.number("mtu") or 0,
+        mtu=read.count("mtu") or 0,
         socket_path=read.string("socketPath"),
         pci_id=read.string("pciID"),
     )
 
 
 def _parse_ip(read: Fields, interfaces: int) -> IP:
-    index = read.number("interface")
+    index = read.count("interface")
     return IP(
         address=_cidr(read, "address"),
         gateway=_gateway(read, "gateway"),
@@ -217,11 +217,11 @@ def _parse_route(read: Fields) -> Route:
     return Route(
         dst=_cidr(read, "dst"),
         gw=_gateway(read, "gw"),
-        mtu=read.number("mtu") or 0,
-        advmss=read.number("advmss") or 0,
-        priority=read.number("priority"),
-        table=read.number("table"),
-        scope=read.number("scope"),
+        mtu=read.count("mtu") or 0,
+        advmss=read.count("advmss") or 0,
+        priority=read.count("priority"),
+        table=read.count("table"),
+        scope=read.count("scope"),
     )
 
 

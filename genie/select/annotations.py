@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from genie.cni.errors import CniError, Code
-from genie.cni.fields import Fields, decode, is_address
+from genie.cni.fields import Fields, decode, hardware_address, is_address
 from genie.config import Conf
 from genie.kube import Pod
 
@@ -27,8 +27,10 @@ READ = (CNI, LOGICAL, ATTACHMENTS, DEFAULT)
 DEFAULT_NETWORK_NAMESPACE = "kube-system"
 
 _NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
-_GUID = re.compile(r"([0-9a-fA-F]{2}:){7}[0-9a-fA-F]{2}\Z")
-_MAC = re.compile(r"([0-9a-fA-F]{2}:){5}([0-9a-fA-F]{2}:){0,14}[0-9a-fA-F]{2}\Z")
+#: Bytes of an Ethernet address and of an InfiniBand GUID, and what messages call them (multi-network specification,
+#: sections 4.1.2.1.4 and 4.1.2.1.10).
+_MAC = (6, "an Ethernet address of six bytes like 02:00:00:00:00:01")
+_GUID = (8, "a GUID of eight bytes like c2:11:22:33:44:55:66:77")
 
 
 class SelectionError(CniError):
@@ -211,12 +213,12 @@ def _from_json(item: Any, where: str) -> Ask:
         lookup="attachment",
         ifname=_text(read, "interface") or _text(read, "interfaceRequest"),
         ips=read.addresses("ips", prefix=True),
-        mac=_matching(read, "mac", _MAC, "a hardware address like 02:00:00:00:00:01"),
+        mac=_hardware(read, "mac", *_MAC),
         default_route=read.addresses("default-route") if item.get("default-route") is not None else None,
         cni_args=read.object("cni-args"),
         bandwidth=_bandwidth(read),
         port_mappings=_port_mappings(read),
-        infiniband_guid=_matching(read, "infiniband-guid", _GUID, "eight bytes like c2:11:22:33:44:55:66:77"),
+        infiniband_guid=_hardware(read, "infiniband-guid", *_GUID),
     )
 
 
@@ -229,6 +231,15 @@ def _matching(read: Fields, key: str, form: re.Pattern[str], expected: str, *, r
     if (value or required) and not form.match(value):
         raise read.wrong(key, expected)
     return value
+
+
+def _hardware(read: Fields, key: str, size: int, expected: str) -> str:
+    """A hardware address in the form that every plugin takes."""
+    value = _text(read, key)
+    address = hardware_address(value, size)
+    if value and not address:
+        raise read.wrong(key, expected)
+    return address
 
 
 def _bandwidth(read: Fields) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ known what to look up:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,7 +148,7 @@ def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
     """The runtimeConfig that an ask comes to. Asking what no plugin of the network declares is an error."""
     arguments: dict[str, Any] = {}
     if ask.ips:
-        arguments["ips"] = [ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}" for ip in ask.ips]
+        arguments["ips"] = [ip if "/" in ip else _with_prefix(ip, network) for ip in ask.ips]
     if ask.mac:
         arguments["mac"] = ask.mac
     if ask.bandwidth:
@@ -170,6 +170,42 @@ def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
                 f'add "capabilities": {{"{capability}": true}} to one that has it',
             )
     return arguments
+
+
+def _with_prefix(ip: str, network: NetworkConfig) -> str:
+    """An address with the prefix length of the network's subnet that it is in. Where the configuration names no such
+    subnet it stays as it is, and the plugin takes it or refuses it (CNI CONVENTIONS, `ips`: "the plugin may require the
+    IP address to include a prefix length").
+    """
+    import ipaddress
+
+    address = ipaddress.ip_address(ip)
+    lengths = []
+    for text in (text for plugin in network.plugins for text in _subnets(_object(plugin, "ipam"))):
+        try:
+            subnet = ipaddress.ip_network(text, strict=False)
+        except ValueError:  # the plugin reports what is wrong
+            continue
+        if address in subnet and subnet.num_addresses > 1:
+            lengths.append(subnet.prefixlen)
+    return f"{ip}/{max(lengths)}" if lengths else ip
+
+
+def _subnets(ipam: Mapping[str, Any]) -> Iterator[str]:
+    """The subnets in an ipam configuration: of host-local (`subnet`, `ranges`), static (`addresses`) and whereabouts
+    (`range`, `ipRanges`).
+    """
+    sets = [each if isinstance(each, list) else [each] for each in _list(ipam, "ranges")]
+    below = [*(one for each in sets for one in each), *_list(ipam, "addresses"), *_list(ipam, "ipRanges")]
+    for each in (ipam, *(one for one in below if isinstance(one, dict))):
+        for value in (each.get(key) for key in ("subnet", "range", "address")):
+            if isinstance(value, str) and "/" in value:
+                yield value.rpartition("-")[2]  # whereabouts: "10.0.0.5-10.0.0.9/24"
+
+
+def _list(data: Mapping[str, Any], key: str) -> list[Any]:
+    value = data.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _object(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

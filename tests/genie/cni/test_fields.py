@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.cni.errors import CniError
-from genie.cni.fields import Fields, decode, is_address, is_cidr, shown, undecodable
+from genie.cni.fields import Fields, decode, hardware_address, is_address, is_cidr, shown, undecodable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -22,14 +23,16 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "x: not valid JSON at character 1: Expecting value"),
-        ('{"a":}', "x: not valid JSON at character 6: Expecting value"),
+        ("", "x: not valid JSON at character 1 (line 1, column 1): it is empty"),
+        (" \n", "x: not valid JSON at character 3 (line 2, column 1): it is empty"),
+        ('{"a":}', "x: not valid JSON at character 6 (line 1, column 6): Expecting value, found '}'"),
+        ('{"a": [1', "x: not valid JSON at character 9 (line 1, column 9): Expecting ',' delimiter, but the text ends"),
         ('{\n "a": 1,\n}', "x: not valid JSON at character 12 (line 3, column 1): Expecting property name"),
-        ("[NaN]", "x: not valid JSON: NaN is not JSON"),
-        ("-Infinity", "x: not valid JSON: -Infinity is not JSON"),
+        ('["NaN",\nNaN]', "x: not valid JSON at character 9 (line 2, column 1): NaN is not JSON"),
+        ("-Infinity", "x: not valid JSON at character 1 (line 1, column 1): -Infinity is not JSON"),
         ("[" * 100_000, "x: not valid JSON: nested too deeply"),
-        (b"\xff", "x: not valid JSON: 'utf-8' codec can't decode"),
-        ("9" * 5000, "x: not valid JSON: Exceeds the limit"),
+        (b'{\n"\xff"}', "x: not valid JSON at character 4 (line 2, column 2): 'utf-8' codec can't decode"),
+        ("[1, " + "9" * 5000, "x: not valid JSON at character 5 (line 1, column 5): Exceeds the limit"),
     ],
 )
 def test_what_is_not_json(text: str | bytes, complaint: str) -> None:
@@ -130,3 +133,62 @@ def test_addresses(text: str) -> None:
 )
 def test_what_is_no_address(text: str) -> None:
     assert not is_address(text) and not is_cidr(text)
+
+
+@given(st.dictionaries(st.text(max_size=4), JSON, min_size=1), st.integers(0, 2), st.data())
+def test_a_slip_is_reported_where_it_is(value: dict[str, Any], indent: int, data: st.DataObject) -> None:
+    """A character that no JSON has there, or an end that comes too early: its line and column."""
+    try:
+        text = json.dumps(value, indent=indent or None, allow_nan=False)
+    except ValueError:
+        return
+    tokens = [token.start() for token in re.finditer(r'"(?:\\.|[^"\\])*"|[{}\[\]:,]|[-.0-9eE+]+|\w+', text)]
+    at = data.draw(st.sampled_from(tokens))
+    for wrong, end in ((text[:at] + "?" + text[at:], False), (text[:at], True)):
+        with pytest.raises(CniError, match="x: not valid JSON at character ") as caught:
+            decode(wrong.encode() if data.draw(st.booleans()) else wrong, "x")
+        said = str(caught.value)
+        where = re.search(r"character (\d+) \(line (\d+), column (\d+)\)", said)
+        assert where
+        character, line, column = (int(each) for each in where.groups())
+        before = wrong[: character - 1]
+        assert (line, column) == (before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+        assert character - 1 == at if not end else wrong[character - 1 :].strip() in ("", ",")
+
+
+HEX = "0123456789abcdefABCDEF"
+
+
+@given(st.integers(0, 20), st.sampled_from([6, 8]), st.sampled_from([(":", 2), ("-", 2), (".", 4)]), st.data())
+def test_hardware_addresses_in_every_form(size: int, wanted: int, form: tuple[str, int], data: st.DataObject) -> None:
+    """As Go's net.ParseMAC reads them, and so Multus and the reference plugins."""
+    separator, width = form
+    digits = data.draw(st.text(HEX, min_size=size * 2, max_size=size * 2))
+    text = separator.join(digits[at : at + width] for at in range(0, len(digits), width))
+    normal = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).lower()
+    assert hardware_address(text, wanted) == (normal if size == wanted else "")
+    assert hardware_address(text.swapcase(), wanted) == hardware_address(text, wanted)
+
+
+@given(st.text(HEX + ":-. g\u0661", max_size=20) | st.text(max_size=20))
+def test_what_is_no_hardware_address(text: str) -> None:
+    pairs, groups = r"[0-9a-fA-F]{2}", r"[0-9a-fA-F]{4}"
+    valid = rf"{pairs}(:{pairs}){{5}}|{pairs}(-{pairs}){{5}}|{groups}(\.{groups}){{2}}"
+    assert bool(hardware_address(text, 6)) == bool(re.fullmatch(valid, text))
+
+
+@pytest.mark.parametrize(
+    "text", ["02:00-00:00:00:01", "020000000001", "02.00.00.00.00.01", "0200:0000:0001", "0200-0000-0001"]
+)
+def test_mixed_forms_are_none(text: str) -> None:
+    assert hardware_address(text, 6) == ""
+
+
+@given(st.integers(-(2**40), 2**40))
+def test_a_count_below_zero_is_none(number: int) -> None:
+    read = Fields({"k": number}, "x", undecodable)
+    if abs(number) < 2**32:
+        assert read.count("k") == (number if number >= 0 else None)
+    else:
+        with pytest.raises(CniError, match="k: expected a whole number of 32 bits"):
+            read.count("k")

@@ -180,6 +180,26 @@ def test_complaints_name_the_field(data: object, complaint: str) -> None:
     assert complaint in str(caught.value)
 
 
+NUMBERS = {"mtu": 0, "advmss": 0, "priority": None, "table": None, "scope": None}
+
+
+@given(st.dictionaries(st.sampled_from([*NUMBERS, "interface"]), st.integers(-5, -1), min_size=1))
+def test_numbers_below_zero_say_nothing(below: dict[str, int]) -> None:
+    """CNI's library 0.5 writes `"interface": -1` (types/current, convertFrom020); libcni takes any of Go's numbers, and
+    so does the multi-network specification (5.3.3.1, "or where the interface property is less than zero").
+    """
+    index = below.pop("interface", -1)
+    data = {
+        "ips": [{"version": "4", "interface": index, "address": "10.2.0.2/24", "gateway": "10.2.0.1"}],
+        "interfaces": [{"name": "eth0", "mtu": below.get("mtu", -1)}],
+        "routes": [{"dst": "0.0.0.0/0", **below}],
+    }
+    read = results.parse(data, "0.3.0")
+    assert read.ips == (IP("10.2.0.2/24", "10.2.0.1"),)
+    assert read.interfaces[0].mtu == 0
+    assert {key: getattr(read.routes[0], key) for key in NUMBERS} == NUMBERS
+
+
 def test_reading_is_tolerant_where_that_harms_nobody() -> None:
     data: dict[str, Any] = {
         "ips": [{"address": "10.0.0.1/8", "interface": 7, "new": 1}],

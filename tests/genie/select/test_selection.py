@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -105,8 +107,11 @@ def test_interface_names_that_cannot_be(cni: str, complaint: str) -> None:
 
 FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"ips": ["10.1.1.5/24"]}, {"ips": ["10.1.1.5/24"]}),
-    ({"ips": ["10.1.1.5", "fd00::5"]}, {"ips": ["10.1.1.5/32", "fd00::5/128"]}),
+    ({"ips": ["10.1.1.5", "fd00::5"]}, {"ips": ["10.1.1.5", "fd00::5"]}),
     ({"mac": "02:00:00:00:00:01"}, {"mac": "02:00:00:00:00:01"}),
+    ({"mac": "DE-AD-00-00-BE-AF"}, {"mac": "de:ad:00:00:be:af"}),
+    ({"mac": "dead.0000.BEAF"}, {"mac": "de:ad:00:00:be:af"}),
+    ({"infiniband-guid": "C211.2233.4455.6677"}, {"infinibandGUID": "c2:11:22:33:44:55:66:77"}),
     ({"bandwidth": {"ingressRate": 1000, "egressBurst": 0}}, {"bandwidth": {"ingressRate": 1000, "egressBurst": 0}}),
     (
         {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "10.0.0.1"}]},
@@ -159,6 +164,39 @@ def test_a_device_goes_to_the_plugins_that_declare_the_capability_alone() -> Non
     assert chosen({}, declares).runtime_config == {"deviceID": device}
     assert [chosen({}, one).runtime_config for one in (silent, without, off)] == [{}, {}, {}]
     assert [chosen({}, one).device_id for one in (declares, silent, without)] == [device, device, ""]
+
+
+# --- addresses without a prefix length ------------------------------------------------------------------------------
+
+SUBNETS = ["10.1.0.0/16", "10.1.2.0/24", "10.2.0.7/29", "fd00::/64", "fd00:1::1/112"]
+IPAMS: list[Callable[[str, str], dict[str, Any]]] = [
+    lambda one, other: {"type": "host-local", "subnet": one},
+    lambda one, other: {"type": "host-local", "ranges": [[{"subnet": other}], [{"subnet": one}]]},
+    lambda one, other: {"type": "static", "addresses": [{"address": other}, {"address": one, "gateway": "10.1.0.1"}]},
+    lambda one, other: {"type": "whereabouts", "range": one},
+    lambda one, other: {"type": "whereabouts", "ipRanges": [{"range": other}, {"range": one}]},
+]
+
+
+@given(st.sampled_from(SUBNETS), st.sampled_from(IPAMS), st.integers(0, 6))
+def test_an_address_without_a_prefix_takes_its_networks(
+    subnet: str, ipam: Callable[[str, str], dict[str, Any]], at: int
+) -> None:
+    """Multi-network specification, 4.1.2.1.3: plugins may demand a prefix length. /32 or /128 would reach nobody."""
+    net = ip_network(subnet, strict=False)
+    plugin = {"type": "bridge", "capabilities": {"ips": True}, "ipam": ipam(subnet, "192.0.2.0/24")}
+    inside, outside = str(net[at]), "198.51.100.7"
+    given = chosen({"ips": [inside, outside, f"{inside}/{net.max_prefixlen}"]}, network("able", plugin))
+    expected = [f"{inside}/{net.prefixlen}", outside, f"{inside}/{net.max_prefixlen}"]
+    assert given.runtime_config == {"ips": expected}
+
+
+@given(JSON, st.sampled_from(["10.1.1.5", "fd00::5"]))
+def test_an_ipam_without_subnets_leaves_the_address_as_it_is(junk: Any, ip: str) -> None:
+    for ipam in (junk, {"ranges": junk, "subnet": junk}, {"addresses": [junk], "range": "10.1.1.1-10.1.1.9"}):
+        plugin = {"type": "x", "capabilities": {"ips": True}, "ipam": ipam}
+        net = NetworkConfig(name="n", cni_version="1.0.0", plugins=(plugin,), source="x", raw={})
+        assert chosen({"ips": [ip]}, net).runtime_config == {"ips": [ip]}
 
 
 # --- properties -----------------------------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ def plugin() -> int:
     reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, SubprocessExecutor(), conf))
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()
-    if conf is not None and (reply.status or conf.log_level in ("info", "debug")):
+    failed = reply.status or "annotate" in reply.story
+    if conf is not None and (failed or conf.log_level in ("info", "debug")):
         log(json.dumps(reply.story), conf.log_file)
     return reply.status
 

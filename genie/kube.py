@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -20,6 +21,9 @@ from genie.config import Conf, Credentials
 
 if TYPE_CHECKING:
     from genie.event import Event
+
+Shorter = Callable[[Mapping[str, str]], Iterable[Mapping[str, "str | None"]]]
+"""Makes of annotations what to write where they do not fit: shorter ones, longest first; None for one to remove."""
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 NETWORK_OBJECTS = {  # kind: (API group and version, resource)
@@ -76,8 +80,15 @@ class Kube(Protocol):
         absence is confirmed with the API server.
         """
 
-    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
-        """Write annotations to the pod, as one patch; now (direct mode) or soon and surely (agent mode)."""
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
+        """Write annotations to the pod, as one patch; now (direct mode) or soon and surely (agent mode).
+
+        Args:
+            shorter: what to write instead where the API server does not take so much, longest first.
+
+        Returns:
+            Why less than all was written; empty if all was, or is still to be.
+        """
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         """Show this with the pod, as an Event. Never raises: what happened is more than the news of it.
@@ -110,8 +121,8 @@ class DirectKube:
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         return read_network(self.client, kind, namespace, name)
 
-    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
-        patch_annotations(self.client, pod, annotations)
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
+        return write_annotations(self.client, pod, annotations, shorter)
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         """Sent now, for there is nobody to do it later; with the first failure, genie gives up on Events."""
@@ -134,7 +145,7 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
             not replaced yet after its file changed.
     """
     static = bool(uid) and "-" not in uid  # a static pod's UID is a hash, unless its file says otherwise
-    status, data = client.request("GET", f"/api/v1/namespaces/{_part(namespace)}/pods/{_part(name)}")
+    status, data = client.request("GET", _path(namespace, name))
     if status == 404:
         if static:
             raise CniError(Code.TRY_AGAIN, f"pod {namespace}/{name}: its mirror pod is not on the API server yet")
@@ -162,15 +173,56 @@ def read_network(client: Client, kind: str, namespace: str, name: str) -> Mappin
     return None if status == 404 else _good(status, data, f"read {kind} {namespace}/{name}")
 
 
-def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str]) -> None:
-    """One merge patch. The UID goes with it, so that a pod made again under the name is never written to (409)."""
+def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
+    """Write annotations to a pod, or as much of them as fits; nothing to a pod that is gone.
+
+    Returns:
+        Why less than all was written; empty if all was, or if there is no such pod any more.
+
+    Raises:
+        RefusedError: the API server takes nothing of it.
+        CniError: 11; it cannot be reached.
+    """
+    refused = None
+    for notes in chain((annotations,), _lazily(shorter, annotations)):
+        try:
+            patch_annotations(client, pod, notes)
+        except RefusedError as error:
+            # How a patch for another UID is refused differs: a conflict, 409; kube-apiserver 1.35 has 422.
+            if error.status in (404, 409, 422) and _is_gone(client, pod):
+                return ""
+            refused = refused or error
+            if not error.too_large:
+                raise refused from None
+        else:
+            return str(refused or "")
+    assert refused
+    raise refused
+
+
+def _lazily(shorter: Shorter, annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]]:
+    yield from shorter(annotations)  # which takes time only if there is need
+
+
+def _is_gone(client: Client, pod: Pod) -> bool:
+    status, data = client.request("GET", _path(pod.namespace, pod.name))
+    return status == 404 or not Pod.of(_good(status, data, f"read pod {pod.namespace}/{pod.name}")).is_it(pod.uid)
+
+
+def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+    """One merge patch. None removes an annotation. The UID goes with it, so that a pod made again under the name is
+    never written to.
+
+    Raises:
+        RefusedError: also for a pod that is gone.
+        CniError: 11; the API server cannot be reached.
+    """
     meta: dict[str, Any] = {"annotations": dict(annotations)}
     if pod.uid:
         meta["uid"] = pod.uid
-    path = f"/api/v1/namespaces/{_part(pod.namespace)}/pods/{_part(pod.name)}"
+    path = _path(pod.namespace, pod.name)
     status, data = client.request("PATCH", path, {"metadata": meta}, "application/merge-patch+json")
-    if status not in (404, 409, 422):  # gone, or another pod by now: there is nobody to write to
-        _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
+    _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
 
 
 def pod_event(pod: Pod, reason: str, message: str, *, warning: bool = False) -> Event:
@@ -226,6 +278,10 @@ def count_event(client: Client, event: Event, name: str, last: float, count: int
     return True
 
 
+def _path(namespace: str, pod: str) -> str:
+    return f"/api/v1/namespaces/{_part(namespace)}/pods/{_part(pod)}"
+
+
 def _part(name: str) -> str:
     """A name as one part of a path, whatever bytes the runtime put into it."""
     return quote(name, safe="", errors="surrogateescape")
@@ -251,8 +307,13 @@ class RefusedError(CniError):
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may be granted later: not the request is wrong, but the time or the credentials."""
-        return not 400 <= self.status < 500 or self.status in (401, 408, 429)
+        """Whether the same request may be granted later: what is wrong is the time, the credentials or the rights."""
+        return not (400 <= self.status < 500 or self.too_large) or self.status in (401, 403, 408, 409, 429)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether less may be taken: 422 is "Too long", 413 and etcd's own answer are about the whole object."""
+        return self.status in (413, 422) or "request is too large" in self.msg
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 from genie.agent.metrics import Metrics
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
-from genie.kube import NETWORK_OBJECTS, Client, Pod, pod_event, read_network, read_pod
+from genie.kube import NETWORK_OBJECTS, Client, Pod, Shorter, pod_event, read_network, read_pod
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -272,8 +272,9 @@ class CachedKube:
                 return None
             raise
 
-    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
         self.writer.add(pod, annotations)
+        return ""
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         self.writer.reporter.add(pod_event(pod, reason, message, warning=warning))

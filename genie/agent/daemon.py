@@ -28,14 +28,16 @@ from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
-from genie.agent.writer import Writer, make_up, write
+from genie.agent.writer import Writer, make_up
 from genie.cni.errors import CniError
 from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
+from genie.kube import write_annotations
 from genie.records import Records
 from genie.request import REQUIRED, Reply, Request
 from genie.select import least_loaded
 from genie.serve import serve
+from genie.verbs.network_status import shorter
 
 SOCKET = "/run/genie/agent.sock"
 LISTEN = "127.0.0.1:9465"
@@ -76,7 +78,9 @@ class Agent:
         patching = Asker(self._connect)
         self.reporter = Reporter(Asker(self._connect).ask, settings.node, self.metrics.events)
         self.writer = Writer(
-            lambda pod, notes: patching.ask(lambda client: write(client, pod, notes)), self.metrics, self.reporter
+            lambda pod, notes: patching.ask(lambda client: write_annotations(client, pod, notes, shorter)),
+            self.metrics,
+            self.reporter,
         )
         self.kube = CachedKube(self._connect, settings.node, self.writer, self.metrics)
         self.server = Server(self.work, concurrency=settings.concurrency or CONCURRENCY, metrics=self.metrics)

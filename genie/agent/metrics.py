@@ -112,7 +112,10 @@ class Metrics:
             "genie_api_direct_total", "Objects asked of the API server, for the watch had not brought them yet.", "what"
         )
         self.patches = Counter(
-            "genie_annotation_patches_total", "Attempts to write annotations to a pod: written or failed.", "result"
+            "genie_annotation_patches_total",
+            "Attempts to write annotations to a pod: written, shortened (not all of it fitted), refused by the API "
+            "server, or failed (and made again).",
+            "result",
         )
         self.unwritten = Gauge(
             "genie_annotations_waiting", "Pods whose annotations are yet to be written; above 0 for long: API trouble."

@@ -1,14 +1,15 @@
 """Annotations on their way to the API server, outside the ADD that made them.
 
-One merged patch a pod, tried until the API server has it, or has no such pod any more. The UID goes with the patch
-(see kube.patch_annotations), so that a pod made again under the same name is never written to; merge patches of
-annotations that are genie's own cannot conflict with anybody else's. What is waiting when the agent ends is in the
-records, out of which `make_up` puts it here again.
+One merged patch a pod, tried until the API server has it, refuses it, or has no such pod any more. The UID goes with
+the patch (see kube.patch_annotations), so that a pod made again under the same name is never written to; merge patches
+of annotations that are genie's own cannot conflict with anybody else's. What is refused is an Event of the pod. What is
+waiting when the agent ends is in the records, out of which `make_up` puts it here again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -16,21 +17,36 @@ from concurrent.futures import ThreadPoolExecutor
 
 from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
-from genie.cni.errors import CniError, Code
-from genie.kube import Client, Pod, patch_annotations, read_pod
+from genie.kube import Pod, RefusedError, pod_event
 from genie.records import Record
+from genie.verbs.network_status import REFUSED, SHORTENED
 
 BACKOFF = (0.1, 15.0)
 
 log = logging.getLogger(__name__)
+_Key = tuple[str, str, str]
+_Item = tuple[Pod, dict[str, str]]
+_REASONS = {"refused": REFUSED, "shortened": SHORTENED}
+_LOGGED = {
+    "shortened": "annotations did not fit; less was written",
+    "refused": "annotations were refused",
+    "failed": "annotations could not be written; trying again",
+    "away": "annotations could not be written; trying again",
+}
 
 
 class Writer:
-    """A queue of pods with annotations to be written. patch: does it, in a thread; raises when it could not."""
+    """A queue of pods with annotations to be written.
 
-    def __init__(self, patch: Callable[[Pod, Mapping[str, str]], None], metrics: Metrics, reporter: Reporter) -> None:
+    patch: does it, in a thread, and returns why it wrote less than all (see `kube.write_annotations`); raises when it
+    could not. What failed is tried again, after what is new: one pod's trouble delays no other pod's status.
+    """
+
+    def __init__(self, patch: Callable[[Pod, Mapping[str, str]], str], metrics: Metrics, reporter: Reporter) -> None:
         self._patch, self._metrics, self.reporter = patch, metrics, reporter
-        self._waiting: dict[tuple[str, str, str], tuple[Pod, dict[str, str]]] = {}
+        self._new: dict[_Key, _Item] = {}
+        self._again: dict[_Key, _Item] = {}
+        self._wait, self._until, self._away = BACKOFF[0], 0.0, False
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "writer")
         self._writing = 0
@@ -38,27 +54,26 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + self._writing
+        return len(self._new) + len(self._again) + self._writing
 
     def add(self, pod: Pod, annotations: Mapping[str, str]) -> None:
         """Write these, after whatever is waiting for other pods and together with what is waiting for this one."""
         key = (pod.namespace, pod.name, pod.uid)
-        _, before = self._waiting.get(key, (pod, {}))
-        self._waiting[key] = (pod, {**before, **annotations})
+        _, before = self._again.pop(key) if key in self._again else self._new.get(key, (pod, {}))
+        self._new[key] = (pod, {**before, **annotations})
         self._more.set()
 
     async def run(self) -> None:
         """Write what comes; ends when cancelled."""
-        wait = BACKOFF[0]
         while True:
-            while not self._waiting:
-                self._more.clear()
-                await self._more.wait()
-            if await self._write_one():
-                wait = BACKOFF[0]
+            queue = self._next()
+            if queue:
+                result = await self._write_one(queue)
+                self._pace(result, again=queue is self._again)
                 continue
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 2, BACKOFF[1])
+            self._more.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._more.wait(), self._until - _now() if self.waiting else None)
 
     async def flush(self, seconds: float) -> bool:
         """Whether everything was written within that time. For the end of the agent; `run` must be running."""
@@ -67,44 +82,53 @@ class Writer:
             await asyncio.sleep(0.02)
         return not self.waiting
 
-    async def _write_one(self) -> bool:
-        key = next(iter(self._waiting))
-        pod, annotations = self._waiting.pop(key)
+    def _next(self) -> dict[_Key, _Item]:
+        """The queue whose turn it is; empty if there is nothing to do yet."""
+        due = _now() >= self._until
+        if self._new and (due or not self._away):
+            return self._new
+        return self._again if due else {}
+
+    def _pace(self, result: str, *, again: bool) -> None:
+        if result in ("failed", "away"):
+            self._until, self._away = _now() + self._wait * random.uniform(0.5, 1.0), result == "away"
+            self._wait = min(self._wait * 2, BACKOFF[1])
+        elif again or self._away:
+            self._until, self._wait, self._away = 0.0, BACKOFF[0], False
+
+    async def _write_one(self, queue: dict[_Key, _Item]) -> str:
+        """One attempt: "written", "shortened", "refused", or to be made again: "failed", "away" if nobody answered."""
+        key = next(iter(queue))
+        pod, annotations = queue.pop(key)
         self._writing = 1
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._patch, pod, annotations)
+            why = await asyncio.get_running_loop().run_in_executor(self._thread, self._patch, pod, annotations)
+            result = "shortened" if why else "written"
+        except RefusedError as error:
+            why, result = str(error), "failed" if error.passing else "refused"
+            if error.status in (401, 403) and queue is self._new:  # a person has to do something
+                self._report(pod, REFUSED, why)
         except Exception as error:  # whatever it is, it must not end the task that writes
-            # To the end of the queue: what is wrong with one pod must not keep the others waiting.
-            newer = self._waiting.pop(key, (pod, {}))[1]
-            self._waiting[key] = (pod, {**annotations, **newer})
-            self._metrics.patches.add(1, "failed")
-            fields = {"pod": f"{pod.namespace}/{pod.name}", "error": str(error) or type(error).__name__}
-            log.warning("annotations could not be written; trying again", extra={"fields": fields})
-            return False
+            why, result = str(error) or type(error).__name__, "away"
         finally:
             self._writing = 0
-        self._metrics.patches.add(1, "written")
-        return True
+        self._metrics.patches.add(1, "failed" if result == "away" else result)
+        if result in ("failed", "away"):
+            later = self._new if key in self._new else self._again
+            later[key] = (pod, {**annotations, **later.get(key, (pod, {}))[1]})
+        elif result in _REASONS:
+            self._report(pod, _REASONS[result], why)
+        if why:
+            fields = {"pod": f"{pod.namespace}/{pod.name}", "error": why}
+            log.warning(_LOGGED[result], extra={"fields": fields})
+        return result
+
+    def _report(self, pod: Pod, reason: str, message: str) -> None:
+        self.reporter.add(pod_event(pod, reason, message, warning=True))
 
 
-def write(client: Client, pod: Pod, annotations: Mapping[str, str]) -> None:
-    """One attempt, which has also succeeded when there is no such pod any more.
-
-    How a patch for another UID is refused differs (a conflict, 409; kube-apiserver 1.35 has 422, "field is
-    immutable"), so after any failure it is asked whether the pod is still there.
-
-    Raises:
-        CniError: it is there, or it could not be asked.
-    """
-    try:
-        patch_annotations(client, pod, annotations)
-    except CniError as refused:
-        try:
-            read_pod(client, pod.namespace, pod.name, pod.uid)
-        except CniError as missing:
-            if missing.code == Code.UNKNOWN_CONTAINER:
-                return
-        raise refused
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def make_up(records: Iterable[Record], pods: Mapping[tuple[str, str], Pod], writer: Writer) -> int:

@@ -13,7 +13,7 @@ from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode
 from genie.cni.invoke import PluginError, Progress
 from genie.cni.result import Result
-from genie.kube import Pod
+from genie.kube import Pod, RefusedError
 from genie.records import Record, RecordedAttachment
 from genie.select.annotations import CNI
 from genie.select.choose import choose
@@ -270,6 +270,12 @@ async def _tell(call: Context, pod: Pod, record: Record) -> None:
     if not pod.name:
         return
     try:
-        await call.kube.annotate(pod, record.annotations)
+        less = await call.kube.annotate(pod, record.annotations, network_status.shorter)
     except CniError as error:
         call.story["annotate"] = str(error)
+        if isinstance(error, RefusedError):  # else there is nobody to take the Event either
+            await call.event(pod, network_status.REFUSED, str(error), warning=True)
+    else:
+        if less:
+            call.story["annotate"] = less
+            await call.event(pod, network_status.SHORTENED, less, warning=True)

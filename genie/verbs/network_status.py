@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from genie.cni.result import Result, dns_json
@@ -15,6 +15,15 @@ from genie.select.selection import Choice
 
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 MULTI_IP = "multi-ip-preferences"
+REFUSED, SHORTENED = "NetworkStatusRefused", "NetworkStatusShortened"
+"""Reasons of the Events of a status that the API server did not take, or not whole."""
+#: What is kept of each attachment where the status does not fit, longest first, and whether MULTI_IP is, too. First go
+#: the fields that no client needs to find its addresses, then what can be read elsewhere.
+_KEPT = (
+    (("name", "interface", "ips", "mac", "default"), True),
+    (("name", "interface", "ips", "default"), False),
+    (("name", "interface"), False),
+)
 
 
 def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, str]:
@@ -32,6 +41,20 @@ def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, st
         NETWORK_STATUS: "[" + ",\n ".join(map(json.dumps, entries)) + "]",
         MULTI_IP: json.dumps(_multi_ip(entries), separators=(",", ":")),
     }
+
+
+def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]]:
+    """What to write of the annotations of a pod where all is too long: less and less. None: not at all, for what an
+    earlier container of the pod had there would be wrong.
+    """
+    known = {key: annotations[key] for key in (NETWORK_STATUS, MULTI_IP) if key in annotations}
+    entries = json.loads(annotations.get(NETWORK_STATUS, "[]"))
+    for fields, multi_ip in _KEPT:
+        less = [{key: entry[key] for key in fields if key in entry} for entry in entries]
+        status = json.dumps(less, separators=(",", ":")) if NETWORK_STATUS in known else None
+        changed = {NETWORK_STATUS: status, MULTI_IP: annotations.get(MULTI_IP) if multi_ip else None}
+        yield {**annotations, **{key: changed[key] for key in known}}
+    yield {**annotations, **dict.fromkeys(known)}
 
 
 def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:

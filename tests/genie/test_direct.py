@@ -150,6 +150,18 @@ def test_the_log_level(shell: Direct) -> None:
     assert shell.start("STATUS").stderr == b""
 
 
+def test_refused_annotations_are_logged_whatever_the_level(shell: Direct) -> None:
+    shell.conf["log_level"] = "error"
+    answer = shell.api.answers[POD]
+    shell.api.answers[POD] = lambda: (
+        (422, {"message": "annotations: Too long"}) if shell.api.requests[-1][0] == "PATCH" else answer
+    )
+    done = shell.start("ADD")
+    assert done.returncode == 0, done.stdout
+    assert "422 annotations: Too long" in json.loads(done.stderr)["annotate"]
+    assert shell.api.requests[-1][3]["reason"] == "NetworkStatusRefused"
+
+
 def test_version_and_garbage(shell: Direct) -> None:
     assert shell.call("VERSION", CNI_PATH="")["supportedVersions"][-1] == "1.1.0"
     assert json.loads(shell.start("PLAY").stdout)["code"] == 4

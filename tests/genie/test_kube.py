@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from genie import config, kube
 from genie.cni.errors import CniError
 from genie.cni.execute import run_sync
 from genie.config import Conf, Credentials
-from genie.kube import ApiServer, Client, DirectKube, Pod
+from genie.kube import ApiServer, Client, DirectKube, Pod, RefusedError
 from tests.rigs.api import POD, WEB, Api, kubeconfig, serve
 
 
@@ -161,16 +161,72 @@ def test_annotations_are_one_patch_of_this_very_pod(api: Api, client: Client) ->
     assert body == {"metadata": {"annotations": {"a": "b"}, "uid": "u-1"}}
 
 
-@pytest.mark.parametrize("status", [404, 409])
-def test_annotations_of_a_pod_that_is_gone_are_nobodys(api: Api, client: Client, status: int) -> None:
-    api.answers[POD] = (status, {"message": "gone"})
-    kube.patch_annotations(client, Pod(namespace="blue", name="web", uid="u-1"), {"a": "b"})
+NOTES = {"status": "long " * 10, "cni": "blue"}
 
 
-def test_annotations_that_are_refused(api: Api, client: Client) -> None:
-    api.answers[POD] = (403, {"message": "no"})
-    with pytest.raises(CniError, match="cannot annotate pod blue/web: the API server answers 403 no"):
-        kube.patch_annotations(client, Pod(namespace="blue", name="web", uid="u-1"), {"a": "b"})
+def shorter(notes: Mapping[str, str]) -> Iterator[Mapping[str, str | None]]:
+    yield {**notes, "status": "short"}
+    yield {**notes, "status": None}
+
+
+def patches(api: Api) -> list[Any]:
+    return [body["metadata"]["annotations"] for method, _, _, body in api.requests if method == "PATCH"]
+
+
+def answering(api: Api, *answers: int, pod: tuple[int, Any] = (200, WEB)) -> None:
+    """An API server that answers a patch with these, in order, and a GET with the pod."""
+    left = list(answers)
+
+    def answer() -> tuple[int, Any]:
+        return (left.pop(0), {"message": "Too long"}) if api.requests[-1][0] == "PATCH" else pod
+
+    api.answers[POD] = answer
+
+
+def write(client: Client) -> str:
+    return kube.write_annotations(client, Pod(namespace="blue", name="web", uid="u-1"), NOTES, shorter)
+
+
+@pytest.mark.parametrize("status", [404, 409, 422])
+@pytest.mark.parametrize("now", [(404, {}), (200, {"metadata": {**WEB["metadata"], "uid": "u-2"}})])
+def test_annotations_of_a_pod_that_is_gone_are_nobodys(
+    api: Api, client: Client, status: int, now: tuple[int, Any]
+) -> None:
+    answering(api, status, pod=now)
+    assert write(client) == "" and patches(api) == [NOTES]
+
+
+@pytest.mark.parametrize("status", [413, 422])
+@pytest.mark.parametrize("long", [1, 2])
+def test_of_annotations_that_do_not_fit_is_written_what_does(api: Api, client: Client, status: int, long: int) -> None:
+    answering(api, *[status] * long, 200)
+    assert write(client) == f"cannot annotate pod blue/web: the API server answers {status} Too long"
+    assert patches(api) == [NOTES, *shorter(NOTES)][: long + 1]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 415, 429, 500, 503])
+def test_annotations_that_are_refused_for_another_reason_are_not_shortened(
+    api: Api, client: Client, status: int
+) -> None:
+    answering(api, status)
+    with pytest.raises(RefusedError, match=f"cannot annotate pod blue/web: the API server answers {status}") as caught:
+        write(client)
+    assert len(patches(api)) == 1
+    assert caught.value.passing == (status in (401, 403, 409, 429, 500, 503))
+
+
+@pytest.mark.parametrize("status", [413, 422])
+def test_annotations_of_which_nothing_fits_are_refused(api: Api, client: Client, status: int) -> None:
+    answering(api, *[status] * 3)
+    with pytest.raises(RefusedError, match=f"{status} Too long") as caught:
+        write(client)
+    assert len(patches(api)) == 3 and not caught.value.passing
+
+
+def test_what_etcd_finds_too_large_is_shortened(api: Api, client: Client) -> None:
+    left = [(500, {"message": "etcdserver: request is too large"}), (200, WEB)]
+    api.answers[POD] = lambda: left.pop(0)
+    assert "request is too large" in write(client) and len(patches(api)) == 2
 
 
 # --- connections ------------------------------------------------------------------------------------------------

@@ -153,9 +153,10 @@ class FakeKube:
         self._reach(kind, namespace, name)
         return self.objects.get((kind, namespace, name))
 
-    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Any) -> str:
         self._reach("annotate", pod.namespace, pod.name)
         self.told.update(annotations)
+        return ""
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         self.events.append(("Warning" if warning else "Normal", reason, message))

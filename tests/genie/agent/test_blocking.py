@@ -40,8 +40,8 @@ class Kube:
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         pass
 
-    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
-        pass
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Any) -> str:
+        return ""
 
 
 def test_a_kubelet_that_hangs_holds_up_no_other_pod(place: Path, binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 
@@ -14,10 +13,11 @@ from genie.agent import cache
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
-from genie.agent.writer import Writer, make_up, write
+from genie.agent.writer import Writer, make_up
 from genie.cni.errors import CniError
 from genie.kube import Pod
 from genie.records import Record
+from genie.verbs.network_status import shorter
 from tests.rigs.agent import until
 from tests.rigs.fake_api import FakeApi
 
@@ -39,7 +39,12 @@ async def watching(api: FakeApi, *, wait: bool = True) -> AsyncIterator[CachedKu
     server = kube.ApiServer(url=api.url)
     metrics = Metrics()
     events = Asker(lambda seconds: kube.Client(server, seconds))
-    writer = Writer(partial(write, kube.Client(server, 5)), metrics, Reporter(events.ask, "node-1", metrics.events))
+    client = kube.Client(server, 5)
+    writer = Writer(
+        lambda pod, notes: kube.write_annotations(client, pod, notes, shorter),
+        metrics,
+        Reporter(events.ask, "node-1", metrics.events),
+    )
     cached = CachedKube(lambda seconds: kube.Client(server, seconds), "node-1", writer, metrics)
     writing = asyncio.get_running_loop().create_task(writer.run())
     cached.start()
@@ -221,9 +226,9 @@ def test_annotations_arrive_as_one_patch_however_often_it_fails(api: FakeApi) ->
     async def check(cached: CachedKube) -> None:
         api.refuse_patches = 3
         pod_a, pod_b = await cached.pod("default", "a", ""), await cached.pod("default", "b", "")
-        await cached.annotate(pod_a, {"x": "1"})
-        await cached.annotate(pod_a, {"y": "2"})
-        await cached.annotate(pod_b, {"z": "3"})
+        await cached.annotate(pod_a, {"x": "1"}, shorter)
+        await cached.annotate(pod_a, {"y": "2"}, shorter)
+        await cached.annotate(pod_b, {"z": "3"}, shorter)
         assert await cached.writer.flush(5)
         assert api.notes("a") == {"mine": "stays", "x": "1", "y": "2"} and api.notes("b") == {"z": "3"}
         assert api.asked("PATCH") == 5  # three refused, one for each
@@ -237,7 +242,7 @@ def test_annotations_outlast_an_api_server_that_is_away(api: FakeApi) -> None:
     async def check(cached: CachedKube) -> None:
         pod = await cached.pod("default", "a", "")
         api.down()
-        await cached.annotate(pod, {"x": "1"})
+        await cached.annotate(pod, {"x": "1"}, shorter)
         assert not await cached.writer.flush(0.2)
         api.up()
         assert await cached.writer.flush(5)
@@ -250,8 +255,8 @@ def test_a_pod_made_again_under_the_name_is_not_written_to(api: FakeApi) -> None
     api.pod("a", uid="new")
 
     async def check(cached: CachedKube) -> None:
-        await cached.annotate(Pod(namespace="default", name="a", uid="old"), {"x": "1"})
-        await cached.annotate(Pod(namespace="default", name="gone", uid="u"), {"x": "1"})
+        await cached.annotate(Pod(namespace="default", name="a", uid="old"), {"x": "1"}, shorter)
+        await cached.annotate(Pod(namespace="default", name="gone", uid="u"), {"x": "1"}, shorter)
         assert await cached.writer.flush(5)
         assert api.notes("a") == {}
 

@@ -14,6 +14,7 @@ import pytest
 
 from genie.cni.errors import CniError
 from genie.cni.execute import Outcome, PluginCall
+from genie.kube import RefusedError
 from genie.records import Records
 from genie.serve import serve
 from genie.verbs.context import Context
@@ -591,12 +592,35 @@ def test_the_status_is_written_to_the_pod(node: Node) -> None:
 
 def test_a_status_that_cannot_be_written_keeps_no_pod_down(node: Node) -> None:
     class Late(FakeKube):
-        async def annotate(self, pod: Any, annotations: Any) -> None:
+        async def annotate(self, *_: Any) -> str:
             raise CniError(11, "away")
 
     node.kube = Late(annotations={"cni": "calico"})
     reply = node.call("ADD")
     assert reply.status == 0 and reply.story["annotate"] == "away"
+    assert node.kube.events == [], "an API server that is away takes none"
+
+
+def test_a_status_that_is_refused_is_an_event(node: Node) -> None:
+    class Refusing(FakeKube):
+        async def annotate(self, *_: Any) -> str:
+            raise RefusedError(422, "Too long")
+
+    node.kube = Refusing(annotations={"cni": "calico"})
+    reply = node.call("ADD")
+    assert reply.status == 0 and reply.story["annotate"] == "Too long"
+    assert node.kube.events == [("Warning", "NetworkStatusRefused", "Too long")]
+
+
+def test_a_status_that_was_shortened_is_an_event(node: Node) -> None:
+    class Full(FakeKube):
+        async def annotate(self, *_: Any) -> str:
+            return "Too long"
+
+    node.kube = Full(annotations={"cni": "calico"})
+    reply = node.call("ADD")
+    assert reply.status == 0 and reply.story["annotate"] == "Too long"
+    assert node.kube.events == [("Warning", "NetworkStatusShortened", "Too long")]
 
 
 def test_the_least_loaded_network_is_written_back(node: Node) -> None:

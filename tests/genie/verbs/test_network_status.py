@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genie.cni.result import DNS, IP, Interface, Result, Route
 from genie.select.annotations import Ask
 from genie.select.selection import Choice
-from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS, on_pod
+from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS, on_pod, shorter
 from tests.rigs.core import network
 
 V4 = IP("10.0.0.2/24", "10.0.0.1", 1)
@@ -82,3 +84,28 @@ def test_every_address_is_in_the_preferences() -> None:
             "ip3": {"ip": "10.1.0.2", "interface": "eth1"},
         },
     }
+
+
+def test_of_a_status_that_is_too_long_less_and_less_is_written() -> None:
+    result = Result(interfaces=INTERFACES, ips=(V4,), routes=(Route("0.0.0.0/0"),))
+    notes = {**on_pod([PLAIN], [result]), "cni": "calico"}
+    tried = [dict(each) for each in shorter(notes)]
+    statuses = [json.loads(each[NETWORK_STATUS] or "null") for each in tried]
+    address = {"name": "calico", "interface": "eth0", "ips": ["10.0.0.2"], "default": True}
+    assert statuses == [
+        [{**address, "mac": "02:00:00:00:00:01"}],
+        [address],
+        [{"name": "calico", "interface": "eth0"}],
+        None,
+    ]
+    assert [each[MULTI_IP] for each in tried] == [notes[MULTI_IP], None, None, None]
+    assert all(each["cni"] == "calico" for each in tried), "the choice of a least loaded network is no status"
+
+
+@given(st.dictionaries(st.sampled_from(["name", "interface", "ips", "mac", "mtu", "dns", "more"]), st.text()))
+def test_each_is_shorter_than_the_one_before_and_none_leaves_something_old(one: dict[str, str]) -> None:
+    for notes in ({NETWORK_STATUS: json.dumps([one]), MULTI_IP: "{}"}, {NETWORK_STATUS: json.dumps([one])}, {}):
+        tried = list(shorter(notes))
+        lengths = [sum(len(value or "") for value in each.values()) for each in (notes, *tried)]
+        assert lengths == sorted(lengths, reverse=True)
+        assert all(each.keys() == notes.keys() for each in tried), "what an earlier container left is removed"

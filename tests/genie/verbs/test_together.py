@@ -46,8 +46,9 @@ class Cluster:
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         pass
 
-    async def annotate(self, pod: Pod, annotations: Mapping[str, str]) -> None:
+    async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Any) -> str:
         self.told.update(annotations)
+        return ""
 
 
 @dataclass

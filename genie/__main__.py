@@ -36,7 +36,9 @@ def plugin() -> int:
     except CniError:
         pass  # `serve` meets the same error, and reports it as the verb demands
     asker = kube.DirectKube(conf or config.Conf(name="genie", cni_version="1.0.0"))
-    reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, SubprocessExecutor(), conf))
+    executor = SubprocessExecutor()
+    reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, executor, conf))
+    executor.close()
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()
     failed = reply.status or "annotate" in reply.story

@@ -77,6 +77,9 @@ class ShimExecutor:
         self.busy = self.waited = 0.0
         self.outcomes: list[tuple[PluginCall, Outcome]] = []
 
+    async def claim(self, path: str) -> None:
+        """The server has let a container's calls wait for each other, and a shim ends with what it started."""
+
     async def run(self, call: PluginCall) -> Outcome:
         if self._lost:  # there is nobody to run it, so it waits for no slot
             return Outcome(status=-1, error=self._lost)

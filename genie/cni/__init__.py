@@ -8,5 +8,6 @@ Knows nothing of genie or Kubernetes and imports only the standard library: it c
     config.py   a network configuration: one `.conf` plugin or a `.conflist` of several
     result.py   what a plugin answered, in one internal form (1.1.0), read from and written as any version
     execute.py  one plugin run: the Executor, and direct mode's, a child process with a time limit
+    leftovers.py  what a call that was cut off has left running, and its end
     invoke.py   the verbs over one network: its plugins chained by prevResult, through an Executor
 """

@@ -4,6 +4,8 @@ In flows a `PluginCall`, out comes an `Outcome`; no exception leaves, no zombie,
 `os.posix_spawn` alone: Python's own `subprocess` would do, but importing it takes longer than starting a plugin, and
 direct mode pays for imports on each ADD.
 
+What is started belongs to a `Claim`, by which it is found and ended when the call is cut off.
+
 A plugin has ended when its process has, not its pipes: a daemon that it leaves behind may hold them open.
 """
 
@@ -12,18 +14,22 @@ from __future__ import annotations
 import _thread
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 
 BUSY_RETRIES, BUSY_WAIT = 5, 0.2  # seconds
 _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
+_GUARD_AFTER = 0.3  # seconds; runtimes kill only what has taken long, so most calls never pay for a guard
+_MARK = 250
+"""The number under which a plugin has its descriptor of the claim's file: below every limit, above what shells use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +63,15 @@ class Outcome:
 
 class Executor(Protocol):
     """Runs plugins, somewhere. Failures to do so are an Outcome's `error`, not exceptions."""
+
+    async def claim(self, path: str) -> None:
+        """What is run from here on is for the container that this file stands for. What an earlier call for it has left
+        running ends first, so that nothing is attached after its DEL.
+
+        Raises:
+            CniError: 11; it does not end.
+        """
+        ...
 
     async def run(self, call: PluginCall) -> Outcome:
         """Run one plugin to its end."""
@@ -95,11 +110,30 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
 
 
 class SubprocessExecutor:
-    """Runs plugins as children, each in a session of its own; out of time, its whole group is killed."""
+    """Runs plugins as children, each in a session of its own. One that is cut off ends with all that it has started."""
+
+    def __init__(self) -> None:
+        self._claim: Claim | None = None
+
+    async def claim(self, path: str) -> None:
+        """At once, if nothing is left running."""
+        self.close()
+        self._claim = Claim(path)
+
+    def close(self) -> None:
+        """The call has come to its end."""
+        if self._claim:
+            self._claim.close()
+        self._claim = None
 
     async def run(self, call: PluginCall) -> Outcome:
         """Run one plugin to its end, blocking. What it logs goes on to our standard error."""
-        outcome = _run(call)
+        claim = self._claim or Claim()
+        try:
+            outcome = _run(call, claim)
+        finally:
+            if claim is not self._claim:
+                claim.close()
         if outcome.status == 0 and outcome.stderr:
             with contextlib.suppress(OSError):  # nobody listening is no reason to fail
                 os.write(2, outcome.stderr)
@@ -165,18 +199,126 @@ class _Threaded(Awaitable[T]):
             return self._value[0]
 
 
+class Claim:
+    """A call's right to a container, and the mark of all that it starts: a file, locked by each of them.
+
+    path: of the file, which is there while the call is on, and stays where the call was killed. "": of no container;
+    then nobody looks for what is left of the call but its guard.
+    """
+
+    def __init__(self, path: str = "") -> None:
+        """Raises CniError: 11; what an earlier call left running does not end."""
+        self._path, self._handle = path, -1
+        self._handle = _locked(path) if path else -1
+        if self._handle < 0:
+            self._path, self._handle = "", os.memfd_create("genie-call", os.MFD_CLOEXEC)
+            fcntl.flock(self._handle, fcntl.LOCK_SH)
+        self._last, self._mutex = 0, _thread.allocate_lock()
+        self._guard = (0, -1)  # its PID, and our end of its pipe
+        self.guard_at: float | None = time.monotonic() + _GUARD_AFTER
+
+    def close(self) -> None:
+        """The call is over: what plugins left behind is none of its business."""
+        handle, self._handle = self._handle, -1
+        if handle < 0:
+            return
+        pid, pipe = self._guard
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(pipe)
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        os.close(handle)
+
+    __del__ = close  # of an executor that nobody closed
+
+    @contextlib.contextmanager
+    def mark(self) -> Iterator[_Mark]:
+        """A mark for one more plugin. Taken off, what has inherited it is free, too. Raises OSError."""
+        with self._mutex:
+            self._last += 1
+            position = self._last
+        handle = os.open(f"/proc/self/fd/{self._handle}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.lseek(handle, position, os.SEEK_SET)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            yield _Mark(claim=self, handle=handle, position=position)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        finally:
+            os.close(handle)
+
+    def end(self, position: int, delegate: int) -> None:
+        """A plugin is cut off: it ends with all that it has started."""
+        from genie.cni import leftovers  # a call that goes well does not pay for it
+
+        leftovers.end(self._handle, position, delegate, patience=2.0)
+
+    def guard(self) -> None:
+        """Start a process that ends what this one has started, should this one be killed."""
+        with self._mutex:
+            if self.guard_at is None:
+                return
+            self.guard_at = None
+            with contextlib.suppress(OSError):  # without one, the DEL does it
+                far, near = os.pipe2(os.O_CLOEXEC)
+                from genie.cni import leftovers
+
+                pid = os.fork()
+                if not pid:
+                    leftovers.be_guard(far, self._handle)
+                os.close(far)
+                self._guard = pid, near
+
+
+def _locked(path: str) -> int:
+    """A descriptor of the file, locked after what else held a lock of it has ended; -1 if the disk takes no file.
+
+    Raises:
+        CniError: 11; it does not end.
+    """
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            try:
+                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            except OSError:
+                return -1
+            continue
+        except OSError:
+            return -1
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                from genie.cni import leftovers  # a call after one that went well does not pay for it
+
+                leftovers.clear(handle)
+            if os.stat(path).st_ino == os.fstat(handle).st_ino:
+                fcntl.flock(handle, fcntl.LOCK_SH)
+                return handle
+        except FileNotFoundError:  # the call before this one has just come to its end
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
 # One child process, with a time limit
 
 
-def _run(call: PluginCall) -> Outcome:
-    """Run a plugin to its end, or to the end of its time, when its whole process group is killed."""
+def _run(call: PluginCall, claim: Claim) -> Outcome:
+    """Run a plugin to its end, or to the end of its time, when it is killed with all that it has started."""
     began = time.monotonic()
     try:
-        with _Pipes() as pipes:
-            pid = _spawn(call, pipes)
+        with _Pipes() as pipes, claim.mark() as mark:
+            pid = _spawn(call, pipes, mark.handle)
             pipes.close_far_ends()
             deadline = None if call.timeout is None else began + call.timeout
-            status, in_time = _attend(pid, pipes, call.stdin, deadline)
+            status, in_time = _attend(pid, pipes, call.stdin, deadline, mark)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the environment
         why, number = (error.strerror, error.errno) if isinstance(error, OSError) else (str(error), errno.EINVAL)
         return Outcome(status=-1, error=f"{call.binary} could not be started: {why}", errno=number or errno.EINVAL)
@@ -187,6 +329,14 @@ def _run(call: PluginCall) -> Outcome:
         seconds=time.monotonic() - began,
         error="" if in_time else f"no answer within {call.timeout:g} seconds; killed",
     )
+
+
+class _Mark(NamedTuple):
+    """What a plugin and all that it starts are known by: a descriptor of the claim's file, locked, and its offset."""
+
+    claim: Claim
+    handle: int
+    position: int
 
 
 class _Pipes:
@@ -237,12 +387,13 @@ class _Pipes:
             self.heard[near] += part
 
 
-def _spawn(call: PluginCall, pipes: _Pipes) -> int:
+def _spawn(call: PluginCall, pipes: _Pipes, mark: int) -> int:
     """Start the child in a session of its own. Raises OSError."""
     actions = [
         (os.POSIX_SPAWN_DUP2, pipes.far_stdin, 0),
         (os.POSIX_SPAWN_DUP2, pipes.far_stdout, 1),
         (os.POSIX_SPAWN_DUP2, pipes.far_stderr, 2),
+        (os.POSIX_SPAWN_DUP2, mark, _MARK),
     ]
     return os.posix_spawn(
         call.binary,
@@ -256,49 +407,53 @@ def _spawn(call: PluginCall, pipes: _Pipes) -> int:
     )
 
 
-def _attend(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None) -> tuple[int, bool]:
+def _attend(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, mark: _Mark) -> tuple[int, bool]:
     """Feed and listen until the child has ended. Returns its status, and whether that was in time.
 
-    deadline: by time.monotonic(). Whatever happens here, the child is ended and reaped.
+    deadline: by time.monotonic(). Whatever happens here, the child is ended and reaped. Where it did not end by itself,
+    what it has started would go on with half of its work, so that ends, too.
     """
     in_time = False
-    watch = _watch(pid)
     try:
-        in_time = _converse(pid, watch, pipes, stdin, deadline)
+        in_time = _converse(pid, pipes, stdin, deadline, mark.claim)
     finally:
         if not in_time:
-            _kill(pid)
+            mark.claim.end(mark.position, pid)
         _, wait_status = os.waitpid(pid, 0)
-        if watch is not None:
-            os.close(watch)
+    status = os.waitstatus_to_exitcode(wait_status)
+    if in_time and status < 0:
+        mark.claim.end(mark.position, pid)
     for near in pipes.heard:
         pipes.hear(near)
-    return os.waitstatus_to_exitcode(wait_status), in_time
+    return status, in_time
 
 
-def _converse(pid: int, watch: int | None, pipes: _Pipes, stdin: bytes, deadline: float | None) -> bool:
+def _converse(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, claim: Claim) -> bool:
     """Until the child has ended (True; it is yet to be reaped) or its time is up (False)."""
-    poll = select.poll()
-    for near in pipes.heard:
-        poll.register(near, select.POLLIN)
-    poll.register(pipes.stdin, select.POLLOUT)
-    if watch is not None:
-        poll.register(watch, select.POLLIN)
-    unsent = memoryview(stdin)
-    while True:
-        ready = {end for end, _ in poll.poll(_wait(watch, deadline))}
-        if pipes.stdin in ready:
-            unsent = _feed(pipes.stdin, unsent)
-            if not unsent:
-                poll.unregister(pipes.stdin)
-                pipes.close(pipes.stdin)
-        for near in pipes.heard.keys() & ready:
-            if not pipes.hear(near):
-                poll.unregister(near)
-        if watch in ready or (watch is None and _has_ended(pid)):
-            return True
-        if deadline is not None and time.monotonic() >= deadline:
-            return False
+    with _watched(pid) as watch:
+        poll = select.poll()
+        for near in pipes.heard:
+            poll.register(near, select.POLLIN)
+        poll.register(pipes.stdin, select.POLLOUT)
+        if watch is not None:
+            poll.register(watch, select.POLLIN)
+        unsent = memoryview(stdin)
+        while True:
+            ready = {end for end, _ in poll.poll(_wait(watch, deadline, claim.guard_at))}
+            if pipes.stdin in ready:
+                unsent = _feed(pipes.stdin, unsent)
+                if not unsent:
+                    poll.unregister(pipes.stdin)
+                    pipes.close(pipes.stdin)
+            for near in pipes.heard.keys() & ready:
+                if not pipes.hear(near):
+                    poll.unregister(near)
+            if watch in ready or (watch is None and _has_ended(pid)):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            if claim.guard_at is not None and time.monotonic() >= claim.guard_at:
+                claim.guard()
 
 
 def _feed(stdin: int, unsent: memoryview) -> memoryview:
@@ -311,27 +466,28 @@ def _feed(stdin: int, unsent: memoryview) -> memoryview:
         return unsent[:0]
 
 
-def _wait(watch: int | None, deadline: float | None) -> float | None:
-    """Milliseconds to poll for, None for ever."""
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+def _wait(watch: int | None, *until: float | None) -> float | None:
+    """Milliseconds to poll for, None for ever: to the first of some moments."""
+    now = time.monotonic()
+    left = [max(0.0, moment - now) for moment in until if moment is not None]
     if watch is None:
-        left = _TICK if left is None else min(left, _TICK)
-    return None if left is None else left * 1000 + 1
+        left.append(_TICK)
+    return min(left) * 1000 + 1 if left else None
 
 
-def _watch(pid: int) -> int | None:
+@contextlib.contextmanager
+def _watched(pid: int) -> Iterator[int | None]:
     """A descriptor that becomes readable when the child ends, or None on an old kernel."""
     try:
-        return os.pidfd_open(pid)
+        watch = os.pidfd_open(pid)
     except OSError:
-        return None
+        yield None
+        return
+    try:
+        yield watch
+    finally:
+        os.close(watch)
 
 
 def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _kill(pid: int) -> None:
-    """Kill the child's process group, of which it is the leader since it began."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)

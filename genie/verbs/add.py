@@ -35,6 +35,7 @@ async def add(call: Context) -> Mapping[str, Any]:
     The record is on disk before the first delegate runs. Whatever ends an ADD, its attachments go.
     """
     request = call.request
+    await call.claim(request.container_id, request.ifname)
     if left := call.records.read(request.container_id, request.ifname):
         if left.complete:
             raise CniError(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from genie.select.least_loaded import Reading
 
 
+LOCK = ".lock"
+"""The ending of the file, among the records, that is there while direct mode serves a call for a container."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """story: fields for the log line. earlier: an earlier reading of the interface counters."""
@@ -57,6 +61,14 @@ class Context:
         import hashlib
 
         return hashlib.sha256(f"{own}@{ifname}".encode()).hexdigest()[: max(len(own), 12)]
+
+    async def claim(self, container_id: str, ifname: str) -> None:
+        """Before anything is done about a container: what an earlier call for it has left running ends.
+
+        Raises:
+            CniError: 11; it does not end.
+        """
+        await self.executor.claim(f"{self.conf.state_dir}/{container_id}@{ifname}{LOCK}")
 
     def attachment(self, attached: RecordedAttachment, args: str) -> Attachment:
         """The parameters of a delegate's call. args: CNI_ARGS."""

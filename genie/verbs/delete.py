@@ -14,6 +14,7 @@ from genie.verbs.unrecorded import delete_unrecorded, do_without
 
 async def delete(call: Context) -> None:
     """Take off what the record holds; without a record there is, most often, nothing to do (unrecorded.py)."""
+    await call.claim(call.request.container_id, call.request.ifname)
     try:
         record = call.records.read(call.request.container_id, call.request.ifname)
     except DamagedError as damaged:

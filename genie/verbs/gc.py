@@ -34,6 +34,7 @@ async def gc(call: Context) -> None:
             continue
         if (record.container_id, record.ifname) not in valid:
             try:
+                await call.claim(record.container_id, record.ifname)
                 await (undo(call, record) if isinstance(record, Record) else do_without(call, record))
             except CniError as error:
                 errors.append(error)

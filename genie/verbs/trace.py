@@ -38,6 +38,9 @@ class RecordingExecutor:
         self.inner, self.steps = inner, steps
         self.calls: list[dict[str, Any]] = []
 
+    async def claim(self, path: str) -> None:
+        await self.inner.claim(path)
+
     async def run(self, call: PluginCall) -> Outcome:
         self.steps.done("requests")
         outcome = await self.inner.run(call)

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 import genie
+from harness.waiting import until_nothing
 from tests.rigs.api import POD, Api, kubeconfig, serve
 
 ROOT = str(Path(genie.__file__).parents[1])
@@ -50,7 +52,8 @@ class Direct:
         meta = {"namespace": "blue", "name": "web", "uid": "u-1", "annotations": annotations}
         self.api.answers[POD] = (200, {"metadata": meta})
 
-    def start(self, verb: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    def request(self, verb: str, env: Mapping[str, str]) -> tuple[list[str], bytes, dict[str, str]]:
+        """A call's command, standard input and environment."""
         conf = {
             "cniVersion": "1.0.0",
             "name": "k8s",
@@ -71,10 +74,13 @@ class Direct:
             "CNI_PATH": self.bin,
             **env,
         }
-        command = [sys.executable, *self.flags, "-c", START]
+        return [sys.executable, *self.flags, "-c", START], json.dumps(conf).encode(), given
+
+    def start(self, verb: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+        command, stdin, given = self.request(verb, env)
 
         def run() -> subprocess.CompletedProcess[bytes]:
-            return subprocess.run(command, input=json.dumps(conf).encode(), env=given, capture_output=True, check=False)
+            return subprocess.run(command, input=stdin, env=given, capture_output=True, check=False)
 
         done: subprocess.CompletedProcess[bytes] = self.within(run)
         return done
@@ -137,6 +143,29 @@ def test_a_pod_that_is_gone_and_an_api_server_that_is_away(shell: Direct) -> Non
     assert shell.call("DEL") == {}
 
 
+@pytest.mark.parametrize("verb", ["DEL", "ADD"])
+def test_nothing_is_attached_after_the_call_that_follows_a_killed_one(shell: Direct, verb: str) -> None:
+    """Its runtime kills genie, and not the plugin, which has another do its work, as plugins do with their ipam."""
+    work = f"touch {shell.root}/begun; until [ -e {shell.root}/go ]; do sleep 0.02; done; touch {shell.root}/attached"
+    (shell.root / "bin" / "calico").write_text(
+        f"#!/bin/sh\n[ -e {shell.root}/begun ] || (setsid sh -c '{work}')\n{SCRIPT}"
+    )
+    shell.ask(cni="calico")
+    command, stdin, env = shell.request("ADD", {})
+    call = subprocess.Popen(command, stdin=subprocess.PIPE, env=env)
+    assert call.stdin
+    call.stdin.write(stdin)
+    call.stdin.close()
+    assert not until_nothing(lambda: not (shell.root / "begun").exists(), 20)
+    call.kill()
+    call.wait()
+    shell.call(verb)
+    (shell.root / "go").touch()
+    time.sleep(0.2)  # which whoever were left would use
+    assert not (shell.root / "attached").exists()
+    assert [path.suffix for path in (shell.root / "state").iterdir()] == ([".json"] if verb == "ADD" else [])
+
+
 def test_the_log_goes_to_its_file(shell: Direct) -> None:
     shell.ask(cni="calico")
     shell.conf["log_file"] = str(shell.root / "genie.log")
@@ -180,11 +209,11 @@ ALLOWED = """
     _frozen_importlib _frozen_importlib_external _functools _hashlib _heapq _imp _io _json _locale _opcode _operator
     _random _sha2 _sha512 _signal _socket _sre _ssl _stat _string _struct _thread _typing _uuid _warnings _weakref
     _weakrefset _winapi abc array ast base64 binascii bisect builtins calendar codecs collections contextlib copy
-    copyreg dataclasses datetime dis email encodings enum errno fnmatch functools genericpath genie hashlib heapq hmac
-    http importlib inspect io ipaddress itertools json keyword linecache locale marshal math nt ntpath opcode operator
-    org os pathlib posix posixpath quopri random re reprlib select selectors signal socket ssl stat string stringprep
-    struct sys textwrap threading time token tokenize types typing unicodedata urllib uu warnings weakref winreg
-    zipimport zlib
+    copyreg dataclasses datetime dis email encodings enum errno fcntl fnmatch functools genericpath genie hashlib
+    heapq hmac http importlib inspect io ipaddress itertools json keyword linecache locale marshal math nt ntpath
+    opcode operator org os pathlib posix posixpath quopri random re reprlib select selectors signal socket ssl stat
+    string stringprep struct sys textwrap threading time token tokenize types typing unicodedata urllib uu warnings
+    weakref winreg zipimport zlib
 """
 
 

@@ -61,6 +61,9 @@ class FakeExecutor:
     addresses: dict[tuple[str, str, str], int] = field(default_factory=dict)
     kernel: FakeKernel = field(default_factory=FakeKernel)
 
+    async def claim(self, path: str) -> None:
+        pass
+
     async def run(self, call: PluginCall) -> Outcome:
         env, stdin = call.env, json.loads(call.stdin)
         said = Said(

@@ -157,6 +157,9 @@ class Busy:
     waits: int = 0
     runs: int = 0
 
+    async def claim(self, path: str) -> None:
+        raise NotImplementedError
+
     async def run(self, call: PluginCall) -> Outcome:
         self.runs += 1
         return Outcome(status=-1, error="busy", errno=self.number) if self.runs <= self.attempts else Outcome(status=0)

@@ -60,6 +60,9 @@ class Fake:
     plugins: Mapping[str, Plugin]
     calls: list[tuple[str, str, dict[str, Any], Mapping[str, str]]] = field(default_factory=list)
 
+    async def claim(self, path: str) -> None:
+        raise NotImplementedError
+
     async def run(self, call: PluginCall) -> Outcome:
         kind = Path(call.binary).name
         command, request = call.env["CNI_COMMAND"], json.loads(call.stdin)

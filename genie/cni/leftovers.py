@@ -1,0 +1,180 @@
+"""The processes that a call has started and that go on after it was cut off: who they are, and their end.
+
+The runtime ends a call that takes too long with SIGKILL, of which genie never learns. So each plugin gets a descriptor
+of the call's file, and the file is locked through it (flock). Whatever the plugin starts inherits the descriptor, and
+the kernel keeps the lock until the last of them has ended. When a plugin ends by itself, genie takes its lock off: a
+daemon that it leaves behind is meant to stay. What holds a lock of a call that is over was cut off.
+
+This is the part that a call needs when something went wrong; `execute.Claim` is what each call pays for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
+
+from genie.cni.errors import CniError, Code
+
+PATIENCE = 10.0
+"""Seconds within which processes that were killed have to end. One that hangs in the kernel does not."""
+_PAUSE = 0.001
+
+
+class Process(NamedTuple):
+    """A process. started: in the kernel's ticks; with the PID it names one process for good."""
+
+    pid: int
+    parent: int
+    session: int
+    started: int
+
+
+def end(
+    handle: int, position: int | None = None, delegate: int | None = None, patience: float | None = None
+) -> list[int]:
+    """Kill what holds a lock of a file, and all that descends from it, and wait until it has ended.
+
+    This process and those that it descends from are left alone.
+
+    Args:
+        handle: a descriptor of the file.
+        position: only of the descriptors with this file offset, which is one plugin's; None: of all.
+        delegate: the PID of a plugin, which goes with its session, whether or not they hold a lock.
+        patience: seconds, instead of PATIENCE.
+
+    Returns:
+        The PIDs that have not ended by then.
+    """
+    status, until = os.fstat(handle), time.monotonic() + (PATIENCE if patience is None else patience)
+    file = status.st_dev, status.st_ino
+    known: set[Process] = set()
+    while True:
+        now = _processes()
+        roots = {
+            process.pid
+            for process in now
+            if process in known or delegate in (process.pid, process.session) or _holds(process.pid, file, position)
+        }
+        spared = _ancestors(now, os.getpid())
+        family = _family(now, roots - spared) - spared
+        left = {process for process in now if process.pid in family}
+        if (
+            left - known
+        ):  # one that is stopped starts no other, and is still known as the parent of those that it started
+            _signal(left - known, signal.SIGSTOP)
+            known |= left
+            continue
+        _signal(left, signal.SIGKILL)
+        if (not left and (position is not None or _is_free(handle))) or time.monotonic() > until:
+            return sorted(family)
+        time.sleep(_PAUSE)
+
+
+def _signal(processes: Iterable[Process], number: int) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def clear(handle: int) -> None:
+    """Lock a file for this process alone; whoever else has it locked ends.
+
+    Raises:
+        CniError: 11; it does not.
+    """
+    left = end(handle)
+    if _is_free(handle):
+        return
+    who = f"by processes {', '.join(map(str, left))}" if left else "by a process that cannot be seen from here"
+    raise CniError(
+        Code.TRY_AGAIN,
+        "an earlier call for this container was cut off, and what it started has not ended, though it was killed",
+        f"{os.readlink(f'/proc/self/fd/{handle}')} is locked {who}",
+    )
+
+
+def be_guard(pipe: int, handle: int) -> NoReturn:
+    """Wait for the parent, at the other end of the pipe, to be killed, and end what it has started."""
+    try:
+        os.setsid()
+        first, second = sorted((pipe, handle))
+        for low, high in ((0, first), (first + 1, second), (second + 1, os.sysconf("SC_OPEN_MAX"))):
+            os.closerange(low, high)  # the runtime reads our standard output to its end: hold nothing of it
+        os.read(pipe, 1)
+        end(handle)
+    finally:
+        os._exit(0)
+
+
+def _processes() -> list[Process]:
+    """All that run; a zombie does not."""
+    return [process for name in os.listdir("/proc") if name.isdigit() and (process := _process(name))]
+
+
+def _process(name: str) -> Process | None:
+    try:
+        with open(f"/proc/{name}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:  # it has ended
+        return None
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return Process(pid=int(name), parent=int(fields[1]), session=int(fields[3]), started=int(fields[19]))
+
+
+def _family(processes: Iterable[Process], roots: set[int]) -> set[int]:
+    """The PIDs of roots and of what descends from them."""
+    children: dict[int, list[int]] = {}
+    for process in processes:
+        children.setdefault(process.parent, []).append(process.pid)
+    family, unseen = set(roots), list(roots)
+    while unseen:
+        new = [pid for pid in children.get(unseen.pop(), ()) if pid not in family]
+        family.update(new)
+        unseen += new
+    return family
+
+
+def _ancestors(processes: Iterable[Process], pid: int) -> set[int]:
+    """A PID and those that it descends from."""
+    parents = {process.pid: process.parent for process in processes}
+    found = {pid}
+    while (pid := parents.get(pid, 0)) and pid not in found:
+        found.add(pid)
+    return found
+
+
+def _is_free(handle: int) -> bool:
+    """Whether nobody else has the file locked; one that was just starting another process may not have been seen."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holds(pid: int, file: tuple[int, int], position: int | None) -> bool:
+    """Whether a process has a descriptor of a file through which it is locked."""
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:  # it has ended
+        return False
+    return any(_is_mark(pid, number, file, position) for number in numbers)
+
+
+def _is_mark(pid: int, number: str, file: tuple[int, int], position: int | None) -> bool:
+    try:
+        status = os.stat(f"/proc/{pid}/fd/{number}")
+        if (status.st_dev, status.st_ino) != file:
+            return False
+        with open(f"/proc/{pid}/fdinfo/{number}", "rb") as info:
+            lines = [line.split() for line in info]
+    except OSError:  # it has just been closed
+        return False
+    at = next((int(line[1]) for line in lines if line[0] == b"pos:"), None)
+    return position in (None, at) and any(line[0] == b"lock:" and b"FLOCK" in line for line in lines)

@@ -1,0 +1,190 @@
+"""What a plugin has started ends when its call is cut off, however it was started; a daemon that it left stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import genie
+from genie.cni import leftovers
+from genie.cni.errors import CniError
+from genie.cni.execute import Claim, Outcome, PluginCall, SubprocessExecutor, run_sync
+from harness.waiting import until_nothing
+
+ROOT = str(Path(genie.__file__).parents[1])
+RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from genie.cni.execute import PluginCall, SubprocessExecutor, run_sync
+executor = SubprocessExecutor()
+run_sync(executor.claim(sys.argv[2]))
+for plugin in sys.argv[4:]:
+    run_sync(executor.run(PluginCall(binary=plugin, env={"PATH": "/usr/bin:/bin", "X": sys.argv[3]}, stdin=b"")))
+"""
+#: Ways in which a plugin may have others do its work, while it lives or after its end.
+WAYS = {
+    "itself": "exec sleep 60",
+    "child": "sleep 60 & wait",
+    "grandchild": "sh -c 'sh -c \"sleep 60; :\"; :'; :",
+    "session": "setsid sleep 60 & wait",
+    "orphan": "(setsid sh -c 'sleep 60; :' &); sleep 60",
+    "silent": "setsid sleep 60 <&- >&- 2>&- & wait",
+    "deaf": "trap '' TERM INT HUP; (trap '' TERM; sleep 60; :) & wait",
+    "stopped": "sleep 60 & kill -STOP $$",
+    "python": f'{sys.executable} -c \'import subprocess; subprocess.run(["sleep", "60"], start_new_session=True)\'; :',
+    "busy": "while :; do sleep 0.01 & sleep 0.01; done",
+}
+
+
+class Place:
+    """A directory with plugins; what they start is known by a variable of its environment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock = path, str(path / "c1@eth0.lock")
+
+    def plugin(self, text: str, name: str = "plugin") -> str:
+        file = self.path / name
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+        return str(file)
+
+    def running(self) -> list[int]:
+        """What plugins have started, themselves included; zombies do not count."""
+        mark, found = f"X={self.path}\0".encode(), []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (entry / "environ").read_bytes() + b"\0":
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def has_not_begun(self) -> bool:
+        return not (self.path / "begun").exists()
+
+    def start(self, *plugins: str) -> subprocess.Popen[bytes]:
+        """A call: a process that runs plugins, one after the other."""
+        command = [sys.executable, "-IS", "-c", RUN, ROOT, self.lock, str(self.path), *plugins]
+        return subprocess.Popen(command)
+
+    def run(self, text: str, timeout: float | None, executor: SubprocessExecutor | None = None) -> Outcome:
+        env = {"PATH": os.defpath, "X": str(self.path)}
+        call = PluginCall(binary=self.plugin(text), env=env, stdin=b"", timeout=timeout)
+        return run_sync((executor or SubprocessExecutor()).run(call))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    for pid in made.running():
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return WAYS[str(request.param)]
+
+
+def test_killed_at_once_its_plugins_have_ended_before_the_next_call_begins(place: Place, way: str) -> None:
+    call = place.start(place.plugin(f"touch {place.path}/begun; {way}"))
+    assert not until_nothing(place.has_not_begun, 20)
+    call.kill()
+    call.wait()
+    claim = Claim(place.lock)
+    assert place.running() == []
+    claim.close()
+    assert not Path(place.lock).exists()
+
+
+def test_killed_after_a_while_its_plugins_end_without_another_call(place: Place, way: str) -> None:
+    call = place.start(place.plugin(way))
+    assert not until_nothing(lambda: not _has_guard(call.pid), 20)
+    call.kill()
+    call.wait()
+    assert until_nothing(place.running, 20) == []
+
+
+def _has_guard(pid: int) -> bool:
+    """Whether a call has started a process that is no plugin, which are all in sessions of their own, too."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return any(Path(f"/proc/{child}/exe").samefile(f"/proc/{pid}/exe") for child in children)
+
+
+def test_out_of_time_it_ends_with_all_that_it_has_started(place: Place, way: str) -> None:
+    assert "killed" in place.run(way, timeout=0.5).error
+    assert place.running() == []
+
+
+def test_a_plugin_that_dies_takes_what_it_has_started_with_it(place: Place) -> None:
+    """What is left of it would go on to attach what the rollback has just removed."""
+    outcome = place.run("setsid sleep 60 & sleep 60 & kill -SEGV $$", timeout=20)
+    assert (outcome.status, place.running()) == (-11, [])
+
+
+def test_a_daemon_is_meant_to_stay(place: Place) -> None:
+    """Whatever becomes of the call: a plugin left it behind that had come to its own end."""
+    daemon = place.plugin("setsid sleep 60 & exit 0", "daemon")
+    call = place.start(daemon, place.plugin(f"touch {place.path}/begun; sleep 60; :"))
+    assert not until_nothing(place.has_not_begun, 20)
+    call.kill()
+    call.wait()
+    Claim(place.lock).close()
+    (pid,) = place.running()
+    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\0"
+
+
+def test_what_runs_beside_a_plugin_that_is_cut_off_goes_on(place: Place) -> None:
+    executor = SubprocessExecutor()
+    run_sync(executor.claim(place.lock))
+    waits = (
+        f"(setsid sh -c 'until [ -e {place.path}/go ]; do sleep 0.02; done; touch {place.path}/done' &); sleep 0.1; "
+    )
+    beside = place.plugin(f"{waits} until [ -e {place.path}/done ]; do sleep 0.02; done", "beside")
+    call = PluginCall(binary=beside, env={"PATH": os.defpath, "X": str(place.path)}, stdin=b"", timeout=60)
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(run_sync(executor.run(call))))
+    thread.start()
+    assert "killed" in place.run("setsid sleep 60 & wait", 0.5, executor).error
+    (place.path / "go").touch()
+    thread.join()
+    assert [outcome.status for outcome in outcomes] == [0]
+
+
+def test_a_call_that_is_still_on_was_given_up_by_its_runtime(place: Place) -> None:
+    """A runtime that was restarted knows nothing of the calls that it had made, and makes the next."""
+    call = place.start(place.plugin(f"touch {place.path}/begun; sleep 60; :"))
+    assert not until_nothing(place.has_not_begun, 20)
+    Claim(place.lock).close()
+    assert (call.wait(), place.running()) == (-signal.SIGKILL, [])
+
+
+def test_a_call_that_has_come_to_its_end_leaves_no_file(place: Place) -> None:
+    call = place.start(place.plugin("exit 0"))
+    assert call.wait() == 0
+    assert list(place.path.iterdir()) == [place.path / "plugin"]
+
+
+def test_what_does_not_end_is_an_error_of_the_next_call(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Claim(place.lock)
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.05)
+    with pytest.raises(CniError, match="cut off") as failure:
+        Claim(place.lock)
+    assert failure.value.code == 11 and place.lock in failure.value.details
+    first.close()
+    Claim(place.lock).close()
+
+
+def test_a_disk_that_takes_no_file_keeps_nobody_from_a_del(place: Place) -> None:
+    (place.path / "flat").touch()
+    executor = SubprocessExecutor()
+    run_sync(executor.claim(f"{place.path}/flat/c1@eth0.lock"))
+    assert place.run("exit 0", None, executor).status == 0
+    executor.close()

@@ -18,7 +18,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from genie.kernel.netns import HEADER, NLM_F_ACK, NLMSG_ERROR, TYPE, Conversation, join, message, split
+from genie.kernel.netns import (
+    HEADER,
+    LINK,
+    NLM_F_ACK,
+    NLMSG_ERROR,
+    RTM_GETLINK,
+    TYPE,
+    Conversation,
+    join,
+    message,
+    split,
+)
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 FAMILIES = (INET, INET6)
@@ -41,6 +52,7 @@ RTM_F_CLONED = 0x200
 FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 2, 6, 15, 21
 FR_ACT_TO_TBL = 1
 RTM_GETADDR = 22
+IFLA_LINKINFO, IFLA_INFO_KIND = 18, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NOPREFIXROUTE = 1, 2, 8, 0x200
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
 NLM_F_CAPPED, NLM_F_ACK_TLVS, NLMSGERR_ATTR_MSG = 0x100, 0x200, 1
@@ -300,6 +312,15 @@ class Netlink(Conversation):
             for route in found
             if route.family == family and route.table in tables and not route.flags & RTM_F_CLONED
         ]
+
+    def of_kind(self, kind: str) -> frozenset[int]:
+        """The indices of the interfaces of a kind, such as "veth" (ip-link(8), TYPE). Raises OSError."""
+        found = set()
+        for body in self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0), "links"):
+            of = dict(split(body, LINK.size))
+            if dict(split(of.get(IFLA_LINKINFO, b""), 0)).get(IFLA_INFO_KIND, b"").rstrip(b"\0") == kind.encode():
+                found.add(LINK.unpack_from(body)[2])
+        return frozenset(found)
 
     def addresses(self) -> list[Address]:
         """All interfaces' addresses, of both families. Raises OSError."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 # Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_link.h>, under their names there.
 RTM_GETLINK = 18
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
 IFF_UP = 1
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 1, 4, 0x10, 0x300
@@ -29,7 +29,7 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10,
 CLONE_NEWNET = 0x40000000
 
 HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
 TYPE = 0x3FFF  # an attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
@@ -37,12 +37,15 @@ _NOTHING_THERE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 
 class Link(NamedTuple):
-    """An interface. mac: "" if it has none. mtu: bytes. up: whether it was set up, with or without a carrier."""
+    """An interface. mac: "" if it has none. mtu: bytes. up: whether it was set up, with or without a carrier. master:
+    the index of the bridge, bond or VRF that it belongs to, 0 if none.
+    """
 
     ifindex: int
     mac: str
     mtu: int
     up: bool = True
+    master: int = 0
 
 
 class Conversation:
@@ -82,20 +85,26 @@ class Conversation:
         """Interfaces by name. Raises OSError."""
         mask = join([(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))])
         found = {}
-        for body in self._dump(RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask, "links"):
-            name, mac, mtu = b"", b"", b""
-            for kind, value in split(body, _LINK.size):
+        for body in self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask, "links"):
+            name, mac, mtu, master = b"", b"", b"", b""
+            for kind, value in split(body, LINK.size):
                 if kind == IFLA_IFNAME:
                     name = value
                 elif kind == IFLA_MTU:
                     mtu = value
-                elif kind == IFLA_ADDRESS:
+                elif kind == IFLA_MASTER:
+                    master = value
+                elif kind == IFLA_ADDRESS:  # after all of these
                     mac = value
                 if name and mtu and mac:  # dozens follow, which need not be read
                     break
-            _, _, index, flags, _ = _LINK.unpack_from(body)
+            _, _, index, flags, _ = LINK.unpack_from(body)
             found[os.fsdecode(name.rstrip(b"\0"))] = Link(
-                ifindex=index, mac=mac.hex(":"), mtu=int.from_bytes(mtu, sys.byteorder), up=bool(flags & IFF_UP)
+                ifindex=index,
+                mac=mac.hex(":"),
+                mtu=int.from_bytes(mtu, sys.byteorder),
+                up=bool(flags & IFF_UP),
+                master=int.from_bytes(master, sys.byteorder),
             )
         return found
 

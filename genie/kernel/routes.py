@@ -39,8 +39,11 @@ TABLES = range(TABLE, TABLE + 256)
 
 _LOOKED_AT = frozenset({MAIN, *TABLES})
 
-PRIORITY = 2000
-"""Of genie's rules: before the main table (32766), and before rules that were given no priority."""
+PRIORITY = 32765
+"""Of genie's rules: before the main table (32766), after all others. What a plugin decides for its own packets (`sbr` a
+gateway for each address, a mesh's plugin a table for its marks) holds. The kernel gives rules without a priority this
+one or a lower one, and looks at an older rule of the same priority first.
+"""
 
 PROTOCOL = 71
 """Marks the rules and routes that genie made up, `proto 71` to `ip`; no number that <linux/rtnetlink.h> names.
@@ -69,7 +72,8 @@ class Placed:
 class State:
     """What a namespace has. links: names to indices. routes: of the main table and genie's. rules: any.
 
-    addresses: of the interfaces that are up; None if nobody asked, and then a result is right about them.
+    addresses: of the interfaces that are up and in no VRF, which has a table of its own for them; None if nobody asked,
+    and then a result is right about them.
     """
 
     links: Mapping[str, int]
@@ -122,8 +126,9 @@ def look(kernel: Netlink, links: Mapping[str, Link] | None = None) -> State:
     routes = [route for family in FAMILIES for route in kernel.routes(family, _LOOKED_AT)]
     rules = [rule for family in FAMILIES for rule in kernel.rules(family)]
     there = kernel.links() if links is None else links
-    up = {link.ifindex for link in there.values() if link.up}
-    addresses = [address for address in kernel.addresses() if address.ifindex in up]
+    domains = kernel.of_kind("vrf") if any(link.master for link in there.values()) else ()
+    usable = {link.ifindex for link in there.values() if link.up and link.master not in domains}
+    addresses = [address for address in kernel.addresses() if address.ifindex in usable]
     indices = {name: link.ifindex for name, link in there.items()}
     return State(links=indices, routes=routes, rules=rules, addresses=addresses)
 

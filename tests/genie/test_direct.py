@@ -44,8 +44,8 @@ class Direct:
         (self.root / "net.d").mkdir()
         (self.root / "kubeconfig").write_text(json.dumps(kubeconfig(self.api.url, {"token": "t"})))
 
-    def write(self, name: str, plugin: Mapping[str, Any]) -> None:
-        config = {"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}
+    def write(self, name: str, *plugins: Mapping[str, Any], **more: Any) -> None:
+        config = {"cniVersion": "1.0.0", "name": name, "plugins": plugins, **more}
         (self.root / "net.d" / f"10-{name}.conflist").write_text(json.dumps(config))
 
     def ask(self, **annotations: str) -> None:
@@ -311,7 +311,64 @@ def test_calico_and_weave_twice_with_the_reference_plugins(real: Any) -> None:
     assert links(pod) == ["lo"] and leases(node) == []
     assert set(links(host)) - set(before) == {"weave"}, "a bridge stays with its network"
     assert list((node.root / "state").iterdir()) == []
-    assert "2000" not in pod.ip("rule")
+    assert "proto 71" not in pod.ip("rule")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BySbr:
+    """A network with sbr behind it. addresses: each with its gateway. by: the gateway of each address then."""
+
+    addresses: Mapping[str, str]
+    routes: tuple[Mapping[str, Any], ...] = ()
+    sbr: Mapping[str, Any] = field(default_factory=dict)
+    asked: str = "calico,side"
+    by: Mapping[str, str]
+
+
+TWO = {"10.21.0.5/24": "10.21.0.1", "10.22.0.5/24": "10.22.0.1"}
+BY_SBR = {
+    "a gateway for each address": BySbr(addresses=TWO, by={"10.21.0.5": "10.21.0.1", "10.22.0.5": "10.22.0.1"}),
+    "both families": BySbr(
+        addresses={"10.21.0.5/24": "10.21.0.1", "fd21::5/64": "fd21::1"},
+        asked="side,calico",
+        by={"10.21.0.5": "10.21.0.1", "fd21::5": "fd21::1"},
+    ),
+    "a default route of its own": BySbr(
+        addresses={"10.21.0.5/24": "10.21.0.1"},
+        routes=({"dst": "0.0.0.0/0", "gw": "10.21.0.9"},),
+        asked="calico,side,weave",
+        by={"10.21.0.5": "10.21.0.9"},
+    ),
+    "a table of its own": BySbr(
+        addresses={"10.21.0.5/24": "10.21.0.1"},
+        routes=({"dst": "0.0.0.0/0", "gw": "10.21.0.7", "table": 300},),
+        sbr={"table": 300},
+        by={"10.21.0.5": "10.21.0.7"},
+    ),
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("network", BY_SBR.values(), ids=BY_SBR)
+def test_the_reference_plugin_sbr_keeps_its_gateways(real: Any, cni_bin: str, network: BySbr) -> None:
+    node, _, pod = real
+    for name in ("bridge", "sbr", "static"):
+        (node.root / "bin" / name).symlink_to(f"{cni_bin}/{name}")
+    given = [{"address": address, "gateway": gateway} for address, gateway in network.addresses.items()]
+    ipam = {"type": "static", "addresses": given, "routes": network.routes}
+    # bridge's own CHECK fails behind sbr, which moves the routes that it looks for
+    node.write(
+        "side", {"type": "bridge", "bridge": "side", "ipam": ipam}, {"type": "sbr", **network.sbr}, disableCheck=True
+    )
+    node.ask(cni=network.asked)
+    node.call("ADD")
+    for source, gateway in network.by.items():
+        far = "2001:db8::1" if ":" in source else "198.51.100.1"
+        assert f"via {gateway} " in pod.ip(f"route get {far} from {source}")
+    assert "via 10.1.0.1 dev" in pod.ip("route get 198.51.100.1 from 10.1.0.2")
+    assert node.call("CHECK") == {}
+    node.call("DEL")
+    assert len(json.loads(pod.ip("-j rule"))) == 3
 
 
 @pytest.mark.root

@@ -14,13 +14,16 @@ from genie.kernel.netns import Link
 class FakeKernel:
     """In the place of `Netlink`. log: what was asked of it that changes something, in order.
 
-    unreported: routes that a plugin sets and does not report, by its interface.
+    unreported: routes that a plugin sets and does not report, by its interface. masters: the bridge or VRF that an
+    interface belongs to. kinds: of interfaces, by index.
     """
 
     def __init__(self) -> None:
         self.indices: dict[str, int] = {}
         self.there: list[KernelRoute | Rule] = []
         self.addressed: list[Address] = []
+        self.masters: dict[str, int] = {}
+        self.kinds: dict[int, str] = {}
         self.unreported: dict[str, list[tuple[str, str]]] = {}
         self.asked: list[str] = []
         self.log: list[str] = []
@@ -51,7 +54,13 @@ class FakeKernel:
 
     def links(self) -> dict[str, Link]:
         self.asked.append("links")
-        return {name: Link(ifindex=at, mac=f"02:00:00:00:01:{at:02x}", mtu=1400) for name, at in self.indices.items()}
+        return {
+            name: Link(ifindex=at, mac=f"02:00:00:00:01:{at:02x}", mtu=1400, master=self.masters.get(name, 0))
+            for name, at in self.indices.items()
+        }
+
+    def of_kind(self, kind: str) -> frozenset[int]:
+        return frozenset(index for index, of in self.kinds.items() if of == kind)
 
     def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[KernelRoute]:
         return [

@@ -578,13 +578,13 @@ def test_two_delegates_that_each_set_a_default_route(pod: Any) -> None:
         "default via 10.2.0.1 dev eth1",
         "10.2.0.0/24 dev eth1 proto kernel scope link src 10.2.0.2",
     ]
-    assert "2000: from 10.2.0.2 lookup 2001 proto 71" in listing(pod, "rule")
+    assert "32765: from 10.2.0.2 lookup 2001 proto 71" in listing(pod, "rule")
     assert arrange(pod, plan).changes == []
 
     asked = [plan[0], replace(plan[1], wants_default=True)]
     assert arrange(pod, asked).changes
     assert defaults(pod) == ["default via 10.2.0.1 dev eth1"]
-    assert listing(pod, "rule")[1] == "2000: from 10.1.0.2 lookup 2000 proto 71"
+    assert listing(pod, "rule")[1] == "32765: from 10.1.0.2 lookup 2000 proto 71"
     assert listing(pod, "route show table 2001") == []
     assert arrange(pod, asked).changes == []
 
@@ -697,8 +697,71 @@ def test_a_pod_comes_up_whatever_a_network_reports_that_it_did_not_do(pod: Any, 
     assert [line.replace(" table 2001", "") for line in every if "table 2001" in line] == list(claim.table)
     own = [line for line in listing(pod, f"{family} rule") if "2001" in line]
     assert own == (
-        [f"2000: from {claim.reports.address.partition('/')[0]} lookup 2001 proto 71"] if claim.table else []
+        [f"32765: from {claim.reports.address.partition('/')[0]} lookup 2001 proto 71"] if claim.table else []
     )
+
+
+def leaves_by(pod: Any, source: str) -> str:
+    """Where a packet from this address to another network goes. source: as `ip route get` has it."""
+    words = pod.ip(f"route get 198.51.100.1 from {source}").split()
+    return f"via {words[words.index('via') + 1]}" if "via" in words else "on the link"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("sets", "source", "gateway"),
+    [
+        (["rule add from 10.2.0.5 lookup 100"], "10.2.0.5", "via 10.2.0.100"),
+        (["rule add from 10.2.0.0/24 lookup 100"], "10.2.0.5", "via 10.2.0.100"),
+        (["rule add from 10.2.0.5 lookup 100", "rule add from 10.2.0.6 lookup 101"], "10.2.0.5", "via 10.2.0.100"),
+        (["rule add from 10.2.0.5 lookup 100", "rule add from 10.2.0.6 lookup 101"], "10.2.0.6", "via 10.2.0.101"),
+        (["rule add from 10.2.0.5 lookup 100 priority 30000"], "10.2.0.5", "via 10.2.0.100"),
+        (["rule add from 10.2.0.5 lookup 100 priority 32765"], "10.2.0.5", "via 10.2.0.100"),
+        (["rule add fwmark 7 lookup 101"], "10.2.0.5 mark 7", "via 10.2.0.101"),
+        (["rule add fwmark 7 lookup 101"], "10.2.0.5", "via 10.2.0.1"),
+        # what its table does not say, genie's does
+        (["rule add from 10.2.0.5 lookup 102"], "10.2.0.5", "via 10.2.0.1"),
+        (["rule add from 10.2.0.5 lookup 100"], "10.2.0.6", "via 10.2.0.1"),
+    ],
+)
+def test_a_plugin_s_rules_hold(pod: Any, sets: list[str], source: str, gateway: str) -> None:
+    """Set before genie's, as the reference plugin sbr does, or after, as a daemon does."""
+    pod.ip(
+        "addr add 10.1.0.2/24 dev eth0",
+        "addr add 10.2.0.5/24 dev eth1",
+        "addr add 10.2.0.6/24 dev eth1",
+        "route add default via 10.2.0.100 dev eth1 table 100",
+        "route add default via 10.2.0.101 dev eth1 table 101",
+        "route add 192.0.2.0/24 via 10.2.0.102 dev eth1 table 102",
+    )
+    plan = [
+        attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), taken=(default("10.1.0.1", index_of(pod, "eth0")),)),
+        attached("eth1", IP("10.2.0.5/24", "10.2.0.1"), IP("10.2.0.6/24", "10.2.0.1")),
+    ]
+    pod.ip(*sets)
+    arrange(pod, plan)
+    assert leaves_by(pod, source) == gateway
+    if "priority 32765" not in sets[0]:  # of the same priority the older rule is first
+        pod.ip(*(rule.replace("add", "del", 1) for rule in sets), *sets)
+        assert leaves_by(pod, source) == gateway
+
+
+def index_of(pod: Any, ifname: str) -> int:
+    return int(json.loads(pod.ip(f"-j link show {ifname}"))[0]["ifindex"])
+
+
+def test_an_interface_in_a_vrf_has_its_routes_there() -> None:
+    """It has a table of its own, and the kernel refuses its addresses as sources in any other."""
+    kernel: Any = FakeKernel()
+    results = [attached(f"eth{at}", IP(f"10.{at}.0.2/24", f"10.{at}.0.1")) for at in range(3)]
+    for one in results:
+        kernel.attach(one.ifname, one.result)
+    kernel.masters = {"eth1": 9, "eth2": 8}
+    kernel.kinds = {9: "vrf", 8: "bridge"}
+    rules = [
+        change.what for change in routes.plan(results, routes.look(kernel)).changes if isinstance(change.what, Rule)
+    ]
+    assert [(rule.source, rule.table) for rule in rules] == [(packed("10.2.0.2"), 2002)]
 
 
 @pytest.fixture
@@ -753,7 +816,7 @@ def test_what_the_kernel_learns_from_a_router_is_no_drift(pod: Any, advertised: 
     assert drifted() == []
 
     pod.ip("-6 route add default via fd02::9 dev eth1 metric 9")
-    index = json.loads(pod.ip("-j link show eth1"))[0]["ifindex"]
+    index = index_of(pod, "eth1")
     assert drifted() == [f"unexpected: route default via fd02::9 dev {index} table 254 metric 9"]
 
 
@@ -879,11 +942,16 @@ def test_links_and_tables_as_ip_shows_them(pod: Any) -> None:
         "addr add 10.1.0.2/24 dev eth0", "route add 10.5.0.0/16 via 10.1.0.1 table 300", "rule add from 1.1.1.1 table 9"
     )
     with Netlink(pod.path) as kernel:
-        index, mac, mtu, up = kernel.links()["eth0"]
+        index, mac, mtu, up, master = kernel.links()["eth0"]
         (shown,) = json.loads(pod.ip("-j link show eth0"))
-        assert (index, mac, mtu, up) == (shown["ifindex"], shown["address"], shown["mtu"], True)
-        pod.ip("link set eth1 down")
-        assert not kernel.links()["eth1"].up
+        assert (index, mac, mtu, up, master) == (shown["ifindex"], shown["address"], shown["mtu"], True, 0)
+        pod.ip("link add br0 type bridge", "link set eth1 down master br0")
+        found = kernel.links()
+        assert not found["eth1"].up
+        assert found["eth1"].master == found["br0"].ifindex
+        assert kernel.of_kind("bridge") == {found["br0"].ifindex}
+        assert kernel.of_kind("veth") == {found[name].ifindex for name in ("eth0", "eth1", "r0", "r1")}
+        assert kernel.of_kind("vrf") == frozenset()
         assert [str(route) for route in kernel.routes(INET, {300})] == [
             f"route 10.5.0.0/16 via 10.1.0.1 dev {index} table 300"
         ]

@@ -13,5 +13,6 @@ What they share:
     footprint.py       which networks may be attached at the same time
     results.py         the results of several networks made one
     network_status.py  the annotations that show a pod's networks
+    leases.py          host-local's store: leases that name nobody, made good
     trace.py           what a call did and how long it took, for the log
 """

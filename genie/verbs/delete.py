@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from genie.cni import invoke
+from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code, joined
 from genie.cni.invoke import PluginError
 from genie.records import DamagedError, Record, RecordedAttachment
@@ -48,6 +50,8 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
         if len(record.attached) > 1:
             _forget_routes(call)
         call.records.remove(record.container_id, record.ifname)
+        if not record.complete:  # its plugins may have been ended at work
+            await mended(call, [attached.network for attached in record.attached])
         return
     rest = replace(record, attached=tuple(left), complete=record.complete and call.request.command == "DEL")
     if failure:
@@ -89,6 +93,16 @@ async def _take_off(
             if record.complete:
                 break
     return (*positions, *stuck), errors
+
+
+async def mended(call: Context, networks: Sequence[NetworkConfig]) -> None:
+    """Make good the empty leases of these networks (leases.py)."""
+    if not any("ipam" in plugin for network in networks for plugin in network.plugins):
+        return
+    from genie.verbs import leases
+
+    if done := await call.executor.in_thread(lambda: leases.mend(networks, call.records)):
+        call.story["leases"] = done
 
 
 def _refused_alike(add: BaseException | None, delete: CniError) -> bool:

@@ -12,7 +12,7 @@ from genie.cni.fields import invalid
 from genie.records import DamagedError, Record
 from genie.select.networks import rival
 from genie.verbs.context import Context
-from genie.verbs.delete import undo
+from genie.verbs.delete import mended, undo
 from genie.verbs.unrecorded import do_without
 
 
@@ -63,6 +63,7 @@ async def gc(call: Context) -> None:
             )
         except CniError as error:
             errors.append(error)
+    await mended(call, list(networks.values()))
     if errors:
         raise joined(errors)
 

@@ -21,6 +21,8 @@ from genie.cni.fields import Fields, decode
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
 GENIE = "genie"  # its own type, as a plugin
+#: Keys of a list of plugins that are not a plugin's (specification, section 1, "Configuration format").
+OF_LIST = ("cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 #: Plugins that name a pod's host interface, or key what they keep, after CNI_CONTAINERID alone, so that a second
 #: attachment of one container needs an ID of its own (weave, CNI-Genie #133; flannel's file for its DEL).
@@ -88,6 +90,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
             Code.INCOMPATIBLE_VERSION,
             f"{source}: cniVersion {cni_version!r} is not one that genie speaks ({', '.join(version.SUPPORTED)})",
         )
+    read.strings("cniVersions")  # a runtime's business: it hands over the one that it took
     return Conf(
         name=_name(read),
         cni_version=cni_version,
@@ -120,21 +123,40 @@ def read(text: bytes, source: str = "genie.conf (standard input)") -> Conf:
 
 
 def load(path: str) -> Conf:
-    """genie.conf from its file. In a list of plugins it is genie's object with the list's name and version, as a
+    """genie.conf from its file. In a list of plugins it is genie's object with the list's name and versions, as a
     runtime derives it (specification, section 3, "Deriving request configuration from plugin configuration").
 
     Raises:
         CniError: 5 when it cannot be read; else as `read`.
     """
-    try:
-        with open(path, "rb") as file:
-            data = decode(file.read(), path)
-    except OSError as error:
-        raise CniError(Code.IO_FAILURE, f"cannot read {path}: {error.strerror}") from error
+    data = _decoded(path)
     own = _own(data)
     if own is not None and own is not data:
-        data = {**own, "name": data.get("name"), "cniVersion": data.get("cniVersion")}
+        data = {**own, **{key: data[key] for key in OF_LIST if key in data}}
     return parse(data, path)
+
+
+def beside(path: str) -> list[dict[str, Any]]:
+    """The plugins behind genie's in the list of a file; none where genie's is the only one, or no list.
+
+    Raises:
+        CniError: 7 when one comes before genie's; 5 and 6 as `load`.
+    """
+    data = _decoded(path)
+    own = _own(data)
+    if own is None or own is data:
+        return []
+    if data["plugins"][0] is not own:
+        raise CniError(Code.INVALID_CONFIG, f"{path}: plugins[0]: expected genie, which makes the pod's interfaces")
+    return [plugin for plugin in data["plugins"] if plugin is not own]
+
+
+def _decoded(path: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return decode(file.read(), path)
+    except OSError as error:
+        raise CniError(Code.IO_FAILURE, f"cannot read {path}: {error.strerror}") from error
 
 
 def find(directory: str) -> str | None:

@@ -15,10 +15,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.values import merged
+
 Json = dict[str, Any]
 BINARIES = "/opt/cni/bin"
 CONF_DIR = "/etc/cni/net.d"
 CACHE = "/var/lib/cni/results"
+KNOWN = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 class CniFailure(Exception):
@@ -107,15 +110,37 @@ class Kept:
 
 
 def as_list(conf: Json) -> Json:
-    """A configuration as a list of plugins, which one of a single plugin is taken for."""
-    if "plugins" in conf:
-        return conf
-    return {"name": conf["name"], "cniVersion": conf.get("cniVersion"), "plugins": [conf]}
+    """A configuration as a list of plugins, which one of a single plugin is taken for; in the highest version that it
+    offers and libcni knows.
+    """
+    if "plugins" not in conf:
+        return {"name": conf["name"], "cniVersion": conf.get("cniVersion"), "plugins": [conf]}
+    offered = [each for each in conf.get("cniVersions") or () if each in KNOWN]
+    newest = max([*offered, conf.get("cniVersion") or "0.2.0"], key=_numbers)
+    return {**{key: value for key, value in conf.items() if key != "cniVersions"}, "cniVersion": newest}
+
+
+def with_settings(conf: Json, plugin: str, change: Mapping[str, Any]) -> Json:
+    """A configuration with a change merged into the part of a plugin; what is a list's goes to the list."""
+    if "plugins" not in conf:
+        return merged(conf, change)
+    whole = {key: value for key, value in change.items() if key in ("name", "cniVersion")}
+    part = {key: value for key, value in change.items() if key not in whole}
+    plugins = [merged(each, part) if each.get("type") == plugin else each for each in conf["plugins"]]
+    return {
+        **{key: value for key, value in conf.items() if not whole or key != "cniVersions"},
+        **whole,
+        "plugins": plugins,
+    }
 
 
 def version(network: Json) -> tuple[int, ...]:
     """A network's version of the specification."""
-    return tuple(int(part) for part in (network.get("cniVersion") or "0.2.0").split("."))
+    return _numbers(network.get("cniVersion") or "0.2.0")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 def environment(verb: str, attachment: Attachment | None) -> dict[str, str]:

@@ -3,6 +3,8 @@
 install.py  `genie install`: the command line
 wanted.py   what is to be on the node: plugin, genie.conf, kubeconfig
 files.py    the files, put there whole and taken away again by a journal
+conflist.py genie's configuration, a list that others may extend
+versions.py which versions of the specification a plugin behind genie speaks
 keeper.py   `genie install --keep`: genie stays on the node as it was put
 inspect.py  `genie status` and `genie explain`
 """

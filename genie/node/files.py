@@ -11,18 +11,22 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from genie import config, locks
-from genie.cni.config import conf_files
+from genie.cni.config import conf_files, is_type
 from genie.cni.errors import CniError, Code
+from genie.node import conflist, versions
+from genie.select.networks import Directory, rival
 
 log = logging.getLogger("genie.install")
 
 #: Names for genie.conf, the usual one first; each of the others sorts before the one before it.
-CONF_NAMES = ("00-genie.conf", "0-genie.conf", "+0-genie.conf", "!0-genie.conf")
+CONF_NAMES = ("00-genie.conflist", "0-genie.conflist", "+0-genie.conflist", "!0-genie.conflist")
+#: The same before genie's configuration was a list, and CNI-Genie's; each sorts before its list, so it goes aside.
+ASIDE = tuple(name.removesuffix("list") for name in CONF_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +56,16 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be on the node. conf: without `kubernetes`, it gets the kubeconfig that is installed with it."""
+    """What is to be on the node.
+
+    conf: without `kubernetes`, it gets the kubeconfig that is installed with it. behind: the plugins that come after
+    genie in its list.
+    """
 
     plugin: bytes
     conf: Mapping[str, Any]
     kubeconfig: bytes | None = None
-
-    def conf_text(self, node: Node) -> bytes:
-        conf = dict(self.conf)
-        if self.kubeconfig is not None:
-            conf.setdefault("kubernetes", {"kubeconfig": node.kubeconfig})
-        return json.dumps(conf, indent=2).encode() + b"\n"
+    behind: Sequence[Mapping[str, Any]] = ()
 
 
 class Journal:
@@ -98,8 +101,19 @@ class Journal:
         self.files[path] = kept
         self._save()
 
-    def give_back(self, path: str) -> None:
-        """Put back what was at a path before it was genie's, or nothing."""
+    def set_aside(self, path: str) -> bool:
+        """Take a file away until genie is removed; returns whether there was one."""
+        if not os.path.exists(path):
+            return False
+        self.claim(path)
+        os.unlink(path)
+        if not self.files[path]:  # genie's own, of an earlier version: nobody wants it back
+            del self.files[path]
+            self._save()
+        return True
+
+    def give_back(self, path: str) -> bool:
+        """Put back what was at a path before it was genie's, or nothing; returns True: it is genie's no more."""
         kept = self.files.get(path, "")
         if kept and os.path.exists(kept):
             with open(kept, "rb") as file:  # not renamed: it may be on another file system, and in a pod always is
@@ -109,6 +123,7 @@ class Journal:
             os.unlink(path)
         self.files.pop(path, None)
         self._save()
+        return True
 
     def _save(self) -> None:
         write(self.path, json.dumps({"files": self.files}, indent=2).encode(), 0o600)
@@ -159,18 +174,47 @@ def install(node: Node, wanted: Wanted) -> list[str]:
     changed = []
     with changing(node):
         journal = Journal(node)
+        own = conf_path(node, journal)
         files = [(node.plugin, wanted.plugin, 0o755)]
         if wanted.kubeconfig is not None:
             files.append((node.kubeconfig, wanted.kubeconfig, 0o600))
-        files.append((conf_path(node, journal), wanted.conf_text(node), 0o600))
+        files.append((own, _conf_text(node, own, wanted), 0o600))
         for path, content, mode in files:
             journal.claim(path)
             if write(path, content, mode):
                 changed.append(path)
-        for stale in journal.files.keys() - {path for path, *_ in files}:
-            journal.give_back(stale)
-            changed.append(stale)
+        stale = sorted(journal.files.keys() - {path for path, *_ in files})
+        for path in dict.fromkeys([*stale, *(f"{node.conf_dir}/{name}" for name in ASIDE)]):
+            if journal.set_aside(path) if os.path.basename(path) in ASIDE else journal.give_back(path):
+                changed.append(path)
     return changed
+
+
+def _conf_text(node: Node, own: str, wanted: Wanted) -> bytes:
+    """genie's list; as it is on the node, if that says the same: whoever extended it wrote it in another form."""
+    conf = dict(wanted.conf)
+    if wanted.kubeconfig is not None:
+        conf.setdefault("kubernetes", {"kubeconfig": node.kubeconfig})
+    behind = conflist.extended(wanted.behind, _added(node))
+    found = Directory(node.conf_dir).networks() if confs(node.conf_dir) else []
+    networks = [network for network in found if not rival(network)]
+    spoken = [versions.spoken(f"{node.bin_dir}/{plugin['type']}") for plugin in behind]
+    whole = conflist.conflist(conf, behind, conflist.declared(networks), spoken)
+    with contextlib.suppress(OSError, ValueError), open(own, "rb") as file:
+        if json.loads(text := file.read()) == whole:
+            return text
+    return json.dumps(whole, indent=2).encode() + b"\n"
+
+
+def _added(node: Node) -> list[dict[str, Any]]:
+    """What others put behind genie, in whichever file it is now."""
+    path = config.find(node.conf_dir)
+    if path is None:
+        return []
+    try:
+        return [plugin for plugin in config.beside(path) if is_type(plugin.get("type"))]
+    except CniError:  # somebody's list with genie in the middle is no extension of genie's
+        return []
 
 
 def remove(node: Node) -> list[str]:
@@ -206,7 +250,7 @@ def conf_path(node: Node, journal: Journal) -> str:
 
 def others(node: Node, journal: Journal) -> list[str]:
     """The names of the configurations in net.d that are not genie's, in order."""
-    mine = {os.path.basename(path) for path in journal.files if is_conf(node, path)} | set(CONF_NAMES)
+    mine = {os.path.basename(path) for path in journal.files if is_conf(node, path)}.union(CONF_NAMES, ASIDE)
     return [name for name in confs(node.conf_dir) if name not in mine]
 
 
@@ -223,11 +267,28 @@ def is_conf(node: Node, path: str) -> bool:
 
 
 def in_place(node: Node, plugin: bytes) -> bool:
-    """Whether genie is on the node and first in net.d; looks at names and sizes only, for it is asked every second."""
-    names = confs(node.conf_dir)
-    journal = Journal(node)
+    return not out_of_place(node, plugin)
+
+
+def out_of_place(node: Node, plugin: bytes) -> str:
+    """What keeps genie from being what the runtime calls; nothing if it is. Looks at names and sizes only, for it is
+    asked every second.
+    """
+    names, own = confs(node.conf_dir), os.path.basename(conf_path(node, Journal(node)))
+    if own not in names:
+        renamed = next((name for name in _listed(node.conf_dir) if name.startswith(f"{own}.")), "")
+        return f"{node.conf_dir}/{own} is gone" + (f", and {renamed} is there" if renamed else "")
+    if names[0] != own:
+        return f"{node.conf_dir}/{names[0]} comes before {own}"
     try:
         good = os.stat(node.plugin).st_size == len(plugin)
     except OSError:
-        good = False
-    return good and bool(names) and f"{node.conf_dir}/{names[0]}" in journal.files
+        return f"{node.plugin} is gone"
+    return "" if good else f"{node.plugin} is another file"
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []

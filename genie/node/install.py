@@ -4,7 +4,7 @@ What is put on a node, each file whole or not at all (written beside its place, 
 
     /opt/cni/bin/genie                      the plugin: the shim, or in direct mode a script
     /etc/cni/net.d/genie.d/kubeconfig       how direct mode and `genie explain` reach the API server
-    /etc/cni/net.d/00-genie.conf            genie.conf; last, for with it the runtime begins to call genie
+    /etc/cni/net.d/00-genie.conflist        genie.conf, in a list; last, for with it the runtime begins to call genie
 
 files.py writes and removes them, wanted.py has what is in them, keeper.py is `--keep`, which the DaemonSet runs beside
 the agent.
@@ -36,8 +36,9 @@ examples:
 what is put on the node, each file whole or not at all, also over a running one:
   BIN-DIR/genie                 the plugin: the agent's shim, or with --direct a script
   CONF-DIR/genie.d/kubeconfig   in a pod only: how to reach the API server as the pod's service account
-  CONF-DIR/00-genie.conf        genie.conf; last, for with it the runtime begins to call genie. Should another file come
-                                before it, genie takes an earlier name: the runtime uses the first
+  CONF-DIR/00-genie.conflist    genie.conf, in a list that others may extend; last, for with it the runtime begins to
+                                call genie. Should another file come before it, genie takes an earlier name: the runtime
+                                uses the first
   STATE-DIR/install/            which files are genie's, and what was in their places before
 
 It takes root. On a node that a DaemonSet keeps, --once and --remove are refused: delete the DaemonSet, and genie is

@@ -19,6 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from genie import config, kube, locks
@@ -158,9 +159,10 @@ class Keeper:
         wanted = self._wanted(before)
         try:
             current = self._current_conf() if before and before.conf == wanted.conf else None
-            changed = install(self.node, Wanted(
-                plugin=wanted.plugin, conf=current or wanted.conf, kubeconfig=wanted.kubeconfig
-            ))  # fmt: skip
+            if current:  # without the versions that `install` found fit for it
+                versions = {key: wanted.conf[key] for key in ("cniVersions",) if key in wanted.conf}
+                current = {**{key: value for key, value in current.items() if key != "cniVersions"}, **versions}
+            changed = install(self.node, replace(wanted, conf=current or wanted.conf))
             self._complained = ""
             if changed:
                 log.info("installed", extra={"fields": {"files": changed}})
@@ -176,14 +178,14 @@ class Keeper:
             CniError: genie.conf is wrong, and there is none that could go on being used.
         """
         try:
-            conf = read_conf(self.options)
+            conf, behind = read_conf(self.options)
         except CniError as error:
             kept = before.conf if before else self._current_conf()
             if kept is None:
                 raise
             self._complain(error)
-            conf = kept
-        return with_conf(self.options, conf)
+            conf, behind = kept, before.behind if before else ()
+        return with_conf(self.options, conf, behind)
 
     def _complain(self, error: Exception) -> None:
         """Once for each kind of trouble, not once a second."""

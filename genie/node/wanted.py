@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import genie
@@ -51,11 +51,12 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
     Raises:
         CniError: as `read_conf` and `with_conf`.
     """
-    return with_conf(options, read_conf(options))
+    return with_conf(options, *read_conf(options))
 
 
-def read_conf(options: argparse.Namespace) -> Mapping[str, Any]:
-    """The genie.conf to install: the one that --conf names, else one without settings.
+def read_conf(options: argparse.Namespace) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """The genie.conf to install, and the plugins behind genie if it is a list: of the file that --conf names, else one
+    without settings.
 
     Raises:
         CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
@@ -63,16 +64,17 @@ def read_conf(options: argparse.Namespace) -> Mapping[str, Any]:
     conf = config.load(options.conf) if options.conf else config.parse(DEFAULT_CONF)
     if options.direct and not options.no_kubeconfig and kubeconfig() is None:
         kube.server(conf.credentials)  # without an agent each call takes them: no pod would come up
-    return conf.raw
+    return conf.raw, config.beside(options.conf) if options.conf else ()
 
 
-def with_conf(options: argparse.Namespace, conf: Mapping[str, Any]) -> Wanted:
-    """All of it, with that genie.conf.
+def with_conf(options: argparse.Namespace, conf: Mapping[str, Any], behind: Sequence[Mapping[str, Any]] = ()) -> Wanted:
+    """All of it, with that genie.conf and those plugins behind genie.
 
     Raises:
         CniError: there is no shim for this machine.
     """
-    return Wanted(plugin=plugin(options.direct), conf=conf, kubeconfig=None if options.no_kubeconfig else kubeconfig())
+    access = None if options.no_kubeconfig else kubeconfig()
+    return Wanted(plugin=plugin(options.direct), conf=conf, kubeconfig=access, behind=behind)
 
 
 def plugin(direct: bool) -> bytes:

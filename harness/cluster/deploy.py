@@ -28,7 +28,7 @@ NAMESPACE = "kube-system"
 AGENT_LABEL = "app.kubernetes.io/name=genie"
 HOPELESS = 5  # times that a container may end with an error before it is given up
 CONF_DIR = "/etc/cni/net.d"
-CONF = f"{CONF_DIR}/00-genie.conf"
+CONF = f"{CONF_DIR}/00-genie.conflist"
 ROOT = Path(__file__).resolve().parents[2]
 #: What the Dockerfile copies; `.dockerignore` lets nothing else through.
 SOURCES = (

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from kubernetes import config
 from kubernetes.client import ApiClient
 
-from harness import contract, leftovers
+from harness import contract, leftovers, libcni
 from harness.cluster import inventory, ipam
 from harness.cluster.apply import wait
 from harness.cluster.console import Consoles
@@ -135,7 +135,7 @@ class RealCluster:
         before = {node: self.nodes.run(node, "cat", CONF) for node in self.facts.nodes}
         try:
             for node, text in before.items():
-                self._set(node, json.dumps({**json.loads(text), **genie_conf}, indent=2))
+                self._set(node, json.dumps(libcni.with_settings(json.loads(text), "genie", genie_conf), indent=2))
             yield
         finally:
             for node, text in before.items():

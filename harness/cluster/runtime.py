@@ -16,7 +16,6 @@ from typing import Any
 from harness import libcni
 from harness.cluster.nodes import Nodes
 from harness.libcni import BINARIES, Attachment, Json, Kept
-from harness.values import merged
 
 _FIRST_CONF = 'cd "$1" && cat "$(ls | grep -E "\\.(conf|conflist|json)$" | head -n 1)"'
 _ALL_KEPT = 'cd "$1" 2>/dev/null && for file in $(ls -t); do cat "$file" 2>/dev/null && echo; done; true'
@@ -117,7 +116,7 @@ class Verbs:
     def _network(self, node: str, change: Mapping[str, Any]) -> Json:
         """The network of all pods there, as a runtime of CNI 1.1 has it."""
         conf = json.loads(self.nodes.run(node, "sh", "-c", _FIRST_CONF, "sh", libcni.CONF_DIR))
-        return libcni.as_list(merged({**conf, "cniVersion": "1.1.0"}, change))
+        return libcni.as_list(libcni.with_settings(conf, "genie", {"cniVersion": "1.1.0", **change}))
 
     def _of_pod(self, node: str, namespace: str, pod: str) -> Kept:
         for kept in self._all(node):

@@ -19,7 +19,6 @@ from typing import Any
 
 from harness import libcni
 from harness.libcni import Attachment, CniFailure, Json, Kept, version
-from harness.values import merged
 
 CONF_DIR, CACHE, BINARIES = Path(libcni.CONF_DIR), Path(libcni.CACHE), libcni.BINARIES
 _SECRET = ("k8s_auth_token", "token")
@@ -138,7 +137,7 @@ class Runtime:
         Raises:
             CniFailure: a plugin reports that an ADD could not work now.
         """
-        network = libcni.as_list(merged({**self._conf(""), "cniVersion": "1.1.0"}, change))
+        network = libcni.as_list(libcni.with_settings(self._conf(""), "genie", {"cniVersion": "1.1.0", **change}))
         for plugin in network["plugins"]:
             self._call("STATUS", network, plugin, env=env)
 
@@ -158,7 +157,7 @@ class Runtime:
         with self._lock:
             overrides = [change for scope, change in self._overrides.values() if scope == namespace]
         for change in overrides:
-            conf = merged(conf, change)
+            conf = libcni.with_settings(conf, "genie", change)
         return conf
 
     def _call(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness import libcni
 from harness.libcni import Attachment, Kept
 
@@ -44,3 +46,33 @@ def test_an_error_is_worded_as_libcni_words_it() -> None:
     error = libcni.failure("genie", "ADD", 1, '{"code": 7, "msg": "no network", "details": "blue"}')
     assert str(error) == 'plugin type="genie" failed (add): no network: blue'
     assert error.code == 7
+
+
+@pytest.mark.parametrize(
+    ("offered", "taken"),
+    [
+        (["1.0.0", "1.1.0"], "1.1.0"),
+        (["1.1.0", "0.4.0"], "1.1.0"),
+        (["9.0.0"], "1.0.0"),
+        ([], "1.0.0"),
+        (["0.3.1"], "1.0.0"),
+    ],
+)
+def test_the_highest_known_version_that_a_list_offers_is_taken(offered: list[str], taken: str) -> None:
+    """As in libcni's NetworkConfFromBytes, since 1.2.0."""
+    conf = {"cniVersion": "1.0.0", "cniVersions": offered, "name": "n", "plugins": [{"type": "genie"}]}
+    assert libcni.as_list(conf) == {"cniVersion": taken, "name": "n", "plugins": [{"type": "genie"}]}
+
+
+def test_settings_go_to_the_plugin_and_the_lists_own_to_the_list() -> None:
+    conf = {
+        "cniVersion": "1.0.0",
+        "cniVersions": ["1.1.0"],
+        "name": "n",
+        "plugins": [{"type": "genie"}, {"type": "mesh"}],
+    }
+    changed = libcni.with_settings(conf, "genie", {"cniVersion": "0.4.0", "serial": True})
+    assert libcni.as_list(changed) == {
+        "cniVersion": "0.4.0", "name": "n", "plugins": [{"type": "genie", "serial": True}, {"type": "mesh"}]
+    }  # fmt: skip
+    assert libcni.with_settings({"type": "genie"}, "genie", {"serial": True}) == {"type": "genie", "serial": True}

@@ -18,7 +18,7 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         install.main(["--help"])
     said = capsys.readouterr().out
-    for part in ("examples:", "genie install --direct", "--remove", "00-genie.conf", "root"):
+    for part in ("examples:", "genie install --direct", "--remove", "00-genie.conflist", "root"):
         assert part in said
 
 
@@ -35,7 +35,7 @@ def test_direct_mode_takes_a_way_to_the_api_server(
     assert tree(machine) == before
     (tmp_path / "none").write_text(json.dumps(kubeconfig("https://10.0.0.1:6443")))
     assert main(machine, "--direct", "--conf", str(tmp_path / "my.conf")) == 0
-    assert files.confs(machine.conf_dir)[0] == "00-genie.conf"
+    assert files.confs(machine.conf_dir)[0] == "00-genie.conflist"
     assert main(machine, "--remove") == 0 and tree(machine) == before
     assert main(machine, "--direct", "--no-kubeconfig") == 0
 

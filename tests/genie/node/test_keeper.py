@@ -116,22 +116,24 @@ class TestKeeper:
         Path(machine.plugin).unlink()
         until(lambda: files.in_place(machine, b"shim"))
         Path(machine.conf_dir, "00-a.conf").write_text("{}")
-        until(lambda: files.confs(machine.conf_dir)[0] == "0-genie.conf")
+        until(lambda: files.confs(machine.conf_dir)[0] == "0-genie.conflist")
 
     def test_leaves_a_genie_conf_that_was_changed_on_the_node(self, make: Make, machine: Node) -> None:
         make()
         until(lambda: files.in_place(machine, b"shim"))
-        conf = Path(machine.conf_dir, "00-genie.conf")
-        conf.write_text(json.dumps({**CONF, "default_plugin": "bridge"}))
+        conf = Path(machine.conf_dir, "00-genie.conflist")
+        whole = json.loads(conf.read_text())
+        whole["plugins"][0]["default_plugin"] = "bridge"
+        conf.write_text(json.dumps(whole))
         Path(machine.plugin).unlink()
         until(lambda: files.in_place(machine, b"shim"))
-        assert json.loads(conf.read_text())["default_plugin"] == "bridge"
+        assert json.loads(conf.read_text())["plugins"][0]["default_plugin"] == "bridge"
 
     def test_brings_a_genie_conf_that_changed_at_its_source(self, make: Make, machine: Node, conf: Path) -> None:
         make()
         until(lambda: files.in_place(machine, b"shim"))
         conf.write_text(json.dumps({**CONF, "default_plugin": "ptp"}))
-        until(lambda: "ptp" in Path(machine.conf_dir, "00-genie.conf").read_text())
+        until(lambda: "ptp" in Path(machine.conf_dir, "00-genie.conflist").read_text())
 
     def test_keeps_the_token_on_the_node_fresh(
         self, make: Make, machine: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -200,7 +202,7 @@ class TestKeeper:
         until(lambda: files.in_place(machine, b"shim"))
         flannel.unlink()  # it is being updated: genie stays
         time.sleep(0.1)
-        assert files.confs(machine.conf_dir) == ["00-genie.conf"]
+        assert files.confs(machine.conf_dir) == ["00-genie.conflist"]
 
     def test_waits_for_no_network_when_there_is_a_default(self, make: Make, machine: Node, conf: Path) -> None:
         Path(machine.conf_dir, "10-flannel.conflist").unlink()

@@ -34,6 +34,7 @@ def test_genie_may_do_no_more_than_it_must() -> None:
     role = next(each for each in deploy.objects("genie:test") if each["kind"] == "ClusterRole")
     verbs = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
     assert verbs.pop("pods") == ["get", "list", "watch", "patch"]
+    assert verbs.pop("events") == ["create", "patch"]
     assert all(set(each) <= {"get", "list", "watch"} for each in verbs.values())
 
 

@@ -20,6 +20,7 @@ from genie.select.choose import choose
 from genie.select.selection import Selection
 from genie.verbs import network_status
 from genie.verbs.context import Context, placed
+from genie.verbs.default_route import check_gateways, check_granted
 from genie.verbs.delete import undo
 from genie.verbs.results import attributed, completed, in_place, lacks, merged
 
@@ -54,7 +55,7 @@ async def add(call: Context) -> Mapping[str, Any]:
     call.steps.done("record")
     progress: dict[int, Progress] = {}
     try:
-        results, plan = await _attach(call, record, chosen.primary, progress, saved)
+        results, plan = await _attach(call, record, chosen, progress, saved)
         shown = in_place(results, plan.reported) if plan else results
         whole = merged(shown, first_elsewhere=chosen.choices[0].ifname != request.ifname)
         answer = cni_result.to_json(whole, call.conf.cni_version)
@@ -118,12 +119,11 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
 
 
 async def _attach(
-    call: Context, record: Record, primary: int, progress: dict[int, Progress], saved: Awaitable[None]
+    call: Context, record: Record, chosen: Selection, progress: dict[int, Progress], saved: Awaitable[None]
 ) -> tuple[list[Result], routes.Plan | None]:
     """Run the delegates. Returns their results, and how their routes were arranged; None for a network alone.
 
-    primary: how many of them are the default part. progress: of each that was begun, by position. saved: the record's
-    survival of a power cut (see records.py).
+    progress: of each that was begun, by position. saved: the record's survival of a power cut (see records.py).
     """
 
     async def attach(position: int) -> Result:
@@ -139,9 +139,17 @@ async def _attach(
             return _completed(call, kernel, record, results)[1], None
     with call.netlink() as kernel:
         kernel.enter()
-        results, taken = await _attach_all(call, kernel, record, primary, attach)
+        results, taken = await _attach_all(call, kernel, record, chosen.primary, attach)
         links, results = _completed(call, kernel, record, results)
-        return results, _arrange(call, kernel, _placed(record, results, taken), links)
+        wishes = [(i, choice.ask.where, choice.ask.default_route) for i, choice in enumerate(chosen.choices)]
+        for i, where, wanted in wishes:
+            if wanted is not None:
+                check_gateways(where, wanted, results[i], record.attached[i].ifname)
+        plan = _arrange(call, kernel, _placed(record, results, taken), links)
+        for i, where, wanted in wishes:
+            if wanted is not None:
+                check_granted(where, wanted, plan.reported[i])
+        return results, plan
 
 
 async def _attach_all(

@@ -245,6 +245,41 @@ def test_the_default_route_of_a_pods_only_network(node: Node, wanted: list[str],
     node.call("CHECK", asked)
 
 
+@pytest.mark.parametrize(
+    ("network", "wanted", "why"),
+    [
+        (
+            "quiet",
+            ["10.3.0.1", "fd03::1"],
+            "default-route: fd03::1 is of IPv6, and the network gave net1 no such address",
+        ),
+        ("quiet", ["fe80::1"], "default-route: fe80::1 is of IPv6"),
+        ("bridge", ["192.168.99.1"], r"192.168.99.1 is in no subnet of the network \(10.2.0.2/24\)"),
+        ("bridge", ["10.2.0.1", "fd01::1"], r"fd01::1 is in no subnet of the network \(fd02::2/64\)"),
+        ("alone", [], "means the network's own gateway, and the network has none"),
+    ],
+)
+def test_a_default_route_that_the_network_cannot_have(node: Node, network: str, wanted: list[str], why: str) -> None:
+    static = {"type": "static", "addresses": [{"address": "10.9.0.5/24"}]}
+    alone = {"cniVersion": "1.0.0", "name": "alone", "type": "macvlan", "master": "up0", "ipam": static}
+    (node.place / "net.d" / "10-alone.conf").write_text(json.dumps(alone))
+    asked = {"k8s.v1.cni.cncf.io/networks": json.dumps([{"name": network, "default-route": wanted}])}
+    with pytest.raises(RuntimeError, match=rf'ADD: annotation .*networks, item 1 \("{network}"\): .*{why}'):
+        node.call("ADD", asked)
+    assert "net1" not in node.pod.ip("link") and "eth0" not in node.pod.ip("link"), "all of it is undone"
+    assert not list((node.place / "state").glob("*.json"))
+
+
+def test_a_link_local_gateway_is_taken(node: Node) -> None:
+    """As calico's 169.254.1.1 is, and a router's that is known by its link-local address alone."""
+    element = [{"name": "bridge", "default-route": ["169.254.1.1", "fe80::1"]}]
+    result = node.call("ADD", {"k8s.v1.cni.cncf.io/networks": json.dumps(element)})
+    for v6, gateway in (("-4", "169.254.1.1"), ("-6", "fe80::1")):
+        (line,) = node.pod.ip(f"{v6} route show default").splitlines()
+        assert line.split()[:5] == ["default", "via", gateway, "dev", "net1"]
+    assert [route["gw"] for route in result["routes"] if route["dst"].endswith("/0")] == ["169.254.1.1", "fe80::1"]
+
+
 BROKEN = [
     "rule del from 10.1.0.3",
     "-6 rule del from fd01::3",

@@ -1,0 +1,85 @@
+"""Whether a network can have the default route that a pod wants there (multi-network specification, 4.1.2.1.9). Pure.
+
+A wish is granted or refused. The kernel takes any gateway with `onlink`, and then the pod has no way out; a family that
+the network has no address of has no path there at all. So both are refused, before and after the routes are planned.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from genie.cni.result import Result, Route
+from genie.select.annotations import SelectionError
+
+Packed = tuple[int, int]
+"""An address as a number, and how many bits it has."""
+
+
+def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: str) -> None:
+    """Refuse gateways that the network cannot reach.
+
+    where: the element of the annotation. result: with each address on an interface.
+
+    Raises:
+        SelectionError: the network has no address of that family on `ifname`, or the gateway is in none of its subnets,
+            not link-local, and not announced in the result.
+    """
+    on = (None if ip.interface is None else result.interfaces[ip.interface] for ip in result.ips)
+    own = [ip for ip, at in zip(result.ips, on, strict=True) if at is None or at.name == ifname]
+    announced = {
+        _packed(gateway) for gateway in (*(ip.gateway for ip in own), *(r.gw for r in result.routes)) if gateway
+    }
+    on_link = [route.dst for route in result.routes if not route.gw and not _is_default(route)]
+    for gateway in gateways:
+        is_v6 = ":" in gateway
+        subnets = [ip.address for ip in own if ip.is_v6 == is_v6]
+        if not subnets:
+            raise SelectionError(
+                where,
+                f"default-route: {gateway} is of {_family(is_v6)}, and the network gave {ifname} no such address",
+            )
+        near = (*subnets, *on_link, "169.254.0.0/16", "fe80::/10")
+        if _packed(gateway) not in announced and not any(_inside(gateway, subnet) for subnet in near):
+            raise SelectionError(
+                where,
+                f"default-route: {gateway} is in no subnet of the network ({', '.join(subnets)}), is not link-local, "
+                "and is no gateway that the network's plugin announces",
+            )
+
+
+def check_granted(where: str, gateways: Sequence[str], reported: Sequence[Route]) -> None:
+    """Refuse what the plan could not grant. reported: the attachment's routes as the pod has them.
+
+    Raises:
+        SelectionError: the pod would have another default route, or none.
+    """
+    have = [route for route in reported if _is_default(route)]
+    if not gateways and not have:
+        raise SelectionError(where, "default-route: [] means the network's own gateway, and the network has none")
+    by = {_packed(route.gw) for route in have if route.gw}
+    for gateway in gateways:
+        if _packed(gateway) not in by:
+            raise SelectionError(
+                where, f"default-route: the network cannot have one by {gateway}: it has no path there"
+            )
+
+
+def _is_default(route: Route) -> bool:
+    return not route.table and route.dst.endswith("/0")
+
+
+def _family(is_v6: bool) -> str:
+    return "IPv6" if is_v6 else "IPv4"
+
+
+def _packed(address: str) -> Packed:
+    data = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    return int.from_bytes(data, "big"), len(data) * 8
+
+
+def _inside(address: str, subnet: str) -> bool:
+    """Whether an address is in a subnet, which is written as any address of it and a prefix length."""
+    (number, bits), (net, width) = _packed(address), _packed(subnet.partition("/")[0])
+    rest = bits - int(subnet.partition("/")[2])
+    return bits == width and number >> rest == net >> rest

@@ -20,6 +20,7 @@ from genie.cni.fields import Fields, decode
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
+MOST_NETWORKS = 128  # that max_networks can be
 GENIE = "genie"  # its own type, as a plugin
 #: Keys of a list of plugins that are not a plugin's (specification, section 1, "Configuration format").
 OF_LIST = ("cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
@@ -64,6 +65,7 @@ class Conf:
     log_file: str = ""
     conf_dir: str = DEFAULT_CONF_DIR
     state_dir: str = DEFAULT_STATE_DIR
+    max_networks: int = 32  # of one pod; one that asks for more is refused
     serial: bool = False  # true: never two delegates at once
     delegate_timeout: float = 60.0  # a delegate that takes longer is ended
     api_timeout: float = 10.0  # an API request that takes longer has failed
@@ -100,6 +102,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         log_file=read.text("log_file"),
         conf_dir=read.text("conf_dir", DEFAULT_CONF_DIR),
         state_dir=read.text("state_dir", DEFAULT_STATE_DIR),
+        max_networks=_max_networks(read),
         serial=read.boolean("serial"),
         delegate_timeout=read.seconds("delegate_timeout", 60.0),
         api_timeout=read.seconds("api_timeout", 10.0),
@@ -189,6 +192,11 @@ def _name(read: Fields) -> str:
     except CniError as error:
         raise CniError(error.code, f"{read.where}: name: {error.msg}") from error
     return name
+
+
+def _max_networks(read: Fields) -> int:
+    most = read.number("max_networks", f"a whole number from 1 to {MOST_NETWORKS}", least=1, most=MOST_NETWORKS)
+    return most or Conf.max_networks
 
 
 def _agent(read: Fields) -> AgentSettings:

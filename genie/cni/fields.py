@@ -111,9 +111,11 @@ class Fields:
     def boolean(self, key: str) -> bool:
         return bool(self._get(key, bool, "true or false"))
 
-    def number(self, key: str, expected: str = "a whole number from 0", *, least: int = 0) -> int | None:
+    def number(
+        self, key: str, expected: str = "a whole number from 0", *, least: int = 0, most: int | None = None
+    ) -> int | None:
         value: int | None = self._get(key, int, expected)
-        if value is not None and (isinstance(value, bool) or value < least):
+        if value is not None and (isinstance(value, bool) or value < least or (most is not None and value > most)):
             raise self.wrong(key, expected)
         return value
 

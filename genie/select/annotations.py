@@ -26,6 +26,11 @@ READ = (CNI, LOGICAL, ATTACHMENTS, DEFAULT)
 #: Where `v1.multus-cni.io/default-network` looks for a NetworkAttachmentDefinition named without a namespace: Multus'.
 DEFAULT_NETWORK_NAMESPACE = "kube-system"
 
+ANNOTATION_MAX = 65536
+"""Characters of one annotation: 32 networks with 2,000 each. Kubernetes lets a pod have 256 KiB in all, and to read the
+worst of these would keep the agent from other pods for longer than 5 ms.
+"""
+
 _NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
 #: Bytes of an Ethernet address and of an InfiniBand GUID, and what messages call them (multi-network specification,
 #: sections 4.1.2.1.4 and 4.1.2.1.10).
@@ -81,14 +86,27 @@ def asks(pod: Pod, conf: Conf) -> Asked:
     """
     notes = pod.annotations
     for key in READ:
-        if not isinstance(notes.get(key), str | None):
-            raise SelectionError(f"annotation {key}", "expected a string")
+        _readable(notes.get(key), f"annotation {key}")
     text = (notes.get(ATTACHMENTS) or "").strip()
-    extra = _parse_attachments(text, f"annotation {ATTACHMENTS}") if text else ()
+    extra = _parse_attachments(text, f"annotation {ATTACHMENTS}", conf.max_networks) if text else ()
     asked = _primary(notes, extra, conf)
+    _not_too_many(len(asked.primary) + len(extra) + asked.smart, "the pod's annotations", conf.max_networks)
     _permitted(asked, pod.namespace, conf)
     _one_default_route(asked)
     return asked
+
+
+def _readable(text: object, where: str) -> None:
+    if not isinstance(text, str | None):
+        raise SelectionError(where, "expected a string")
+    if text and len(text) > ANNOTATION_MAX:
+        raise SelectionError(where, f"it has more than {ANNOTATION_MAX} characters, the most that genie reads")
+
+
+def _not_too_many(count: int, where: str, most: int) -> None:
+    """Refused before anything is done for any of them."""
+    if count > most:
+        raise SelectionError(where, f"{count} networks, and a pod may have at most {most} (max_networks in genie.conf)")
 
 
 def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> Asked:
@@ -100,23 +118,26 @@ def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> As
                 raise SelectionError(
                     f"annotation {DEFAULT}", f"the annotation {key} names a default network too; give one of them"
                 )
-        return Asked(primary=(_override(override),), extra=extra, why=f"annotation {DEFAULT}")
+        return Asked(primary=(_override(override, conf.max_networks),), extra=extra, why=f"annotation {DEFAULT}")
     if named is not None and named.strip():
-        return Asked(primary=_names(named, f"annotation {CNI}"), extra=extra, why=f"annotation {CNI}")
+        primary = _names(named, f"annotation {CNI}", conf.max_networks)
+        return Asked(primary=primary, extra=extra, why=f"annotation {CNI}")
     if logical:
-        primary = _names(logical, f"annotation {LOGICAL}", lookup="logical")
+        primary = _names(logical, f"annotation {LOGICAL}", conf.max_networks, lookup="logical")
         return Asked(primary=primary, extra=extra, why=f"annotation {LOGICAL}")
     if named is not None:
         return Asked(primary=(), extra=extra, smart=True, why=f'annotation {CNI} is "": the least loaded network')
     if conf.default_plugin:
-        primary = _names(",".join(conf.default_plugin), "genie.conf: default_plugin", lookup="default")
+        named = ",".join(conf.default_plugin)
+        primary = _names(named, "genie.conf: default_plugin", conf.max_networks, lookup="default")
         return Asked(primary=primary, extra=extra, why="no annotation: default_plugin of genie.conf")
     first = Ask(name="", where=f"the configurations in {conf.conf_dir}", lookup="first")
     return Asked(primary=(first,), extra=extra, why=f"no annotation, no default_plugin: the first in {conf.conf_dir}")
 
 
-def _names(text: str, where: str, lookup: str = "named") -> tuple[Ask, ...]:
+def _names(text: str, where: str, most: int, lookup: str = "named") -> tuple[Ask, ...]:
     """`calico, weave@net1`: names with commas between them, each perhaps with an interface; blanks do not count."""
+    _not_too_many(text.count(",") + 1, where, most)
     result = []
     for position, item in enumerate(text.split(","), 1):
         here = f'{where}, item {position} ("{item.strip()}")'
@@ -131,10 +152,10 @@ def _names(text: str, where: str, lookup: str = "named") -> tuple[Ask, ...]:
     return tuple(result)
 
 
-def _override(text: str) -> Ask:
+def _override(text: str, most: int) -> Ask:
     """`v1.multus-cni.io/default-network`: one network, in either form; without an interface, on the runtime's."""
     where = f"annotation {DEFAULT}"
-    found = _parse_attachments(text, where)
+    found = _parse_attachments(text, where, most)
     if len(found) != 1:
         raise SelectionError(where, f"expected one network, found {len(found)}")
     (ask,) = found
@@ -146,10 +167,10 @@ def _permitted(asked: Asked, pod_namespace: str, conf: Conf) -> None:
     """`namespace_isolation`: network objects of other namespaces are not for this pod, but for the global ones'."""
     if not conf.namespace_isolation:
         return
-    for ask in asked.primary + asked.extra:
-        allowed = {"", pod_namespace, *conf.global_namespaces}
-        if ask in asked.primary:
-            allowed.add(DEFAULT_NETWORK_NAMESPACE)  # where an administrator keeps what pods may have for a default
+    allowed = {"", pod_namespace, *conf.global_namespaces}
+    for position, ask in enumerate(asked.primary + asked.extra):
+        if position < len(asked.primary) and ask.namespace == DEFAULT_NETWORK_NAMESPACE:
+            continue  # where an administrator keeps what pods may have for a default
         if ask.namespace not in allowed:
             raise SelectionError(
                 ask.where,
@@ -173,14 +194,16 @@ def _one_default_route(asked: Asked) -> None:
             having[family] = ask.where
 
 
-def _parse_attachments(text: str, where: str) -> tuple[Ask, ...]:
+def _parse_attachments(text: str, where: str, most: int) -> tuple[Ask, ...]:
     """A network selection annotation (multi-network specification, section 4.1.1): short form or JSON list."""
     text = text.strip()
     if text.startswith(("[", "{")):
         items = decode(text, where, SelectionError)
         if not isinstance(items, list):
             raise SelectionError(where, "expected a JSON list of networks")
+        _not_too_many(len(items), where, most)
         return tuple(_from_json(item, f"{where}, item {position}") for position, item in enumerate(items, 1))
+    _not_too_many(text.count(",") + 1, where, most)
     return tuple(
         _from_short(item.strip(), f'{where}, item {position} ("{item.strip()}")')
         for position, item in enumerate(text.split(","), 1)

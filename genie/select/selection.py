@@ -129,14 +129,17 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
             taken[ifname], f"interface {ifname} is the pod's default network's, which {everything[0].where} puts there"
         )
     given = {*taken, ifname}
+    last = {"eth": 0, "net": 0}  # what is below was given or was not free, so each number is looked at once
     names = []
     for index, ask in enumerate(everything):
         name = ask.ifname or (ifname if index == 0 else "")
         if not name:
             extra = index - len(asked.primary) + 1
-            prefix, start = ("net", extra) if extra > 0 else ("eth", 1)
-            name = next(n for i in range(len(given) + 1) if (n := f"{prefix}{start + i}") not in given)
-        given.add(name)
+            prefix = "net" if extra > 0 else "eth"
+            number = max(last[prefix] + 1, extra)
+            while f"{prefix}{number}" in given:
+                number += 1
+            last[prefix], name = number, f"{prefix}{number}"
         names.append(name)
     return tuple(names)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from genie.cni.config import NetworkConfig, validate_ifname
 from genie.config import Conf
 from genie.kube import Pod
+from genie.select import annotations as annotating
 from genie.select import selection
-from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Asked, SelectionError, asks
+from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Ask, Asked, SelectionError, asks
 from genie.select.selection import assemble
 from tests.rigs.core import names, network
+from tests.rigs.counting import is_linear, lines_run
 from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, found, ifnames, pod, told
 
 # --- precedence: docs/annotations.md has the same rows --------------------------------------------------------------
@@ -275,6 +278,99 @@ def test_names_are_given_and_kept(items: list[tuple[str, str | None, str]], extr
     else:
         assert not clash
         check(chosen, asked, ifname)
+
+
+@given(
+    st.lists(st.none() | st.sampled_from(["eth1", "eth2", "eth4", "net1", "net2", "net3", "net5", "x"]), max_size=12),
+    st.integers(0, 12),
+    st.sampled_from(["eth0", "eth1", "net2"]),
+)
+def test_each_number_is_the_lowest_that_is_free(asked: list[str | None], primary: int, ifname: str) -> None:
+    """The rule as it is documented, one network after the other; the code looks at no number twice."""
+    asks_ = tuple(Ask(name="n", where="w", ifname=name or "") for name in asked)
+    whole = Asked(primary=asks_[:primary], extra=asks_[primary:])
+    try:
+        names = selection.interface_names(whole, ifname)
+    except SelectionError:
+        return
+    given = {ifname, *filter(None, asked)}
+    for index, (one, name) in enumerate(zip(asks_, names, strict=True)):
+        extra = index - len(whole.primary) + 1
+        if one.ifname or index == 0:
+            assert name == (one.ifname or ifname)
+        else:
+            prefix, start = ("net", extra) if extra > 0 else ("eth", 1)
+            assert name == next(free for i in range(99) if (free := f"{prefix}{start + i}") not in given)
+        given.add(name)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("primary", [False, True])
+def test_to_number_interfaces_takes_as_many_steps_as_there_are(named: bool, primary: bool) -> None:
+    """A pod that asked for 20,000 networks once kept the agent, and with it the node, busy for minutes."""
+
+    def make(count: int) -> Callable[[], object]:
+        prefix = "eth" if primary else "net"
+        asks_ = [Ask(name="n", where="w", ifname=f"{prefix}{n}" if named else "") for n in range(1, count)]
+        asks_ += [Ask(name="n", where="w")] * count
+        asked = Asked(primary=tuple(asks_) if primary else (), extra=() if primary else tuple(asks_))
+        return lambda: selection.interface_names(asked, "eth0")
+
+    assert is_linear(make, 300)
+
+
+MANY = "net," * 40 + "net"
+
+
+@pytest.mark.parametrize(
+    ("notes", "where"),
+    [
+        ({CNI: MANY}, "annotation cni"),
+        ({LOGICAL: MANY}, "annotation networks"),
+        ({ATTACHMENTS: MANY}, f"annotation {ATTACHMENTS}"),
+        ({ATTACHMENTS: json.dumps([{"name": "net"}] * 41)}, f"annotation {ATTACHMENTS}"),
+        ({CNI: "," * 40}, "annotation cni"),
+    ],
+)
+def test_more_networks_than_a_pod_may_have(notes: dict[str, str], where: str) -> None:
+    with pytest.raises(SelectionError) as refused:
+        asks(pod(notes), CONF)
+    assert str(refused.value) == f"{where}: 41 networks, and a pod may have at most 32 (max_networks in genie.conf)"
+
+
+def test_the_annotations_together_count() -> None:
+    notes = {CNI: ",".join(["a"] * 20), ATTACHMENTS: ",".join(["b"] * 12)}
+    assert len(told(asks(pod(notes), CONF))) == 32
+    more = {**notes, CNI: notes[CNI] + ",a"}
+    with pytest.raises(SelectionError, match="33 networks, and a pod may have at most 32"):
+        asks(pod(more), CONF)
+    assert len(told(asks(pod(more), replace(CONF, max_networks=33)))) == 33
+    with pytest.raises(SelectionError, match="3 networks, and a pod may have at most 2"):
+        asks(pod({CNI: "", ATTACHMENTS: "a,b"}), replace(CONF, max_networks=2))
+
+
+@pytest.mark.parametrize("key", annotating.READ)
+def test_an_annotation_longer_than_genie_reads(key: str) -> None:
+    with pytest.raises(SelectionError, match=f"annotation {key}: it has more than 65536 characters"):
+        asks(pod({key: "a" * (annotating.ANNOTATION_MAX + 1)}), CONF)
+
+
+@pytest.mark.parametrize("form", ["names", "short", "json"])
+def test_to_refuse_too_many_takes_no_more_steps_for_more(form: str) -> None:
+    def make(count: int) -> Callable[[], object]:
+        text = ",".join(["net"] * count)
+        if form == "json":
+            text = json.dumps([{"name": "net", "ips": ["10.0.0.1"]}] * count)
+        notes = pod({CNI if form == "names" else ATTACHMENTS: text})
+
+        def refuse() -> None:
+            with pytest.raises(SelectionError, match=f"{count} networks"):
+                asks(notes, CONF)
+
+        return refuse
+
+    few, many = (lines_run(make(count)) for count in (100, 1000))
+    assert many <= few + 50
 
 
 # --- genie.conf -----------------------------------------------------------------------------------------------------

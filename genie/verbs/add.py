@@ -201,15 +201,17 @@ async def _attach_one(call: Context, record: Record, position: int, progress: di
 def _completed(
     call: Context, kernel: Conversation, record: Record, results: Sequence[Result]
 ) -> tuple[dict[str, Link] | None, list[Result]]:
-    """The results with what they lack, and the pod's links, if these had to be asked for it."""
+    """The results with what they lack, and the pod's links, if these had to be asked for it or will be anyway, for the
+    routes.
+    """
     netns, links = call.request.netns, None
     pairs = list(zip([attached.ifname for attached in record.attached], results, strict=True))
-    if any(lacks(result, ifname) for ifname, result in pairs):
+    if len(pairs) > 1 or any(lacks(result, ifname) for ifname, result in pairs):
         try:
             links = kernel.links()
         except OSError as error:
             call.story["links"] = f"not read, so results are reported as they are: {error}"
-    done = [completed(result, ifname, netns, (links or {}).get(ifname)) for ifname, result in pairs]
+    done = [completed(result, ifname, netns, links or {}) for ifname, result in pairs]
     done = [attributed(result, ifname, netns) for (ifname, _), result in zip(pairs, done, strict=True)]
     call.steps.done("links")
     return links, done

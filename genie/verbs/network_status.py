@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from genie.cni.result import Result, dns_json
+from genie.cni.result import IP, Result, dns_json
 from genie.select.selection import Choice
 
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
@@ -33,8 +33,9 @@ def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, st
         results: one for each choice, its addresses on that choice's interface, its routes those that the pod has.
     """
     entries = [
-        _entry(choice, result, default=position == 0)
+        entry
         for position, (choice, result) in enumerate(zip(choices, results, strict=True))
+        for entry in _entries(choice, result, default=position == 0)
     ]
     return {
         # A line for each: to be read by people, too, without the slow encoder that `indent` takes.
@@ -57,17 +58,42 @@ def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]
     yield {**annotations, **dict.fromkeys(known)}
 
 
-def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
-    at = next((i for i, each in enumerate(result.interfaces) if each.sandbox and each.name == choice.ifname), None)
+def _entries(choice: Choice, result: Result, *, default: bool) -> list[dict[str, Any]]:
+    """An entry for each interface of the pod that a network reports, as Multus has it; the first alone has that of the
+    attachment. Of the pod's network one is the default: the interface of the first address with a gateway, else the
+    first.
+    """
+    found = _inside(choice, result)
+    if not found:  # as plugins for user space make none, and report none
+        return [_entry(choice, result, None, default=default, alone=True)]
+    gated = next((ip.interface for ip in result.ips if ip.gateway and ip.interface in found), found[0])
+    return [_entry(choice, result, at, default=default and at == gated, alone=len(found) == 1) for at in found]
+
+
+def _inside(choice: Choice, result: Result) -> list[int]:
+    """Where the pod's interfaces are among a result's. An interface in another sandbox than the attachment's is not in
+    the pod: Amazon's plugin so reports what is on no machine at all.
+    """
+    sandboxed = [at for at, each in enumerate(result.interfaces) if each.sandbox]
+    own = next((at for at in sandboxed if result.interfaces[at].name == choice.ifname), None)
+    if own is None:
+        return sandboxed
+    sandbox = result.interfaces[own].sandbox
+    return [at for at in sandboxed if result.interfaces[at].sandbox == sandbox]
+
+
+def _entry(choice: Choice, result: Result, at: int | None, *, default: bool, alone: bool) -> dict[str, Any]:
+    """at: the interface's position in the result. alone: it is the network's only one in the pod."""
     inside = None if at is None else result.interfaces[at]
+    ips = [ip for ip in result.ips if ip.interface in (None, at)]
     entry: dict[str, Any] = {
         "name": choice.label,
-        "interface": choice.ifname,
-        "ips": [ip.address.partition("/")[0] for ip in result.ips if ip.interface in (None, at)],
+        "interface": inside.name if inside else choice.ifname,
+        "ips": [ip.address.partition("/")[0] for ip in ips],
         "mac": inside.mac if inside else "",
         "mtu": inside.mtu if inside else 0,
         "default": default,
-        "gateway": _gateways(result),
+        "gateway": _gateways(result, None if alone else ips),
         "dns": dns_json(result.dns),
     }
     if choice.ask.default_route is not None:
@@ -77,13 +103,20 @@ def _entry(choice: Choice, result: Result, *, default: bool) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value or key in ("default", "dns", "ips")}
 
 
-def _gateways(result: Result) -> list[str]:
-    """Where the pod's default routes go, if they go by this attachment."""
+def _gateways(result: Result, ips: Sequence[IP] | None) -> list[str]:
+    """Where the pod's default routes go, if they go by this attachment.
+
+    ips: those of the interface, where the attachment has several: a route is then that of the interface that has its
+    gateway. One that no interface has is shown at each, for nobody knows which it is by.
+    """
     found = []
     for route in result.routes:
         if not route.table and route.dst in ("0.0.0.0/0", "::/0"):
             near = (ip.gateway for ip in result.ips if ip.gateway and ip.is_v6 == route.is_v6)
             found.append(route.gw or next(near, ""))
+    if ips is not None:
+        known = {ip.gateway for ip in result.ips}
+        found = [gateway for gateway in found if gateway not in known or gateway in {ip.gateway for ip in ips}]
     return list(filter(None, found))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,29 +36,32 @@ def lacks(result: Result, ifname: str) -> bool:
     return at is None or not result.interfaces[at].mac
 
 
-def completed(result: Result, ifname: str, netns: str, link: Link | None) -> Result:
-    """The result with what it lacks of the pod's interface, as the kernel has it.
+def completed(result: Result, ifname: str, netns: str, links: Mapping[str, Link]) -> Result:
+    """The result with what it lacks of the pod's interfaces, as the kernel has them.
 
     Without a `sandbox` an entry of that name may be an interface of the host: it is the pod's if an address is on it,
     or if nothing in it speaks against that.
 
     Args:
-        link: None where there is no such interface in the pod, as plugins for user space make none: nothing to add.
+        links: the pod's. A plugin for user space may make no interface there: then there is nothing to add.
     """
-    if link is None:
-        return result
-    at = _inside(result, ifname)
-    if at is None:
+    link = links.get(ifname)
+    interfaces = list(result.interfaces)
+    if link is not None and (at := _inside(result, ifname)) is None:
         addressed = {ip.interface for ip in result.ips}
-        named = (i for i, each in enumerate(result.interfaces) if each.name == ifname and not each.sandbox)
-        at = next((i for i in named if i in addressed or result.interfaces[i].mac.lower() in ("", link.mac)), None)
-    interfaces = list(result.interfaces) if at is not None else [*result.interfaces, Interface(name=ifname)]
-    at = len(interfaces) - 1 if at is None else at
-    known = interfaces[at]
-    interfaces[at] = replace(
-        known, sandbox=known.sandbox or netns, mac=known.mac or link.mac, mtu=known.mtu or link.mtu
-    )
-    return replace(result, interfaces=tuple(interfaces))
+        named = (i for i, each in enumerate(interfaces) if each.name == ifname and not each.sandbox)
+        at = next((i for i in named if i in addressed or interfaces[i].mac.lower() in ("", link.mac)), len(interfaces))
+        found = interfaces[at] if at < len(interfaces) else Interface(name=ifname)
+        interfaces[at:] = [replace(found, sandbox=netns), *interfaces[at + 1 :]]
+    return replace(result, interfaces=tuple(_as_linked(each, links) for each in interfaces))
+
+
+def _as_linked(interface: Interface, links: Mapping[str, Link]) -> Interface:
+    """An interface of the pod with its hardware address and MTU; those that its plugin reported stay."""
+    link = links.get(interface.name)
+    if link is None or not interface.sandbox or (interface.mac and interface.mtu):
+        return interface
+    return replace(interface, mac=interface.mac or link.mac, mtu=interface.mtu or link.mtu)
 
 
 def _inside(result: Result, ifname: str) -> int | None:

@@ -67,6 +67,75 @@ def test_an_entry_has_what_the_specification_has() -> None:
     }  # fmt: skip
 
 
+UDN = Interface("udn1", mac="02:00:00:00:00:02", sandbox="/n", mtu=1400)
+
+
+def entries(result: Result, *before: Result) -> list[dict[str, Any]]:
+    shown = json.loads(on_pod([PLAIN] * (len(before) + 1), [*before, result])[NETWORK_STATUS])
+    return [{key: each[key] for key in ("interface", "ips", "default", "gateway") if key in each} for each in shown]
+
+
+def test_each_interface_that_a_network_made_in_the_pod_has_an_entry() -> None:
+    """As OVN-Kubernetes reports a primary user-defined network beside its own; the default is where the gateway is."""
+    ips = (IP("10.128.0.5/24", interface=1), IP("10.200.0.5/16", "10.200.0.1", 2), IP("fd00::5/64", "fd00::1", 2))
+    result = Result(interfaces=(*INTERFACES, UDN), ips=ips, routes=(Route("0.0.0.0/0"), Route("::/0", "fd00::1")))
+    shown = json.loads(on_pod([PLAIN], [result])[NETWORK_STATUS])
+    assert shown == [
+        {
+            "name": "calico", "interface": "eth0", "ips": ["10.128.0.5"], "mac": "02:00:00:00:00:01", "mtu": 1450,
+            "default": False, "dns": {},
+        },
+        {
+            "name": "calico", "interface": "udn1", "ips": ["10.200.0.5", "fd00::5"], "mac": "02:00:00:00:00:02",
+            "mtu": 1400, "default": True, "gateway": ["10.200.0.1", "fd00::1"], "dns": {},
+        },
+    ]  # fmt: skip
+    assert json.loads(on_pod([PLAIN], [result])[MULTI_IP])["multi_entry"] == 3
+
+
+def test_without_a_gateway_the_first_interface_is_the_default_and_a_further_network_has_none() -> None:
+    result = Result(interfaces=(*INTERFACES, UDN), ips=(IP("10.0.0.2/24", interface=1), IP("10.1.0.2/24", interface=2)))
+    assert [one["default"] for one in entries(result)] == [True, False]
+    assert [one["default"] for one in entries(result, result)] == [True, False, False, False]
+
+
+def test_a_default_route_by_a_gateway_that_no_interface_has_is_shown_at_each() -> None:
+    result = Result(interfaces=(*INTERFACES, UDN), ips=(V4,), routes=(Route("0.0.0.0/0", "169.254.1.1"),))
+    assert [one["gateway"] for one in entries(result)] == [["169.254.1.1"], ["169.254.1.1"]]
+
+
+def test_an_interface_that_is_not_in_the_pod_has_no_entry() -> None:
+    """Amazon's plugin reports an interface of sandbox "0", which is nowhere."""
+    dummy = Interface("dummy1f2a", mac="0", sandbox="0")
+    assert entries(Result(interfaces=(*INTERFACES, dummy), ips=(V4,))) == [
+        {"interface": "eth0", "ips": ["10.0.0.2"], "default": True}
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["eth0", "net1", "veth1"]), st.sampled_from(["", "/n", "0"])), max_size=4),
+    st.data(),
+)
+def test_every_address_is_at_one_interface_and_one_is_the_default(
+    made: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    interfaces = tuple(Interface(name, sandbox=sandbox) for name, sandbox in dict(made).items())
+    at = st.sampled_from(range(len(interfaces)))
+    ips = (
+        data.draw(st.lists(st.builds(IP, st.just("10.0.0.2/24"), st.sampled_from(["", "10.0.0.1"]), at), max_size=4))
+        if interfaces
+        else []
+    )
+    shown = entries(Result(interfaces=interfaces, ips=tuple(ips)))
+    assert [one["default"] for one in shown].count(True) == 1
+    names = [one["interface"] for one in shown]
+    assert len(names) == len(set(names))
+    for position, one in enumerate(interfaces):
+        if one.name in names and one.sandbox:
+            own = next(each for each in shown if each["interface"] == one.name)
+            assert len(own["ips"]) == len([ip for ip in ips if ip.interface == position])
+
+
 def test_a_device_is_shown() -> None:
     over = network("sriov", {"type": "sriov", "deviceID": "0000:03:02.1"})
     shown = entry(Result(), replace(PLAIN, network=over))

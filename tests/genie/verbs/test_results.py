@@ -39,7 +39,7 @@ ADDRESS = IP("10.0.0.2/24")
 )
 def test_what_a_result_lacks_is_filled_in(told: Result, complete: tuple[Interface, ...] | None) -> None:
     assert lacks(told, "eth0") == (complete is not None)
-    whole = told if complete is None else attributed(completed(told, "eth0", "/n", LINK), "eth0", "/n")
+    whole = told if complete is None else attributed(completed(told, "eth0", "/n", {"eth0": LINK}), "eth0", "/n")
     shown = [replace(each, mac=each.mac.lower()) for each in whole.interfaces]
     assert shown == list(told.interfaces if complete is None else complete)
     assert not lacks(whole, "eth0")
@@ -49,7 +49,16 @@ def test_what_a_result_lacks_is_filled_in(told: Result, complete: tuple[Interfac
 
 def test_a_plugin_that_makes_no_interface_is_told_as_it_is() -> None:
     user_space = Result(interfaces=(Interface("net1", socket_path="/run/x.sock"),))
-    assert completed(user_space, "net1", "/n", None) == user_space
+    assert completed(user_space, "net1", "/n", {}) == user_space
+
+
+def test_further_interfaces_of_a_network_are_completed_too() -> None:
+    udn = Interface("udn1", sandbox="/n")
+    elsewhere = Interface("udn1", sandbox="0", mac="0")
+    links = {"eth0": LINK, "udn1": Link(ifindex=3, mac="02:00:00:00:00:0a", mtu=1300), "veth1": LINK}
+    done = completed(Result(interfaces=(HOST, WHOLE, udn, elsewhere)), "eth0", "/n", links).interfaces
+    assert done[:3] == (HOST, WHOLE, replace(udn, mac="02:00:00:00:00:0a", mtu=1300))
+    assert done[3].mac == "0"
 
 
 # --- one result -----------------------------------------------------------------------------------------------------

@@ -348,6 +348,12 @@ class Records:
                     if record:
                         yield record
 
+    def dated(self) -> Iterator[tuple[float, Record]]:
+        """Every readable record, with when it was last written, in seconds since 1970."""
+        for record in self:
+            with suppress(FileNotFoundError):  # a DEL came
+                yield os.stat(self._path(record.container_id, record.ifname)).st_mtime_ns / 1e9, record
+
     def __iter__(self) -> Iterator[Record]:
         """Every readable record: what is wrong with another container's is not this one's business."""
         return (record for record in self.all() if isinstance(record, Record))

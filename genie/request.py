@@ -58,9 +58,7 @@ class Request:
 
     @property
     def args(self) -> Mapping[str, str]:
-        """CNI_ARGS, `K8S_POD_NAME=a;K8S_POD_NAMESPACE=b`, taken apart; what has no "=" is passed over."""
-        pairs = (item.partition("=") for item in self.env.get("CNI_ARGS", "").split(";"))
-        return {key.strip(): value for key, equals, value in pairs if equals}
+        return arguments(self.env.get("CNI_ARGS", ""))
 
     @property
     def pod_name(self) -> str:
@@ -94,6 +92,12 @@ class Request:
         if self.command in ("ADD", "DEL", "CHECK"):
             validate_container_id(self.container_id)
             validate_ifname(self.ifname)
+
+
+def arguments(text: str) -> Mapping[str, str]:
+    """CNI_ARGS, `K8S_POD_NAME=a;K8S_POD_NAMESPACE=b`, taken apart; what has no "=" is passed over."""
+    pairs = (item.partition("=") for item in text.split(";"))
+    return {key.strip(): value for key, equals, value in pairs if equals}
 
 
 def permit(request: Request, conf: Conf) -> None:

@@ -28,7 +28,7 @@ from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
-from genie.agent.writer import Writer, make_up
+from genie.agent.writer import Writer, left_over
 from genie.cni.errors import CniError
 from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
@@ -113,6 +113,8 @@ class Agent:
             stack.callback(writing.cancel)
             sampling = loop.create_task(self._sample())
             stack.callback(sampling.cancel)
+            making_up = loop.create_task(self._left_over())
+            stack.callback(making_up.cancel)
             await self._first_lists()
             # What was made by now lives as long as the agent: no collection need look at it during a call.
             gc.collect()
@@ -142,13 +144,21 @@ class Agent:
             await asyncio.sleep(0.01)
         if not self.kube.synced():
             log.warning("the API server has not answered yet; serving calls all the same")
+
+    async def _left_over(self) -> None:
+        """Write what an agent before this one did not come to, once the pods are known."""
+        while not self.kube.pods.listed.is_set():
+            await asyncio.sleep(0.05)
+        pods = self.kube.pods.items
         try:
-            count = make_up(Records(self.conf.state_dir), self.kube.pods.items, self.writer)
-        except CniError as error:  # a damaged record is its container's affair, and reported again by its DEL
-            log.warning("a record could not be read", extra={"fields": {"error": str(error)}})
-        else:
-            if count:
-                log.info("annotations from before are being written", extra={"fields": {"pods": count}})
+            found = await asyncio.to_thread(lambda: left_over(Records(self.conf.state_dir).dated(), pods))
+        except CniError as error:
+            log.warning("the records could not be read", extra={"fields": {"error": str(error)}})
+            return
+        for pod, missing in found:
+            self.writer.add(pod, missing)
+        if found:
+            log.info("annotations from before are being written", extra={"fields": {"pods": len(found)}})
 
     def _say_ready(self) -> None:
         self.ready = True

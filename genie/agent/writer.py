@@ -3,7 +3,7 @@
 One merged patch a pod, tried until the API server has it, refuses it, or has no such pod any more. The UID goes with
 the patch (see kube.patch_annotations), so that a pod made again under the same name is never written to; merge patches
 of annotations that are genie's own cannot conflict with anybody else's. What is refused is an Event of the pod. What is
-waiting when the agent ends is in the records, out of which `make_up` puts it here again.
+waiting when the agent ends is in the records, out of which `left_over` finds it again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
 from genie.kube import Pod, RefusedError, pod_event
 from genie.records import Record
+from genie.request import arguments
 from genie.verbs.network_status import REFUSED, SHORTENED
 
 BACKOFF = (0.1, 15.0)
@@ -131,15 +133,48 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def make_up(records: Iterable[Record], pods: Mapping[tuple[str, str], Pod], writer: Writer) -> int:
-    """Queue the annotations that are in records and not on pods; returns for how many pods. For the agent's start."""
-    count = 0
-    for record in records:
-        pod = pods.get((record.namespace, record.pod))
-        if not record.complete or pod is None or pod.uid != record.uid:
+def left_over(
+    records: Iterable[tuple[float, Record]], pods: Mapping[tuple[str, str], Pod]
+) -> list[tuple[Pod, dict[str, str]]]:
+    """The annotations that are in records and not on their pods. For the agent's start; it looks at namespaces.
+
+    Only the newest container of a pod counts, and only if it lives: one whose DEL never came has nothing to report.
+
+    Args:
+        records: each with when it was last written, in seconds since 1970.
+    """
+    newest: dict[tuple[str, str], tuple[float, Record]] = {}
+    for when, record in records:
+        key = (record.namespace, record.pod)
+        if key not in newest or newest[key][0] <= when:
+            newest[key] = (when, record)
+    found = []
+    for key, (when, record) in newest.items():
+        pod = pods.get(key)
+        if pod is None or not record.complete or not _is_of(record, pod) or not _lives(record, when):
             continue
         missing = {key: value for key, value in record.annotations.items() if pod.annotations.get(key) != value}
         if missing:
-            writer.add(pod, missing)
-            count += 1
-    return count
+            found.append((pod, missing))
+    return found
+
+
+def _is_of(record: Record, pod: Pod) -> bool:
+    """Whether the record is of this very pod, and not of one before it; a static pod may have a new mirror."""
+    asked = arguments(record.args).get("K8S_POD_UID", "")
+    return pod.uid == record.uid or bool(asked and pod.is_it(asked))
+
+
+def _lives(record: Record, when: float) -> bool:
+    """Whether the container's namespace is there. Where the agent cannot see it, all since the node's start do."""
+    folder = os.path.dirname(record.netns)
+    try:
+        return os.stat(record.netns).st_dev != os.stat(folder).st_dev  # else it is the file that it was mounted on
+    except OSError:
+        return not os.path.isdir(folder) and when >= _booted()
+
+
+def _booted() -> float:
+    """When the node started, in seconds since 1970."""
+    with open("/proc/stat", encoding="ascii") as file:
+        return next((float(line.split()[1]) for line in file if line.startswith("btime ")), 0.0)

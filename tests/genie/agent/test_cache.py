@@ -13,10 +13,9 @@ from genie.agent import cache
 from genie.agent.cache import Asker, CachedKube
 from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
-from genie.agent.writer import Writer, make_up
+from genie.agent.writer import Writer
 from genie.cni.errors import CniError
 from genie.kube import Pod
-from genie.records import Record
 from genie.verbs.network_status import shorter
 from tests.rigs.agent import until
 from tests.rigs.fake_api import FakeApi
@@ -259,27 +258,5 @@ def test_a_pod_made_again_under_the_name_is_not_written_to(api: FakeApi) -> None
         await cached.annotate(Pod(namespace="default", name="gone", uid="u"), {"x": "1"}, shorter)
         assert await cached.writer.flush(5)
         assert api.notes("a") == {}
-
-    trying(api, check)
-
-
-def test_what_an_agent_left_unwritten_the_next_one_writes(api: FakeApi) -> None:
-    def record(pod: str, uid: str, *, complete: bool = True) -> Record:
-        notes = {"s": "status", "t": "more"}
-        return Record(
-            container_id=pod, ifname="eth0", netns="", namespace="default", pod=pod, uid=uid, complete=complete,
-            annotations=notes,
-        )  # fmt: skip
-
-    for name, notes in {"new": {}, "half": {"s": "status"}, "done": {"s": "status", "t": "more"}, "cut": {}}.items():
-        api.pod(name, annotations=notes)
-    records = [record(name, f"uid-{name}") for name in ("new", "half", "done", "gone")]
-    records += [record("cut", "uid-cut", complete=False), record("new", "another uid")]
-
-    async def check(cached: CachedKube) -> None:
-        assert make_up(records, cached.pods.items, cached.writer) == 2
-        assert await cached.writer.flush(5)
-        assert api.notes("new") == api.notes("half") == {"s": "status", "t": "more"}
-        assert not api.notes("cut") and api.asked("PATCH") == 2
 
     trying(api, check)

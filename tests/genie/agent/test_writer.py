@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genie import kube
 from genie.agent import reporter
@@ -19,6 +24,9 @@ from genie.agent.reporter import Reporter
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
 from genie.kube import Client, Pod, RefusedError
+from genie.records import Record
+from tests.rigs.agent import until
+from tests.rigs.agent_node import Node
 from tests.rigs.fake_api import FakeApi
 
 Patch = Callable[[Pod, Mapping[str, str]], str]
@@ -178,3 +186,107 @@ def test_what_comes_during_an_attempt_goes_with_the_next(api: FakeApi) -> None:
 
     trying(api, patch, check)
     assert written[1:] == [{"a": "1", "b": "new", "c": "3"}]
+
+
+# --- what an agent left unwritten -------------------------------------------------------------------------------
+
+LIVING = "/proc/self/ns/net"
+UID = "11111111-1111-4111-8111-111111111111"
+
+
+def record(
+    container: str = "c1", *, name: str = "web", uid: str = UID, netns: str = LIVING, complete: bool = True, **more: Any
+) -> Record:
+    return Record(
+        container_id=container, ifname="eth0", netns=netns, namespace="blue", pod=name, uid=uid, complete=complete,
+        annotations={"status": container, "more": "x"}, **more,
+    )  # fmt: skip
+
+
+def on_pods(uid: str = UID, **annotations: str) -> dict[tuple[str, str], Pod]:
+    return {("blue", "web"): Pod(namespace="blue", name="web", uid=uid, annotations=annotations)}
+
+
+def texts(*records: Record, pods: Mapping[tuple[str, str], Pod] | None = None) -> list[dict[str, str]]:
+    """What would be written, of records that were written one after the other."""
+    dated = [(time.time() + at, each) for at, each in enumerate(records)]
+    return [notes for _, notes in writing.left_over(dated, on_pods() if pods is None else pods)]
+
+
+def test_what_is_missing_is_written_and_nothing_else() -> None:
+    assert texts(record()) == [{"status": "c1", "more": "x"}]
+    assert texts(record(), pods=on_pods(status="c1", more="y", cni="net")) == [{"more": "x"}]
+    assert texts(record(), pods=on_pods(status="c1", more="x")) == []
+    assert texts(record(complete=False)) == [], "its ADD is to be undone"
+    assert texts(record(), pods={}) == [], "the pod is gone"
+
+
+@pytest.mark.parametrize("order", [("dead", "alive"), ("alive", "dead")])
+def test_of_two_containers_of_a_pod_the_newer_counts(tmp_path: Path, order: tuple[str, str]) -> None:
+    """A DEL that never came: the older one's record is still there."""
+    gone = str(tmp_path / "gone")
+    made = [record(name, netns=LIVING if name == "alive" else gone) for name in order]
+    assert [notes["status"] for notes in texts(*made)] == (["alive"] if order[1] == "alive" else [])
+
+
+def test_a_newer_container_that_is_not_ready_leaves_no_room_for_an_older_one() -> None:
+    assert texts(record("old"), record("new", complete=False)) == []
+    assert texts(record("new"), record("old")) == [{"status": "old", "more": "x"}], "written last is newest"
+
+
+def test_a_container_whose_namespace_is_gone_has_nothing_to_report(tmp_path: Path) -> None:
+    assert texts(record(netns=str(tmp_path / "gone"))) == []
+    (tmp_path / "unmounted").touch()
+    assert texts(record(netns=str(tmp_path / "unmounted"))) == [], "only the file that it was mounted on is left"
+    (tmp_path / "there").symlink_to(LIVING)
+    assert len(texts(record(netns=str(tmp_path / "there")))) == 1
+
+
+def test_where_namespaces_cannot_be_seen_those_of_before_the_nodes_start_are_gone() -> None:
+    unseen = record(netns="/nowhere/netns/x")
+    assert len(texts(unseen)) == 1
+    assert writing.left_over([(1.0, unseen)], on_pods()) == []
+
+
+def test_a_pod_made_again_under_the_name_has_its_own_annotations() -> None:
+    other = "22222222-2222-4222-8222-222222222222"
+    assert texts(record(uid=other)) == []
+    assert texts(record(uid=other), record("newer")) == [{"status": "newer", "more": "x"}]
+    assert texts(record(), record("newer", uid=other)) == [], "the newest container is another pod's"
+
+
+def test_a_static_pods_new_mirror_is_the_same_pod() -> None:
+    mirror = on_pods(uid="another-mirror", **{kube.MIRROR: "hash", kube.HASH: "hash"})
+    args = "K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web;K8S_POD_UID="
+    assert len(texts(record(args=f"{args}hash"), pods=mirror)) == 1
+    assert texts(record(args=f"{args}older"), pods=mirror) == []
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=6))
+def test_at_most_the_newest_is_written_whatever_was_left(made: list[tuple[bool, bool, bool]]) -> None:
+    records = [
+        record(f"c{at}", complete=whole, netns=LIVING if lives else "/proc/self/ns/none", uid=UID if own else "other")
+        for at, (whole, lives, own) in enumerate(made)
+    ]
+    expected = [{"status": f"c{len(made) - 1}", "more": "x"}] if made and all(made[-1]) else []
+    assert texts(*records) == expected
+
+
+def test_an_agent_writes_what_the_one_before_it_left(place: Path, binary: Path, api: FakeApi) -> None:
+    """Also if the API server answers only when calls are served already."""
+    node = Node(place, binary, api)
+    unseen = "/nowhere/netns/x"
+
+    async def go() -> None:
+        async with node.agent() as agent:
+            api.down()
+            assert (await node.call("ADD", netns=unseen)).status == 0
+            agent.kill()
+            await agent.wait()
+        async with node.agent():
+            assert "k8s.v1.cni.cncf.io/network-status" not in api.notes("p")
+            api.up()
+            await until(lambda: "k8s.v1.cni.cncf.io/network-status" in api.notes("p"), 30)
+
+    asyncio.run(go())
+    assert json.loads(api.notes("p")["k8s.v1.cni.cncf.io/network-status"])[0]["ips"] == ["10.1.0.5"]

@@ -9,6 +9,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,9 @@ class Checked:
         return next((verdict for verdict in order if verdict in found), Verdict.SKIPPED)
 
 
+Batches = dict[tuple[str, str], Trial]  # by check and version
+
+
 def run(subject: Subject, only: Sequence[str] = (), done: Callable[[Checked], None] = lambda _: None) -> list[Checked]:
     """All checks, in an order in which each comes after those that it builds on.
 
@@ -59,9 +63,10 @@ def run(subject: Subject, only: Sequence[str] = (), done: Callable[[Checked], No
         done: called with each check as it ends.
     """
     results: dict[str, Checked] = {}
+    batches: Batches = {}
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}
     for check in _ordered(_with_needed(wanted)):
-        result = Checked(check=check, trials=_trials(check, subject, results))
+        result = Checked(check=check, trials=_trials(check, subject, results, batches))
         results[check.name] = result
         if check.name in wanted:
             done(result)
@@ -88,14 +93,16 @@ def _ordered(checks: Sequence[Check]) -> Iterator[Check]:
         yield check
 
 
-def _trials(check: Check, subject: Subject, results: dict[str, Checked]) -> list[Trial]:
+def _trials(check: Check, subject: Subject, results: dict[str, Checked], batches: Batches) -> list[Trial]:
     if reason := _not_for(check, subject):
         return [Trial(version="", verdict=Verdict.SKIPPED, reason=reason)]
     versions = [version for version in subject.versions if is_in(version, check.since, check.until)]
     if not versions:
         reason = f"the plugin claims no version from {check.since} to {check.until}"
         return [Trial(version="", verdict=Verdict.SKIPPED, reason=reason)]
-    return [_trial(check, version, subject, results) for version in (versions if check.each else versions[-1:])]
+    return [
+        _trial(check, version, subject, results, batches) for version in (versions if check.each else versions[-1:])
+    ]
 
 
 def _not_for(check: Check, subject: Subject) -> str:
@@ -107,46 +114,70 @@ def _not_for(check: Check, subject: Subject) -> str:
     return ""
 
 
-def _trial(check: Check, version: str, subject: Subject, results: dict[str, Checked]) -> Trial:
+def _trial(check: Check, version: str, subject: Subject, results: dict[str, Checked], batches: Batches) -> Trial:
     for name in check.after:
         for earlier in results[name].trials:
             if earlier.verdict in (Verdict.FAILED, Verdict.BLOCKED, Verdict.BROKEN) and earlier.version == version:
                 return Trial(version=version, verdict=Verdict.BLOCKED, reason=f"{name} {earlier.verdict}")
-    found = _attempt(check, version, subject)
+    found = _found_in_batch(check, version, subject, batches)
     if check.repeat and found.verdict in (Verdict.FAILED, Verdict.BLOCKED):
         for _ in range(2):
-            again = _attempt(check, version, subject)
+            [again] = _attempt([check], version, subject)
             if again.verdict not in (Verdict.FAILED, Verdict.BLOCKED):
                 notes = [f"failed once, passed when run again: {_headline(found)}"]
                 return Trial(version=version, verdict=Verdict.FLAKY, reason=notes[0], seconds=found.seconds)
     return found
 
 
+def _found_in_batch(check: Check, version: str, subject: Subject, batches: Batches) -> Trial:
+    """A check's trial; with the first of a batch, all of the batch run."""
+    if (check.name, version) not in batches:
+        together = [each for each in CHECKS if each.batch == check.batch and _is_for(each, version, subject)]
+        together = together if check.batch else [check]
+        batches.update(
+            {
+                (each.name, version): trial
+                for each, trial in zip(together, _attempt(together, version, subject), strict=True)
+            }
+        )
+    return batches[check.name, version]
+
+
+def _is_for(check: Check, version: str, subject: Subject) -> bool:
+    if _not_for(check, subject) or not is_in(version, check.since, check.until):
+        return False
+    return check.each or version == subject.versions[-1]
+
+
 def _headline(trial: Trial) -> str:
     return str(trial.findings[0]["headline"]) if trial.findings else trial.reason
 
 
-def _attempt(check: Check, version: str, subject: Subject) -> Trial:
-    """Run a check in a process of its own."""
+def _attempt(checks: Sequence[Check], version: str, subject: Subject) -> list[Trial]:
+    """Run checks on one machine, in a process of its own."""
     began = time.monotonic()
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        _in_child(check, version, subject, write)
+        _in_child(checks, version, subject, write)
     os.close(write)
     content = _read(read, began + LIMIT)
     if content is None:
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    seconds = round(time.monotonic() - began, 3)
+    seconds = round((time.monotonic() - began) / len(checks), 3)
     if content is None:
-        return Trial(version=version, verdict=Verdict.BROKEN, reason=f"not done within {LIMIT:g} s", seconds=seconds)
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return Trial(version=version, verdict=Verdict.BROKEN, reason="the check's process died", seconds=seconds)
-    return Trial(**{**found, "version": version, "verdict": Verdict(found["verdict"]), "seconds": seconds})
+        reason = f"not done within {LIMIT:g} s"
+    else:
+        with suppress(ValueError):
+            found = json.loads(content)
+            return [
+                Trial(**{**each, "version": version, "verdict": Verdict(each["verdict"]), "seconds": seconds})
+                for each in found
+            ]
+        reason = "the check's process died"
+    return [Trial(version=version, verdict=Verdict.BROKEN, reason=reason, seconds=seconds) for _ in checks]
 
 
 def _read(fd: int, until: float) -> bytes | None:
@@ -162,23 +193,29 @@ def _read(fd: int, until: float) -> bytes | None:
             chunks.append(chunk)
 
 
-def _in_child(check: Check, version: str, subject: Subject, pipe: int) -> None:
-    """The rest of a process's life: the check, and what it found into the pipe."""
+def _in_child(checks: Sequence[Check], version: str, subject: Subject, pipe: int) -> None:
+    """The rest of a process's life: the checks, and what they found into the pipe."""
     try:
         needed = sorted({binary.parent for binary in subject.binaries.values()})
         machine.begin(subject.masters, needed)
-        found = _found(check, version, subject)
+        scene = Scene(subject, version)
+        found = [_found(check, scene) for check in checks]
     except machine.NoMachine as error:
-        found = {"verdict": Verdict.BROKEN, "reason": str(error)}
+        found = [{"verdict": Verdict.BROKEN, "reason": str(error)}] * len(checks)
     except BaseException:
-        found = {"verdict": Verdict.BROKEN, "reason": f"the check itself failed: {traceback.format_exc()}"}
+        found = [_mistaken()] * len(checks)
     with os.fdopen(pipe, "wb") as file:
         file.write(json.dumps(found).encode())
     os._exit(0)
 
 
-def _found(check: Check, version: str, subject: Subject) -> dict[str, Any]:
-    scene = Scene(subject, version, check.section)
+def _mistaken() -> dict[str, Any]:
+    return {"verdict": Verdict.BROKEN, "reason": f"the check itself failed: {traceback.format_exc()}"}
+
+
+def _found(check: Check, scene: Scene) -> dict[str, Any]:
+    """What one check finds; the scene may be one that others have used."""
+    scene.section, scene.findings, scene.notes, scene.seconds = check.section, [], [], {}
     verdict, reason = Verdict.PASSED, ""
     try:
         check.run(scene)
@@ -188,6 +225,8 @@ def _found(check: Check, version: str, subject: Subject) -> dict[str, Any]:
         verdict, reason = Verdict.SKIPPED, str(error)
     except Broken as error:
         verdict, reason = Verdict.BROKEN, str(error)
+    except Exception:
+        return _mistaken()
     if scene.findings:
         verdict = Verdict.FAILED
     findings = [finding.as_json() for finding in scene.findings]

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
 
 from harness.conformance import machine
 from harness.conformance.call import Call, Json, Outcome, run
+from harness.conformance.delegate import Delegate
 from harness.conformance.findings import Fault, Finding
 from harness.conformance.kernel import Kernel
 from harness.conformance.machine import Sandbox, Snapshot
-from harness.conformance.spec import Section, number
+from harness.conformance.spec import PROTOCOL, Section, number
 from harness.conformance.subject import Subject
 
 T = TypeVar("T")
@@ -66,13 +70,14 @@ class Attachment:
 class Scene:
     """One check's run with one version."""
 
-    def __init__(self, subject: Subject, version: str, section: Section) -> None:
-        self.subject, self.version, self.section = subject, version, section
+    def __init__(self, subject: Subject, version: str) -> None:
+        self.subject, self.version, self.section = subject, version, PROTOCOL
         self.findings: list[Finding] = []
         self.seconds: dict[str, list[float]] = {}
         self.notes: list[str] = []
         self._script: list[str] = []
-        self._containers = 0
+        self._containers = self._delegates = 0
+        self.cache: dict[str, Any] = {}  # what checks of one batch share
         #: Merged over the configuration of every call.
         self.changes: Json = {}
         self.path = subject.path
@@ -218,6 +223,20 @@ class Scene:
         with ThreadPoolExecutor(len(items)) as pool:
             return list(pool.map(what, items))
 
+    def delegate(self) -> Delegate:
+        """Watch the ipam plugin from now on.
+
+        Raises:
+            Skipped: the plugin has none.
+        """
+        if not (name := self.subject.ipam):
+            raise Skipped("the plugin has no ipam plugin")
+        self._delegates += 1
+        directory = Path(f"/run/delegate{self._delegates}")
+        self.path = os.pathsep.join([str(directory), self.subject.path])
+        self.write(f"# from here on {name} is a script in {directory} which can answer by itself")
+        return Delegate(directory, name, self.subject.binaries[name])
+
     # --- what an observer does
 
     def inside(self, attachment: Attachment) -> Kernel:
@@ -235,6 +254,21 @@ class Scene:
             attachment.sandbox.close()
             self.write(f"ip netns del {attachment.sandbox.name}")
             attachment.sandbox = None
+
+    def netlink(self, attachment: Attachment | None, line: str, do: Callable[[IPRoute], Any]) -> None:
+        """Change something in a container (or, with None, on the host), and write it down.
+
+        Args:
+            line: the same for `ip`, without the namespace.
+        """
+        sandbox = attachment.sandbox if attachment else None
+        self.write(f"ip -n {sandbox.name} {line}" if sandbox else f"ip {line}")
+
+        def change() -> None:
+            with IPRoute() as netlink:
+                do(netlink)
+
+        sandbox.inside(change) if sandbox else change()
 
     def write(self, line: str) -> None:
         """Add to the script what was done by other means."""
@@ -264,8 +298,3 @@ class Scene:
             )  # fmt: skip
             self.findings.append(found)
         return bool(condition)
-
-
-def quoted(*words: str) -> str:
-    """Words as one line of shell."""
-    return shlex.join(words)

@@ -3,14 +3,17 @@
 base         what a check is
 version      VERSION
 add          ADD: its result, and that the kernel has the same
+errors       calls that must fail
 delete       DEL
+verify       CHECK
+collect      GC and STATUS, and what is passed on to an ipam plugin
 """
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from harness.conformance.checks import add, delete, version
+from harness.conformance.checks import add, collect, delete, errors, verify, version
 from harness.conformance.checks.base import Check
 
 
@@ -18,4 +21,6 @@ def _of(module: ModuleType) -> list[Check]:
     return [value for value in vars(module).values() if isinstance(value, Check)]
 
 
-CHECKS: tuple[Check, ...] = tuple(check for module in (version, add, delete) for check in _of(module))
+CHECKS: tuple[Check, ...] = tuple(
+    check for module in (version, add, errors, delete, verify, collect) for check in _of(module)
+)

@@ -7,7 +7,7 @@ import ipaddress
 from harness.conformance.checks.base import check
 from harness.conformance.kernel import Kernel, Link, Route
 from harness.conformance.results import Result, destination, parse
-from harness.conformance.scene import Attachment, Blocked, Scene
+from harness.conformance.scene import Blocked, Scene
 from harness.conformance.spec import ADD, PARAMETERS, PROTOCOL, RESULT
 from harness.conformance.wellformed import complaints
 
@@ -75,9 +75,16 @@ class _Made:
         )
 
 
-@check("add-makes-interface", "ADD makes the interface CNI_IFNAME in the container.", ADD, first=True, each=True)
+@check(
+    "add-makes-interface",
+    "ADD makes the interface CNI_IFNAME in the container.",
+    ADD,
+    first=True,
+    each=True,
+    batch="result",
+)
 def makes(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     names = sorted(link.name for link in made.kernel.links)
     found = made.kernel.link("eth0")
     made.expect(
@@ -113,9 +120,10 @@ def ifname(scene: Scene) -> None:
     PROTOCOL,
     first=True,
     after=("add-makes-interface",),
+    batch="result",
 )
 def is_up(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     demand = "An interface plugin makes an interface and ensures that it has connectivity."
     made.expect(made.link.up, "eth0 in the container is down after ADD", demand)
 
@@ -128,9 +136,10 @@ def is_up(scene: Scene) -> None:
     first=True,
     each=True,
     after=(*_TRUE, "add-makes-interface"),
+    batch="result",
 )
 def has_interface(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     names = [interface.name for interface in made.result.interfaces]
     demand = "`interfaces` lists all interfaces that the attachment made."
     made.expect("eth0" in names, f"the result's interfaces are {names or 'missing'}; eth0 is not among them", demand)
@@ -144,9 +153,10 @@ def has_interface(scene: Scene) -> None:
     first=True,
     each=True,
     after=(*_TRUE, "result-has-interface"),
+    batch="result",
 )
 def sandbox(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     demand = "`sandbox` is the value of CNI_NETNS for interfaces in the container, and empty for those on the host."
     inside = {link.name for link in made.kernel.links} - {link.name for link in made.before.links}
     for interface in made.result.interfaces:
@@ -181,9 +191,10 @@ def _real(made: _Made, at: int) -> Link | None:
     since="0.3.0",
     each=True,
     after=(*_TRUE, "result-sandbox"),
+    batch="result",
 )
 def exist(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     for at, interface in enumerate(made.result.interfaces):
         where = "in the container" if interface.sandbox else "on the host"
         made.expect(
@@ -200,9 +211,10 @@ def exist(scene: Scene) -> None:
     since="0.3.0",
     each=True,
     after=(*_TRUE, "result-interfaces-exist"),
+    batch="result",
 )
 def mac(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     for at, interface in enumerate(made.result.interfaces):
         if (link := _real(made, at)) and interface.mac:
             made.expect(
@@ -220,9 +232,10 @@ def mac(scene: Scene) -> None:
     first=True,
     each=True,
     after=(*_TRUE, "result-has-interface"),
+    batch="result",
 )
 def mac_given(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     if not made.link.mac or made.link.kind in ("ipvlan", "tun", "ipip", "wireguard"):
         return  # a hardware address means nothing there
     own = [interface for interface in made.result.interfaces if interface.name == "eth0"]
@@ -240,9 +253,10 @@ def mac_given(scene: Scene) -> None:
     since="1.1.0",
     each=True,
     after=(*_TRUE, "result-interfaces-exist"),
+    batch="result",
 )
 def mtu(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     for at, interface in enumerate(made.result.interfaces):
         if (link := _real(made, at)) and interface.mtu:
             made.expect(
@@ -260,9 +274,10 @@ def mtu(scene: Scene) -> None:
     first=True,
     each=True,
     after=(*_TRUE, "result-has-interface"),
+    batch="result",
 )
 def complete(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     listed = {interface.name for interface in made.result.interfaces}
     for where, before, after in (("container", made.before, made.kernel), ("host", made.host_before, made.host)):
         for link in after.links:
@@ -280,9 +295,10 @@ def complete(scene: Scene) -> None:
     RESULT,
     each=True,
     after=(*_TRUE, "add-makes-interface"),
+    batch="result",
 )
 def addresses(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     for ip in made.result.ips:
         if scene.has("0.3.0"):
             if ip.interface is None or ip.interface >= len(made.result.interfaces):
@@ -308,9 +324,10 @@ def addresses(scene: Scene) -> None:
     first=True,
     each=True,
     after=(*_TRUE, "result-has-interface"),
+    batch="result",
 )
 def index(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     own = made.kernel.of(made.link)
     for ip in made.result.ips:
         if ip.cidr in own:
@@ -333,9 +350,10 @@ def index(scene: Scene) -> None:
     first=True,
     each=True,
     after=(*_TRUE, "add-makes-interface"),
+    batch="result",
 )
 def nothing_more(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     listed = {ip.cidr for ip in made.result.ips}
     for cidr in made.kernel.of(made.link):
         if scene.has("0.3.0") or len(made.kernel.of(made.link)) <= 2:  # the old form has one of each family
@@ -352,9 +370,10 @@ def nothing_more(scene: Scene) -> None:
     RESULT,
     each=True,
     after=_TRUE,
+    batch="result",
 )
 def gateway(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     for ip in made.result.ips:
         if ip.gateway and ip.cidr:
             interface = ipaddress.ip_interface(ip.cidr)
@@ -371,9 +390,10 @@ def gateway(scene: Scene) -> None:
     RESULT,
     each=True,
     after=(*_TRUE, "add-makes-interface"),
+    batch="result",
 )
 def routes(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     for route in made.result.routes:
         dst = destination(route.get("dst"))
         same = [each for each in made.kernel.routes if each.dst == dst]
@@ -396,6 +416,13 @@ def routes(scene: Scene) -> None:
             )
 
 
+def _made(scene: Scene) -> _Made:
+    if "made" not in scene.cache:
+        scene.cache["made"] = _Made(scene)
+    made: _Made = scene.cache["made"]
+    return made
+
+
 def _matches(route: Route, wanted: dict[str, object]) -> bool:
     return all(getattr(route, key) == value for key, value in wanted.items())
 
@@ -407,9 +434,10 @@ def _matches(route: Route, wanted: dict[str, object]) -> bool:
     first=True,
     each=True,
     after=(*_TRUE, "add-makes-interface"),
+    batch="result",
 )
 def routes_complete(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     listed = {destination(route.get("dst")) for route in made.result.routes}
     own = [ipaddress.ip_interface(ip.cidr).network for ip in made.result.ips if ip.cidr]
     gateways = {ip.gateway for ip in made.result.ips} | {str(route.get("gw")) for route in made.result.routes}
@@ -430,10 +458,16 @@ def routes_complete(scene: Scene) -> None:
 
 
 @check(
-    "result-dns", "DNS settings of the configuration are in the result.", RESULT, feature="dns", each=True, after=_TRUE
+    "result-dns",
+    "DNS settings of the configuration are in the result.",
+    RESULT,
+    feature="dns",
+    each=True,
+    after=_TRUE,
+    batch="result",
 )
 def dns(scene: Scene) -> None:
-    made = _Made(scene)
+    made = _made(scene)
     for key, value in (scene.subject.conf.get("dns") or {}).items():
         found = made.result.dns.get(key)
         made.expect(
@@ -453,8 +487,3 @@ def clean_output(scene: Scene) -> None:
             "Standard output has the result in JSON; logs go to standard error.",
             outcome,
         )
-
-
-def attach(scene: Scene) -> Attachment:
-    """A new container, attached."""
-    return scene.added(scene.container())

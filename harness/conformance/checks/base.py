@@ -24,11 +24,14 @@ class Check:
     first: bool = False  # only of a plugin that makes the interface
     after: tuple[str, ...] = ()  # checks that must have passed for this one to say something of its own
     repeat: bool = True  # a failure counts when it happens again
+    batch: str = ""  # checks of one batch look at one attachment, which the first of them makes
+    should: bool = False  # the specification recommends it, and does not demand it
 
     def describe(self) -> dict[str, str]:
         """For lists and reports."""
         level = f"extended: {self.feature}" if self.feature else "core"
-        return {"name": self.name, "sentence": self.sentence, "section": self.section.title, "level": level}
+        return {"name": self.name, "sentence": self.sentence, "section": self.section.title, "level": level,
+                "strength": "should" if self.should else "must"}  # fmt: skip
 
 
 def check(
@@ -43,13 +46,15 @@ def check(
     first: bool = False,
     after: tuple[str, ...] = ("add-succeeds",),
     repeat: bool = True,
+    batch: str = "",
+    should: bool = False,
 ) -> Callable[[Callable[[Scene], None]], Check]:
     """Make a check of the function below."""
 
     def made(run: Callable[[Scene], None]) -> Check:
         return Check(
             name=name, sentence=sentence, section=section, run=run, since=since, until=until, feature=feature,
-            each=each, first=first, after=after, repeat=repeat,
+            each=each, first=first, after=after, repeat=repeat, batch=batch, should=should,
         )  # fmt: skip
 
     return made

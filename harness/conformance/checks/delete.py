@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from harness.conformance import leftovers
+from harness.conformance.call import Outcome
 from harness.conformance.checks.base import check
 from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
 from harness.conformance.scene import Attachment, Scene
-from harness.conformance.spec import DEL
+from harness.conformance.spec import DEL, LIFECYCLE
 
+_PATIENCE = 2.0  # seconds
 CLEAN = "DEL undoes whatever ADD did."
 
 
@@ -57,11 +62,19 @@ def words(attachment: Attachment) -> list[str]:
 
 def expect_nothing_left(scene: Scene, before: Snapshot, attachment: Attachment, when: str, look: str = "") -> None:
     """Note what an attachment left on the machine."""
-    for what in leftovers.left(before, scene.snapshot(), words(attachment)):
+    for what in settled(lambda: list(leftovers.left(before, scene.snapshot(), words(attachment)))):
         in_store = what.startswith("the file /var/lib/cni/networks/")
         fault = Fault.IPAM if in_store and scene.subject.ipam == "host-local" else Fault.PLUGIN
         show = look or "ip link; ip route; ls -R /var/lib/cni; ps ax"
         scene.expect(False, f"{what} is left {when}", CLEAN, fault=fault, look=show)
+
+
+def settled(left: Callable[[], list[str]]) -> list[str]:
+    """What is left after a while: the kernel takes a namespace's interfaces away in its own time."""
+    until = time.monotonic() + _PATIENCE
+    while (found := left()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
 
 
 @check(
@@ -86,9 +99,227 @@ def leaves_nothing(scene: Scene) -> None:
 )
 def machine_clean(scene: Scene) -> None:
     before = scene.snapshot()
-    after = used(scene)
-    for what in (*leftovers.interfaces(before, after, scene.subject.shared), *leftovers.processes(before, after)):
+    used(scene)
+
+    def left() -> list[str]:
+        after = scene.snapshot()
+        return [*leftovers.interfaces(before, after, scene.subject.shared), *leftovers.processes(before, after)]
+
+    for what in settled(left):
         demand = (
             f"{CLEAN} What stands for all containers is named in the configuration, or in the profile under `stays`."
         )
         scene.expect(False, f"{what} is left after the last DEL", demand, look="ip link; ps ax")
+
+
+_AFTER = ("del-succeeds", "del-leaves-nothing")
+
+
+def _expect_gone(scene: Scene, before: Snapshot, attachment: Attachment, outcome: Outcome, how: str) -> None:
+    """DEL succeeded and left nothing."""
+    demand = "DEL completes without an error, even if resources are missing, and releases what it can."
+    if scene.expect(outcome.ok, f"DEL {how} fails: {outcome.message}", demand, outcome):
+        if attachment.sandbox is not None and not scene.subject.position:
+            there = scene.inside(attachment).link(attachment.ifname)
+            scene.expect(
+                not there or "CNI_NETNS" not in outcome.call.env or not outcome.call.env["CNI_NETNS"],
+                f"eth0 is in the container after DEL {how}",
+                CLEAN,
+                outcome,
+            )
+        scene.reboot(attachment)
+        expect_nothing_left(scene, before, attachment, f"after DEL {how}")
+
+
+@check("del-twice", "DEL of what is deleted already succeeds.", DEL, after=("del-succeeds",))
+def twice(scene: Scene) -> None:
+    attachment = scene.added(scene.container())
+    scene.deleted(attachment)
+    outcome = scene.delete(attachment)
+    scene.expect(
+        outcome.ok,
+        f"a second DEL fails: {outcome.message}",
+        "A plugin accepts several DELs for the same container and interface.",
+        outcome,
+    )
+
+
+@check("del-before-add", "DEL of what was never added succeeds.", DEL, after=("del-succeeds",))
+def before_add(scene: Scene) -> None:
+    attachment = scene.container()
+    outcome = scene.delete(attachment)
+    scene.expect(
+        outcome.ok,
+        f"DEL before any ADD fails: {outcome.message}",
+        "DEL succeeds if the interface, or what was changed, is missing.",
+        outcome,
+    )
+
+
+@check(
+    "del-interface-missing",
+    "DEL succeeds and leaves nothing when the interface is gone already.",
+    DEL,
+    first=True,
+    after=_AFTER,
+)
+def interface_missing(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    scene.netlink(attachment, "link del eth0", lambda netlink: netlink.link("del", ifname="eth0"))
+    _expect_gone(scene, before, attachment, scene.delete(attachment), "with the interface gone")
+
+
+@check(
+    "del-without-netns",
+    "DEL without CNI_NETNS succeeds and releases what it can.",
+    DEL,
+    each=True,
+    since="0.4.0",
+    after=_AFTER,
+)
+def without_netns(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    _expect_gone(scene, before, attachment, scene.delete(attachment, without=("CNI_NETNS",)), "without CNI_NETNS")
+
+
+@check(
+    "del-netns-empty",
+    "DEL with an empty CNI_NETNS succeeds and releases what it can.",
+    DEL,
+    since="0.4.0",
+    after=("del-without-netns",),
+)
+def netns_empty(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    scene.reboot(attachment)
+    attachment.netns = ""
+    _expect_gone(scene, before, attachment, scene.delete(attachment), "with an empty CNI_NETNS")
+
+
+@check(
+    "del-after-reboot",
+    "DEL of an attachment whose namespace is gone, as after a reboot, succeeds and leaves nothing.",
+    DEL,
+    since="0.3.0",
+    each=True,
+    after=_AFTER,
+)
+def after_reboot(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    scene.reboot(attachment)
+    _expect_gone(scene, before, attachment, scene.delete(attachment), "of a namespace that is gone")
+
+
+@check(
+    "del-without-prevresult",
+    "DEL without prevResult succeeds and leaves nothing.",
+    DEL,
+    since="0.4.0",
+    each=True,
+    after=_AFTER,
+)
+def without_prevresult(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    attachment.result = None
+    _expect_gone(scene, before, attachment, scene.delete(attachment), "without prevResult")
+
+
+@check(
+    "del-other-prevresult",
+    "DEL with a prevResult that lacks what ADD made, as a later plugin may have it, leaves nothing.",
+    DEL,
+    since="0.4.0",
+    after=("del-without-prevresult",),
+)
+def other_prevresult(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    attachment.result = {"cniVersion": scene.version, "interfaces": [], "ips": [], "routes": [], "dns": {}}
+    _expect_gone(scene, before, attachment, scene.delete(attachment), "with a prevResult that is empty")
+
+
+@check(
+    "del-keeps-others",
+    "DEL of one container, or of one of its interfaces, leaves the others as they are.",
+    DEL,
+    first=True,
+    after=_AFTER,
+)
+def keeps_others(scene: Scene) -> None:
+    gone, other = scene.added(scene.container()), scene.added(scene.container())
+    files = _about(scene, other)
+    inside = scene.inside(other)
+    scene.deleted(gone)
+    now = scene.inside(other)
+    same = (inside.addresses, inside.routes, [link.name for link in inside.links]) == (
+        now.addresses,
+        now.routes,
+        [link.name for link in now.links],
+    )
+    scene.expect(
+        same,
+        "DEL of one container changed another",
+        "DEL is about one container and interface.",
+        look="ip -n c2 addr; ip -n c2 route",
+    )
+    scene.expect(
+        files <= _about(scene, other),
+        "DEL of one container released what another has",
+        "DEL is about one container and interface.",
+        look="ls -R /var/lib/cni",
+    )
+
+
+@check(
+    "two-interfaces",
+    "A container can be added twice with two interface names, and DEL of one keeps the other.",
+    LIFECYCLE,
+    first=True,
+    should=True,
+    after=_AFTER,
+)
+def two_interfaces(scene: Scene) -> None:
+    first = scene.added(scene.container())
+    second = Attachment(sandbox=first.sandbox, container=first.container, ifname="net1", netns=first.netns)
+    outcome = scene.add(second)
+    demand = "A container may be added to a network more than once, each time with another interface name."
+    if not scene.expect(outcome.ok, f"ADD of a second interface fails: {outcome.message}", demand, outcome):
+        return
+    before = scene.inside(first)
+    outcome = scene.delete(second)
+    scene.expect(outcome.ok, f"DEL of a second interface fails: {outcome.message}", demand, outcome)
+    now, old = scene.inside(first), before.link("eth0")
+    kept = now.link("eth0")
+    if old:
+        scene.expect(
+            kept and now.of(kept) == before.of(old),
+            "DEL of net1 took eth0's address, or eth0",
+            demand,
+            outcome,
+            look="ip -n c1 addr",
+        )
+    scene.expect(not now.link("net1"), "net1 is there after its DEL", CLEAN, outcome, look="ip -n c1 addr")
+
+
+def _about(scene: Scene, attachment: Attachment) -> set[str]:
+    """Files that mention an attachment."""
+    word = attachment.container
+    return {path for path, content in scene.snapshot().files.items() if word in path or word.encode() in content}
+
+
+@check(
+    "del-repeated-at-once",
+    "Several DELs at once, then one more: it succeeds and nothing is left.",
+    DEL,
+    after=("del-twice", "del-leaves-nothing"),
+)
+def at_once(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    scene.at_once(scene.delete, [attachment] * 4)
+    _expect_gone(scene, before, attachment, scene.delete(attachment), "after four DELs at once")

@@ -1,0 +1,299 @@
+"""GC and STATUS."""
+
+from __future__ import annotations
+
+from harness.conformance.call import Json, Outcome
+from harness.conformance.checks.base import check
+from harness.conformance.checks.delete import CLEAN, settled
+from harness.conformance.checks.errors import expect_error
+from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
+from harness.conformance.spec import ADD, DELEGATION, GC, STATUS, number
+
+_STALE = (
+    "GC removes what belongs to attachments that are not in the list of valid ones, such as reservations of addresses."
+)
+_VALID = "GC leaves alone what belongs to valid attachments."
+
+
+def _about(scene: Scene, attachment: Attachment) -> set[str]:
+    word = attachment.container
+    return {path for path, content in scene.snapshot().files.items() if word in path or word.encode() in content}
+
+
+@check("gc-succeeds", "GC with all attachments valid succeeds, prints nothing, and changes nothing.", GC, since="1.1.0")
+def succeeds(scene: Scene) -> None:
+    attachment = scene.added(scene.container())
+    before, files, host = scene.inside(attachment), _about(scene, attachment), scene.snapshot()
+    outcome = scene.collect([attachment])
+    if not scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome):
+        return
+    text = outcome.stdout.decode(errors="replace").strip()
+    scene.expect(not text, f"GC prints {text[:80]!r}", "GC has no output on success.", outcome)
+    scene.expect(before == scene.inside(attachment), "GC changed a container that is valid", _VALID, outcome)
+    scene.expect(
+        files <= _about(scene, attachment), "GC removed the files of a container that is valid", _VALID, outcome
+    )
+    gone = {link.name for link in host.kernel.links} - {link.name for link in scene.snapshot().kernel.links}
+    scene.expect(not gone, f"GC removed {', '.join(sorted(gone))} of a container that is valid", _VALID, outcome)
+
+
+@check(
+    "gc-collects-stale",
+    "GC removes what is kept of attachments that are not valid, and nothing else.",
+    GC,
+    since="1.1.0",
+    should=True,
+    after=("gc-succeeds", "gc-asks-ipam"),
+)
+def collects(scene: Scene) -> None:
+    valid, stale = scene.added(scene.container()), scene.added(scene.container())
+    if not _about(scene, stale):
+        raise Skipped("no file on the machine mentions the container")
+    kept = _about(scene, valid)
+    scene.reboot(stale)
+    outcome = scene.collect([valid])
+    scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome)
+    for path in sorted(_about(scene, stale)):
+        scene.expect(
+            False, f"the file {path} of a stale container is left after GC", _STALE, outcome, look="ls -R /var/lib/cni"
+        )
+    scene.expect(kept <= _about(scene, valid), "GC removed the files of a container that is valid", _VALID, outcome)
+
+
+@check(
+    "gc-collects-all",
+    "GC with no valid attachment removes what is kept of all.",
+    GC,
+    since="1.1.0",
+    should=True,
+    after=("gc-collects-stale",),
+)
+def collects_all(scene: Scene) -> None:
+    stale = [scene.added(scene.container()) for _ in range(2)]
+    for each in stale:
+        scene.reboot(each)
+    outcome = scene.collect([])
+    scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome)
+    for path in sorted(set().union(*(_about(scene, each) for each in stale))):
+        scene.expect(
+            False, f"the file {path} of a stale container is left after GC", _STALE, outcome, look="ls -R /var/lib/cni"
+        )
+
+
+@check(
+    "gc-by-interface",
+    "GC tells a container's interfaces apart.",
+    GC,
+    since="1.1.0",
+    first=True,
+    should=True,
+    after=("gc-collects-stale", "two-interfaces"),
+)
+def by_interface(scene: Scene) -> None:
+    valid = scene.added(scene.container())
+    stale = Attachment(sandbox=valid.sandbox, container=valid.container, ifname="net1", netns=valid.netns)
+    scene.added(stale)
+    before = _about(scene, valid)
+    outcome = scene.collect([valid])
+    after = _about(scene, valid)
+    if before:
+        scene.expect(
+            after,
+            "GC removed all of a container of which one interface is valid",
+            _VALID,
+            outcome,
+            look="ls -R /var/lib/cni",
+        )
+        files = scene.snapshot().files
+        mention = [path for path in sorted(after) if b"net1" in files[path]]
+        scene.expect(
+            not mention,
+            f"{', '.join(mention)} of a stale interface is left after GC",
+            _STALE,
+            outcome,
+            look="ls -R /var/lib/cni",
+        )
+
+
+@check(
+    "gc-keeps-other-networks",
+    "GC of one network leaves the attachments of another alone.",
+    GC,
+    since="1.1.0",
+    after=("gc-succeeds",),
+)
+def keeps_others(scene: Scene) -> None:
+    scene.changes = {"name": "another-network"}
+    other = scene.added(scene.container())
+    scene.changes = {}
+    mine = scene.added(scene.container())
+    before, files = scene.inside(other), _about(scene, other)
+    scene.reboot(mine)
+    outcome = scene.collect([])
+    demand = "GC is about the attachments to one network."
+    scene.expect(before == scene.inside(other), "GC changed a container of another network", demand, outcome)
+    kept = files <= _about(scene, other)
+    scene.expect(kept, "GC removed what is kept of a container of another network", demand, outcome)
+
+
+@check("status-succeeds", "STATUS of a plugin that can work succeeds and prints nothing.", STATUS, since="1.1.0")
+def status(scene: Scene) -> None:
+    scene.deleted(scene.added(scene.container()))
+    outcome = scene.call("STATUS")
+    if scene.expect(
+        outcome.ok,
+        f"STATUS fails, though ADD works: {outcome.message}",
+        "STATUS succeeds if the plugin can serve ADD.",
+        outcome,
+    ):
+        text = outcome.stdout.decode(errors="replace").strip()
+        scene.expect(not text, f"STATUS prints {text[:80]!r}", "STATUS has no output on success.", outcome)
+
+
+_ERROR: Json = {"cniVersion": "1.1.0", "code": 50, "msg": "no addresses today", "details": "by the harness"}
+
+
+@check(
+    "status-asks-ipam",
+    "STATUS fails if the ipam plugin's STATUS does.",
+    STATUS,
+    since="1.1.0",
+    after=("status-succeeds",),
+)
+def status_asks(scene: Scene) -> None:
+    delegate = scene.delegate()
+    scene.write(delegate.answer("STATUS", _ERROR, 1))
+    outcome = scene.call("STATUS")
+    demand = "A plugin that relies on a delegated plugin calls its STATUS, and returns an error if that does."
+    asked = any(call.verb == "STATUS" for call in delegate.calls())
+    how = "the ipam plugin was asked" if asked else "the ipam plugin was not asked"
+    if scene.expect(not outcome.ok, f"STATUS succeeds though the ipam plugin's fails ({how})", demand, outcome):
+        expect_error(scene, outcome, "STATUS with an ipam plugin that is not available")
+
+
+@check("gc-asks-ipam", "GC calls the ipam plugin's GC.", GC, since="1.1.0", after=("gc-succeeds",))
+def gc_asks(scene: Scene) -> None:
+    delegate = scene.delegate()
+    outcome = scene.collect([])
+    asked = any(call.verb == "GC" for call in delegate.calls())
+    scene.expect(
+        asked, "GC does not call the ipam plugin", "A plugin passes GC on to the plugins that it delegates to.", outcome
+    )
+
+
+@check(
+    "check-asks-ipam",
+    "CHECK calls the ipam plugin's CHECK and returns its error.",
+    DELEGATION,
+    since="0.4.0",
+    after=("check-succeeds",),
+)
+def check_asks(scene: Scene) -> None:
+    delegate = scene.delegate()
+    attachment = scene.added(scene.container())
+    scene.write(delegate.answer("CHECK", {**_ERROR, "code": 100, "cniVersion": scene.version}, 1))
+    outcome = scene.verify(attachment)
+    asked = any(call.verb == "CHECK" for call in delegate.calls())
+    demand = "CHECK, DEL and GC call the delegated plugins too, and return their errors."
+    if scene.expect(asked, "CHECK does not call the ipam plugin", demand, outcome):
+        scene.expect(not outcome.ok, "CHECK succeeds though the ipam plugin's fails", demand, outcome)
+
+
+@check(
+    "del-asks-ipam",
+    "DEL calls the ipam plugin's DEL, also for a namespace that is gone, and returns its error.",
+    DELEGATION,
+    after=("del-succeeds",),
+)
+def del_asks(scene: Scene) -> None:
+    delegate = scene.delegate()
+    attachment = scene.added(scene.container())
+    scene.reboot(attachment)
+    outcome = scene.delete(attachment)
+    demand = "CHECK, DEL and GC call the delegated plugins too, and return their errors."
+    asked = any(call.verb == "DEL" and call.container == attachment.container for call in delegate.calls())
+    if scene.expect(asked, "DEL of a namespace that is gone does not call the ipam plugin", demand, outcome):
+        attachment = scene.added(scene.container())
+        scene.write(delegate.answer("DEL", {**_ERROR, "code": 100, "cniVersion": scene.version}, 1))
+        outcome = scene.delete(attachment)
+        scene.expect(not outcome.ok, "DEL succeeds though the ipam plugin's fails", demand, outcome)
+
+
+@check(
+    "add-ipam-fails",
+    "ADD fails if the ipam plugin's does, and after its DEL nothing that it had made is there.",
+    DELEGATION,
+)
+def ipam_fails(scene: Scene) -> None:
+    delegate = scene.delegate()
+    scene.write(delegate.answer("ADD", {**_ERROR, "code": 100, "cniVersion": scene.version}, 1))
+    attachment, outcome = _failed(scene, "with an ipam plugin that fails")
+    expect_error(scene, outcome, "ADD with an ipam plugin that fails")
+    scene.delete(attachment)
+    _expect_no_interface(scene, attachment, outcome)
+
+
+@check(
+    "add-ipam-fails-releases",
+    "If the ipam plugin's ADD fails, its DEL is called before ADD returns.",
+    DELEGATION,
+    should=True,
+    after=("add-ipam-fails",),
+)
+def ipam_releases(scene: Scene) -> None:
+    delegate = scene.delegate()
+    scene.write(delegate.answer("ADD", {**_ERROR, "code": 100, "cniVersion": scene.version}, 1))
+    _, outcome = _failed(scene, "with an ipam plugin that fails")
+    verbs = [call.verb for call in delegate.calls()]
+    demand = "If a delegated plugin fails on ADD, it is called again with DEL before the failure is returned."
+    scene.expect("DEL" in verbs, f"the ipam plugin was called with {', '.join(verbs)}", demand, outcome)
+
+
+@check(
+    "add-fails-late",
+    "An ADD that fails after addresses were assigned leaves nothing once DEL was called.",
+    ADD,
+    first=True,
+    after=("add-ipam-fails", "del-leaves-nothing"),
+)
+def fails_late(scene: Scene) -> None:
+    delegate = scene.delegate()
+    scene.write(delegate.answer("ADD", _impossible(scene.version)))
+    attachment, outcome = _failed(scene, "with a route that the kernel refuses")
+    expect_error(scene, outcome, "ADD with a route that the kernel refuses")
+    scene.delete(attachment)
+    _expect_no_interface(scene, attachment, outcome)
+
+
+def _impossible(version: str) -> Json:
+    """What an ipam plugin answers, with a next hop that is nowhere near."""
+    ip: Json = {"address": "198.18.5.5/24", "gateway": "198.18.5.1"}
+    if number(version) < number("0.3.0"):
+        routes = [{"dst": "203.0.113.0/24", "gw": "192.168.77.1"}]
+        return {"cniVersion": version, "ip4": {"ip": ip["address"], "gateway": ip["gateway"], "routes": routes}}
+    if number(version) < number("1.0.0"):
+        ip["version"] = "4"
+    return {"cniVersion": version, "ips": [ip], "routes": [{"dst": "203.0.113.0/24", "gw": "192.168.77.1"}]}
+
+
+def _failed(scene: Scene, how: str) -> tuple[Attachment, Outcome]:
+    """An ADD that must fail."""
+    attachment = scene.container()
+    scene.cache["host"] = {link.name for link in scene.snapshot().kernel.links}
+    outcome = scene.add(attachment)
+    demand = "If a delegated plugin fails, or what it answers cannot be done, the plugin fails."
+    if not scene.expect(not outcome.ok, f"ADD {how} succeeds", demand, outcome):
+        raise Blocked("it did not fail")
+    return attachment, outcome
+
+
+def _expect_no_interface(scene: Scene, attachment: Attachment, outcome: Outcome) -> None:
+    known = scene.cache["host"] | scene.subject.shared
+
+    def left() -> list[str]:
+        found = [link.name for link in scene.snapshot().kernel.links if link.name not in known]
+        inside = scene.inside(attachment).link("eth0")
+        return [*found, *(["eth0 in the container"] if inside and not scene.subject.position else [])]
+
+    found = settled(left)
+    scene.expect(not found, f"{', '.join(found)} is left after an ADD that failed and its DEL", CLEAN, outcome)

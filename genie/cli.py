@@ -16,6 +16,10 @@ COMMANDS = {
     ),
     "agent": ("genie.agent.daemon", "run the agent that the shim in /opt/cni/bin calls (what the DaemonSet runs)"),
     "status": ("genie.node.inspect", "list the containers on this node that genie attached, and to which networks"),
+    "gc": (
+        "genie.node.collect",
+        "delete attachments that nobody asks to delete any more; --forget gives up on what cannot be deleted",
+    ),
     "explain": (
         "genie.node.inspect",
         "show which networks a pod would get here, and why: genie explain pod NAMESPACE/NAME",

@@ -192,6 +192,14 @@ def _disk(doing: str) -> Iterator[None]:
         raise CniError(Code.IO_FAILURE, f"cannot {doing}: {error.strerror}") from error
 
 
+def _modified(path: str) -> float:
+    """When a file was last written to, in seconds since 1970; now, if it is not there any more."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return time.time()
+
+
 def _line(record: Record) -> bytes:
     return json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n"
 
@@ -312,6 +320,20 @@ class Records:
         for file in self._files():
             if file.startswith(name) and file.endswith(NEW):
                 self._unlink(f"{self.directory}/{file}")
+
+    def sweep(self, seconds: float) -> list[str]:
+        """Remove what writers left that were ended that long ago; a write takes no time. Returns the paths.
+
+        Raises:
+            CniError: 5; the disk does not let one go.
+        """
+        gone = []
+        for file in self._files():
+            path = f"{self.directory}/{file}"
+            if file.endswith(NEW) and time.time() - _modified(path) >= seconds:
+                self._unlink(path)
+                gone.append(path)
+        return gone
 
     def _unlink(self, path: str) -> None:
         with _disk(f"remove the record {path}"), suppress(FileNotFoundError):

@@ -51,8 +51,11 @@ class PluginError(CniError):
     """A plugin of a network failed at a verb.
 
     plugin: its object in the configuration. own: the error without network, plugin and verb, as the plugin printed it
-    or as its end showed it. cut_off: it was ended before it could answer, so that nobody knows what it did.
+    or as its end showed it. cut_off: it was ended before it could answer, so that nobody knows what it did. missing: it
+    is not there, or could not be started.
     """
+
+    missing = False
 
     def __init__(self, where: str, own: CniError, plugin: Mapping[str, Any], ifname: str, *, cut_off: bool) -> None:
         super().__init__(own.code, f"{where}: {own.msg}", own.details)
@@ -256,9 +259,10 @@ class _Step(NamedTuple):
 
         Returns the outcome and the version that it was asked in. Raises PluginError.
         """
-        version, cut_off = self.network.cni_version, False
+        version, cut_off, missing = self.network.cni_version, False, True
         try:
             outcome = await self._run(command, version, prev_result)
+            missing = bool(outcome.errno)
             if _failed(outcome) and _may_be_older(command, _failure(outcome)):
                 common = await self._negotiate(_failure(outcome))
                 if not versions.has(command, common):
@@ -268,7 +272,9 @@ class _Step(NamedTuple):
                 cut_off = bool(outcome.error) and not outcome.errno
                 raise _failure(outcome)
         except CniError as error:
-            raise self._failed(command, error, cut_off) from error
+            failed = self._failed(command, error, cut_off)
+            failed.missing = missing
+            raise failed from error
         return outcome, version
 
     async def _run(self, command: str, version: str, prev_result: Result | None) -> Outcome:

@@ -5,6 +5,7 @@
     unrecorded.py  a record that is lost or damaged: whoever may hold something is asked
     check.py   record → every delegate, with the result that it gave
     gc.py      what no valid attachment explains goes, here and in every network
+    collect.py what nobody will ask to delete any more, for `genie gc` and the agent
     status.py  whether an ADD can work now
 
 What they share:

@@ -58,7 +58,16 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
         call.records.complete(rest)  # never anew: another agent's DEL may have removed it meanwhile
     else:
         await call.executor.in_thread(lambda: call.records.write(rest))
-    raise joined(errors)
+    raise _hinting(joined(errors), record, errors)
+
+
+def _hinting(error: CniError, record: Record, errors: Sequence[CniError]) -> CniError:
+    """An error that also says how to give up, where a plugin is gone: the runtime will call for ever."""
+    gone = sorted({str(each.plugin["type"]) for each in errors if isinstance(each, PluginError) and each.missing})
+    if not gone:
+        return error
+    way = f"if {', '.join(gone)} is gone for good, `genie gc --forget {record.container_id}` on the node gives up on it"
+    return CniError(error.code, error.msg, "; ".join(filter(None, (error.details, way))))
 
 
 async def _take_off(

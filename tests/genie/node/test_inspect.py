@@ -10,25 +10,9 @@ from typing import Any
 import pytest
 
 from genie.node import inspect
-from tests.rigs.api import POD, Api, kubeconfig
+from tests.rigs.api import POD, Api
 from tests.rigs.cli import said
 from tests.rigs.core import Node
-
-
-@pytest.fixture
-def conf(node: Node, api: Api) -> str:
-    """The path of a genie.conf for the node and the API server."""
-    (node.root / "kubeconfig").write_text(json.dumps(kubeconfig(api.url)))
-    data = {
-        "name": "k8s",
-        "type": "genie",
-        "cniVersion": "1.0.0",
-        "conf_dir": str(node.net_d),
-        "state_dir": str(node.root / "state"),
-        "kubernetes": {"kubeconfig": str(node.root / "kubeconfig")},
-    }
-    node.write("00-genie.conf", data)
-    return str(node.net_d / "00-genie.conf")
 
 
 def test_a_conf_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ async def add(call: Context) -> Mapping[str, Any]:
         undone = await _rolled_back(call, _begun(record, progress), error)
         raise undone from error
     await _tell(call, pod, done)
+    for choice, result in zip(chosen.choices, shown, strict=True) if call.conf.events else ():
+        if message := network_status.added(choice, result):
+            await call.event(pod, network_status.ADDED, message)
     return answer
 
 

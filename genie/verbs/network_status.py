@@ -17,6 +17,8 @@ NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 MULTI_IP = "multi-ip-preferences"
 REFUSED, SHORTENED = "NetworkStatusRefused", "NetworkStatusShortened"
 """Reasons of the Events of a status that the API server did not take, or not whole."""
+ADDED = "AddedInterface"
+"""The reason of the Event of an attachment, as Multus has it."""
 #: What is kept of each attachment where the status does not fit, longest first, and whether MULTI_IP is, too. First go
 #: the fields that no client needs to find its addresses, then what can be read elsewhere.
 _KEPT = (
@@ -42,6 +44,13 @@ def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, st
         NETWORK_STATUS: "[" + ",\n ".join(map(json.dumps, entries)) + "]",
         MULTI_IP: json.dumps(_multi_ip(entries), separators=(",", ":")),
     }
+
+
+def added(choice: Choice, result: Result) -> str:
+    """The message of an attachment's Event, in Multus' words; "" for a plugin that made nothing, which has none."""
+    if not (result.interfaces or result.ips):
+        return ""
+    return f"Add {choice.ifname} [{' '.join(ip.address for ip in result.ips)}] from {choice.label}"
 
 
 def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]]:

@@ -612,6 +612,19 @@ def test_a_status_that_is_refused_is_an_event(node: Node) -> None:
     assert node.kube.events == [("Warning", "NetworkStatusRefused", "Too long")]
 
 
+def test_each_attachment_is_an_event_where_genie_conf_asks_for_it(node: Node) -> None:
+    node.install("calico", "weave-net")
+    node.add("calico,weave-net@data0", container="quiet")
+    assert node.kube.events == []
+    node.conf["events"] = True
+    result = node.add("calico,weave-net@data0")
+    first, second = addresses(result)
+    assert node.kube.events == [
+        ("Normal", "AddedInterface", f"Add eth0 [{first}] from calico"),
+        ("Normal", "AddedInterface", f"Add data0 [{second}] from weave-net"),
+    ]
+
+
 def test_a_status_that_was_shortened_is_an_event(node: Node) -> None:
     class Full(FakeKube):
         async def annotate(self, *_: Any) -> str:

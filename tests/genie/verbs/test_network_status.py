@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genie.cni.result import DNS, IP, Interface, Result, Route
 from genie.select.annotations import Ask
 from genie.select.selection import Choice
-from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS, on_pod, shorter
+from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS, added, on_pod, shorter
 from tests.rigs.core import network
 
 V4 = IP("10.0.0.2/24", "10.0.0.1", 1)
@@ -153,6 +153,19 @@ def test_every_address_is_in_the_preferences() -> None:
             "ip3": {"ip": "10.1.0.2", "interface": "eth1"},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (Result(interfaces=INTERFACES, ips=(V4, V6)), "Add eth0 [10.0.0.2/24 fd00::2/64] from calico"),
+        (Result(interfaces=INTERFACES), "Add eth0 [] from calico"),
+        (Result(ips=(V4,)), "Add eth0 [10.0.0.2/24] from calico"),
+        (Result(routes=(Route("0.0.0.0/0"),)), ""),
+    ],
+)
+def test_an_attachments_event_is_in_multus_words(result: Result, message: str) -> None:
+    assert added(PLAIN, result) == message
 
 
 def test_of_a_status_that_is_too_long_less_and_less_is_written() -> None:

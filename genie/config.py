@@ -70,6 +70,9 @@ class Conf:
     delegate_timeout: float = 60.0  # a delegate that takes longer is ended
     api_timeout: float = 10.0  # an API request that takes longer has failed
     events: bool = False  # true: Events of what went well, too, such as AddedInterface; of errors there always are
+    drop_undeclared: bool = (
+        False  # `undeclared_capabilities` is "drop": what no plugin declares is dropped, not refused
+    )
     namespace_isolation: bool = False  # true: a pod may use network objects of its own namespace alone
     global_namespaces: tuple[str, ...] = ("default",)  # except those of these namespaces
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
@@ -107,6 +110,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         delegate_timeout=read.seconds("delegate_timeout", 60.0),
         api_timeout=read.seconds("api_timeout", 10.0),
         events=read.boolean("events"),
+        drop_undeclared=_choice(read, "undeclared_capabilities", "refuse", "drop") == "drop",
         namespace_isolation=read.boolean("namespace_isolation"),
         global_namespaces=_names(read, "global_namespaces") or ("default",),
         container_id_per_interface=_names(read, "container_id_per_interface") or CONTAINER_ID_ALONE,
@@ -197,6 +201,14 @@ def _name(read: Fields) -> str:
 def _max_networks(read: Fields) -> int:
     most = read.number("max_networks", f"a whole number from 1 to {MOST_NETWORKS}", least=1, most=MOST_NETWORKS)
     return most or Conf.max_networks
+
+
+def _choice(read: Fields, key: str, *options: str) -> str:
+    """One of these words; the first if it is absent."""
+    value = read.string(key, options[0])
+    if value not in options:
+        raise read.wrong(key, " or ".join(f'"{option}"' for option in options))
+    return value
 
 
 def _agent(read: Fields) -> AgentSettings:

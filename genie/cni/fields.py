@@ -95,6 +95,19 @@ class Fields:
         """The error of a field that is not what was expected."""
         return self._error(self.where, f"{key}: expected {expected}, found {shown(self.data.get(key))}")
 
+    def only(self, known: Mapping[str, str]) -> None:
+        """Refuse any key but these and those with a period in them, which are somebody's own (reverse domain names).
+
+        known: each key, and the key that is meant by it: itself, or for a word that people try instead, the right one.
+        """
+        for key, value in self.data.items():
+            if value is None or "." in key or known.get(key) == key:
+                continue
+            meant = _meant(key, known)
+            keys = ", ".join(each for each, right in known.items() if each == right)
+            hint = f"did you mean {meant}?" if meant else f"expected {keys}, or a key of your own with a period in it"
+            raise self._error(self.where, f"{shown(key)}: no such key: {hint}")
+
     def string(self, key: str, default: str = "") -> str:
         value: str | None = self._get(key, str, "a string")
         return default if value is None else value
@@ -168,6 +181,15 @@ class Fields:
 
     def _of(self, data: Any, where: str) -> Fields:
         return Fields(data, where, self._error, strict=self._strict)
+
+
+def _meant(key: str, known: Mapping[str, str]) -> str:
+    """The known key that this is a slip of, if one is near."""
+    import difflib  # it is slow to import, and a mistake may cost that
+
+    plain = {each.lower().replace("-", ""): right for each, right in known.items()}
+    near = difflib.get_close_matches(key.lower().replace("-", "").replace("_", "")[:40], plain, n=1, cutoff=0.7)
+    return plain[near[0]] if near else ""
 
 
 def shown(value: object) -> str:

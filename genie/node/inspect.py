@@ -96,6 +96,8 @@ def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
             yield f"               {other} was genie's configuration, before somebody renamed it. {RENAMERS}"
     if conf.raw.get("cAdvisor_address"):  # of CNI-Genie; the kubelet's cAdvisor port is gone since Kubernetes 1.12
         yield "               its cAdvisor_address does nothing: loads are read from this node's interfaces"
+    if conf.drop_undeclared:
+        yield "               undeclared_capabilities: what a pod asks for and no plugin declares is DROPPED"
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
     yield from _networks(networks.directory(conf.conf_dir))
 
@@ -167,3 +169,5 @@ def explain(name: str, conf: Conf, bin_dir: str) -> Iterable[str]:
     for choice in chosen.choices:
         kinds = " + ".join(choice.network.types)
         yield f"  {choice.ifname:<15} {choice.label:<24} {kinds}, from {choice.network.source}"
+        if choice.dropped:
+            yield f"  {'':<15} DROPPED, since no plugin declares it: {', '.join(choice.dropped)}"

@@ -38,6 +38,19 @@ _MAC = (6, "an Ethernet address of six bytes like 02:00:00:00:00:01")
 _GUID = (8, "a GUID of eight bytes like c2:11:22:33:44:55:66:77")
 
 
+#: The keys of a network selection element (multi-network specification, 4.1.2.1: "all key names that do not include a
+#: period character are reserved"), and words that people try instead.
+_KEYS = {
+    **{key: key for key in ("name", "namespace", "interface", "interfaceRequest", "ips", "mac", "default-route")},
+    **{key: key for key in ("cni-args", "bandwidth", "portMappings", "infiniband-guid")},
+    "gateway": "default-route", "ip": "ips", "addresses": "ips", "mac-address": "mac", "ifname": "interface",
+    "args": "cni-args", "ports": "portMappings", "guid": "infiniband-guid",
+}  # fmt: skip
+_RATES = {key: key for key in ("ingressRate", "ingressBurst", "egressRate", "egressBurst")}
+_PORTS = {key: key for key in ("hostPort", "containerPort", "protocol", "hostIP")}
+_MOST_BITS = 2**63 - 1  # what plugins, and Multus, read a rate into
+
+
 class SelectionError(CniError):
     """A pod asks for what it cannot get. The message names the annotation and the position in it."""
 
@@ -211,14 +224,16 @@ def _parse_attachments(text: str, where: str, most: int) -> tuple[Ask, ...]:
 
 
 def _from_short(item: str, where: str) -> Ask:
-    """`namespace/name@interface`, the first and the last of them optional."""
-    path, at, ifname = (part.strip() for part in item.partition("@"))
-    if at and not ifname:
-        raise SelectionError(where, "expected an interface name after '@'")
-    namespace, slash, name = path.rpartition("/")
-    for part, what in ((name, "a network"), *(((namespace, "a namespace"),) if slash else ())):
+    """`namespace/name@interface`, the first and the last of them optional, or empty (`/name`, `name@`), as in Multus'
+    parsePodNetworkObjectName.
+    """
+    path, _, ifname = (part.strip() for part in item.partition("@"))
+    namespace, _, name = (part.strip() for part in path.rpartition("/"))
+    for part, what in ((name, "a network"), *(((namespace, "a namespace"),) if namespace else ())):
         if not _NAME.match(part):
             raise SelectionError(where, f"expected the name of {what}, found {part!r}")
+    if "@" in ifname:
+        raise SelectionError(where, "expected one '@'")
     return Ask(name=name, namespace=namespace, ifname=ifname, where=where, lookup="attachment")
 
 
@@ -226,9 +241,10 @@ def _from_json(item: Any, where: str) -> Ask:
     if not isinstance(item, dict):
         raise SelectionError(where, 'expected an object like {"name": "net-a"}')
     read = Fields(item, where, SelectionError)
+    if item.get("ipam-claim-reference") is not None:
+        raise SelectionError(where, "ipam-claim-reference: genie cannot grant it: it does not know IPAMClaim objects")
+    read.only(_KEYS)
     name = _matching(read, "name", _NAME, "the name of a network", required=True)
-    if _text(read, "ipam-claim-reference") and item.get("ips"):
-        raise SelectionError(where, "ipam-claim-reference: the element has ips too; give one of them")
     return Ask(
         name=name,
         namespace=_matching(read, "namespace", _NAME, "the name of a namespace"),
@@ -266,18 +282,25 @@ def _hardware(read: Fields, key: str, size: int, expected: str) -> str:
 
 
 def _bandwidth(read: Fields) -> Mapping[str, Any]:
-    """Bits and bits per second, as the bandwidth capability wants them (CNI CONVENTIONS, "bandwidth")."""
+    """Bits per second and bits (multi-network specification, 4.1.2.1.8): "non-zero", and a burst only with its rate."""
     limits = read.inner("bandwidth")
+    limits.only(_RATES)
     for key in limits.data:
-        if key not in ("ingressRate", "ingressBurst", "egressRate", "egressBurst"):
-            raise SelectionError(limits.where, f"{key}: expected ingressRate, ingressBurst, egressRate or egressBurst")
-        limits.number(key, "a whole number of bits")
-    return limits.data
+        if (limits.number(key, "a whole number of bits from 1", least=1) or 0) > _MOST_BITS:
+            raise limits.wrong(key, f"at most {_MOST_BITS} bits")
+    given = {key: value for key, value in limits.data.items() if value is not None}
+    for direction in ("ingress", "egress"):
+        if f"{direction}Burst" in given and f"{direction}Rate" not in given:
+            raise limits.wrong(f"{direction}Rate", f"one, because there is {direction}Burst")
+    if read.data.get("bandwidth") is not None and not given:
+        raise read.wrong("bandwidth", f"at least one of {', '.join(_RATES)}")
+    return given
 
 
 def _port_mappings(read: Fields) -> tuple[Mapping[str, Any], ...]:
     mappings = read.objects("portMappings")
     for mapping in mappings:
+        mapping.only(_PORTS)
         for key in ("hostPort", "containerPort"):
             if not 0 < (mapping.number(key, "a port") or 0) < 65536:
                 raise mapping.wrong(key, "a port")

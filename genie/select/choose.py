@@ -51,7 +51,9 @@ async def choose(
     found = await networks.find(
         asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod, executor)
     )
-    chosen = assemble(asked, found, ifname=ifname, runtime_config=conf.runtime_config)
+    chosen = assemble(
+        asked, found, ifname=ifname, runtime_config=conf.runtime_config, drop_undeclared=conf.drop_undeclared
+    )
     return chosen, notes
 
 

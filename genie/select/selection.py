@@ -38,13 +38,17 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One network of a selection, with its interface and its plugins' arguments."""
+    """One network of a selection, with its interface and its plugins' arguments.
+
+    dropped: capabilities that the pod asks for and no plugin declares, where genie.conf has them dropped.
+    """
 
     ask: Ask
     label: str
     network: NetworkConfig
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     @property
     def device_id(self) -> str:
@@ -69,6 +73,7 @@ def assemble(
     *,
     ifname: str = "eth0",
     runtime_config: Mapping[str, Any] | None = None,
+    drop_undeclared: bool = False,
 ) -> Selection:
     """Give each network its interface name and arguments.
 
@@ -76,6 +81,7 @@ def assemble(
         found: one network for each of `asked.primary` and then of `asked.extra`, in order.
         ifname: the runtime's CNI_IFNAME, for the first network unless it was given a name.
         runtime_config: the runtime's own (portMappings, bandwidth, dns): the first network's.
+        drop_undeclared: drop a capability that no plugin declares, as libcni and so Multus do.
 
     Raises:
         SelectionError: an interface name is wrong or taken twice, or a plugin cannot do what is asked of it.
@@ -85,9 +91,21 @@ def assemble(
     _once(everything, found)
     choices = []
     for index, (ask, one, name) in enumerate(zip(everything, found, names, strict=True)):
-        arguments = {**(runtime_config or {} if index == 0 else {}), **_capabilities(ask, one.network)}
+        wanted, undeclared = _capabilities(ask, one.network)
+        if undeclared and not drop_undeclared:
+            raise _undeclared(ask, one.network, undeclared[0])
+        arguments = {**(runtime_config or {} if index == 0 else {}), **wanted}
         whole = _with_cni_args(one.network, ask.cni_args) if ask.cni_args else one.network
-        choices.append(Choice(ask=ask, label=one.label, network=whole, ifname=name, runtime_config=arguments))
+        choices.append(
+            Choice(
+                ask=ask,
+                label=one.label,
+                network=whole,
+                ifname=name,
+                runtime_config=arguments,
+                dropped=undeclared,
+            )
+        )
     return Selection(choices=tuple(choices), primary=len(asked.primary), why=asked.why)
 
 
@@ -147,8 +165,10 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
 # --- arguments of plugins --------------------------------------------------------------------------------------
 
 
-def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
-    """The runtimeConfig that an ask comes to. Asking what no plugin of the network declares is an error."""
+def _capabilities(ask: Ask, network: NetworkConfig) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The runtimeConfig that an ask comes to, and the capabilities in it that no plugin of the network declares, which
+    are left out.
+    """
     arguments: dict[str, Any] = {}
     if ask.ips:
         arguments["ips"] = [ip if "/" in ip else _with_prefix(ip, network) for ip in ask.ips]
@@ -165,14 +185,17 @@ def _capabilities(ask: Ask, network: NetworkConfig) -> Mapping[str, Any]:
     }
     if "deviceID" in declared and (device := network.plugins[0].get("deviceID")):
         arguments["deviceID"] = device
-    for capability in arguments:
-        if capability not in declared:
-            raise SelectionError(
-                ask.where,
-                f"{capability}: no plugin of {network.source} declares this capability; "
-                f'add "capabilities": {{"{capability}": true}} to one that has it',
-            )
-    return arguments
+    undeclared = tuple(capability for capability in arguments if capability not in declared)
+    return {key: value for key, value in arguments.items() if key in declared}, undeclared
+
+
+def _undeclared(ask: Ask, network: NetworkConfig, capability: str) -> SelectionError:
+    """Multi-network specification, 4.1.2.1.4.2 and its like: "the entire attachment request must fail"."""
+    return SelectionError(
+        ask.where,
+        f"{capability}: no plugin of {network.source} declares this capability; "
+        f'add "capabilities": {{"{capability}": true}} to one that has it',
+    )
 
 
 def _with_prefix(ip: str, network: NetworkConfig) -> str:

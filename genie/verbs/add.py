@@ -24,6 +24,9 @@ from genie.verbs.default_route import check_gateways, check_granted
 from genie.verbs.delete import undo
 from genie.verbs.results import attributed, completed, in_place, lacks, merged
 
+DROPPED = "CapabilityDropped"
+"""Reason of the Event of wishes that genie.conf has dropped (`undeclared_capabilities`)."""
+
 if TYPE_CHECKING:
     from genie.kernel import routes
     from genie.kernel.netlink import Netlink
@@ -72,6 +75,10 @@ async def add(call: Context) -> Mapping[str, Any]:
             _chosen_in_vain(call, record, error)
         undone = await _rolled_back(call, _begun(record, progress), error)
         raise undone from error
+    if dropped := [f"{c.ifname}: {', '.join(c.dropped)}" for c in chosen.choices if c.dropped]:
+        call.story["dropped"] = dropped
+        text = f"dropped, for no plugin declares these capabilities: {'; '.join(dropped)}"
+        await call.event(pod, DROPPED, text, warning=True)
     await _tell(call, pod, done)
     for choice, result in zip(chosen.choices, shown, strict=True) if call.conf.events else ():
         if message := network_status.added(choice, result):

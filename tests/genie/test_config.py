@@ -54,6 +54,11 @@ def test_the_api_root_that_counts(kubernetes: str, policy: str, root: str) -> No
     assert config.parse(conf).credentials.api_root == root
 
 
+def test_undeclared_capabilities() -> None:
+    values = [{}, {"undeclared_capabilities": "refuse"}, {"undeclared_capabilities": "drop"}]
+    assert [config.parse({"name": "n", **each}).drop_undeclared for each in values] == [False, False, True]
+
+
 WRONG_CONF: list[tuple[Any, str, int]] = [
     ([], "genie.conf: expected an object, found []", 7),
     ({"type": "genie"}, "genie.conf: name: expected a string, found nothing", 7),
@@ -67,6 +72,12 @@ WRONG_CONF: list[tuple[Any, str, int]] = [
     ({"name": "n", "max_networks": 129}, "max_networks: expected a whole number from 1 to 128, found 129", 7),
     ({"name": "n", "max_networks": "9"}, "max_networks: expected a whole number from 1 to 128, found '9'", 7),
     ({"name": "n", "serial": "yes"}, "serial: expected true or false, found 'yes'", 7),
+    (
+        {"name": "n", "undeclared_capabilities": "pass"},
+        'undeclared_capabilities: expected "refuse" or "drop", found',
+        7,
+    ),
+    ({"name": "n", "undeclared_capabilities": True}, "undeclared_capabilities: expected a string, found true", 7),
     ({"name": "n", "events": 1}, "events: expected true or false, found 1", 7),
     ({"name": "n", "api_timeout": 0}, "api_timeout: expected a positive number of seconds, found 0", 7),
     ({"name": "n", "api_timeout": True}, "api_timeout: expected a positive number of seconds", 7),

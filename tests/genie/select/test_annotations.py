@@ -63,9 +63,11 @@ MALFORMED: list[tuple[str, str, str]] = [
     (CNI, "ns/calico", r"annotation cni, item 1 .* is not the name of a network"),
     (LOGICAL, "blue,gr een", r"annotation networks, item 2 .*'gr een' is not the name of a network"),
     (ATTACHMENTS, "a,,b", r'networks, item 2 \(""\): expected the name of a network'),
-    (ATTACHMENTS, "/a", r"item 1 .*expected the name of a namespace"),
+    (ATTACHMENTS, "/", r"item 1 .*expected the name of a network, found ''"),
+    (ATTACHMENTS, "/@x", r"item 1 .*expected the name of a network, found ''"),
+    (ATTACHMENTS, "a//b", r"item 1 .*expected the name of a namespace, found 'a/'"),
+    (ATTACHMENTS, "a@b@c", r"item 1 .*expected one '@'"),
     (ATTACHMENTS, "a/b/c", r"item 1 .*expected the name of a namespace, found 'a/b'"),
-    (ATTACHMENTS, "a@", r"item 1 .*expected an interface name after '@'"),
     (ATTACHMENTS, "[", r"annotation k8s.v1.cni.cncf.io/networks: not valid JSON at character 2"),
     (ATTACHMENTS, '{"name": "a"}', r"expected a JSON list of networks"),
     (ATTACHMENTS, "[" * 60_000, r"not valid JSON: nested too deeply"),
@@ -111,8 +113,18 @@ WRONG_FIELDS: list[tuple[str, Any, str]] = [
     ("default-route", ["10.1.1.1/24"], "default-route: expected an IP address"),
     ("cni-args", "x", "cni-args: expected an object, found 'x'"),
     ("bandwidth", 5, "bandwidth: expected an object"),
-    ("bandwidth", {"speed": 5}, "bandwidth: speed: expected ingressRate, "),
-    ("bandwidth", {"ingressRate": "5M"}, "bandwidth: ingressRate: expected a whole number of bits, found '5M'"),
+    ("bandwidth", {"speed": 5}, "bandwidth: 'speed': no such key: expected ingressRate, "),
+    ("bandwidth", {"ingressrate": 5}, "bandwidth: 'ingressrate': no such key: did you mean ingressRate?"),
+    ("bandwidth", {}, "bandwidth: expected at least one of ingressRate, "),
+    ("bandwidth", {"ingressRate": None}, "bandwidth: expected at least one of ingressRate, "),
+    ("bandwidth", {"ingressRate": 0}, "bandwidth: ingressRate: expected a whole number of bits from 1, found 0"),
+    ("bandwidth", {"egressRate": 2**63}, "bandwidth: egressRate: expected at most 9223372036854775807 bits"),
+    (
+        "bandwidth",
+        {"ingressRate": 5, "egressBurst": 5},
+        "bandwidth: egressRate: expected one, because there is egressB",
+    ),
+    ("bandwidth", {"ingressRate": "5M"}, "bandwidth: ingressRate: expected a whole number of bits from 1, found '5M'"),
     ("bandwidth", {"ingressRate": True}, "bandwidth: ingressRate: expected a whole number"),
     ("bandwidth", {"ingressRate": -1}, "bandwidth: ingressRate: expected a whole number"),
     ("portMappings", {}, "portMappings: expected a list"),
@@ -130,7 +142,21 @@ WRONG_FIELDS: list[tuple[str, Any, str]] = [
         "c2:11:22:33:44:55",
         "infiniband-guid: expected a GUID of eight bytes like c2:11:22:33:44:55:66:77",
     ),
-    ("ipam-claim-reference", 5, "ipam-claim-reference: expected a string"),
+    ("ipam-claim-reference", "vm1", "ipam-claim-reference: genie cannot grant it"),
+    ("gatway", "10.1.1.1", "'gatway': no such key: did you mean default-route?"),
+    ("Interface", "x", "'Interface': no such key: did you mean interface?"),
+    ("default_route", [], "'default_route': no such key: did you mean default-route?"),
+    (
+        "vlan",
+        5,
+        "'vlan': no such key: expected name, namespace, interface, interfaceRequest, ips, mac, default-route, ",
+    ),
+    ("", 5, "'': no such key: expected name"),
+    (
+        "portMappings",
+        [{"hostPort": 1, "containerPort": 1, "hostIp": "::"}],
+        "'hostIp': no such key: did you mean hostIP",
+    ),
 ]
 
 
@@ -152,11 +178,60 @@ def test_the_former_name_of_interface() -> None:
     assert chosen({"interfaceRequest": "data0"}).ifname == "data0"
 
 
-def test_addresses_and_a_claim_of_addresses_contradict_each_other() -> None:
-    """Multi-network specification 1.3, 4.1.2.1.11; the claim itself is between the network's plugin and its claims."""
-    attachments([{"name": "a", "ipam-claim-reference": "vm1"}])
-    with pytest.raises(SelectionError, match="ipam-claim-reference: the element has ips too"):
-        attachments([{"name": "a", "ipam-claim-reference": "vm1", "ips": ["10.1.1.1"]}])
+KNOWN = ["name", "namespace", "interface", "ips", "mac", "default-route", "cni-args", "bandwidth", "portMappings"]
+
+
+@given(st.text(max_size=12), st.none() | st.integers() | st.text(max_size=5))
+def test_an_element_has_no_keys_but_the_specifications(key: str, value: Any) -> None:
+    """Multi-network specification, 4.1.2.1: keys without a period are reserved; what is not known is not granted."""
+    asked = {"name": "a", key: value}
+    if "." in key or value is None:
+        assert told(attachments([{"name": "a", key: value}])) == ["", "a"]
+    elif key not in (*KNOWN, "interfaceRequest", "infiniband-guid"):
+        with pytest.raises(SelectionError, match="item 1: ") as caught:
+            attachments([asked])
+        assert repr(key)[:40] in str(caught.value) or key == "ipam-claim-reference"
+
+
+@given(st.sampled_from(KNOWN), st.data())
+def test_a_slip_of_a_key_is_told_what_was_meant(key: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(key) - 1))
+    slip = data.draw(
+        st.sampled_from(
+            [key[:at] + key[at + 1 :], key[: at + 1] + key[at:], key.upper(), key.replace("-", "_").title()]
+        )
+    )
+    if len(key) > 3 and slip not in KNOWN:
+        with pytest.raises(SelectionError, match=f"'{slip}': no such key: did you mean {key}"):
+            attachments([{slip: "x"}])
+
+
+RATES = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"]
+
+
+@given(st.dictionaries(st.sampled_from(RATES), st.integers(-1, 3) | st.integers(2**62, 2**64)))
+def test_bounds_of_a_bandwidth(bandwidth: dict[str, int]) -> None:
+    """Multi-network specification, 4.1.2.1.8."""
+    bursts = all(f"{way}Rate" in bandwidth for way in ("ingress", "egress") if f"{way}Burst" in bandwidth)
+    if bandwidth and bursts and all(0 < each < 2**63 for each in bandwidth.values()):
+        assert chosen({"bandwidth": bandwidth}).runtime_config == {"bandwidth": bandwidth}
+    else:
+        with pytest.raises(SelectionError, match="item 1: bandwidth: "):
+            attachments([{"name": "a", "bandwidth": bandwidth}])
+
+
+BLANKS = st.sampled_from(["", " ", "\t"])
+
+
+@given(st.sampled_from(["", "ns"]), st.sampled_from(["", "x1"]), st.booleans(), st.booleans(), BLANKS)
+def test_an_empty_part_of_the_short_form_is_an_absent_one(
+    namespace: str, ifname: str, slash: bool, at: bool, blank: str
+) -> None:
+    """As Multus' parsePodNetworkObjectName reads it: `/name` is the pod's namespace, `name@` is numbered."""
+    before = f"{namespace}{blank}/{blank}" if slash or namespace else ""
+    after = f"{blank}@{blank}{ifname}" if at or ifname else ""
+    (ask,) = attachments(f"{blank}{before}a{after}").extra
+    assert (ask.namespace, ask.name, ask.ifname) == (namespace, "a", ifname)
 
 
 def test_default_route() -> None:

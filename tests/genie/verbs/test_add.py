@@ -569,6 +569,23 @@ def test_the_pods_own_choice_is_in_the_result_and_in_the_status(node: Node) -> N
     assert "route default via 10.2.0.254 dev 3 table 254" in node.kernel.main()
 
 
+def test_a_dropped_wish_is_logged_and_an_event(node: Node) -> None:
+    """A virtual machine's: KubeVirt asks for a MAC, and definitions made for Multus declare no such capability."""
+    node.kube.define("vm", {"cniVersion": "0.3.1", "name": "vm", "type": "flannel"})
+    node.kube.annotations = {
+        "cni": "calico",
+        "k8s.v1.cni.cncf.io/networks": '[{"name": "vm", "mac": "02-00-00-00-00-09"}]',
+    }
+    assert "mac: no plugin of NetworkAttachmentDefinition blue/vm declares this" in node.fails("ADD")["msg"]
+    node.conf["undeclared_capabilities"] = "drop"
+    reply = node.call("ADD")
+    assert reply.status == 0 and reply.story["dropped"] == ["net1: mac"]
+    assert node.kube.events == [
+        ("Warning", "CapabilityDropped", "dropped, for no plugin declares these capabilities: net1: mac")
+    ]
+    assert "runtimeConfig" not in node.executor.calls[-1].stdin
+
+
 # --- versions -------------------------------------------------------------------------------------------------------
 
 

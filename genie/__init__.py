@@ -14,7 +14,9 @@ plugins of those networks, and answers with one merged result. Start reading at 
     kube.py      the API server
     request.py   one call of the runtime, checked
     config.py    genie.conf
+    event.py     what is shown with an object in `kubectl describe`
     locks.py     files held by living processes
+    removals.py  how often somebody took genie off the node again
     log.py       one line of JSON for each event
     cni/         the CNI specification: configurations, results, errors, running plugins
 

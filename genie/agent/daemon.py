@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from genie import __version__, config, kube, locks
+from genie import __version__, config, kube, locks, removals
 from genie import log as logs
 from genie.agent import metrics as metric
 from genie.agent import protocol
@@ -86,6 +86,7 @@ class Agent:
         self.server = Server(self.work, concurrency=settings.concurrency or CONCURRENCY, metrics=self.metrics)
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
+        self.metrics.removals.read = lambda: {(): noted.count if (noted := removals.read(conf.state_dir)) else 0}
         self.ready = False
         self._ready_file = -1
         self.reading = least_loaded.Reading(at=time.monotonic(), sent={})

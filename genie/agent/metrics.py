@@ -45,7 +45,7 @@ class Counter(_Metric):
 class Gauge(_Metric):
     """A number that is read when it is reported: by value of the one label, if it has one."""
 
-    kind = "gauge"
+    kind: str = "gauge"
     read: Callable[[], dict[tuple[str, ...], float]] = dict
 
     def lines(self) -> list[str]:
@@ -125,6 +125,11 @@ class Metrics:
             "Events of pods: written, refused by the API server, or dropped (too many, or it was away for too long).",
             "result",
         )
+        self.removals = Gauge(
+            "genie_conf_removed_total",
+            "Times that somebody removed genie's configuration or plugin from this node, or put a file before it.",
+        )
+        self.removals.kind = "counter"  # whoever keeps genie on the node counts
         self.cache_age = Gauge(
             "genie_cache_age_seconds",
             "Time since the API server was last heard of; beyond a few minutes the agent works with what it knew.",

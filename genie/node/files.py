@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genie import config, locks
+from genie import config, locks, removals
 from genie.cni.config import conf_files, is_type
 from genie.cni.errors import CniError, Code
 from genie.node import conflist, versions
@@ -228,8 +228,9 @@ def remove_changing(node: Node) -> list[str]:
     paths = sorted(journal.files, key=lambda path: (not is_conf(node, path), path == node.plugin))
     for path in paths:
         journal.give_back(path)
-    if os.path.exists(node.journal):
-        os.unlink(node.journal)
+    for path in (node.journal, removals.path(node.state_dir)):
+        if os.path.exists(path):
+            os.unlink(path)
     for leftover in (os.path.dirname(node.kubeconfig), journal.before, node.keepers, os.path.dirname(node.journal)):
         try:
             os.rmdir(leftover)

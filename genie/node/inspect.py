@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterable
 from itertools import chain
 
-from genie import config, locks
+from genie import config, locks, removals
 from genie.agent.daemon import SOCKET
 from genie.cni.config import SUFFIXES, conf_files
 from genie.cni.errors import CniError
@@ -94,12 +95,18 @@ def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     for other in _renamed(directory):
         if other != name:
             yield f"               {other} was genie's configuration, before somebody renamed it. {RENAMERS}"
+    if noted := removals.read(conf.state_dir):
+        yield f"               removed {noted.count} times so far, last {_when(noted.at)}: {noted.why}"
     if conf.raw.get("cAdvisor_address"):  # of CNI-Genie; the kubelet's cAdvisor port is gone since Kubernetes 1.12
         yield "               its cAdvisor_address does nothing: loads are read from this node's interfaces"
     if conf.drop_undeclared:
         yield "               undeclared_capabilities: what a pod asks for and no plugin declares is DROPPED"
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
     yield from _networks(networks.directory(conf.conf_dir))
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def _unused(name: str, loaded: list[str]) -> str:

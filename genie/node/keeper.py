@@ -1,9 +1,9 @@
 """`genie install --keep`: genie stays on the node as it was put, until the pod is ended.
 
 It waits until the agent serves, so that the runtime never calls a genie that nobody answers for; then it installs,
-puts back what somebody took away, keeps genie first in net.d and the kubeconfig's token fresh. When it is ended it asks
-the API server for its DaemonSet: still there, as in a rolling update or when a node is drained, then genie stays; gone,
-then nobody will answer the shim any more, and it removes genie from the node.
+puts back what somebody took away (patience.py: when), keeps genie first in net.d and the kubeconfig's token fresh. When
+it is ended it asks the API server for its DaemonSet: still there, as in a rolling update or when a node is drained,
+then genie stays; gone, then nobody will answer the shim any more, and it removes genie from the node.
 
 In a rolling update two of them are on a node for a moment. Each that keeps holds a file (see locks.py) with a number;
 the one with the highest keeps, the others look on, and none removes what another one keeps.
@@ -22,10 +22,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from genie import config, kube, locks
+from genie import config, kube, locks, removals
+from genie import event as events
 from genie.cni.errors import CniError, Code
-from genie.node.files import Journal, Node, Wanted, changing, in_place, install, is_conf, others, remove_changing
+from genie.event import Event
+from genie.node.files import Journal, Node, Wanted, changing, install, is_conf, others, out_of_place, remove_changing
+from genie.node.patience import LONGEST, Patience
 from genie.node.wanted import read_conf, with_conf
+from genie.removals import Removals
 from genie.select.networks import Directory, rival
 
 log = logging.getLogger("genie.install")
@@ -93,6 +97,8 @@ class Keeper:
         self.sees_daemonset = False
         self.claim: Claim | None = None
         self._complained = ""
+        self._patience = Patience()
+        self._back_at = 0.0  # when genie is put back, of the monotonic clock; 0: it is in place
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -137,8 +143,50 @@ class Keeper:
             if due:
                 waited = 0.0
                 self._look_for_daemonset()
-            if self.claim.is_newest() and (due or not in_place(self.node, wanted.plugin)):
-                wanted = self._bring_up_to_date(wanted)
+            if not self.claim.is_newest():
+                continue
+            removed = out_of_place(self.node, wanted.plugin)
+            if self._waits(removed) if removed else not due:
+                continue
+            wanted = self._bring_up_to_date(wanted)
+            self._back_at = 0.0
+
+    def _waits(self, removed: str) -> bool:
+        """Whether what was removed stays so for now."""
+        now = time.monotonic()
+        if not self._back_at:  # not seen before
+            wait = self._patience.removed(now)
+            self._back_at = now + wait
+            self._note(removed, wait)
+        return now < self._back_at
+
+    def _note(self, removed: str, wait: float) -> None:
+        before = removals.read(self.node.state_dir)
+        count = 1 + (before.count if before else 0)
+        with contextlib.suppress(OSError):  # it is for people, and no reason to do less
+            removals.write(self.node.state_dir, Removals(count=count, why=removed, at=time.time(), wait=wait))
+        if self._patience.begins:
+            message = (
+                f"somebody keeps removing genie from this node: {removed}. genie puts itself back, each time later, up "
+                f"to {LONGEST / 60:.0f} minutes; until then pods come up without it. If it is Cilium, set "
+                "cni.exclusive=false; others: docs/install.md"
+            )
+            log.warning(message)
+            self._report(message)
+
+    def _report(self, message: str) -> None:
+        """An Event of the node."""
+        if not (name := os.environ.get("NODE_NAME")) or not self.options.daemonset:
+            return
+        what = Event(
+            reason="GenieRemoved", message=message, namespace="", name=name, uid=name, kind="Node", warning=True
+        )
+        now = time.time()
+        try:
+            client = kube.Client(kube.server(config.Credentials()), timeout=5.0)
+            kube.create_event(client, events.body(what, events.object_name(what), name, first=now, last=now, count=1))
+        except CniError as error:
+            log.warning("cannot write an Event", extra={"fields": {"error": str(error)}})
 
     def _leave(self) -> None:
         gone = self.sees_daemonset and self._is_gone()

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from genie import config
+from genie import config, removals
 from genie.agent import daemon
 from genie.cni.errors import CniError
+from genie.removals import Removals
 from tests.rigs.agent import Said, end, is_alive, until
 from tests.rigs.agent_node import TOKEN, Node
 from tests.rigs.fake_api import FakeApi
@@ -90,6 +91,8 @@ def test_metrics_and_probes(node: Node) -> None:
         async with node.agent("--listen", f"127.0.0.1:{port}"):
             await node.call("ADD")
             await node.call("CHECK", container="unknown")
+            (node.place / "records" / "install").mkdir()
+            removals.write(str(node.place / "records"), Removals(count=3, why="", at=0.0, wait=0.0))  # as `keep` does
             assert (
                 await asyncio.to_thread(_get, port, "/healthz")
                 == await asyncio.to_thread(_get, port, "/readyz")
@@ -106,6 +109,8 @@ def test_metrics_and_probes(node: Node) -> None:
         'genie_cache_objects{resource="pods"} 1',
         "genie_calls_active 0",
         "genie_calls_waiting 0",
+        "# TYPE genie_conf_removed_total counter",
+        "genie_conf_removed_total 3",
     ):
         assert line in told.splitlines(), told
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from genie import removals
 from genie.node import inspect
+from genie.removals import Removals
 from tests.rigs.api import POD, Api
 from tests.rigs.cli import said
 from tests.rigs.core import Node
@@ -113,6 +115,18 @@ def test_status_says_that_genies_configuration_was_renamed(
     first, second, *_ = health(capsys, node, conf)
     assert first == f"configuration  {conf}"
     assert second.strip().startswith("00-genie.conf.cilium_bak was genie's configuration, before somebody renamed it.")
+
+
+def test_status_says_how_often_somebody_removed_genie(
+    capsys: pytest.CaptureFixture[str], node: Node, conf: str
+) -> None:
+    install = node.root / "state" / "install"
+    install.mkdir(parents=True)
+    removals.write(str(node.root / "state"), Removals(count=4, why="00-genie.conflist is gone", at=1.8e9, wait=2.0))
+    _, second, *_ = health(capsys, node, conf)
+    assert second.strip() == "removed 4 times so far, last 2027-01-15 08:00:00 UTC: 00-genie.conflist is gone"
+    (install / "removals.json").write_text("[]")
+    assert not any("removed" in line for line in health(capsys, node, conf))
 
 
 def test_status_says_that_cadvisor_address_does_nothing(

@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from genie import kube, locks
+from genie import kube, locks, removals
 from genie.node import files
 from genie.node.files import Node
 from genie.node.keeper import Keeper
+from genie.node.patience import AT_ONCE
 from tests.rigs.install import CONF, main, tree
 
 Make = Callable[..., tuple[Keeper, threading.Thread]]
@@ -37,6 +39,7 @@ class Api:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.status, self.asked, self.fails = 200, 0, 0
+        self.events: list[dict[str, Any]] = []
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,6 +54,14 @@ class Api:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                assert self.path == "/api/v1/namespaces/default/events"
+                api.events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(201)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -117,6 +128,56 @@ class TestKeeper:
         until(lambda: files.in_place(machine, b"shim"))
         Path(machine.conf_dir, "00-a.conf").write_text("{}")
         until(lambda: files.confs(machine.conf_dir)[0] == "0-genie.conflist")
+
+    def test_backs_off_from_one_who_keeps_removing_it(
+        self, make: Make, machine: Node, api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Cilium with cni.exclusive renames each configuration but its own, as often as it sees one."""
+        monkeypatch.setenv("NODE_NAME", "worker-1")
+        own, renamed = (Path(machine.conf_dir, f"00-genie.conflist{suffix}") for suffix in ("", ".cilium_bak"))
+        keeper, thread = make()
+        for _ in range(AT_ONCE + 1):
+            until(own.exists)
+            own.rename(renamed)
+        until(lambda: api.events)
+        assert not own.exists(), "it waits now"
+        keeper.ending.set()
+        thread.join(10)
+        noted = removals.read(machine.state_dir)
+        assert noted and noted.count == AT_ONCE + 1 and noted.wait == 2.0
+        assert noted.why == f"{own} is gone, and {renamed.name} is there"
+        (warning,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
+        assert warning.startswith(f"somebody keeps removing genie from this node: {noted.why}. genie puts itself back")
+        assert "If it is Cilium, set cni.exclusive=false" in warning
+        (event,) = api.events
+        assert event["message"] == warning and event["type"] == "Warning"
+        assert event["involvedObject"]["kind"] == "Node" and event["involvedObject"]["name"] == "worker-1"
+
+    def test_puts_itself_back_once_its_time_has_come(
+        self, make: Make, machine: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("genie.node.patience.LONGEST", 0.05)
+        own = Path(machine.conf_dir, "00-genie.conflist")
+        make()
+        for _ in range(AT_ONCE + 3):
+            until(own.exists)
+            own.unlink()
+        until(lambda: files.in_place(machine, b"shim"))
+
+    def test_a_plugin_behind_genie_stays(self, make: Make, machine: Node, conf: Path) -> None:
+        """As istio-cni puts it there, whatever happens to genie's own part."""
+        own = Path(machine.conf_dir, "00-genie.conflist")
+        make()
+        until(lambda: files.in_place(machine, b"shim"))
+        whole = json.loads(own.read_text())
+        mesh = {"type": "istio-cni", "log_level": "info"}
+        own.write_text(json.dumps({**whole, "plugins": [*whole["plugins"], mesh]}))
+        conf.write_text(json.dumps({**CONF, "default_plugin": "ptp"}))
+        until(lambda: "ptp" in own.read_text())
+        Path(machine.plugin).unlink()
+        until(lambda: files.in_place(machine, b"shim"))
+        assert [each["type"] for each in json.loads(own.read_text())["plugins"]] == ["genie", "istio-cni"]
+        assert removals.read(machine.state_dir).count == 1  # type: ignore[union-attr]
 
     def test_leaves_a_genie_conf_that_was_changed_on_the_node(self, make: Make, machine: Node) -> None:
         make()

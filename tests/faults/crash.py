@@ -1,0 +1,106 @@
+"""Crash points: a process ended on entering each system call that changes something, in ADD and in DEL.
+
+Then the runtime calls DEL until it succeeds, the namespace goes, and nothing may be left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from dataclasses import dataclass
+
+from tests.faults import trace
+from tests.faults.world import Node, Said, drop_netns, make_netns, node
+
+
+@dataclass(frozen=True)
+class Point:
+    """A moment. container: the pod's, of its own for each moment."""
+
+    verb: str
+    count: int
+
+    @property
+    def container(self) -> str:
+        return f"{self.verb.lower()}{self.count}"
+
+
+def run(*, who: str, verb: str, seed: int, seconds: float, at: int) -> list[str]:
+    """End `who` (agent, shim or direct) at one moment after the other; returns what was left of any.
+
+    seconds: go on with moments in random order for so long; 0: all of them. at: this moment alone.
+    """
+    with node(direct=who == "direct", plugins=os.environ["GENIE_CNI_BIN"]) as here:
+        here.three_networks()
+        here.ensure_agent()
+        _whole(here, Point("warm", 0))
+        before = here.inventory()
+        total = _moment(here, who, Point(verb, 0))[0].total
+        order = [at] if at else random.Random(seed).sample(range(1, total + 1), total)
+        faults: list[str] = []
+        began = time.monotonic()
+        done = 0
+        for count in order:
+            if seconds and time.monotonic() - began > seconds:
+                break
+            seen, said, tries = _moment(here, who, Point(verb, count))
+            done += bool(seen.at)
+            if left := here.left(before, within=2):
+                faults.append(f"{who} ended on entering {seen.at} ({count}) of {verb}: left {left}")
+                before = here.inventory()
+            if said.status:
+                faults.append(f"{who} ended at {seen.at} ({count}) of {verb}: {tries} DELs failed: {said.message}")
+        print(f"{who} {verb}: {done} of {total} moments (seed {seed})")
+        return faults + ([] if done or not order else [f"{who} was never ended: the trace does not work"])
+
+
+def _whole(here: Node, point: Point) -> None:
+    """A pod's whole life without trouble."""
+    netns = make_netns(point.container)
+    said = here.call("ADD", "three", point.container, netns)
+    if said.status:
+        raise RuntimeError(f"ADD without any trouble failed: {said.message}")
+    here.delete("three", point.container, netns)
+    drop_netns(point.container)
+
+
+def _moment(here: Node, who: str, point: Point) -> tuple[trace.Traced, Said, int]:
+    """A pod whose ADD or DEL is cut short; returns what was traced, and the last DEL."""
+    here.ensure_agent()
+    netns = make_netns(point.container)
+    if point.verb == "DEL":
+        here.call("ADD", "three", point.container, netns)
+    cut = _cut_agent if who == "agent" else _cut_call
+    seen = cut(here, point, netns)
+    gone = point.count % 2 == 1  # of every other one the namespace is gone before the runtime calls DEL
+    if gone:
+        drop_netns(point.container)
+    said = here.delete("three", point.container, "" if gone else netns, tries=40)
+    drop_netns(point.container)
+    return seen, said, 40
+
+
+def _cut_agent(here: Node, point: Point, netns: str) -> trace.Traced:
+    assert here.agent
+    tracer = trace.attach(here.agent.pid, point.count)
+    said = here.call(point.verb, "three", point.container, netns)
+    if said.status == 0:
+        time.sleep(0.1)  # what the agent does after its answer counts, too
+    return tracer.end()
+
+
+def _cut_call(here: Node, point: Point, netns: str) -> trace.Traced:
+    stdin, feed = os.pipe()
+    out, stdout = os.pipe()
+    env = here.env(point.verb, "three", point.container, netns)
+    tracer = trace.launch([here.executable], env, stdin, stdout, point.count)
+    os.close(stdin)
+    os.close(stdout)
+    with os.fdopen(feed, "wb") as pipe:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write(here.stdin)
+    with os.fdopen(out, "rb") as pipe:
+        pipe.read()
+    return tracer.end(wait=True)

@@ -1,4 +1,4 @@
-"""What a contributor runs: `nox -s e2e`, `nox -s tests`, `nox -s lint`, `nox -s bench`.
+"""What a contributor runs: `nox -s e2e`, `nox -s tests`, `nox -s faults`, `nox -s lint`, `nox -s bench`.
 
 The sessions install what requirements.lock pins and the project as it lies here, so a change is live at once.
 What stands after `--` goes to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
@@ -35,6 +35,25 @@ def tests(session: nox.Session) -> None:
     """Unit, property and edge tests: real plugins in network namespaces where they can be had."""
     _install(session)
     session.run("python", "-m", "pytest", "-n", "2", *(session.posargs or ["tests"]))
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Storms, crash points, power cuts, full disks, plugins and API servers that misbehave; as root, in 6 minutes.
+
+    `-- --seed 7 --seconds 600` for another storm, ten minutes of it; `python -m tests.faults --help` for one part.
+    """
+    _install(session)
+    session.run("python", "-m", "pytest", "-c", "pyproject.toml", "tests/faults", "-v", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the pure modules in each small way, one at a time, and have a test fail for each; takes an hour or two."""
+    _install(session)
+    session.install("-q", "mutmut==3.8.1")  # apart from the lock: it brings thirty packages that nothing else needs
+    session.run("mutmut", "run", *session.posargs, env={"GENIE_HYPOTHESIS": "mutants"})
+    session.run("mutmut", "results")
 
 
 @nox.session

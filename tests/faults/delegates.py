@@ -37,6 +37,8 @@ PLUGINS: dict[str, tuple[str, bool | None]] = {
     "result-on-stderr": (ADD + f"{OK} >&2", False),
     "exit-255": (ADD + "exit 255", False),
 }
+#: What these leave running when they succeed is theirs.
+DAEMONS = {"child-keeps-stdout": "sleep 500", "daemon-keeps-stdout": "sleep 500"}
 
 
 def run(*, direct: bool) -> list[str]:
@@ -78,4 +80,6 @@ def _pod(here: Node, name: str, before: dict[str, set[str]]) -> list[str]:
             faults.append(f"DEL of {container} failed: {said.message[:200]}")
     drop_netns(name)
     drop_netns("other")
+    if name in DAEMONS:
+        here.end_daemons(DAEMONS[name])
     return faults + here.left(before)

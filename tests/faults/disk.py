@@ -5,16 +5,16 @@ Each time pods come up or are refused; then the runtime calls DEL until it succe
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.world import Node, drop_netns, make_netns, node, run
+from tests.faults.world import Node, drop_netns, make_netns, node, run, until
 
 Damage = Callable[[Path, random.Random], object]
 
@@ -36,7 +36,7 @@ def power(*, seed: int, pods: int) -> list[str]:
         here.start_agent()
         names = [f"p{number}" for number in range(pods)]
         ready: list[str] = []
-        moment = dice.uniform(0.5, 3)
+        moment = dice.randrange(3, pods // 2)
 
         def add(name: str) -> None:
             if here.call("ADD", "three", name, make_netns(name)).status == 0:
@@ -44,7 +44,7 @@ def power(*, seed: int, pods: int) -> list[str]:
 
         with ThreadPoolExecutor(4) as pool:
             jobs = [pool.submit(add, name) for name in names]
-            time.sleep(moment)
+            until(lambda: len(ready) >= moment, 60)
             up = list(ready)  # what the runtime knew when the power went
             shutil.copyfile(image, here.place / "cut")
             for job in jobs:
@@ -59,7 +59,7 @@ def power(*, seed: int, pods: int) -> list[str]:
         here.start_agent()
         for name in names:
             drop_netns(name)  # the reboot
-        print(f"power cut after {moment:.1f} s: {len(up)} pods up, {len(records)} records on the disk")
+        print(f"power cut: {len(up)} of {pods} pods up, {len(records)} records on the disk")
         faults += _gone(here, [(name, "") for name in up])
         _unmount(here, mounted, copy)
     return faults
@@ -110,7 +110,8 @@ def _flip(path: Path, dice: random.Random) -> object:
 
 
 def _remove(path: Path, _: random.Random) -> object:
-    return path.unlink()
+    path.unlink()
+    return None
 
 
 DAMAGES: dict[str, Damage] = {
@@ -149,12 +150,12 @@ def full(*, seed: int) -> list[str]:
 
 def _trouble(dice: random.Random) -> Iterator[tuple[str, str, Callable[[Node], object]]]:
     """Name, the file system's options, and what goes wrong after the first pod."""
-    yield "no room from the start", "size=64k", lambda here: _fill(here, 0)
-    yield "no room", "size=96k", lambda here: _fill(here, 0)
+    yield "no room from the start", "size=64k", functools.partial(_fill, room=0)
+    yield "no room", "size=96k", functools.partial(_fill, room=0)
     for _ in range(3):
         room = dice.randrange(1, 8) * 4096
-        yield f"room for {room} bytes", "size=96k", lambda here, room=room: _fill(here, room)
-    yield "no inodes", "size=4m,nr_inodes=5", lambda here: _exhaust(here)
+        yield f"room for {room} bytes", "size=96k", functools.partial(_fill, room=room)
+    yield "no inodes", "size=4m,nr_inodes=5", _exhaust
     yield "read-only", "size=4m", lambda here: run("mount", "-o", "remount,ro", str(here.place / "var"))
     yield "directory gone", "size=4m", lambda here: shutil.rmtree(here.state)
 
@@ -172,7 +173,7 @@ def _fill(here: Node, room: int) -> None:
 
 def _exhaust(here: Node) -> None:
     try:
-        for number in range(10):
+        for number in range(1000):
             (here.place / "var" / f"inode{number}").touch()
     except OSError:
         pass

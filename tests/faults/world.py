@@ -23,7 +23,6 @@ from genie.node import wanted
 from tests.rigs.processes import alive
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = ("bridge", "ptp", "macvlan", "host-local")
 CLONE_NEWNET = 0x40000000
 MS_BIND, MNT_DETACH = 4096, 2
 #: The networks that each pod asks for, in the words of its annotation.
@@ -105,7 +104,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="genie-faults-"))
-        for directory in ("bin", "net.d"):
+        for directory in ("bin", "net.d", "records", "ipam"):
             (self.place / directory).mkdir()
         self.plugins = self.plugins or str(self.place / "bin")
         self.socket, self.log = self.place / "agent.sock", self.place / "agent.log"
@@ -243,6 +242,13 @@ class Node:
 
     # what is left
 
+    def end_daemons(self, command: str) -> None:
+        """End what a plugin started on purpose and left running when it succeeded: genie leaves it alone."""
+        for line in _processes(set()):
+            pid, _, text = line.partition(" ")
+            if text.strip() == command:
+                kill(int(pid))
+
     def inventory(self) -> dict[str, set[str]]:
         """All that a call may not leave behind."""
         links = {line.split(": ")[1].split("@")[0] for line in run("ip", "-o", "link").splitlines()}
@@ -253,11 +259,16 @@ class Node:
             "namespaces": {path.name for path in Path("/run/netns").iterdir()},
             "rules": set(run("ip", "rule").splitlines()) | set(run("ip", "-6", "rule").splitlines()),
             "routes": {route for route in run("ip", "route", "show", "table", "all").splitlines() if _is_own(route)},
-            "records": {path.name for path in self.state.iterdir()} if self.state.is_dir() else set(),
+            "records": self._records(),
             "files": {path.name for path in self.place.iterdir()},
             "processes": set(_processes(known)),
             "descriptors": self._descriptors(),
         }
+
+    def _records(self) -> set[str]:
+        """What is beside the records too; a damaged record is put aside for people to look at."""
+        names = {path.name for path in self.state.iterdir()} if self.state.is_dir() else set()
+        return {name for name in names if not name.endswith(".damaged")}
 
     def addresses(self) -> Iterator[str]:
         """Addresses that host-local holds as given.

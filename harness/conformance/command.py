@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--conf", type=Path, help="its configuration, as in /etc/cni/net.d")
     parser.add_argument("--path", type=Path, action="append", default=[], help="a directory with the plugins beside it")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only checks that begin so")
+    parser.add_argument("--rounds", type=int, default=200, help="of ADD and DEL, to find what fails now and then")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
     parser.add_argument("--format", choices=("text", "json", "yaml"), default="text", help="of standard output")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON, or YAML if it ends so")
@@ -56,7 +57,9 @@ def main(options: argparse.Namespace) -> int:
     text, began = options.format == "text", time.monotonic()
     if text:
         print(f"{subject.binary} in {subject.name}, versions {', '.join(subject.versions) or 'none that are known'}")
-    results = run(subject, options.only, lambda result: print(report.line(result), flush=True) if text else None)
+    results = run(
+        subject, options.only, options.rounds, lambda result: print(report.line(result), flush=True) if text else None
+    )
     seconds = time.monotonic() - began
     content = report.as_json(subject, results, seconds)
     if options.report:

@@ -83,6 +83,12 @@ def look() -> Kernel:
         )
 
 
+def queueing() -> list[tuple[int, str]]:
+    """Queueing disciplines of the calling thread's network namespace: interface and kind."""
+    with IPRoute() as netlink:
+        return [(message["index"], message.get_attr("TCA_KIND") or "") for message in netlink.get_qdiscs()]
+
+
 def _link(message: Any) -> Link:
     information = message.get_attr("IFLA_LINKINFO")
     return Link(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.conformance import machine
-from harness.conformance.checks import CHECKS
+from harness.conformance.checks import CHECKS, load
 from harness.conformance.checks.base import Check
 from harness.conformance.findings import Verdict
 from harness.conformance.scene import Blocked, Broken, Scene, Skipped
@@ -55,13 +55,17 @@ class Checked:
 Batches = dict[tuple[str, str], Trial]  # by check and version
 
 
-def run(subject: Subject, only: Sequence[str] = (), done: Callable[[Checked], None] = lambda _: None) -> list[Checked]:
+def run(
+    subject: Subject, only: Sequence[str] = (), rounds: int = 200, done: Callable[[Checked], None] = lambda _: None
+) -> list[Checked]:
     """All checks, in an order in which each comes after those that it builds on.
 
     Args:
         only: names, or beginnings of names; what they build on runs too, and is not reported.
+        rounds: of ADD and DEL, to find what fails now and then.
         done: called with each check as it ends.
     """
+    load.ROUNDS = rounds
     results: dict[str, Checked] = {}
     batches: Batches = {}
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}

@@ -193,6 +193,13 @@ class Scene:
         self.finish(attachment)
         return outcome
 
+    def other(self, binary: Path, part: Json, verb: str, attachment: Attachment, result: Json | None) -> Json:
+        """Call a plugin that is not the tested one; its result, or its error object."""
+        outcome = self._run(str(binary), verb, attachment, self._conf(part, attachment, result))
+        if not outcome.ok:
+            return {"code": outcome.code or 100, "msg": outcome.message}
+        return outcome.object
+
     def finish(self, attachment: Attachment) -> None:
         """DEL of the plugins before the tested one."""
         for part in reversed(self.subject.network["plugins"][: self.subject.position]):

@@ -32,6 +32,7 @@ class Subject:
     binaries: Mapping[str, Path]  # by type: those of the list, and their ipam plugins
     stays: tuple[str, ...] = ()  # interfaces that stand for all containers
     claims: frozenset[str] = frozenset()
+    places: tuple[Path, ...] = ()  # directories with further plugins
     supported: tuple[str, ...] = field(default=())
 
     @property
@@ -56,6 +57,11 @@ class Subject:
         """CNI_PATH."""
         return os.pathsep.join(dict.fromkeys(str(binary.parent) for binary in self.binaries.values()))
 
+    def beside(self, name: str) -> Path | None:
+        """Another plugin that is where this one's are."""
+        found = shutil.which(name, path=_joined([*(binary.parent for binary in self.binaries.values()), *self.places]))
+        return Path(found).absolute() if found else None
+
     @property
     def versions(self) -> tuple[str, ...]:
         """Those that the plugin claims and that are known here."""
@@ -66,7 +72,8 @@ class Subject:
         """Extended features that are claimed: those that the profile names, and those that the configuration uses."""
         declared = self.conf.get("capabilities")
         wanted = {f"capability:{name}" for name, on in declared.items() if on} if isinstance(declared, dict) else set()
-        return {*self.claims, *wanted, *(["dns"] if self.conf.get("dns") else [])}
+        used = {"dns": self.conf.get("dns"), "capabilities": wanted, "pool": "subnet" in dict(_strings(self.conf))}
+        return {*self.claims, *wanted, *(feature for feature, use in used.items() if use)}
 
     @property
     def masters(self) -> list[str]:
@@ -161,7 +168,7 @@ def of(
         raise Unusable(f"{where}: no executable {', '.join(sorted(missing))} in {', '.join(map(str, places))}")
     subject = Subject(
         name=listed["name"], network=listed, position=types.index(wanted), binaries=binaries,
-        stays=tuple(stays), claims=frozenset(claims),
+        stays=tuple(stays), claims=frozenset(claims), places=tuple(places),
     )  # fmt: skip
     return Subject(**{**vars(subject), "supported": claimed_versions(probe(subject))})
 

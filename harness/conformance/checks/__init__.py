@@ -6,6 +6,9 @@ add          ADD: its result, and that the kernel has the same
 errors       calls that must fail
 delete       DEL
 verify       CHECK
+chain        plugins before and after
+capability   runtimeConfig
+load         many at once, a full pool, many rounds
 collect      GC and STATUS, and what is passed on to an ipam plugin
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from harness.conformance.checks import add, collect, delete, errors, verify, version
+from harness.conformance.checks import add, capability, chain, collect, delete, errors, load, verify, version
 from harness.conformance.checks.base import Check
 
 
@@ -22,5 +25,7 @@ def _of(module: ModuleType) -> list[Check]:
 
 
 CHECKS: tuple[Check, ...] = tuple(
-    check for module in (version, add, errors, delete, verify, collect) for check in _of(module)
+    check
+    for module in (version, add, errors, delete, verify, collect, chain, capability, load)
+    for check in _of(module)
 )

@@ -1,0 +1,92 @@
+"""Chains: prevResult passed on whole; first, in the middle, last; behind and before the reference plugins."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from harness.conformance.call import Json
+from harness.conformance.checks.base import check
+from harness.conformance.results import parse
+from harness.conformance.scene import Attachment, Broken, Scene, Skipped
+from harness.conformance.spec import CHECK, DEL, RESULT
+
+_PLAIN: dict[str, Json] = {
+    "tuning": {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
+    "portmap": {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+    "bandwidth": {"type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 8_000_000},
+}
+
+
+def _next(scene: Scene, name: str, verb: str, attachment: Attachment, result: Json | None) -> Json:
+    """Call one of the reference plugins as the next of the chain."""
+    binary = scene.subject.beside(name)
+    if binary is None:
+        raise Skipped(f"no {name} beside the plugin")
+    return scene.other(binary, _PLAIN[name], verb, attachment, result)
+
+
+def _chain(scene: Scene, name: str) -> None:
+    attachment = scene.added(scene.container())
+    result = _next(scene, name, "ADD", attachment, attachment.result)
+    demand = f"A result is what the next plugin of the chain is given; {name} accepts every right one."
+    failed = result.get("code")
+    headline = f"{name} after the plugin fails: {result.get('msg')}"
+    if not scene.expect(failed is None, headline, demand, section=RESULT):
+        return
+    attachment.result = result
+    if scene.has("0.4.0"):
+        outcome = scene.verify(attachment)
+        what = f"CHECK with the result of the whole chain, which ends with {name}, fails: {outcome.message}"
+        scene.expect(outcome.ok, what, "CHECK allows for what later plugins changed.", outcome, section=CHECK)
+    _next(scene, name, "DEL", attachment, result)
+    outcome = scene.delete(attachment)
+    what = f"DEL with the result of the whole chain, which ends with {name}, fails: {outcome.message}"
+    scene.expect(outcome.ok, what, "DEL is given the result of the whole chain.", outcome, section=DEL)
+
+
+@check("chain-tuning", "With tuning after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1")
+def tuning(scene: Scene) -> None:
+    _chain(scene, "tuning")
+
+
+@check("chain-portmap", "With portmap after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1")
+def portmap(scene: Scene) -> None:
+    _chain(scene, "portmap")
+
+
+@check("chain-bandwidth", "With bandwidth after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1")
+def bandwidth(scene: Scene) -> None:
+    _chain(scene, "bandwidth")
+
+
+@check(
+    "chain-passes-result",
+    "A plugin that is given prevResult passes it on whole, with its own changes.",
+    RESULT,
+    since="0.3.0",
+    each=True,
+)
+def passes(scene: Scene) -> None:
+    if not scene.subject.position:
+        raise Skipped("the plugin is the first of its chain")
+    attachment = scene.container()
+    outcome = scene.add(attachment)
+    if attachment.result is None:
+        raise Broken(outcome.message)
+    before, after = attachment.before or {}, attachment.result
+    demand = "A plugin that is given prevResult prints it as its result, with its own changes made to it."
+    for key in ("interfaces", "ips", "routes"):
+        lost = [item for item in before.get(key) or () if not _kept(key, item, after)]
+        scene.expect(not lost, f"the result lacks {key} of prevResult: {json.dumps(lost)}", demand, outcome)
+    dns = parse(before).dns
+    scene.expect(
+        all(parse(after).dns.get(key) == dns[key] for key in dns), "the result lacks dns of prevResult", demand, outcome
+    )
+
+
+def _kept(key: str, item: Any, result: Json) -> bool:
+    """Whether an item of prevResult is in a result, perhaps with changes of the plugin's own."""
+    identity = {"interfaces": ("name", "sandbox"), "ips": ("address",), "routes": ("dst",)}[key]
+    items = [each for each in result.get(key) or () if isinstance(each, dict)]
+    return any(all(each.get(part) == item.get(part) for part in identity) for each in items)

@@ -1,0 +1,189 @@
+"""Many at once, a pool that is full, and the same answer every time."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from harness.conformance.call import Json, Outcome
+from harness.conformance.checks.base import check
+from harness.conformance.checks.delete import CLEAN, expect_nothing_left, settled, used
+from harness.conformance.checks.errors import expect_error
+from harness.conformance.results import parse
+from harness.conformance.scene import Attachment, Scene, Skipped
+from harness.conformance.spec import ADD, DEL, LIFECYCLE
+
+_MANY = 50
+ROUNDS = 200  # of ADD and DEL; a run sets it
+_SMALL_POOL = 29  # prefix length: six addresses, of which a gateway may be one
+
+
+@check(
+    "concurrent-add",
+    "50 ADDs of 50 containers at once succeed, and no address is given twice.",
+    LIFECYCLE,
+    after=("add-succeeds", "del-leaves-nothing"),
+)
+def concurrent_add(scene: Scene) -> None:
+    if _room(scene.subject.conf) < _MANY:
+        raise Skipped(f"the configuration has fewer than {_MANY} addresses")
+    attachments = [scene.container() for _ in range(_MANY)]
+    outcomes = scene.at_once(scene.add, attachments)
+    demand = "Plugins handle being run at the same time for different containers, with locks where something is shared."
+    _expect_all(scene, outcomes, "ADD", demand)
+    holders = Counter(
+        ip.cidr for each in attachments if each.result for ip in parse(each.result).ips if _inside(each, ip)
+    )
+    for cidr, count in holders.items():
+        scene.expect(count == 1, f"{cidr} was given to {count} of {_MANY} containers", demand)
+    scene.cache["attachments"] = attachments
+
+
+def _inside(attachment: Attachment, ip: Any) -> bool:
+    """Whether an address is the container's, not one of the host's that the result lists."""
+    interfaces = parse(attachment.result or {}).interfaces
+    return ip.interface is None or ip.interface >= len(interfaces) or bool(interfaces[ip.interface].sandbox)
+
+
+def _expect_all(scene: Scene, outcomes: list[Outcome], verb: str, demand: str) -> None:
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    if failed:
+        headline = f"{len(failed)} of {len(outcomes)} {verb}s at once fail: {failed[0].message}"
+        scene.expect(False, headline, demand, failed[0])
+
+
+@check(
+    "concurrent-del",
+    "50 DELs of 50 containers at once succeed and leave nothing.",
+    LIFECYCLE,
+    after=("concurrent-add",),
+)
+def concurrent_del(scene: Scene) -> None:
+    if _room(scene.subject.conf) < _MANY:
+        raise Skipped(f"the configuration has fewer than {_MANY} addresses")
+    before = used(scene)
+    attachments = [scene.added(scene.container()) for _ in range(_MANY)]
+    demand = "Plugins handle being run at the same time for different containers, with locks where something is shared."
+    _expect_all(scene, scene.at_once(scene.delete, attachments), "DEL", demand)
+    for attachment in attachments:
+        there = scene.inside(attachment).link("eth0") if not scene.subject.position else None
+        scene.expect(not there, f"eth0 is in container {attachment.netns} after its DEL", CLEAN)
+    expect_nothing_left(scene, before, attachments[0], f"after {_MANY} DELs at once")
+
+
+def _subnets(value: Any) -> Iterator[str]:
+    """Every IPv4 subnet that a configuration has addresses from."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "subnet" and isinstance(inner, str) and "." in inner:
+                yield inner
+            else:
+                yield from _subnets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _subnets(inner)
+
+
+def _room(conf: Json) -> int:
+    """How many containers there is room for; many, if that cannot be seen."""
+    if conf.get("ipam", {}).get("type") == "static":
+        return 1
+    return min((_size(subnet) for subnet in _subnets(conf)), default=1 << 16)
+
+
+def _size(subnet: str) -> int:
+    try:
+        return ipaddress.ip_network(subnet, strict=False).num_addresses - 3
+    except ValueError:
+        return 1 << 16
+
+
+def _narrowed(value: Any) -> Any:
+    """A configuration with every IPv4 subnet made so small that it is soon full."""
+    if isinstance(value, list):
+        return [_narrowed(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    narrow = {key: _narrowed(inner) for key, inner in value.items()}
+    subnet = value.get("subnet")
+    if isinstance(subnet, str) and "." in subnet:
+        address = ipaddress.ip_network(subnet, strict=False).network_address
+        narrow["subnet"] = f"{address}/{_SMALL_POOL}"
+        for key in ("rangeStart", "rangeEnd", "gateway"):
+            narrow.pop(key, None)
+    return narrow
+
+
+@check(
+    "pool-full",
+    "With no address left ADD returns an error, and one DEL makes room for one ADD.",
+    ADD,
+    feature="pool",
+    after=("error-object", "del-leaves-nothing"),
+)
+def pool_full(scene: Scene) -> None:
+    conf = scene.subject.conf
+    if not list(_subnets(conf)):
+        raise Skipped("the configuration has no `subnet`")
+    scene.changes = {key: value for key, value in _narrowed(conf).items() if value != conf.get(key)}
+    attachments: list[Attachment] = []
+    demand = "An ADD that cannot be served fails, and a DEL releases what its container had."
+    for _ in range((1 << (32 - _SMALL_POOL)) + 1):
+        attachment = scene.container()
+        if not (outcome := scene.add(attachment)).ok:
+            break
+        attachments.append(attachment)
+    else:
+        scene.expect(False, f"{len(attachments)} ADDs succeed with a /{_SMALL_POOL}", demand, outcome)
+        return
+    if not attachments:
+        raise Skipped(f"no ADD succeeds with a /{_SMALL_POOL}: {outcome.message}")
+    expect_error(scene, outcome, "ADD with no address left")
+    scene.delete(attachment)
+    scene.deleted(attachments[len(attachments) // 2])
+    outcome = scene.add(scene.container())
+    scene.expect(outcome.ok, f"with no address left, after one DEL, ADD fails: {outcome.message}", demand, outcome)
+
+
+@check(
+    "deterministic",
+    "Many rounds of ADD and DEL (200 unless fewer are asked for) give the same kind of answer every time.",
+    ADD,
+    after=("add-succeeds", "del-leaves-nothing"),
+    repeat=False,
+)
+def deterministic(scene: Scene) -> None:
+    failed: dict[str, list[Outcome]] = {"ADD": [], "DEL": []}
+    shapes: Counter[tuple[int, ...]] = Counter()
+    for number in range(ROUNDS):
+        attachment = scene.container()
+        outcome = scene.add(attachment)
+        if outcome.ok:
+            result = parse(attachment.result or {})
+            shapes[len(result.interfaces), len(result.ips), len(result.routes)] += 1
+        else:
+            failed["ADD"].append(outcome)
+        if not (deleted := scene.delete(attachment)).ok:
+            failed["DEL"].append(deleted)
+        scene.reboot(attachment)
+        if number == ROUNDS // 4 and len(failed["ADD"]) == number + 1:
+            break  # all of them: no use to wait for more
+    demand = "The same call, with nothing different around it, has the same outcome."
+    for verb, outcomes in failed.items():
+        if outcomes:
+            rate = f"{len(outcomes)} of {ROUNDS} {verb}s fail ({100 * len(outcomes) / ROUNDS:g} %)"
+            scene.expect(
+                False, f"{rate}: {outcomes[0].message}", demand, outcomes[0], section=ADD if verb == "ADD" else DEL
+            )
+    if len(shapes) > 1:
+        kinds = "; ".join(f"{count} with {', '.join(map(str, shape))}" for shape, count in shapes.most_common())
+        scene.expect(False, f"results differ in their numbers of interfaces, addresses and routes: {kinds}", demand)
+    if failed["ADD"] or failed["DEL"]:
+        return
+    last = scene.added(scene.container())
+    before = scene.snapshot()
+    scene.deleted(last)
+    grown = settled(lambda: [path for path in scene.snapshot().files if path not in before.files])
+    scene.expect(not grown, f"files grow with every round: {', '.join(sorted(grown)[:3])}", CLEAN)

@@ -270,6 +270,15 @@ class Records:
                 raise
         return file
 
+    def make(self) -> None:
+        """Make the directory, if need be.
+
+        Raises:
+            CniError: 5; the disk does not take it.
+        """
+        with _disk(f"make {self.directory}"):
+            self._make(self.directory)
+
     def _make(self, directory: str) -> None:
         """Make the directory and those above it, each so that it survives a power cut."""
         above = os.path.dirname(directory)

@@ -6,10 +6,12 @@
  *
  * What it does promise, whatever happens to the agent, to a delegate or to itself:
  *   - one CNI result or one CNI error on standard output; code 11 ("try again later") where the agent is the reason;
- *   - no delegate outlives it: each is a process group, killed when its time is up, when the agent goes, on SIGTERM;
- *     and, as SIGKILL leaves the shim no last word, when the kernel sees it die, or (for the processes that delegates have
- *     started) a guard: a fork that waits for the shim's end of a pipe to close. Runtimes kill only what has taken long, so
- *     a call has a guard only once it has taken GUARD_MS: most never cost a fork;
+ *   - no delegate that is cut off outlives it, nor does anything that the delegate has started: when its time is up, when
+ *     it dies, when the agent goes, on SIGTERM. SIGKILL leaves a process no last word, so there are two: the one that the
+ *     runtime has started, and may kill, keeps the other, which works. Each sees the other die. What loses its parent
+ *     below them becomes theirs (a subreaper), so that they find all of it, whatever session it is in and whatever it has
+ *     closed; and the agent's socket stays open until it has ended, so that no DEL begins before;
+ *   - what a delegate leaves behind when it ends by itself is meant to stay, a daemon for example;
  *   - bounded memory and time: see the limits below.
  *
  * A frame is: length (4 bytes, big-endian, of what follows), kind (1 byte), then integers of 4 bytes and blobs, a blob being
@@ -60,8 +62,9 @@ enum {
     CONNECT_MS = 850,           /* how long an agent that is away is waited for: an answer within a second */
     CONNECT_STEP_MS = 10,
     STDIN_MS = 10000,
-    GUARD_MS = 300,
+    END_MS = 1000,              /* how long what was killed is waited for: one that hangs in the kernel does not end */
     RECONNECTS = 3,
+    MEANT_MAX = 64,             /* daemons that delegates have left behind in one call */
 };
 
 enum { TRY_AGAIN = 11, BAD_ENVIRONMENT = 4, IO_FAILURE = 5, NOT_AVAILABLE = 50 };       /* CNI error codes */
@@ -82,9 +85,11 @@ struct delegate {
 static struct delegate delegates[DELEGATES_MAX];
 static struct buffer config, inbox, outbox;
 static size_t outbox_at;
-static int agent = -1, signals = -1, guard = -1;
-static pid_t guard_pid;
+static int agent = -1, signals = -1;
+static pid_t keeper;                    /* the process that the runtime has started, once there are two */
+static pid_t meant[MEANT_MAX];
 static const char *command = "";
+static int64_t call_deadline;           /* microseconds */
 static sigset_t runtime_mask;           /* what the runtime gave us, for the delegates to have again */
 static struct sigaction runtime_pipe;
 
@@ -200,34 +205,131 @@ static const char *cni_version(void)
     return n && p < end && *p == '"' ? found : "1.0.0";
 }
 
-static void kill_delegates(void)
+/* ---- what delegates have started, and its end ---- */
+
+struct child { pid_t pid, group; };
+
+/* The parent and the group of a process: "PID (name) state parent group …". */
+static int is_child(pid_t pid, pid_t *group)
 {
-    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
-        if (d->pid)
-            kill(-d->pid, SIGKILL);
-    /* Reaped too, but not at any price: one in an uninterruptible sleep is left to init. */
-    for (int64_t until = now() + 100000; now() < until;) {
-        int left = 0;
-        for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++) {
-            if (d->pid && waitpid(d->pid, NULL, WNOHANG) != 0)
-                d->pid = 0;
-            left += d->pid != 0;
-        }
-        if (!left)
-            return;
-        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
-    }
+    char path[32], text[256];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t len = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[len > 0 ? len : 0] = 0;
+    char *at = strrchr(text, ')');
+    if (!at || strlen(at) < 4 || strtol(at + 3, &at, 10) != getpid())
+        return 0;
+    *group = (pid_t)strtol(at, NULL, 10);
+    return 1;
 }
 
-/* Last words, and out. Whoever reads them may count on no delegate running any more; the guard ends while they are written. */
-static _Noreturn void leave(int status, const void *text, size_t len)
+/* Up to max processes whose parent this one is; none without a /proc of this PID namespace. Without memory of its own, for
+ * the process that works may have been killed while it took some. */
+static int children(struct child *found, int max)
 {
-    kill_delegates();
-    close_fd(&guard);
-    write_all(STDOUT_FILENO, text, len);
-    while (guard_pid && waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
+    static struct { uint64_t inode; int64_t offset; uint16_t size; uint8_t type; char name[]; } *entry;
+    static char entries[16 << 10] __attribute__((aligned(8)));
+    char self[16] = "";
+    int n = 0, proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (readlink("/proc/self", self, sizeof self - 1) > 0 && atoi(self) == getpid())
+        for (long got; n < max && (got = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0;)
+            for (char *at = entries; n < max && at < entries + got; at += entry->size) {
+                entry = (void *)at;
+                found[n].pid = atoi(entry->name);
+                n += found[n].pid > 0 && is_child(found[n].pid, &found[n].group);
+            }
+    close_fd(&proc);
+    return n;
+}
+
+static int has_children(void)
+{
+    siginfo_t info;
+    return !waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
+}
+
+/* Whether it is a delegate that runs, or of its group. */
+static int runs(struct child child, const struct delegate *besides)
+{
+    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+        if (d != besides && d->pid && (d->pid == child.pid || d->pid == child.group))
+            return 1;
+    return 0;
+}
+
+static pid_t *find_meant(pid_t pid)
+{
+    for (pid_t *one = meant; one < meant + MEANT_MAX; one++)
+        if (*one == pid)
+            return one;
+    return NULL;
+}
+
+/* Kills all children but those that are meant to stay, until there are none: what a process has started becomes a child here
+ * when it dies. With a delegate, which has ended, only what the others have not started. False if it took more than END_MS. */
+static int end_children(const struct delegate *of)
+{
+    struct child found[256];
+    for (int64_t until = now() + END_MS * 1000; has_children();) {
+        int left = 0, n = children(found, 256);
+        for (int i = 0; i < n; i++)
+            if (!find_meant(found[i].pid) && !(of && runs(found[i], of))) {
+                kill(found[i].pid, SIGKILL);
+                waitpid(found[i].pid, NULL, WNOHANG);
+                left++;
+            }
+        if (!left)
+            return 1;
+        if (now() > until)
+            return 0;
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    return 1;
+}
+
+/* Delegates have all ended by themselves: what is left of them is there on purpose. */
+static void spare_children(void)
+{
+    struct child found[MEANT_MAX];
+    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+        if (d->pid)
+            return;
+    if (!has_children())
+        return;
+    memset(meant, 0, sizeof meant);
+    for (int n = children(found, MEANT_MAX); n--;)
+        meant[n] = found[n].pid;
+}
+
+/* What was killed hangs in the kernel. The runtime need not wait for it, but the agent does, with the container's next call:
+ * the socket stays open. */
+static _Noreturn void linger(int status)
+{
+    for (int fd = 0; fd < 3; fd++)
+        close(fd);
+    sigqueue(keeper, SIGUSR1, (union sigval){.sival_int = status});
+    while (!end_children(NULL))
         ;
-    exit(status);
+    _exit(0);
+}
+
+/* Last words, and out. Whoever reads them may count on nothing running any more that was cut off. */
+static _Noreturn void leave(int status, int cut_off, const void *text, size_t len)
+{
+    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
+        if (d->pid) {
+            kill(-d->pid, SIGKILL);
+            cut_off = 1;
+        }
+    int ended = !cut_off || end_children(NULL);
+    write_all(STDOUT_FILENO, text, len);
+    if (!ended && keeper && keeper != getpid())
+        linger(status);
+    _exit(status);
 }
 
 static _Noreturn void fail(int code, const char *msg, const char *details)
@@ -239,7 +341,7 @@ static _Noreturn void fail(int code, const char *msg, const char *details)
     safe[n] = 0;
     int len = snprintf(text, sizeof text, "{\"cniVersion\": \"%s\", \"code\": %d, \"msg\": \"%s\", \"details\": \"%s\"}\n",
                        cni_version(), code, msg, safe);
-    leave(1, text, (size_t)len);
+    leave(1, 1, text, (size_t)len);
 }
 
 static _Noreturn void fail_without_agent(const char *details)
@@ -248,71 +350,56 @@ static _Noreturn void fail_without_agent(const char *details)
         char text[256];
         int len = snprintf(text, sizeof text, "{\"cniVersion\": \"%s\", \"supportedVersions\": [\"0.1.0\", \"0.2.0\", \"0.3.0\", "
                            "\"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n", cni_version());
-        leave(0, text, (size_t)len);
+        leave(0, 0, text, (size_t)len);
     }
     /* STATUS has a code of its own for "cannot service ADD requests". */
     fail(strcmp(command, "STATUS") ? TRY_AGAIN : NOT_AVAILABLE, "genie: its agent on this node is not running; try again later", details);
 }
 
-/* ---- the guard ---- */
+/* ---- two processes ---- */
 
-/* Told the process groups as they start (pid) and end (-pid); kills those that are left once the shim's end closes, be it because the
- * shim was killed. PR_SET_PDEATHSIG does the same for the delegates themselves; this is for the plugins that *they* started. */
-static _Noreturn void be_guard(int fd)
+/* Waits for the process that works, and ends as it has ended. If that was killed, what it has started ends before. */
+static _Noreturn void keep(pid_t worker, const sigset_t *mask)
 {
-    int32_t groups[DELEGATES_MAX] = {0}, said;
-    setsid();
-    prctl(PR_SET_NAME, "genie-guard", 0, 0, 0);
-    if (dup2(fd, 0) < 0)
-        _exit(1);
-#ifdef SYS_close_range
-    if (syscall(SYS_close_range, 1u, ~0u, 0u) != 0)
-#endif
-        for (int other = 1; other < 1024; other++)
-            close(other);               /* the runtime reads our stdout to its end: hold nothing of it */
     for (;;) {
-        ssize_t got = read(0, &said, sizeof said);
-        if (got < 0 && errno == EINTR)
+        siginfo_t info;
+        int status, number = sigwaitinfo(mask, &info);
+        if (number == SIGUSR1 && info.si_code == SI_QUEUE)
+            _exit(info.si_value.sival_int);
+        if (number > 0 && number != SIGCHLD)
+            kill(worker, number);
+        if (waitpid(worker, &status, WNOHANG) != worker)
             continue;
-        if (got != sizeof said)
-            break;
-        for (int i = 0; i < DELEGATES_MAX; i++)
-            if (groups[i] == (said > 0 ? 0 : -said)) {
-                groups[i] = said > 0 ? said : 0;
-                break;
-            }
+        if (WIFEXITED(status))
+            _exit(WEXITSTATUS(status));
+        fail(TRY_AGAIN, "genie: the process that served this call was killed; try again later", strsignal(WTERMSIG(status)));
     }
-    for (int i = 0; i < DELEGATES_MAX; i++)
-        if (groups[i])
-            kill(-groups[i], SIGKILL);
-    _exit(0);
 }
 
-static void tell_guard(int32_t group)
+/* The other process shares memory and descriptors, which costs a quarter of a fork. What they must not do at once, they do not:
+ * this one sleeps until the other has ended. */
+static _Noreturn void split(int (*work)(void *), const sigset_t *mask)
 {
-    if (guard >= 0 && write(guard, &group, sizeof group) != sizeof group)
-        fail(TRY_AGAIN, "genie: its guard process was killed", "");
+    unsigned char stack[256 << 10] __attribute__((aligned(16)));
+    keeper = getpid();
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    pid_t worker = clone(work, stack + sizeof stack, CLONE_VM | CLONE_FILES | SIGCHLD, NULL);
+    if (worker < 0 && !(worker = fork()))       /* an emulator of another architecture cannot */
+        _exit(work(NULL));
+    if (worker < 0)
+        fail(TRY_AGAIN, "genie: cannot start its second process", strerror(errno));
+    keep(worker, mask);
 }
 
-static void start_guard(void)
+/* In the process that works. */
+static void be_worker(void)
 {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        fail(TRY_AGAIN, "genie: no pipe", strerror(errno));
-    guard_pid = fork();
-    if (guard_pid < 0) {
-        guard_pid = 0;
-        fail(TRY_AGAIN, "genie: cannot fork", strerror(errno));
-    }
-    if (!guard_pid) {
-        close(ends[1]);
-        be_guard(ends[0]);
-    }
-    close(ends[0]);
-    guard = ends[1];
-    for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
-        if (d->pid)
-            tell_guard(d->pid);
+    setpgid(0, 0);                      /* who kills the runtime's process group kills the keeper alone */
+    prctl(PR_SET_NAME, "genie-worker", 0, 0, 0);
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+    if (getppid() != keeper)            /* it died before it could be asked for */
+        _exit(1);
 }
 
 /* ---- the agent ---- */
@@ -446,7 +533,6 @@ static void start_delegate(struct delegate *d, const char *binary, char **env)
         return;
     }
     d->pid = pid;
-    tell_guard(pid);
     fcntl(d->in, F_SETFL, O_NONBLOCK);
     fcntl(d->out, F_SETFL, O_NONBLOCK);
     fcntl(d->err, F_SETFL, O_NONBLOCK);
@@ -499,18 +585,20 @@ static void drain(struct delegate *d)
 static void reap(void)
 {
     int status;
-    pid_t pid;
+    pid_t pid, *daemon;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid == guard_pid) {
-            guard_pid = 0;
-            fail(TRY_AGAIN, "genie: its guard process was killed", "");
-        }
+        if ((daemon = find_meant(pid)))
+            *daemon = 0;
         for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
             if (d->pid == pid) {
                 /* What it said is in the pipes by now; a process that it left behind and that holds them is not waited for. */
                 drain(d);
-                tell_guard(-pid);
+                int cut_off = WIFSIGNALED(status) || d->how != EXITED;
+                if (cut_off)
+                    end_children(d);    /* they would go on with half of its work */
                 report(d, WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status), 0);
+                if (!cut_off)
+                    spare_children();
             }
     }
 }
@@ -593,7 +681,7 @@ static int handle_answer(const unsigned char *body, size_t len)
     const unsigned char *text = take_blob(&r, &text_len);
     if (r.bad || r.left || status > 255)
         return 0;
-    leave((int)status, text, text_len);
+    leave((int)status, 0, text, text_len);
 }
 
 /* Each whole frame of the inbox; false when the agent speaks nonsense. */
@@ -636,23 +724,23 @@ static void read_config(void)
     }
 }
 
-static void prepare_process(void)
+static void prepare_process(sigset_t *mask)
 {
     for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = dup(fd))
         if (fd > 2) {                   /* 0, 1 and 2 are open now, so that no pipe or socket becomes one of them */
             close(fd);
             break;
         }
-    sigset_t mask;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGCHLD);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGINT);
-    sigaddset(&mask, SIGHUP);
-    sigprocmask(SIG_BLOCK, &mask, &runtime_mask);
+    sigemptyset(mask);
+    sigaddset(mask, SIGCHLD);
+    sigaddset(mask, SIGTERM);
+    sigaddset(mask, SIGINT);
+    sigaddset(mask, SIGHUP);
+    sigaddset(mask, SIGUSR1);           /* from the process that works, see linger() */
+    sigprocmask(SIG_BLOCK, mask, &runtime_mask);
     sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, &runtime_pipe);
     signal(SIGCHLD, SIG_DFL);           /* if it was inherited as ignored, the children would vanish unreported */
-    signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    signals = signalfd(-1, mask, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals < 0)
         fail(TRY_AGAIN, "genie: no signalfd", strerror(errno));
 }
@@ -675,22 +763,11 @@ static int poll_timeout(int64_t next)
     return left < 0 ? 0 : (int)left;
 }
 
-int main(void)
+/* The call, from here to its end. */
+static int work(void *unused)
 {
-    const char *given = getenv("CNI_COMMAND");
-    if (!given || !*given) {
-        fprintf(stderr, "genie %s: a CNI meta-plugin. Container runtimes start this program, with CNI_COMMAND in its environment;\n"
-                        "it hands the call to genie's agent on %s.\n", GENIE_VERSION, socket_path());
-        return 2;
-    }
-    command = given;
-    int64_t began = now(), call_deadline = began + (int64_t)CALL_MS * 1000, guard_due = began + GUARD_MS * 1000;
-    prepare_process();
-    read_config();
-    connect_agent();
-    queue_call();
-    flush_outbox();                     /* what it does not send now, the loop will */
-
+    (void)unused;
+    be_worker();
     int heard = 0, reconnects = 0;      /* heard: the agent has begun to act on this call */
     for (;;) {
         struct pollfd fds[2 + 3 * DELEGATES_MAX];
@@ -704,7 +781,7 @@ int main(void)
                 fds[n++] = (struct pollfd){.fd = d->out, .events = POLLIN};
                 fds[n++] = (struct pollfd){.fd = d->err, .events = POLLIN};
             }
-        if (poll(fds, n, poll_timeout(guard_pid ? call_deadline : guard_due)) < 0 && errno != EINTR)
+        if (poll(fds, n, poll_timeout(call_deadline)) < 0 && errno != EINTR)
             fail(TRY_AGAIN, "genie: poll", strerror(errno));
 
         for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
@@ -720,8 +797,6 @@ int main(void)
             }
         if (fds[1].revents)
             handle_signals();
-        if (!guard_pid && now() >= guard_due)
-            start_guard();
         if (now() >= call_deadline)
             fail(TRY_AGAIN, "genie: the call took too long", "");
 
@@ -744,4 +819,23 @@ int main(void)
             queue_call();
         }
     }
+}
+
+int main(void)
+{
+    const char *given = getenv("CNI_COMMAND");
+    if (!given || !*given) {
+        fprintf(stderr, "genie %s: a CNI meta-plugin. Container runtimes start this program, with CNI_COMMAND in its environment;\n"
+                        "it hands the call to genie's agent on %s.\n", GENIE_VERSION, socket_path());
+        return 2;
+    }
+    command = given;
+    call_deadline = now() + (int64_t)CALL_MS * 1000;
+    sigset_t mask;
+    prepare_process(&mask);
+    read_config();
+    connect_agent();
+    queue_call();
+    flush_outbox();                     /* what it does not send now, the loop will */
+    split(work, &mask);                 /* while the agent is at it */
 }

@@ -281,12 +281,6 @@ def _locked(path: str) -> int:
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            try:
-                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            except OSError:
-                return -1
-            continue
         except OSError:
             return -1
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,8 @@ class Context:
         Raises:
             CniError: 11; it does not end.
         """
+        with suppress(CniError):  # a full disk keeps no DEL from its work, and is an ADD's error when it writes
+            self.records.make()
         await self.executor.claim(f"{self.conf.state_dir}/{container_id}@{ifname}{LOCK}")
 
     def attachment(self, attached: RecordedAttachment, args: str) -> Attachment:

@@ -110,9 +110,10 @@ def gone(place: Path) -> None:
         time.sleep(0.01)
 
 
-async def guarded(pid: int) -> None:
-    """Wait until a shim has its guard, which it starts for calls that take long."""
-    await until(lambda: any(_name(child) == "genie-guard" for child in _children(pid)))
+async def worker(pid: int) -> int:
+    """Wait until a shim has split in two, and return the PID of the process that works."""
+    await until(lambda: any(_name(child) == "genie-worker" for child in _children(pid)))
+    return _children(pid)[0]
 
 
 def _children(pid: int) -> list[int]:

@@ -24,7 +24,6 @@ from tests.rigs.agent import (
     end,
     environment,
     gone,
-    guarded,
     hanging,
     is_alive,
     running,
@@ -178,7 +177,7 @@ def test_a_delegate_that_reads_no_input_does_not_hold_the_call_up(binary: Path, 
 
 
 def test_nothing_is_left_of_a_call(binary: Path, place: Path) -> None:
-    """No zombie and no guard: the shim waits for what it started."""
+    """No zombie, and neither of its two processes: the shim waits for what it started."""
     plugin = script(place, "p", "ps -o pid= --ppid $PPID 2>/dev/null >/dev/null; echo $PPID")
     shim = int(run(binary, place, running(plugin)).json["stdout"])
     left = [p for p in Path("/proc").glob("[0-9]*/status") if f"PPid:\t{shim}\n" in _read(p)]
@@ -265,7 +264,6 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
         async with serving(work, place / "s") as server:
             process = await start(binary, place / "s")
             await until((place / "self").exists)
-            await guarded(process.pid)
             process.kill()
             await until(lambda: server.active == 0)
             pids = [int((place / name).read_text()) for name in ("child", "self")]
@@ -277,7 +275,7 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
 
 
 def test_killed_at_once_it_takes_its_delegates_with_it(binary: Path, place: Path) -> None:
-    """Before there is a guard: the kernel sees to the delegates themselves."""
+    """However early that is."""
     plugin = script(place, "p", f"echo $$ >{place}/self.new; mv {place}/self.new {place}/self; exec sleep 60")
 
     async def go() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from genie.cni import leftovers
 from genie.cni.errors import CniError
 from genie.cni.execute import Claim, Outcome, PluginCall, SubprocessExecutor, run_sync
 from harness.waiting import until_nothing
+from tests.rigs.leftovers import WAYS, Started
 
 ROOT = str(Path(genie.__file__).parents[1])
 RUN = """
@@ -28,46 +28,14 @@ run_sync(executor.claim(sys.argv[2]))
 for plugin in sys.argv[4:]:
     run_sync(executor.run(PluginCall(binary=plugin, env={"PATH": "/usr/bin:/bin", "X": sys.argv[3]}, stdin=b"")))
 """
-#: Ways in which a plugin may have others do its work, while it lives or after its end.
-WAYS = {
-    "itself": "exec sleep 60",
-    "child": "sleep 60 & wait",
-    "grandchild": "sh -c 'sh -c \"sleep 60; :\"; :'; :",
-    "session": "setsid sleep 60 & wait",
-    "orphan": "(setsid sh -c 'sleep 60; :' &); sleep 60",
-    "silent": "setsid sleep 60 <&- >&- 2>&- & wait",
-    "deaf": "trap '' TERM INT HUP; (trap '' TERM; sleep 60; :) & wait",
-    "stopped": "sleep 60 & kill -STOP $$",
-    "python": f'{sys.executable} -c \'import subprocess; subprocess.run(["sleep", "60"], start_new_session=True)\'; :',
-    "busy": "while :; do sleep 0.01 & sleep 0.01; done",
-}
 
 
-class Place:
-    """A directory with plugins; what they start is known by a variable of its environment."""
+class Place(Started):
+    """A directory with plugins, and calls of direct mode."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lock = path, str(path / "c1@eth0.lock")
-
-    def plugin(self, text: str, name: str = "plugin") -> str:
-        file = self.path / name
-        file.write_text(f"#!/bin/sh\n{text}\n")
-        file.chmod(0o755)
-        return str(file)
-
-    def running(self) -> list[int]:
-        """What plugins have started, themselves included; zombies do not count."""
-        mark, found = f"X={self.path}\0".encode(), []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (entry / "environ").read_bytes() + b"\0":
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-        return found
-
-    def has_not_begun(self) -> bool:
-        return not (self.path / "begun").exists()
+        super().__init__(path)
+        self.lock = str(path / "c1@eth0.lock")
 
     def start(self, *plugins: str) -> subprocess.Popen[bytes]:
         """A call: a process that runs plugins, one after the other."""
@@ -75,8 +43,7 @@ class Place:
         return subprocess.Popen(command)
 
     def run(self, text: str, timeout: float | None, executor: SubprocessExecutor | None = None) -> Outcome:
-        env = {"PATH": os.defpath, "X": str(self.path)}
-        call = PluginCall(binary=self.plugin(text), env=env, stdin=b"", timeout=timeout)
+        call = PluginCall(binary=self.plugin(text), env=self.env, stdin=b"", timeout=timeout)
         return run_sync((executor or SubprocessExecutor()).run(call))
 
 
@@ -84,8 +51,7 @@ class Place:
 def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
     yield made
-    for pid in made.running():
-        os.kill(pid, signal.SIGKILL)
+    made.end()
 
 
 @pytest.fixture(params=WAYS)
@@ -144,11 +110,8 @@ def test_a_daemon_is_meant_to_stay(place: Place) -> None:
 def test_what_runs_beside_a_plugin_that_is_cut_off_goes_on(place: Place) -> None:
     executor = SubprocessExecutor()
     run_sync(executor.claim(place.lock))
-    waits = (
-        f"(setsid sh -c 'until [ -e {place.path}/go ]; do sleep 0.02; done; touch {place.path}/done' &); sleep 0.1; "
-    )
-    beside = place.plugin(f"{waits} until [ -e {place.path}/done ]; do sleep 0.02; done", "beside")
-    call = PluginCall(binary=beside, env={"PATH": os.defpath, "X": str(place.path)}, stdin=b"", timeout=60)
+    beside = place.plugin(place.beside, "beside")
+    call = PluginCall(binary=beside, env=place.env, stdin=b"", timeout=60)
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.append(run_sync(executor.run(call))))
     thread.start()

@@ -79,9 +79,9 @@ def test_killed_after_a_while_its_plugins_end_without_another_call(place: Place,
 
 
 def _has_guard(pid: int) -> bool:
-    """Whether a call has started a process that is no plugin, which are all in sessions of their own, too."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return any(Path(f"/proc/{child}/exe").samefile(f"/proc/{pid}/exe") for child in children)
+    """Whether a call has started a process that is no plugin, and that has let go of its standard input."""
+    children = [Path(f"/proc/{child}") for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return any((child / "exe").samefile(f"/proc/{pid}/exe") and not (child / "fd/0").exists() for child in children)
 
 
 def test_out_of_time_it_ends_with_all_that_it_has_started(place: Place, way: str) -> None:

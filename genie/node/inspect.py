@@ -11,11 +11,12 @@ from itertools import chain
 
 from genie import config, locks, removals
 from genie.agent.daemon import SOCKET
-from genie.cni.config import SUFFIXES, conf_files
+from genie.cni.config import SUFFIXES, NetworkConfig, conf_files
 from genie.cni.errors import CniError
 from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
+from genie.node import conflist
 from genie.records import Records
 from genie.select import networks
 from genie.select.annotations import READ
@@ -102,7 +103,7 @@ def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     if conf.drop_undeclared:
         yield "               undeclared_capabilities: what a pod asks for and no plugin declares is DROPPED"
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
-    yield from _networks(networks.directory(conf.conf_dir))
+    yield from _networks(networks.directory(conf.conf_dir), conf)
 
 
 def _when(seconds: float) -> str:
@@ -116,7 +117,7 @@ def _unused(name: str, loaded: list[str]) -> str:
     return "" if loaded[0] == name else f": NOT USED, the runtime takes {loaded[0]}, which is first"
 
 
-def _networks(directory: networks.Directory) -> Iterable[str]:
+def _networks(directory: networks.Directory, conf: Conf) -> Iterable[str]:
     try:
         known = directory.networks()
         rivals = [why for one in known if (why := networks.rival(one))]
@@ -128,6 +129,21 @@ def _networks(directory: networks.Directory) -> Iterable[str]:
     yield f"networks       {', '.join(described) or 'NONE: a pod that asks for nothing gets an error'}"
     for each in broken:
         yield f"               {each}"
+    yield from _capabilities(conf, [one for one in known if not networks.rival(one)])
+
+
+def _capabilities(conf: Conf, known: list[NetworkConfig]) -> Iterable[str]:
+    """What the runtime hands over, and what it would if it were asked."""
+    asked = conf.raw.get("capabilities") or {}
+    yield f"capabilities   {', '.join(sorted(name for name, on in asked.items() if on)) or 'none'}"
+    declared = conflist.declared(known)
+    if off := [name for name in declared if asked.get(name) is False]:
+        yield f"               turned off in genie.conf, though the networks or genie use it: {', '.join(off)}"
+    if missing := [name for name in declared if name not in asked]:
+        yield (
+            f"               MISSING, so the runtime does not hand it over: {', '.join(missing)}. `genie install` asks "
+            "for what the networks declare, and `keep` does within a minute"
+        )
 
 
 def _served_by(plugin: str, socket: str) -> str:

@@ -56,7 +56,7 @@ def health(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> list[st
 def test_status_tells_whether_genie_is_in_order(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
     plugin, address = node.root / "bin" / "genie", str(node.root / "agent.sock")
     plugin.parent.mkdir(exist_ok=True)
-    configuration, missing, there = health(capsys, node, conf)
+    configuration, missing, there, *_ = health(capsys, node, conf)
     assert configuration == f"configuration  {conf}"
     assert missing == f"plugin         {plugin}: MISSING (No such file or directory): no pod comes up"
     assert there.startswith("networks       calico (calico), ")
@@ -115,6 +115,32 @@ def test_status_says_that_genies_configuration_was_renamed(
     first, second, *_ = health(capsys, node, conf)
     assert first == f"configuration  {conf}"
     assert second.strip().startswith("00-genie.conf.cilium_bak was genie's configuration, before somebody renamed it.")
+
+
+def test_status_says_which_capabilities_the_runtime_is_not_asked_for(
+    capsys: pytest.CaptureFixture[str], node: Node, conf: str
+) -> None:
+    node.write(
+        "20-shaped.conf", {"name": "s", "type": "x", "capabilities": {"bandwidth": True, "ips": True, "mac": False}}
+    )
+    node.write("00-multus.conf", {"name": "m", "type": "multus", "capabilities": {"cgroupPath": True}})
+    data = json.loads(Path(conf).read_text())
+
+    def shown(**capabilities: bool) -> list[str]:
+        Path(conf).write_text(json.dumps({**data, "capabilities": capabilities}))
+        lines = health(capsys, node, conf)
+        at = next(i for i, line in enumerate(lines) if line.startswith("capabilities   "))
+        return [line.removeprefix("capabilities").strip() for line in lines[at:]]
+
+    pods = "io.kubernetes.cri.pod-annotations"
+    first, missing = shown(dns=True)
+    assert first == "dns"
+    assert missing.startswith(f"MISSING, so the runtime does not hand it over: bandwidth, {pods}, ips. `genie install`")
+    first, off, missing = shown(bandwidth=True, ips=False)
+    assert first == "bandwidth"
+    assert off == "turned off in genie.conf, though the networks or genie use it: ips"
+    assert f"hand it over: {pods}." in missing
+    assert shown(**{"bandwidth": True, "ips": True, pods: True}) == [f"bandwidth, {pods}, ips"]
 
 
 def test_status_says_how_often_somebody_removed_genie(

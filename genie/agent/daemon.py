@@ -388,6 +388,6 @@ def _import_all() -> None:
     import ipaddress
 
     from genie.kernel import routes
-    from genie.verbs import add, check, footprint, gc, status
+    from genie.verbs import add, check, device_info, footprint, gc, status
 
-    _ = (hashlib, http.client, ipaddress, footprint, routes, add, check, gc, status)
+    _ = (hashlib, http.client, ipaddress, footprint, routes, add, check, device_info, gc, status)

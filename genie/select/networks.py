@@ -202,7 +202,9 @@ async def find(
         return [one for one, _ in found]
     free = await devices()
     return [
-        replace(one, network=with_device(one.network, _next_device(free, resource, ask))) if resource else one
+        replace(one, network=with_device(one.network, _next_device(free, resource, ask)), resource=resource)
+        if resource
+        else one
         for ask, (one, resource) in zip(asks, found, strict=True)
     ]
 

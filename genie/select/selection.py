@@ -23,6 +23,9 @@ RESERVED_IFNAMES = {
     "default": "the kernel's word for interfaces to come",
 }
 
+#: The capability of a plugin that reads or writes device information (device-info specification, 5.1).
+DEVICE_INFO_FILE = "CNIDeviceInfoFile"
+
 #: Plugins for which a second attachment of a pod replaces the first: calico's endpoint is its pod, whatever the
 #: interface or the container's ID.
 ONCE = frozenset({"calico"})
@@ -30,10 +33,13 @@ ONCE = frozenset({"calico"})
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One network as it was looked up. label: what status and errors call it: "calico", "ns/name"."""
+    """One network as it was looked up. label: what status and errors call it: "calico", "ns/name". resource: of which
+    it runs over a device; "" for none.
+    """
 
     network: NetworkConfig
     label: str
+    resource: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,14 @@ class Choice:
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    resource: str = ""
+
+    @property
+    def has_device_info(self) -> bool:
+        """Whether there is a file of device information to be offered (see verbs/device_info.py)."""
+        return bool(self.resource) or any(
+            _object(plugin, "capabilities").get(DEVICE_INFO_FILE) is True for plugin in self.network.plugins
+        )
 
     @property
     def device_id(self) -> str:
@@ -104,6 +118,7 @@ def assemble(
                 ifname=name,
                 runtime_config=arguments,
                 dropped=undeclared,
+                resource=one.resource,
             )
         )
     return Selection(choices=tuple(choices), primary=len(asked.primary), why=asked.why)

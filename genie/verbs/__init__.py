@@ -12,6 +12,7 @@ What they share:
 
     context.py         what a call has, whichever verb it is
     default_route.py   whether a network can have the default route that the pod wants there
+    device_info.py     the files that say what a network's device is
     footprint.py       which networks may be attached at the same time
     results.py         the results of several networks made one
     network_status.py  the annotations that show a pod's networks

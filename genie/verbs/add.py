@@ -17,7 +17,7 @@ from genie.kube import Pod, RefusedError
 from genie.records import Record, RecordedAttachment
 from genie.select.annotations import CNI
 from genie.select.choose import choose
-from genie.select.selection import Selection
+from genie.select.selection import DEVICE_INFO_FILE, Choice, Selection
 from genie.verbs import network_status
 from genie.verbs.context import Context, placed
 from genie.verbs.default_route import check_gateways, check_granted
@@ -62,7 +62,7 @@ async def add(call: Context) -> Mapping[str, Any]:
         shown = in_place(results, plan.reported) if plan else results
         whole = merged(shown, first_elsewhere=chosen.choices[0].ifname != request.ifname)
         answer = cni_result.to_json(whole, call.conf.cni_version)
-        notes = {**network_status.on_pod(chosen.choices, shown), **extra_notes}
+        notes = {**network_status.on_pod(chosen.choices, shown, _devices(call, record)), **extra_notes}
         attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
         done = replace(
             record, attached=attached, complete=True, annotations=notes, arranged=plan.arranged if plan else ()
@@ -106,13 +106,14 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
     attached = []
     for position, choice in enumerate(chosen.choices):
         before = [earlier.network for earlier in chosen.choices[:position]]
+        container_id = call.container_id(request.container_id, choice.network, choice.ifname, before)
         attached.append(
             RecordedAttachment(
                 label=choice.label,
                 network=choice.network,
-                container_id=call.container_id(request.container_id, choice.network, choice.ifname, before),
+                container_id=container_id,
                 ifname=choice.ifname,
-                runtime_config=choice.runtime_config,
+                runtime_config=_arguments(choice, container_id),
                 default_route=choice.ask.default_route,
             )
         )
@@ -128,6 +129,15 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
     )
 
 
+def _arguments(choice: Choice, container_id: str) -> Mapping[str, Any]:
+    """A network's runtimeConfig, with the place for what is known of its device."""
+    if not choice.has_device_info:
+        return choice.runtime_config
+    from genie.verbs import device_info  # most networks run over none
+
+    return {**choice.runtime_config, DEVICE_INFO_FILE: device_info.path(container_id, choice.ifname)}
+
+
 async def _attach(
     call: Context, record: Record, chosen: Selection, progress: dict[int, Progress], saved: Awaitable[None]
 ) -> tuple[list[Result], routes.Plan | None]:
@@ -137,7 +147,7 @@ async def _attach(
     """
 
     async def attach(position: int) -> Result:
-        result = await _attach_one(call, record, position, progress)
+        result = await _attach_one(call, record, chosen.choices[position], position, progress)
         if position == 0:
             await saved
             call.steps.done("record")
@@ -194,9 +204,13 @@ async def _attach_all(
     return [results[i] for i in (first, *others)], taken
 
 
-async def _attach_one(call: Context, record: Record, position: int, progress: dict[int, Progress]) -> Result:
+async def _attach_one(
+    call: Context, record: Record, choice: Choice, position: int, progress: dict[int, Progress]
+) -> Result:
     attached = record.attached[position]
     progress[position] = Progress()
+    if choice.has_device_info:
+        _offer_device(call, attached, choice)
     result = await invoke.add(
         attached.network,
         call.attachment(attached, record.args),
@@ -206,6 +220,35 @@ async def _attach_one(call: Context, record: Record, position: int, progress: di
     )
     call.steps.done("results")
     return result
+
+
+def _offer_device(call: Context, attached: RecordedAttachment, choice: Choice) -> None:
+    from genie.verbs import device_info
+
+    try:
+        device_info.offer(attached.runtime_config[DEVICE_INFO_FILE], choice.resource, choice.device_id)
+    except OSError as error:
+        call.story["device_info"] = f"{choice.label}: not offered: {error}"
+
+
+def _devices(call: Context, record: Record) -> Mapping[int, Mapping[str, Any]]:
+    """What the networks' plugins and device plugins wrote of their devices, by position."""
+    files = {
+        position: attached.runtime_config[DEVICE_INFO_FILE]
+        for position, attached in enumerate(record.attached)
+        if DEVICE_INFO_FILE in attached.runtime_config
+    }
+    if not files:
+        return {}
+    from genie.verbs import device_info
+
+    found = {}
+    for position, file in files.items():
+        try:
+            found[position] = device_info.read(file) or {}
+        except (OSError, CniError) as error:
+            call.story["device_info"] = f"{file} is not shown: {error}"
+    return found
 
 
 def _completed(

@@ -10,6 +10,7 @@ from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code, joined
 from genie.cni.invoke import PluginError
 from genie.records import DamagedError, Record, RecordedAttachment
+from genie.select.selection import DEVICE_INFO_FILE
 from genie.verbs.context import Context
 from genie.verbs.unrecorded import delete_unrecorded, do_without
 
@@ -45,6 +46,8 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
         stuck, failed = await _take_off(call, record, attached, failure)
         if stuck:
             left.insert(0, replace(attached, left=stuck))
+        elif DEVICE_INFO_FILE in attached.runtime_config:
+            _forget_device(call, attached)
         errors += failed
     if not errors:
         if len(record.attached) > 1:
@@ -124,6 +127,16 @@ def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
     if add.cut_off or add.code == Code.TRY_AGAIN or (add.plugin, add.ifname) != (delete.plugin, delete.ifname):
         return False
     return (add.own.code, add.own.msg) == (delete.own.code, delete.own.msg)
+
+
+def _forget_device(call: Context, attached: RecordedAttachment) -> None:
+    """Remove its file of device information (device-info specification, 4.2.1)."""
+    from genie.verbs import device_info
+
+    try:
+        device_info.remove(str(attached.runtime_config[DEVICE_INFO_FILE]))
+    except OSError as error:
+        call.story["device_info"] = str(error)
 
 
 def _forget_routes(call: Context) -> None:

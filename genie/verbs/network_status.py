@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,16 +29,20 @@ _KEPT = (
 )
 
 
-def on_pod(choices: Sequence[Choice], results: Sequence[Result]) -> dict[str, str]:
+def on_pod(
+    choices: Sequence[Choice], results: Sequence[Result], devices: Mapping[int, Mapping[str, Any]] | None = None
+) -> dict[str, str]:
     """Both annotations of a pod.
 
     Args:
         results: one for each choice, its addresses on that choice's interface, its routes those that the pod has.
+        devices: what is known of the devices of some (see device_info.py), by position.
     """
+    known = devices or {}
     entries = [
         entry
         for position, (choice, result) in enumerate(zip(choices, results, strict=True))
-        for entry in _entries(choice, result, default=position == 0)
+        for entry in _entries(choice, result, known.get(position) or _pci(choice.device_id), default=position == 0)
     ]
     return {
         # A line for each: to be read by people, too, without the slow encoder that `indent` takes.
@@ -67,16 +72,25 @@ def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]
     yield {**annotations, **dict.fromkeys(known)}
 
 
-def _entries(choice: Choice, result: Result, *, default: bool) -> list[dict[str, Any]]:
+def _pci(device: str) -> Mapping[str, Any]:
+    """What a device's ID alone says of it: something if it is the address of a PCI device (device-info specification
+    1.1.0, 3.1.3.1). The IDs of other devices are of many forms.
+    """
+    if not re.fullmatch(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]", device):
+        return {}
+    return {"type": "pci", "version": "1.1.0", "pci": {"pci-address": device}}
+
+
+def _entries(choice: Choice, result: Result, device: Mapping[str, Any], *, default: bool) -> list[dict[str, Any]]:
     """An entry for each interface of the pod that a network reports, as Multus has it; the first alone has that of the
     attachment. Of the pod's network one is the default: the interface of the first address with a gateway, else the
     first.
     """
     found = _inside(choice, result)
     if not found:  # as plugins for user space make none, and report none
-        return [_entry(choice, result, None, default=default, alone=True)]
+        return [_entry(choice, result, None, device, default=default, alone=True)]
     gated = next((ip.interface for ip in result.ips if ip.gateway and ip.interface in found), found[0])
-    return [_entry(choice, result, at, default=default and at == gated, alone=len(found) == 1) for at in found]
+    return [_entry(choice, result, at, device, default=default and at == gated, alone=len(found) == 1) for at in found]
 
 
 def _inside(choice: Choice, result: Result) -> list[int]:
@@ -91,7 +105,9 @@ def _inside(choice: Choice, result: Result) -> list[int]:
     return [at for at in sandboxed if result.interfaces[at].sandbox == sandbox]
 
 
-def _entry(choice: Choice, result: Result, at: int | None, *, default: bool, alone: bool) -> dict[str, Any]:
+def _entry(
+    choice: Choice, result: Result, at: int | None, device: Mapping[str, Any], *, default: bool, alone: bool
+) -> dict[str, Any]:
     """at: the interface's position in the result. alone: it is the network's only one in the pod."""
     inside = None if at is None else result.interfaces[at]
     ips = [ip for ip in result.ips if ip.interface in (None, at)]
@@ -104,11 +120,10 @@ def _entry(choice: Choice, result: Result, at: int | None, *, default: bool, alo
         "default": default,
         "gateway": _gateways(result, None if alone else ips),
         "dns": dns_json(result.dns),
+        "device-info": device,
     }
     if choice.ask.default_route is not None:
         entry["default-route"] = entry["gateway"]  # the specification's name for it; clients read the other
-    if choice.device_id:
-        entry["device-info"] = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": choice.device_id}}
     return {key: value for key, value in entry.items() if value or key in ("default", "dns", "ips")}
 
 

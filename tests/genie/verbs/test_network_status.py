@@ -136,12 +136,6 @@ def test_every_address_is_at_one_interface_and_one_is_the_default(
             assert len(own["ips"]) == len([ip for ip in ips if ip.interface == position])
 
 
-def test_a_device_is_shown() -> None:
-    over = network("sriov", {"type": "sriov", "deviceID": "0000:03:02.1"})
-    shown = entry(Result(), replace(PLAIN, network=over))
-    assert shown["device-info"] == {"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:03:02.1"}}
-
-
 def test_every_address_is_in_the_preferences() -> None:
     second = replace(PLAIN, ifname="eth1", label="weave")
     results = [Result(interfaces=INTERFACES, ips=(V4, V6)), Result(ips=(IP("10.1.0.2/24"),))]

@@ -5,6 +5,7 @@ protocol.py       the frames between the two
 server.py         the socket: calls, and delegates run by the shim
 slots.py          whose plugin may run now
 cache.py          this node's pods and the network objects, watched
+collector.py      what nobody asks to delete any more, deleted beside other calls
 writer.py         annotations, written back behind the calls
 reporter.py       Events of pods, sent behind the calls
 metrics.py        what is counted, and the HTTP server for it

@@ -23,9 +23,10 @@ from pathlib import Path
 
 from genie import __version__, config, kube, locks, removals
 from genie import log as logs
+from genie.agent import collector, protocol
 from genie.agent import metrics as metric
-from genie.agent import protocol
 from genie.agent.cache import Asker, CachedKube
+from genie.agent.collector import Collector
 from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
 from genie.agent.writer import Writer, left_over
@@ -87,6 +88,7 @@ class Agent:
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.metrics.removals.read = lambda: {(): noted.count if (noted := removals.read(conf.state_dir)) else 0}
+        self.collector = Collector(self.kube, self.server.serves, self.metrics.collected)
         self.ready = False
         self._ready_file = -1
         self.reading = least_loaded.Reading(at=time.monotonic(), sent={})
@@ -114,6 +116,8 @@ class Agent:
             stack.callback(writing.cancel)
             sampling = loop.create_task(self._sample())
             stack.callback(sampling.cancel)
+            tending = loop.create_task(self._tend())
+            stack.callback(tending.cancel)
             making_up = loop.create_task(self._left_over())
             stack.callback(making_up.cancel)
             await self._first_lists()
@@ -138,6 +142,16 @@ class Agent:
                 names = least_loaded.host_interfaces(Records(self.conf.state_dir)).values()
                 self.reading = least_loaded.read(name for each in names for name in each)
             await asyncio.sleep(_SAMPLED)
+
+    async def _tend(self) -> None:
+        """Look now and then for what nobody asks to delete any more."""
+        while True:
+            await asyncio.sleep(collector.EVERY)
+            try:
+                await asyncio.to_thread(self.collector.look, self.conf.state_dir)
+            except CniError as error:
+                log.warning("the records could not be read", extra={"fields": {"error": str(error)}})
+            await self.collector.judge()
 
     async def _first_lists(self) -> None:
         deadline = time.monotonic() + _FIRST_LISTS
@@ -189,7 +203,12 @@ class Agent:
             conf = _conf(call.stdin)
         except CniError:
             conf = None  # `serve` meets the same error, and reports it as the verb demands
+        collecting = None
+        if conf and self.collector.waiting:
+            collecting = asyncio.create_task(self.collector.beside(request, executor, conf))
         reply = await serve(request, self.kube, executor, conf, self.reading)
+        if collecting:
+            await collecting  # the shim ends with the answer
         seconds = time.perf_counter() - began
         # The answer goes out first.
         asyncio.get_running_loop().call_soon(self._account, reply, executor, seconds)

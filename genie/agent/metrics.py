@@ -108,6 +108,11 @@ class Metrics:
         self.shims_dropped = Counter(
             "genie_shims_dropped_total", "Calls that the agent broke off, for they kept silent or made no sense.", "why"
         )
+        self.collected = Counter(
+            "genie_collected_total",
+            "Containers deleted that the runtime forgot, ok, or tried to delete, error.",
+            "result",
+        )
         self.api_direct = Counter(
             "genie_api_direct_total", "Objects asked of the API server, for the watch had not brought them yet.", "what"
         )

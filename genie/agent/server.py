@@ -416,6 +416,10 @@ class Server:
         """How many plugins wait for a slot."""
         return self.slots.waiting
 
+    def serves(self, container: str) -> bool:
+        """Whether a call for this container is being worked on."""
+        return container in self._containers
+
     def done(self, connection: _Connection) -> None:
         self._active.discard(connection)
         if not self._active:

@@ -1,0 +1,163 @@
+"""The agent's collection: attachments that nobody will ask to delete go through the shim of a call that comes anyway.
+
+containerd calls no GC, and a runtime that lost its state calls no DEL. So the records are looked through now and then
+for those whose namespace is gone. One that stays so for a while, and whose pod the API server does not have, is an
+orphan. Its plugins must run on the node, where the agent is not; so its DEL is served beside the next call that has a
+namespace, by that call's shim. That namespace shows at the same time that this agent sees the node's namespaces, and so
+that those which are gone are gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from genie.agent.metrics import Counter
+from genie.cni.errors import CniError
+from genie.cni.execute import Executor, Outcome, PluginCall
+from genie.config import Conf
+from genie.kube import Kube
+from genie.records import Record, Records
+from genie.request import Request
+from genie.serve import serve
+from genie.verbs import collect, leases
+
+T = TypeVar("T")
+
+EVERY = 60.0
+"""Seconds between two looks at the records."""
+PATIENCE = 300.0
+"""Seconds for which a namespace has to be gone: its runtime may be about to call DEL."""
+LIMIT = 5.0
+"""Seconds that the plugins of an orphan may take in all: the call beside which they run waits for them."""
+BACKOFF = (60.0, 3600.0)
+"""Seconds until an orphan that cannot be deleted is tried again."""
+UNFINISHED = 3600.0
+"""Seconds after which an unfinished record is nobody's."""
+
+log = logging.getLogger("genie.agent")
+
+_Key = tuple[str, str]
+
+
+@dataclass
+class _Suspect:
+    """A record without a namespace. due: when it may be deleted, by time.monotonic. orphan: its pod is gone, too."""
+
+    record: Record
+    due: float
+    wait: float = BACKOFF[0]
+    orphan: bool = False
+
+
+class Collector:
+    """The orphans of a node.
+
+    is_busy: whether a call for this container is being served. counter: has one label, the result.
+    """
+
+    def __init__(self, kube: Kube, is_busy: Callable[[str], bool], counter: Counter) -> None:
+        self._kube, self._is_busy, self._counter = kube, is_busy, counter
+        self._suspects: dict[_Key, _Suspect] = {}
+        self._deleting = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to do."""
+        return any(suspect.orphan for suspect in self._suspects.values())
+
+    def look(self, state_dir: str) -> None:
+        """Find the records without a namespace, and what was left half done. It takes a while: for a thread."""
+        records, now = list(Records(state_dir)), time.monotonic()
+        gone = {
+            (record.container_id, record.ifname): record
+            for record in records
+            if collect.has_namespace(record.netns, on_node=False) is False
+        }
+        self._suspects = {
+            key: replace(self._suspects[key], record=record)
+            if key in self._suspects
+            else _Suspect(record, now + PATIENCE)
+            for key, record in gone.items()
+        }
+        done = leases.mend([one.network for record in records for one in record.attached], records)
+        done += [f"{path}: removed, an unfinished record" for path in Records(state_dir).sweep(UNFINISHED)]
+        for line in done:
+            log.info("collected", extra={"fields": {"what": line}})
+
+    async def judge(self) -> None:
+        """Find out which of those that were found have no pod any more. Never raises."""
+        for suspect in list(self._suspects.values()):
+            if not suspect.orphan and suspect.due <= time.monotonic():
+                suspect.orphan = not await collect.lives(suspect.record, self._kube, on_node=False)
+
+    async def beside(self, request: Request, executor: Executor, conf: Conf) -> None:
+        """Delete one orphan, if there is one, by the shim of this call. Never raises."""
+        if self._deleting or collect.has_namespace(request.netns, on_node=False) is not True:
+            return
+        self._deleting = True
+        try:
+            if suspect := self._next(os.path.dirname(request.netns)):
+                await self._delete(suspect, request, executor, conf)
+        except CniError as error:
+            log.warning("cannot collect", extra={"fields": {"error": str(error)}})
+        finally:
+            self._deleting = False
+
+    def _next(self, folder: str) -> _Suspect | None:
+        """The next orphan that is due, with a namespace in the folder that the agent is known to see."""
+        now = time.monotonic()
+        for suspect in self._suspects.values():
+            record = suspect.record
+            if (
+                suspect.orphan
+                and suspect.due <= now
+                and os.path.dirname(record.netns) == folder
+                and not self._is_busy(record.container_id)
+                and collect.has_namespace(record.netns, on_node=False) is False
+            ):
+                suspect.due = now + suspect.wait
+                suspect.wait = min(suspect.wait * 2, BACKOFF[1])
+                return suspect
+        return None
+
+    async def _delete(self, suspect: _Suspect, request: Request, executor: Executor, conf: Conf) -> None:
+        record = suspect.record
+        if Records(conf.state_dir).read(record.container_id, record.ifname) is None:
+            return  # its DEL came after all
+        limited = _Limited(executor, time.monotonic() + LIMIT)
+        reply = await serve(collect.deletion(record, request.env, request.stdin), self._kube, limited, None)
+        result = "ok" if reply.status == 0 else "error"
+        self._counter.add(1, result)
+        if result == "ok":
+            self._suspects.pop((record.container_id, record.ifname), None)
+        fields = {"pod": f"{record.namespace}/{record.pod}", "container": record.container_id, "result": result}
+        if "error" in reply.story:
+            fields["error"] = str(reply.story["error"])
+        log.log(logging.INFO if result == "ok" else logging.WARNING, "collected", extra={"fields": fields})
+
+
+class _Limited:
+    """An executor for what must not take long. until: by time.monotonic."""
+
+    def __init__(self, inner: Executor, until: float) -> None:
+        self._inner, self._until = inner, until
+
+    async def claim(self, path: str) -> None:
+        await self._inner.claim(path)
+
+    async def run(self, call: PluginCall) -> Outcome:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            return Outcome(status=-1, error="not run: the collection of this container took too long already")
+        return await self._inner.run(replace(call, timeout=min(left, call.timeout or left)))
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        return await self._inner.gather(*work)
+
+    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        return self._inner.in_thread(work)

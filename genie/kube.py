@@ -36,6 +36,10 @@ EVENT_TIMEOUT = 2.0
 #: A mirror pod (what the API server shows of a static pod) has a UID of its own; the runtime knows the one in these.
 #: That it is a mirror, the second says: the first can be in any pod's template.
 HASH, MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
+#: Where the kubelet has a pod from, as it tells the runtime: "api", else the pod is a static one.
+SOURCE = "kubernetes.io/config.source"
+POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+"""The capability by which containerd (1.7 and later) and CRI-O hand over a pod's annotations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,11 @@ class Pod:
         return not uid or uid == self.uid or uid in self.static_uids
 
     @property
+    def is_static(self) -> bool:
+        """Whether its UID is that of a static pod, so that the API server has a mirror of it at most."""
+        return MIRROR not in self.annotations and self.annotations.get(SOURCE, "api") != "api"
+
+    @property
     def static_uids(self) -> tuple[str, ...]:
         """Of a mirror pod: what its static pod is known by to the runtime, and there is one of. Else nothing."""
         if MIRROR not in self.annotations:
@@ -72,8 +81,12 @@ class Pod:
 class Kube(Protocol):
     """The API server, asked directly or through a cache. Every method may raise CniError 11 when it does not answer."""
 
-    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
-        """The pod; raises CniError 3 when there is no such pod, or only one of another UID."""
+    async def pod(self, namespace: str, name: str, uid: str, given: Mapping[str, str] | None = None) -> Pod:
+        """The pod; raises CniError 3 when there is no such pod, or only one of another UID.
+
+        given: its annotations, where the runtime hands them over with the UID. What the kubelet acts on is what counts,
+        so the API server need not be asked.
+        """
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         """A network object of a kind in NETWORK_OBJECTS, or None when there is none or no such CRD; with `needed`,
@@ -115,7 +128,9 @@ class DirectKube:
             self._client = Client(server(self.conf.credentials), timeout=self.conf.api_timeout)
         return self._client
 
-    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+    async def pod(self, namespace: str, name: str, uid: str, given: Mapping[str, str] | None = None) -> Pod:
+        if given is not None and uid:
+            return Pod(namespace=namespace, name=name, uid=uid, annotations=given)
         return read_pod(self.client, namespace, name, uid)
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
@@ -181,8 +196,11 @@ def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], 
 
     Raises:
         RefusedError: the API server takes nothing of it.
+        MirrorMissingError: of a static pod.
         CniError: 11; it cannot be reached.
     """
+    if pod.is_static:
+        pod = _mirror(client, pod)
     refused = None
     for notes in chain((annotations,), _lazily(shorter, annotations)):
         try:
@@ -198,6 +216,17 @@ def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], 
             return str(refused or "")
     assert refused
     raise refused
+
+
+def _mirror(client: Client, pod: Pod) -> Pod:
+    status, data = client.request("GET", _path(pod.namespace, pod.name))
+    if status != 404:
+        found = Pod.of(_good(status, data, f"read pod {pod.namespace}/{pod.name}"))
+        if found.is_it(pod.uid):
+            return found
+    raise MirrorMissingError(
+        Code.TRY_AGAIN, f"static pod {pod.namespace}/{pod.name}: its mirror pod is not on the API server yet"
+    )
 
 
 def _lazily(shorter: Shorter, annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]]:
@@ -296,6 +325,10 @@ def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
         403: "; genie's account lacks the right: see the ClusterRole in genie's manifest",
     }.get(status, "")
     raise RefusedError(status, f"cannot {doing}: the API server answers {status} {reason}".rstrip() + hint)
+
+
+class MirrorMissingError(CniError):
+    """A static pod cannot be written to: the API server has no mirror of it, or one of an earlier version."""
 
 
 class RefusedError(CniError):

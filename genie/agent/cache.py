@@ -242,7 +242,9 @@ class CachedKube:
         """Whether each resource has been listed once."""
         return all(watch.listed.is_set() for watch in self.watches)
 
-    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+    async def pod(self, namespace: str, name: str, uid: str, given: Mapping[str, str] | None = None) -> Pod:
+        if given is not None and uid:
+            return await self._given(Pod(namespace=namespace, name=name, uid=uid, annotations=given))
         known = self.pods.get(namespace, name)
         # Without a UID, a pod that was deleted and made again would pass for the one before.
         if known and (known.is_it(uid) if uid else self.pods.live):
@@ -254,6 +256,21 @@ class CachedKube:
             if known and not uid and error.code == Code.TRY_AGAIN:
                 return known
             raise
+
+    async def _given(self, pod: Pod) -> Pod:
+        """What the runtime hands over counts. If the watch has another pod of the name, one of the two is behind, and
+        the API server is asked which; without it, the runtime is believed.
+        """
+        known = self.pods.get(pod.namespace, pod.name)
+        if known is None or known.is_it(pod.uid) or not self.pods.live or pod.is_static:
+            return pod
+        self.metrics.api_direct.add(1, "pod")
+        try:
+            await self._ask(lambda client: read_pod(client, pod.namespace, pod.name, pod.uid))
+        except CniError as error:
+            if error.code == Code.UNKNOWN_CONTAINER:
+                raise
+        return pod
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         """From the cache, its absence too as long as the watch is live: most names that pods ask for are those of files

@@ -49,6 +49,8 @@ GRACE_IF_REPLACED = 230.0
 _FIRST_LISTS = 3.0
 """Seconds for which the first lists are waited for before calls are served without them."""
 _STDERR_SHOWN = 500
+_CACHED_CONF = 16384
+"""Bytes of genie.conf up to which it is remembered: with what the runtime hands over of a pod it can be far longer."""
 _SAMPLED = 10.0
 """Seconds between two readings of the interfaces' counters."""
 
@@ -200,7 +202,7 @@ class Agent:
         began = time.perf_counter()
         request = Request(env=call.env, stdin=call.stdin)
         try:
-            conf = _conf(call.stdin)
+            conf = _conf(call.stdin) if len(call.stdin) < _CACHED_CONF else config.read(call.stdin)
         except CniError:
             conf = None  # `serve` meets the same error, and reports it as the verb demands
         collecting = None

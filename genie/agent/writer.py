@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
-from genie.kube import Pod, RefusedError, pod_event
+from genie.kube import MirrorMissingError, Pod, RefusedError, pod_event
 from genie.records import Record
 from genie.request import arguments
 from genie.verbs.network_status import REFUSED, SHORTENED
 
 BACKOFF = (0.1, 15.0)
+MIRROR_ATTEMPTS = 20
+"""How often a static pod's mirror is looked for: with the pauses between, for some minutes."""
 
 log = logging.getLogger(__name__)
 _Key = tuple[str, str, str]
@@ -48,6 +50,7 @@ class Writer:
         self._patch, self._metrics, self.reporter = patch, metrics, reporter
         self._new: dict[_Key, _Item] = {}
         self._again: dict[_Key, _Item] = {}
+        self._mirrors: dict[_Key, int] = {}  # how often the mirror of a static pod was not there
         self._wait, self._until, self._away = BACKOFF[0], 0.0, False
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "writer")
@@ -110,10 +113,16 @@ class Writer:
             why, result = str(error), "failed" if error.passing else "refused"
             if error.status in (401, 403) and queue is self._new:  # a person has to do something
                 self._report(pod, REFUSED, why)
+        except MirrorMissingError as error:
+            # Its kubelet makes one soon after the API server is back; of a pod that is gone there never is one.
+            self._mirrors[key] = self._mirrors.get(key, 0) + 1
+            why, result = str(error), "failed" if self._mirrors[key] < MIRROR_ATTEMPTS else "refused"
         except Exception as error:  # whatever it is, it must not end the task that writes
             why, result = str(error) or type(error).__name__, "away"
         finally:
             self._writing = 0
+        if result not in ("failed", "away"):
+            self._mirrors.pop(key, None)
         self._metrics.patches.add(1, "failed" if result == "away" else result)
         if result in ("failed", "away"):
             later = self._new if key in self._new else self._again

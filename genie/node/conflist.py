@@ -12,9 +12,10 @@ from typing import Any
 from genie.cni import version
 from genie.cni.config import NetworkConfig
 from genie.config import OF_LIST
+from genie.kube import POD_ANNOTATIONS
 
 #: What genie itself has use for, whatever the networks declare: with the pod's annotations it need not ask for the pod.
-OWN_CAPABILITIES = ("io.kubernetes.cri.pod-annotations",)
+OWN_CAPABILITIES = (POD_ANNOTATIONS,)
 
 
 def conflist(

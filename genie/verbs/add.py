@@ -89,9 +89,9 @@ async def add(call: Context) -> Mapping[str, Any]:
 async def _pod(call: Context) -> Pod:
     """The pod that the runtime means; without one (no Kubernetes), the annotations of CNI_ARGS' K8S_ANNOT."""
     args = call.request.args
+    if found := await call.pod():
+        return found
     namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
-    if namespace and name:
-        return await call.kube.pod(namespace, name, args.get("K8S_POD_UID", ""))
     where = "CNI_ARGS: K8S_ANNOT"
     read = Fields(decode(args.get("K8S_ANNOT") or "{}", where, _bad_argument), where, _bad_argument, strict=True)
     return Pod(namespace=namespace, name=name, annotations={key: read.string(key) for key in read.data})

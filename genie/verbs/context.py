@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import Executor
+from genie.cni.fields import invalid
 from genie.cni.invoke import Attachment
 from genie.config import Conf
-from genie.kube import Kube, Pod
+from genie.kube import POD_ANNOTATIONS, Kube, Pod
 from genie.records import RecordedAttachment, Records
 from genie.request import Request
 from genie.select import networks
@@ -41,6 +42,25 @@ class Context:
     story: dict[str, Any]
     steps: StepTimes
     earlier: Reading | None = None
+
+    async def pod(self, *, of_any_uid: bool = False) -> Pod | None:
+        """The pod that the runtime means, with the annotations that it hands over, if it does; None without Kubernetes.
+
+        Args:
+            of_any_uid: a pod that was made again under the name will do, where the runtime hands over none.
+
+        Raises:
+            CniError: as `Kube.pod`; 7 for annotations of the runtime's that are none.
+        """
+        args = self.request.args
+        namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
+        if not (namespace and name):
+            return None
+        given = self.conf.runtime_config.get(POD_ANNOTATIONS)
+        if given is not None and not (isinstance(given, dict) and all(isinstance(v, str) for v in given.values())):
+            raise invalid("genie.conf: runtimeConfig", f"{POD_ANNOTATIONS}: expected an object of strings")
+        uid = "" if given is None and of_any_uid else args.get("K8S_POD_UID", "")
+        return await self.kube.pod(namespace, name, uid, given)
 
     @property
     def records(self) -> Records:

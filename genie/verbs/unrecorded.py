@@ -73,12 +73,10 @@ async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect
     """What the pod's annotations come to; None where the pod is not known. Of a pod that was made again under the same
     name they are most often the same; else they are asked in vain.
     """
-    args = call.request.args
-    namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
-    if not (namespace and name):
-        return None
     try:
-        pod = await call.kube.pod(namespace, name, "")
+        pod = await call.pod(of_any_uid=True)
+        if pod is None:
+            return None
         asked = asks(pod, call.conf)
         if asked.smart:
             asked = replace(asked, primary=(Ask(name="", where="", lookup=_ANY),))

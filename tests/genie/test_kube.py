@@ -22,7 +22,7 @@ from genie import config, kube
 from genie.cni.errors import CniError
 from genie.cni.execute import run_sync
 from genie.config import Conf, Credentials
-from genie.kube import ApiServer, Client, DirectKube, Pod, RefusedError
+from genie.kube import ApiServer, Client, DirectKube, MirrorMissingError, Pod, RefusedError
 from tests.rigs.api import POD, WEB, Api, kubeconfig, serve
 
 
@@ -227,6 +227,33 @@ def test_what_etcd_finds_too_large_is_shortened(api: Api, client: Client) -> Non
     left = [(500, {"message": "etcdserver: request is too large"}), (200, WEB)]
     api.answers[POD] = lambda: left.pop(0)
     assert "request is too large" in write(client) and len(patches(api)) == 2
+
+
+STATIC = Pod(namespace="blue", name="web", uid="abcdef", annotations={"kubernetes.io/config.source": "file"})
+
+
+def test_the_status_of_a_static_pod_goes_to_its_mirror(api: Api, client: Client) -> None:
+    mirror(api, "abcdef")
+    assert kube.write_annotations(client, STATIC, NOTES, shorter) == ""
+    assert api.requests[-1][3] == {"metadata": {"annotations": NOTES, "uid": "u-9"}}
+
+
+@pytest.mark.parametrize("there", [(404, {}), (200, WEB)], ids=["no mirror", "another pod"])
+def test_a_static_pod_without_its_mirror_is_written_to_later(api: Api, client: Client, there: tuple[int, Any]) -> None:
+    api.answers[POD] = there
+    with pytest.raises(MirrorMissingError, match="static pod blue/web: its mirror pod is not on the API server yet"):
+        kube.write_annotations(client, STATIC, NOTES, shorter)
+    mirror(api, "an-older-version")
+    with pytest.raises(MirrorMissingError):
+        kube.write_annotations(client, STATIC, NOTES, shorter)
+    assert not patches(api)
+
+
+def test_direct_mode_asks_for_no_pod_whose_annotations_the_runtime_hands_over(api: Api) -> None:
+    given = {"cni": "blue"}
+    expected = Pod(namespace="blue", name="web", uid="u-1", annotations=given)
+    assert run_sync(direct(api).pod("blue", "web", "u-1", given)) == expected and api.requests == []
+    assert run_sync(direct(api).pod("blue", "web", "", given)).annotations == WEB["metadata"]["annotations"]
 
 
 # --- connections ------------------------------------------------------------------------------------------------

@@ -146,7 +146,9 @@ class FakeKube:
         if self.away:
             raise CniError(Code.TRY_AGAIN, "the API server cannot be reached: connection refused")
 
-    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+    async def pod(self, namespace: str, name: str, uid: str, given: Mapping[str, str] | None = None) -> Pod:
+        if given is not None:
+            return Pod(namespace=namespace, name=name, uid=uid, annotations=given)
         self._reach("pod", namespace, name, uid)
         if self.annotations is None:
             raise CniError(Code.UNKNOWN_CONTAINER, f"pod {namespace}/{name}: no such pod on the API server")

@@ -28,7 +28,7 @@ echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:0
 class Kube:
     """The pod `fast` runs over a device, any other on net.d's network."""
 
-    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+    async def pod(self, namespace: str, name: str, uid: str, given: Any = None) -> Pod:
         notes = {"cni": "fast"} if name == "fast" else {}
         return Pod(namespace=namespace, name=name, uid=uid, annotations=notes)
 

@@ -139,6 +139,35 @@ def test_a_static_pod_is_known_by_its_mirror(api: FakeApi) -> None:
     trying(api, check)
 
 
+def test_what_the_runtime_hands_over_counts(api: FakeApi) -> None:
+    api.pod("a", annotations={"cni": "old"})
+
+    async def check(cached: CachedKube) -> None:
+        asked = len(api.requests)
+        for name in ("a", "unknown"):
+            made = await cached.pod("default", name, f"uid-{name}", {"cni": "new"})
+            assert made == Pod(namespace="default", name=name, uid=f"uid-{name}", annotations={"cni": "new"})
+        static = {"kubernetes.io/config.source": "file"}
+        assert (await cached.pod("default", "a", "another", static)).annotations == static
+        assert api.requests[asked:] == []
+
+    trying(api, check)
+
+
+def test_a_pod_of_another_uid_is_asked_for_and_without_an_api_server_the_runtime_is_believed(api: FakeApi) -> None:
+    api.pod("a", uid="1-1")
+
+    async def check(cached: CachedKube) -> None:
+        with pytest.raises(CniError, match="the pod was deleted and made again") as caught:
+            await cached.pod("default", "a", "2-2", {"cni": "x"})
+        assert caught.value.code == 3
+        api.down()
+        await until(lambda: not cached.pods.live)
+        assert (await cached.pod("default", "a", "2-2", {"cni": "x"})).uid == "2-2"
+
+    trying(api, check)
+
+
 def test_network_objects_and_crds_that_are_not_there(api: FakeApi) -> None:
     api.put(NADS, "default", "blue", spec={"config": "{}"})
 

@@ -23,7 +23,7 @@ from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
-from genie.kube import Client, Pod, RefusedError
+from genie.kube import Client, MirrorMissingError, Pod, RefusedError
 from genie.records import Record
 from tests.rigs.agent import until
 from tests.rigs.agent_node import Node
@@ -164,6 +164,27 @@ def test_an_api_server_that_is_away_is_not_asked_for_each_new_pod(
 
     trying(api, patch, check)
     assert tries == ["first"]
+
+
+def test_a_static_pods_mirror_is_waited_for_but_not_for_ever(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "MIRROR_ATTEMPTS", 3)
+    tries: list[str] = []
+
+    def patch(to: Pod, _: Mapping[str, str]) -> str:
+        tries.append(to.name)
+        if to.name == "gone" or len(tries) < 2:
+            raise MirrorMissingError(Code.TRY_AGAIN, "no mirror yet")
+        return ""
+
+    async def check(made: Writer) -> None:
+        for name in ("late", "gone"):
+            made.add(pod(name), NOTES)
+            assert await made.flush(5)
+
+    metrics = trying(api, patch, check)
+    assert tries == ["late", "late", "gone", "gone", "gone"]
+    assert (metrics.patches.value("written"), metrics.patches.value("refused")) == (1, 1)
+    assert events(api) == [("Warning", "NetworkStatusRefused", "no mirror yet")]
 
 
 def test_what_comes_during_an_attempt_goes_with_the_next(api: FakeApi) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from genie.cni.errors import CniError
 from genie.cni.execute import Outcome, PluginCall
-from genie.kube import RefusedError
+from genie.kube import POD_ANNOTATIONS, RefusedError
 from genie.records import Records
 from genie.serve import serve
 from genie.verbs.context import Context
@@ -690,3 +690,41 @@ def test_without_kubernetes(node: Node) -> None:
 
 
 # --- malformed input ------------------------------------------------------------------------------------------------
+
+
+# --- annotations that the runtime hands over --------------------------------------------------------------------
+
+
+def test_with_annotations_of_the_runtime_the_api_server_is_not_asked_for_the_pod(node: Node) -> None:
+    node.kube.annotations = {"cni": "calico"}
+    node.conf["runtimeConfig"] = {POD_ANNOTATIONS: {"cni": "weave-net"}}
+    assert on(node.ok("ADD")) == ["eth0"]
+    assert node.executor.made("ADD") == [("weave-net", "eth0")]
+    assert "pod" not in [question[0] for question in node.kube.asked]
+    assert (node.record.uid, node.record.pod) == ("u-1", "web")
+
+
+def test_a_pod_that_asks_for_nothing_comes_up_without_an_api_server(node: Node) -> None:
+    node.kube.away = True
+    node.conf["runtimeConfig"] = {POD_ANNOTATIONS: {"kubernetes.io/config.source": "file"}}
+    node.ok("ADD")
+    assert node.kube.asked == [("annotate", "blue", "web")], "only the status is still to be written"
+
+
+@pytest.mark.parametrize(
+    ("handed_over", "args"), [({POD_ANNOTATIONS: None}, ARGS), ({}, ARGS)], ids=["null", "nothing"]
+)
+def test_a_runtime_that_hands_over_none(node: Node, handed_over: dict[str, Any], args: str) -> None:
+    node.kube.annotations = {"cni": "calico"}
+    node.conf["runtimeConfig"] = handed_over
+    node.ok("ADD", CNI_ARGS=args)
+    assert node.kube.asked[0] == ("pod", "blue", "web", "u-1")
+
+
+@pytest.mark.parametrize("given", [[], "cni", {"cni": 1}, {"cni": None}, 5])
+def test_annotations_of_the_runtime_that_are_none_are_refused(node: Node, given: Any) -> None:
+    node.conf["runtimeConfig"] = {POD_ANNOTATIONS: given}
+    error = json.loads(node.call("ADD").stdout)
+    expected = "genie.conf: runtimeConfig: io.kubernetes.cri.pod-annotations: expected an object of strings"
+    assert (error["code"], error["msg"]) == (7, expected)
+    assert not node.executor.calls and not list(node.records)

@@ -37,7 +37,7 @@ class Cluster:
     annotations: Mapping[str, str]
     told: dict[str, str] = field(default_factory=dict)
 
-    async def pod(self, namespace: str, name: str, uid: str) -> Pod:
+    async def pod(self, namespace: str, name: str, uid: str, given: Any = None) -> Pod:
         return Pod(namespace=namespace, name=name, uid=uid, annotations=self.annotations)
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:

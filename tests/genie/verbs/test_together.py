@@ -92,8 +92,9 @@ class Node:
             conf["prevResult"] = self.kept
         request = Request(env=env, stdin=json.dumps(conf).encode())
         cluster = Cluster(annotations, self.told)
-        work = lambda: run_sync(serve(request, cluster, SubprocessExecutor()))  # noqa: E731
-        reply = self.host.run(work)
+        executor = SubprocessExecutor()
+        reply = self.host.run(lambda: run_sync(serve(request, cluster, executor)))
+        executor.close()
         answer: dict[str, Any] = json.loads(reply.stdout or "{}")
         if reply.status:
             raise RuntimeError(f"{verb}: {answer['msg']} {answer.get('details', '')}")
@@ -336,3 +337,59 @@ def test_what_a_plugin_does_not_tell_the_kernel_does(node: Node, edit: str, aske
     if edit == NO_MAC:  # the bridge itself misses its own interfaces
         node.call("CHECK", {"cni": asked})
     node.call("DEL", {"cni": asked})
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many networks were attached at the same time, each time."""
+    sizes: list[int] = []
+    gather = SubprocessExecutor.gather
+
+    async def noted(self: SubprocessExecutor, *work: Any) -> Any:
+        sizes.append(len(work))
+        return await gather(self, *work)
+
+    monkeypatch.setattr(SubprocessExecutor, "gather", noted)
+    return sizes
+
+
+def left(node: Node) -> dict[str, list[str]]:
+    """What there is of a pod: interfaces, rules, addresses, records."""
+    stores = node.place / "ipam"
+    of_links = json.loads(node.host.ip("-json link")) + json.loads(node.pod.ip("-json link"))
+    links = [link["ifname"] for link in of_links]
+    return {
+        "links": [name for name in links if name not in ("lo", "up0", "br0", "br1")],
+        "rules": [line for line in node.pod.ip("rule", "-6 rule").splitlines() if "lookup 2" in line],
+        "leases": [path.name for path in stores.rglob("*") if path.name[:1].isdigit()] if stores.exists() else [],
+        "records": [path.name for path in node.place.glob("state/*.json*")],
+    }
+
+
+@pytest.mark.parametrize("bad", range(4))
+@pytest.mark.parametrize("asked", ["cni", "k8s.v1.cni.cncf.io/networks"])
+def test_a_failure_in_the_middle_of_what_goes_on_at_once_undoes_all_of_it(
+    node: Node, groups: list[int], asked: str, bad: int
+) -> None:
+    """The chain fails at its second plugin, when the first has attached the pod; the others are attached meanwhile."""
+    for n in range(4):
+        key = "net.ipv4.conf.IFNAME.no_such_thing" if n == bad else "net.ipv4.conf.IFNAME.arp_filter"
+        ipam = {"type": "host-local", "subnet": f"10.{20 + n}.0.0/24", "dataDir": str(node.place / "ipam")}
+        plugins = [{"type": "bridge", "bridge": "br1", "ipam": ipam}, {"type": "tuning", "sysctl": {key: "1"}}]
+        conf = {"cniVersion": "1.0.0", "name": f"n{n}", "plugins": plugins}
+        (node.place / "net.d" / f"20-n{n}.conflist").write_text(json.dumps(conf))
+    names = "n0,n1,n2,n3"
+    annotations = {"cni": names} if asked == "cni" else {"cni": "quiet", asked: names}
+    nothing = left(node)
+    with pytest.raises(RuntimeError, match=rf"network '(blue/)?n{bad}': plugin 'tuning'.*no_such_thing"):
+        node.call("ADD", annotations)
+    assert groups == [4], "they were attached at the same time"
+    assert left(node) == nothing == {"links": [], "rules": [], "leases": [], "records": []}
+    node.call("DEL", annotations)
+    good = json.loads((node.place / "net.d" / f"20-n{bad}.conflist").read_text())
+    good["plugins"][1]["sysctl"] = {"net.ipv4.conf.IFNAME.arp_filter": "1"}
+    (node.place / "net.d" / f"20-n{bad}.conflist").write_text(json.dumps(good))
+    node.call("ADD", annotations)
+    assert groups == [4, 4] and len(left(node)["leases"]) == (4 if asked == "cni" else 5)
+    node.call("DEL", annotations)
+    assert left(node) == nothing

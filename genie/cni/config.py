@@ -21,6 +21,7 @@ from genie.cni.fields import Fields, decode, shown, undecodable
 # Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a trailing newline is no part of a name.
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
+_TOP = {"cniVersion", "cniVersions", "name", "type", "plugins"}
 SUFFIXES = (".conf", ".conflist", ".json")  # of files that a runtime takes for configurations, as libcni has them
 IFNAME_IS = "1 to 15 bytes without '/', ':' or white space"
 TYPE_IS = "the name of a plugin's executable, without '/' or '\\'"
@@ -52,6 +53,10 @@ class NetworkConfig:
         return tuple(plugin["type"] for plugin in self.plugins)
 
 
+class StrangerError(CniError):
+    """A JSON object without any key of a CNI configuration: another program's file, such as flannel's net-conf.json."""
+
+
 def parse(
     text: bytes | str, source: str, *, name: str = "", siblings: Iterable[tuple[str, bytes | str]] = ()
 ) -> NetworkConfig:
@@ -62,9 +67,11 @@ def parse(
     folder beside the file that is named like the network; appended unless `loadOnlyInlinedPlugins` is true.
 
     Raises CniError: DECODING_FAILURE where it is no JSON object, INCOMPATIBLE_VERSION where no version in it
-    is known, INVALID_CONFIG for everything else.
+    is known, StrangerError where it is no CNI configuration at all, INVALID_CONFIG for everything else.
     """
     read = _object(text, source)
+    if read.data and not read.data.keys() & _TOP:
+        raise StrangerError(Code.INVALID_CONFIG, f"{source}: no CNI configuration: it has neither type nor plugins")
     is_list = "type" not in read.data or read.data.get("plugins") is not None
     only_inlined = _boolean(read, "loadOnlyInlinedPlugins")
     if only_inlined and read.data.get("plugins") is None:

@@ -103,7 +103,7 @@ def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     if conf.drop_undeclared:
         yield "               undeclared_capabilities: what a pod asks for and no plugin declares is DROPPED"
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
-    yield from _networks(networks.directory(conf.conf_dir), conf)
+    yield from _networks(networks.directory(conf.conf_dir), conf, os.path.dirname(plugin))
 
 
 def _when(seconds: float) -> str:
@@ -117,18 +117,27 @@ def _unused(name: str, loaded: list[str]) -> str:
     return "" if loaded[0] == name else f": NOT USED, the runtime takes {loaded[0]}, which is first"
 
 
-def _networks(directory: networks.Directory, conf: Conf) -> Iterable[str]:
+def _networks(directory: networks.Directory, conf: Conf, bin_dir: str) -> Iterable[str]:
+    """The networks of net.d, what is broken or passed over there, and whether a pod that asks for nothing fails."""
     try:
         known = directory.networks()
-        rivals = [why for one in known if (why := networks.rival(one))]
         described = [f"{directory.title(one)} ({' + '.join(one.types)})" for one in known if not networks.rival(one)]
-        broken = [*directory.broken(), *rivals]
+        complaints = [str(each) for each in directory.broken()]
     except CniError as error:
         yield f"networks       NONE: {error}"
         return
+    for one in known:
+        if networks.rival(one):
+            complaints.append(networks.rival(one))
+        elif why := networks.unusable(one, (bin_dir,)):
+            complaints.append(f"{one.source} is passed over: {why}")
     yield f"networks       {', '.join(described) or 'NONE: a pod that asks for nothing gets an error'}"
-    for each in broken:
-        yield f"               {each}"
+    yield from (f"               {each}" for each in complaints)
+    if described and not conf.default_plugin:
+        try:
+            networks.first(directory, (bin_dir,))
+        except CniError as error:
+            yield f"default        NONE, a pod that asks for nothing fails: {error}"
     yield from _capabilities(conf, [one for one in known if not networks.rival(one)])
 
 

@@ -54,8 +54,8 @@ _MOST_BITS = 2**63 - 1  # what plugins, and Multus, read a rate into
 class SelectionError(CniError):
     """A pod asks for what it cannot get. The message names the annotation and the position in it."""
 
-    def __init__(self, where: str, message: str, code: int = Code.INVALID_CONFIG) -> None:
-        super().__init__(code, f"{where}: {message}")
+    def __init__(self, where: str, message: str, code: int = Code.INVALID_CONFIG, details: str = "") -> None:
+        super().__init__(code, f"{where}: {message}", details)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ class Directory:
 
     def networks(self) -> list[NetworkConfig]:
         """The valid configurations but genie's own, in the order of their files' names, as a runtime reads them."""
-        return [entry for entry in self._entries().values() if isinstance(entry, NetworkConfig)]
+        return [entry for entry in self.entries().values() if isinstance(entry, NetworkConfig)]
 
     def find(self, name: str) -> NetworkConfig | None:
         """The network of a name: by the `name` inside, else by the file's.
@@ -64,7 +64,7 @@ class Directory:
         Raises:
             CniError: the only file of that name is broken; the message is its own.
         """
-        entries = self._entries()
+        entries = self.entries()
         for entry in entries.values():
             if isinstance(entry, NetworkConfig) and entry.name == name:
                 return entry
@@ -85,15 +85,20 @@ class Directory:
 
     def known(self) -> str:
         """For messages: the names that can be asked for."""
-        mine = {file: e for file, e in self._entries().items() if isinstance(e, NetworkConfig) and not rival(e)}
+        mine = {file: e for file, e in self.entries().items() if isinstance(e, NetworkConfig) and not rival(e)}
         names = {entry.name: None for entry in mine.values()}
         names.update({file_network(file): None for file in mine})
         return ", ".join(names) or "none"
 
     def broken(self) -> list[CniError]:
-        return [entry for entry in self._entries().values() if isinstance(entry, CniError)]
+        return [entry for entry in self.entries().values() if isinstance(entry, CniError)]
 
-    def _entries(self) -> dict[str, NetworkConfig | CniError]:
+    def entries(self) -> dict[str, NetworkConfig | CniError]:
+        """The configurations but genie's own by their files' names, in order, or what is wrong with each.
+
+        Raises:
+            CniError: 5; the directory cannot be read.
+        """
         try:
             files = cni_config.conf_files(self.path)
         except OSError as error:
@@ -232,8 +237,8 @@ async def _find(
     """A network and its device resource, if any."""
     try:
         if ask.lookup == "first":
-            first = _first(directory)
-            return Found(network=first, label=first.name), ""
+            network = first(directory, path)
+            return Found(network=network, label=network.name), ""
         if ask.lookup == "logical":
             from genie.select import logical  # most nodes have no such objects
 
@@ -253,19 +258,37 @@ async def _find(
     except SelectionError:
         raise
     except CniError as error:
-        raise SelectionError(ask.where, error.msg, error.code) from error
+        raise SelectionError(ask.where, error.msg, error.code, error.details) from error
 
 
-def _first(directory: Directory) -> NetworkConfig:
-    networks = directory.networks()
-    rivals = [why for network in networks if (why := rival(network))]
-    if len(rivals) < len(networks):
-        return next(network for network in networks if not rival(network))
-    broken = "".join(f"; {why}" for why in [*(error.msg for error in directory.broken()), *rivals])
+def first(directory: Directory, path: Sequence[str]) -> NetworkConfig:
+    """What a pod gets that asks for nothing, where genie.conf names nothing: the first configuration in net.d.
+
+    One that genie does not choose by itself (see `unusable`) is passed over. One that is broken is not, as containerd
+    has it: it may be half written, and a pod on the wrong network is worse than one that waits. A folder and another
+    program's JSON are no configurations.
+
+    Raises:
+        CniError: 11; there is none, or a broken one comes first.
+    """
+    passed = []
+    for file, entry in directory.entries().items():
+        if not isinstance(entry, CniError):
+            if not (why := unusable(entry, path)):
+                return entry
+            passed.append(why if rival(entry) else f"{entry.source}: {why}")
+        elif isinstance(entry, cni_config.StrangerError) or os.path.isdir(f"{directory.path}/{file}"):
+            passed.append(entry.msg)
+        else:
+            raise CniError(
+                Code.TRY_AGAIN,
+                f"{entry.msg}; it comes first in {directory.path}, and genie takes no other: repair or remove it",
+                entry.details,
+            )
     raise CniError(
         Code.TRY_AGAIN,
-        f"{directory.path} has no valid configuration but genie's own{broken}: install a network, or set "
-        "default_plugin",
+        f"{directory.path} has no valid configuration but genie's own{''.join(f'; {each}' for each in passed)}: "
+        "install a network, or set default_plugin",
     )
 
 

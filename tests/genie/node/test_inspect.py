@@ -75,12 +75,29 @@ def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str],
     lines = health(capsys, node, conf)
     assert lines[0].endswith(": NOT USED, the runtime takes 00-broken.conf, which is first")
     assert "00-broken.conf: not valid JSON" in lines[3]
+    assert lines[4].startswith(
+        f"default        NONE, a pod that asks for nothing fails: {node.net_d}/00-broken.conf: not v"
+    )
     for path in node.net_d.glob("[!0]*"):
         path.unlink()
     assert health(capsys, node, conf)[2] == "networks       NONE: a pod that asks for nothing gets an error"
     moved = {**json.loads(Path(conf).read_text()), "conf_dir": str(node.root / "none")}
     Path(conf).write_text(json.dumps(moved))
     assert health(capsys, node, conf)[2].startswith("networks       NONE: cannot read the configurations in ")
+
+
+def test_status_says_what_is_passed_over(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
+    node.write("00-gone.conf", {"cniVersion": "1.0.0", "name": "gone", "type": "cilium-cni"})
+    node.write("99-loopback.conf", {"cniVersion": "1.0.0", "name": "loopback", "type": "loopback"})
+    lines = health(capsys, node, conf)
+    gone = f"{node.net_d}/00-gone.conf is passed over: no plugin 'cilium-cni': looked in {node.root}/bin"
+    assert [line.strip() for line in lines[3:5]] == [
+        gone,
+        f"{node.net_d}/99-loopback.conf is passed over: loopback cannot be a pod's network",
+    ]
+    for path in node.net_d.glob("10-*"):
+        path.unlink()
+    assert any(line.startswith("default        NONE, a pod that") for line in health(capsys, node, conf))
 
 
 def test_status_says_what_multus_and_cni_genie_left(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ def test_the_order_of_the_look_up(node: Node) -> None:
 def test_default_plugin_asks_no_api_server(node: Node) -> None:
     node.kube.away = True
     node.write("10-calico.conf", conf("k8s"))
+    node.binary("bridge")
     assert one(node, "calico", "default").name == "k8s"
     assert one(node, "", "first").name == "k8s"
     assert node.kube.asked == []
@@ -102,6 +104,7 @@ def test_genies_own_configuration_is_never_found(node: Node) -> None:
         assert "no network" in refused(node, name)
     assert "has no valid configuration but genie's own" in refused(node, "", "first", 11)
     node.write("90-calico.conf", conf("calico"))
+    node.binary("bridge")
     assert one(node, "", "first").name == "calico"
 
 
@@ -119,7 +122,60 @@ def test_a_broken_file_is_told_when_its_network_is_asked_for(node: Node) -> None
     node.write("20-calico.conf", conf("calico"))
     assert f"{node.net_d}/10-weave.conf: not valid JSON" in refused(node, "weave", code=6)
     assert one(node, "calico").name == "calico"
-    assert one(node, "", "first").name == "calico", "a broken file does not take the others with it"
+    assert "10-weave.conf: not valid JSON" in refused(node, "", "first", 11), "as with containerd, never the next one"
+
+
+WHOLE = json.dumps({"cniVersion": "1.0.0", "name": "weave", "plugins": [{"type": "bridge"}]}, indent=1)
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.sampled_from(["10-weave.conflist", "10-weave.conf", "10-weave.json"]))
+def test_a_first_file_that_is_cut_off_is_never_the_next_network(at: int, file: str) -> None:
+    with TemporaryDirectory() as place:
+        node = Node(Path(place))
+        node.binary("bridge")
+        node.write(file, WHOLE[:at])
+        node.write("20-calico.conf", conf("calico"))
+        said = refused(node, "", "first", 11)
+        assert f"{file}: not valid JSON at character " in said and "repair or remove it" in said
+        node.write("10-weave.conflist", WHOLE)
+        (node.net_d / file).unlink() if file != "10-weave.conflist" else None
+        assert one(node, "", "first").name == "weave"
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"plugins": []}', '{"name": "weave"}', '{"type": "bridge", "name": "a b"}', "[]"]
+)
+def test_a_first_file_that_is_wrong_is_never_the_next_network(node: Node, text: str) -> None:
+    node.binary("bridge")
+    node.write("10-weave.conflist", text)
+    node.write("20-calico.conf", conf("calico"))
+    assert "10-weave.conflist: " in refused(node, "", "first", 11)
+    assert one(node, "calico", "default").name == "calico", "whoever names another gets it"
+
+
+def test_another_programs_json_is_passed_over(node: Node) -> None:
+    """flannel's net-conf.json."""
+    node.binary("bridge")
+    node.write("net-conf.json", {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}})
+    node.write("z-calico.conf", conf("calico"))
+    assert one(node, "", "first").name == "calico"
+    (node.net_d / "z-calico.conf").unlink()
+    assert "net-conf.json: no CNI configuration" in refused(node, "", "first", 11)
+
+
+@given(st.lists(st.sampled_from(["gone", "loopback", "tuning", "bridge", "multus"]), min_size=1, max_size=5))
+def test_the_first_configuration_that_can_be_a_pods_network(kinds: list[str]) -> None:
+    """One whose plugin is gone from the node is passed over, as by the kubelet and CRI-O."""
+    with TemporaryDirectory() as place:
+        node = Node(Path(place))
+        node.binary("bridge", "loopback", "tuning", "multus")
+        for number, kind in enumerate(kinds):
+            node.write(f"{number}0-net.conf", conf(f"net{number}", kind))
+        if "bridge" in kinds:
+            assert one(node, "", "first").name == f"net{kinds.index('bridge')}"
+        else:
+            said = refused(node, "", "first", 11)
+            assert all(f"{number}0-net.conf" in said for number in range(len(kinds)))
 
 
 def test_only_broken_files(node: Node) -> None:
@@ -130,6 +186,7 @@ def test_only_broken_files(node: Node) -> None:
 def test_a_folder_and_a_dangling_link_named_like_configurations(node: Node) -> None:
     (node.net_d / "10-x.conf").mkdir()
     (node.net_d / "11-y.conf").symlink_to("nowhere")
+    node.binary("bridge")
     node.write("20-calico.conf", conf("calico"))
     assert one(node, "", "first").name == "calico"
     assert "no network 'x'" in refused(node, "x"), "libcni's ConfFiles sees no folders, either"
@@ -158,6 +215,7 @@ def test_multus_configuration_is_nobodys_network(node: Node, left: dict[str, Any
     says = f"00-multus.conf is Multus' own configuration: .* remove Multus {re.escape('(docs/migration.md)')}"
     assert re.search(says, refused(node, "", "first", 11)), "alone, it is what the error names"
     node.write("10-calico.conf", conf("calico"))
+    node.binary("bridge")
     assert one(node, "", "first").name == "calico"
     for name in ("multus-cni-network", "multus"):
         assert re.search(says, refused(node, name))
@@ -224,6 +282,7 @@ def test_definitions_lend_their_name(node: Node) -> None:
 def test_what_networks_are_called(node: Node) -> None:
     """A definition's name has its namespace, whichever annotation asked for it; the others go by what was asked for."""
     node.write("10-weave.conf", conf("weave-net"))
+    node.binary("bridge")
     node.kube.define("nad", {"type": "bridge"})
     node.kube.define("weave", namespace="green")
     asks = [ask("weave"), ask("nad"), ask("nad", "attachment"), ask("weave", "attachment", "green"), ask("", "first")]

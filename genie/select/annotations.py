@@ -43,6 +43,7 @@ _GUID = (8, "a GUID of eight bytes like c2:11:22:33:44:55:66:77")
 _KEYS = {
     **{key: key for key in ("name", "namespace", "interface", "interfaceRequest", "ips", "mac", "default-route")},
     **{key: key for key in ("cni-args", "bandwidth", "portMappings", "infiniband-guid")},
+    "ipam-claim-reference": "ipam-claim-reference",
     "gateway": "default-route", "ip": "ips", "addresses": "ips", "mac-address": "mac", "ifname": "interface",
     "args": "cni-args", "ports": "portMappings", "guid": "infiniband-guid",
 }  # fmt: skip
@@ -79,6 +80,7 @@ class Ask:
     bandwidth: Mapping[str, Any] = field(default_factory=dict)
     port_mappings: tuple[Mapping[str, Any], ...] = ()
     infiniband_guid: str = ""
+    ipam_claim: str = ""  # an IPAMClaim of the pod's namespace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,8 +243,6 @@ def _from_json(item: Any, where: str) -> Ask:
     if not isinstance(item, dict):
         raise SelectionError(where, 'expected an object like {"name": "net-a"}')
     read = Fields(item, where, SelectionError)
-    if item.get("ipam-claim-reference") is not None:
-        raise SelectionError(where, "ipam-claim-reference: genie cannot grant it: it does not know IPAMClaim objects")
     read.only(_KEYS)
     name = _matching(read, "name", _NAME, "the name of a network", required=True)
     return Ask(
@@ -258,6 +258,7 @@ def _from_json(item: Any, where: str) -> Ask:
         bandwidth=_bandwidth(read),
         port_mappings=_port_mappings(read),
         infiniband_guid=_hardware(read, "infiniband-guid", *_GUID),
+        ipam_claim=_text(read, "ipam-claim-reference"),
     )
 
 

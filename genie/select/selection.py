@@ -184,6 +184,7 @@ def _capabilities(ask: Ask, network: NetworkConfig) -> tuple[Mapping[str, Any], 
     """The runtimeConfig that an ask comes to, and the capabilities in it that no plugin of the network declares, which
     are left out.
     """
+    _claimed(ask, network)
     arguments: dict[str, Any] = {}
     if ask.ips:
         arguments["ips"] = [ip if "/" in ip else _with_prefix(ip, network) for ip in ask.ips]
@@ -211,6 +212,23 @@ def _undeclared(ask: Ask, network: NetworkConfig, capability: str) -> SelectionE
         f"{capability}: no plugin of {network.source} declares this capability; "
         f'add "capabilities": {{"{capability}": true}} to one that has it',
     )
+
+
+def _claimed(ask: Ask, network: NetworkConfig) -> None:
+    """Refuse a claim of addresses but for plugins that read it themselves, out of the pod's annotation: OVN-Kubernetes'
+    where its configuration has `allowPersistentIPs`, for virtual machines. Multi-network specification, 4.1.2.1.3: no
+    addresses beside a claim.
+    """
+    if not ask.ipam_claim:
+        return
+    if not any(plugin.get("allowPersistentIPs") is True for plugin in network.plugins):
+        raise SelectionError(
+            ask.where,
+            "ipam-claim-reference: genie cannot grant it: it does not know IPAMClaim objects, and no plugin of "
+            f"{network.source} reads them itself (`allowPersistentIPs`)",
+        )
+    if ask.ips:
+        raise SelectionError(ask.where, "ips: expected none beside ipam-claim-reference, which has the addresses")
 
 
 def _with_prefix(ip: str, network: NetworkConfig) -> str:

@@ -26,6 +26,33 @@ from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, fou
 # --- precedence: docs/annotations.md has the same rows --------------------------------------------------------------
 
 
+# --- claims of addresses -------------------------------------------------------------------------------------------
+
+CLAIMING = network("ovn", {"type": "ovn-k8s-cni-overlay", "allowPersistentIPs": True})
+
+
+def claim(by: NetworkConfig, **more: Any) -> Any:
+    return chosen({"ipam-claim-reference": "vm-a.ovn", **more}, by)
+
+
+def test_a_claim_is_granted_by_a_plugin_that_reads_it_itself() -> None:
+    assert claim(CLAIMING).runtime_config == {}
+
+
+@pytest.mark.parametrize(
+    "by",
+    [ABLE, network("ovn", {"type": "ovn-k8s-cni-overlay"}), network("x", {"type": "x", "allowPersistentIPs": "yes"})],
+)
+def test_a_claim_is_else_refused_by_name(by: NetworkConfig) -> None:
+    with pytest.raises(SelectionError, match="ipam-claim-reference: genie cannot grant it: it does not know IPAMClaim"):
+        claim(by)
+
+
+def test_there_are_no_addresses_beside_a_claim() -> None:
+    with pytest.raises(SelectionError, match="ips: expected none beside ipam-claim-reference"):
+        claim(CLAIMING, ips=["10.1.0.2/24"])
+
+
 # --- interfaces -----------------------------------------------------------------------------------------------------
 
 

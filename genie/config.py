@@ -95,6 +95,8 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
             Code.INCOMPATIBLE_VERSION,
             f"{source}: cniVersion {cni_version!r} is not one that genie speaks ({', '.join(version.SUPPORTED)})",
         )
+    if not all(isinstance(on, bool) for on in read.object("capabilities").values()):
+        raise read.wrong("capabilities", "an object of booleans")  # a runtime would not load it
     read.strings("cniVersions")  # a runtime's business: it hands over the one that it took
     return Conf(
         name=_name(read),

@@ -13,13 +13,18 @@ the agent.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from genie import log as logs
 from genie.cni.errors import CniError
-from genie.node.files import Node, install, remove
+from genie.node import multus
+from genie.node.files import Node, install, remove, write
 from genie.node.keeper import Keeper, check_not_kept
-from genie.node.wanted import read_wanted
+from genie.node.multus import Migrated
+from genie.node.wanted import read_conf, with_conf
 
 log = logging.getLogger("genie.install")
 
@@ -29,6 +34,7 @@ examples:
                                               with kubernetes.kubeconfig in it. Again, after genie was upgraded
   genie install --direct --no-kubeconfig      … where there is no Kubernetes
   genie install --remove                      the node as it was before
+  genie install --print --from-multus /etc/cni/net.d/00-multus.conf > my.conf      … what Multus' configuration becomes
 
   What the DaemonSet runs beside the agent, and what it adds to a plain install:
   genie install --keep --after /run/pod/agent --conf /etc/genie/genie.conf --daemonset kube-system/genie
@@ -59,7 +65,12 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument("--once", action="store_true", help="install and return (the default)")
     what.add_argument("--keep", action="store_true", help="install, stay, and keep it so until SIGTERM")
     what.add_argument("--remove", action="store_true", help="take genie off the node, which is then as it was before")
+    what.add_argument("--print", action="store_true", help="print the genie.conf that would be installed, and return")
     add("--conf", metavar="PATH", default="", help="the genie.conf to install (default: one without settings)")
+    add(
+        "--from-multus", metavar="PATH", default="",
+        help="install the genie.conf that means what this configuration of Multus means (00-multus.conf)",
+    )  # fmt: skip
     add("--direct", action="store_true", help="install genie itself, run by this Python, in place of the agent's shim")
     add(
         "--no-kubeconfig",
@@ -81,7 +92,10 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         "--daemonset", metavar="NAMESPACE/NAME", default="",
         help="when ended, remove genie if this DaemonSet is gone",
     )  # fmt: skip
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.from_multus and (options.conf or options.keep or options.remove):
+        parser.error("--from-multus goes with none of --conf, --keep and --remove; --keep takes what --print prints")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,12 +107,36 @@ def main(argv: list[str] | None = None) -> int:
         if options.keep:
             Keeper(node, options).run()
             return 0
+        migrated = _migrated(options) if options.from_multus else None
+        if options.print:
+            print(json.dumps(dict(migrated.conf if migrated else read_conf(options)[0]), indent=2))
+            return 0
         check_not_kept(node)
         if options.remove:
             log.info("removed", extra={"fields": {"files": remove(node)}})
         else:
-            log.info("installed", extra={"fields": {"files": install(node, read_wanted(options))}})
+            wanted = with_conf(options, *read_conf(options, migrated.conf if migrated else None))
+            files = [*_write_networks(node, migrated.networks if migrated else {}), *install(node, wanted)]
+            log.info("installed", extra={"fields": {"files": files}})
     except (CniError, OSError) as error:
         log.error(f"cannot {'remove' if options.remove else 'install'}", extra={"fields": {"error": str(error)}})
         return 1
     return 0
+
+
+def _migrated(options: argparse.Namespace) -> Migrated:
+    """Multus' configuration as genie has it; what is not the same is logged."""
+    migrated = multus.read(options.from_multus, options.conf_dir)
+    for note in migrated.notes:
+        log.warning("not the same as with Multus", extra={"fields": {"file": options.from_multus, "note": note}})
+    for name, network in migrated.networks.items() if options.print else ():
+        log.warning(
+            "needs this file, too", extra={"fields": {"file": f"{options.conf_dir}/{name}", "content": network}}
+        )
+    return migrated
+
+
+def _write_networks(node: Node, networks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Networks that were inside Multus' configuration, as files of their own; they stay when genie is removed."""
+    paths = {f"{node.conf_dir}/{name}": json.dumps(network, indent=2) for name, network in networks.items()}
+    return [path for path, text in paths.items() if write(path, f"{text}\n".encode(), 0o600)]

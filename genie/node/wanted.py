@@ -45,30 +45,23 @@ def kubeconfig(environment: Mapping[str, str] = os.environ) -> bytes | None:
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def read_wanted(options: argparse.Namespace) -> Wanted:
-    """What the command line asks to be on the node.
-
-    Raises:
-        CniError: as `read_conf` and `with_conf`.
-    """
-    return with_conf(options, *read_conf(options))
-
-
-def read_conf(options: argparse.Namespace) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
-    """The genie.conf to install, and the plugins behind genie if it is a list: of the file that --conf names, else one
-    without settings.
+def read_conf(
+    options: argparse.Namespace, given: Mapping[str, Any] | None = None
+) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """The genie.conf to install, and the plugins behind genie if it is a list: the given one, else that of the file
+    that --conf names, else one without settings.
 
     Raises:
         CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
     """
-    conf = config.load(options.conf) if options.conf else config.parse(DEFAULT_CONF)
+    conf = config.load(options.conf) if options.conf else config.parse(given or DEFAULT_CONF)
     if options.direct and not options.no_kubeconfig and kubeconfig() is None:
         kube.server(conf.credentials)  # without an agent each call takes them: no pod would come up
     return conf.raw, config.beside(options.conf) if options.conf else ()
 
 
 def with_conf(options: argparse.Namespace, conf: Mapping[str, Any], behind: Sequence[Mapping[str, Any]] = ()) -> Wanted:
-    """All of it, with that genie.conf and those plugins behind genie.
+    """What is to be on the node: with that genie.conf, and those plugins behind genie.
 
     Raises:
         CniError: there is no shim for this machine.

@@ -71,6 +71,10 @@ WRONG_CONF: list[tuple[Any, str, int]] = [
     ({"name": "n", "max_networks": 0}, "max_networks: expected a whole number from 1 to 128, found 0", 7),
     ({"name": "n", "max_networks": 129}, "max_networks: expected a whole number from 1 to 128, found 129", 7),
     ({"name": "n", "max_networks": "9"}, "max_networks: expected a whole number from 1 to 128, found '9'", 7),
+    ({"name": "n", "capabilities": {"ips": "yes"}}, "capabilities: expected an object of booleans, found an object", 7),
+    ({"name": "n", "capabilities": ["ips"]}, "capabilities: expected an object, found a list", 7),
+    ({"name": "n", "cniVersions": "1.0.0"}, "cniVersions: expected a list, found '1.0.0'", 7),
+    ({"name": "n", "cniVersions": [1]}, "cniVersions: expected a list of strings", 7),
     ({"name": "n", "serial": "yes"}, "serial: expected true or false, found 'yes'", 7),
     (
         {"name": "n", "undeclared_capabilities": "pass"},

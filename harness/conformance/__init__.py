@@ -13,6 +13,6 @@ leftovers, results, wellformed   pure: what is left, a result in one form, a res
 subject      what is tested: binary, configuration, the plugins beside it
 machine      namespaces, and all that is written seen; kernel: what the kernel has
 findings     what a check finds and who is at fault
-call         one call of a plugin
+call         one call of a plugin; trace: one that is killed on the way; delegate: an ipam plugin that is watched
 spec         the specification's sections and versions
 """

@@ -94,10 +94,10 @@ def run(call: Call, seconds: float = SECONDS) -> Outcome:
     keep the harness waiting.
     """
     began = time.monotonic()
-    with _memory(call.stdin) as stdin, _memory() as stdout, _memory() as stderr:
+    with Memory.of(call.stdin) as stdin, Memory.of() as stdout, Memory.of() as stderr:
         process = subprocess.Popen(
             [call.binary],
-            env={"PATH": _PATH, **call.env},
+            env=environment(call),
             stdin=stdin.fd,
             stdout=stdout.fd,
             stderr=stderr.fd,
@@ -122,25 +122,31 @@ def run(call: Call, seconds: float = SECONDS) -> Outcome:
         )
 
 
+def environment(call: Call) -> dict[str, str]:
+    """All variables of a call's process."""
+    return {"PATH": _PATH, **call.env}
+
+
 @dataclass(frozen=True)
-class _Memory:
+class Memory:
     """A file in memory."""
 
     fd: int
 
     def content(self) -> bytes:
+        """What is in it, up to a limit."""
         return os.pread(self.fd, _LIMIT, 0)
 
-
-@contextmanager
-def _memory(content: bytes = b"") -> Iterator[_Memory]:
-    """A file in memory with that content, at its beginning."""
-    fd = os.memfd_create("cni", os.MFD_CLOEXEC)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield _Memory(fd)
-    finally:
-        os.close(fd)
+    @classmethod
+    @contextmanager
+    def of(cls, content: bytes = b"") -> Iterator[Memory]:
+        """One with that content, at its beginning."""
+        fd = os.memfd_create("cni", os.MFD_CLOEXEC)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.lseek(fd, 0, os.SEEK_SET)
+            yield cls(fd)
+        finally:
+            os.close(fd)

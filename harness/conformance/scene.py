@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 
-from harness.conformance import machine
+from harness.conformance import machine, trace
 from harness.conformance.call import Call, Json, Outcome, run
 from harness.conformance.delegate import Delegate
 from harness.conformance.findings import Fault, Finding
@@ -59,6 +59,8 @@ class Attachment:
     result: Json | None = None  # the tested plugin's
     args: str = ""
     runtime: Json = field(default_factory=dict)  # runtimeConfig
+    around: Snapshot | None = None  # of a plugin that is not the first: the machine before its ADD
+    undone: Snapshot | None = None  # and after its DEL, before that of the plugins before it
 
     @property
     def variables(self) -> dict[str, str]:
@@ -175,6 +177,8 @@ class Scene:
             if not outcome.ok:
                 raise Broken(f"{part['type']}, before the tested plugin, failed: {outcome.message}")
             attachment.before = outcome.object
+        if self.subject.position:
+            attachment.around = self.snapshot()
 
     def added(self, attachment: Attachment) -> Attachment:
         """ADD that must work for the check to go on.
@@ -190,8 +194,21 @@ class Scene:
         """DEL as a runtime calls it: with prevResult from 0.4.0 on. Then of the plugins before the tested one."""
         conf = self.conf(attachment, attachment.result if self.has("0.4.0") else None)
         outcome = self.call("DEL", attachment, conf, **more)
+        if self.subject.position:
+            attachment.undone = self.snapshot()
         self.finish(attachment)
         return outcome
+
+    def interrupted(self, verb: str, attachment: Attachment, kill_at: int) -> trace.Traced:
+        """A call that is killed after that many system calls that change something; 0: not at all."""
+        conf = self.conf(attachment, attachment.before)
+        variables = {"CNI_COMMAND": verb, "CNI_PATH": self.path, **attachment.variables}
+        call = Call(binary=str(self.subject.binary), env=variables, stdin=json.dumps(conf).encode())
+        self.write(
+            f"# killed after {kill_at} system calls that change something, counted over all its threads and children"
+        )
+        self.write(call.shell())
+        return trace.run(call, kill_at)
 
     def other(self, binary: Path, part: Json, verb: str, attachment: Attachment, result: Json | None) -> Json:
         """Call a plugin that is not the tested one; its result, or its error object."""
@@ -254,6 +271,16 @@ class Scene:
     def snapshot(self) -> Snapshot:
         """What is on the machine outside the containers."""
         return machine.snapshot()
+
+    def about(self, attachment: Attachment) -> set[str]:
+        """Files, and rules of the firewall, that mention the container and are not of plugins before the tested one."""
+        now, word = self.snapshot(), attachment.container
+        found = {path for path, content in now.files.items() if word in path or word.encode() in content}
+        found = {path for path in found if not path.startswith(("/var/log/", "/tmp/"))}
+        rules = {rule for rule in now.firewall if word in rule}
+        if (earlier := attachment.around) is not None:
+            return (found - earlier.files.keys()) | (rules - earlier.firewall)
+        return found | rules
 
     def reboot(self, attachment: Attachment) -> None:
         """Take a container's namespace away."""

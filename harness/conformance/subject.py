@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Subject:
     stays: tuple[str, ...] = ()  # interfaces that stand for all containers
     claims: frozenset[str] = frozenset()
     places: tuple[Path, ...] = ()  # directories with further plugins
-    supported: tuple[str, ...] = field(default=())
+    supported: tuple[str, ...] = ()
+    before: tuple[tuple[str, ...], ...] = ()  # what the plugins before it claim
 
     @property
     def conf(self) -> Json:
@@ -64,8 +65,8 @@ class Subject:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Those that the plugin claims and that are known here."""
-        return tuple(version for version in VERSIONS if version in self.supported)
+        """Those that the plugin claims, that are known here, and that the plugins before it claim too."""
+        return tuple(each for each in VERSIONS if all(each in listed for listed in (self.supported, *self.before)))
 
     @property
     def features(self) -> set[str]:
@@ -170,7 +171,8 @@ def of(
         name=listed["name"], network=listed, position=types.index(wanted), binaries=binaries,
         stays=tuple(stays), claims=frozenset(claims), places=tuple(places),
     )  # fmt: skip
-    return Subject(**{**vars(subject), "supported": claimed_versions(probe(subject))})
+    before = tuple(claimed_versions(probe(replace(subject, position=at))) for at in range(subject.position))
+    return replace(subject, supported=claimed_versions(probe(subject)), before=before)
 
 
 def as_list(network: Any, where: str) -> Json:

@@ -8,6 +8,7 @@ delete       DEL
 verify       CHECK
 chain        plugins before and after
 capability   runtimeConfig
+interrupted  calls that are killed on the way
 load         many at once, a full pool, many rounds
 collect      GC and STATUS, and what is passed on to an ipam plugin
 """
@@ -16,7 +17,18 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from harness.conformance.checks import add, capability, chain, collect, delete, errors, load, verify, version
+from harness.conformance.checks import (
+    add,
+    capability,
+    chain,
+    collect,
+    delete,
+    errors,
+    interrupted,
+    load,
+    verify,
+    version,
+)
 from harness.conformance.checks.base import Check
 
 
@@ -26,6 +38,6 @@ def _of(module: ModuleType) -> list[Check]:
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (version, add, errors, delete, verify, collect, chain, capability, load)
+    for module in (version, add, errors, delete, verify, collect, chain, capability, interrupted, load)
     for check in _of(module)
 )

@@ -15,24 +15,17 @@ _STALE = (
 _VALID = "GC leaves alone what belongs to valid attachments."
 
 
-def _about(scene: Scene, attachment: Attachment) -> set[str]:
-    word = attachment.container
-    return {path for path, content in scene.snapshot().files.items() if word in path or word.encode() in content}
-
-
 @check("gc-succeeds", "GC with all attachments valid succeeds, prints nothing, and changes nothing.", GC, since="1.1.0")
 def succeeds(scene: Scene) -> None:
     attachment = scene.added(scene.container())
-    before, files, host = scene.inside(attachment), _about(scene, attachment), scene.snapshot()
+    before, files, host = scene.inside(attachment), scene.about(attachment), scene.snapshot()
     outcome = scene.collect([attachment])
     if not scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome):
         return
     text = outcome.stdout.decode(errors="replace").strip()
     scene.expect(not text, f"GC prints {text[:80]!r}", "GC has no output on success.", outcome)
     scene.expect(before == scene.inside(attachment), "GC changed a container that is valid", _VALID, outcome)
-    scene.expect(
-        files <= _about(scene, attachment), "GC removed the files of a container that is valid", _VALID, outcome
-    )
+    scene.expect(files <= scene.about(attachment), "GC removed the files of a container that is valid", _VALID, outcome)
     gone = {link.name for link in host.kernel.links} - {link.name for link in scene.snapshot().kernel.links}
     scene.expect(not gone, f"GC removed {', '.join(sorted(gone))} of a container that is valid", _VALID, outcome)
 
@@ -47,17 +40,15 @@ def succeeds(scene: Scene) -> None:
 )
 def collects(scene: Scene) -> None:
     valid, stale = scene.added(scene.container()), scene.added(scene.container())
-    if not _about(scene, stale):
-        raise Skipped("no file on the machine mentions the container")
-    kept = _about(scene, valid)
+    if not scene.about(stale):
+        raise Skipped("no file and no rule of the firewall mentions the container")
+    kept = scene.about(valid)
     scene.reboot(stale)
     outcome = scene.collect([valid])
     scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome)
-    for path in sorted(_about(scene, stale)):
-        scene.expect(
-            False, f"the file {path} of a stale container is left after GC", _STALE, outcome, look="ls -R /var/lib/cni"
-        )
-    scene.expect(kept <= _about(scene, valid), "GC removed the files of a container that is valid", _VALID, outcome)
+    for path in sorted(scene.about(stale)):
+        scene.expect(False, f"{path} of a stale container is left after GC", _STALE, outcome, look="ls -R /var/lib/cni")
+    scene.expect(kept <= scene.about(valid), "GC removed the files of a container that is valid", _VALID, outcome)
 
 
 @check(
@@ -74,10 +65,8 @@ def collects_all(scene: Scene) -> None:
         scene.reboot(each)
     outcome = scene.collect([])
     scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome)
-    for path in sorted(set().union(*(_about(scene, each) for each in stale))):
-        scene.expect(
-            False, f"the file {path} of a stale container is left after GC", _STALE, outcome, look="ls -R /var/lib/cni"
-        )
+    for path in sorted(set().union(*(scene.about(each) for each in stale))):
+        scene.expect(False, f"{path} of a stale container is left after GC", _STALE, outcome, look="ls -R /var/lib/cni")
 
 
 @check(
@@ -93,9 +82,9 @@ def by_interface(scene: Scene) -> None:
     valid = scene.added(scene.container())
     stale = Attachment(sandbox=valid.sandbox, container=valid.container, ifname="net1", netns=valid.netns)
     scene.added(stale)
-    before = _about(scene, valid)
+    before = scene.about(valid)
     outcome = scene.collect([valid])
-    after = _about(scene, valid)
+    after = scene.about(valid)
     if before:
         scene.expect(
             after,
@@ -105,7 +94,7 @@ def by_interface(scene: Scene) -> None:
             look="ls -R /var/lib/cni",
         )
         files = scene.snapshot().files
-        mention = [path for path in sorted(after) if b"net1" in files[path]]
+        mention = [path for path in sorted(after) if b"net1" in files.get(path, b"")]
         scene.expect(
             not mention,
             f"{', '.join(mention)} of a stale interface is left after GC",
@@ -127,12 +116,12 @@ def keeps_others(scene: Scene) -> None:
     other = scene.added(scene.container())
     scene.changes = {}
     mine = scene.added(scene.container())
-    before, files = scene.inside(other), _about(scene, other)
+    before, files = scene.inside(other), scene.about(other)
     scene.reboot(mine)
     outcome = scene.collect([])
     demand = "GC is about the attachments to one network."
     scene.expect(before == scene.inside(other), "GC changed a container of another network", demand, outcome)
-    kept = files <= _about(scene, other)
+    kept = files <= scene.about(other)
     scene.expect(kept, "GC removed what is kept of a container of another network", demand, outcome)
 
 

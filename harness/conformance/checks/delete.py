@@ -62,7 +62,13 @@ def words(attachment: Attachment) -> list[str]:
 
 def expect_nothing_left(scene: Scene, before: Snapshot, attachment: Attachment, when: str, look: str = "") -> None:
     """Note what an attachment left on the machine."""
-    for what in settled(lambda: list(leftovers.left(before, scene.snapshot(), words(attachment)))):
+
+    def left() -> list[str]:
+        if attachment.around is not None and attachment.undone is not None:
+            return list(leftovers.left(attachment.around, attachment.undone, ()))
+        return list(leftovers.left(before, scene.snapshot(), words(attachment)))
+
+    for what in settled(left):
         in_store = what.startswith("the file /var/lib/cni/networks/")
         fault = Fault.IPAM if in_store and scene.subject.ipam == "host-local" else Fault.PLUGIN
         show = look or "ip link; ip route; ls -R /var/lib/cni; ps ax"
@@ -252,7 +258,7 @@ def other_prevresult(scene: Scene) -> None:
 )
 def keeps_others(scene: Scene) -> None:
     gone, other = scene.added(scene.container()), scene.added(scene.container())
-    files = _about(scene, other)
+    files = scene.about(other)
     inside = scene.inside(other)
     scene.deleted(gone)
     now = scene.inside(other)
@@ -268,7 +274,7 @@ def keeps_others(scene: Scene) -> None:
         look="ip -n c2 addr; ip -n c2 route",
     )
     scene.expect(
-        files <= _about(scene, other),
+        files <= scene.about(other),
         "DEL of one container released what another has",
         "DEL is about one container and interface.",
         look="ls -R /var/lib/cni",
@@ -304,12 +310,6 @@ def two_interfaces(scene: Scene) -> None:
             look="ip -n c1 addr",
         )
     scene.expect(not now.link("net1"), "net1 is there after its DEL", CLEAN, outcome, look="ip -n c1 addr")
-
-
-def _about(scene: Scene, attachment: Attachment) -> set[str]:
-    """Files that mention an attachment."""
-    word = attachment.container
-    return {path for path, content in scene.snapshot().files.items() if word in path or word.encode() in content}
 
 
 @check(

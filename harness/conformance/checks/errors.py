@@ -340,8 +340,9 @@ def cni_args(scene: Scene) -> None:
 )
 def cni_args_strange(scene: Scene) -> None:
     for args in ("FOO=BAR", "nonsense", "=;=;="):
-        attachment = scene.container(args=args)
+        attachment = scene.container()
         scene.prepare(attachment)
+        attachment.args = args
         refused = Refused(scene, attachment)
         outcome = scene.call("ADD", attachment, scene.conf(attachment, attachment.before))
         if not outcome.ok:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,6 +31,11 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
     "LogicalNetwork": ("alpha.network.k8s.io/v1", "logicalnetworks"),
     "PhysicalNetwork": ("alpha.network.k8s.io/v1", "physicalnetworks"),
 }
+JSON = "application/json"
+ANSWER_MAX = 8 << 20
+"""Bytes of an answer to `Client.request`; etcd takes no object of more than 1.5 MiB, unless it is told to."""
+PIECE = 65536
+"""Bytes read at once of an answer of any size."""
 EVENT_TIMEOUT = 2.0
 """Seconds for which direct mode waits for the API server to take an Event."""
 #: A mirror pod (what the API server shows of a static pod) has a UID of its own; the runtime knows the one in these.
@@ -547,10 +552,11 @@ class Client:
 
     Args:
         timeout: seconds without anything from the API server: for connecting, and then for each part of an answer.
+        decode: makes a value of a JSON text, or raises ValueError.
     """
 
-    def __init__(self, server: ApiServer, timeout: float = 10.0) -> None:
-        self.server, self.timeout = server, timeout
+    def __init__(self, server: ApiServer, timeout: float = 10.0, decode: Callable[[bytes], Any] = json.loads) -> None:
+        self.server, self.timeout, self._decode = server, timeout, decode
         self._connection: Any = None
         self._tls: Any = None
         self._prefix = ""
@@ -561,49 +567,62 @@ class Client:
         """One request: the status and the decoded JSON body (None where it is not JSON).
 
         Raises:
-            CniError: 11 when the API server cannot be reached or breaks off.
+            CniError: 11 when the API server cannot be reached or breaks off, or answers with more than `ANSWER_MAX`.
         """
         import http.client
 
         response = self._send(method, path, body, content_type)
         try:
-            raw = response.read()
+            raw = response.read(ANSWER_MAX)
+            if response.read(1):
+                self.close()
+                raise CniError(Code.TRY_AGAIN, f"{path}: the API server answers with more than {ANSWER_MAX} bytes")
+            if response.length:
+                raise http.client.IncompleteRead(raw, response.length)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._away(error) from error
         try:
-            return response.status, json.loads(raw)
+            return response.status, self._decode(raw)
         except (ValueError, RecursionError):
             return response.status, None
 
-    def stream(self, path: str) -> Iterator[dict[str, Any]]:
-        """A watch: its events, one JSON object a line, until the server ends it.
+    def open(self, path: str, accept: str = JSON) -> tuple[int, Generator[bytes, None, None]]:
+        """GET an answer of any size: the status, and the body in pieces as they come. To be read to its end, or the
+        iterator closed.
+
+        Args:
+            accept: the media types to ask for.
 
         Raises:
-            CniError: as `request`; also when the server answers with an error status.
+            CniError: as `request`, also while the pieces are read.
         """
+        response = self._send("GET", path, None, "", accept)
+        return response.status, self._pieces(response)
+
+    def _pieces(self, response: Any) -> Generator[bytes, None, None]:
         import http.client
 
-        response = self._send("GET", path, None, "")
         try:
-            if response.status != 200:
-                raise CniError(Code.TRY_AGAIN, f"{path}: the API server answers {response.status}")
-            for line in response:
-                yield json.loads(line)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            while piece := response.read1(PIECE):
+                yield piece
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+        except (OSError, http.client.HTTPException) as error:
             raise self._away(error) from error
         finally:
-            self.close()
+            if not response.isclosed():  # the rest of it is in the way of another answer
+                self.close()
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _send(self, method: str, path: str, body: Any, content_type: str) -> Any:
+    def _send(self, method: str, path: str, body: Any, content_type: str, accept: str = JSON) -> Any:
         import http.client
 
-        headers = {"Accept": "application/json", "User-Agent": "genie"}
+        headers = {"Accept": accept, "User-Agent": "genie"}
         payload = None if body is None else json.dumps(body).encode()
         if payload is not None:
             headers["Content-Type"] = content_type
@@ -618,7 +637,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not fresh and not isinstance(error, TimeoutError):  # the server closed the kept connection meanwhile
-                return self._send(method, path, body, content_type)
+                return self._send(method, path, body, content_type, accept)
             raise self._away(error) from error
         except ValueError as error:  # of http.client: a header that cannot be one
             self.close()

@@ -4,6 +4,7 @@ shim.c, shim.py   the executable that runtimes call, and where it comes from
 protocol.py       the frames between the two
 server.py         the socket: calls, and delegates run by the shim
 slots.py          whose plugin may run now
+sieve.py          JSON of any size, of which only what is needed is kept
 cache.py          this node's pods and the network objects, watched
 collector.py      what nobody asks to delete any more, deleted beside other calls
 writer.py         annotations, written back behind the calls

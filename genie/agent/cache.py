@@ -2,7 +2,12 @@
 
 Each resource has a `Watch`, a thread that lists and then watches it for as long as the agent lives; what it holds is
 replaced in one step, so the event loop reads it without a lock. While the API server is away, what was known goes on
-being served. `CachedKube` puts them together as the `Kube` that `serve` is given. Where the cache cannot answer (a pod
+being served.
+
+What others can make large costs no more than `BUDGET` for a resource: answers are read by a sieve, in pages that are
+small where objects are large; of an object only what is needed is kept; and of those for which the budget has no room,
+that they exist. What a pod needs of these is asked of the API server, and kept in the place of what was not used for
+longest. `CachedKube` puts them together as the `Kube` that `serve` is given. Where the cache cannot answer (a pod
 that the watch has not seen yet, or of another UID), it asks the API server, in a thread, so that a call never fails
 for the cache's being behind.
 """
@@ -10,28 +15,48 @@ for the cache's being behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import logging
 import random
+import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from genie.agent.metrics import Metrics
+from genie.agent.sieve import Sieve, TooLong, Wanted, decode
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
-from genie.kube import NETWORK_OBJECTS, Client, Pod, Shorter, pod_event, read_network, read_pod
+from genie.kube import HASH, JSON, MIRROR, NETWORK_OBJECTS, Client, Pod, Shorter, pod_event, read_network, read_pod
+from genie.select.annotations import ANNOTATION_MAX, READ
+from genie.select.networks import CONFIG_MAX, RESOURCE, too_large
+from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
 
 T = TypeVar("T")
 R = TypeVar("R")
 Connect = Callable[[float], Client]
 """Makes a client, given its time limit in seconds, with the credentials that hold now."""
+Keep = Callable[[Mapping[str, Any]], tuple[T, T | None]]
 
-PAGE = 250
+PAGE = 500
+"""Objects of a page of a list at most, and `FIRST_PAGE` of the first; more follow if they are small."""
+FIRST_PAGE = 25
+PAGE_SIZE = 1 << 20
+"""Characters that a page of a list is meant to have."""
+LIST_SIZE = 8 << 20
+"""Characters of a list after which the rest is asked for without specifications, for which `BUDGET` has no room."""
+BUDGET = 8 << 20
+"""Bytes that the objects of one resource may take."""
+OBJECTS_MAX = 20_000
+"""Objects of one resource that are known. Where there are more, none is, and each is asked for when it is needed."""
+OVERFLOW_SECONDS = 300.0
+"""How often it is looked whether there are fewer by now."""
 REQUEST_TIMEOUT = 10.0
 WATCH_SECONDS = 300
 """How long the API server is asked to keep a watch open; it sends a bookmark about every minute."""
@@ -40,13 +65,55 @@ SILENCE = 150.0
 ABSENT_SECONDS = 10.0
 """How often a resource that the API server does not have (no such CRD yet) is looked for."""
 BACKOFF = (0.2, 30.0)
-_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
+"""Asks for objects without anything but their metadata, which every API server since Kubernetes 1.15 can."""
+_NAMES = dict.fromkeys(("namespace", "name", "uid", "resourceVersion"), True)
+_NOTES = (*READ, HASH, MIRROR, NETWORK_STATUS, MULTI_IP)
+_POD: Wanted = {"metadata": {**_NAMES, "annotations": dict.fromkeys(_NOTES, True)}}
+_SPEC = ("config", "physicalNet", "plugin", "subnet", "sharedStatus")
+_NETWORK: Wanted = {"metadata": {**_NAMES, "annotations": {RESOURCE: True}}, "spec": dict.fromkeys(_SPEC, True)}
+_ANY: Wanted = {
+    "metadata": {**_NAMES, "annotations": dict.fromkeys((*_NOTES, RESOURCE), True)},
+    **{key: _NETWORK["spec"] if key == "spec" else True for key in ("spec", "kind", "code", "reason", "message")},
+}
+_OVERLONG = " " * (ANNOTATION_MAX + 1)
+"""Stands for an annotation that was passed over: `asks` refuses it in the same words as any that is too long."""
 
 log = logging.getLogger(__name__)
 
 
 class _ExpiredError(Exception):
     """The API server no longer has the changes since the version that we know: list again."""
+
+
+class _OverflowError(CniError):
+    """There are more objects than are kept track of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unkept:
+    """Stands for an object that is there, and not kept. version: its resourceVersion. too_large: nobody can use it."""
+
+    version: str
+    too_large: bool = False
+
+
+def read_object(data: bytes) -> Any:
+    """Decode an answer of the API server about one object: what genie needs of it.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    value = decode(data, _ANY)
+    if isinstance(value, dict) and isinstance(meta := value.get("metadata"), dict) and "annotations" in meta:
+        return {**value, "metadata": {**meta, "annotations": _readable(meta["annotations"])}}
+    return value
+
+
+def _readable(notes: Any) -> dict[str, Any]:
+    if not isinstance(notes, dict):
+        return {}
+    return {key: _OVERLONG if isinstance(value, TooLong) else value for key, value in notes.items()}
 
 
 class Asker:
@@ -80,23 +147,67 @@ class Asker:
             self._client = None
 
 
-class Watch(Generic[T]):
-    """One resource, as far as it is needed: (namespace, name) → what `keep` makes of an object.
+class _Shelf(Generic[T]):
+    """Objects as far as they are kept, within the budget: (namespace, name) → what `keep` makes of an object.
 
-    items: replaced, never changed in place while it is listed; single changes are atomic. live: absence from
-    `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic).
+    keep: makes of an object what to keep, and what instead where that has no room; None for nothing.
     """
 
-    def __init__(self, name: str, path: str, connect: Connect, keep: Callable[[Mapping[str, Any]], T], **selector: str):
-        self.name, self._path, self._connect, self._keep = name, path, connect, keep
-        self._selector = selector
+    def __init__(self, keep: Keep[T], what: str) -> None:
+        self._keep, self._what = keep, what
         self.items: dict[tuple[str, str], T] = {}
-        self.live = False
+        self._sizes: dict[tuple[str, str], int] = {}
+        self.size = 0
+
+    def put(self, item: Mapping[str, Any]) -> None:
+        key = _key(item)
+        self.size -= self._sizes.pop(key, 0)
+        whole, instead = self._keep(item)
+        size = _size(whole)
+        kept = whole if self.size + size <= BUDGET else instead
+        if kept is None:
+            self.items.pop(key, None)
+            return
+        if kept is whole:
+            self._sizes[key] = size
+            self.size += size
+        self.items[key] = kept
+        if len(self.items) > OBJECTS_MAX:
+            raise _OverflowError(
+                Code.TRY_AGAIN, f"there are more than {OBJECTS_MAX} {self._what}; each is asked for when it is needed"
+            )
+
+    def remove(self, item: Mapping[str, Any]) -> None:
+        self.items.pop(_key(item), None)
+        self.size -= self._sizes.pop(_key(item), 0)
+
+
+class Watch(Generic[T]):
+    """One resource, as far as it is needed.
+
+    items: replaced, never changed in place while it is listed; single changes are atomic. live: absence from
+    `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic). overflowing:
+    there are too many to keep track of. wanted: what is kept of a long object. metadata_only: nothing else is needed.
+    """
+
+    def __init__(
+        self, name: str, path: str, connect: Connect, keep: Keep[T], wanted: Wanted, *, metadata_only: bool = False,
+        **selector: str,
+    ) -> None:  # fmt: skip
+        self.name, self._path, self._connect, self._keep, self._wanted = name, path, connect, keep, wanted
+        self._metadata_only = self._in_brief = metadata_only
+        self._selector = selector
+        self._shelf = _Shelf(keep, name)
+        self.live = self.overflowing = False
         self.heard = 0.0
         self.listed = threading.Event()
         self._version = ""
         self._stopped = threading.Event()
         self._complained = ""
+
+    @property
+    def items(self) -> dict[tuple[str, str], T]:
+        return self._shelf.items
 
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"watch-{self.name}", daemon=True).start()
@@ -121,6 +232,11 @@ class Watch(Generic[T]):
                     pause = ABSENT_SECONDS
             except _ExpiredError:
                 self._version, pause = "", 0.0
+            except _OverflowError as error:
+                self._listed(_Shelf(self._keep, self.name), "", overflowing=True)
+                pause = OVERFLOW_SECONDS
+                asking.close()
+                self._complain(error)
             except Exception as error:  # whatever it is, this thread must go on: nothing else keeps the cache current
                 self.live, self._version, pause = False, "", wait
                 asking.close()
@@ -132,29 +248,44 @@ class Watch(Generic[T]):
 
     def _list(self, client: Client) -> bool:
         """All objects, a page at a time; False where the API server has no such resource."""
-        items: dict[tuple[str, str], T] = {}
-        query = {"limit": str(PAGE), **self._selector}
+        shelf = _Shelf(self._keep, self.name)
+        query = {"limit": str(min(FIRST_PAGE, PAGE)), **self._selector}
+        size, self._in_brief = 0, self._metadata_only
         while True:
-            status, data = client.request("GET", f"{self._path}?{urlencode(query)}")
-            if status == 404:
-                self._listed({}, "")
-                return False
-            if status == 410:  # the list's own continuation is too old
-                raise _ExpiredError
-            if status != 200 or not isinstance(data, dict):
-                raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a list of {self.name}")
-            for item in data.get("items") or []:
-                items[_key(item)] = self._keep(item)
-            meta = data.get("metadata") or {}
-            if not meta.get("continue"):
-                self._listed(items, str(meta.get("resourceVersion") or ""))
+            accept = _METADATA.format("List") if self._in_brief else JSON
+            status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept)
+            with contextlib.closing(pieces):
+                if status == 404:
+                    for _ in pieces:
+                        pass
+                    self._listed(_Shelf(self._keep, self.name), "")
+                    return False
+                if status == 410:  # the list's own continuation is too old
+                    raise _ExpiredError
+                if status != 200:
+                    raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a list of {self.name}")
+                page, before = Sieve(pieces), len(shelf.items)
+                for item in page.items(self._wanted):
+                    shelf.put(item)
+                for _ in pieces:  # what ends it: the connection is good for another page then
+                    pass
+            meta = page.metadata if isinstance(page.metadata, dict) else {}
+            size += page.position
+            self._in_brief = self._in_brief or size > LIST_SIZE
+            if not (token := meta.get("continue")):
+                self._listed(shelf, str(meta.get("resourceVersion") or ""))
                 return True
-            query["continue"] = meta["continue"]
+            if token == query.get("continue") or self._stopped.is_set():
+                raise CniError(Code.TRY_AGAIN, f"the API server does not come to the end of a list of {self.name}")
+            count = max(len(shelf.items) - before, 1)
+            query["limit"] = str(min(PAGE, max(1, PAGE_SIZE * count // max(page.position, 1))))
+            query["continue"] = token
 
-    def _listed(self, items: dict[tuple[str, str], T], version: str) -> None:
-        self.items, self._version = items, version
-        self.heard, self.live = time.monotonic(), True
-        if self._complained:
+    def _listed(self, shelf: _Shelf[T], version: str, *, overflowing: bool = False) -> None:
+        self.live = self.live and not overflowing  # before there is nothing on the shelf
+        self._shelf, self._version = shelf, version
+        self.heard, self.overflowing, self.live = time.monotonic(), overflowing, not overflowing
+        if self._complained and not overflowing:
             log.info("the API server is back", extra={"fields": {"resource": self.name}})
             self._complained = ""
         self.listed.set()
@@ -168,20 +299,29 @@ class Watch(Generic[T]):
             "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(0.8, 1.0))),
             **self._selector,
         }
-        for event in client.stream(f"{self._path}?{urlencode(query)}"):
-            self.heard = time.monotonic()
-            kind, item = event.get("type"), event.get("object") or {}
-            if kind == "ERROR":
-                if item.get("code") == 410:
-                    raise _ExpiredError
-                raise CniError(Code.TRY_AGAIN, f"the watch of {self.name} ended: {item.get('message')}")
-            if kind in ("ADDED", "MODIFIED"):
-                self.items[_key(item)] = self._keep(item)
-            elif kind == "DELETED":
-                self.items.pop(_key(item), None)
-            self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
-            if self._stopped.is_set():
-                return
+        accept = _METADATA.format("") if self._in_brief else JSON
+        status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept)
+        with contextlib.closing(pieces):
+            if status != 200:
+                raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a watch of {self.name}")
+            for event in Sieve(pieces).events(self._wanted):
+                self.heard = time.monotonic()
+                self._take(event.get("type"), event.get("object") or {})
+                if self._stopped.is_set():
+                    return
+
+    def _take(self, kind: Any, item: Any) -> None:
+        if not isinstance(item, dict):
+            raise ValueError(f"an event without an object, but {type(item).__name__}")
+        if kind == "ERROR":
+            if item.get("code") == 410:
+                raise _ExpiredError
+            raise CniError(Code.TRY_AGAIN, f"the watch of {self.name} ended: {item.get('message')}")
+        if kind in ("ADDED", "MODIFIED"):
+            self._shelf.put(item)
+        elif kind == "DELETED":
+            self._shelf.remove(item)
+        self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
 
     def _complain(self, error: Exception) -> None:
         """Once for each kind of trouble, not once for each attempt."""
@@ -197,17 +337,43 @@ def _key(item: Mapping[str, Any]) -> tuple[str, str]:
     return str(meta.get("namespace") or ""), str(meta.get("name") or "")
 
 
-def _small_pod(item: Mapping[str, Any]) -> Pod:
+def _keep_pod(item: Mapping[str, Any]) -> tuple[Pod, None]:
+    """A pod that has no room is asked for when it is needed, as one that has not been seen yet."""
     pod = Pod.of(item)
-    return replace(pod, annotations={key: value for key, value in pod.annotations.items() if key != _APPLIED})
+    notes = _readable(pod.annotations)
+    return replace(pod, annotations={key: notes[key] for key in _NOTES if key in notes}), None
 
 
-def _small_network(item: Mapping[str, Any]) -> Mapping[str, Any]:
+def _keep_network(item: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Unkept, Unkept]:
     meta = item.get("metadata") or {}
-    kept = {key: meta[key] for key in ("namespace", "name", "uid", "annotations", "labels") if key in meta}
-    if isinstance(notes := kept.get("annotations"), dict):
-        kept["annotations"] = {key: value for key, value in notes.items() if key != _APPLIED}
-    return {"metadata": kept, "spec": item.get("spec")}
+    unkept = Unkept(str(meta.get("resourceVersion") or ""), _is_too_large(item))
+    if unkept.too_large or "spec" not in item:
+        return unkept, unkept
+    notes, spec = meta.get("annotations") or {}, item["spec"]
+    kept = {key: meta[key] for key in ("namespace", "name", "uid") if key in meta}
+    if isinstance(notes, dict) and RESOURCE in notes:
+        kept["annotations"] = {RESOURCE: notes[RESOURCE]}
+    if isinstance(spec, dict):
+        spec = {key: spec[key] for key in _SPEC if key in spec}
+    return {"metadata": kept, "spec": spec}, unkept
+
+
+def _is_too_large(network: Mapping[str, Any]) -> bool:
+    spec = network.get("spec")
+    config = spec.get("config") if isinstance(spec, dict) else spec
+    return isinstance(config, TooLong) or (isinstance(config, str) and len(config) > CONFIG_MAX)
+
+
+def _size(value: Any) -> int:
+    """Bytes that it takes, about: what is the same in two objects is counted twice."""
+    match value:
+        case dict():
+            return sys.getsizeof(value) + sum(_size(key) + _size(one) for key, one in value.items())
+        case list():
+            return sys.getsizeof(value) + sum(map(_size, value))
+        case Pod():
+            return 500 + _size(value.annotations)
+    return 0 if value is _OVERLONG else sys.getsizeof(value)
 
 
 class CachedKube:
@@ -215,11 +381,15 @@ class CachedKube:
 
     def __init__(self, connect: Connect, node: str, writer: Writer, metrics: Metrics) -> None:
         self.writer, self.metrics = writer, metrics
-        self.pods = Watch("pods", "/api/v1/pods", connect, _small_pod, fieldSelector=f"spec.nodeName={node}")
+        self.pods = Watch(
+            "pods", "/api/v1/pods", connect, _keep_pod, _POD, metadata_only=True,
+            fieldSelector=f"spec.nodeName={node}",
+        )  # fmt: skip
         self.networks = {
-            kind: Watch(resource, f"/apis/{group}/{resource}", connect, _small_network)
+            kind: Watch(resource, f"/apis/{group}/{resource}", connect, _keep_network, _NETWORK)
             for kind, (group, resource) in NETWORK_OBJECTS.items()
         }
+        self._asked: OrderedDict[tuple[str, str, str], tuple[str, Mapping[str, Any], int]] = OrderedDict()
         self._threads = ThreadPoolExecutor(4, "api")
         self._connect, self._local = connect, threading.local()
 
@@ -279,15 +449,41 @@ class CachedKube:
         """
         watch = self.networks[kind]
         known = watch.get(namespace, name)
+        if isinstance(known, Unkept):
+            return await self._unkept(kind, namespace, name, known)
         if known is not None or (watch.live and not needed):
             return known
-        self.metrics.api_direct.add(1, kind)
         try:
-            return await self._ask(lambda client: read_network(client, kind, namespace, name))
-        except CniError:
-            if watch.listed.is_set():  # it was not there when the API server was
-                return None
+            return await self._read_network(kind, namespace, name)
+        except CniError as error:
+            if watch.listed.is_set() and not watch.overflowing and error.code == Code.TRY_AGAIN:
+                return None  # it was not there when the API server was
             raise
+
+    async def _unkept(self, kind: str, namespace: str, name: str, known: Unkept) -> Mapping[str, Any] | None:
+        """An object that the watch has no room for: as it was asked for before, if that is the same one still."""
+        if known.too_large:
+            raise too_large(kind, namespace, name)
+        version, found, _ = self._asked.get((kind, namespace, name), ("", None, 0))
+        if found is not None and version == known.version:
+            self._asked.move_to_end((kind, namespace, name))
+            return found
+        return await self._read_network(kind, namespace, name)
+
+    async def _read_network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        self.metrics.api_direct.add(1, kind)
+        found = await self._ask(lambda client: read_network(client, kind, namespace, name))
+        self._asked.pop((kind, namespace, name), None)
+        if found is None:
+            return None
+        if _is_too_large(found):
+            raise too_large(kind, namespace, name)
+        kept, unkept = _keep_network(found)
+        if not isinstance(kept, Unkept):
+            self._asked[kind, namespace, name] = (unkept.version, kept, _size(kept))
+            while sum(size for _, _, size in self._asked.values()) > BUDGET:
+                self._asked.popitem(last=False)
+        return found
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
         self.writer.add(pod, annotations)

@@ -25,7 +25,7 @@ from genie import __version__, config, kube, locks, removals
 from genie import log as logs
 from genie.agent import collector, protocol
 from genie.agent import metrics as metric
-from genie.agent.cache import Asker, CachedKube
+from genie.agent.cache import Asker, CachedKube, read_object
 from genie.agent.collector import Collector
 from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
@@ -98,7 +98,7 @@ class Agent:
 
     def _connect(self, seconds: float) -> kube.Client:
         """With the credentials as they are on disk now: `genie install` may have renewed them."""
-        return kube.Client(api_server(self.settings, current_conf(self.settings)), seconds)
+        return kube.Client(api_server(self.settings, current_conf(self.settings)), seconds, read_object)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""

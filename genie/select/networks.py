@@ -25,6 +25,8 @@ from genie.select.selection import Found
 
 #: On a NetworkAttachmentDefinition: the resource that its network runs over a device of.
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
+CONFIG_MAX = 65536
+"""Characters of a NetworkAttachmentDefinition's configuration. The API server takes 1.5 MB of it, from any user."""
 #: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
 
@@ -314,6 +316,8 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
     network: NetworkConfig | None
     if text is not None and not isinstance(text, str):
         raise invalid(source, "spec.config: expected a string that holds a CNI configuration")
+    if text and len(text) > CONFIG_MAX:
+        raise too_large("NetworkAttachmentDefinition", namespace, name)
     if text and text.strip():
         network = cni_config.parse(text, source, name=name)
         if GENIE in network.types:
@@ -324,6 +328,13 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
         missing = f"{directory.path} has no configuration {name!r} (it has: {directory.known()})"
         raise invalid(source, f"spec.config is empty and {missing}")
     return network
+
+
+def too_large(kind: str, namespace: str, name: str) -> CniError:
+    what = "spec.config" if kind == "NetworkAttachmentDefinition" else "spec"
+    return invalid(
+        f"{kind} {namespace}/{name}", f"{what} has more than {CONFIG_MAX} characters, the most that genie reads"
+    )
 
 
 def generated(name: str, path: Sequence[str]) -> NetworkConfig | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,16 +11,20 @@ import pytest
 
 from genie import kube
 from genie.agent import cache
-from genie.agent.cache import Asker, CachedKube
+from genie.agent.cache import Asker, CachedKube, Unkept, read_object
 from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError
 from genie.kube import Pod
+from genie.select.annotations import asks
+from genie.select.networks import RESOURCE
 from genie.verbs.network_status import shorter
 from tests.rigs.agent import until
 from tests.rigs.fake_api import FakeApi
+from tests.rigs.selection import CONF
 
+NAD = "NetworkAttachmentDefinition"
 NADS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
 LOGICAL = "/apis/alpha.network.k8s.io/v1/logicalnetworks"
 
@@ -30,6 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "BACKOFF", (0.01, 0.05))
     monkeypatch.setattr(cache, "ABSENT_SECONDS", 0.05)
     monkeypatch.setattr(cache, "PAGE", 3)
+    monkeypatch.setattr(cache, "FIRST_PAGE", 3)
     monkeypatch.setattr("genie.agent.writer.BACKOFF", (0.01, 0.05))
 
 
@@ -44,7 +50,7 @@ async def watching(api: FakeApi, *, wait: bool = True) -> AsyncIterator[CachedKu
         metrics,
         Reporter(events.ask, "node-1", metrics.events),
     )
-    cached = CachedKube(lambda seconds: kube.Client(server, seconds), "node-1", writer, metrics)
+    cached = CachedKube(lambda seconds: kube.Client(server, seconds, read_object), "node-1", writer, metrics)
     writing = asyncio.get_running_loop().create_task(writer.run())
     cached.start()
     try:
@@ -289,3 +295,148 @@ def test_a_pod_made_again_under_the_name_is_not_written_to(api: FakeApi) -> None
         assert api.notes("a") == {}
 
     trying(api, check)
+
+
+LONG = "y" * 200_000
+
+
+def test_what_has_no_room_is_known_and_asked_for_once(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever could create 100 definitions of 1 MB once killed each node's agent at its memory limit."""
+    monkeypatch.setattr(cache, "BUDGET", 3000)
+    for n in range(10):
+        api.put(NADS, "default", f"n{n}", spec={"config": "x" * 1000})
+        api.pod(f"p{n}", annotations={"cni": "z" * 1000})
+
+    async def check(cached: CachedKube) -> None:
+        watch = cached.networks[NAD]
+        assert len(watch.items) == 10 and sum(isinstance(one, Unkept) for one in watch.items.values()) == 9
+        assert len(cached.pods.items) == 1
+        for n in (*range(10), 9, 9, 0):
+            found = await cached.network(NAD, "default", f"n{n}")
+            assert found and found["spec"] == {"config": "x" * 1000}
+            assert (await cached.pod("default", f"p{n}", f"uid-p{n}")).annotations == {"cni": "z" * 1000}
+        assert api.asked("network-attachment-definitions/n9") == 1, "kept, since a pod asked for it"
+        api.put(NADS, "default", "n9", spec={"config": "new"})
+        await until(lambda: watch.get("default", "n9") != Unkept("20"))
+        found = await cached.network(NAD, "default", "n9")
+        assert found and found["spec"] == {"config": "new"}
+        api.remove(NADS, "default", "n0")
+        await until(lambda: not watch.get("default", "n0"))
+        assert await cached.network(NAD, "default", "n0") is None
+
+    trying(api, check)
+
+
+def test_what_is_too_large_is_said_to_be_so(api: FakeApi) -> None:
+    api.put(NADS, "default", "listed", spec={"config": LONG})
+    api.pod("listed", annotations={"cni": LONG, kube.MIRROR: "hash"})
+
+    async def check(cached: CachedKube) -> None:
+        assert cached.networks[NAD].items == {("default", "listed"): Unkept("2", too_large=True)}
+        for watch in cached.watches:
+            watch.stop()
+        api.put(NADS, "default", "asked-for", spec={"config": LONG})
+        api.pod("asked-for", annotations={"cni": LONG, kube.MIRROR: "hash"})
+        for name in ("listed", "asked-for"):
+            with pytest.raises(CniError) as refused:
+                await cached.network(NAD, "default", name, needed=True)
+            too_many = "spec.config has more than 65536 characters, the most that genie reads"
+            assert str(refused.value) == f"NetworkAttachmentDefinition default/{name}: {too_many}"
+            pod = await cached.pod("default", name, f"uid-{name}")
+            with pytest.raises(CniError, match="annotation cni: it has more than 65536 characters"):
+                asks(pod, CONF)
+            assert pod.static_uids == ("hash",)
+
+    trying(api, check)
+
+
+def test_a_long_object_of_which_little_is_needed(api: FakeApi) -> None:
+    spec = {"containers": [{"env": [{"name": "X", "value": LONG}]}]}
+    api.pod("a", annotations={"cni": "x", "other": LONG}, spec=spec)
+    api.put(NADS, "default", "blue", annotations={"other": LONG}, spec={"config": "{}"}, status={"x": [LONG]})
+    api.absent.clear()
+    api.put(LOGICAL, "default", "green", spec={"plugin": "weave", "other": LONG})
+
+    async def check(cached: CachedKube) -> None:
+        assert (await cached.pod("default", "a", "uid-a")).annotations == {"cni": "x"}
+        blue = await cached.network(NAD, "default", "blue")
+        assert blue and blue["spec"] == {"config": "{}"}
+        green = await cached.network("LogicalNetwork", "default", "green")
+        assert green and green["spec"] == {"plugin": "weave"}
+        for watch in cached.watches:
+            watch.stop()
+        api.put(NADS, "default", "new", annotations={RESOURCE: "nic", "other": LONG}, spec={"config": "{}"})
+        new = await cached.network(NAD, "default", "new", needed=True)
+        assert new and new["spec"] == {"config": "{}"} and new["metadata"]["annotations"] == {RESOURCE: "nic"}
+
+    trying(api, check)
+
+
+def test_pages_are_small_where_objects_are_large(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "PAGE", 500)
+    monkeypatch.setattr(cache, "PAGE_SIZE", 100_000)
+    for n in range(20):
+        api.put(NADS, "default", f"n{n}", spec={"config": "x" * 30_000})
+        api.pod(f"p{n}", annotations={"cni": "x"})
+
+    async def check(_: CachedKube) -> None:
+        limits = [int(limit) for line in api.requests for limit in re.findall(r"definitions\?limit=(\d+)", line)]
+        assert limits == [3] * 7
+        limits = [int(limit) for line in api.requests for limit in re.findall(r"pods\?limit=(\d+)", line)]
+        assert limits[0] == 3 and len(limits) == 2 and limits[1] > 100
+
+    trying(api, check)
+
+
+def test_a_list_that_is_long_goes_on_without_specifications(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LIST_SIZE", 50_000)
+    for n in range(9):
+        api.put(NADS, "default", f"n{n}", spec={"config": "x" * 30_000})
+    api.pod("p")
+
+    async def check(cached: CachedKube) -> None:
+        def accepted(what: str) -> list[bool]:
+            return ["PartialObjectMetadata" in accept for line, accept in api.accepted if what in line]
+
+        await until(lambda: api.asked("definitions?watch"))
+        assert accepted("definitions?limit") == [False, True, True] and all(accepted("definitions?watch"))
+        assert accepted("pods?limit") == [True], "of pods only metadata is ever needed"
+        whole = [isinstance(one, Unkept) for one in cached.networks[NAD].items.values()]
+        assert whole == [False] * 3 + [True] * 6
+        found = await cached.network(NAD, "default", "n8")
+        assert found and found["spec"] == {"config": "x" * 30_000}
+        api.put(NADS, "default", "n8", spec={"config": "new"})
+        await until(lambda: cached.networks[NAD].get("default", "n8") == Unkept("12"))
+        found = await cached.network(NAD, "default", "n8")
+        assert found and found["spec"] == {"config": "new"}
+
+    trying(api, check)
+
+
+def test_more_objects_than_are_kept_track_of_are_asked_for(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "OBJECTS_MAX", 5)
+    monkeypatch.setattr(cache, "OVERFLOW_SECONDS", 0.05)
+    for n in range(6):
+        api.put(NADS, "default", f"n{n}", spec={"config": "{}"})
+
+    async def check(cached: CachedKube) -> None:
+        watch = cached.networks[NAD]
+        assert watch.overflowing and not watch.items
+        assert await cached.network(NAD, "default", "n5") and await cached.network(NAD, "default", "none") is None
+        api.remove(NADS, "default", "n0")
+        await until(lambda: watch.live and len(watch.items) == 5)
+        api.put(NADS, "default", "n0", spec={"config": "{}"})
+        await until(lambda: watch.overflowing)
+        assert await cached.network(NAD, "default", "n0")
+
+    trying(api, check)
+
+
+def test_a_list_that_never_ends_is_given_up(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = (200, {"metadata": {"resourceVersion": "1", "continue": "again"}, "items": []})
+    monkeypatch.setattr(api, "list", lambda path, query: endless)
+
+    async def check(cached: CachedKube) -> None:
+        await until(lambda: "does not come to the end" in cached.pods._complained)
+
+    trying(api, check, wait=False)

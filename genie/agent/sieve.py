@@ -1,0 +1,237 @@
+"""JSON of any size, read as it comes, of which only what is wanted is kept.
+
+Whoever may create an object can make it as large as the API server takes, and a list has all of them. So an answer of
+the API server is never held as a whole, nor decoded in one go: a value of up to `WINDOW` characters is decoded by the
+standard library; of a longer one only the wanted fields are looked at, and the rest is passed over, a few microseconds
+at a time. Pure, but for the pieces that it asks for.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WINDOW = 2 * 65536
+"""Characters of a value that is decoded in one go; whoever else has the interpreter waits for that. An annotation and a
+definition's configuration of the most that genie reads fit, with each quote escaped.
+"""
+
+Wanted = Mapping[str, Any]
+"""Of an object: each wanted key, with True for all of its value or what is wanted of that."""
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+_PLAIN = re.compile(r'[^"\\]*')
+_MARK = re.compile(r'["{}\[\]]')
+_ENDS = frozenset(" \t\r\n,:]}")  # what comes after a number
+_SCALAR = re.compile(r"[^ \t\r\n,:\]}]*")
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """Stands for a value that was passed over for its length, in characters of JSON."""
+
+    size: int
+
+
+class _CutOffError(Exception):
+    """Not all of a value is there yet."""
+
+
+def decode(data: bytes, wanted: Wanted) -> Any:
+    """One JSON text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    sieve = Sieve(data[at : at + WINDOW] for at in range(0, len(data), WINDOW))
+    return sieve.value(wanted)
+
+
+class Sieve:
+    """JSON values out of pieces of text.
+
+    All methods raise ValueError for what is no JSON, and what the pieces raise.
+    """
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._scan = json.JSONDecoder().raw_decode
+        self._text, self._at, self._before, self._ended = "", 0, 0, False
+        self._ends_line = False
+        self.metadata: Any = {}
+
+    @property
+    def position(self) -> int:
+        """How many characters were read so far."""
+        return self._before + self._at
+
+    def items(self, wanted: Wanted) -> Iterator[dict[str, Any]]:
+        """The items of a list of the API server, one by one; its `metadata` is in `metadata` at the end."""
+        for key in self._keys():
+            if key == "metadata":
+                self.metadata = self.value({"continue": True, "resourceVersion": True})
+            elif key == "items" and self._peek() == "[":
+                for _ in self._elements():
+                    yield _object(self.value(wanted))
+            elif key == "items" and self._peek() != "n":  # null: there are none
+                raise ValueError("items: expected a list")
+            else:
+                self.skip()
+
+    def events(self, wanted: Wanted) -> Iterator[dict[str, Any]]:
+        """The events of a watch, each as soon as it is there; of the object in each, what is wanted."""
+        while self._peek():
+            yield _object(self.value({"type": True, "object": wanted}))
+
+    def value(self, wanted: Wanted | bool) -> Any:
+        """The next value: the whole, if it is not long; else of an object what is wanted, of anything else TooLong."""
+        begin = self._peek() and self.position
+        try:
+            return self._whole()
+        except _CutOffError:
+            pass
+        if self._peek() == "{" and not isinstance(wanted, bool):
+            found = {}
+            for key in self._keys():
+                if key in wanted:
+                    found[key] = self.value(wanted[key])
+                else:
+                    self.skip()
+            return found
+        self.skip()
+        return TooLong(self.position - int(begin))
+
+    def skip(self) -> None:
+        """Pass over the next value."""
+        first = self._peek()
+        if first == '"':
+            self._skip_string()
+        elif first in "{[" and first:
+            self._skip_nested()
+        else:
+            self._skip_scalar()
+
+    def _whole(self) -> Any:
+        """Decode the next value if it ends within the window."""
+        tried = 0
+        while True:
+            window = self._text[self._at : self._at + WINDOW]
+            # Not with every piece: each try has twice as much as the one before.
+            if len(window) >= min(2 * tried, WINDOW) or self._ends_line or self._ended:
+                tried = len(window)
+                try:
+                    value, end = self._scan(window)
+                except (ValueError, RecursionError) as error:
+                    if len(window) < WINDOW and (self._ended or self._ends_line):
+                        raise ValueError(f"not valid JSON: {error}") from error
+                else:
+                    goes_on = window[end : end + 1] not in _ENDS if end < len(window) else not self._ended
+                    if not (goes_on and isinstance(value, int | float)):
+                        self._at += end
+                        return value
+                if len(window) == WINDOW:
+                    raise _CutOffError
+            self._more()
+
+    def _keys(self) -> Iterator[str]:
+        """The keys of the next object; whoever gets one takes the value before the next."""
+        for _ in self._members("{", "}"):
+            key = self.value(True)
+            self._expect(":")
+            yield key if isinstance(key, str) else ""
+
+    def _elements(self) -> Iterator[None]:
+        return self._members("[", "]")
+
+    def _members(self, begin: str, end: str) -> Iterator[None]:
+        self._expect(begin)
+        if self._peek() == end:
+            self._at += 1
+            return
+        while True:
+            yield
+            if self._peek() == end:
+                self._at += 1
+                return
+            self._expect(",")
+
+    def _expect(self, character: str) -> None:
+        if (found := self._peek()) != character:
+            raise ValueError(f"not valid JSON: expected {character!r}, found {found!r}")
+        self._at += 1
+
+    def _peek(self) -> str:
+        """The next character that is not blank; nothing at the end."""
+        while True:
+            match = _BLANK.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                return ""
+            self._more()
+
+    def _skip_nested(self) -> None:
+        depth = 0
+        while True:
+            match = _MARK.search(self._text, self._at)
+            if match is None:
+                self._at = len(self._text)
+                self._need()
+                continue
+            self._at = match.end()
+            if match[0] == '"':
+                self._at -= 1
+                self._skip_string()
+            else:
+                depth += 1 if match[0] in "{[" else -1
+                if not depth:
+                    return
+
+    def _skip_string(self) -> None:
+        self._at += 1
+        while True:
+            match = _PLAIN.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at + 1 >= len(self._text) and not self._text.endswith('"', self._at):
+                self._need()
+            elif self._text[self._at] == '"':
+                self._at += 1
+                return
+            else:
+                self._at += 2  # a backslash, and what it escapes
+
+    def _skip_scalar(self) -> None:
+        begin = self.position
+        while True:
+            match = _SCALAR.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text) or self._ended:
+                break
+            self._more()
+        if self.position == begin:
+            raise ValueError("not valid JSON: expected a value")
+
+    def _need(self) -> None:
+        if self._ended:
+            raise ValueError("not valid JSON: it is cut off")
+        self._more()
+
+    def _more(self) -> None:
+        piece = next(self._pieces, None)
+        self._ended = piece is None
+        new = self._utf8.decode(piece or b"", self._ended)
+        self._ends_line = new.endswith("\n")
+        self._before += self._at
+        self._text, self._at = self._text[self._at :] + new, 0
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {type(value).__name__}")
+    return value

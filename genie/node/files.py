@@ -187,6 +187,8 @@ def install(node: Node, wanted: Wanted) -> list[str]:
         for path in dict.fromkeys([*stale, *(f"{node.conf_dir}/{name}" for name in ASIDE)]):
             if journal.set_aside(path) if os.path.basename(path) in ASIDE else journal.give_back(path):
                 changed.append(path)
+        if (first := confs(node.conf_dir)[0]) != os.path.basename(own):
+            log.error("genie cannot be first in net.d", extra={"fields": {"first": first, "directory": node.conf_dir}})
     return changed
 
 
@@ -240,12 +242,11 @@ def remove_changing(node: Node) -> list[str]:
 
 
 def conf_path(node: Node, journal: Journal) -> str:
-    """Where genie.conf must be to be the first in net.d, whatever others are there."""
+    """Where genie.conf must be to be the first in net.d; where it comes nearest to that, if it cannot be the first."""
     first = next(iter(others(node, journal)), "")
     for name in CONF_NAMES:
         if not first or name < first:
             return f"{node.conf_dir}/{name}"
-    log.error("genie cannot be first in net.d", extra={"fields": {"first": first, "directory": node.conf_dir}})
     return f"{node.conf_dir}/{CONF_NAMES[-1]}"
 
 

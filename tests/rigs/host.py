@@ -31,7 +31,7 @@ def snapshot() -> dict[str, list[str]]:
         "mounts": sorted(_mounts()),
         "rules": sorted(_rules()),
         "namespaces": sorted(path.name for path in Path("/run/netns").glob("cni-*")),
-        "files": [path for path in ("/etc/cni/net.d/00-genie.conf", "/opt/cni/bin/genie") if Path(path).exists()],
+        "files": [path for path in ("/etc/cni/net.d/00-genie.conflist", "/opt/cni/bin/genie") if Path(path).exists()],
     }
 
 

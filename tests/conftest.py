@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,11 @@ from tests.rigs.netns import Namespace
 
 # A test that is slow because the machine is busy is not wrong.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("busy")
+# `nox -s mutants` runs the tests of a function once for each of its mutants.
+hypothesis.settings.register_profile(
+    "mutants", hypothesis.settings.get_profile("busy"), max_examples=30, derandomize=True, database=None
+)
+hypothesis.settings.load_profile(os.environ.get("GENIE_HYPOTHESIS", "busy"))
 
 
 @pytest.fixture

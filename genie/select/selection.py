@@ -216,8 +216,8 @@ def _undeclared(ask: Ask, network: NetworkConfig, capability: str) -> SelectionE
 
 def _claimed(ask: Ask, network: NetworkConfig) -> None:
     """Refuse a claim of addresses but for plugins that read it themselves, out of the pod's annotation: OVN-Kubernetes'
-    where its configuration has `allowPersistentIPs`, for virtual machines. Multi-network specification, 4.1.2.1.3: no
-    addresses beside a claim.
+    where its configuration has `allowPersistentIPs`, for virtual machines. No addresses beside a claim (multi-network
+    specification 1.3, 4.1.2.1.11).
     """
     if not ask.ipam_claim:
         return

@@ -31,10 +31,13 @@ REQUIRED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of the runtime."""
+    """One call of the runtime. namespace: a descriptor of what CNI_NETNS names, where that path may mean nothing here;
+    -1 without one.
+    """
 
     env: Mapping[str, str]
     stdin: bytes
+    namespace: int = -1
 
     @property
     def command(self) -> str:
@@ -47,6 +50,11 @@ class Request:
     @property
     def netns(self) -> str:
         return self.env.get("CNI_NETNS", "")
+
+    @property
+    def entrance(self) -> str:
+        """A path by which this process can enter the network namespace; "" if the runtime names none."""
+        return f"/proc/self/fd/{self.namespace}" if self.netns and self.namespace >= 0 else self.netns
 
     @property
     def ifname(self) -> str:
@@ -107,7 +115,7 @@ def permit(request: Request, conf: Conf) -> None:
         CniError: 1 and 8, as containernetworking's plugins say it; 2 for an ADD behind another plugin.
     """
     of_pod = "CNI_NETNS" in REQUIRED[request.command] or request.command == "DEL"
-    if of_pod and _is_own(request.netns) and request.env.get(OVERRIDE, "").lower() not in ("1", "true"):
+    if of_pod and _is_own(request.entrance) and request.env.get(OVERRIDE, "").lower() not in ("1", "true"):
         # its routes and interfaces would be taken for a pod's
         raise CniError(Code.INVALID_NETNS, f"CNI_NETNS: {request.netns} is the namespace that genie itself runs in")
     if not version.has(request.command, conf.cni_version):

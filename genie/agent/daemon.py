@@ -200,7 +200,7 @@ class Agent:
     async def work(self, call: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
         """One call: what genie makes of it, as the server wants it."""
         began = time.perf_counter()
-        request = Request(env=call.env, stdin=call.stdin)
+        request = Request(env=call.env, stdin=call.stdin, namespace=executor.namespace)
         try:
             conf = _conf(call.stdin) if len(call.stdin) < _CACHED_CONF else config.read(call.stdin)
         except CniError:

@@ -9,6 +9,9 @@ blob is a length of 4 bytes and so many bytes. One connection is one CNI call:
     shim → agent   RESULT  id, how it ended, status (signed), errno, microseconds, blob stdout, blob stderr
     agent → shim   ANSWER  exit status, blob standard output: the last frame
 
+With the first byte of CALL may come a descriptor (SCM_RIGHTS): the pod's network namespace, open, for CNI_NETNS may be
+a path that means nothing to the agent. An agent that expects none does not get it; one that gets none uses the path.
+
 An environment is `KEY=value` strings, each ended by a NUL, and so is the binary's path. CALL begins with the version
 and ANSWER never changes, so that an agent and a shim of different ages can at least say so.
 """

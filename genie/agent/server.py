@@ -49,6 +49,7 @@ HEALTH_TIMEOUT = 3.0
 _LATE = 5.0
 """Seconds by which a shim may be late to report that a delegate's time was up, before it is given up itself."""
 _PIECE = 65536  # bytes read at once
+_RIGHTS = socket.CMSG_SPACE(struct.calcsize("i"))  # room for a descriptor; the kernel closes what does not fit
 _ACCEPT_PAUSE = 0.2
 _LOOK = 0.2
 """Seconds between two looks at who has the socket: well below what a shim knocks for (CONNECT_MS in shim.c)."""
@@ -61,7 +62,8 @@ class ShimExecutor:
 
     order: which call this is, for the slots: the lower, the earlier. outcomes: each delegate that was run, for the log.
     busy: the seconds during which at least one was running, or waited for its slot. waited: the seconds that they
-    waited, one after the other.
+    waited, one after the other. namespace: a descriptor of the pod's network namespace, which lives as long as the
+    call; -1 if the shim sent none.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ShimExecutor:
         self._room = asyncio.Semaphore(DELEGATES_MAX)
         self._lost = ""
         self._began, self._under_way = 0.0, 0
+        self.namespace = -1
         self.busy = self.waited = 0.0
         self.outcomes: list[tuple[PluginCall, Outcome]] = []
 
@@ -197,7 +200,7 @@ class _Connection:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(_PIECE)
+            data = self._socket.recv(_PIECE) if self._task else self._receive()
         except BlockingIOError:
             return
         except OSError:
@@ -210,6 +213,17 @@ class _Connection:
                 self._take(frame)
         except protocol.ProtocolError:
             self._drop("it sent nonsense")
+
+    def _receive(self) -> bytes:
+        """What is there of the call, and the descriptor that comes with it."""
+        data, ancillary, _, _ = self._socket.recvmsg(_PIECE, _RIGHTS, socket.MSG_CMSG_CLOEXEC)
+        for _, _, numbers in ancillary:
+            for handle in memoryview(numbers).cast("i"):
+                if self.executor.namespace < 0 and _is_namespace(handle):
+                    self.executor.namespace = handle
+                else:
+                    os.close(handle)
+        return data
 
     def _take(self, frame: protocol.Frame) -> None:
         if isinstance(frame, protocol.Result) and self._task:
@@ -232,9 +246,15 @@ class _Connection:
     def _worked(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             log.error("a call was not answered", exc_info=error)
+        self._forget_namespace()
         self._server.done(self)
         if not self._unsent:
             self._close()
+
+    def _forget_namespace(self) -> None:
+        handle, self.executor.namespace = self.executor.namespace, -1
+        if handle >= 0:
+            os.close(handle)
 
     def _send(self, data: bytes) -> None:
         if self._closed:
@@ -269,6 +289,7 @@ class _Connection:
         self._close()
         running = self.executor.lose("the shim went away, killed by the runtime perhaps")
         if self._task is None:
+            self._forget_namespace()
             self._server.done(self)
         elif not running:
             self._task.cancel()
@@ -469,6 +490,11 @@ async def answers(path: Path) -> bool:
     except (OSError, ValueError, protocol.ProtocolError):  # TimeoutError is an OSError
         return False
     return isinstance(answer, protocol.Answer) and answer.status == 0 and b"supportedVersions" in answer.stdout
+
+
+def _is_namespace(handle: int) -> bool:
+    """Whether a descriptor is of a namespace, and not of a file that could keep who opens it waiting."""
+    return os.fstat(handle).st_dev == os.stat("/proc/self/ns/net").st_dev
 
 
 def _is_trusted(peer: socket.socket) -> bool:

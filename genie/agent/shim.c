@@ -14,6 +14,9 @@
  *   - what a delegate leaves behind when it ends by itself is meant to stay, a daemon for example;
  *   - bounded memory and time: see the limits below.
  *
+ * With the call goes a descriptor of the pod's network namespace (SCM_RIGHTS), for its path may mean nothing where the agent
+ * is: a process of another PID namespace, or a mount that does not show there.
+ *
  * A frame is: length (4 bytes, big-endian, of what follows), kind (1 byte), then integers of 4 bytes and blobs, a blob being
  * a length of 4 bytes and so many bytes. genie/agent/protocol.py is the other end, and says what each kind holds.
  */
@@ -85,7 +88,8 @@ struct delegate {
 static struct delegate delegates[DELEGATES_MAX];
 static struct buffer config, inbox, outbox;
 static size_t outbox_at;
-static int agent = -1, signals = -1;
+static int agent = -1, signals = -1, namespace = -1;
+static int handed;                      /* the agent has the namespace */
 static pid_t keeper;                    /* the process that the runtime has started, once there are two */
 static pid_t meant[MEANT_MAX];
 static const char *command = "";
@@ -444,6 +448,7 @@ static void queue_call(void)
     if (env > ENV_MAX)
         fail(BAD_ENVIRONMENT, "genie: the environment is larger than 1 MiB", "");
     outbox.len = outbox_at = inbox.len = 0;
+    handed = 0;
     append_u32(&outbox, (uint32_t)(1 + 4 + 4 + env + 4 + config.len));
     append(&outbox, (unsigned char[]){CALL}, 1);
     append_u32(&outbox, PROTOCOL);
@@ -453,15 +458,34 @@ static void queue_call(void)
     append_blob(&outbox, config.at, config.len);
 }
 
+/* What the runtime names, as far as it can be opened; else the agent says what is wrong with it. */
+static void open_namespace(void)
+{
+    const char *path = getenv("CNI_NETNS");
+    if (path && *path)
+        namespace = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
 /* False when the agent is gone. */
 static int flush_outbox(void)
 {
     while (outbox_at < outbox.len) {
-        ssize_t n = send(agent, outbox.at + outbox_at, outbox.len - outbox_at, MSG_NOSIGNAL);
+        struct iovec piece = {.iov_base = outbox.at + outbox_at, .iov_len = outbox.len - outbox_at};
+        struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+        union { struct cmsghdr head; char room[CMSG_SPACE(sizeof namespace)]; } rights;
+        if (!handed && namespace >= 0) {        /* with the first byte of the call */
+            message.msg_control = memset(&rights, 0, sizeof rights);
+            message.msg_controllen = sizeof rights;
+            rights.head = (struct cmsghdr){
+                .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof namespace)};
+            memcpy(CMSG_DATA(&rights.head), &namespace, sizeof namespace);
+        }
+        ssize_t n = sendmsg(agent, &message, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return errno == EAGAIN;
+        handed = 1;
         outbox_at += (size_t)n;
     }
     outbox.len = outbox_at = 0;
@@ -834,6 +858,7 @@ int main(void)
     sigset_t mask;
     prepare_process(&mask);
     read_config();
+    open_namespace();
     connect_agent();
     queue_call();
     flush_outbox();                     /* what it does not send now, the loop will */

@@ -26,7 +26,8 @@ def has_namespace(netns: str, *, on_node: bool) -> bool | None:
     try:
         device = os.stat(netns).st_dev
     except FileNotFoundError:
-        return False if on_node or not netns.startswith("/proc/") else None
+        hidden = netns.startswith("/proc/") or not os.path.isdir(os.path.dirname(netns))
+        return False if on_node or not hidden else None
     except OSError:
         return None
     if device == os.stat("/proc/self/ns/net").st_dev:  # of all namespaces there are: the kernel's nsfs

@@ -121,13 +121,13 @@ class Context:
         """With the kernel, about the pod's namespace."""
         from genie.kernel.netns import Conversation
 
-        return Conversation(self.request.netns)
+        return Conversation(self.request.entrance)
 
     def netlink(self) -> Netlink:
         """The same about its routes and rules, too."""
         from genie.kernel.netlink import Netlink  # a pod of one network does not pay for its import
 
-        return Netlink(self.request.netns)
+        return Netlink(self.request.entrance)
 
 
 def placed(attached: RecordedAttachment, result: Result) -> routes.Placed:

@@ -44,13 +44,13 @@ class Node:
         api.pod("p", annotations={"cni": "net"})
 
     @asynccontextmanager
-    async def agent(self, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A running agent; its log is in `log` once it has ended."""
+    async def agent(self, *options: str, prefix: tuple[str, ...] = ()) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A running agent; its log is in `log` once it has ended. prefix: a command that starts it."""
         (self.place / "genie.conf").write_text(json.dumps(self.conf))
         out = self.place / f"agent-{len(list(self.place.glob('agent-*')))}.log"
         with out.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "genie", "agent", "--socket", str(self.socket), "--node", "node-1",
+                *prefix, sys.executable, "-m", "genie", "agent", "--socket", str(self.socket), "--node", "node-1",
                 "--conf", str(self.place / "genie.conf"), *(options or ("--listen", "")), stderr=log,
             )  # fmt: skip
         try:

@@ -409,6 +409,7 @@ def _import_all() -> None:
     import ipaddress
 
     from genie.kernel import routes
-    from genie.verbs import add, check, device_info, footprint, gc, status
+    from genie.select import spent
+    from genie.verbs import add, check, default_route, device_info, footprint, gc, status
 
-    _ = (hashlib, http.client, ipaddress, footprint, routes, add, check, device_info, gc, status)
+    _ = (hashlib, http.client, ipaddress, spent, routes, add, check, default_route, device_info, footprint, gc, status)

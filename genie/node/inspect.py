@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain
 
 from genie import config, locks, removals
@@ -73,7 +74,12 @@ def _find(directory: str) -> str:
         if renamed
         else "genie is not installed here, or name it with --conf"
     )
-    raise CniError(5, f"{directory} has no configuration of type genie that a runtime loads ({SUFFIXES_ARE}): {reason}")
+    broken = ""
+    with suppress(CniError):  # there is no such directory
+        broken = "".join(f"; broken, and perhaps genie's: {each}" for each in networks.directory(directory).broken())
+    raise CniError(
+        5, f"{directory} has no configuration of type genie that a runtime loads ({SUFFIXES_ARE}): {reason}{broken}"
+    )
 
 
 def _renamed(directory: str) -> list[str]:

@@ -49,6 +49,7 @@ _KEYS = {
 }  # fmt: skip
 _RATES = {key: key for key in ("ingressRate", "ingressBurst", "egressRate", "egressBurst")}
 _PORTS = {key: key for key in ("hostPort", "containerPort", "protocol", "hostIP")}
+_MOST_ADDRESSES = 64  # of one attachment: more than any plugin gives, and little to look through
 _MOST_BITS = 2**63 - 1  # what plugins, and Multus, read a rate into
 
 
@@ -251,7 +252,7 @@ def _from_json(item: Any, where: str) -> Ask:
         where=f'{where} ("{name}")',
         lookup="attachment",
         ifname=_text(read, "interface") or _text(read, "interfaceRequest"),
-        ips=read.addresses("ips", prefix=True),
+        ips=_ips(read),
         mac=_hardware(read, "mac", *_MAC),
         default_route=read.addresses("default-route") if item.get("default-route") is not None else None,
         cni_args=read.object("cni-args"),
@@ -271,6 +272,12 @@ def _matching(read: Fields, key: str, form: re.Pattern[str], expected: str, *, r
     if (value or required) and not form.match(value):
         raise read.wrong(key, expected)
     return value
+
+
+def _ips(read: Fields) -> tuple[str, ...]:
+    if (count := len(read.items("ips", "a list of addresses"))) > _MOST_ADDRESSES:
+        raise SelectionError(read.where, f"ips: {count} addresses, and a network gives at most {_MOST_ADDRESSES}")
+    return read.addresses("ips", prefix=True)
 
 
 def _hardware(read: Fields, key: str, size: int, expected: str) -> str:

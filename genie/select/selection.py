@@ -10,6 +10,7 @@ known what to look up:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -187,7 +188,7 @@ def _capabilities(ask: Ask, network: NetworkConfig) -> tuple[Mapping[str, Any], 
     _claimed(ask, network)
     arguments: dict[str, Any] = {}
     if ask.ips:
-        arguments["ips"] = [ip if "/" in ip else _with_prefix(ip, network) for ip in ask.ips]
+        arguments["ips"] = list(ask.ips) if all("/" in ip for ip in ask.ips) else _with_prefixes(ask.ips, network)
     if ask.mac:
         arguments["mac"] = ask.mac
     if ask.bandwidth:
@@ -231,23 +232,34 @@ def _claimed(ask: Ask, network: NetworkConfig) -> None:
         raise SelectionError(ask.where, "ips: expected none beside ipam-claim-reference, which has the addresses")
 
 
-def _with_prefix(ip: str, network: NetworkConfig) -> str:
-    """An address with the prefix length of the network's subnet that it is in. Where the configuration names no such
+def _with_prefixes(ips: Sequence[str], network: NetworkConfig) -> list[str]:
+    """Each address with the prefix length of the network's subnet that it is in. Where the configuration names no such
     subnet it stays as it is, and the plugin takes it or refuses it (CNI CONVENTIONS, `ips`: "the plugin may require the
     IP address to include a prefix length").
     """
     import ipaddress
 
-    address = ipaddress.ip_address(ip)
-    lengths = []
+    subnets: dict[tuple[int, int], set[int]] = {}  # by family and prefix length: users write both lists
     for text in (text for plugin in network.plugins for text in _subnets(_object(plugin, "ipam"))):
-        try:
-            subnet = ipaddress.ip_network(text, strict=False)
-        except ValueError:  # the plugin reports what is wrong
-            continue
-        if address in subnet and subnet.num_addresses > 1:
-            lengths.append(subnet.prefixlen)
-    return f"{ip}/{max(lengths)}" if lengths else ip
+        with suppress(ValueError):  # the plugin reports what is wrong
+            net = ipaddress.ip_network(text, strict=False)
+            subnets.setdefault((net.version, net.prefixlen), set()).add(int(net.network_address))
+
+    def length(ip: str) -> int:
+        address = ipaddress.ip_address(ip)
+        bits = address.max_prefixlen
+        return max(
+            (
+                prefix
+                for (version, prefix), nets in subnets.items()
+                if version == address.version
+                and prefix < bits
+                and int(address) >> bits - prefix << bits - prefix in nets
+            ),
+            default=-1,
+        )
+
+    return [ip if "/" in ip or (prefix := length(ip)) < 0 else f"{ip}/{prefix}" for ip in ips]
 
 
 def _subnets(ipam: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from genie.cni import invoke
@@ -20,7 +21,6 @@ from genie.select.choose import choose
 from genie.select.selection import DEVICE_INFO_FILE, Choice, Selection
 from genie.verbs import network_status
 from genie.verbs.context import Context, placed
-from genie.verbs.default_route import check_gateways, check_granted
 from genie.verbs.delete import undo
 from genie.verbs.results import attributed, completed, in_place, lacks, merged
 
@@ -161,15 +161,21 @@ async def _attach(
         kernel.enter()
         results, taken = await _attach_all(call, kernel, record, chosen.primary, attach)
         links, results = _completed(call, kernel, record, results)
-        wishes = [(i, choice.ask.where, choice.ask.default_route) for i, choice in enumerate(chosen.choices)]
+        wishes = [(i, c.ask.where, c.ask.default_route) for i, c in enumerate(chosen.choices)]
         for i, where, wanted in wishes:
             if wanted is not None:
-                check_gateways(where, wanted, results[i], record.attached[i].ifname)
+                _default_routes().check_gateways(where, wanted, results[i], record.attached[i].ifname)
         plan = _arrange(call, kernel, _placed(record, results, taken), links)
         for i, where, wanted in wishes:
             if wanted is not None:
-                check_granted(where, wanted, plan.reported[i])
+                _default_routes().check_granted(where, wanted, plan.reported[i])
         return results, plan
+
+
+def _default_routes() -> ModuleType:
+    from genie.verbs import default_route  # a pod that moves no default route does not pay for its import
+
+    return default_route
 
 
 async def _attach_all(

@@ -188,6 +188,10 @@ def test_status_finds_genies_configuration_by_its_type(
     assert said(capsys, "status").startswith(f"configuration  {node.net_d}/0-genie.conf\n")
     (node.net_d / "0-genie.conf").unlink()
     assert "genie is not installed here" in said(capsys, "status", status=1)
+    node.write("0-genie.conf", '{\n "type": "genie",\n}')
+    said_so = said(capsys, "status", status=1)
+    assert f"; broken, and perhaps genie's: {node.net_d}/0-genie.conf: not valid JSON" in said_so
+    assert "(line 3, column 1)" in said_so
 
 
 def explained(capsys: pytest.CaptureFixture[str], conf: str, status: int = 0) -> str:

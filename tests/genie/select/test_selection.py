@@ -242,6 +242,18 @@ def test_an_address_without_a_prefix_takes_its_networks(
     assert given.runtime_config == {"ips": expected}
 
 
+def test_the_narrowest_of_several_subnets_counts() -> None:
+    ranges = [
+        [{"subnet": "10.0.0.0/8"}],
+        [{"subnet": "10.1.0.0/16"}],
+        [{"subnet": "10.1.9.0/24"}],
+        [{"subnet": "::/0"}],
+    ]
+    plugin = {"type": "bridge", "capabilities": {"ips": True}, "ipam": {"type": "host-local", "ranges": ranges}}
+    given = chosen({"ips": ["10.1.1.5", "10.2.0.1", "10.1.9.3/32", "192.0.2.1"]}, network("able", plugin))
+    assert given.runtime_config == {"ips": ["10.1.1.5/16", "10.2.0.1/8", "10.1.9.3/32", "192.0.2.1"]}
+
+
 @given(JSON, st.sampled_from(["10.1.1.5", "fd00::5"]))
 def test_an_ipam_without_subnets_leaves_the_address_as_it_is(junk: Any, ip: str) -> None:
     for ipam in (junk, {"ranges": junk, "subnet": junk}, {"addresses": [junk], "range": "10.1.1.1-10.1.1.9"}):

@@ -7,6 +7,7 @@ slots.py          whose plugin may run now
 sieve.py          JSON of any size, of which only what is needed is kept
 cache.py          this node's pods and the network objects, watched
 collector.py      what nobody asks to delete any more, deleted beside other calls
+offline.py        network objects on the node's disk, for when the API server is away
 writer.py         annotations, written back behind the calls
 reporter.py       Events of pods, sent behind the calls
 metrics.py        what is counted, and the HTTP server for it

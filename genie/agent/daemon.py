@@ -25,8 +25,9 @@ from genie import __version__, config, kube, locks, removals
 from genie import log as logs
 from genie.agent import collector, protocol
 from genie.agent import metrics as metric
-from genie.agent.cache import Asker, CachedKube, read_object
+from genie.agent.cache import Asker, read_object
 from genie.agent.collector import Collector
+from genie.agent.offline import OBJECTS, REFRESH, OfflineKube
 from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
 from genie.agent.writer import Writer, left_over
@@ -85,7 +86,7 @@ class Agent:
             self.metrics,
             self.reporter,
         )
-        self.kube = CachedKube(self._connect, settings.node, self.writer, self.metrics)
+        self.kube = OfflineKube(self._connect, settings.node, self.writer, self.metrics, f"{conf.state_dir}/{OBJECTS}")
         self.server = Server(self.work, concurrency=settings.concurrency or CONCURRENCY, metrics=self.metrics)
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
@@ -120,6 +121,8 @@ class Agent:
             stack.callback(sampling.cancel)
             tending = loop.create_task(self._tend())
             stack.callback(tending.cancel)
+            keeping = loop.create_task(self._keep_objects())
+            stack.callback(keeping.cancel)
             making_up = loop.create_task(self._left_over())
             stack.callback(making_up.cancel)
             await self._first_lists()
@@ -161,6 +164,12 @@ class Agent:
             await asyncio.sleep(0.01)
         if not self.kube.synced():
             log.warning("the API server has not answered yet; serving calls all the same")
+
+    async def _keep_objects(self) -> None:
+        """Keep what is on the disk of network objects as true as the watches are."""
+        while True:
+            await asyncio.sleep(REFRESH)
+            await self.kube.refresh()
 
     async def _left_over(self) -> None:
         """Write what an agent before this one did not come to, once the pods are known."""

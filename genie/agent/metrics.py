@@ -116,6 +116,11 @@ class Metrics:
         self.api_direct = Counter(
             "genie_api_direct_total", "Objects asked of the API server, for the watch had not brought them yet.", "what"
         )
+        self.offline = Counter(
+            "genie_api_offline_total",
+            "Network objects taken from the node's disk: the API server was away.",
+            "kind",
+        )
         self.patches = Counter(
             "genie_annotation_patches_total",
             "Attempts to write annotations to a pod: written, shortened (not all of it fitted), refused by the API "

@@ -12,6 +12,7 @@ from itertools import chain
 
 from genie import config, locks, removals
 from genie.agent.daemon import SOCKET
+from genie.agent.offline import OBJECTS, KeptObjects
 from genie.cni.config import SUFFIXES, NetworkConfig, conf_files
 from genie.cni.errors import CniError
 from genie.cni.execute import SubprocessExecutor, run_sync
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
                 health(path, conf, f"{arguments.bin_dir}/genie", arguments.socket),
                 [""],
                 status(Records(conf.state_dir)),
+                kept(KeptObjects(f"{conf.state_dir}/{OBJECTS}")),
             )
         for line in lines:
             print(line)
@@ -190,6 +192,25 @@ def status(records: Records) -> Iterable[str]:
     for path in records.aside():
         yield f"{path}: a damaged record, set aside when its container was deleted; remove it once you have seen it"
     yield f"{count} container{'' if count == 1 else 's'}"
+
+
+def kept(objects: KeptObjects) -> Iterable[str]:
+    """What there is for pods that come up while the API server is away, and how old it is."""
+    there = [one.found is not None for one in objects]
+    if there:
+        checked = objects.checked()
+        age = "never compared with the API server since" if checked is None else f"as of {_ago(time.time() - checked)}"
+        yield (
+            f"{sum(there)} network object{'' if sum(there) == 1 else 's'} and {len(there) - sum(there)} names without "
+            f"one are kept for when the API server is away, {age}"
+        )
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} seconds ago"
 
 
 def explain(name: str, conf: Conf, bin_dir: str) -> Iterable[str]:

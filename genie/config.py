@@ -51,6 +51,7 @@ class AgentSettings:
     concurrency: int | None = None  # plugins of one network and verb at once; the rest wait
     listen: str | None = None  # HOST:PORT of /metrics, /healthz and /readyz; "" for nowhere
     grace: float | None = None  # how long SIGTERM waits for calls in flight
+    repair: bool = True  # false: what somebody changes in a pod is reported alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +219,7 @@ def _agent(read: Fields) -> AgentSettings:
         concurrency=read.number("concurrency", "a whole number above 0", least=1),
         listen=None if read.data.get("listen") is None else read.text("listen"),
         grace=None if read.data.get("grace") is None else read.seconds("grace", 0.0),
+        repair=read.data.get("repair") is None or read.boolean("repair"),
     )
 
 

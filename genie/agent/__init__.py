@@ -6,6 +6,7 @@ server.py         the socket: calls, and delegates run by the shim
 slots.py          whose plugin may run now
 sieve.py          JSON of any size, of which only what is needed is kept
 cache.py          this node's pods and the network objects, watched
+checker.py        CHECK by itself: routes, rules and addresses of pods, put back and reported
 collector.py      what nobody asks to delete any more, deleted beside other calls
 offline.py        network objects on the node's disk, for when the API server is away
 writer.py         annotations, written back behind the calls

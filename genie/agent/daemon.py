@@ -23,9 +23,10 @@ from pathlib import Path
 
 from genie import __version__, config, kube, locks, removals
 from genie import log as logs
-from genie.agent import collector, protocol
+from genie.agent import checker, collector, protocol
 from genie.agent import metrics as metric
 from genie.agent.cache import Asker, read_object
+from genie.agent.checker import Checker
 from genie.agent.collector import Collector
 from genie.agent.offline import OBJECTS, REFRESH, OfflineKube
 from genie.agent.reporter import Reporter
@@ -91,6 +92,9 @@ class Agent:
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.metrics.removals.read = lambda: {(): noted.count if (noted := removals.read(conf.state_dir)) else 0}
+        self.checker = Checker(
+            self.server.serves, self.metrics.drift, self.reporter.add, checker.MOST if conf.agent.repair else 0
+        )
         self.collector = Collector(self.kube, self.server.serves, self.metrics.collected)
         self.ready = False
         self._ready_file = -1
@@ -149,14 +153,16 @@ class Agent:
             await asyncio.sleep(_SAMPLED)
 
     async def _tend(self) -> None:
-        """Look now and then for what nobody asks to delete any more."""
+        """Look now and then at the pods, and for what nobody asks to delete any more."""
         while True:
             await asyncio.sleep(collector.EVERY)
             try:
                 await asyncio.to_thread(self.collector.look, self.conf.state_dir)
-            except CniError as error:
-                log.warning("the records could not be read", extra={"fields": {"error": str(error)}})
-            await self.collector.judge()
+                await asyncio.to_thread(self.checker.look, self.conf.state_dir)
+                await self.collector.judge()
+            except Exception as error:  # whatever it is, nobody else would look the next time
+                fields = {"error": str(error) or type(error).__name__}
+                log.warning("the pods could not be looked at", extra={"fields": fields})
 
     async def _first_lists(self) -> None:
         deadline = time.monotonic() + _FIRST_LISTS

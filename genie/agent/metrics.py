@@ -113,6 +113,11 @@ class Metrics:
             "Containers deleted that the runtime forgot, ok, or tried to delete, error.",
             "result",
         )
+        self.drift = Counter(
+            "genie_drift_total",
+            "Routes, rules and addresses of pods that somebody changed: repaired, or left.",
+            "result",
+        )
         self.api_direct = Counter(
             "genie_api_direct_total", "Objects asked of the API server, for the watch had not brought them yet.", "what"
         )

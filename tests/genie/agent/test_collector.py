@@ -12,8 +12,10 @@ import pytest
 from genie import config
 from genie.agent import collector as collecting
 from genie.agent.daemon import Agent, Settings
+from genie.cni.errors import CniError
 from genie.records import Records
 from genie.verbs import collect
+from tests.rigs.agent import until
 from tests.rigs.agent_node import Node
 from tests.rigs.fake_api import FakeApi
 
@@ -177,3 +179,38 @@ def test_a_sweep_leaves_records_alone(tmp_path: Path) -> None:
     assert Records(str(tmp_path)).sweep(3600.0) == []
     assert Records(str(tmp_path)).sweep(0.0) == [f"{tmp_path}/c1@eth0.json.1.2.new"]
     assert [path.name for path in tmp_path.iterdir()] == ["c1@eth0.json"]
+
+
+def test_an_agent_looks_by_itself(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At what nobody asks to delete, and at what somebody changed; a disk that fails once does not end it."""
+    monkeypatch.setattr(collecting, "EVERY", 0.0)
+    looks: list[str] = []
+
+    def look(state_dir: str) -> None:
+        looks.append(state_dir)
+        if len(looks) == 1:
+            raise CniError(5, "cannot read the records")
+
+    async def run() -> None:
+        async with serving(node) as agent:
+            monkeypatch.setattr(agent.collector, "look", look)
+            monkeypatch.setattr(agent.checker, "look", look)
+            tending = asyncio.create_task(agent._tend())
+            await until(lambda: len(looks) > 4)
+            tending.cancel()
+
+    asyncio.run(run())
+    assert set(looks) == {str(node.place / "records")}
+
+
+@pytest.mark.parametrize(("conf", "most"), [({}, 3), ({"repair": True}, 3), ({"repair": False}, 0)])
+def test_genie_conf_says_whether_what_somebody_changed_is_repaired(
+    node: Node, conf: dict[str, bool], most: int
+) -> None:
+    node.conf["agent"] = conf
+
+    async def run() -> None:
+        async with serving(node) as agent:
+            assert agent.checker.most == most
+
+    asyncio.run(run())

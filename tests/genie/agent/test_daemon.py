@@ -275,6 +275,7 @@ def test_an_option_wins_over_genie_conf_and_that_over_the_default() -> None:
         ({"concurrency": 0}, "agent: concurrency: expected a whole number above 0, found 0"),
         ({"concurrency": "8"}, "agent: concurrency: expected a whole number above 0, found '8'"),
         ({"grace": -1}, "agent: grace: expected a positive number of seconds"),
+        ({"repair": "no"}, "agent: repair: expected true or false"),
         ({"listen": 9465}, "agent: listen: expected a string"),
         ({"listen": "9465"}, "agent: listen: expected HOST:PORT, found '9465'"),
         ({"listen": "h:99999"}, "agent: listen: expected HOST:PORT"),

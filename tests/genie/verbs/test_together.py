@@ -7,21 +7,27 @@ which each address of the pod is dialled.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genie.cni.execute import SubprocessExecutor, run_sync
+from genie.cni.result import Result
+from genie.kernel.netlink import Netlink
+from genie.kernel.repair import repair
 from genie.kube import Pod
+from genie.records import Records
 from genie.request import Request
 from genie.serve import serve
+from genie.verbs.context import placed
 
 pytestmark = pytest.mark.root
 
@@ -303,6 +309,38 @@ def test_what_somebody_changes_is_found(node: Node, change: str) -> None:
     node.pod.ip(change)
     with pytest.raises(RuntimeError, match="CHECK: "):
         node.call("CHECK", asked)
+
+
+REPLACED = ["route replace default via 10.1.0.3", "-6 route replace default dev eth1"]
+
+
+@pytest.mark.parametrize("change", BROKEN + REPLACED)
+def test_what_somebody_takes_away_is_put_back_and_what_he_adds_is_not_touched(node: Node, change: str) -> None:
+    asked = {"cni": "ptp,ptp"}
+    node.call("ADD", asked)
+    foreign = ["10.99.0.0/16 dev eth0 scope link", "99: from 10.99.0.1 lookup 77"]
+    node.pod.ip("route add 10.99.0.0/16 dev eth0", "rule add priority 99 from 10.99.0.1 lookup 77")
+    (record,) = Records(str(node.place / "state"))
+    places = [placed(attached, attached.result or Result()) for attached in record.attached]
+    before = everything(node.pod)
+    node.pod.ip(change)
+    with Netlink(node.pod.path) as kernel:
+        done = repair(kernel, places, record.arranged)
+        assert repair(kernel, places, record.arranged) == replace(done, restored=()), "there is nothing to do twice"
+    if "route add" in change:
+        assert done.restored == () and len(done.left) == 1 and done.left[0].startswith("unexpected: route")
+        return
+    assert len(done.restored) == 1 and done.left == ()
+    assert everything(node.pod) == before
+    assert all(line in "\n".join(sorted(before)) for line in foreign)
+    node.call("CHECK", asked)
+    node.call("DEL", asked)
+
+
+def everything(pod: Any) -> set[str]:
+    """Routes and rules, without who made them and the source address, which the kernel chooses alike."""
+    lines = pod.ip("route show table all", "-6 route show table all", "rule", "-6 rule").splitlines()
+    return {re.sub(r" proto \w+| pref medium| metric 1024| src \S+", "", " ".join(line.split())) for line in lines}
 
 
 #: A plugin as weave's is: the real bridge, of whose result the addresses alone are left, or all but the MAC.

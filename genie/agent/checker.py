@@ -1,0 +1,134 @@
+"""CHECK on the agent's own schedule, for what it sees without a plugin: a pod's routes, rules and addresses.
+
+Runtimes hardly ever call CHECK. What genie arranged itself is put back if somebody took it away; what a plugin did, and
+what somebody added, is left alone and reported. Nothing is done to a pod for which a call is being served, nor twice
+about the same thing after it was put back `MOST` times: somebody means it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from socket import AF_INET, AF_INET6, inet_pton
+
+from genie.agent.metrics import Counter
+from genie.cni.errors import CniError
+from genie.cni.result import Result
+from genie.event import Event
+from genie.kernel import repair, routes
+from genie.kernel.netlink import Netlink
+from genie.records import Record, Records
+from genie.verbs.collect import has_namespace
+from genie.verbs.context import placed
+
+SETTLE = 1.0
+"""Seconds until a change is looked at again: it may be that of a DEL, or of somebody who is not done."""
+MOST = 3
+"""How often something is put back in one pod."""
+REASON = "NetworkChanged"
+
+log = logging.getLogger("genie.agent")
+
+_Key = tuple[str, str]
+
+
+@dataclass
+class _Known:
+    """What is remembered of a container. addresses: those that it had. reported: what was reported and is so still."""
+
+    addresses: frozenset[str] = frozenset()
+    seen: bool = False
+    repairs: int = 0
+    reported: frozenset[str] = field(default=frozenset())
+
+
+class Checker:
+    """All containers of a node, looked at now and then. Its methods take a while: for a thread.
+
+    is_busy: whether a call for this container is being served. counter: has one label, what came of a change. report:
+    takes an Event. most: how often something is put back in one pod.
+    """
+
+    def __init__(
+        self, is_busy: Callable[[str], bool], counter: Counter, report: Callable[[Event], None], most: int = MOST
+    ) -> None:
+        self._is_busy, self._counter, self._report, self.most = is_busy, counter, report, most
+        for result in ("repaired", "left"):
+            counter.add(0, result)
+        self._known: dict[_Key, _Known] = {}
+
+    def look(self, state_dir: str) -> None:
+        """Look at every container, repair what can be, and report it.
+
+        Raises:
+            CniError: the records cannot be read.
+        """
+        records = Records(state_dir)
+        whole = {(one.container_id, one.ifname): one for one in records if one.complete}
+        self._known = {key: self._known.get(key, _Known()) for key in whole}
+        changed = [(key, record) for key, record in whole.items() if self._changes(key, record)]
+        if changed:
+            time.sleep(SETTLE)
+        for key, record in changed:
+            with suppress(CniError):  # damaged meanwhile: its container's affair
+                if records.read(*key) == record and self._changes(key, record):
+                    self._act(key, record)
+
+    def _changes(self, key: _Key, record: Record) -> list[str]:
+        """What is not as it was, and was not reported yet. Nothing where nobody can look."""
+        if self._is_busy(record.container_id) or has_namespace(record.netns, on_node=False) is not True:
+            return []
+        known = self._known[key]
+        try:
+            with Netlink(record.netns) as kernel:
+                there = _addresses(kernel, record)
+                drift = routes.drift(_placed(record), routes.look(kernel), record.arranged) if record.arranged else []
+        except OSError:  # it is going
+            return []
+        if not known.seen:  # what a plugin reports and never set is no change
+            known.seen, known.addresses = True, there
+        found = [*drift, *(f"missing: address {address}" for address in sorted(known.addresses - there))]
+        known.reported &= frozenset(found)
+        return [text for text in found if text not in known.reported]
+
+    def _act(self, key: _Key, record: Record) -> None:
+        known = self._known[key]
+        done = repair.Repaired()
+        if record.arranged and known.repairs < self.most:
+            with suppress(OSError), Netlink(record.netns) as kernel:
+                done = repair.repair(kernel, _placed(record), record.arranged)
+        if done.restored:
+            known.repairs += 1
+            last = "" if known.repairs < self.most else "; genie will not do so again for this pod"
+            self._say(record, "repaired", f"put back: {', '.join(done.restored)}{last}", len(done.restored))
+        if left := self._changes(key, record):
+            known.reported |= frozenset(left)
+            self._say(record, "left", f"left as it is: {', '.join(left)}", len(left))
+
+    def _say(self, record: Record, result: str, what: str, count: int) -> None:
+        self._counter.add(count, result)
+        message = f"somebody changed the pod's network; {what}"
+        fields = {"pod": f"{record.namespace}/{record.pod}", "container": record.container_id, "what": what}
+        log.warning("somebody changed a pod's network", extra={"fields": fields})
+        if record.pod:
+            self._report(
+                Event(
+                    reason=REASON, message=message, namespace=record.namespace, name=record.pod, uid=record.uid,
+                    warning=True,
+                )
+            )  # fmt: skip
+
+
+def _placed(record: Record) -> list[routes.Placed]:
+    return [placed(attached, attached.result or Result()) for attached in record.attached]
+
+
+def _addresses(kernel: Netlink, record: Record) -> frozenset[str]:
+    """Of the addresses that the networks reported, those that the pod has."""
+    there = {address.packed for address in kernel.addresses()}
+    reported = (ip for attached in record.attached if attached.result for ip in attached.result.ips)
+    named = {ip.address.partition("/")[0]: AF_INET6 if ip.is_v6 else AF_INET for ip in reported}
+    return frozenset(address for address, family in named.items() if inet_pton(family, address) in there)

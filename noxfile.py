@@ -57,6 +57,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """Test one CNI plugin against the specification: `nox -s conformance -- --plugin ./mynet --conf 10-mynet.conf`."""
+    _install(session)
+    session.run("python", "-m", "harness", "conformance", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, types, and that dependencies between rooms point down only."""
     _install(session)

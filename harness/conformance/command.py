@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--conf", type=Path, help="its configuration, as in /etc/cni/net.d")
     parser.add_argument("--path", type=Path, action="append", default=[], help="a directory with the plugins beside it")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only checks that begin so")
+    parser.add_argument("--versions", default="", metavar="A,B", help="only these of the versions that it claims")
     parser.add_argument("--rounds", type=int, default=200, help="of ADD and DEL, to find what fails now and then")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a report and end")
     parser.add_argument("--format", choices=("text", "json", "yaml"), default="text", help="of standard output")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON, or YAML if it ends so")
 
@@ -42,15 +45,16 @@ def main(options: argparse.Namespace) -> int:
     from harness.conformance.run import run
     from harness.conformance.subject import Unusable
 
-    if options.list:
-        for check in CHECKS:
-            print(f"{check.name:32} {check.sentence} [{check.describe()['level']}; {check.section.title}]")
+    if options.list or options.schema:
+        print(_schema() if options.schema else _listed())
         return 0
     try:
         subject = _subject(options)
     except Unusable as error:
         print(f"nothing was tested: {error}", file=sys.stderr)
         return 2
+    if options.versions:
+        subject = replace(subject, limits=(*subject.limits, tuple(options.versions.split(","))))
     if options.only and not any(check.name.startswith(tuple(options.only)) for check in CHECKS):
         print(f"nothing was tested: no check begins with {' or '.join(options.only)}", file=sys.stderr)
         return 2
@@ -66,6 +70,26 @@ def main(options: argparse.Namespace) -> int:
         options.report.write_text(report.dump(content, options.report.suffix in (".yaml", ".yml")), encoding="utf-8")
     print(report.summary(results, seconds) if text else report.dump(content, options.format == "yaml"))
     return report.status(results)
+
+
+def _schema() -> str:
+    import json
+
+    from harness.conformance.published import schema
+
+    return json.dumps(schema(), indent=2)
+
+
+def _listed() -> str:
+    """Every check in a line."""
+    from harness.conformance.checks import CHECKS
+
+    lines = []
+    for check in CHECKS:
+        described = check.describe()
+        more = f"{described['level']}; {described['strength']}; {described['section']}"
+        lines.append(f"{check.name:28} {check.sentence} [{more}]")
+    return "\n".join(lines)
 
 
 def _subject(options: argparse.Namespace) -> Subject:

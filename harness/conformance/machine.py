@@ -27,8 +27,8 @@ from harness.embedded import linux
 T = TypeVar("T")
 UPLINK = "eth0"
 NETNS = Path("/run/netns")
-_PLACE = Path("/dev/shm")
-_UPPER = _PLACE / "upper"
+PLACE = Path("/dev/shm")  # the harness's own, which is not looked at
+_UPPER = PLACE / "upper"
 _KEPT = ("proc", "sys", "dev", "run", "lost+found")
 _SMALL = 1 << 16  # bytes of a file that are read to see whom it is about
 _NOISE = re.compile(r" ?\bcounter packets \d+ bytes \d+| ?# handle \d+|^#.*$|\[\d+:\d+\]", re.MULTILINE)
@@ -113,7 +113,7 @@ def _mount(needed: Sequence[Path]) -> None:
     with suppress(OSError):  # what an unprivileged container may not have
         linux.mount("sysfs", "/sys", "sysfs", flags | linux.MS_NOEXEC)
     held = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in needed if path.is_dir()}
-    linux.mount("machine", str(_PLACE), "tmpfs", flags, "mode=755")
+    linux.mount("machine", str(PLACE), "tmpfs", flags, "mode=755")
     for path in sorted(Path("/").iterdir()):
         if path.name not in _KEPT and path.is_dir() and not path.is_symlink():
             _overlay(path)
@@ -126,7 +126,7 @@ def _mount(needed: Sequence[Path]) -> None:
 
 
 def _overlay(path: Path) -> None:
-    upper, work = _UPPER / path.name, _PLACE / "work" / path.name
+    upper, work = _UPPER / path.name, PLACE / "work" / path.name
     upper.mkdir(parents=True)
     work.mkdir(parents=True)
     with suppress(OSError):  # a file system that cannot be under an overlay stays as it is, unwatched

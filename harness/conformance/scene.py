@@ -256,7 +256,7 @@ class Scene:
         if not (name := self.subject.ipam):
             raise Skipped("the plugin has no ipam plugin")
         self._delegates += 1
-        directory = Path(f"/run/delegate{self._delegates}")
+        directory = machine.PLACE / f"delegate{self._delegates}"
         self.path = os.pathsep.join([str(directory), self.subject.path])
         self.write(f"# from here on {name} is a script in {directory} which can answer by itself")
         return Delegate(directory, name, self.subject.binaries[name])

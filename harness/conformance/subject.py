@@ -34,7 +34,7 @@ class Subject:
     claims: frozenset[str] = frozenset()
     places: tuple[Path, ...] = ()  # directories with further plugins
     supported: tuple[str, ...] = ()
-    before: tuple[tuple[str, ...], ...] = ()  # what the plugins before it claim
+    limits: tuple[tuple[str, ...], ...] = ()  # versions that the plugins before it claim, and that were asked for
 
     @property
     def conf(self) -> Json:
@@ -65,8 +65,8 @@ class Subject:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Those that the plugin claims, that are known here, and that the plugins before it claim too."""
-        return tuple(each for each in VERSIONS if all(each in listed for listed in (self.supported, *self.before)))
+        """Those that the plugin claims, that are known here, and that nothing else rules out."""
+        return tuple(each for each in VERSIONS if all(each in listed for listed in (self.supported, *self.limits)))
 
     @property
     def features(self) -> set[str]:
@@ -171,8 +171,8 @@ def of(
         name=listed["name"], network=listed, position=types.index(wanted), binaries=binaries,
         stays=tuple(stays), claims=frozenset(claims), places=tuple(places),
     )  # fmt: skip
-    before = tuple(claimed_versions(probe(replace(subject, position=at))) for at in range(subject.position))
-    return replace(subject, supported=claimed_versions(probe(subject)), before=before)
+    limits = tuple(claimed_versions(probe(replace(subject, position=at))) for at in range(subject.position))
+    return replace(subject, supported=claimed_versions(probe(subject)), limits=limits)
 
 
 def as_list(network: Any, where: str) -> Json:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from harness.conformance import leftovers
 from harness.conformance.call import Outcome
 from harness.conformance.checks.base import check
+from harness.conformance.delegate import Delegated
 from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
 from harness.conformance.scene import Attachment, Scene
@@ -49,8 +50,14 @@ def removes(scene: Scene) -> None:
         scene.expect(link.name in before, f"{link.name} is in the container after DEL", CLEAN, look="ip -n c1 link")
 
 
-def used(scene: Scene) -> Snapshot:
-    """The machine after a first attachment has come and gone: what stays by design is there."""
+def used(scene: Scene, *, watch: bool = True) -> Snapshot:
+    """The machine after a first attachment has come and gone: what stays by design is there.
+
+    Args:
+        watch: note the calls of the ipam plugin, to know who is at fault for an address that stays.
+    """
+    if watch and scene.subject.ipam:
+        scene.cache["delegate"] = scene.delegate()
     scene.deleted(scene.added(scene.container()))
     return scene.snapshot()
 
@@ -69,10 +76,19 @@ def expect_nothing_left(scene: Scene, before: Snapshot, attachment: Attachment, 
         return list(leftovers.left(before, scene.snapshot(), words(attachment)))
 
     for what in settled(left):
-        in_store = what.startswith("the file /var/lib/cni/networks/")
-        fault = Fault.IPAM if in_store and scene.subject.ipam == "host-local" else Fault.PLUGIN
+        fault = Fault.IPAM if _is_ipam_plugins(scene, attachment, what) else Fault.PLUGIN
         show = look or "ip link; ip route; ls -R /var/lib/cni; ps ax"
         scene.expect(False, f"{what} is left {when}", CLEAN, fault=fault, look=show)
+
+
+def _is_ipam_plugins(scene: Scene, attachment: Attachment, what: str) -> bool:
+    """Whether it is in the ipam plugin's store, though that was called with DEL and reported success."""
+    if scene.subject.ipam != "host-local" or not what.startswith("the file /var/lib/cni/networks/"):
+        return False
+    if (delegate := scene.cache.get("delegate")) is None:
+        return True
+    calls: list[Delegated] = delegate.calls()
+    return any((call.verb, call.container, call.status) == ("DEL", attachment.container, 0) for call in calls)
 
 
 def settled(left: Callable[[], list[str]]) -> list[str]:

@@ -30,7 +30,7 @@ def _moments(scene: Scene, verb: str, attachment: Attachment) -> list[int]:
     repeat=False,
 )
 def add_killed(scene: Scene) -> None:
-    before = used(scene)
+    before = used(scene, watch=False)
     whole = scene.container()
     scene.prepare(whole)
     moments = _moments(scene, "ADD", whole)
@@ -59,7 +59,7 @@ def add_killed(scene: Scene) -> None:
     repeat=False,
 )
 def del_killed(scene: Scene) -> None:
-    before = used(scene)
+    before = used(scene, watch=False)
     moments = _moments(scene, "DEL", scene.added(scene.container()))
     for moment in moments:
         attachment = scene.added(scene.container())

@@ -1,0 +1,132 @@
+"""The report as a document that others read: its form, version and JSON Schema, and reading one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.conformance.findings import Fault, Verdict
+
+
+class BadReport(Exception):
+    """A file is no report; the message names the file, the field and what was expected."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Binary(_Part):
+    """An executable that was really run."""
+
+    type: str
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Implementation(_Part):
+    """What was tested."""
+
+    name: str = Field(description="The network's.")
+    type: str = Field(description="The tested plugin's.")
+    network: dict[str, Any] = Field(description="The configuration, as a list of plugins.")
+    binaries: tuple[Binary, ...] = Field(description="The plugin, its ipam plugin and the plugins around it.")
+    supportedVersions: tuple[str, ...] = Field(description="What the plugin answered to VERSION.")  # noqa: N815
+
+
+class Environment(_Part):
+    """Where it was tested."""
+
+    kernel: str
+    machine: str
+    harness: str = Field(description="The version of genie-cni.")
+
+
+class SectionOf(_Part):
+    """A part of the specification."""
+
+    title: str
+    url: str
+
+
+class CallOf(_Part):
+    """One call of a plugin."""
+
+    binary: str
+    env: dict[str, str]
+    stdin: str
+    status: int = Field(description="The exit status; negative: the signal that ended it.")
+    stdout: str
+    stderr: str
+    seconds: float
+    late: bool = Field(default=False, description="Whether the harness ended it, because it took too long.")
+
+
+class FindingOf(_Part):
+    """One thing that is not as the specification demands."""
+
+    fault: Fault = Field(description="Who is at fault.")
+    headline: str
+    demand: str = Field(description="What the specification demands, in other words.")
+    section: SectionOf
+    call: CallOf | None = None
+    reproducer: str = Field(description="A shell script that shows it without the harness.")
+    versions: tuple[str, ...] = Field(description="With which it was found.")
+
+
+class CheckOf(_Part):
+    """A check with its verdict."""
+
+    name: str
+    sentence: str
+    section: str
+    url: str
+    level: str = Field(description="core, or extended with the feature.")
+    strength: Literal["must", "should"]
+    verdict: Verdict
+    versions: dict[str, Verdict]
+    seconds: float
+    reason: str = ""
+    findings: tuple[FindingOf, ...]
+    calls: dict[str, tuple[float, ...]] = Field(description="How long the plugin took, by verb.")
+    notes: tuple[str, ...]
+
+
+class ConformanceReport(_Part):
+    """One run of `harness conformance`."""
+
+    apiVersion: Literal["conformance.genie.dev/v1alpha1"]  # noqa: N815
+    kind: Literal["ConformanceReport"]
+    date: str
+    implementation: Implementation
+    environment: Environment
+    seconds: float
+    summary: dict[Verdict, int]
+    checks: tuple[CheckOf, ...]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a report."""
+    made = ConformanceReport.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def read(path: Path) -> ConformanceReport:
+    """A report in JSON or YAML.
+
+    Raises:
+        BadReport: it is none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        return ConformanceReport.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
+        raise BadReport(f"{path}: {problems}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadReport(f"{path}: expected a report in JSON or YAML: {error}") from error

@@ -281,7 +281,7 @@ class Records:
 
     def _make(self, directory: str) -> None:
         """Make the directory and those above it, each so that it survives a power cut."""
-        above = os.path.dirname(directory)
+        above = os.path.dirname(directory) or "."
         if not os.path.isdir(directory):
             self._make(above)
             os.makedirs(directory, 0o700, exist_ok=True)

@@ -25,6 +25,8 @@ from genie.cni.errors import CniError, Code, joined
 from genie.cni.execute import Executor, Outcome, PluginCall, run
 from genie.cni.result import Result
 
+RESULT_MAX = 131072
+"""Bytes of a plugin's result: what the longest lists that result.py takes come to, and as much again."""
 OVERRIDE = "CNI_NETNS_OVERRIDE"
 """Not in the specification: by it a runtime has containernetworking's plugins work on the namespace they run in."""
 
@@ -373,12 +375,12 @@ def _failed(outcome: Outcome) -> bool:
         return True
     stdout = outcome.stdout
     is_result = b'"ip' in stdout or b'"interfaces"' in stdout
-    return b'"code"' in stdout and not is_result and CniError.parse(stdout) is not None
+    return b'"code"' in stdout and not is_result and CniError.parse(stdout[:RESULT_MAX]) is not None
 
 
 def _failure(outcome: Outcome) -> CniError:
     """The plugin's own error object; else what it left on standard error and how it ended."""
-    reported = CniError.parse(outcome.stdout)
+    reported = CniError.parse(outcome.stdout[:RESULT_MAX])
     if reported is not None and not outcome.error:
         return reported
     ended = outcome.error or (f"killed by signal {-outcome.status}" if outcome.status < 0 else "")
@@ -396,13 +398,17 @@ def _last_lines(output: bytes, lines: int = 5, characters: int = 600) -> str:
 
 
 def _decoded(stdout: bytes) -> object:
+    if len(stdout) > RESULT_MAX:
+        raise CniError(Code.DECODING_FAILURE, f"its result has {len(stdout)} bytes, of at most {RESULT_MAX}")
     if not stdout.strip():
         raise CniError(Code.DECODING_FAILURE, "succeeded, but printed no result")
     try:
-        return json.loads(stdout)
+        data = json.loads(stdout)
     except (ValueError, RecursionError) as error:
         raise CniError(
             Code.DECODING_FAILURE,
             f"succeeded, but its result is no JSON: {_last_lines(stdout)!r}",
             str(error),
         ) from error
+    results.check_length(data)
+    return data

@@ -15,6 +15,11 @@ from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, is_address, is_cidr, undecodable
 
+MOST = {"interfaces": 128, "ips": 64, "routes": 256, "nameservers": 64, "search": 64, "options": 64}
+"""Entries of each list of one result. What a plugin answers is often what a user wrote into its configuration, and each
+entry is looked at by a process that has other pods to serve.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Interface:
@@ -86,6 +91,20 @@ class Result:
     ips: tuple[IP, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: DNS = DNS()
+
+
+def check_length(data: object) -> None:
+    """Refuse a decoded result with longer lists than `MOST`, before any entry is looked at. Raises CniError
+    (DECODING_FAILURE).
+    """
+    if not isinstance(data, dict):
+        return
+    parts = [data, *(data.get(key) for key in ("ip4", "ip6", "dns"))]
+    for part in (each for each in parts if isinstance(each, dict)):
+        for key, most in MOST.items():
+            entries = part.get(key)
+            if isinstance(entries, list) and len(entries) > most:
+                raise undecodable("result", f"{key}: {len(entries)} entries, of at most {most}")
 
 
 def parse(data: object, version: str | None = None) -> Result:

@@ -27,6 +27,10 @@ from genie.select.selection import Found
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 CONFIG_MAX = 65536
 """Characters of a NetworkAttachmentDefinition's configuration. The API server takes 1.5 MB of it, from any user."""
+CONFIGS_MAX = 4 * CONFIG_MAX
+"""Characters of all of a pod's, each as often as the pod asks for it."""
+PLUGINS_MAX = 16
+"""Plugins of a NetworkAttachmentDefinition."""
 #: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
 
@@ -202,6 +206,7 @@ async def find(
         SelectionError: there is none; the message says where it was looked for and which names there are.
     """
     found = [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
+    _not_too_long([one for one, _ in found], asks)
     for ask, (one, _) in zip(asks, found, strict=True):
         if why := rival(one.network):
             raise SelectionError(ask.where, why)
@@ -253,7 +258,8 @@ async def _find(
             if definition is not None:
                 resource = ((definition.get("metadata") or {}).get("annotations") or {}).get(RESOURCE, "")
                 network = from_definition(definition, namespace, ask.name, directory)
-                return Found(network=network, label=f"{namespace}/{ask.name}"), resource
+                length = len((definition.get("spec") or {}).get("config") or "")
+                return Found(network=network, label=f"{namespace}/{ask.name}", length=length), resource
             if needed:
                 raise CniError(Code.INVALID_CONFIG, f"there is no NetworkAttachmentDefinition {namespace}/{ask.name}")
         return Found(network=_on_node(ask.name, directory, path), label=ask.name), ""
@@ -322,12 +328,25 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
         network = cni_config.parse(text, source, name=name)
         if GENIE in network.types:
             raise invalid(source, "a plugin of type genie: genie would call itself")
+        if len(network.plugins) > PLUGINS_MAX:
+            raise invalid(source, f"plugins: {len(network.plugins)} plugins, of at most {PLUGINS_MAX}")
         return network
     network = directory.find(name)
     if network is None:
         missing = f"{directory.path} has no configuration {name!r} (it has: {directory.known()})"
         raise invalid(source, f"spec.config is empty and {missing}")
     return network
+
+
+def _not_too_long(found: Sequence[Found], asks: Sequence[Ask]) -> None:
+    """All that a pod's networks come to is written and read as one."""
+    total = 0
+    for ask, one in zip(asks, found, strict=True):
+        total += one.length
+        if total > CONFIGS_MAX:
+            raise SelectionError(
+                ask.where, f"the definitions of the pod's networks come to more than {CONFIGS_MAX} characters"
+            )
 
 
 def too_large(kind: str, namespace: str, name: str) -> CniError:

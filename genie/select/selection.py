@@ -35,12 +35,13 @@ ONCE = frozenset({"calico"})
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """One network as it was looked up. label: what status and errors call it: "calico", "ns/name". resource: of which
-    it runs over a device; "" for none.
+    it runs over a device; "" for none. length: characters of its definition's configuration.
     """
 
     network: NetworkConfig
     label: str
     resource: str = ""
+    length: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from genie.select.selection import DEVICE_INFO_FILE, Choice, Selection
 from genie.verbs import network_status
 from genie.verbs.context import Context, placed
 from genie.verbs.delete import undo
-from genie.verbs.results import attributed, completed, in_place, lacks, merged
+from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged
 
 DROPPED = "CapabilityDropped"
 """Reason of the Event of wishes that genie.conf has dropped (`undeclared_capabilities`)."""
@@ -160,6 +160,7 @@ async def _attach(
     with call.netlink() as kernel:
         kernel.enter()
         results, taken = await _attach_all(call, kernel, record, chosen.primary, attach)
+        check_total(results)
         links, results = _completed(call, kernel, record, results)
         wishes = [(i, c.ask.where, c.ask.default_route) for i, c in enumerate(chosen.choices)]
         for i, where, wanted in wishes:

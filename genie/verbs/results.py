@@ -7,10 +7,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from genie.cni import result as cni_result
+from genie.cni.errors import CniError, Code
 from genie.cni.result import Interface, Result, Route
 
 if TYPE_CHECKING:
     from genie.kernel.netns import Link  # an ADD that lacks nothing does not pay for its import
+
+
+ADDRESSES_MAX, ROUTES_MAX = 256, 512
+"""Addresses and routes of all of a pod's networks: 32 networks have 8 and 16 each."""
+
+
+def check_total(results: Sequence[Result]) -> None:
+    """Refuse more than are looked at one beside the other. Raises CniError (INVALID_CONFIG)."""
+    totals = {
+        "addresses": (sum(len(result.ips) for result in results), ADDRESSES_MAX),
+        "routes": (sum(len(result.routes) for result in results), ROUTES_MAX),
+    }
+    for what, (total, most) in totals.items():
+        if total > most:
+            raise CniError(Code.INVALID_CONFIG, f"the pod's networks report {total} {what}, of at most {most}")
 
 
 def attributed(result: Result, ifname: str, netns: str) -> Result:

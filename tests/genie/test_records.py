@@ -143,6 +143,13 @@ def test_a_record_is_completed_by_a_line(records: Records, monkeypatch: pytest.M
     assert path.read_bytes().count(b"\n") == 1
 
 
+def test_a_state_directory_that_is_no_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it was made by an endless recursion."""
+    monkeypatch.chdir(tmp_path)
+    Records("a/b").make()
+    assert (tmp_path / "a" / "b").is_dir()
+
+
 def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     records = Records(str(tmp_path / "state"))

@@ -203,6 +203,16 @@ def test_a_missing_plugin(attachment: Attachment, binaries: str) -> None:
     ("outcome", "complaint", "code"),
     [
         (Outcome(status=0), "succeeded, but printed no result", Code.DECODING_FAILURE),
+        (
+            Outcome(status=0, stdout=b'{"ips": [' + b"1," * 64 + b"1]}"),
+            "result: ips: 65 entries, of at most 64",
+            Code.DECODING_FAILURE,
+        ),
+        (
+            Outcome(status=0, stdout=b" " * invoke.RESULT_MAX + b"{}"),
+            "its result has 131074 bytes, of at most 131072",
+            Code.DECODING_FAILURE,
+        ),
         (Outcome(status=0, stdout=b"hello"), "its result is no JSON: 'hello'", Code.DECODING_FAILURE),
         (Outcome(status=0, stdout=b"null"), "expected an object, found nothing", Code.DECODING_FAILURE),
         (answer({"ips": 3}), "ips: expected a list, found 3", Code.DECODING_FAILURE),

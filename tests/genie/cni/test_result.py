@@ -213,3 +213,18 @@ def test_reading_is_tolerant_where_that_harms_nobody() -> None:
 def test_a_result_without_version_is_read_as_asked_but_the_old_form_is_known_by_its_keys() -> None:
     assert results.parse({"ips": [{"address": "10.0.0.1/8"}]}, "1.0.0").ips == (IP("10.0.0.1/8"),)
     assert results.parse({"ip4": {"ip": "10.0.0.1/8"}}, "1.0.0").ips == (IP("10.0.0.1/8"),)
+
+
+@pytest.mark.parametrize("key", results.MOST)
+def test_lists_of_any_length(key: str) -> None:
+    for where in ("", "dns", "ip4", "ip6"):
+        for length in (results.MOST[key], results.MOST[key] + 1, 10**5):
+            entries = {key: [None] * length}
+            data = {where: entries} if where else entries
+            if length == results.MOST[key]:
+                results.check_length(data)
+                continue
+            with pytest.raises(CniError, match=f"result: {key}: {length} entries, of at most {results.MOST[key]}"):
+                results.check_length(data)
+    results.check_length([])
+    results.check_length({key: "many", "dns": 5})

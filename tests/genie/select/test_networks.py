@@ -319,6 +319,34 @@ def test_broken_definitions(node: Node, spec: Any, complaint: str, code: int) ->
     assert "NetworkAttachmentDefinition blue/net-a" in said and complaint in said
 
 
+def test_a_definition_of_any_size(node: Node) -> None:
+    """Up to the most that genie reads, by itself and together with the pod's others; one more is too many."""
+    plugin = {"type": "plug"}
+
+    def define(name: str, *, length: int = 0, plugins: int = 1) -> None:
+        text = json.dumps({"cniVersion": "1.0.0", "plugins": [plugin] * plugins})
+        node.kube.objects["NetworkAttachmentDefinition", "blue", name] = {"spec": {"config": text.ljust(length)}}
+
+    define("long", length=networks.CONFIG_MAX)
+    define("chain", plugins=networks.PLUGINS_MAX)
+    define("longer", length=networks.CONFIG_MAX + 1)
+    define("chained", plugins=networks.PLUGINS_MAX + 1)
+    directory = Directory(str(node.net_d))
+
+    def find(*names: str) -> list[Any]:
+        asks = [ask(name, "attachment") for name in names]
+        return run_sync(networks.find(asks, node.kube, directory, "blue", ()))
+
+    assert len(find("long", "long", "long", "long")) == 4 and len(find("chain")[0].network.plugins) == 16
+    for names, complaint in (
+        (["longer"], "spec.config has more than 65536 characters, the most that genie reads"),
+        (["chained"], "plugins: 17 plugins, of at most 16"),
+        (["long", "chain", "long", "long", "long"], "pod's networks come to more than 262144 characters"),
+    ):
+        with pytest.raises(SelectionError, match=complaint):
+            find(*names)
+
+
 def test_definitions_over_devices(node: Node) -> None:
     for name in ("fast-a", "fast-b"):
         node.kube.define(name, {"type": "sriov"})

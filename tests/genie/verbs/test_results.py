@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from genie.cni.result import IP, Interface, Result
+from genie.cni.errors import CniError
+from genie.cni.result import IP, Interface, Result, Route
 from genie.kernel.netns import Link
-from genie.verbs.results import attributed, completed, lacks, merged
+from genie.verbs.results import attributed, check_total, completed, lacks, merged
 
 # --- what a result lacks of the pod's interface -----------------------------------------------------------------------
 
@@ -69,3 +70,11 @@ def test_the_first_networks_addresses_go_without_an_index_where_it_is_on_another
     second = Result(interfaces=(replace(WHOLE, name="net1"),), ips=(IP("10.1.0.2/24", interface=0),))
     assert [ip.interface for ip in merged([first, second], first_elsewhere=False).ips] == [1, 1, 2]
     assert [ip.interface for ip in merged([first, second], first_elsewhere=True).ips] == [None, None, 2]
+
+
+def test_addresses_and_routes_of_all_networks_together() -> None:
+    ips, routes = (IP("10.0.0.1/8"),) * 64, (Route("10.0.0.0/8"),) * 256
+    check_total([Result(ips=ips, routes=routes)] * 2 + [Result(ips=ips)] * 2)
+    for more, complaint in ((Result(ips=ips[:1]), "257 addresses, of at most 256"), (Result(routes=routes[:1]), "513")):
+        with pytest.raises(CniError, match=f"the pod's networks report {complaint}"):
+            check_total([Result(ips=ips, routes=routes)] * 2 + [Result(ips=ips)] * 2 + [more])

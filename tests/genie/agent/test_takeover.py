@@ -107,7 +107,7 @@ def test_no_call_fails_while_one_pod_follows_the_other(node: Node) -> None:
         node.binary = node.place / "plugins" / "genie"
         old = pod(node, node.place / "pod-1")
         await old.__aenter__()
-        assert (node.place / "net.d" / "00-genie.conf").exists()
+        assert (node.place / "net.d" / "00-genie.conflist").exists()
         async with Stream(node).running() as stream:
             for number in (2, 3):
                 await stream.more()

@@ -1,11 +1,19 @@
-"""The shim's frame parser with memory and arithmetic watched: against the agent's own decoder, and by libFuzzer."""
+"""Both ends of the socket against what no agent and no shim would say.
+
+The shim's frame parser has its memory and arithmetic watched: against the agent's own decoder, and by libFuzzer.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +22,9 @@ from hypothesis import strategies as st
 
 from genie.agent import protocol, shim
 from genie.agent.protocol import Answer, Call, Frame, ProtocolError, Result, Run, encode
-from genie.agent.server import DELEGATES_MAX
+from genie.agent.server import DELEGATES_MAX, ShimExecutor
+from genie.cni.execute import PluginCall
+from tests.rigs.agent import serving, until
 
 TARGET = Path(__file__).with_name("fuzz_shim.c")
 RUNS = 30_000
@@ -137,3 +147,84 @@ def test_libfuzzer_finds_nothing(tmp_path: Path) -> None:
     command = ["./fuzz", f"-runs={RUNS}", "-seed=1", "-max_len=1024", "corpus"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+said = st.one_of(
+    frames,
+    st.builds(
+        Result,
+        id=st.integers(0, 3),
+        how=st.sampled_from(protocol.How),
+        status=st.integers(-64, 255),
+        errno=st.integers(0, 200),
+        micros=numbers,
+        stdout=st.binary(max_size=40),
+        stderr=st.binary(max_size=40),
+    ),
+)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> bytes:
+    """What a client may say: a call most often, and more; some with bytes changed, cut out or put in."""
+    call = Call(env={"CNI_COMMAND": "ADD", "CNI_CONTAINERID": draw(names)}, stdin=b"{}")
+    more = b"".join(encode(frame) for frame in draw(st.lists(said, max_size=4)))
+    stream = bytearray((encode(call) if draw(st.integers(0, 4)) else b"") + more)
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(stream)))
+        stream[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return bytes(stream)
+
+
+async def work(_: Call, executor: ShimExecutor) -> Answer:
+    """A call that runs two plugins at once, whatever is said of them."""
+    plugin = PluginCall(binary="/plugin", env={"CNI_COMMAND": "ADD"}, stdin=b"", timeout=60)
+    await executor.gather(executor.run(plugin), executor.run(plugin))
+    return Answer(status=0, stdout=b"{}")
+
+
+async def talk(path: Path, stream: bytes, cuts: list[int], half: bool) -> None:
+    """Say it in pieces; then end what is said, or the connection."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    for start, stop in pairwise((0, *cuts, len(stream))):
+        writer.write(stream[start:stop])
+        with suppress(ConnectionError):
+            await writer.drain()
+        await asyncio.sleep(0)
+    if half:
+        with suppress(OSError):
+            writer.write_eof()
+        with suppress(ConnectionError):
+            await reader.read()
+    writer.close()
+
+
+@given(data=st.data(), clients=st.lists(calls(), min_size=1, max_size=4), half=st.booleans())
+def test_the_agents_socket_survives_any_client(data: st.DataObject, clients: list[bytes], half: bool) -> None:
+    """And what it held for them is free again: their slots, their containers, their descriptors."""
+    places = [data.draw(st.lists(st.integers(0, len(stream)), max_size=5).map(sorted)) for stream in clients]
+
+    async def go(path: Path) -> None:
+        async with serving(work, path, concurrency=2) as server:
+            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+            talks = zip(clients, places, strict=True)
+            await asyncio.wait_for(asyncio.gather(*(talk(path, stream, cuts, half) for stream, cuts in talks)), 20)
+            await until(lambda: server.active == server.waiting == 0)
+            await until(lambda: len(os.listdir("/proc/self/fd")) == before)  # noqa: PTH208
+            ended = Call(env={"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "A"}, stdin=b"{}")
+            results = [
+                Result(id=number, how=protocol.How.EXITED, status=0, errno=0, micros=1, stdout=b"", stderr=b"")
+                for number in (1, 2)
+            ]
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(encode(ended))
+            decoder, heard = protocol.Decoder(), 0
+            while heard < len(results):  # both plugins have a slot
+                heard += len(decoder.feed(await asyncio.wait_for(reader.read(1 << 16), 20)))
+            writer.write(b"".join(map(encode, results)))
+            answer = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            assert decoder.feed(answer) == [Answer(status=0, stdout=b"{}")]
+
+    with tempfile.TemporaryDirectory(prefix="genie-") as folder:
+        asyncio.run(go(Path(folder) / "s"))

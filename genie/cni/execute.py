@@ -26,6 +26,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 T = TypeVar("T")
 
 BUSY_RETRIES, BUSY_WAIT = 5, 0.2  # seconds
+STDOUT_MAX, STDERR_MAX = 1 << 20, 64 << 10  # bytes, as in shim.c: more than that is killed; the rest is dropped
+_PIECE, _PIECES = 1 << 16, 32
 _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
 _GUARD_AFTER = 0.3  # seconds; runtimes kill only what has taken long, so most calls never pay for a guard
 _MARK = 250
@@ -316,12 +318,16 @@ def _run(call: PluginCall, claim: Claim) -> Outcome:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the environment
         why, number = (error.strerror, error.errno) if isinstance(error, OSError) else (str(error), errno.EINVAL)
         return Outcome(status=-1, error=f"{call.binary} could not be started: {why}", errno=number or errno.EINVAL)
+    if pipes.too_much:
+        cut_off = "more than 1 MiB of output; killed"
+    else:
+        cut_off = "" if in_time else f"no answer within {call.timeout or 0:g} seconds; killed"
     return Outcome(
         status=status,
-        stdout=bytes(pipes.heard[pipes.stdout]),
+        stdout=b"" if pipes.too_much else bytes(pipes.heard[pipes.stdout]),
         stderr=bytes(pipes.heard[pipes.stderr]),
         seconds=time.monotonic() - began,
-        error="" if in_time else f"no answer within {call.timeout:g} seconds; killed",
+        error=cut_off,
     )
 
 
@@ -370,15 +376,27 @@ class _Pipes:
             self.close(end)
 
     def hear(self, near: int) -> bool:
-        """Take in what is there to read; False at the end of it."""
-        while True:
+        """Take in what is there to read; False at the end of it. Not for ever, though: somebody may go on writing."""
+        heard = self.heard[near]
+        for _ in range(_PIECES):
             try:
-                part = os.read(near, 65536)
+                part = os.read(near, _PIECE)
             except BlockingIOError:
                 return True
             if not part:
                 return False
-            self.heard[near] += part
+            if near == self.stdout:
+                heard += part
+                if self.too_much:
+                    return False
+            else:
+                heard += part[: STDERR_MAX - len(heard)]
+        return True
+
+    @property
+    def too_much(self) -> bool:
+        """Whether the child printed more than a result can be."""
+        return len(self.heard[self.stdout]) > STDOUT_MAX
 
 
 def _spawn(call: PluginCall, pipes: _Pipes, mark: int) -> int:
@@ -419,6 +437,8 @@ def _attend(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, mark:
         mark.claim.end(mark.position, pid)
     for near in pipes.heard:
         pipes.hear(near)
+    if in_time and pipes.too_much:
+        mark.claim.end(mark.position, pid)
     return status, in_time
 
 
@@ -442,6 +462,8 @@ def _converse(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, cla
             for near in pipes.heard.keys() & ready:
                 if not pipes.hear(near):
                     poll.unregister(near)
+            if pipes.too_much:
+                return False
             if watch in ready or (watch is None and _has_ended(pid)):
                 return True
             if deadline is not None and time.monotonic() >= deadline:

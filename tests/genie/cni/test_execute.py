@@ -116,6 +116,21 @@ def test_a_daemon_left_behind_holds_nobody_up(tmp_path: Path) -> None:
     assert (outcome.status, outcome.stdout, outcome.error) == (0, b"started\n", "")
 
 
+def test_output_is_bounded(tmp_path: Path) -> None:
+    endless = run(plugin(tmp_path, "yes"), timeout=None)
+    assert (endless.error, endless.stdout) == ("more than 1 MiB of output; killed", b"")
+    at_once = run(plugin(tmp_path, "head -c 1048577 /dev/zero"))
+    assert (at_once.error, at_once.stdout) == ("more than 1 MiB of output; killed", b"")
+    noisy = run(plugin(tmp_path, "head -c 3000000 /dev/zero >&2; echo fine"))
+    assert (noisy.status, noisy.stdout, len(noisy.stderr)) == (0, b"fine\n", 64 << 10)
+
+
+def test_a_daemon_that_never_stops_talking_holds_nobody_up(tmp_path: Path) -> None:
+    outcome = run(plugin(tmp_path, f"yes >&2 & echo $! >{tmp_path}/daemon; echo started"), timeout=60)
+    os.kill(int((tmp_path / "daemon").read_text()), signal.SIGKILL)
+    assert (outcome.status, outcome.stdout, outcome.error) == (0, b"started\n", "")
+
+
 def test_no_zombies_and_no_descriptors_stay(tmp_path: Path) -> None:
     script = plugin(tmp_path, "exit 0")
     before, had = len(os.listdir("/proc/self/fd")), children()  # noqa: PTH208

@@ -159,5 +159,5 @@ class _Limited:
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await self._inner.gather(*work)
 
-    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
-        return self._inner.in_thread(work)
+    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
+        return self._inner.in_thread(work, waits=waits)

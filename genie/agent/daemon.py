@@ -148,8 +148,7 @@ class Agent:
         """Read the counters of the attachments' interfaces now and then, for the rates that `cni: ""` goes by."""
         while True:
             with contextlib.suppress(CniError):  # a damaged record is its container's affair
-                names = least_loaded.host_interfaces(Records(self.conf.state_dir)).values()
-                self.reading = least_loaded.read(name for each in names for name in each)
+                self.reading = await asyncio.to_thread(_reading, self.conf.state_dir)
             await asyncio.sleep(_SAMPLED)
 
     async def _tend(self) -> None:
@@ -251,6 +250,11 @@ class Agent:
             story["stderr"] = logged
         level = logging.DEBUG if verb == "VERSION" else logging.INFO  # each health check asks for it
         log.log(level if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
+
+
+def _reading(state_dir: str) -> least_loaded.Reading:
+    names = least_loaded.host_interfaces(Records(state_dir)).values()
+    return least_loaded.read(name for each in names for name in each)
 
 
 @functools.lru_cache(maxsize=16)

@@ -24,6 +24,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +54,10 @@ _RIGHTS = socket.CMSG_SPACE(struct.calcsize("i"))  # room for a descriptor; the 
 _ACCEPT_PAUSE = 0.2
 _LOOK = 0.2
 """Seconds between two looks at who has the socket: well below what a shim knocks for (CONNECT_MS in shim.c)."""
+
+_WORKING = ThreadPoolExecutor(8, "work")
+_WAITING = ThreadPoolExecutor(32, "wait")
+"""Threads of their own for what waits for others, such as a kubelet that hangs: no record and no DEL is behind it."""
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +112,8 @@ class ShimExecutor:
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await asyncio.gather(*work, return_exceptions=True)
 
-    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(None, work)
+    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(_WAITING if waits else _WORKING, work)
 
     async def _run(self, call: PluginCall) -> Outcome:
         if self._lost:

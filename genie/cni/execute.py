@@ -83,9 +83,9 @@ class Executor(Protocol):
         """Run all to their end, at the same time if possible; exceptions are returned in their places."""
         ...
 
-    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
         """Begin what may block for a while, without keeping anything else from going on; to await what this returns is
-        to wait for its end, and raises what it raises.
+        to wait for its end, and raises what it raises. waits: it may block for seconds, as no disk should.
         """
         ...
 
@@ -96,7 +96,7 @@ async def run(executor: Executor, call: PluginCall) -> Outcome:
         outcome = await executor.run(call)
         if outcome.errno != errno.ETXTBSY:
             return outcome
-        await executor.in_thread(lambda: time.sleep(BUSY_WAIT))
+        await executor.in_thread(lambda: time.sleep(BUSY_WAIT), waits=True)
     return await executor.run(call)
 
 
@@ -162,7 +162,7 @@ class SubprocessExecutor:
             thread.join()
         return outcomes
 
-    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
         """In a thread, so that a delegate can run meanwhile."""
         return _Threaded(work)
 

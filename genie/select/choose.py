@@ -61,7 +61,7 @@ async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
     from genie.select import devices
 
     until = time.monotonic() + devices.TIMEOUT  # however long it waits for its turn
-    return await executor.in_thread(lambda: devices.of_pod(pod.namespace, pod.name, until=until))
+    return await executor.in_thread(lambda: devices.of_pod(pod.namespace, pod.name, until=until), waits=True)
 
 
 def _least_loaded(

@@ -10,6 +10,7 @@ where an ADD failed a moment ago, is taken only if there is no other (spent.py).
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -106,7 +107,8 @@ def host_interfaces(records: Iterable[Record]) -> dict[str, list[str]]:
             for interface in attached.result.interfaces if attached.result else ():
                 if not interface.sandbox:
                     found.setdefault(attached.network.name, []).append(interface.name)
-    return {name: [one for one in all_ if all_.count(one) == 1 and is_pair(one)] for name, all_ in found.items()}
+    once = {name: [one for one, times in Counter(all_).items() if times == 1] for name, all_ in found.items()}
+    return {name: [one for one in own if is_pair(one)] for name, own in once.items()}
 
 
 def is_pair(interface: str) -> bool:

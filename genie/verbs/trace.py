@@ -59,5 +59,5 @@ class RecordingExecutor:
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         return await self.inner.gather(*work)
 
-    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
-        return self.inner.in_thread(work)
+    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
+        return self.inner.in_thread(work, waits=waits)

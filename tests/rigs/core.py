@@ -93,8 +93,8 @@ class FakeExecutor:
                 outcomes.append(error)
         return outcomes
 
-    def in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
-        return SubprocessExecutor().in_thread(work)
+    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
+        return SubprocessExecutor().in_thread(work, waits=waits)
 
     def result(self, said: Said) -> dict[str, Any]:
         if said.stdin.get("prevResult"):

@@ -26,10 +26,10 @@ echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:0
 
 
 class Kube:
-    """The pod `fast` runs over a device, any other on net.d's network."""
+    """Pods whose names begin with `fast` run over a device, any other on net.d's network."""
 
     async def pod(self, namespace: str, name: str, uid: str, given: Any = None) -> Pod:
-        notes = {"cni": "fast"} if name == "fast" else {}
+        notes = {"cni": "fast"} if name.startswith("fast") else {}
         return Pod(namespace=namespace, name=name, uid=uid, annotations=notes)
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
@@ -46,7 +46,7 @@ class Kube:
 
 def test_a_kubelet_that_hangs_holds_up_no_other_pod(place: Path, binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "SOCKET", str(place / "kubelet.sock"))
-    monkeypatch.setattr(devices, "TIMEOUT", 2.0)
+    monkeypatch.setattr(devices, "TIMEOUT", 4.0)
     (place / "bin").mkdir()
     (place / "net.d").mkdir()
     script(place / "bin", "plug", PLUGIN)
@@ -70,14 +70,22 @@ def test_a_kubelet_that_hangs_holds_up_no_other_pod(place: Path, binary: Path, m
 
     async def go() -> None:
         async with serving(work, place / "agent.sock"):
-            hanging = asyncio.create_task(add("fast"))
-            silent, _ = await asyncio.to_thread(kubelet.accept)
-            told, done = await add("plain")
+            hanging = [asyncio.create_task(add(f"fast{n}")) for n in range(12)]  # more than there are other threads
+            silent = [(await asyncio.to_thread(kubelet.accept))[0] for _ in hanging]
+            told, _ = await add("plain")
             assert told["ips"], told
-            refused, given_up = await hanging
-            assert refused["code"] == 11 and "does not report the devices of pod default/fast" in refused["msg"]
-            assert done < given_up
-            silent.close()
+            deleted = await call(
+                binary, place / "agent.sock", stdin=json.dumps(conf).encode(),
+                CNI_COMMAND="DEL", CNI_CONTAINERID="plain", CNI_PATH=str(place / "bin"),
+            )  # fmt: skip
+            assert deleted.status == 0
+            done = time.monotonic()
+            for n, (refused, given_up) in enumerate(await asyncio.gather(*hanging)):
+                assert refused["code"] == 11
+                assert f"does not report the devices of pod default/fast{n}" in refused["msg"]
+                assert done < given_up
+            for each in silent:
+                each.close()
 
     with socket.socket(socket.AF_UNIX) as kubelet:
         kubelet.bind(devices.SOCKET)

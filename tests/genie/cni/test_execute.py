@@ -182,7 +182,7 @@ class Busy:
     async def gather(self, *work: Coroutine[Any, Any, Any]) -> list[Any]:
         raise NotImplementedError
 
-    async def in_thread(self, work: Callable[[], Any]) -> Any:
+    async def in_thread(self, work: Callable[[], Any], *, waits: bool = False) -> Any:
         self.waits += 1
 
 

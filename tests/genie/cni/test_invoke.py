@@ -72,7 +72,7 @@ class Fake:
     async def gather(self, *work: Coroutine[Any, Any, Any]) -> list[Any]:
         return [await one for one in work]
 
-    async def in_thread(self, work: Callable[[], Any]) -> Any:
+    async def in_thread(self, work: Callable[[], Any], *, waits: bool = False) -> Any:
         return work()
 
     @property

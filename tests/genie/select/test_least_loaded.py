@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from genie.config import Conf
 from genie.records import Record, RecordedAttachment
 from genie.select import least_loaded, networks
 from tests.rigs.core import Node, network
+from tests.rigs.counting import is_linear
 
 CONF = Conf(name="k8s", cni_version="1.0.0")
 
@@ -81,6 +83,25 @@ def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.Monkey
     monkeypatch.setattr(least_loaded, "is_pair", lambda name: not name.startswith("eth"))
     records = [attached("a", "br0", "v1"), attached("a", "br0", "v2"), attached("b", "eth9", "v3")]
     assert least_loaded.host_interfaces(records) == {"a": ["v1", "v2"], "b": ["v3"]}
+
+
+class Name(str):
+    """A name whose comparisons can be counted."""
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) is True
+
+    __hash__ = str.__hash__
+
+
+def test_an_interface_is_not_compared_with_every_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(least_loaded, "is_pair", lambda name: True)
+
+    def make(count: int) -> Callable[[], object]:
+        records = [attached("a", Name(f"v{n}")) for n in range(count)]
+        return lambda: least_loaded.host_interfaces(records)
+
+    assert is_linear(make, 200)
 
 
 INTERFACE_MAKERS = ["bridge", "macvlan", "calico", "flannel"]

@@ -72,7 +72,7 @@ async def add(call: Context) -> Mapping[str, Any]:
         call.steps.done("record")
     except BaseException as error:  # a cancelled call too
         if CNI in extra_notes:
-            _chosen_in_vain(call, record, error)
+            _chosen_in_vain(call, record, progress, error)
         undone = await _rolled_back(call, _begun(record, progress), error)
         raise undone from error
     if dropped := [f"{c.ifname}: {', '.join(c.dropped)}" for c in chosen.choices if c.dropped]:
@@ -327,12 +327,13 @@ async def _rolled_back(call: Context, record: Record, error: BaseException) -> B
     return error
 
 
-def _chosen_in_vain(call: Context, record: Record, error: BaseException) -> None:
-    """Count a failed ADD against the network that `cni: ""` chose, unless another network failed."""
+def _chosen_in_vain(call: Context, record: Record, progress: Mapping[int, Progress], error: BaseException) -> None:
+    """Count a failed ADD against the network that `cni: ""` chose: its plugin failed, or the runtime gave up on it."""
     from genie.select import spent
 
     chosen = record.attached[0]
-    if isinstance(error, PluginError) and error.ifname == chosen.ifname:
+    given_up = not isinstance(error, Exception) and list(progress) == [0]
+    if given_up or (isinstance(error, PluginError) and error.ifname == chosen.ifname):
         spent.failed(call.conf.state_dir, chosen.network.name)
 
 

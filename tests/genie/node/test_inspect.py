@@ -86,6 +86,14 @@ def test_status_tells_what_is_wrong_in_net_d(capsys: pytest.CaptureFixture[str],
     assert health(capsys, node, conf)[2].startswith("networks       NONE: cannot read the configurations in ")
 
 
+def test_dropped_wishes_are_shown(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
+    assert "DROPPED" not in "".join(health(capsys, node, conf))
+    Path(conf).write_text(json.dumps({**json.loads(Path(conf).read_text()), "undeclared_capabilities": "drop"}))
+    assert health(capsys, node, conf)[1].strip() == (
+        "undeclared_capabilities: what a pod asks for and no plugin declares is DROPPED"
+    )
+
+
 def test_status_says_what_is_passed_over(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
     node.write("00-gone.conf", {"cniVersion": "1.0.0", "name": "gone", "type": "cilium-cni"})
     node.write("99-loopback.conf", {"cniVersion": "1.0.0", "name": "loopback", "type": "loopback"})

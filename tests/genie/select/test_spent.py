@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -154,6 +155,18 @@ def test_a_failed_add_counts_for_a_while(two: Node) -> None:
     assert two.kube.told["cni"] == "aaa"
     two.ok("DEL")
     assert two.left() == []
+
+
+def test_an_add_that_the_runtime_gave_up_counts(two: Node) -> None:
+    def hang(said: Any) -> None:
+        if (said.plugin, said.verb) == ("aaa", "ADD"):
+            raise asyncio.CancelledError
+
+    two.executor.act = hang
+    with pytest.raises(asyncio.CancelledError):
+        two.call("ADD")
+    two.ok("ADD")
+    assert two.kube.told["cni"] == "bbb"
 
 
 def test_the_failure_of_another_network_does_not_count(two: Node) -> None:

@@ -277,6 +277,20 @@ def test_a_default_route_that_the_network_cannot_have(node: Node, network: str, 
     assert not list((node.place / "state").glob("*.json"))
 
 
+def test_an_address_without_a_prefix_is_the_networks_or_refused(node: Node) -> None:
+    """host-local's subnet has the prefix; static has none and says so itself. /32 would reach nobody."""
+    node.network("asked", "bridge", 8, bridge="br8", isGateway=True, capabilities={"ips": True})
+    element = [{"name": "asked", "ips": ["10.8.0.77", "fd08::77"]}]
+    result = node.call("ADD", {"k8s.v1.cni.cncf.io/networks": json.dumps(element)})
+    assert {"10.8.0.77/24", "fd08::77/64"} <= {ip["address"] for ip in result["ips"]}
+    node.call("DEL", {})
+    static = {"cniVersion": "1.0.0", "name": "st", "type": "bridge", "bridge": "br9", "capabilities": {"ips": True}}
+    (node.place / "net.d" / "10-st.conf").write_text(json.dumps({**static, "ipam": {"type": "static"}}))
+    element = [{"name": "st", "ips": ["10.9.0.77"]}]
+    with pytest.raises(RuntimeError, match="an entry in the 'ips' field is NOT in CIDR notation, got: '10.9.0.77'"):
+        node.call("ADD", {"k8s.v1.cni.cncf.io/networks": json.dumps(element)})
+
+
 def test_a_link_local_gateway_is_taken(node: Node) -> None:
     """As calico's 169.254.1.1 is, and a router's that is known by its link-local address alone."""
     element = [{"name": "bridge", "default-route": ["169.254.1.1", "fe80::1"]}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -305,7 +306,7 @@ def _places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @given(RECORDS, JSON, st.data())
 def test_damage_anywhere_is_told_or_harmless(record: Record, value: Any, data: st.DataObject) -> None:
-    damaged = {"whole": record.to_json()}
+    damaged = {"whole": copy.deepcopy(record.to_json())}  # it shares its configurations with the record
     place = ("whole", *data.draw(st.sampled_from(_places(damaged["whole"]))))
     holder: Any = damaged
     for key in place[:-1]:

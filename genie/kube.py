@@ -322,14 +322,23 @@ def _part(name: str) -> str:
 
 
 def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
-    if 200 <= status < 300 and isinstance(data, dict):
-        return data
+    if 200 <= status < 300:
+        if _is_object(data):
+            found: Mapping[str, Any] = data
+            return found
+        raise CniError(Code.TRY_AGAIN, f"cannot {doing}: the API server answers {status} with what is no object")
     reason = data.get("message", "") if isinstance(data, dict) else ""
     hint = {
         401: "; genie's credentials are not accepted: see kubernetes.kubeconfig in genie.conf",
         403: "; genie's account lacks the right: see the ClusterRole in genie's manifest",
     }.get(status, "")
     raise RefusedError(status, f"cannot {doing}: the API server answers {status} {reason}".rstrip() + hint)
+
+
+def _is_object(data: Any) -> bool:
+    """As far as anything of it is looked at; a proxy's page, for one, is none."""
+    meta = (data.get("metadata") or {}) if isinstance(data, dict) else None
+    return isinstance(meta, dict) and isinstance(meta.get("annotations") or {}, dict)
 
 
 class MirrorMissingError(CniError):

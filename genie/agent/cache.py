@@ -358,6 +358,12 @@ def _keep_network(item: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Unkept, 
     return {"metadata": kept, "spec": spec}, unkept
 
 
+def _usable(network: Mapping[str, Any] | None, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+    if network is not None and _is_too_large(network):
+        raise too_large(kind, namespace, name)
+    return network
+
+
 def _is_too_large(network: Mapping[str, Any]) -> bool:
     spec = network.get("spec")
     config = spec.get("config") if isinstance(spec, dict) else spec
@@ -454,11 +460,12 @@ class CachedKube:
         if known is not None or (watch.live and not needed):
             return known
         try:
-            return await self._read_network(kind, namespace, name)
-        except CniError as error:
-            if watch.listed.is_set() and not watch.overflowing and error.code == Code.TRY_AGAIN:
+            found = await self._read_network(kind, namespace, name)
+        except CniError:
+            if watch.listed.is_set() and not watch.overflowing:
                 return None  # it was not there when the API server was
             raise
+        return _usable(found, kind, namespace, name)
 
     async def _unkept(self, kind: str, namespace: str, name: str, known: Unkept) -> Mapping[str, Any] | None:
         """An object that the watch has no room for: as it was asked for before, if that is the same one still."""
@@ -468,16 +475,14 @@ class CachedKube:
         if found is not None and version == known.version:
             self._asked.move_to_end((kind, namespace, name))
             return found
-        return await self._read_network(kind, namespace, name)
+        return _usable(await self._read_network(kind, namespace, name), kind, namespace, name)
 
     async def _read_network(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         self.metrics.api_direct.add(1, kind)
         found = await self._ask(lambda client: read_network(client, kind, namespace, name))
         self._asked.pop((kind, namespace, name), None)
-        if found is None:
-            return None
-        if _is_too_large(found):
-            raise too_large(kind, namespace, name)
+        if found is None or _is_too_large(found):
+            return found
         kept, unkept = _keep_network(found)
         if not isinstance(kept, Unkept):
             self._asked[kind, namespace, name] = (unkept.version, kept, _size(kept))

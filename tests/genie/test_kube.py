@@ -24,6 +24,7 @@ from genie.cni.execute import run_sync
 from genie.config import Conf, Credentials
 from genie.kube import ApiServer, Client, DirectKube, MirrorMissingError, Pod, RefusedError
 from tests.rigs.api import POD, WEB, Api, kubeconfig, serve
+from tests.rigs.selection import JSON
 
 
 @pytest.fixture
@@ -520,6 +521,19 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 def user(**parts: Any) -> dict[str, Any]:
     return kubeconfig("http://127.0.0.1:1", parts)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(data=JSON)
+def test_whatever_is_answered_for_an_object_nothing_but_an_error_of_ours(api: Api, client: Client, data: Any) -> None:
+    for answer in (data, {"metadata": data}, {"metadata": {"annotations": data}}, {"metadata": {}, "spec": data}):
+        api.answers[POD] = (200, answer)
+        try:
+            pod = kube.read_pod(client, "blue", "web", "")
+        except CniError as error:
+            assert error.code == 11 and "cannot read pod blue/web" in error.msg
+        else:
+            assert pod.annotations.get("cni") is None or isinstance(pod.annotations, dict)
 
 
 WRONG: list[tuple[Any, str]] = [

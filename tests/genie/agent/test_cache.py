@@ -327,6 +327,23 @@ def test_what_has_no_room_is_known_and_asked_for_once(api: FakeApi, monkeypatch:
     trying(api, check)
 
 
+def test_what_a_node_has_needs_no_rights_on_the_api_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that was none of a definition's stays the node's, whatever the API server answers from then on."""
+    api.pod("a")
+
+    async def check(cached: CachedKube) -> None:
+        for watch in cached.watches:
+            watch.stop()
+        monkeypatch.setattr(kube.Client, "request", lambda *_: (401, {"message": "who are you?"}))
+        cached.networks[NAD].live = False
+        assert await cached.network(NAD, "default", "net") is None
+        cached.networks[NAD].overflowing = True
+        with pytest.raises(CniError, match="answers 401 who are you"):
+            await cached.network(NAD, "default", "net")
+
+    trying(api, check)
+
+
 def test_what_is_too_large_is_said_to_be_so(api: FakeApi) -> None:
     api.put(NADS, "default", "listed", spec={"config": LONG})
     api.pod("listed", annotations={"cni": LONG, kube.MIRROR: "hash"})

@@ -57,6 +57,11 @@ def portmap(scene: Scene) -> None:
 
 @check("chain-bandwidth", "With bandwidth after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1")
 def bandwidth(scene: Scene) -> None:
+    probe = scene.added(scene.container())
+    link = scene.inside(probe).link("eth0")
+    scene.delete(probe)
+    if link is None or link.kind != "veth":
+        raise Skipped("bandwidth shapes veth pairs alone")
     _chain(scene, "bandwidth")
 
 

@@ -4,8 +4,8 @@ annotations.py   what a pod asks for. Pure
 selection.py     each network with its interface and arguments. Pure
 networks.py      names to CNI configurations: NetworkAttachmentDefinitions and net.d
 logical.py       what Logicalnetworks and Physicalnetworks write into a configuration
-least_loaded.py  `cni: ""`: the network that carries the least
+least_loaded.py  `cni: ""`: the network with the least traffic
 spent.py         `cni: ""`: networks that have no address left
 devices.py       the devices that the kubelet gave to a pod
-choose.py        all of it put together: a pod in, its selection out
+choose.py        puts it all together: a pod in, its selection out
 """

@@ -1,8 +1,7 @@
 """What a pod asks for: its annotations and genie.conf in, `Ask`s out, in order. Pure.
 
-Whatever the annotations hold, nothing but `SelectionError` is raised, whose one sentence names the annotation and the
-position in it. Which annotation wins when several meet is decided by `asks` alone; docs/annotations.md has it as a
-table.
+Whatever the annotations hold, only `SelectionError` is raised. Its message names the annotation and the position in it.
+`asks` alone decides which annotation wins when a pod has several; docs/annotations.md has the rules as a table.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ READ = (CNI, LOGICAL, ATTACHMENTS, DEFAULT)
 DEFAULT_NETWORK_NAMESPACE = "kube-system"
 
 ANNOTATION_MAX = 65536
-"""Characters of one annotation: 32 networks with 2,000 each. Kubernetes lets a pod have 256 KiB in all, and to read the
-worst of these would keep the agent from other pods for longer than 5 ms.
+"""The limit for one annotation, in characters: 32 networks with 2,000 each. Kubernetes allows a pod 256 KiB in all.
+Reading the worst annotation of that size would keep the agent from other pods for more than 5 ms.
 """
 
 _NAME = re.compile(r"[a-z0-9A-Z]([-._a-zA-Z0-9]{0,251}[a-z0-9A-Z])?\Z")
@@ -54,7 +53,7 @@ _MOST_BITS = 2**63 - 1  # what plugins, and Multus, read a rate into
 
 
 class SelectionError(CniError):
-    """A pod asks for what it cannot get. The message names the annotation and the position in it."""
+    """A pod's request cannot be met. The message names the annotation and the position in it."""
 
     def __init__(self, where: str, message: str, code: int = Code.INVALID_CONFIG, details: str = "") -> None:
         super().__init__(code, f"{where}: {message}", details)
@@ -62,21 +61,21 @@ class SelectionError(CniError):
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One network that a pod asks for, as it was asked.
+    """One network that a pod asks for, as the annotation has it.
 
-    lookup: "default" (genie.conf's: the node's configurations alone), "named" (a NetworkAttachmentDefinition of the
-    pod's namespace, else the node's configurations), "attachment" (a NetworkAttachmentDefinition only), "logical"
-    (a Logicalnetwork), "first" (the first configuration of the node).
+    lookup: where to look for it. "default": the node's configurations only (genie.conf's default_plugin). "named": a
+    NetworkAttachmentDefinition of the pod's namespace, otherwise the node's configurations. "attachment": a
+    NetworkAttachmentDefinition only. "logical": a Logicalnetwork. "first": the first configuration of the node.
     """
 
     name: str
     where: str  # for messages: 'annotation cni, item 2 ("weave@net1")'
     lookup: str = "named"
     namespace: str = ""  # of the network object; empty: the pod's
-    ifname: str = ""  # empty: genie numbers it
+    ifname: str = ""  # empty: genie picks a name
     ips: tuple[str, ...] = ()
     mac: str = ""
-    default_route: tuple[str, ...] | None = None  # gateways; an empty tuple: by the network's own
+    default_route: tuple[str, ...] | None = None  # gateways; an empty tuple: the network's own gateway
     cni_args: Mapping[str, Any] = field(default_factory=dict)
     bandwidth: Mapping[str, Any] = field(default_factory=dict)
     port_mappings: tuple[Mapping[str, Any], ...] = ()
@@ -86,7 +85,7 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """All that a pod asks for. `smart`: the default part is to be the least loaded network (`cni: ""`)."""
+    """All that a pod asks for. `smart`: the default network is the least loaded one (`cni: ""`)."""
 
     primary: tuple[Ask, ...]  # the first of these is the pod's own network
     extra: tuple[Ask, ...] = ()
@@ -98,7 +97,7 @@ def asks(pod: Pod, conf: Conf) -> Asked:
     """Read a pod's annotations.
 
     Raises:
-        SelectionError: an annotation is malformed, or two contradict each other.
+        SelectionError: an annotation is malformed, or two annotations contradict each other.
     """
     notes = pod.annotations
     for key in READ:
@@ -120,13 +119,13 @@ def _readable(text: object, where: str) -> None:
 
 
 def _not_too_many(count: int, where: str, most: int) -> None:
-    """Refused before anything is done for any of them."""
+    """Refuse too many networks before anything is done for any of them."""
     if count > most:
         raise SelectionError(where, f"{count} networks, and a pod may have at most {most} (max_networks in genie.conf)")
 
 
 def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> Asked:
-    """The default part, by whichever annotation decides it, before the rest."""
+    """The pod's default networks, from the annotation that decides them, and the extra ones after them."""
     named, logical = notes.get(CNI), (notes.get(LOGICAL) or "").strip()
     if override := (notes.get(DEFAULT) or "").strip():
         for key, text in ((CNI, (named or "").strip()), (LOGICAL, logical)):
@@ -152,7 +151,7 @@ def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> As
 
 
 def _names(text: str, where: str, most: int, lookup: str = "named") -> tuple[Ask, ...]:
-    """`calico, weave@net1`: names with commas between them, each perhaps with an interface; blanks do not count."""
+    """Parse `calico, weave@net1`: names separated by commas, each with an optional interface; blanks are ignored."""
     _not_too_many(text.count(",") + 1, where, most)
     result = []
     for position, item in enumerate(text.split(","), 1):
@@ -169,7 +168,9 @@ def _names(text: str, where: str, most: int, lookup: str = "named") -> tuple[Ask
 
 
 def _override(text: str, most: int) -> Ask:
-    """`v1.multus-cni.io/default-network`: one network, in either form; without an interface, on the runtime's."""
+    """Parse `v1.multus-cni.io/default-network`: one network, in either form. Without an interface name it gets the
+    runtime's (CNI_IFNAME).
+    """
     where = f"annotation {DEFAULT}"
     found = _parse_attachments(text, where, most)
     if len(found) != 1:
@@ -180,13 +181,13 @@ def _override(text: str, most: int) -> Ask:
 
 
 def _permitted(asked: Asked, pod_namespace: str, conf: Conf) -> None:
-    """`namespace_isolation`: network objects of other namespaces are not for this pod, but for the global ones'."""
+    """With `namespace_isolation`, refuse network objects of other namespaces, except those of the global namespaces."""
     if not conf.namespace_isolation:
         return
     allowed = {"", pod_namespace, *conf.global_namespaces}
     for position, ask in enumerate(asked.primary + asked.extra):
         if position < len(asked.primary) and ask.namespace == DEFAULT_NETWORK_NAMESPACE:
-            continue  # where an administrator keeps what pods may have for a default
+            continue  # here an administrator keeps the networks that any pod may have as its default
         if ask.namespace not in allowed:
             raise SelectionError(
                 ask.where,
@@ -196,7 +197,7 @@ def _permitted(asked: Asked, pod_namespace: str, conf: Conf) -> None:
 
 
 def _one_default_route(asked: Asked) -> None:
-    """A pod has one default route of each family: two networks that ask for the same one contradict each other."""
+    """Refuse two requests for the default route of one family: a pod has only one of each."""
     having: dict[str, str] = {}
     for ask in asked.primary + asked.extra:
         if ask.default_route is None:
@@ -211,7 +212,7 @@ def _one_default_route(asked: Asked) -> None:
 
 
 def _parse_attachments(text: str, where: str, most: int) -> tuple[Ask, ...]:
-    """A network selection annotation (multi-network specification, section 4.1.1): short form or JSON list."""
+    """Parse a network selection annotation (multi-network specification, section 4.1.1): short form or JSON list."""
     text = text.strip()
     if text.startswith(("[", "{")):
         items = decode(text, where, SelectionError)
@@ -227,8 +228,8 @@ def _parse_attachments(text: str, where: str, most: int) -> tuple[Ask, ...]:
 
 
 def _from_short(item: str, where: str) -> Ask:
-    """`namespace/name@interface`, the first and the last of them optional, or empty (`/name`, `name@`), as in Multus'
-    parsePodNetworkObjectName.
+    """Parse `namespace/name@interface`. Namespace and interface are optional and may be empty (`/name`, `name@`), as in
+    Multus' parsePodNetworkObjectName.
     """
     path, _, ifname = (part.strip() for part in item.partition("@"))
     namespace, _, name = (part.strip() for part in path.rpartition("/"))
@@ -281,7 +282,7 @@ def _ips(read: Fields) -> tuple[str, ...]:
 
 
 def _hardware(read: Fields, key: str, size: int, expected: str) -> str:
-    """A hardware address in the form that every plugin takes."""
+    """A hardware address in the form that every plugin accepts."""
     value = _text(read, key)
     address = hardware_address(value, size)
     if value and not address:

@@ -30,7 +30,7 @@ async def choose(
     ifname: str = "eth0",
     earlier: Reading | None = None,
 ) -> tuple[Selection, Mapping[str, str]]:
-    """What a pod gets, and what of it is to be written back besides its status (`cni: ""`).
+    """Select a pod's networks. Returns the selection, and annotations to write back to the pod (for `cni: ""`).
 
     Args:
         executor: runs blocking work off the event loop.
@@ -60,15 +60,15 @@ async def choose(
 async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
     from genie.select import devices
 
-    until = time.monotonic() + devices.TIMEOUT  # however long it waits for its turn
+    until = time.monotonic() + devices.TIMEOUT  # the timeout starts before the wait for a turn
     return await executor.in_thread(lambda: devices.of_pod(pod.namespace, pod.name, until=until), waits=True)
 
 
 def _least_loaded(
     asked: Asked, directory: Directory, path: Sequence[str], conf: Conf, earlier: Reading | None
 ) -> Asked:
-    """`cni: ""` decided: the default part is the network that carries the least now. Without earlier counters this
-    takes as long as two readings do.
+    """Decide `cni: ""`: the default network is the least loaded one. Without earlier counters this waits between two
+    readings.
     """
     from genie.select import least_loaded, spent
 

@@ -1,9 +1,9 @@
 """Which devices the kubelet gave to a pod: for networks over SR-IOV and the like.
 
-A NetworkAttachmentDefinition that carries `k8s.v1.cni.cncf.io/resourceName` runs over a device of that resource. Which
-one this pod has, only the kubelet knows, by its PodResources API (v1, `List`), gRPC on a unix socket. One call
-without arguments is all that is needed, so this speaks just enough HTTP/2 (RFC 9113) and protobuf for it: a gRPC
-library costs more than the rest of genie together.
+A NetworkAttachmentDefinition with `k8s.v1.cni.cncf.io/resourceName` runs over a device of that resource. Only the
+kubelet knows which device the pod has. It reports it by its PodResources API (v1, `List`), gRPC on a unix socket. genie
+needs one call without arguments, so this module has just enough HTTP/2 (RFC 9113) and protobuf for that: a gRPC library
+costs more than the rest of genie together.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def of_pod(namespace: str, pod: str, path: str = "", *, until: float | None = No
         until: when to give up, by time.monotonic(); by default in `TIMEOUT` seconds.
 
     Raises:
-        CniError: 11; the kubelet does not answer, or with something else.
+        CniError: 11; the kubelet does not answer, or its answer is not the one expected.
     """
     path = path or SOCKET
     try:
@@ -57,7 +57,7 @@ def _list(path: str, until: float) -> bytes:
             + _frame(SETTINGS, 0, 0, window)
             + _frame(WINDOW_UPDATE, 0, 0, struct.pack("!I", 2**31 - 1 - 65535))
             + _frame(HEADERS, END_HEADERS, 1, _request_headers("/v1.PodResourcesLister/List"))
-            + _frame(DATA, END_STREAM, 1, b"\0\0\0\0\0")  # one message, not compressed, of no bytes
+            + _frame(DATA, END_STREAM, 1, b"\0\0\0\0\0")  # one empty message, not compressed
         )
         body = bytearray()
         for kind, flags, payload in _frames(connection, until):
@@ -68,13 +68,13 @@ def _list(path: str, until: float) -> bytes:
             elif kind == PING and not flags & ACK:
                 connection.sendall(_frame(PING, ACK, 0, payload))
             elif kind in (RESET, GOAWAY):
-                raise ValueError("it broke off the call")
+                raise ValueError("it ended the call early")
             if len(body) > LIMIT:
                 raise ValueError(f"its answer is longer than {LIMIT} bytes")
             if kind in (DATA, HEADERS) and flags & END_STREAM:
                 break
     if len(body) < 5 or body[0] != 0:
-        raise ValueError("it answers with an error, or compressed")
+        raise ValueError("its answer is an error, or compressed")
     length = int.from_bytes(body[1:5], "big")
     if len(body) < 5 + length:
         raise ValueError("its answer is cut off")
@@ -89,12 +89,12 @@ def _frames(connection: socket.socket, until: float) -> Iterator[tuple[int, int,
     while head := _read(connection, 9, until):
         payload = _read(connection, int.from_bytes(head[:3], "big"), until)
         if len(head) < 9 or len(payload) < int.from_bytes(head[:3], "big"):
-            raise ValueError("it broke off in a frame")
+            raise ValueError("its answer ends within a frame")
         yield head[3], head[4], payload
 
 
 def _read(connection: socket.socket, size: int, until: float) -> bytes:
-    """So many bytes, fewer at the end. Raises TimeoutError."""
+    """Read this many bytes, fewer at the end of the stream. Raises TimeoutError."""
     read = bytearray()
     while len(read) < size:
         connection.settimeout(_left(until))
@@ -112,7 +112,7 @@ def _left(until: float) -> float:
 
 
 def _request_headers(method: str) -> bytes:
-    """HPACK (RFC 7541, section 6.2.2): literals that are not indexed, so that neither side keeps a table."""
+    """Encode headers by HPACK (RFC 7541, section 6.2.2), as literals without indexing: neither side keeps a table."""
     fields = (
         (":method", "POST"),
         (":scheme", "http"),
@@ -152,7 +152,7 @@ def _text(message: bytes, number: int) -> str:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a message; numbers are passed over."""
+    """The length-delimited fields of a message; numbers are skipped."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -168,7 +168,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
-            raise ValueError("its answer is no protobuf message")
+            raise ValueError("its answer is not a protobuf message")
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:

@@ -1,10 +1,10 @@
 """`cni: ""`: which of the node's networks is the least loaded, as CNI-Genie's "smart" selection has it.
 
-A network's load is what its attachments on this node receive, in bytes per second. The host's ends of their interfaces
-are in genie's records; what such an end has sent is what the pod received. Two readings a short time apart give the
-rate: the agent remembers the earlier one, direct mode waits for it. Where several are equally idle, the one with the
-fewest attachments is taken, then the first in the order of the configurations. A network without a free address, or
-where an ADD failed a moment ago, is taken only if there is no other (spent.py).
+A network's load is the traffic that its attachments on this node receive, in bytes per second. genie's records name the
+host ends of their interfaces; the bytes that a host end has sent are the bytes that the pod has received. Two readings
+a short time apart give the rate: the agent keeps an earlier one, direct mode waits between two. Among equally idle
+networks, the one with the fewest attachments is taken, then the first in the order of the configurations. A network
+without a free address, or with an ADD that failed a moment ago, is taken only if there is no other (spent.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LeastLoaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What each host interface has sent, in bytes, at a time in seconds."""
+    """The bytes that each host interface has sent, and the time of the reading in seconds."""
 
     at: float
     sent: Mapping[str, int]
@@ -46,7 +46,7 @@ def least(
     """The least loaded of these networks (names of configurations, in order).
 
     Args:
-        earlier: a reading of before; without one, this takes two, `INTERVAL` seconds apart.
+        earlier: an earlier reading; without one, this takes two, `INTERVAL` seconds apart.
         last: networks that are taken only if there is no other, with the reason (see spent.py).
 
     Raises:
@@ -77,13 +77,13 @@ def least_loaded(
     attachments: Mapping[str, int],
     last: Mapping[str, str],
 ) -> LeastLoaded:
-    """The decision itself. Pure.
+    """Decide which network to take. Pure.
 
     Args:
         networks: in order.
-        interfaces: each network's on the host; one that has none there (macvlan) counts as idle.
+        interfaces: each network's interfaces on the host; a network without any (macvlan) counts as idle.
         rates: bytes per second by interface.
-        attachments: how many each network has.
+        attachments: how many attachments each network has.
         last: see `least`.
     """
 
@@ -97,9 +97,9 @@ def least_loaded(
 
 
 def host_interfaces(records: Iterable[Record]) -> dict[str, list[str]]:
-    """The host's ends of each network's attachments, out of the results in the records.
+    """The host ends of each network's attachments, from the results in the records.
 
-    A bridge that all of a network's attachments share is in every result: what occurs twice is no attachment's own.
+    A bridge that the attachments share is in every result, so an interface that occurs twice is left out.
     """
     found: dict[str, list[str]] = {}
     for record in records:
@@ -122,7 +122,7 @@ def is_pair(interface: str) -> bool:
 
 
 def read(interfaces: Iterable[str]) -> Reading:
-    """The counters now; an interface that is gone is passed over."""
+    """Read the counters now; an interface that is gone is skipped."""
     sent = {}
     for interface in interfaces:
         try:
@@ -134,7 +134,7 @@ def read(interfaces: Iterable[str]) -> Reading:
 
 
 def rates_between(earlier: Reading, later: Reading) -> dict[str, float]:
-    """Bytes per second of each interface that both readings have."""
+    """Bytes per second of each interface that is in both readings."""
     seconds = max(later.at - earlier.at, 1e-6)
     return {
         name: max(sent - earlier.sent[name], 0) / seconds for name, sent in later.sent.items() if name in earlier.sent

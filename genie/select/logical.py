@@ -1,7 +1,7 @@
-"""Logicalnetworks and the Physicalnetworks below them (alpha.network.k8s.io/v1; CNI-Genie, "Network Isolation").
+"""Logicalnetworks and their Physicalnetworks (alpha.network.k8s.io/v1; CNI-Genie, "Network Isolation").
 
-One names a network of the node, by its plugin, and what is to be written into its configuration: another subnet in its
-ipam, an interface of the node to run over.
+A Logicalnetwork names a network of the node, by its plugin, and changes its configuration: another subnet in its ipam,
+another interface of the node to run over.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from genie.kube import Kube
 
 #: Plugins that take the node's interface from a key of their own.
 UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
-#: The ipam of plugins that bring one of their own, where the configuration names none.
+#: The ipam of plugins that have a default one, used when the configuration names none.
 OWN_IPAM = {"weave-net": "weave-ipam"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logical:
-    """What a Logicalnetwork and its Physicalnetwork come to.
+    """A Logicalnetwork and its Physicalnetwork, resolved.
 
-    plugin: the network of the node below it. subnet: "" leaves that network's own. within: what the subnet must lie
-    in, "" for anything. interface: the node's to run over, "" for the network's own. where: for messages.
+    plugin: the network of the node to use. subnet: "" keeps that network's own. within: the subnet that must contain
+    it, "" for no limit. interface: the node's interface to run over, "" for the network's own. where: for messages.
     """
 
     where: str
@@ -36,17 +36,17 @@ class Logical:
     interface: str
 
     def over(self, network: NetworkConfig) -> NetworkConfig:
-        """That network's configuration with all of it written in.
+        """The network's configuration with the subnet and the interface written into it.
 
         Raises:
-            CniError: 7; the subnet is not one, or lies outside of the physical network's.
+            CniError: 7; the subnet is malformed, or outside the physical network's.
         """
         changed = with_subnet(network, self.subnet, within=self.within, where=self.where)
         return with_underlay(changed, self.interface)
 
 
 async def read(kube: Kube, namespace: str, name: str) -> Logical:
-    """A Logicalnetwork, with the Physicalnetwork that it names, if any.
+    """Read a Logicalnetwork, and the Physicalnetwork that it names, if any.
 
     Raises:
         CniError: 7; one of them is missing or contradicts itself.
@@ -85,10 +85,10 @@ def _text(read: Fields, key: str) -> str:
 
 
 def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:
-    """The network with another subnet in its first plugin's ipam; ranges, gateways and routes of the old one go.
+    """The network with another subnet in its first plugin's ipam. The old subnet's ranges, gateways and routes go.
 
     Raises:
-        CniError: 7; the subnet is not one, or lies outside of `within`.
+        CniError: 7; the subnet is malformed, or outside `within`.
     """
     if not subnet:
         return network
@@ -114,8 +114,8 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
 
 
 def _bridge_of(subnet: Any) -> str:
-    """A bridge for one logical network: on a bridge shared with another subnet its gateway has no place, and its
-    neighbours would not be kept apart.
+    """The name of the bridge for one logical network. A bridge shared with another subnet has no place for this one's
+    gateway, and would not separate the two networks.
     """
     import zlib
 
@@ -127,7 +127,7 @@ def _same_family(route: Any, subnet: Any) -> bool:
 
 
 def _moved(route: Mapping[str, Any], subnet: Any) -> Mapping[str, Any]:
-    """A route without the gateway of another subnet; the subnet's own serves."""
+    """The route without a gateway of the old subnet; the new subnet's gateway is used."""
     import ipaddress
 
     try:
@@ -138,7 +138,7 @@ def _moved(route: Mapping[str, Any], subnet: Any) -> Mapping[str, Any]:
 
 
 def with_underlay(network: NetworkConfig, interface: str) -> NetworkConfig:
-    """The network over a stated interface of the node: into every plugin that takes one."""
+    """The network with this interface of the node written into every plugin that takes one."""
     if not interface:
         return network
     plugins = tuple(

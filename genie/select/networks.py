@@ -1,8 +1,8 @@
-"""Names to CNI configurations: where a network that a pod asks for is found, and what is written into it.
+"""Names to CNI configurations: finds the networks that a pod asks for, and writes devices into them.
 
-A name is looked up in this order (docs/annotations.md): a NetworkAttachmentDefinition; the `name` inside a
+A name is looked up in this order (docs/annotations.md): a NetworkAttachmentDefinition; the `name` field of a
 configuration in net.d; a file's name (`10-weave.conf` → weave); for bridge and macvlan, a configuration that genie
-makes up when the plugin's binary is there. genie's own configuration is never found, or genie would call itself.
+generates if the plugin's binary is installed. genie's own configuration is never found, or genie would call itself.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from genie.kube import Kube
 from genie.select.annotations import Ask, SelectionError
 from genie.select.selection import Found
 
-#: On a NetworkAttachmentDefinition: the resource that its network runs over a device of.
+#: On a NetworkAttachmentDefinition: its network runs over a device of this resource.
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 CONFIG_MAX = 65536
-"""Characters of a NetworkAttachmentDefinition's configuration. The API server takes 1.5 MB of it, from any user."""
+"""The limit for one NetworkAttachmentDefinition's configuration, in characters. The API server accepts 1.5 MB."""
 CONFIGS_MAX = 4 * CONFIG_MAX
-"""Characters of all of a pod's, each as often as the pod asks for it."""
+"""The limit for all of a pod's together, in characters, each counted as often as the pod asks for it."""
 PLUGINS_MAX = 16
-"""Plugins of a NetworkAttachmentDefinition."""
-#: What genie makes up for a network that nobody configured; CNI-Genie's own choice of subnet for the bridge.
+"""The limit for the plugins of one NetworkAttachmentDefinition."""
+#: Generated for a network that nobody configured. The bridge's subnet is CNI-Genie's.
 GENERATED_SUBNET = {"bridge": "10.10.0.0/16", "macvlan": "10.11.0.0/16"}
 
-#: Plugins that make no interface of a pod's own: they change what a plugin before them made, or are ipam plugins. A
-#: network of these and the loopback alone cannot be a pod's network, whatever their order.
+#: Plugins that do not create an interface: they change one that a plugin before them made, or are ipam plugins. A
+#: network with only these and the loopback cannot be a pod's network, whatever their order.
 META = ("bandwidth", "firewall", "portmap", "sbr", "tuning", "vrf", "istio-cni", "linkerd-cni")
 IPAM = ("host-local", "static", "dhcp", "whereabouts", "calico-ipam", "weave-ipam")
 NO_INTERFACE = frozenset(("loopback", *META, *IPAM))
@@ -44,7 +44,7 @@ NO_INTERFACE = frozenset(("loopback", *META, *IPAM))
 #: before them, each further network would be attached twice. Multus' installers write either of its two.
 RIVALS = {"multus": "Multus", "multus-shim": "Multus"}
 
-#: Tells the IDs of a pod's devices by resource.
+#: Returns the IDs of a pod's devices by resource.
 Devices = Callable[[], Awaitable[dict[str, list[str]]]]
 
 
@@ -53,7 +53,7 @@ async def _no_devices() -> dict[str, list[str]]:
 
 
 class Directory:
-    """The configurations of a node's net.d, read once and again only when a file has changed."""
+    """The configurations in a node's net.d. A file is read again only when it has changed."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -61,14 +61,14 @@ class Directory:
         self._folders: dict[str, str] = {}
 
     def networks(self) -> list[NetworkConfig]:
-        """The valid configurations but genie's own, in the order of their files' names, as a runtime reads them."""
+        """The valid configurations except genie's own, in the order of their file names, as a runtime reads them."""
         return [entry for entry in self.entries().values() if isinstance(entry, NetworkConfig)]
 
     def find(self, name: str) -> NetworkConfig | None:
-        """The network of a name: by the `name` inside, else by the file's.
+        """Find a network by the `name` field of its configuration, otherwise by its file's name.
 
         Raises:
-            CniError: the only file of that name is broken; the message is its own.
+            CniError: the only file of that name is broken; the error is the file's.
         """
         entries = self.entries()
         for entry in entries.values():
@@ -85,12 +85,12 @@ class Directory:
         return None
 
     def title(self, network: NetworkConfig) -> str:
-        """The name that people know it by: its file's (`calico` for k8s-pod-network), unless that finds another."""
+        """The name that people use: the file's (`calico` for k8s-pod-network), unless it finds another network."""
         name = file_network(os.path.basename(network.source))
         return name if self.find(name) is network else network.name
 
     def known(self) -> str:
-        """For messages: the names that can be asked for."""
+        """The names that a pod can ask for, for messages."""
         mine = {file: e for file, e in self.entries().items() if isinstance(e, NetworkConfig) and not rival(e)}
         names = {entry.name: None for entry in mine.values()}
         names.update({file_network(file): None for file in mine})
@@ -100,7 +100,7 @@ class Directory:
         return [entry for entry in self.entries().values() if isinstance(entry, CniError)]
 
     def entries(self) -> dict[str, NetworkConfig | CniError]:
-        """The configurations but genie's own by their files' names, in order, or what is wrong with each.
+        """The configurations except genie's own, by their file names, in order; for a broken one, its error.
 
         Raises:
             CniError: 5; the directory cannot be read.
@@ -127,7 +127,7 @@ class Directory:
         try:
             network = cni_config.load(path)
             entry = None if GENIE in network.types else network
-            if file.endswith(".conflist"):  # plugins may come from a folder of the network's name, too: seen next time
+            if file.endswith(".conflist"):  # its folder may hold plugins, too: compared from the next call on
                 self._folders[file] = f"{self.path}/{network.name}"
         except CniError as error:
             entry = error
@@ -135,13 +135,13 @@ class Directory:
 
 
 def _stamp(path: str, folder: str) -> tuple[int, ...]:
-    """What changes with a configuration's file, and with the files of its folder; nothing where there is no file."""
+    """A value that changes when a configuration's file or a file of its folder changes; empty if there is no file."""
     files = [path]
     if folder:
         try:
             files += sorted(f"{folder}/{file}" for file in os.listdir(folder) if file.endswith(".conf"))
         except OSError:
-            pass  # most networks have none
+            pass  # most networks have no folder
     stamp: tuple[int, ...] = ()
     for file in files:
         try:
@@ -153,8 +153,8 @@ def _stamp(path: str, folder: str) -> tuple[int, ...]:
 
 
 def unusable(network: NetworkConfig, path: Sequence[str]) -> str:
-    """Why genie does not choose this network of net.d by itself; nothing if it may. A pod that names it gets it, or the
-    plugin's error.
+    """Why genie does not choose this network of net.d by itself; "" if it may. A pod that names the network still gets
+    it, or the plugin's error.
 
     path: the directories of CNI_PATH. A configuration whose plugin is gone is no longer in use, as for the kubelet.
     """
@@ -171,13 +171,13 @@ def unusable(network: NetworkConfig, path: Sequence[str]) -> str:
 
 
 def rival(network: NetworkConfig) -> str:
-    """Why genie never calls this one for a pod, where it is another's that does what genie does; else nothing."""
-    whose = next((RIVALS[kind] for kind in network.types if kind in RIVALS), "")
-    if not whose:
+    """Why genie never calls this configuration: its owner attaches pods to networks as genie does. "" if not."""
+    owner = next((RIVALS[kind] for kind in network.types if kind in RIVALS), "")
+    if not owner:
         return ""
     return (
-        f"{network.source} is {whose}' own configuration: {whose} reads the same annotations as genie, and would "
-        f"attach a pod's networks once more. genie never calls it for a pod; remove {whose} (docs/migration.md)"
+        f"{network.source} is {owner}' own configuration: {owner} reads the same annotations as genie, and would "
+        f"attach a pod's networks a second time. genie never calls it for a pod; remove {owner} (docs/migration.md)"
     )
 
 
@@ -196,14 +196,14 @@ async def find(
     *,
     devices: Devices = _no_devices,
 ) -> list[Found]:
-    """Each network that is asked for.
+    """Look up each network that the pod asks for.
 
     Args:
         path: the directories of CNI_PATH, where a generated configuration's plugin must be.
         devices: returns the pod's devices by resource; asked at most once, and only for a network that runs over one.
 
     Raises:
-        SelectionError: there is none; the message says where it was looked for and which names there are.
+        SelectionError: a network does not exist; the message names the places searched and the networks found there.
     """
     found = [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
     _not_too_long([one for one, _ in found], asks)
@@ -222,7 +222,7 @@ async def find(
 
 
 def _next_device(free: dict[str, list[str]], resource: str, ask: Ask) -> str:
-    """The pod's next device of a resource: each network takes one, in the order of the kubelet."""
+    """The pod's next device of a resource: each network takes one, in the kubelet's order."""
     if not free.get(resource):
         raise SelectionError(
             ask.where,
@@ -247,7 +247,7 @@ async def _find(
             network = first(directory, path)
             return Found(network=network, label=network.name), ""
         if ask.lookup == "logical":
-            from genie.select import logical  # most nodes have no such objects
+            from genie.select import logical  # most clusters have no such objects
 
             above = await logical.read(kube, pod_namespace, ask.name)
             return Found(network=above.over(_on_node(above.plugin, directory, path)), label=ask.name), ""
@@ -270,11 +270,11 @@ async def _find(
 
 
 def first(directory: Directory, path: Sequence[str]) -> NetworkConfig:
-    """What a pod gets that asks for nothing, where genie.conf names nothing: the first configuration in net.d.
+    """The default network if neither the pod nor genie.conf names one: the first configuration in net.d.
 
-    One that genie does not choose by itself (see `unusable`) is passed over. One that is broken is not, as containerd
-    has it: it may be half written, and a pod on the wrong network is worse than one that waits. A folder and another
-    program's JSON are no configurations.
+    A configuration that genie does not choose by itself (see `unusable`) is skipped. A broken one is an error, as in
+    containerd: it may be half written, and a pod on the wrong network is worse than a pod that waits. Folders and other
+    programs' JSON files are ignored.
 
     Raises:
         CniError: 11; there is none, or a broken one comes first.
@@ -313,7 +313,7 @@ def _on_node(name: str, directory: Directory, path: Sequence[str]) -> NetworkCon
 
 
 def from_definition(definition: Mapping[str, Any], namespace: str, name: str, directory: Directory) -> NetworkConfig:
-    """A NetworkAttachmentDefinition's configuration: inline in `spec.config`, else the node's of the same name
+    """A NetworkAttachmentDefinition's configuration: `spec.config`, otherwise the node's configuration of the same name
     (multi-network specification, section 3.1: "config … if empty, the network name is looked up on disk").
     """
     source = f"NetworkAttachmentDefinition {namespace}/{name}"
@@ -339,7 +339,7 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
 
 
 def _not_too_long(found: Sequence[Found], asks: Sequence[Ask]) -> None:
-    """All that a pod's networks come to is written and read as one."""
+    """Limit the sum, because a pod's configurations are written and read as one record."""
     total = 0
     for ask, one in zip(asks, found, strict=True):
         total += one.length
@@ -357,7 +357,7 @@ def too_large(kind: str, namespace: str, name: str) -> CniError:
 
 
 def generated(name: str, path: Sequence[str]) -> NetworkConfig | None:
-    """CNI-Genie's "default configuration": bridge and macvlan work with no file when their binary is there."""
+    """CNI-Genie's "default configuration": bridge and macvlan work without a file if their binary is installed."""
     subnet = GENERATED_SUBNET.get(name)
     if subnet is None or not any(os.access(f"{directory}/{name}", os.X_OK) for directory in path):
         return None
@@ -379,7 +379,7 @@ def generated(name: str, path: Sequence[str]) -> NetworkConfig | None:
 
 
 def default_interface() -> str:
-    """The node's interface that its IPv4 default route leaves by; `eth0` where it has none."""
+    """The node's interface with the IPv4 default route; `eth0` if there is none."""
     try:
         with open("/proc/net/route", encoding="ascii") as file:
             for line in file:
@@ -395,5 +395,5 @@ _directories: dict[str, Directory] = {}
 
 
 def directory(path: str) -> Directory:
-    """The net.d of a path; the agent's calls share what was read."""
+    """The net.d of a path; all calls of the agent share one cache."""
     return _directories.setdefault(path, Directory(path))

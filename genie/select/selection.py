@@ -1,9 +1,8 @@
-"""What a pod is to get: what it asks for and each network's configuration in, an ordered selection out. Pure.
+"""A pod's requests and each network's configuration in, an ordered selection out. Pure.
 
-The decision has two halves with a look-up between them (networks.py), because only when the annotations are read is it
-known what to look up:
+The decision has two halves. Between them networks.py looks up the networks that the annotations name:
 
-    annotations.asks(pod, conf)  annotations → what is asked for, as `Ask`s in order: the default part, then the rest
+    annotations.asks(pod, conf)  annotations → `Ask`s in order: the default networks, then the rest
     assemble(asked, found)       each with its configuration → `Selection`: interface names, arguments, default route
 """
 
@@ -17,25 +16,25 @@ from typing import Any
 from genie.cni.config import IFNAME_IS, NetworkConfig, is_ifname
 from genie.select.annotations import Ask, Asked, SelectionError
 
-#: Interface names that the kernel has a use for: the loopback, and entries of /proc/sys/net/ipv4/conf.
+#: Interface names that the kernel uses itself: the loopback, and entries of /proc/sys/net/ipv4/conf.
 RESERVED_IFNAMES = {
     "lo": "the pod's loopback",
-    "all": "the kernel's word for every interface",
-    "default": "the kernel's word for interfaces to come",
+    "all": "the kernel's name for all interfaces",
+    "default": "the kernel's name for the defaults of new interfaces",
 }
 
 #: The capability of a plugin that reads or writes device information (device-info specification, 5.1).
 DEVICE_INFO_FILE = "CNIDeviceInfoFile"
 
-#: Plugins for which a second attachment of a pod replaces the first: calico's endpoint is its pod, whatever the
-#: interface or the container's ID.
+#: Plugins that replace a pod's first attachment by its second: calico identifies an endpoint by its pod alone, not by
+#: interface or container ID.
 ONCE = frozenset({"calico"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One network as it was looked up. label: what status and errors call it: "calico", "ns/name". resource: of which
-    it runs over a device; "" for none. length: characters of its definition's configuration.
+    """One network as it was looked up. label: its name in the status and in errors: "calico", "ns/name". resource: the
+    network runs over a device of it; "" for none. length: characters of its definition's configuration.
     """
 
     network: NetworkConfig
@@ -48,7 +47,7 @@ class Found:
 class Choice:
     """One network of a selection, with its interface and its plugins' arguments.
 
-    dropped: capabilities that the pod asks for and no plugin declares, where genie.conf has them dropped.
+    dropped: capabilities that the pod asks for and no plugin declares, if genie.conf allows dropping them.
     """
 
     ask: Ask
@@ -61,21 +60,21 @@ class Choice:
 
     @property
     def has_device_info(self) -> bool:
-        """Whether there is a file of device information to be offered (see verbs/device_info.py)."""
+        """Whether to offer a device information file to its plugins (see verbs/device_info.py)."""
         return bool(self.resource) or any(
             _object(plugin, "capabilities").get(DEVICE_INFO_FILE) is True for plugin in self.network.plugins
         )
 
     @property
     def device_id(self) -> str:
-        """The device that the network runs over, as `networks.with_device` put it there; or nothing."""
+        """The device that the network runs over, as `networks.with_device` wrote it; "" for none."""
         return str(self.network.plugins[0].get("deviceID", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The ordered networks of a pod. The first is the pod's own: its address goes to the kubelet. primary: how many of
-    them, from the first on, are the default part.
+    """The ordered networks of a pod. The first one's address goes to the kubelet. primary: how many of them, counted
+    from the first, are default networks.
     """
 
     choices: tuple[Choice, ...]
@@ -96,11 +95,11 @@ def assemble(
     Args:
         found: one network for each of `asked.primary` and then of `asked.extra`, in order.
         ifname: the runtime's CNI_IFNAME, for the first network unless it was given a name.
-        runtime_config: the runtime's own (portMappings, bandwidth, dns): the first network's.
+        runtime_config: the runtime's own (portMappings, bandwidth, dns), for the first network.
         drop_undeclared: drop a capability that no plugin declares, as libcni and so Multus do.
 
     Raises:
-        SelectionError: an interface name is wrong or taken twice, or a plugin cannot do what is asked of it.
+        SelectionError: an interface name is invalid or taken twice, or a plugin does not support a request.
     """
     everything = asked.primary + asked.extra
     names = interface_names(asked, ifname)
@@ -127,7 +126,7 @@ def assemble(
 
 
 def _once(everything: Sequence[Ask], found: Sequence[Found]) -> None:
-    """Refuse a second attachment to plugins that would silently undo the first by it."""
+    """Refuse a second attachment to plugins that would silently replace the first by it."""
     seen: dict[str, Ask] = {}
     for ask, one in zip(everything, found, strict=True):
         for kind in sorted(ONCE & set(one.network.types)):
@@ -141,9 +140,11 @@ def _once(everything: Sequence[Ask], found: Sequence[Found]) -> None:
 
 
 def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
-    """The interface of each network: as asked; else the runtime's for the first, the next free of `eth1`, `eth2`, … for
-    the primary ones after it (as CNI-Genie), `net` and its position, `net2` for the second, for the extra ones (as
-    Multus). A name that is asked for is never given to another.
+    """The interface name of each network: the requested one, otherwise a default. A requested name is never given to
+    another network.
+
+    The default of the first network is the runtime's (CNI_IFNAME). Other default networks get the next free of `eth1`,
+    `eth2`, … (as in CNI-Genie). Extra networks get `net` and their position, `net2` for the second (as in Multus).
     """
     everything = asked.primary + asked.extra
     taken: dict[str, str] = {}
@@ -183,9 +184,7 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
 
 
 def _capabilities(ask: Ask, network: NetworkConfig) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The runtimeConfig that an ask comes to, and the capabilities in it that no plugin of the network declares, which
-    are left out.
-    """
+    """The runtimeConfig of an ask, and the capabilities that were left out because no plugin declares them."""
     _claimed(ask, network)
     arguments: dict[str, Any] = {}
     if ask.ips:
@@ -217,8 +216,8 @@ def _undeclared(ask: Ask, network: NetworkConfig, capability: str) -> SelectionE
 
 
 def _claimed(ask: Ask, network: NetworkConfig) -> None:
-    """Refuse a claim of addresses but for plugins that read it themselves, out of the pod's annotation: OVN-Kubernetes'
-    where its configuration has `allowPersistentIPs`, for virtual machines. No addresses beside a claim (multi-network
+    """Refuse a claim of addresses unless a plugin reads it itself from the pod's annotation, as OVN-Kubernetes does for
+    virtual machines if its configuration has `allowPersistentIPs`. Refuse addresses beside a claim (multi-network
     specification 1.3, 4.1.2.1.11).
     """
     if not ask.ipam_claim:
@@ -234,9 +233,9 @@ def _claimed(ask: Ask, network: NetworkConfig) -> None:
 
 
 def _with_prefixes(ips: Sequence[str], network: NetworkConfig) -> list[str]:
-    """Each address with the prefix length of the network's subnet that it is in. Where the configuration names no such
-    subnet it stays as it is, and the plugin takes it or refuses it (CNI CONVENTIONS, `ips`: "the plugin may require the
-    IP address to include a prefix length").
+    """Give each address the prefix length of the network's subnet that contains it. If the configuration has no such
+    subnet, the address stays as it is, and the plugin accepts or refuses it (CNI CONVENTIONS, `ips`: "the plugin may
+    require the IP address to include a prefix length").
     """
     import ipaddress
 

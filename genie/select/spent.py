@@ -1,9 +1,9 @@
-"""Networks that `cni: ""` takes last: without a free address, or with an ADD that failed there a moment ago.
+"""Networks that `cni: ""` takes last: without a free address, or with an ADD that failed a moment ago.
 
-A network that gives no address stays idle, so its load alone would make it the first choice for ever. Free addresses
-are counted where the ipam plugin is host-local: its ranges, less the leases in its store and the addresses in genie's
-records (the agent may not see the store). What other ipam plugins have left shows only when an ADD fails. That leaves
-a file in the state directory, in both modes, which counts for `WHILE` seconds.
+A network without free addresses stays idle, so its load alone would make it the first choice for ever. For host-local,
+genie counts the free addresses: its ranges, less the leases in its store and the addresses in genie's records (the
+agent may not see the store). Other ipam plugins run out without notice until an ADD fails. In both modes a failed ADD
+leaves a file in the state directory, which counts for `WHILE` seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUFFIX = ".failed"
 
 
 def reasons(networks: Iterable[NetworkConfig], records: Iterable[Record], state_dir: str) -> dict[str, str]:
-    """Why each network of these that has to go last does so, by its name."""
+    """The reason to take a network last, by its name; only for networks that have one."""
     addresses: dict[str, set[str]] = {}
     for attached in (one for record in records for one in record.attached):
         of_network = addresses.setdefault(attached.network.name, set())
@@ -38,14 +38,14 @@ def reasons(networks: Iterable[NetworkConfig], records: Iterable[Record], state_
 
 
 def is_exhausted(network: NetworkConfig, addresses: Iterable[str]) -> bool:
-    """Whether host-local has no address left for another pod; False where another ipam plugin gives them.
+    """Whether host-local has no address left for another pod; False for other ipam plugins.
 
-    addresses: those in use, besides the leases in host-local's store.
+    addresses: addresses in use, besides the leases in host-local's store.
     """
     for ipam in (plugin.get("ipam") for plugin in network.plugins):
         if not isinstance(ipam, dict) or ipam.get("type") != "host-local":
             continue
-        with suppress(ValueError, TypeError, AttributeError, LookupError):  # such ranges host-local refuses itself
+        with suppress(ValueError, TypeError, AttributeError, LookupError):  # host-local itself refuses such ranges
             taken = {*addresses, *_leases(f"{ipam.get('dataDir') or STORE}/{network.name}")}
             if any(ranges and free(ranges, taken) <= 0 for ranges in _range_sets(ipam)):
                 return True
@@ -53,10 +53,10 @@ def is_exhausted(network: NetworkConfig, addresses: Iterable[str]) -> bool:
 
 
 def free(ranges: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> int:
-    """How many addresses one of host-local's range sets has left. Pure.
+    """Count the free addresses of one of host-local's range sets. Pure.
 
     Raises:
-        ValueError, TypeError, AttributeError, LookupError: these are no ranges.
+        ValueError, TypeError, AttributeError, LookupError: the ranges are malformed.
     """
     import ipaddress
 
@@ -77,7 +77,7 @@ def free(ranges: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> int:
 
 
 def _range_sets(ipam: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
-    """host-local's sets of ranges; it gives one address of each. A `subnet` beside them is a set of its own."""
+    """host-local's sets of ranges; it gives one address from each. A `subnet` beside them is another set."""
     if ipam.get("subnet"):
         yield [ipam]
     yield from ipam.get("ranges") or ()
@@ -86,20 +86,20 @@ def _range_sets(ipam: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]
 def _leases(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
-    except OSError:  # no pod yet, or the store is not for this process to see
+    except OSError:  # no pod yet, or this process cannot see the store
         return []
 
 
 def failed(state_dir: str, network: str) -> None:
-    """An ADD failed on this network, which `cni: ""` had chosen."""
+    """Note that an ADD failed on this network, which `cni: ""` had chosen."""
     path = f"{state_dir}/{network}{SUFFIX}"
-    with suppress(OSError):  # a full disk makes the choice no worse than it was
+    with suppress(OSError):  # with a full disk, the choice is as good as without this file
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         os.utime(path)
 
 
 def has_failed(state_dir: str, network: str) -> bool:
-    """Whether an ADD failed on this network a moment ago. What is older is forgotten."""
+    """Whether an ADD failed on this network in the last `WHILE` seconds. An older note is removed."""
     path = f"{state_dir}/{network}{SUFFIX}"
     with suppress(OSError):
         if 0 <= time.time() - os.stat(path).st_mtime < WHILE:

@@ -120,7 +120,7 @@ def test_the_runtimes_own_interface_name() -> None:
         ("a@x y", r"interface name: .*white space"),
         ("a@x/y", r"interface name: .*'/'"),
         ("a@lo", r"interface name: 'lo' is the pod's loopback"),
-        ("a@all", r"interface name: 'all' is the kernel's word"),
+        ("a@all", r"interface name: 'all' is the kernel's name"),
         ("a@net%d", r"interface name: expected one without '%'"),
     ],
 )

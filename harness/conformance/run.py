@@ -56,7 +56,12 @@ Batches = dict[tuple[str, str], Trial]  # by check and version
 
 
 def run(
-    subject: Subject, only: Sequence[str] = (), rounds: int = 200, done: Callable[[Checked], None] = lambda _: None
+    subject: Subject,
+    only: Sequence[str] = (),
+    rounds: int = 200,
+    done: Callable[[Checked], None] = lambda _: None,
+    *,
+    again: int = 2,
 ) -> list[Checked]:
     """All checks, in an order in which each comes after those that it builds on.
 
@@ -64,13 +69,14 @@ def run(
         only: names, or beginnings of names; what they build on runs too, and is not reported.
         rounds: of ADD and DEL, to find what fails now and then.
         done: called with each check as it ends.
+        again: how often a check that fails is run again, to see whether it does so each time.
     """
     load.ROUNDS = rounds
     results: dict[str, Checked] = {}
     batches: Batches = {}
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}
     for check in _ordered(_with_needed(wanted)):
-        result = Checked(check=check, trials=_trials(check, subject, results, batches))
+        result = Checked(check=check, trials=_trials(check, subject, results, batches, again=again))
         results[check.name] = result
         if check.name in wanted:
             done(result)
@@ -97,7 +103,7 @@ def _ordered(checks: Sequence[Check]) -> Iterator[Check]:
         yield check
 
 
-def _trials(check: Check, subject: Subject, results: dict[str, Checked], batches: Batches) -> list[Trial]:
+def _trials(check: Check, subject: Subject, results: dict[str, Checked], batches: Batches, again: int) -> list[Trial]:
     if reason := _not_for(check, subject):
         return [Trial(version="", verdict=Verdict.SKIPPED, reason=reason)]
     versions = [version for version in subject.versions if is_in(version, check.since, check.until)]
@@ -105,7 +111,8 @@ def _trials(check: Check, subject: Subject, results: dict[str, Checked], batches
         reason = f"the plugin claims no version from {check.since} to {check.until}"
         return [Trial(version="", verdict=Verdict.SKIPPED, reason=reason)]
     return [
-        _trial(check, version, subject, results, batches) for version in (versions if check.each else versions[-1:])
+        _trial(check, version, subject, results, batches, again=again)
+        for version in (versions if check.each else versions[-1:])
     ]
 
 
@@ -118,16 +125,18 @@ def _not_for(check: Check, subject: Subject) -> str:
     return ""
 
 
-def _trial(check: Check, version: str, subject: Subject, results: dict[str, Checked], batches: Batches) -> Trial:
+def _trial(
+    check: Check, version: str, subject: Subject, results: dict[str, Checked], batches: Batches, *, again: int
+) -> Trial:
     for name in check.after:
         for earlier in results[name].trials:
             if earlier.verdict in (Verdict.FAILED, Verdict.BLOCKED, Verdict.BROKEN) and earlier.version == version:
                 return Trial(version=version, verdict=Verdict.BLOCKED, reason=f"{name} {earlier.verdict}")
     found = _found_in_batch(check, version, subject, batches)
     if check.repeat and found.verdict in (Verdict.FAILED, Verdict.BLOCKED):
-        for _ in range(2):
-            [again] = _attempt([check], version, subject)
-            if again.verdict not in (Verdict.FAILED, Verdict.BLOCKED):
+        for _ in range(again):
+            [another] = _attempt([check], version, subject)
+            if another.verdict not in (Verdict.FAILED, Verdict.BLOCKED):
                 notes = [f"failed once, passed when run again: {_headline(found)}"]
                 return Trial(version=version, verdict=Verdict.FLAKY, reason=notes[0], seconds=found.seconds)
     return found

@@ -382,6 +382,13 @@ def gateway(scene: Scene) -> None:
                 f"the gateway of {ip.cidr} is the address itself",
                 "`gateway` is the default gateway of the subnet.",
             )
+            near = ipaddress.ip_address(ip.gateway)
+            alone = interface.network.num_addresses == 1 or near.is_link_local  # a gateway that is next by a route
+            made.expect(
+                alone or near in interface.network,
+                f"the gateway {ip.gateway} is not in the subnet of {ip.cidr}",
+                "`gateway` is the default gateway of the subnet.",
+            )
 
 
 @check(

@@ -1,0 +1,25 @@
+"""The suite of the suite: each seeded defect is found by the check that is meant for it, which blames the right one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.conformance.findings import Verdict
+from harness.conformance.run import run
+from tests.rigs.defects import Defect, subject, table
+
+pytestmark = pytest.mark.root
+DEFECTS = table()
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=[defect.name for defect in DEFECTS])
+def test_found(defect: Defect, tmp_path: Path) -> None:
+    tested = subject(tmp_path, defect.name, defect.conf, defect.version)
+    results = run(tested, only=[defect.check], rounds=defect.rounds, again=0)
+    [found] = [result for result in results if result.check.name == defect.check]
+    reasons = [trial.reason for trial in found.trials]
+    assert found.verdict is Verdict.FAILED, f"{defect.check} {found.verdict}: {reasons}; {defect.sentence}"
+    blamed = {finding["fault"] for trial in found.trials for finding in trial.findings}
+    assert blamed == {defect.blame}

@@ -34,6 +34,7 @@ from genie.agent.sieve import Sieve, TooLong, Wanted, decode
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
 from genie.kube import HASH, JSON, MIRROR, NETWORK_OBJECTS, Client, Pod, Shorter, pod_event, read_network, read_pod
+from genie.select import logical
 from genie.select.annotations import ANNOTATION_MAX, READ
 from genie.select.networks import CONFIG_MAX, RESOURCE, too_large
 from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
@@ -70,7 +71,7 @@ _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,appl
 _NAMES = dict.fromkeys(("namespace", "name", "uid", "resourceVersion"), True)
 _NOTES = (*READ, HASH, MIRROR, NETWORK_STATUS, MULTI_IP)
 _POD: Wanted = {"metadata": {**_NAMES, "annotations": dict.fromkeys(_NOTES, True)}}
-_SPEC = ("config", "physicalNet", "plugin", "subnet", "sharedStatus")
+_SPEC = ("config", *logical.KEYS)
 _NETWORK: Wanted = {"metadata": {**_NAMES, "annotations": {RESOURCE: True}}, "spec": dict.fromkeys(_SPEC, True)}
 _ANY: Wanted = {
     "metadata": {**_NAMES, "annotations": dict.fromkeys((*_NOTES, RESOURCE), True)},

@@ -49,13 +49,18 @@ class Checker:
     """All containers of a node, looked at now and then. Its methods take a while: for a thread.
 
     is_busy: whether a call for this container is being served. counter: has one label, what came of a change. report:
-    takes an Event. most: how often something is put back in one pod.
+    takes an Event. most: returns how often something is put back in one pod, asked at each look.
     """
 
     def __init__(
-        self, is_busy: Callable[[str], bool], counter: Counter, report: Callable[[Event], None], most: int = MOST
+        self,
+        is_busy: Callable[[str], bool],
+        counter: Counter,
+        report: Callable[[Event], None],
+        most: Callable[[], int] = lambda: MOST,
     ) -> None:
-        self._is_busy, self._counter, self._report, self.most = is_busy, counter, report, most
+        self._is_busy, self._counter, self._report, self._most = is_busy, counter, report, most
+        self.most = MOST
         for result in ("repaired", "left"):
             counter.add(0, result)
         self._known: dict[_Key, _Known] = {}
@@ -66,6 +71,7 @@ class Checker:
         Raises:
             CniError: the records cannot be read.
         """
+        self.most = self._most()
         records = Records(state_dir)
         whole = {(one.container_id, one.ifname): one for one in records if one.complete}
         self._known = {key: self._known.get(key, _Known()) for key in whole}

@@ -93,7 +93,7 @@ class Agent:
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.metrics.removals.read = lambda: {(): noted.count if (noted := removals.read(conf.state_dir)) else 0}
         self.checker = Checker(
-            self.server.serves, self.metrics.drift, self.reporter.add, checker.MOST if conf.agent.repair else 0
+            self.server.serves, self.metrics.drift, self.reporter.add, lambda: checker.MOST if self._repairs() else 0
         )
         self.collector = Collector(self.kube, self.server.serves, self.metrics.collected)
         self.ready = False
@@ -104,6 +104,10 @@ class Agent:
     def _connect(self, seconds: float) -> kube.Client:
         """With the credentials as they are on disk now: `genie install` may have renewed them."""
         return kube.Client(api_server(self.settings, current_conf(self.settings)), seconds, read_object)
+
+    def _repairs(self) -> bool:
+        """Whether genie.conf lets the agent put back what somebody changed in a pod, now."""
+        return current_conf(self.settings).agent.repair
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""

@@ -19,6 +19,8 @@ from genie.kube import Kube
 UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
 #: The ipam of plugins that have a default one, used when the configuration names none.
 OWN_IPAM = {"weave-net": "weave-ipam"}
+#: What counts of the specifications: of a Logicalnetwork, and of a Physicalnetwork.
+KEYS = ("physicalNet", "plugin", "sub_subnet", "sharedStatus", "refer_nic")
 
 
 @dataclass(frozen=True, kw_only=True)

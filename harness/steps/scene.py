@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from harness.checks.view import Event, View
 from harness.contract import STATIC_PODS, Cluster, has
-from harness.objects import Objects
+from harness.objects import ApiError, Objects
 from harness.pods import Pod, as_static, manifest
-from harness.waiting import NotReady, until_nothing
+from harness.waiting import NotReady, retry, until_nothing
 
 START, GONE = 60.0, 60.0  # seconds that pods may take
+SERVICE_ACCOUNT = 30.0  # seconds that a controller may take to give a new namespace its service account
 GIVE_UP = 40.0  # seconds that a pod may go on failing to get its network; a kubelet tries again after 10 to 15
 
 
@@ -58,7 +60,7 @@ class Scene:
             if self.pods[name].static:
                 self._write_static(name, as_static(pod, self.namespace))
             else:
-                self.objects.create(pod, self.namespace)
+                retry(partial(self.objects.create, pod, self.namespace), SERVICE_ACCOUNT, _is_early)
         self._wait_running([name for name in names if name not in self.failing])
         statuses = [pod["status"] for pod in self.listed().values()]
         self.view.leftovers.note(each["ip"] for status in statuses for each in status.get("podIPs") or [])
@@ -146,3 +148,8 @@ def _runs(pod: Mapping[str, Any] | None) -> bool:
     ready = [each for each in status.get("conditions") or [] if each.get("type") == "Ready"]
     deleted = ((pod or {}).get("metadata") or {}).get("deletionTimestamp")
     return status.get("phase") == "Running" and all(each.get("status") == "True" for each in ready) and not deleted
+
+
+def _is_early(error: Exception) -> bool:
+    """Whether a pod is refused only because its namespace has no service account yet."""
+    return isinstance(error, ApiError) and error.status == 403 and "serviceaccount" in str(error)

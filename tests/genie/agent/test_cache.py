@@ -6,8 +6,10 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+import yaml
 
 from genie import kube
 from genie.agent import cache
@@ -26,6 +28,7 @@ from tests.rigs.selection import CONF
 
 NAD = "NetworkAttachmentDefinition"
 NADS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
+CRDS = Path(kube.__file__).with_name("deploy") / "crds"
 LOGICAL = "/apis/alpha.network.k8s.io/v1/logicalnetworks"
 
 
@@ -186,6 +189,22 @@ def test_network_objects_and_crds_that_are_not_there(api: FakeApi) -> None:
         api.put(LOGICAL, "default", "green", spec={"plugin": "weave"})
         api.absent.clear()  # somebody installs the CRD
         await until(lambda: cached.networks["LogicalNetwork"].get("default", "green"))
+
+    trying(api, check)
+
+
+@pytest.mark.parametrize("kind", ["Logicalnetwork", "Physicalnetwork"])
+def test_all_that_a_definition_can_have_is_kept(api: FakeApi, kind: str) -> None:
+    """What the CRD has is what a pod's network is made of: a key that is not kept counts as not given."""
+    crd = yaml.safe_load((CRDS / f"{kind.lower()}s.yaml").read_text())
+    keys = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    api.absent.clear()
+    api.put(f"/apis/alpha.network.k8s.io/v1/{kind.lower()}s", "default", "blue", spec=dict.fromkeys(keys, "x"))
+
+    async def check(cached: CachedKube) -> None:
+        blue = await cached.network(kind.replace("network", "Network"), "default", "blue")
+        assert blue and set(blue["spec"]) == set(keys)
+        assert not api.asked("/blue")
 
     trying(api, check)
 

@@ -49,7 +49,7 @@ class Pod:
         self.busy: set[str] = set()
         self.events: list[Event] = []
         self.counter = Metrics().drift
-        self.checker = Checker(self.busy.__contains__, self.counter, self.events.append, most)
+        self.checker = Checker(self.busy.__contains__, self.counter, self.events.append, lambda: most)
 
     def _attached(self, n: int, name: str) -> RecordedAttachment:
         interface = Interface(name, f"02:00:00:00:00:0{n}", self.namespace.path)

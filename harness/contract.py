@@ -235,6 +235,9 @@ class Tampers(Protocol):
 AGENT_RESTART = Ability("agent-restart", "genie's agent can be restarted", Restarts, alone="yes")
 AGENT_UPDATE = Ability("agent-update", "genie's agents can be replaced by newer ones, node by node", Updates)
 API_OUTAGE = Ability("api-outage", "nodes can be cut off from the API server", CutsOff, alone="unless apart")
+API_OUTAGE_OF_GENIE = Ability(
+    "api-outage-of-genie", "genie alone is cut off from the API server, so pods can be created meanwhile", object
+)
 CNI_CALLS = Ability("cni-calls", "the node's plugin can be called as the runtime does: CHECK, STATUS", CallsPlugins)
 CONTAINERD_RESTART = Ability("containerd-restart", "a node's containerd can be restarted", Restarts, alone="yes")
 DEFINITIONS_AWAY = Ability(
@@ -263,7 +266,8 @@ OF_GENIE = frozenset(_OF_GENIE)
 
 #: What a scenario can need, by name, in the order of its JSON Schema.
 _NAMED: tuple[Ability[Any], ...] = (
-    *(API_OUTAGE, CNI_CALLS, DEFINITIONS_AWAY, GARBAGE_COLLECTION, IPV6, AGENT_RESTART, AGENT_UPDATE),
+    *(API_OUTAGE, API_OUTAGE_OF_GENIE, CNI_CALLS, DEFINITIONS_AWAY, GARBAGE_COLLECTION, IPV6),
+    *(AGENT_RESTART, AGENT_UPDATE),
     *(CONTAINERD_RESTART, END_SANDBOX, KUBELET_RESTART, NET_D, SERVICES, SETTINGS, STATIC_PODS, TAMPERING),
     *_OF_GENIE,
 )

@@ -22,6 +22,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
     {
         contract.APART,
         contract.API_OUTAGE,
+        contract.API_OUTAGE_OF_GENIE,
         contract.CNI_CALLS,
         contract.DEFINITIONS_AWAY,
         contract.END_SANDBOX,

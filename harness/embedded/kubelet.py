@@ -114,6 +114,8 @@ class Kubelet:
             if life is None and not gone and meta["uid"] not in self._past:
                 life = self._pods[meta["uid"]] = PodLife(self, pod, self._forget)
                 life.start()
+        if life and not gone:
+            life.changed(pod)
         if life and (gone or meta.get("deletionTimestamp")):
             life.leave()
 
@@ -149,6 +151,10 @@ class PodLife:
     def start(self) -> None:
         """Begin, in a thread."""
         threading.Thread(target=self._live, daemon=True).start()
+
+    def changed(self, pod: Object) -> None:
+        """The pod as it is now: its next sandbox gets these annotations."""
+        self._pod = pod
 
     def leave(self) -> None:
         """The pod is to end."""
@@ -305,8 +311,14 @@ class PodLife:
 
 
 def capabilities(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """What kubelet and containerd offer to plugins with capabilities: host ports, bandwidth, DNS."""
-    offered: dict[str, Any] = {}
+    """What kubelet and containerd offer to plugins with capabilities: always the pod's annotations and its cgroup; host
+    ports, bandwidth and DNS where it has any.
+    """
+    notes = pod["metadata"].get("annotations") or {}
+    offered: dict[str, Any] = {
+        "io.kubernetes.cri.pod-annotations": {**notes, _SOURCE: "file" if _HASH in notes else "api"},
+        "cgroupPath": f"/kubepods/besteffort/pod{pod['metadata']['uid']}",
+    }
     if ports := [
         _port(port)
         for box in pod["spec"].get("containers") or []
@@ -314,7 +326,6 @@ def capabilities(pod: Mapping[str, Any]) -> dict[str, Any]:
         if port.get("hostPort")
     ]:
         offered["portMappings"] = ports
-    notes = pod["metadata"].get("annotations") or {}
     rates = {
         f"{way}Rate": _quantity(notes[f"kubernetes.io/{way}-bandwidth"])
         for way in ("ingress", "egress")

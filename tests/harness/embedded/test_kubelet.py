@@ -9,7 +9,7 @@ from harness.embedded import kubelet
 
 def test_capabilities_are_what_the_pod_has() -> None:
     pod = {
-        "metadata": {"annotations": {"kubernetes.io/ingress-bandwidth": "10M"}},
+        "metadata": {"uid": "u-1", "annotations": {"kubernetes.io/ingress-bandwidth": "10M"}},
         "spec": {
             "containers": [{"ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]}],
             "dnsConfig": {"nameservers": ["10.0.0.1"]},
@@ -19,6 +19,16 @@ def test_capabilities_are_what_the_pod_has() -> None:
     assert offered["portMappings"] == [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]
     assert offered["bandwidth"] == {"ingressRate": 10_000_000, "ingressBurst": 2**31 - 1}
     assert offered["dns"] == {"servers": ["10.0.0.1"], "searches": []}
+
+
+def test_a_runtime_is_given_annotations_and_cgroup_of_every_pod() -> None:
+    assert kubelet.capabilities({"metadata": {"uid": "u-1", "annotations": {"cni": "x"}}, "spec": {}}) == {
+        "io.kubernetes.cri.pod-annotations": {"kubernetes.io/config.source": "api", "cni": "x"},
+        "cgroupPath": "/kubepods/besteffort/podu-1",
+    }
+    notes = {"kubernetes.io/config.source": "file", "kubernetes.io/config.hash": "u-2"}
+    static = {"metadata": {"uid": "u-2", "annotations": notes}, "spec": {}}
+    assert kubelet.capabilities(static)["io.kubernetes.cri.pod-annotations"] == notes
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ The sessions install what requirements.lock pins and the project as it lies here
 What stands after `--` goes to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
 """
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "tests", "e2e"]
@@ -23,11 +25,18 @@ def e2e(session: nox.Session) -> None:
     """Drive scenarios/ through genie: kind where a Docker engine and a node image are there, else embedded."""
     _install(session)
     asked = session.posargs
-    files = [] if any(argument.endswith((".yaml", "scenarios")) for argument in asked) else ["scenarios"]
-    alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) for argument in asked)
-    workers = ["-n", "3"] if files and not alone else []  # two cores mostly wait for one another's pods
+    # pytest alone knows which of the arguments are files and which are options' values: it takes `testpaths` for none.
+    usual = ["-c", "pyproject.toml", "-o", "testpaths=scenarios"]
+    alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) or _is_file(argument) for argument in asked)
+    workers = [] if alone else ["-n", "3"]  # two cores mostly wait for one another's pods
     report = [] if any(argument.startswith("--report") for argument in asked) else ["--report", "report"]
-    session.run("python", "-m", "pytest", "-c", "pyproject.toml", *files, *workers, *report, *asked)
+    session.run("python", "-m", "pytest", *usual, *workers, *report, *asked)
+
+
+def _is_file(argument: str) -> bool:
+    """Whether an argument may be a scenario's file, for which several workers are not worth their start."""
+    path = Path(argument.partition("::")[0])
+    return path.is_file() and "scenario:" in path.read_text(encoding="utf-8", errors="replace")
 
 
 @nox.session

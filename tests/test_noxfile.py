@@ -1,0 +1,70 @@
+"""noxfile.py: what a session runs for what a person typed after `--`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROFILE = """\
+network: mynet
+embedded:
+  {kind: real, software: mynet, plugins: [mynet], subnets: [10.77.0.0/16], file: 10-mynet.conf,
+   conf: {cniVersion: 1.0.0, name: mynet, type: mynet}}
+"""
+SCENARIO = """\
+scenario: mine
+networks: [mynet]
+pods: {a: {annotations: {cni: mynet}}}
+expect: [{interfaces: {pod: a, eth0: mynet}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def noxfile() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("noxfile_of_tests", ROOT / "noxfile.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def collected(noxfile: ModuleType, *asked: str) -> list[str]:
+    """The names of the tests that `nox -s e2e -- asked` has pytest run, collected by pytest itself."""
+    commands: list[tuple[str, ...]] = []
+    session: Any = SimpleNamespace(
+        posargs=list(asked), install=lambda *_: None, run=lambda *command: commands.append(command)
+    )
+    noxfile.e2e.func(session)
+    [[python, *rest]] = commands
+    assert python == "python"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GENIE_", "PYTEST_"))}
+    made = subprocess.run(
+        [sys.executable, *rest, "--collect-only", "-q"], cwd=ROOT, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout + made.stderr
+    return [line.rpartition("::")[2] for line in made.stdout.splitlines() if "::" in line]
+
+
+@pytest.mark.parametrize("form", ["--profile {}.yaml", "--profile={}.yml"])
+def test_a_profile_is_not_taken_for_a_scenario(noxfile: ModuleType, tmp_path: Path, form: str) -> None:
+    """The value of an option is its own, whatever it ends in: the vendor's network runs in place of ours."""
+    asked = form.format(tmp_path / "mynet").split()
+    Path(asked[-1].removeprefix("--profile=")).write_text(PROFILE)
+    names = collected(noxfile, *asked, "--swap", "canal=mynet")
+    assert {"mynet", "mynet-across-nodes"} <= set(names)
+    assert all("mynet" in name for name in names)
+
+
+def test_what_is_named_is_run_alone(noxfile: ModuleType, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(SCENARIO)
+    assert collected(noxfile, "-x", str(mine)) == ["mine"]

@@ -14,11 +14,22 @@ from tests.rigs.netns import Namespace
 
 # A test that is slow because the machine is busy is not wrong.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-# `nox -s mutants` runs the tests of a function once for each of its mutants.
+# `nox -s mutants` runs the tests of a function once for each of its mutants; which example fails is nobody's question.
 hypothesis.settings.register_profile(
-    "mutants", hypothesis.settings.get_profile("busy"), max_examples=30, derandomize=True, database=None
+    "mutants",
+    hypothesis.settings.get_profile("busy"),
+    max_examples=30,
+    derandomize=True,
+    database=None,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
 )
 hypothesis.settings.load_profile(os.environ.get("GENIE_HYPOTHESIS", "busy"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For mutants, examples before properties: most mutants fall to an example, in a hundredth of the time."""
+    if os.environ.get("GENIE_HYPOTHESIS") == "mutants":
+        items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))
 
 
 @pytest.fixture

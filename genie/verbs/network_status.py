@@ -66,7 +66,7 @@ def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]
     entries = json.loads(annotations.get(NETWORK_STATUS, "[]"))
     for fields, multi_ip in _KEPT:
         less = [{key: entry[key] for key in fields if key in entry} for entry in entries]
-        status = json.dumps(less, separators=(",", ":")) if NETWORK_STATUS in known else None
+        status = json.dumps(less, separators=(",", ":"))
         changed = {NETWORK_STATUS: status, MULTI_IP: annotations.get(MULTI_IP) if multi_ip else None}
         yield {**annotations, **{key: changed[key] for key in known}}
     yield {**annotations, **dict.fromkeys(known)}

@@ -112,6 +112,36 @@ def test_an_interface_that_is_not_in_the_pod_has_no_entry() -> None:
     ]
 
 
+def test_an_attachments_only_interface_has_the_gateway_of_any_address() -> None:
+    """Also where the address is reported on the host's end, or the network has no interface in the pod at all."""
+    on_host = Result(interfaces=INTERFACES, ips=(replace(V4, interface=0),), routes=(Route("0.0.0.0/0"),))
+    assert entry(on_host)["gateway"] == ["10.0.0.1"]
+    assert entry(replace(on_host, interfaces=INTERFACES[:1])) == {
+        "name": "calico", "interface": "eth0", "ips": [], "default": True, "gateway": ["10.0.0.1"], "dns": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [INTERFACES, ()])
+def test_a_device_is_in_its_attachments_entry(made: tuple[Interface, ...]) -> None:
+    def shown(device: str, known: dict[int, dict[str, Any]] | None = None) -> Any:
+        choice = replace(PLAIN, network=network("sriov", {"type": "sriov", "deviceID": device}))
+        notes = on_pod([choice, PLAIN], [Result(interfaces=made)] * 2, known)
+        first, second = json.loads(notes[NETWORK_STATUS])
+        assert "device-info" not in second
+        return first.get("device-info")
+
+    for address in ("0000:af:1F.7", "0000BEef:0a:00.0"):
+        assert shown(address) == {"type": "pci", "version": "1.1.0", "pci": {"pci-address": address}}
+    for other in ("", "eth1", "0000:3b:00.8", "x0000:3b:00.1", "0000:3b:00.1x", "000:3b:00.1"):
+        assert shown(other) is None
+    assert shown("0000:3b:00.1", {0: {"type": "vdpa"}}) == {"type": "vdpa"}
+
+
+def test_each_choice_has_a_result() -> None:
+    with pytest.raises(ValueError):
+        on_pod([PLAIN, PLAIN], [Result()])
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["eth0", "net1", "veth1"]), st.sampled_from(["", "/n", "0"])), max_size=4),
     st.data(),
@@ -175,6 +205,8 @@ def test_of_a_status_that_is_too_long_less_and_less_is_written() -> None:
         None,
     ]
     assert [each[MULTI_IP] for each in tried] == [notes[MULTI_IP], None, None, None]
+    assert tried[2][NETWORK_STATUS] == '[{"name":"calico","interface":"eth0"}]', "no blanks"
+    assert notes[MULTI_IP] == '{"multi_entry":1,"ips":{"ip1":{"ip":"10.0.0.2","interface":"eth0"}}}'
     assert all(each["cni"] == "calico" for each in tried), "the choice of a least loaded network is no status"
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from genie.cni.errors import CniError
+from genie.cni.errors import CniError, Code
 from genie.cni.result import IP, Interface, Result, Route
 from genie.kernel.netns import Link
-from genie.verbs.results import attributed, check_total, completed, lacks, merged
+from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged
 
 # --- what a result lacks of the pod's interface -----------------------------------------------------------------------
 
-LINK = Link(ifindex=2, mac="02:00:00:00:00:09", mtu=1376)
+LINK = Link(ifindex=2, mac="02:00:00:00:00:a9", mtu=1376)
 WHOLE = Interface("eth0", mac=LINK.mac, sandbox="/n", mtu=LINK.mtu)
 HOST = Interface("veth1", mac="02:00:00:00:00:01")
 ADDRESS = IP("10.0.0.2/24")
@@ -29,6 +29,8 @@ ADDRESS = IP("10.0.0.2/24")
         (Result(), (WHOLE,)),
         (Result(ips=(ADDRESS,)), (WHOLE,)),
         (Result(interfaces=(HOST, Interface("eth0"))), (HOST, WHOLE)),
+        (Result(interfaces=(Interface("eth0"), HOST)), (WHOLE, HOST)),
+        (Result(interfaces=(Interface("veth1"),)), (Interface("veth1"), WHOLE)),
         (Result(interfaces=(HOST, Interface("eth0", mac=LINK.mac.upper()))), (HOST, replace(WHOLE, mac=LINK.mac))),
         # the host's eth0, which is not the pod's
         (Result(interfaces=(replace(HOST, name="eth0"),)), (replace(HOST, name="eth0"), WHOLE)),
@@ -46,6 +48,17 @@ def test_what_a_result_lacks_is_filled_in(told: Result, complete: tuple[Interfac
     assert not lacks(whole, "eth0")
     assert all(whole.interfaces[ip.interface].sandbox for ip in whole.ips if ip.interface is not None)
     assert len(whole.ips) == len(told.ips) and all(ip.interface is not None for ip in whole.ips)
+
+
+def test_an_address_without_an_interface_is_on_the_pods() -> None:
+    inside = Interface("eth0", sandbox="/n")
+    assert attributed(Result(ips=(ADDRESS,)), "eth0", "/n") == Result((inside,), (replace(ADDRESS, interface=0),))
+    mixed = Result(interfaces=(HOST, WHOLE), ips=(replace(ADDRESS, interface=0), ADDRESS))
+    assert attributed(mixed, "eth0", "/n") == replace(
+        mixed, ips=(replace(ADDRESS, interface=0), replace(ADDRESS, interface=1))
+    )
+    added = (HOST, inside)
+    assert attributed(replace(mixed, interfaces=(HOST,)), "eth0", "/n").interfaces == added
 
 
 def test_a_plugin_that_makes_no_interface_is_told_as_it_is() -> None:
@@ -75,6 +88,23 @@ def test_the_first_networks_addresses_go_without_an_index_where_it_is_on_another
 def test_addresses_and_routes_of_all_networks_together() -> None:
     ips, routes = (IP("10.0.0.1/8"),) * 64, (Route("10.0.0.0/8"),) * 256
     check_total([Result(ips=ips, routes=routes)] * 2 + [Result(ips=ips)] * 2)
-    for more, complaint in ((Result(ips=ips[:1]), "257 addresses, of at most 256"), (Result(routes=routes[:1]), "513")):
-        with pytest.raises(CniError, match=f"the pod's networks report {complaint}"):
+    for more, complaint in (
+        (Result(ips=ips[:1]), "257 addresses, of at most 256"),
+        (
+            Result(routes=routes[:1]),
+            "513 routes, of at most 512",
+        ),
+    ):
+        with pytest.raises(CniError, match=f"the pod's networks report {complaint}") as caught:
             check_total([Result(ips=ips, routes=routes)] * 2 + [Result(ips=ips)] * 2 + [more])
+        assert caught.value.code == Code.INVALID_CONFIG
+
+
+def test_each_result_gets_the_routes_that_were_decided_for_it() -> None:
+    had = [Result(ips=(ADDRESS,), routes=(Route("0.0.0.0/0"),)), Result(routes=(Route("10.8.0.0/16"),))]
+    assert in_place(had, [(), (Route("10.9.0.0/16"),)]) == [
+        Result(ips=(ADDRESS,)),
+        Result(routes=(Route("10.9.0.0/16"),)),
+    ]
+    with pytest.raises(ValueError):
+        in_place(had, [()])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cluster.state import NAME
 from harness.conformance import command as testing
+from harness.conformance.reports import command as reporting
 from harness.contract import Unavailable
 
 if TYPE_CHECKING:
@@ -77,9 +78,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    report = commands.add_parser("report", help="make the HTML page anew from a report.json")
-    report.add_argument("directory", type=Path)
-    report.set_defaults(do=_report)
+    report = commands.add_parser("report", help="of conformance: merge, diff, badge; of scenarios: page")
+    kinds = report.add_subparsers(metavar="COMMAND", required=True)
+    reporting.add_arguments(kinds)
+    page = kinds.add_parser("page", help="make the HTML page of a run of scenarios anew from its report.json")
+    page.add_argument("directory", type=Path)
+    page.set_defaults(do=_report)
 
     filling = commands.add_parser(
         "counterparts", help="fill the results of docs/counterparts.md in from report.json files"

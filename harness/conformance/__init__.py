@@ -5,6 +5,7 @@ a scene. Each runs in a process and on a machine of its own, so what one check f
 
 command      `harness conformance`
 profile      a vendor's profile as something to test
+reports/     what people make of reports: a matrix, a page, a badge, what changed
 report       what is printed and written; published: its form, as others read it
 run          the order of checks, and one check's process
 checks/      the checks, by verb

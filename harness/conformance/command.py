@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a report and end")
     parser.add_argument("--format", choices=("text", "json", "yaml"), default="text", help="of standard output")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON, or YAML if it ends so")
+    parser.add_argument("--release", default="", metavar="NAME", help="what the report calls the plugin's release")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -66,6 +67,7 @@ def main(options: argparse.Namespace) -> int:
     )
     seconds = time.monotonic() - began
     content = report.as_json(subject, results, seconds)
+    content["implementation"]["version"] = options.release
     if options.report:
         options.report.write_text(report.dump(content, options.report.suffix in (".yaml", ".yml")), encoding="utf-8")
     print(report.summary(results, seconds) if text else report.dump(content, options.format == "yaml"))

@@ -17,7 +17,7 @@ class BadReport(Exception):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Binary(_Part):
@@ -33,6 +33,7 @@ class Implementation(_Part):
 
     name: str = Field(description="The network's.")
     type: str = Field(description="The tested plugin's.")
+    version: str = Field(default="", description="The release, as the one who tested it calls it.")
     network: dict[str, Any] = Field(description="The configuration, as a list of plugins.")
     binaries: tuple[Binary, ...] = Field(description="The plugin, its ipam plugin and the plugins around it.")
     supportedVersions: tuple[str, ...] = Field(description="What the plugin answered to VERSION.")  # noqa: N815
@@ -126,7 +127,9 @@ def read(path: Path) -> ConformanceReport:
         data = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
         return ConformanceReport.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()[:5]
+        )
         raise BadReport(f"{path}: {problems}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BadReport(f"{path}: expected a report in JSON or YAML: {error}") from error

@@ -1,7 +1,7 @@
 """What a run leaves to be read: a JSON file with everything, and one HTML page made from it.
 
 JUnit XML is pytest's own, and the terminal has its reporter (`terminal.py`). The page (`page.py`) is made from the
-JSON alone, so it can be made again from a file that CI kept: `python -m harness report DIR`.
+JSON alone, so it can be made again from a file that CI kept: `python -m harness report page DIR`.
 """
 
 from __future__ import annotations

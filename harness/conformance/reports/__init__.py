@@ -1,0 +1,8 @@
+"""What people make of reports: several in one matrix, two compared, a badge.
+
+command      `harness report merge`, `diff`, `badge`
+page         the page for people, from page.html.j2
+matrix       implementations by features; causes: failures with one cause as one finding
+plots        how long calls took, as small pictures; badge: a verdict as one
+compare      what is new, fixed and known between two reports
+"""

@@ -1,0 +1,159 @@
+"""Implementations by features: what a reader sees first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.conformance.findings import Verdict
+from harness.conformance.published import CheckOf, ConformanceReport
+from harness.conformance.report import API_VERSION
+from harness.conformance.reports.causes import FAILING
+from harness.conformance.spec import number
+
+# The core's features by the beginnings of their checks' names, in the order in which one would ask. A check that is
+# in none of them is in "more".
+_CORE = {
+    "VERSION": ("version-",),
+    "killed": ("add-killed", "del-killed"),
+    "ipam": ("status-asks-", "gc-asks-", "check-asks-", "del-asks-", "add-asks-", "add-ipam-", "ipam-"),
+    "bad calls": ("add-netns-", "add-ifname-taken", "add-twice", "add-garbage", "add-unknown-", "error-", "missing-",
+                  "unknown-", "large-", "args-", "cni-args-"),
+    "results": ("result-",),
+    "ADD": ("add-", "interface-"),
+    "DEL": ("del-", "two-interfaces"),
+    "CHECK": ("check-",),
+    "GC": ("gc-",),
+    "STATUS": ("status-",),
+    "chains": ("chain-",),
+    "load": ("concurrent-", "deterministic"),
+    "more": ("",),
+}  # fmt: skip
+_SHOWN = ("VERSION", "ADD", "results", "bad calls", "DEL", "CHECK", "GC", "STATUS", "ipam", "chains", "killed", "load",
+          "more")  # fmt: skip
+
+
+@dataclass(frozen=True, order=True, kw_only=True)
+class Feature:
+    """A column."""
+
+    rank: int
+    name: str
+    core: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What the checks of one feature came to for one implementation."""
+
+    counts: Counter[Verdict]
+
+    @property
+    def failed(self) -> int:
+        return sum(self.counts[verdict] for verdict in FAILING)
+
+    @property
+    def tested(self) -> int:
+        return self.failed + self.counts[Verdict.PASSED]
+
+    @property
+    def verdict(self) -> str:
+        """passed, failed, blocked, skipped, or none: the report has no such check."""
+        if self.failed:
+            return "failed"
+        if self.counts[Verdict.BLOCKED]:
+            return "blocked"
+        return "passed" if self.tested else "skipped" if self.counts[Verdict.SKIPPED] else "none"
+
+    @property
+    def words(self) -> str:
+        """For those who hear the page."""
+        shown = [f"{self.counts[verdict]} {verdict.value}" for verdict in Verdict if self.counts[verdict]]
+        return ", ".join(shown) or "no check"
+
+
+def label(report: ConformanceReport) -> str:
+    """An implementation by a short name: its plugin with the release, or what its binary's checksum begins with."""
+    tested = report.implementation
+    sums = [binary.sha256[:7] for binary in tested.binaries if binary.type == tested.type]
+    return f"{tested.type} {tested.version or next(iter(sums), '')}".strip()
+
+
+def labels(reports: Sequence[ConformanceReport]) -> list[str]:
+    """A name for each; those that would have the same one get the network's, then a number."""
+    names = [label(report) for report in reports]
+    names = _apart(names, [report.implementation.name for report in reports])
+    return _apart(names, [str(names[: at + 1].count(name)) for at, name in enumerate(names)])
+
+
+def _apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Names, with what tells them apart where two are the same."""
+    return [f"{name} ({added})" if names.count(name) > 1 else name for name, added in zip(names, more, strict=True)]
+
+
+def feature(check: CheckOf) -> Feature:
+    """The feature that a check belongs to."""
+    if check.level == "core":
+        name = next(name for name, starts in _CORE.items() if check.name.startswith(starts))
+        return Feature(rank=_SHOWN.index(name), name=name, core=True)
+    return Feature(
+        rank=len(_SHOWN), name=check.level.removeprefix("extended: ").removeprefix("capability:"), core=False
+    )
+
+
+def features(reports: Sequence[ConformanceReport]) -> tuple[Feature, ...]:
+    """All that some implementation was tested for or claims."""
+    return tuple(sorted({feature(check) for report in reports for check in report.checks}))
+
+
+def cells(report: ConformanceReport, columns: Sequence[Feature]) -> tuple[Cell, ...]:
+    """A row."""
+    by_feature: dict[Feature, Counter[Verdict]] = {column: Counter() for column in columns}
+    for check in report.checks:
+        by_feature[feature(check)][check.verdict] += 1
+    return tuple(Cell(counts=by_feature[column]) for column in columns)
+
+
+def whole(report: ConformanceReport) -> Cell:
+    """All checks of an implementation."""
+    return Cell(counts=Counter(check.verdict for check in report.checks))
+
+
+def in_order(reports: Sequence[ConformanceReport]) -> list[ConformanceReport]:
+    """By plugin, then release, then date."""
+    return sorted(reports, key=lambda each: (each.implementation.type, _release(each), each.date))
+
+
+def _release(report: ConformanceReport) -> tuple[object, ...]:
+    text = report.implementation.version.lstrip("v")
+    try:
+        return (0, number(text))
+    except ValueError:
+        return (1, text)
+
+
+def as_json(reports: Sequence[ConformanceReport]) -> dict[str, Any]:
+    """The matrix as plain data."""
+    columns = features(reports)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ConformanceMatrix",
+        "features": [column.name for column in columns],
+        "implementations": [
+            {
+                "label": name,
+                "type": report.implementation.type,
+                "version": report.implementation.version,
+                "binaries": [binary.model_dump() for binary in report.implementation.binaries],
+                "date": report.date,
+                "summary": {verdict.value: count for verdict, count in report.summary.items()},
+                "features": {
+                    column.name: cell.verdict for column, cell in zip(columns, cells(report, columns), strict=True)
+                },
+                "checks": {check.name: check.verdict.value for check in report.checks},
+            }
+            for name, report in zip(labels(reports), reports, strict=True)
+        ],
+    }

@@ -1,0 +1,207 @@
+"""One self-contained HTML page out of reports: the matrix first, then each cause with its evidence, then times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from harness.conformance.published import CallOf, CheckOf, ConformanceReport
+from harness.conformance.reports import plots
+from harness.conformance.reports.causes import Cause, causes
+from harness.conformance.reports.matrix import Cell, Feature, cells, feature, features, labels, whole
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+_LARGEST = 900_000  # bytes of a page: it must open on a phone; what scripts, inputs and outputs do not fit is cut
+_USEFUL = 200  # bytes below which a piece of evidence is left out
+_OTHERS = 12  # headlines of one cause
+_VERBS = ("ADD", "DEL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An implementation."""
+
+    name: str
+    report: ConformanceReport
+    whole: Cell
+    cells: tuple[tuple[Feature, Cell, str], ...]  # the last: the id of what was found, to jump to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A piece of evidence, as far as the page has room for it."""
+
+    title: str
+    shown: str
+    cut: int  # characters that are missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A cause as the page shows it."""
+
+    id: str
+    cause: Cause
+    where: tuple[tuple[str, tuple[str, ...]], ...]  # an implementation with its checks and versions
+    blocked: tuple[str, ...]
+    others: tuple[str, ...]
+    script: Text | None
+    evidence: tuple[Text, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One check over all implementations."""
+
+    check: CheckOf
+    verdicts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """One implementation's plots, by verb."""
+
+    name: str
+    plots: tuple[tuple[plots.Timing, Markup] | None, ...]
+
+
+def render(reports: Sequence[ConformanceReport]) -> str:
+    """The page, of reports in the order in which it has them."""
+    found, room = causes(reports), _LARGEST
+    while len((page := _page(reports, found, room)).encode()) > _LARGEST and room:
+        room = max(0, room - (len(page.encode()) - _LARGEST) - _LARGEST // 50)
+    return page
+
+
+def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: int) -> str:
+    """The page with this much evidence, in bytes."""
+    names, columns = labels(reports), features(reports)
+    found = _findings(every, names, room)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    axis, times = _times(reports, names)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        rows=_rows(reports, names, columns, found),
+        columns=columns,
+        findings=found,
+        groups=_groups(reports, columns),
+        axis=axis,
+        times=times,
+        verbs=_VERBS,
+        shown=plots.shown,
+        safe_url=_safe_url,
+        harness=sorted({report.environment.harness for report in reports}),
+        kernels=sorted({report.environment.kernel for report in reports}),
+    )
+
+
+def _safe_url(url: str) -> str:
+    """A report comes from anywhere: only an address on the web becomes a link."""
+    return url if url.startswith("https://") else ""
+
+
+def _rows(
+    reports: Sequence[ConformanceReport], names: Sequence[str], columns: Sequence[Feature], found: Sequence[Finding]
+) -> list[Row]:
+    first: dict[tuple[int, str], str] = {}
+    for finding in found:
+        for seen in finding.cause.seen:
+            first.setdefault((seen.report, feature(seen.check).name), finding.id)
+        for place, name in finding.cause.blocked:
+            check = next(each for each in reports[place].checks if each.name == name)
+            first.setdefault((place, feature(check).name), finding.id)
+    return [
+        Row(
+            name=name,
+            report=report,
+            whole=whole(report),
+            cells=tuple(
+                (column, cell, first.get((at, column.name), ""))
+                for column, cell in zip(columns, cells(report, columns), strict=True)
+            ),
+        )
+        for at, (name, report) in enumerate(zip(names, reports, strict=True))
+    ]
+
+
+def _findings(found: Sequence[Cause], names: Sequence[str], room: int) -> list[Finding]:
+    limit = _limit([size for cause in found for size in _sizes(cause)], room)
+    return [
+        Finding(
+            id=f"f{number}",
+            cause=cause,
+            where=tuple(_where(cause, names)),
+            blocked=tuple(dict.fromkeys(name for _, name in cause.blocked)),
+            others=cause.others[:_OTHERS],
+            script=_text("Reproducer", cause.reproducer, limit) if cause.reproducer else None,
+            evidence=tuple(_text(title, text, limit) for title, text in _pieces(cause.call)),
+        )
+        for number, cause in enumerate(found, 1)
+    ]
+
+
+def _where(cause: Cause, names: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for place in cause.reports:
+        lines = (f"{each.check.name} ({', '.join(each.versions)})" for each in cause.seen if each.report == place)
+        yield names[place], tuple(dict.fromkeys(lines))
+
+
+def _pieces(call: CallOf | None) -> Iterator[tuple[str, str]]:
+    if call:
+        environment = "\n".join(f"{name}={value}" for name, value in sorted(call.env.items()))
+        yield "Environment", environment
+        yield from (("Input", call.stdin), ("Output", call.stdout), ("Standard error", call.stderr))
+
+
+def _sizes(cause: Cause) -> Iterator[int]:
+    for text in (cause.reproducer, *(text for _, text in _pieces(cause.call))):
+        yield _size(text)
+
+
+def _size(text: str) -> int:
+    return len(str(escape(text)).encode())
+
+
+def _limit(sizes: Sequence[int], room: int) -> int:
+    """How large a piece may be so that all fit: small ones stay whole, large ones share the rest."""
+    left = len(sizes)
+    for size in sorted(sizes):
+        if size * left > room:
+            return room // left if room // left >= _USEFUL else 0
+        room, left = room - size, left - 1
+    return max(sizes, default=0)
+
+
+def _text(title: str, text: str, limit: int) -> Text:
+    shown = text
+    while _size(shown) > limit:
+        shown = shown[: int(len(shown) * min(0.9, limit / _size(shown)))]
+    return Text(title=title, shown=shown, cut=len(text) - len(shown))
+
+
+def _groups(reports: Sequence[ConformanceReport], columns: Sequence[Feature]) -> list[tuple[Feature, list[Line]]]:
+    by_name = [{check.name: check for check in report.checks} for report in reports]
+    every = {name: check for checks in reversed(by_name) for name, check in checks.items()}
+    lines: dict[Feature, list[Line]] = {column: [] for column in columns}
+    for name in dict.fromkeys(name for checks in by_name for name in checks):
+        verdicts = tuple(checks[name].verdict.value if name in checks else "none" for checks in by_name)
+        lines[feature(every[name])].append(Line(check=every[name], verdicts=verdicts))
+    return [(column, found) for column, found in lines.items() if found]
+
+
+def _times(reports: Sequence[ConformanceReport], names: Sequence[str]) -> tuple[plots.Scale, list[Times]]:
+    every = [tuple(plots.timing(report, verb) for verb in _VERBS) for report in reports]
+    axis = plots.scale([timing for row in every for timing in row if timing])
+    return axis, [
+        Times(
+            name=name,
+            plots=tuple((each, Markup(plots.svg(each, axis, name))) if each else None for each in row),
+        )
+        for name, row in zip(names, every, strict=True)
+        if any(row)
+    ]

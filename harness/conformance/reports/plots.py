@@ -1,0 +1,94 @@
+"""How long calls took, as small pictures that stand in the page itself."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from harness.conformance.published import ConformanceReport
+
+_ROUNDS = "deterministic"  # the check that does the same many times, alone on its machine
+_FEW = 5
+_BINS, _WIDTH, _HEIGHT = 48, 240, 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One verb's calls of one implementation, in seconds."""
+
+    verb: str
+    seconds: tuple[float, ...]  # sorted
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def most(self) -> float:
+        """What 95 of 100 calls do not exceed."""
+        return self.seconds[max(0, math.ceil(0.95 * len(self.seconds)) - 1)]
+
+
+def timing(report: ConformanceReport, verb: str) -> Timing | None:
+    """A verb's calls: those of the rounds that are all alike, or of all checks where these are too few."""
+    rounds = [time for check in report.checks if check.name == _ROUNDS for time in check.calls.get(verb, ())]
+    every = [time for check in report.checks for time in check.calls.get(verb, ())]
+    seconds = sorted(time for time in (rounds if len(rounds) >= _FEW else every) if time >= 0)
+    return Timing(verb=verb, seconds=tuple(seconds)) if seconds else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A logarithmic axis that all pictures of a page share, in seconds."""
+
+    low: float
+    high: float
+
+    def x(self, seconds: float) -> float:
+        """Where on the axis, from 0 to 1."""
+        return min(1.0, max(0.0, math.log(max(seconds, self.low) / self.low) / math.log(self.high / self.low)))
+
+    @property
+    def ticks(self) -> tuple[float, ...]:
+        found = [10.0**power for power in range(-5, 4)]
+        return tuple(each for each in found if self.low <= each <= self.high)
+
+
+def scale(timings: Sequence[Timing]) -> Scale:
+    """From a power of ten to a power of ten that hold all."""
+    every = [time for timing in timings for time in (timing.seconds[0], timing.seconds[-1])] or [0.01, 0.1]
+    low = 10.0 ** math.floor(math.log10(max(min(every), 1e-4)))
+    high = 10.0 ** math.ceil(math.log10(max(*every, low * 1.01)))
+    return Scale(low=low, high=max(high, low * 10))
+
+
+def shown(seconds: float) -> str:
+    """A time for people."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def svg(timing: Timing, axis: Scale, name: str) -> str:
+    """The distribution: how many calls took how long, with the median as a line."""
+    bins = [0] * _BINS
+    for time in timing.seconds:
+        bins[min(_BINS - 1, int(axis.x(time) * _BINS))] += 1
+    step, top = _WIDTH / _BINS, max(bins)
+    bars = "".join(
+        f"M{at * step:g} {_HEIGHT}v-{max(1.5, count / top * (_HEIGHT - 2)):.3g}h{step - 1:g}V{_HEIGHT}z"
+        for at, count in enumerate(bins)
+        if count
+    )
+    ticks = "".join(f"M{axis.x(tick) * _WIDTH:.4g} 0V{_HEIGHT}" for tick in axis.ticks)
+    middle = f"{axis.x(timing.median) * _WIDTH:.4g}"
+    words = escape(
+        f"{name}: {len(timing.seconds)} calls of {timing.verb} from {shown(timing.seconds[0])} to "
+        f"{shown(timing.seconds[-1])}, median {shown(timing.median)}"
+    )
+    return (
+        f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{words}" '
+        f'preserveAspectRatio="none"><path class="tick" d="{ticks}"/><path class="bars" d="{bars}"/>'
+        f'<path class="median" d="M{middle} 0V{_HEIGHT}"/></svg>'
+    )

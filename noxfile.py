@@ -53,7 +53,7 @@ def faults(session: nox.Session) -> None:
     `-- --seed 7 --seconds 600` for another storm, ten minutes of it; `python -m tests.faults --help` for one part.
     """
     _install(session)
-    session.run("python", "-m", "pytest", "-c", "pyproject.toml", "tests/faults", "-v", *session.posargs)
+    session.run("python", "-m", "pytest", "-c", "pyproject.toml", "tests/faults", "-v", "-n", "2", *session.posargs)
 
 
 @nox.session

@@ -266,9 +266,9 @@ class Node:
         }
 
     def _records(self) -> set[str]:
-        """What is beside the records too; a damaged record is put aside for people to look at."""
+        """Records, and temporary files beside them; not what genie keeps there for longer than a pod lives."""
         names = {path.name for path in self.state.iterdir()} if self.state.is_dir() else set()
-        return {name for name in names if not name.endswith(".damaged")}
+        return {name for name in names if name != "objects" and not name.endswith((".damaged", ".failed"))}
 
     def addresses(self) -> Iterator[str]:
         """Addresses that host-local holds as given.

@@ -1,9 +1,9 @@
-"""A network configuration: what an administrator wrote, checked, and otherwise untouched.
+"""A network configuration: as an administrator wrote it, checked, and otherwise unchanged.
 
-In flows the text of a `.conf` (one plugin) or a `.conflist` (several), or of a NetworkAttachmentDefinition;
-out comes a `NetworkConfig` whose plugins are still the raw JSON objects, because the specification (section
-1) demands that unknown fields reach the plugin unchanged. Only what the protocol itself uses is looked at.
-Each complaint names the source, the field and what was expected there.
+The input is the text of a `.conf` (one plugin) or a `.conflist` (several), or of a NetworkAttachmentDefinition. The
+output is a `NetworkConfig`. Its plugins are still the raw JSON objects, because unknown fields must reach the plugin
+unchanged (specification, section 1). Only the fields of the protocol itself are checked. Each error names the source,
+the field and the expected value.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, shown, undecodable
 
-# Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a trailing newline is no part of a name.
+# Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a name has no trailing newline.
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
 _TOP = {"cniVersion", "cniVersions", "name", "type", "plugins"}
-SUFFIXES = (".conf", ".conflist", ".json")  # of files that a runtime takes for configurations, as libcni has them
+SUFFIXES = (".conf", ".conflist", ".json")  # the files that libcni, and so a runtime, reads as configurations
 IFNAME_IS = "1 to 15 bytes without '/', ':' or white space"
 TYPE_IS = "the name of a plugin's executable, without '/' or '\\'"
 
@@ -31,11 +31,11 @@ TYPE_IS = "the name of a plugin's executable, without '/' or '\\'"
 class NetworkConfig:
     """One network (section 1, "Configuration format").
 
-    name: the network's name. cni_version: the highest version in `cniVersion` and `cniVersions` that we
-    speak. plugins: each plugin's object as written, in the order of the chain, never empty. source: a file's
-    path or "NetworkAttachmentDefinition ns/x", for messages. is_list: written as a list, rather than as one
-    plugin's object. disable_check, disable_gc: the administrator's. raw: the whole object as written. Treat
-    both as read-only.
+    name: the network's name. cni_version: the highest version in `cniVersion` and `cniVersions` that genie
+    supports. plugins: each plugin's object as written, in the order of the chain, never empty. source: a file's
+    path or "NetworkAttachmentDefinition ns/x", for messages. is_list: written as a list, not as one plugin's
+    object. disable_check, disable_gc: the fields of these names. raw: the whole object as written. Treat
+    plugins and raw as read-only.
     """
 
     name: str
@@ -54,7 +54,7 @@ class NetworkConfig:
 
 
 class StrangerError(CniError):
-    """A JSON object without any key of a CNI configuration: another program's file, such as flannel's net-conf.json."""
+    """A JSON object without any key of a CNI configuration: another program's file, like flannel's net-conf.json."""
 
 
 def parse(
@@ -62,12 +62,12 @@ def parse(
 ) -> NetworkConfig:
     """Read a configuration, of one plugin or a list of them.
 
-    source: what to call it in messages. name: for a configuration that gives none (a
-    NetworkAttachmentDefinition's lends its own). siblings: (source, text) of further plugin objects, from the
-    folder beside the file that is named like the network; appended unless `loadOnlyInlinedPlugins` is true.
+    source: its name in messages. name: used if the configuration has none (the name of a
+    NetworkAttachmentDefinition). siblings: (source, text) of further plugin objects, from the folder beside
+    the file that has the network's name; appended unless `loadOnlyInlinedPlugins` is true.
 
-    Raises CniError: DECODING_FAILURE where it is no JSON object, INCOMPATIBLE_VERSION where no version in it
-    is known, StrangerError where it is no CNI configuration at all, INVALID_CONFIG for everything else.
+    Raises CniError: DECODING_FAILURE if it is not a JSON object, INCOMPATIBLE_VERSION if none of its versions
+    is known, StrangerError if it is not a CNI configuration at all, INVALID_CONFIG for everything else.
     """
     read = _object(text, source)
     if read.data and not read.data.keys() & _TOP:
@@ -95,7 +95,7 @@ def parse(
 
 
 def conf_files(directory: str) -> list[str]:
-    """The names of the configurations in a net.d directory, in the order in which a runtime looks at them.
+    """The file names of the configurations in a net.d directory, in the order in which a runtime reads them.
 
     Raises OSError.
     """
@@ -108,8 +108,8 @@ def conf_files(directory: str) -> list[str]:
 def load(path: str | os.PathLike[str]) -> NetworkConfig:
     """Read a file, and the plugins in the folder beside it (section 1, `loadOnlyInlinedPlugins`).
 
-    For `net.d/10-blue.conflist` of a network named `blue` those are `net.d/blue/*.conf`, in the order of
-    their names. Raises CniError: IO_FAILURE where a file cannot be read, and as `parse` does.
+    For `net.d/10-blue.conflist` of a network named `blue` these are `net.d/blue/*.conf`, in the order of
+    their names. Raises CniError: IO_FAILURE if a file cannot be read, and the errors of `parse`.
     """
     path = os.fspath(path)
     text = _read(path)
@@ -119,7 +119,7 @@ def load(path: str | os.PathLike[str]) -> NetworkConfig:
     folder = os.path.join(os.path.dirname(path), name) if isinstance(name, str) and _NAME.match(name) else ""
     try:
         extras = [f"{folder}/{file}" for file in sorted(os.listdir(folder)) if file.endswith(".conf")] if folder else []
-    except OSError:  # most networks have none
+    except OSError:  # most networks have no folder
         extras = []
     return parse(text, path, siblings=[(extra, _read(extra)) for extra in extras])
 
@@ -137,13 +137,13 @@ def validate_container_id(container_id: str) -> None:
 
 
 def is_ifname(name: str) -> bool:
-    """Whether Linux takes this for an interface's name."""
+    """Whether Linux accepts this as an interface's name."""
     size = len(name.encode("utf-8", "surrogateescape")) if name.isprintable() else 0
     return 1 <= size <= 15 and name not in (".", "..") and not any(c in "/:" or c.isspace() for c in name)
 
 
 def validate_ifname(ifname: str) -> None:
-    """CNI_IFNAME, as Linux takes it. Raises CniError (INVALID_ENVIRONMENT)."""
+    """Check CNI_IFNAME by Linux's rules. Raises CniError (INVALID_ENVIRONMENT)."""
     if not is_ifname(ifname):
         raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_IFNAME {ifname!r}: expected {IFNAME_IS}")
 
@@ -175,7 +175,7 @@ def _network_name(name: object, read: Fields) -> str:
 
 
 def _version(read: Fields) -> str:
-    """Section 1, "Version considerations": the highest that we speak of `cniVersion` and `cniVersions`."""
+    """Section 1, "Version considerations": the highest supported version in `cniVersion` and `cniVersions`."""
     single, several = read.string("cniVersion"), read.strings("cniVersions")
     offered = [*([single] if single else []), *several] or [versions.UNDECLARED]
     chosen = versions.highest(offered)
@@ -189,7 +189,7 @@ def _version(read: Fields) -> str:
 
 
 def _boolean(read: Fields, key: str) -> bool:
-    """A boolean; libcni takes the strings "true" and "false" too, and files in the wild rely on it."""
+    """A boolean; like libcni, accept the strings "true" and "false" too, because existing files use them."""
     value = read.data.get(key)
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"

@@ -1,9 +1,8 @@
-"""What goes wrong, in the CNI specification's own words.
+"""Errors as the CNI specification defines them.
 
-Every failure inside `genie.cni` is a `CniError`: it carries the specification's numeric code, so that the
-plugin's own code reaches the runtime unchanged, and it knows how to print itself as the "error" object that a
-runtime reads on standard output. Nothing flows the other way but one function: `CniError.parse` reads that
-object from a plugin.
+Every failure inside `genie.cni` is a `CniError`. It has the specification's numeric code, so that a plugin's own code
+reaches the runtime unchanged. It can print itself as the "error" object that a runtime reads on standard output.
+`CniError.parse` reads that object from a plugin's output.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 
 class Code:
-    """Error codes (specification, section 5, "Error"); 0-99 are its own, from 100 on the plugin's."""
+    """Error codes (specification, section 5, "Error"); 0 to 99 are the specification's, from 100 on the plugin's."""
 
     INCOMPATIBLE_VERSION = 1
     UNSUPPORTED_FIELD = 2
@@ -27,14 +26,14 @@ class Code:
     TRY_AGAIN = 11
     NOT_AVAILABLE = 50
     LIMITED_CONNECTIVITY = 51
-    # Not in the specification: what libcni uses for everything else, and runtimes know.
+    # Not in the specification: libcni uses it for everything else, and runtimes know it.
     INTERNAL = 999
 
 
 class CniError(Exception):
     """A failure that can be reported to a runtime.
 
-    code: one of `Code`, or a plugin's own from 100 on. msg: one short sentence. details: as long as it helps.
+    code: one of `Code`, or a plugin's own from 100 on. msg: one short sentence. details: of any length.
     """
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
@@ -47,7 +46,7 @@ class CniError(Exception):
         return f"{self.msg}; {self.details}" if self.details else self.msg
 
     def to_json(self, cni_version: str) -> dict[str, Any]:
-        """What to print on standard output (section 5, "Error"), in the version that the caller spoke."""
+        """The object to print on standard output (section 5, "Error"), in the caller's version."""
         shown: dict[str, Any] = {"cniVersion": cni_version, "code": self.code, "msg": self.msg}
         if self.details:
             shown["details"] = self.details
@@ -55,11 +54,10 @@ class CniError(Exception):
 
     @classmethod
     def parse(cls, stdout: bytes | str) -> CniError | None:
-        """The error that a plugin printed, or None where its output is no error object.
+        """The error that a plugin printed, or None if its output is not an error object.
 
-        Lenient, since a failing plugin's output is all that there is: a missing or unusable code
-        becomes 999, details of another type are shown as JSON. A number alone is no error: there must be a
-        code or a message.
+        Lenient, because a failing plugin's output is the only information: a missing or unusable code becomes 999,
+        details of another type are shown as JSON. An object without a usable code or message is not an error.
         """
         try:
             data = json.loads(stdout)
@@ -78,6 +76,6 @@ class CniError(Exception):
 
 
 def joined(errors: Sequence[CniError]) -> CniError:
-    """Several errors as one: the first, with the others in its details."""
+    """Combine several errors into one: the first, with the others in its details."""
     first, *others = errors
     return CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))

@@ -1,12 +1,12 @@
-"""How a plugin is run: the `Executor`, the only door to running anything, and direct mode's, which starts children.
+"""Runs plugins: the `Executor`, the only way to run anything, and direct mode's, which starts child processes.
 
-In flows a `PluginCall`, out comes an `Outcome`; no exception leaves, no zombie, no pipe. Here that is done with
-`os.posix_spawn` alone: Python's own `subprocess` would do, but importing it takes longer than starting a plugin, and
-direct mode pays for imports on each ADD.
+An executor turns a `PluginCall` into an `Outcome`. It raises no exception, and leaves no zombie and no open pipe. This
+module uses `os.posix_spawn` alone: Python's `subprocess` would work, but importing it takes longer than starting a
+plugin, and direct mode pays for imports on each ADD.
 
-What is started belongs to a `Claim`, by which it is found and ended when the call is cut off.
+Each started process belongs to a `Claim`. If the call is interrupted, the claim is used to find and end its processes.
 
-A plugin has ended when its process has, not its pipes: a daemon that it leaves behind may hold them open.
+A plugin has ended when its process has, even if its pipes are still open: a daemon that it started may hold them.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 T = TypeVar("T")
 
 BUSY_RETRIES, BUSY_WAIT = 5, 0.2  # seconds
-STDOUT_MAX, STDERR_MAX = 1 << 20, 64 << 10  # bytes, as in shim.c: more than that is killed; the rest is dropped
+STDOUT_MAX, STDERR_MAX = (
+    1 << 20,
+    64 << 10,
+)  # bytes, as in shim.c: beyond the first limit it is killed; beyond the second, text is dropped
 _PIECE, _PIECES = 1 << 16, 32
 _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
-_GUARD_AFTER = 0.3  # seconds; runtimes kill only what has taken long, so most calls never pay for a guard
+_GUARD_AFTER = 0.3  # seconds; runtimes kill only long calls, so most calls need no guard
 _MARK = 250
-"""The number under which a plugin has its descriptor of the claim's file: below every limit, above what shells use."""
+"""The descriptor number of the claim's file in a plugin: below every limit, above the numbers that shells use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PluginCall:
     """One plugin to run. env is complete, nothing is inherited. timeout: seconds; None: no limit. network: the
-    source of the network's configuration, by which an executor may keep networks out of each other's way.
+    source of the network's configuration; an executor may limit calls for each network by it.
     """
 
     binary: str
@@ -49,10 +52,10 @@ class PluginCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How it went. status: the exit status, or a signal's number negated. seconds: how long it ran.
+    """How a plugin ended. status: the exit status, or a signal's number negated. seconds: how long it ran.
 
-    error: "" or why there is no exit status of the plugin's own (it could not be started, it took too long). errno: of
-    a plugin that could not be started; 0 of any other.
+    error: "", or the reason that there is no exit status of the plugin's own (it could not be started, it took too
+    long). errno: why it could not be started, otherwise 0.
     """
 
     status: int
@@ -64,14 +67,14 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs plugins, somewhere. Failures to do so are an Outcome's `error`, not exceptions."""
+    """Runs plugins, somewhere. A failure to run one is reported in the Outcome's `error`, not raised."""
 
     async def claim(self, path: str) -> None:
-        """What is run from here on is for the container that this file stands for. What an earlier call for it has left
-        running ends first, so that nothing is attached after its DEL.
+        """Run the following plugins for the container of this file. First end the processes that an earlier call for it
+        left running, so that nothing is attached after its DEL.
 
         Raises:
-            CniError: 11; it does not end.
+            CniError: 11; a process does not end.
         """
         ...
 
@@ -80,18 +83,18 @@ class Executor(Protocol):
         ...
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
-        """Run all to their end, at the same time if possible; exceptions are returned in their places."""
+        """Run all to their end, at the same time if possible; an exception is returned as the result of its job."""
         ...
 
     def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
-        """Begin what may block for a while, without keeping anything else from going on; to await what this returns is
-        to wait for its end, and raises what it raises. waits: it may block for seconds, as no disk should.
+        """Start blocking work without blocking the event loop. Awaiting the return value waits for its end, and raises
+        its exception. waits: the work may block for seconds, longer than a disk should.
         """
         ...
 
 
 async def run(executor: Executor, call: PluginCall) -> Outcome:
-    """Run a plugin; again, for a second, while its executable is being written (an upgrade): "text file busy"."""
+    """Run a plugin. While its executable is being written (an upgrade: "text file busy"), retry for a second."""
     for _ in range(BUSY_RETRIES):
         outcome = await executor.run(call)
         if outcome.errno != errno.ETXTBSY:
@@ -112,18 +115,18 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
 
 
 class SubprocessExecutor:
-    """Runs plugins as children, each in a session of its own. One that is cut off ends with all that it has started."""
+    """Runs plugins as children, each in its own session. When a plugin is interrupted, all its children end with it."""
 
     def __init__(self) -> None:
         self._claim: Claim | None = None
 
     async def claim(self, path: str) -> None:
-        """At once, if nothing is left running."""
+        """Returns at once if nothing is left running."""
         self.close()
         self._claim = Claim(path)
 
     def close(self) -> None:
-        """The call has come to its end."""
+        """Release the claim, at the end of the call."""
         if self._claim:
             self._claim.close()
         self._claim = None
@@ -137,12 +140,12 @@ class SubprocessExecutor:
             if claim is not self._claim:
                 claim.close()
         if outcome.status == 0 and outcome.stderr:
-            with contextlib.suppress(OSError):  # nobody listening is no reason to fail
+            with contextlib.suppress(OSError):  # it may be closed, and that must not fail the call
                 os.write(2, outcome.stderr)
         return outcome
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
-        """One thread for each but the last, which the calling thread does itself."""
+        """One thread for each job but the last, which runs in the calling thread."""
         import threading
 
         outcomes: list[T | BaseException] = [RuntimeError("not run")] * len(work)
@@ -163,12 +166,12 @@ class SubprocessExecutor:
         return outcomes
 
     def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
-        """In a thread, so that a delegate can run meanwhile."""
+        """Run in a thread, so that a delegate can run at the same time."""
         return _Threaded(work)
 
 
 class _Threaded(Awaitable[T]):
-    """Work in a thread of its own, begun; to await it blocks until it has ended. `threading` would do, but importing it
+    """Work that runs in its own thread; awaiting it blocks until it has ended. `threading` would work, but importing it
     takes longer than most of the work.
     """
 
@@ -180,7 +183,7 @@ class _Threaded(Awaitable[T]):
         self._running.acquire()
         try:
             _thread.start_new_thread(self._run, ())
-        except RuntimeError:  # no more threads can be had
+        except RuntimeError:  # the system gives no more threads
             self._run()
 
     def _run(self) -> None:
@@ -202,14 +205,14 @@ class _Threaded(Awaitable[T]):
 
 
 class Claim:
-    """A call's right to a container, and the mark of all that it starts: a file, locked by each of them.
+    """A call's claim to a container: a file that the call, and every process that it starts, holds locked.
 
-    path: of the file, which is there while the call is on, and stays where the call was killed. "": of no container;
-    then nobody looks for what is left of the call but its guard.
+    path: of the file. It exists during the call, and stays if the call is killed. "": for no container; then only the
+    call's own guard looks for processes that are left.
     """
 
     def __init__(self, path: str = "") -> None:
-        """Raises CniError: 11; what an earlier call left running does not end."""
+        """Raises CniError: 11; processes that an earlier call left running do not end."""
         self._path, self._handle = path, -1
         self._handle = _locked(path) if path else -1
         if self._handle < 0:
@@ -220,7 +223,7 @@ class Claim:
         self.guard_at: float | None = time.monotonic() + _GUARD_AFTER
 
     def close(self) -> None:
-        """The call is over: what plugins left behind is none of its business."""
+        """End the call. Daemons that plugins left behind keep running."""
         handle, self._handle = self._handle, -1
         if handle < 0:
             return
@@ -234,11 +237,11 @@ class Claim:
                 os.unlink(self._path)
         os.close(handle)
 
-    __del__ = close  # of an executor that nobody closed
+    __del__ = close  # the executor was never closed
 
     @contextlib.contextmanager
     def mark(self) -> Iterator[_Mark]:
-        """A mark for one more plugin. Taken off, what has inherited it is free, too. Raises OSError."""
+        """A mark for one more plugin. Removing it also releases the processes that inherited it. Raises OSError."""
         with self._mutex:
             self._last += 1
             position = self._last
@@ -252,18 +255,18 @@ class Claim:
             os.close(handle)
 
     def end(self, position: int, delegate: int) -> None:
-        """A plugin is cut off: it ends with all that it has started."""
-        from genie.cni import leftovers  # a call that goes well does not pay for it
+        """Interrupt a plugin: end it and all that it has started."""
+        from genie.cni import leftovers  # a successful call does not need it
 
         leftovers.end(self._handle, position, delegate, patience=2.0)
 
     def guard(self) -> None:
-        """Start a process that ends what this one has started, should this one be killed."""
+        """Start a guard: if this process is killed, the guard ends the processes that it started."""
         with self._mutex:
             if self.guard_at is None:
                 return
             self.guard_at = None
-            with contextlib.suppress(OSError):  # without one, the DEL does it
+            with contextlib.suppress(OSError):  # without a guard, the DEL does it
                 far, near = os.pipe2(os.O_CLOEXEC)
                 from genie.cni import leftovers
 
@@ -275,10 +278,11 @@ class Claim:
 
 
 def _locked(path: str) -> int:
-    """A descriptor of the file, locked after what else held a lock of it has ended; -1 if the disk takes no file.
+    """Lock the file, after ending the other processes that hold it locked. Returns a descriptor; -1 if the disk cannot
+    take the file.
 
     Raises:
-        CniError: 11; it does not end.
+        CniError: 11; a process does not end.
     """
     while True:
         try:
@@ -289,13 +293,13 @@ def _locked(path: str) -> int:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                from genie.cni import leftovers  # a call after one that went well does not pay for it
+                from genie.cni import leftovers  # not needed after a successful call
 
                 leftovers.clear(handle)
             if os.stat(path).st_ino == os.fstat(handle).st_ino:
                 fcntl.flock(handle, fcntl.LOCK_SH)
                 return handle
-        except FileNotFoundError:  # the call before this one has just come to its end
+        except FileNotFoundError:  # the previous call has just ended
             pass
         except BaseException:
             os.close(handle)
@@ -307,7 +311,7 @@ def _locked(path: str) -> int:
 
 
 def _run(call: PluginCall, claim: Claim) -> Outcome:
-    """Run a plugin to its end, or to the end of its time, when it is killed with all that it has started."""
+    """Run a plugin to its end. At its time limit it is killed, with all that it has started."""
     began = time.monotonic()
     try:
         with _Pipes() as pipes, claim.mark() as mark:
@@ -332,7 +336,7 @@ def _run(call: PluginCall, claim: Claim) -> Outcome:
 
 
 class _Mark(NamedTuple):
-    """What a plugin and all that it starts are known by: a descriptor of the claim's file, locked, and its offset."""
+    """The mark of a plugin and of all that it starts: a locked descriptor of the claim's file, and its file offset."""
 
     claim: Claim
     handle: int
@@ -376,7 +380,7 @@ class _Pipes:
             self.close(end)
 
     def hear(self, near: int) -> bool:
-        """Take in what is there to read; False at the end of it. Not for ever, though: somebody may go on writing."""
+        """Read the available output; False at its end. Stops after a while, because a process may write without end."""
         heard = self.heard[near]
         for _ in range(_PIECES):
             try:
@@ -395,7 +399,7 @@ class _Pipes:
 
     @property
     def too_much(self) -> bool:
-        """Whether the child printed more than a result can be."""
+        """Whether the child printed more than the limit."""
         return len(self.heard[self.stdout]) > STDOUT_MAX
 
 
@@ -414,16 +418,16 @@ def _spawn(call: PluginCall, pipes: _Pipes, mark: int) -> int:
         file_actions=actions,
         setsid=True,
         setsigmask=[],
-        # Python ignores these two, and an ignored signal would stay ignored in the child.
+        # Python ignores these two signals, and a child inherits that.
         setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
     )
 
 
 def _attend(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, mark: _Mark) -> tuple[int, bool]:
-    """Feed and listen until the child has ended. Returns its status, and whether that was in time.
+    """Write its input and read its output until the child has ended. Returns its status, and whether it was in time.
 
-    deadline: by time.monotonic(). Whatever happens here, the child is ended and reaped. Where it did not end by itself,
-    what it has started would go on with half of its work, so that ends, too.
+    deadline: by time.monotonic(). In every case the child is ended and reaped. If it did not end by itself, its own
+    children end too: otherwise they would go on with unfinished work.
     """
     in_time = False
     try:
@@ -443,7 +447,7 @@ def _attend(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, mark:
 
 
 def _converse(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, claim: Claim) -> bool:
-    """Until the child has ended (True; it is yet to be reaped) or its time is up (False)."""
+    """Wait until the child has ended (True; it is not reaped yet) or its time is up (False)."""
     with _watched(pid) as watch:
         poll = select.poll()
         for near in pipes.heard:
@@ -473,7 +477,7 @@ def _converse(pid: int, pipes: _Pipes, stdin: bytes, deadline: float | None, cla
 
 
 def _feed(stdin: int, unsent: memoryview) -> memoryview:
-    """Write what fits; return the rest. A child that does not read its input is none of our business."""
+    """Write as much as fits; return the rest. A child may end without reading its input."""
     try:
         return unsent[os.write(stdin, unsent) :]
     except BlockingIOError:
@@ -483,7 +487,7 @@ def _feed(stdin: int, unsent: memoryview) -> memoryview:
 
 
 def _wait(watch: int | None, *until: float | None) -> float | None:
-    """Milliseconds to poll for, None for ever: to the first of some moments."""
+    """The milliseconds to poll until the first of these times; None: without limit."""
     now = time.monotonic()
     left = [max(0.0, moment - now) for moment in until if moment is not None]
     if watch is None:

@@ -1,7 +1,7 @@
-"""JSON read strictly: text decoded, and the fields of an object, each of the type it must have.
+"""Reads JSON strictly: decodes text, and checks the type of each field of an object.
 
-All JSON is read here: configurations, results, genie.conf, annotations, records, kubeconfigs. A complaint is
-one sentence, `where: field: expected X, found Y`. `null` counts as absent, as for Go's decoder and so for libcni.
+All JSON is read here: configurations, results, genie.conf, annotations, records, kubeconfigs. An error is one
+sentence, `where: field: expected X, found Y`. `null` counts as absent, as in Go's decoder and so in libcni.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from genie.cni.errors import CniError, Code
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 Refusal = Callable[[str, str], CniError]
-"""Makes an error of where it is (a file, an annotation) and what is wrong there."""
+"""Makes an error from a place (a file, an annotation) and a message."""
 
 
 def invalid(where: str, message: str) -> CniError:
-    """Code 7, of something that a person wrote."""
+    """Code 7, for text that a person wrote."""
     return CniError(Code.INVALID_CONFIG, f"{where}: {message}")
 
 
 def undecodable(where: str, message: str) -> CniError:
-    """Code 6, of something that a program wrote."""
+    """Code 6, for text that a program wrote."""
     return CniError(Code.DECODING_FAILURE, f"{where}: {message}")
 
 
 def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
-    """JSON decoded; NaN and Infinity, which Python's parser takes, are refused as any other does.
+    """Decode JSON. Python's parser accepts NaN and Infinity; they are refused here, as by other parsers.
 
     Raises:
-        CniError: as `error` makes it; the message has the reason, and the position as character, line and column.
+        CniError: made by `error`; the message has the reason, and the position as character, line and column.
     """
     try:
         return json.loads(text, parse_constant=_no_constant)
@@ -55,14 +55,14 @@ def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
 
 
 def _position(text: str, at: int) -> str:
-    """Where people find this character. All count from 1."""
+    """The position of a character, for people. All numbers count from 1."""
     line_start = text.rfind("\n", 0, at) + 1
     line = text.count("\n", 0, at) + 1
     return f"at character {at + 1} (line {line}, column {at - line_start + 1})"
 
 
 def _strange(text: bytes | str) -> str:
-    """The position of the first constant or long number that Python's parser reports without one."""
+    """The position of the first constant or long number; Python's parser reports these errors without a position."""
     import re
 
     if isinstance(text, bytes):
@@ -78,9 +78,9 @@ def _no_constant(name: str) -> NoReturn:
 
 
 class Fields:
-    """One JSON object. A method returns a field, or its default where the object has none.
+    """One JSON object. A method returns a field, or a default if the object does not have it.
 
-    where: what messages call the object. error: makes the errors. strict: an absent field is wrong, too.
+    where: the object's name in messages. error: makes the errors. strict: an absent field is an error, too.
     """
 
     __slots__ = ("_error", "_strict", "data", "where")
@@ -92,13 +92,13 @@ class Fields:
         self.where, self._error, self._strict = where, error, strict
 
     def wrong(self, key: str, expected: str) -> CniError:
-        """The error of a field that is not what was expected."""
+        """The error for a field that has another value than expected."""
         return self._error(self.where, f"{key}: expected {expected}, found {shown(self.data.get(key))}")
 
     def only(self, known: Mapping[str, str]) -> None:
-        """Refuse any key but these and those with a period in them, which are somebody's own (reverse domain names).
+        """Refuse any other key, except keys with a period in them, which are private (reverse domain names).
 
-        known: each key, and the key that is meant by it: itself, or for a word that people try instead, the right one.
+        known: each accepted or likely key, with the right key for it: itself, or the one to suggest instead.
         """
         for key, value in self.data.items():
             if value is None or "." in key or known.get(key) == key:
@@ -113,7 +113,7 @@ class Fields:
         return default if value is None else value
 
     def text(self, key: str, default: str = "", *, required: bool = False) -> str:
-        """A string that a path or an HTTP header can hold. required: an empty one is wrong."""
+        """A string that a path or an HTTP header can hold. required: an empty string is an error."""
         value = self.string(key, default)
         if required and not value:
             raise self.wrong(key, "a string")
@@ -133,14 +133,14 @@ class Fields:
         return value
 
     def count(self, key: str) -> int | None:
-        """A number of 32 bits; None for one below 0, by which some programs write that there is none."""
+        """A number of 32 bits; None for one below 0, which some programs write for "none"."""
         value: int | None = self._get(key, int, "a whole number of 32 bits")
         if isinstance(value, bool) or (value is not None and abs(value) >> 32):
             raise self.wrong(key, "a whole number of 32 bits")
         return None if value is None or value < 0 else value
 
     def seconds(self, key: str, default: float) -> float:
-        """More than none, and less than a day."""
+        """A number of seconds above 0 and below a day."""
         value = self._get(key, int | float, "a positive number of seconds")
         if value is None:
             return default
@@ -184,8 +184,8 @@ class Fields:
 
 
 def _meant(key: str, known: Mapping[str, str]) -> str:
-    """The known key that this is a slip of, if one is near."""
-    import difflib  # it is slow to import, and a mistake may cost that
+    """The known key that is most like this one, if any is similar."""
+    import difflib  # slow to import, but only an error needs it
 
     plain = {each.lower().replace("-", ""): right for each, right in known.items()}
     near = difflib.get_close_matches(key.lower().replace("-", "").replace("_", "")[:40], plain, n=1, cutoff=0.7)
@@ -193,7 +193,7 @@ def _meant(key: str, known: Mapping[str, str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: of a list or an object only that it is one, of a long string its beginning."""
+    """A value for messages: a list or an object by its type only, a long string by its beginning."""
     match value:
         case None:
             return "nothing"
@@ -215,7 +215,7 @@ def is_address(text: str) -> bool:
 
 
 def hardware_address(text: str, size: int) -> str:
-    """A hardware address as "02:00:00:00:00:01", from any form that Go's net.ParseMAC takes; "" if it is none.
+    """A hardware address as "02:00:00:00:00:01", from any form that Go's net.ParseMAC accepts; "" for other text.
 
     The forms: pairs of digits between colons or dashes (02-00-00-00-00-01), groups of four between dots
     (0200.0000.0001). size: how many bytes it must have.
@@ -230,7 +230,7 @@ def hardware_address(text: str, size: int) -> str:
 
 
 def is_cidr(text: str) -> bool:
-    """Whether this is an address with its prefix length."""
+    """Whether this is an IP address with a prefix length."""
     address, slash, length = text.partition("/")
     if not slash or not (length.isascii() and length.isdigit() and len(length) <= 3):
         return False

@@ -1,12 +1,11 @@
-"""The verbs over one network: its plugins called in a chain, as the specification's section 3 has it.
+"""The verbs for one network: its plugins called in a chain, as in the specification's section 3.
 
-In flow a `NetworkConfig` and an `Attachment`; for each plugin one request is derived (configuration on
-standard input, parameters in the environment) and handed to an `Executor`, the only door to running anything.
-Out comes a `Result`, nothing, or one `CniError` that names the network, the plugin and what the plugin itself
-reported.
+The input is a `NetworkConfig` and an `Attachment`. For each plugin one request is derived (configuration on standard
+input, parameters in the environment) and passed to an `Executor`, the only way to run anything. The output is a
+`Result`, nothing, or one `CniError` with the network, the plugin and the plugin's own error.
 
-The verbs are coroutines because in the agent an executor waits for a distant shim. They await nothing but the
-executor, so where that never suspends (`SubprocessExecutor`) `run_sync` drives them without an event loop.
+The verbs are coroutines because the agent's executor waits for a shim in another process. They await only the executor,
+so with one that never suspends (`SubprocessExecutor`) `run_sync` drives them without an event loop.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from genie.cni.execute import Executor, Outcome, PluginCall, run
 from genie.cni.result import Result
 
 RESULT_MAX = 131072
-"""Bytes of a plugin's result: what the longest lists that result.py takes come to, and as much again."""
+"""The limit for a plugin's result, in bytes: twice the size of the longest lists that result.py accepts."""
 OVERRIDE = "CNI_NETNS_OVERRIDE"
-"""Not in the specification: by it a runtime has containernetworking's plugins work on the namespace they run in."""
+"""Not in the specification: with it, containernetworking's plugins accept the namespace that they run in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
     """Section 3, "Attachment Parameters".
 
-    netns: a path; "" for a DEL after the namespace is gone. args: CNI_ARGS as it is. path: the directories of
-    CNI_PATH. runtime_config: the capability arguments on offer. env: the rest of the environment to hand on,
-    such as PATH; of what is named CNI_* in it, only CNI_NETNS_OVERRIDE is handed on.
+    netns: a path; "" for a DEL after the namespace is gone. args: CNI_ARGS, unchanged. path: the directories of
+    CNI_PATH. runtime_config: the capability arguments. env: the rest of the environment to pass on, such as
+    PATH; of its CNI_* variables only CNI_NETNS_OVERRIDE is passed on.
     """
 
     container_id: str
@@ -52,9 +51,9 @@ class Attachment:
 class PluginError(CniError):
     """A plugin of a network failed at a verb.
 
-    plugin: its object in the configuration. own: the error without network, plugin and verb, as the plugin printed it
-    or as its end showed it. cut_off: it was ended before it could answer, so that nobody knows what it did. missing: it
-    is not there, or could not be started.
+    plugin: its object in the configuration. own: the error without network, plugin and verb, as the plugin printed it,
+    or made from its exit status. cut_off: it was killed before it could answer, so its state is unknown. missing: it
+    does not exist, or could not be started.
     """
 
     missing = False
@@ -68,7 +67,7 @@ class PluginError(CniError):
 
 
 class Progress:
-    """How far an ADD has come. called: how many plugins of the chain. result: of the last one that succeeded."""
+    """The progress of an ADD. called: the number of plugins called. result: from the last one that succeeded."""
 
     def __init__(self) -> None:  # not a dataclass: making one takes 0.3 ms of each ADD in direct mode
         self.called = 0
@@ -84,10 +83,10 @@ async def add(
     timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Section 3, "Adding an attachment": each plugin in order, each given the result of the one before.
+    """Section 3, "Adding an attachment": call each plugin in order, with the result of the one before.
 
-    prev_result: for the first plugin, where the caller is itself chained. timeout: seconds for each plugin. progress:
-    kept up to date, for the caller to undo what was done when this raises: "A delete must still be executed even if
+    prev_result: for the first plugin, if the caller is itself chained. timeout: seconds for each plugin. progress:
+    kept up to date, so that the caller can undo the ADD when this raises: "A delete must still be executed even if
     the add fails".
 
     Raises PluginError of the first plugin that fails.
@@ -110,9 +109,9 @@ async def delete(
     prev_result: Result | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Section 3, "Deleting an attachment": in reverse, each given the final result of the ADD if it is known.
+    """Section 3, "Deleting an attachment": call each plugin in reverse, with the ADD's final result if it is known.
 
-    Halts at the first plugin that fails and raises its CniError; to call again is always allowed.
+    Stops at the first plugin that fails and raises its CniError; another call is always allowed.
     """
     _validate(network, attachment)
     for plugin in reversed(network.plugins):
@@ -127,10 +126,9 @@ async def check(
     prev_result: Result,
     timeout: float | None = None,
 ) -> None:
-    """Section 3, "Checking an attachment": in order, each given the ADD's final result; a failure ends it.
+    """Section 3, "Checking an attachment": call each plugin in order, with the ADD's final result, until one fails.
 
-    Nothing is asked, and so nothing is wrong, where `disableCheck` is set or the version has no CHECK (below
-    0.4.0).
+    No plugin is called if `disableCheck` is set or the version has no CHECK (below 0.4.0); then CHECK passes.
     """
     if network.disable_check or not versions.has("CHECK", network.cni_version):
         return
@@ -148,10 +146,10 @@ async def gc(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Section 3, "Garbage-collecting a network": every plugin, then all errors as one.
+    """Section 3, "Garbage-collecting a network": call every plugin, then raise all errors as one.
 
-    valid: the attachments of this network that are to stay, each {"containerID": ..., "ifname": ...}. Nothing
-    is asked where `disableGC` is set or the version has no GC (below 1.1.0). The first error lends its code.
+    valid: the attachments of this network to keep, each {"containerID": ..., "ifname": ...}. No plugin is
+    called if `disableGC` is set or the version has no GC (below 1.1.0). The code is the first error's.
     """
     if network.disable_gc or not versions.has("GC", network.cni_version):
         return
@@ -176,8 +174,8 @@ async def status(
 ) -> None:
     """Section 2, STATUS: whether the network can serve an ADD. Raises the first CniError, of code 50 or 51.
 
-    A network of a version without STATUS (below 1.1.0) is held to be ready; that its plugins are there is not
-    asked.
+    A network of a version without STATUS (below 1.1.0) counts as ready; whether its plugins exist is not
+    checked.
     """
     if not versions.has("STATUS", network.cni_version):
         return
@@ -195,11 +193,11 @@ async def supported_versions(
     timeout: float | None = None,
     network: str = "",
 ) -> tuple[str, ...]:
-    """Section 2, VERSION: what a plugin speaks. A plugin from before that command speaks 0.1.0.
+    """Section 2, VERSION: the versions that a plugin speaks. A plugin older than that command speaks 0.1.0.
 
-    Raises CniError where the plugin is not there, or its answer makes no sense.
+    Raises CniError if the plugin does not exist, or its answer makes no sense.
     """
-    # Plugins built with a library of before 0.2.0 insist on parameters that VERSION does not need.
+    # Plugins built with a library older than 0.2.0 require parameters that VERSION does not need.
     dummy = Attachment(container_id="dummy", netns="dummy", ifname="dummy", path=path, env=env)
     stdin = json.dumps({"cniVersion": versions.LATEST}).encode()
     env = _environment("VERSION", dummy)
@@ -210,7 +208,7 @@ async def supported_versions(
         if spoken:
             return spoken
     error = _failure(outcome)
-    if "unknown CNI_COMMAND" in error.msg:  # by its words, as libcni does: such plugins know no codes
+    if "unknown CNI_COMMAND" in error.msg:  # by the message, as libcni does: such plugins have no error codes
         return ("0.1.0",)
     raise CniError(error.code, f"{kind}: VERSION: {error.msg}", error.details)
 
@@ -218,7 +216,7 @@ async def supported_versions(
 def find(kind: str, path: Sequence[str]) -> str:
     """The executable of a plugin's type, in the first directory of `path` that has it.
 
-    Raises CniError (INVALID_CONFIG) naming the directories looked in, and what was there but not executable.
+    Raises CniError (INVALID_CONFIG) with the directories searched, and files found there that are not executable.
     """
     if not configs.is_type(kind):
         raise CniError(Code.INVALID_CONFIG, f"plugin: type: expected {configs.TYPE_IS}, found {kind!r:.60}")
@@ -237,7 +235,7 @@ def find(kind: str, path: Sequence[str]) -> str:
 
 
 class _Step(NamedTuple):
-    """One plugin of the chain, about to be called with one verb."""
+    """One plugin of the chain, and the verb to call it with."""
 
     network: NetworkConfig
     plugin: Mapping[str, Any]
@@ -257,9 +255,9 @@ class _Step(NamedTuple):
         await self._call(command, prev_result)
 
     async def _call(self, command: str, prev_result: Result | None) -> tuple[Outcome, str]:
-        """Call in the network's version; if the plugin does not speak that, in the highest that both speak.
+        """Call in the network's version. If the plugin refuses it, call again in the highest that both speak.
 
-        Returns the outcome and the version that it was asked in. Raises PluginError.
+        Returns the outcome and the version of the request. Raises PluginError.
         """
         version, cut_off, missing = self.network.cni_version, False, True
         try:
@@ -290,7 +288,7 @@ class _Step(NamedTuple):
         return await run(self.executor, call)
 
     async def _negotiate(self, refusal: CniError) -> str:
-        """The highest common version, other than the one refused; without one, the refusal is the error."""
+        """The highest common version other than the refused one; without one, raises the refusal."""
         kind = self.plugin["type"]
         at, source = self.attachment, self.network.source
         spoken = await supported_versions(kind, at.path, at.env, self.executor, timeout=self.timeout, network=source)
@@ -307,7 +305,7 @@ class _Step(NamedTuple):
         request |= {"cniVersion": version, "name": self.network.name}
         if command == "GC":
             request["cni.dev/valid-attachments"] = [dict(one) for one in self.valid]
-            # What plugins built with the first libraries of 1.1.0 look for (containernetworking/cni #1101).
+            # Plugins built with the first libraries of 1.1.0 read this field (containernetworking/cni #1101).
             request["cni.dev/attachments"] = request["cni.dev/valid-attachments"]
         elif command != "STATUS":
             runtime_config = _runtime_config(self.plugin, self.attachment.runtime_config)
@@ -324,27 +322,27 @@ class _Step(NamedTuple):
 
 
 def _may_be_older(command: str, refusal: CniError) -> bool:
-    """Whether a plugin refuses a version, or perhaps a verb of 1.1.0: older ones miss an ADD's parameters then."""
-    missing = (Code.UNKNOWN_CONTAINER, Code.INVALID_ENVIRONMENT, 100)  # 100: from before there were codes for it
+    """Whether a plugin refuses the version, or a verb of 1.1.0: old plugins then ask for an ADD's parameters."""
+    missing = (Code.UNKNOWN_CONTAINER, Code.INVALID_ENVIRONMENT, 100)  # 100: from plugins older than the codes for this
     return refusal.code == Code.INCOMPATIBLE_VERSION or (command in ("GC", "STATUS") and refusal.code in missing)
 
 
 def _is_reserved(key: str) -> bool:
-    """What the runtime writes itself (section 1, "Reserved keys") or keeps (section 3, `capabilities`).
+    """The keys that the runtime writes itself (section 1, "Reserved keys") or removes (section 3, `capabilities`).
 
-    `args` is reserved too, but by convention that is where a network's own arguments are, so it passes.
+    `args` is reserved too, but by convention it has the network's own arguments, so it is passed on.
     """
     return key in ("capabilities", "runtimeConfig", "prevResult") or key.startswith("cni.dev/")
 
 
 def _runtime_config(plugin: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Section 3, "Deriving runtimeConfig": what is offered, as far as the plugin declares it."""
+    """Section 3, "Deriving runtimeConfig": the capability arguments that the plugin declares."""
     declared = plugin.get("capabilities") or {}
     return {name: offered[name] for name, on in declared.items() if on and name in offered}
 
 
 def _environment(command: str, attachment: Attachment) -> dict[str, str]:
-    """Section 2, "Parameters": those of an attachment for its verbs alone, and nothing stale."""
+    """Section 2, "Parameters": an attachment's only for its verbs, and none from our own environment."""
     env = {key: value for key, value in attachment.env.items() if not key.startswith("CNI_") or key == OVERRIDE}
     env |= {"CNI_COMMAND": command, "CNI_PATH": os.pathsep.join(attachment.path)}
     if command not in ("GC", "STATUS"):
@@ -356,7 +354,7 @@ def _environment(command: str, attachment: Attachment) -> dict[str, str]:
 
 
 def _nowhere(path: tuple[str, ...], env: Mapping[str, str] | None) -> Attachment:
-    """For the verbs that are about a network and no container."""
+    """The environment for verbs without a container."""
     return Attachment(container_id="", netns="", ifname="", path=path, env=env or {})
 
 
@@ -366,11 +364,11 @@ def _validate(network: NetworkConfig, attachment: Attachment) -> None:
     configs.validate_ifname(attachment.ifname)
 
 
-# What a plugin answered
+# Reading a plugin's answer
 
 
 def _failed(outcome: Outcome) -> bool:
-    """Section 2, "Errors": any status but 0. A few plugins print an error and exit with 0 all the same."""
+    """Section 2, "Errors": any status except 0. A few plugins print an error and still exit with 0."""
     if outcome.status != 0 or outcome.error:
         return True
     stdout = outcome.stdout
@@ -379,7 +377,7 @@ def _failed(outcome: Outcome) -> bool:
 
 
 def _failure(outcome: Outcome) -> CniError:
-    """The plugin's own error object; else what it left on standard error and how it ended."""
+    """The plugin's own error object, otherwise one from its standard error and its exit status."""
     reported = CniError.parse(outcome.stdout[:RESULT_MAX])
     if reported is not None and not outcome.error:
         return reported
@@ -391,7 +389,7 @@ def _failure(outcome: Outcome) -> CniError:
 
 
 def _last_lines(output: bytes, lines: int = 5, characters: int = 600) -> str:
-    """The end of an output as one line: of a log, the last words matter most."""
+    """The end of an output as one line: the last lines of a log matter most."""
     text = output[-8192:].decode("utf-8", "replace")
     kept = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
     return " / ".join(kept)[-characters:]
@@ -407,7 +405,7 @@ def _decoded(stdout: bytes) -> object:
     except (ValueError, RecursionError) as error:
         raise CniError(
             Code.DECODING_FAILURE,
-            f"succeeded, but its result is no JSON: {_last_lines(stdout)!r}",
+            f"succeeded, but its result is not JSON: {_last_lines(stdout)!r}",
             str(error),
         ) from error
     results.check_length(data)

@@ -1,11 +1,11 @@
-"""The processes that a call has started and that go on after it was cut off: who they are, and their end.
+"""Finds and ends the processes that an interrupted call left running.
 
-The runtime ends a call that takes too long with SIGKILL, of which genie never learns. So each plugin gets a descriptor
-of the call's file, and the file is locked through it (flock). Whatever the plugin starts inherits the descriptor, and
-the kernel keeps the lock until the last of them has ended. When a plugin ends by itself, genie takes its lock off: a
-daemon that it leaves behind is meant to stay. What holds a lock of a call that is over was cut off.
+The runtime ends a call that takes too long with SIGKILL, which genie cannot catch. So each plugin gets a descriptor of
+the call's file, and the file is locked through it (flock). The plugin's children inherit the descriptor, and the kernel
+keeps the lock until the last of them has ended. When a plugin ends by itself, genie releases its lock: a daemon that it
+started is meant to stay. So a process that holds the lock after the call is over was interrupted.
 
-This is the part that a call needs when something went wrong; `execute.Claim` is what each call pays for.
+A call needs this module only when something went wrong; `execute.Claim` has the part that every call needs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import NamedTuple, NoReturn
 from genie.cni.errors import CniError, Code
 
 PATIENCE = 10.0
-"""Seconds within which processes that were killed have to end. One that hangs in the kernel does not."""
+"""Seconds to wait for killed processes to end. One that hangs in the kernel does not end."""
 _PAUSE = 0.001
 
 
 class Process(NamedTuple):
-    """A process. started: in the kernel's ticks; with the PID it names one process for good."""
+    """A process. started: in the kernel's ticks; PID and start time identify one process for ever."""
 
     pid: int
     parent: int
@@ -37,18 +37,18 @@ class Process(NamedTuple):
 def end(
     handle: int, position: int | None = None, delegate: int | None = None, patience: float | None = None
 ) -> list[int]:
-    """Kill what holds a lock of a file, and all that descends from it, and wait until it has ended.
+    """Kill the processes that hold a file locked, and their descendants, and wait until they have ended.
 
-    This process and those that it descends from are left alone.
+    This process and its ancestors are left alone.
 
     Args:
         handle: a descriptor of the file.
-        position: only of the descriptors with this file offset, which is one plugin's; None: of all.
-        delegate: the PID of a plugin, which goes with its session, whether or not they hold a lock.
+        position: only locks through descriptors with this file offset, which mark one plugin; None: all locks.
+        delegate: the PID of a plugin to kill with its session, whether or not they hold a lock.
         patience: seconds, instead of PATIENCE.
 
     Returns:
-        The PIDs that have not ended by then.
+        The PIDs that have not ended in time.
     """
     status, until = os.fstat(handle), time.monotonic() + (PATIENCE if patience is None else patience)
     file = status.st_dev, status.st_ino
@@ -63,9 +63,7 @@ def end(
         spared = _ancestors(now, os.getpid())
         family = _family(now, roots - spared) - spared
         left = {process for process in now if process.pid in family}
-        if (
-            left - known
-        ):  # one that is stopped starts no other, and is still known as the parent of those that it started
+        if left - known:  # a stopped process starts no other, and is still the parent of its children
             _signal(left - known, signal.SIGSTOP)
             known |= left
             continue
@@ -82,15 +80,15 @@ def _signal(processes: Iterable[Process], number: int) -> None:
 
 
 def clear(handle: int) -> None:
-    """Lock a file for this process alone; whoever else has it locked ends.
+    """Lock a file for this process alone; other processes that have it locked are ended.
 
     Raises:
-        CniError: 11; it does not.
+        CniError: 11; one of them does not end.
     """
     left = end(handle)
     if _is_free(handle):
         return
-    who = f"by processes {', '.join(map(str, left))}" if left else "by a process that cannot be seen from here"
+    who = f"by processes {', '.join(map(str, left))}" if left else "by a process that is not visible from here"
     raise CniError(
         Code.TRY_AGAIN,
         "an earlier call for this container was cut off, and what it started has not ended, though it was killed",
@@ -99,12 +97,12 @@ def clear(handle: int) -> None:
 
 
 def be_guard(pipe: int, handle: int) -> NoReturn:
-    """Wait for the parent, at the other end of the pipe, to be killed, and end what it has started."""
+    """Wait until the parent, at the other end of the pipe, is killed, then end the processes that it started."""
     try:
         os.setsid()
         first, second = sorted((pipe, handle))
         for low, high in ((0, first), (first + 1, second), (second + 1, os.sysconf("SC_OPEN_MAX"))):
-            os.closerange(low, high)  # the runtime reads our standard output to its end: hold nothing of it
+            os.closerange(low, high)  # the runtime reads our standard output to its end, so close it
         os.read(pipe, 1)
         end(handle)
     finally:
@@ -112,7 +110,7 @@ def be_guard(pipe: int, handle: int) -> NoReturn:
 
 
 def _processes() -> list[Process]:
-    """All that run; a zombie does not."""
+    """All running processes, without zombies."""
     return [process for name in os.listdir("/proc") if name.isdigit() and (process := _process(name))]
 
 
@@ -128,7 +126,7 @@ def _process(name: str) -> Process | None:
 
 
 def _family(processes: Iterable[Process], roots: set[int]) -> set[int]:
-    """The PIDs of roots and of what descends from them."""
+    """The PIDs of roots and of their descendants."""
     children: dict[int, list[int]] = {}
     for process in processes:
         children.setdefault(process.parent, []).append(process.pid)
@@ -141,7 +139,7 @@ def _family(processes: Iterable[Process], roots: set[int]) -> set[int]:
 
 
 def _ancestors(processes: Iterable[Process], pid: int) -> set[int]:
-    """A PID and those that it descends from."""
+    """A PID and its ancestors."""
     parents = {process.pid: process.parent for process in processes}
     found = {pid}
     while (pid := parents.get(pid, 0)) and pid not in found:
@@ -150,7 +148,7 @@ def _ancestors(processes: Iterable[Process], pid: int) -> set[int]:
 
 
 def _is_free(handle: int) -> bool:
-    """Whether nobody else has the file locked; one that was just starting another process may not have been seen."""
+    """Whether no other process has the file locked. A process started just now may have been missed."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

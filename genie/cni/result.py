@@ -1,8 +1,8 @@
-"""What a plugin answered to ADD, in one form whatever version it spoke.
+"""A plugin's result of ADD, in one form for all versions.
 
-The form is that of 1.1.0, the richest. `parse` reads any version into it, `to_json` writes it as any version
-and drops what that version has no place for, `merge` makes one result of the results of several networks.
-Addresses stay the strings they were, checked but not rewritten, so that what goes in comes out.
+The form is that of 1.1.0, the richest. `parse` reads any version into it. `to_json` writes it as any version and drops
+fields that the version does not have. `merge` combines the results of several networks. Addresses are checked but kept
+as the same strings, so that they are written as they were read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, is_address, is_cidr, undecodable
 
 MOST = {"interfaces": 128, "ips": 64, "routes": 256, "nameservers": 64, "search": 64, "options": 64}
-"""Entries of each list of one result. What a plugin answers is often what a user wrote into its configuration, and each
-entry is looked at by a process that has other pods to serve.
+"""The limit for each list of one result, in entries. A plugin's lists often come from a user's configuration, and the
+process that reads them has other pods to serve.
 """
 
 
@@ -25,7 +25,7 @@ entry is looked at by a process that has other pods to serve.
 class Interface:
     """An interface that the attachment made, in the container or on the host (section 5, `interfaces`).
 
-    mac: as the plugin wrote it. sandbox: CNI_NETNS for one in the container, "" on the host. mtu: bytes, 0 if
+    mac: as the plugin wrote it. sandbox: CNI_NETNS if it is in the container, "" on the host. mtu: bytes, 0 if
     not reported. socket_path, pci_id: "" if not applicable.
     """
 
@@ -47,7 +47,7 @@ class IP:
 
     @property
     def is_v6(self) -> bool:
-        """Whether the address is of IPv6."""
+        """Whether this is an IPv6 address."""
         return ":" in self.address
 
 
@@ -55,7 +55,7 @@ class IP:
 class Route:
     """A route (section 5, `routes`).
 
-    dst: CIDR. gw: "" if the gateway in `ips` may serve. mtu, advmss: bytes, 0 if not reported. priority: lower
+    dst: CIDR. gw: "" if the gateway in `ips` is meant. mtu, advmss: bytes, 0 if not reported. priority: lower
     wins. table: number. scope: 0 global, 253 link, 254 host.
     """
 
@@ -69,13 +69,13 @@ class Route:
 
     @property
     def is_v6(self) -> bool:
-        """Whether the destination is of IPv6."""
+        """Whether the destination is an IPv6 one."""
         return ":" in self.dst
 
 
 @dataclass(frozen=True, slots=True)
 class DNS:
-    """What the network knows of name servers (section 5, `dns`)."""
+    """The network's DNS settings (section 5, `dns`)."""
 
     nameservers: tuple[str, ...] = ()
     domain: str = ""
@@ -94,7 +94,7 @@ class Result:
 
 
 def check_length(data: object) -> None:
-    """Refuse a decoded result with longer lists than `MOST`, before any entry is looked at. Raises CniError
+    """Refuse a decoded result with lists longer than `MOST`, before any entry is read. Raises CniError
     (DECODING_FAILURE).
     """
     if not isinstance(data, dict):
@@ -110,13 +110,12 @@ def check_length(data: object) -> None:
 def parse(data: object, version: str | None = None) -> Result:
     """Read a result of any version.
 
-    data: the decoded JSON. Its `cniVersion` says how to read it. version: how to read one without that field,
-    namely as the version that the plugin was asked in; by default 0.1.0, but what has `ip4` or `ip6` is
-    always 0.2.0's form.
+    data: the decoded JSON. It is read by its `cniVersion`. version: used if there is no such field: the version
+    of the request to the plugin, by default 0.1.0. A result with `ip4` or `ip6` always has 0.2.0's form.
 
     Strict about types, tolerant of unknown keys. Raises CniError: INCOMPATIBLE_VERSION for an unknown
-    version, DECODING_FAILURE naming the field otherwise. An `interface` index beyond the list, or below 0 as
-    CNI's library 0.5 writes it, names nothing and becomes None. So do other numbers below 0.
+    version, otherwise DECODING_FAILURE with the field. An `interface` index beyond the list, or below 0 (as
+    CNI's library 0.5 writes it), becomes None. So do other numbers below 0.
     """
     top = Fields(data, "result", undecodable)
     spoken = top.string("cniVersion")
@@ -140,14 +139,14 @@ def parse(data: object, version: str | None = None) -> Result:
 
 
 def to_json(result: Result, version: str) -> dict[str, Any]:
-    """Write a result as `version` has it, without what that version cannot hold.
+    """Write a result in the form of `version`, without fields that the version does not have.
 
     0.1.0 and 0.2.0: the first address of each family with that family's routes, no interfaces. 0.3.0 to
     0.4.0: with the address's "version", interfaces by name, mac and sandbox alone. The same losses as in
     libcni, which writes 1.1.0's additional fields in 1.0.0 too.
 
-    Raises CniError: INCOMPATIBLE_VERSION for an unknown version; DECODING_FAILURE where 0.1.0 or 0.2.0, which
-    demand an address, are to hold a result without one.
+    Raises CniError: INCOMPATIBLE_VERSION for an unknown version; DECODING_FAILURE for a result without an
+    address in 0.1.0 or 0.2.0, which require one.
     """
     if version not in versions.SUPPORTED:
         raise CniError(Code.INCOMPATIBLE_VERSION, f"no result can be written as version {version!r}")
@@ -166,11 +165,10 @@ def to_json(result: Result, version: str) -> dict[str, Any]:
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """One result of several networks', in their order.
+    """Combine the results of several networks into one, in their order.
 
-    Interfaces are joined, and each address's index moved with them; addresses, routes likewise in order. Name
-    servers, search domains and options are joined without repetition, and the first network that has a
-    domain gives it.
+    Interfaces are joined, and the index of each address is adjusted. Addresses and routes are joined in order.
+    Name servers, search domains and options are joined without duplicates. The domain is the first one given.
     """
     interfaces: list[Interface] = []
     ips: list[IP] = []
@@ -264,7 +262,7 @@ def _parse_old(top: Fields) -> Result:
         read = top.inner(field)
         ip = IP(address=_cidr(read, "ip"), gateway=_gateway(read, "gateway"))
         if ip.is_v6 != (field == "ip6"):
-            raise read.wrong("ip", f"an address of IPv{field[-1]}")
+            raise read.wrong("ip", f"an IPv{field[-1]} address")
         ips.append(ip)
         routes += map(_parse_route, read.objects("routes"))
     return Result(ips=tuple(ips), routes=tuple(routes), dns=_parse_dns(top))
@@ -274,7 +272,7 @@ def _parse_old(top: Fields) -> Result:
 
 
 def _without_empty(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says nothing: "", None, empty lists and objects, and 0 except where a 0 speaks."""
+    """Leave out empty values: "", None, empty lists and objects, and 0 unless a 0 has a meaning."""
     return {key: value for key, value in data.items() if value or (value == 0 and key in _ZERO_SPEAKS)}
 
 
@@ -299,7 +297,7 @@ def _route_json(route: Route) -> dict[str, Any]:
 
 
 def dns_json(dns: DNS) -> dict[str, Any]:
-    """`dns` as every version has it, without what is empty."""
+    """`dns`, the same in every version, without empty fields."""
     lists = {"nameservers": dns.nameservers, "search": dns.search, "options": dns.options}
     return _without_empty({"domain": dns.domain, **{key: list(value) for key, value in lists.items()}})
 

@@ -213,7 +213,7 @@ def test_a_missing_plugin(attachment: Attachment, binaries: str) -> None:
             "its result has 131074 bytes, of at most 131072",
             Code.DECODING_FAILURE,
         ),
-        (Outcome(status=0, stdout=b"hello"), "its result is no JSON: 'hello'", Code.DECODING_FAILURE),
+        (Outcome(status=0, stdout=b"hello"), "its result is not JSON: 'hello'", Code.DECODING_FAILURE),
         (Outcome(status=0, stdout=b"null"), "expected an object, found nothing", Code.DECODING_FAILURE),
         (answer({"ips": 3}), "ips: expected a list, found 3", Code.DECODING_FAILURE),
         (answer({"cniVersion": "8.0.0"}), "cniVersion: expected one of", Code.INCOMPATIBLE_VERSION),

@@ -171,7 +171,7 @@ def test_reading_anything_is_a_result_or_an_error_of_ours(data: object, version:
         ({"ips": [{"address": "10.0.0.1/8", "interface": True}]}, "ips[0]: interface: expected a whole number"),
         ({"routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.0/8"}]}, "routes[0]: gw: expected an address"),
         ({"dns": {"search": "a"}}, "dns: search: expected a list, found 'a'"),
-        ({"cniVersion": "0.2.0", "ip4": {"ip": "::1/64"}}, "ip4: ip: expected an address of IPv4"),
+        ({"cniVersion": "0.2.0", "ip4": {"ip": "::1/64"}}, "ip4: ip: expected an IPv4 address"),
     ],
 )
 def test_complaints_name_the_field(data: object, complaint: str) -> None:

@@ -189,7 +189,7 @@ def test_a_plugin_that_refuses_its_configuration_in_both_directions(node: Node, 
     [
         (Outcome(status=1, stderr=b"panic: oh\ngoroutine 1"), "panic: oh"),
         (Outcome(status=-9), "killed by signal 9"),
-        (Outcome(status=0, stdout=b"Hello"), "its result is no JSON"),
+        (Outcome(status=0, stdout=b"Hello"), "its result is not JSON"),
         (Outcome(status=0), "printed no result"),
         (Outcome(status=0, stdout=b'{"cniVersion": "1.0.0", "ips": [{"address": "x"}]}'), "ips[0]: address: expected"),
         (Outcome(status=-9, error="no answer within 60 seconds; killed"), "no answer within 60 seconds"),

@@ -26,10 +26,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 T = TypeVar("T")
 
 BUSY_RETRIES, BUSY_WAIT = 5, 0.2  # seconds
-STDOUT_MAX, STDERR_MAX = (
-    1 << 20,
-    64 << 10,
-)  # bytes, as in shim.c: beyond the first limit it is killed; beyond the second, text is dropped
+# Bytes, as in shim.c: a plugin that prints more than the first is killed; text beyond the second is dropped.
+STDOUT_MAX, STDERR_MAX = 1 << 20, 64 << 10
 _PIECE, _PIECES = 1 << 16, 32
 _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
 _GUARD_AFTER = 0.3  # seconds; runtimes kill only long calls, so most calls need no guard

@@ -1,4 +1,4 @@
-"""ADD: all networks of the pod, or none (specification, section 2, "ADD")."""
+"""ADD: attaches the pod to all of its networks, or to none (specification, section 2, "ADD")."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from genie.verbs.delete import undo
 from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged
 
 DROPPED = "CapabilityDropped"
-"""Reason of the Event of wishes that genie.conf has dropped (`undeclared_capabilities`)."""
+"""Reason of the Event for requests that were dropped because of genie.conf (`undeclared_capabilities`)."""
 
 if TYPE_CHECKING:
     from genie.kernel import routes
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 async def add(call: Context) -> Mapping[str, Any]:
     """Attach the pod, and return the result in the version that the runtime speaks.
 
-    The record is on disk before the first delegate runs. Whatever ends an ADD, its attachments go.
+    The record is on disk before the first delegate runs. If the ADD fails or is cancelled, its attachments are undone.
     """
     request = call.request
     await call.claim(request.container_id, request.ifname)
@@ -46,7 +46,7 @@ async def add(call: Context) -> Mapping[str, Any]:
                 Code.INVALID_ENVIRONMENT,
                 f"container {request.container_id} has {request.ifname} already: DEL must come first",
             )
-        await undo(call, left)  # an ADD that was cut off; its DEL never came
+        await undo(call, left)  # an ADD that was interrupted; its DEL never came
     pod = await _pod(call)
     chosen, extra_notes = await choose(
         pod, call.conf, call.kube, call.executor, path=request.path, ifname=request.ifname, earlier=call.earlier
@@ -77,7 +77,7 @@ async def add(call: Context) -> Mapping[str, Any]:
         raise undone from error
     if dropped := [f"{c.ifname}: {', '.join(c.dropped)}" for c in chosen.choices if c.dropped]:
         call.story["dropped"] = dropped
-        text = f"dropped, for no plugin declares these capabilities: {'; '.join(dropped)}"
+        text = f"dropped, because no plugin declares these capabilities: {'; '.join(dropped)}"
         await call.event(pod, DROPPED, text, warning=True)
     await _tell(call, pod, done)
     for choice, result in zip(chosen.choices, shown, strict=True) if call.conf.events else ():
@@ -87,7 +87,7 @@ async def add(call: Context) -> Mapping[str, Any]:
 
 
 async def _pod(call: Context) -> Pod:
-    """The pod that the runtime means; without one (no Kubernetes), the annotations of CNI_ARGS' K8S_ANNOT."""
+    """The pod of the request; without Kubernetes, one made from the annotations in CNI_ARGS' K8S_ANNOT."""
     args = call.request.args
     if found := await call.pod():
         return found
@@ -130,10 +130,10 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
 
 
 def _arguments(choice: Choice, container_id: str) -> Mapping[str, Any]:
-    """A network's runtimeConfig, with the place for what is known of its device."""
+    """A network's runtimeConfig, with the path of its device information file."""
     if not choice.has_device_info:
         return choice.runtime_config
-    from genie.verbs import device_info  # most networks run over none
+    from genie.verbs import device_info  # most networks have no device
 
     return {**choice.runtime_config, DEVICE_INFO_FILE: device_info.path(container_id, choice.ifname)}
 
@@ -143,7 +143,7 @@ async def _attach(
 ) -> tuple[list[Result], routes.Plan | None]:
     """Run the delegates. Returns their results, and how their routes were arranged; None for a network alone.
 
-    progress: of each that was begun, by position. saved: the record's survival of a power cut (see records.py).
+    progress: of each network that was started, by position. saved: the write to disk of the record (see records.py).
     """
 
     async def attach(position: int) -> Result:
@@ -174,7 +174,7 @@ async def _attach(
 
 
 def _default_routes() -> ModuleType:
-    from genie.verbs import default_route  # a pod that moves no default route does not pay for its import
+    from genie.verbs import default_route  # imported only for a pod that moves a default route
 
     return default_route
 
@@ -182,11 +182,11 @@ def _default_routes() -> ModuleType:
 async def _attach_all(
     call: Context, kernel: Netlink, record: Record, primary: int, attach: Callable[[int], Coroutine[Any, Any, Result]]
 ) -> tuple[list[Result], dict[int, tuple[Any, ...]]]:
-    """The first network first, and with it those of the default part that it is known not to disturb; then the others
-    that may be attached at the same time (see footprint.py), then the rest one at a time, with earlier routes taken
-    away (see kernel/routes.py). Returns results, and the routes that were taken away, by position.
+    """Attach the first network, together with the default networks that cannot collide with it (see footprint.py). Then
+    the others that may be attached at the same time, then the rest one at a time, with earlier routes taken away (see
+    kernel/routes.py). Returns the results, and the routes that were taken away, by position.
     """
-    from genie.verbs.footprint import at_once, footprint  # a pod of one network does not pay for its import
+    from genie.verbs.footprint import at_once, footprint  # not imported for a pod of one network
 
     results: dict[int, Result] = {}
     taken: dict[int, tuple[Any, ...]] = {}
@@ -239,7 +239,7 @@ def _offer_device(call: Context, attached: RecordedAttachment, choice: Choice) -
 
 
 def _devices(call: Context, record: Record) -> Mapping[int, Mapping[str, Any]]:
-    """What the networks' plugins and device plugins wrote of their devices, by position."""
+    """The device information that plugins and device plugins wrote, by position of the network."""
     files = {
         position: attached.runtime_config[DEVICE_INFO_FILE]
         for position, attached in enumerate(record.attached)
@@ -261,8 +261,8 @@ def _devices(call: Context, record: Record) -> Mapping[int, Mapping[str, Any]]:
 def _completed(
     call: Context, kernel: Conversation, record: Record, results: Sequence[Result]
 ) -> tuple[dict[str, Link] | None, list[Result]]:
-    """The results with what they lack, and the pod's links, if these had to be asked for it or will be anyway, for the
-    routes.
+    """Complete the results from the kernel. Returns them, and the pod's links, if they were read for this or are needed
+    for the routes anyway.
     """
     netns, links = call.request.netns, None
     pairs = list(zip([attached.ifname for attached in record.attached], results, strict=True))
@@ -307,7 +307,7 @@ def _placed(
 
 
 def _begun(record: Record, progress: Mapping[int, Progress]) -> Record:
-    """The record of what there is to undo: the networks that were begun, and of each the plugins that were called."""
+    """The record of what to undo: the networks that were started, each with the plugins that were called."""
     attached = tuple(
         replace(record.attached[i], result=one.result, left=tuple(range(one.called)))
         for i, one in sorted(progress.items())
@@ -316,12 +316,12 @@ def _begun(record: Record, progress: Mapping[int, Progress]) -> Record:
 
 
 async def _rolled_back(call: Context, record: Record, error: BaseException) -> BaseException:
-    """Undo an ADD. What cannot be undone stays in the record, for the runtime's DEL. Returns the error to raise."""
+    """Undo an ADD. What cannot be undone stays in the record for the runtime's DEL. Returns the error to raise."""
     try:
         await undo(call, record, error)
     except CniError as second:
         if isinstance(error, CniError):
-            # 3 would say that there is nothing to clean up (specification, section 5)
+            # code 3 would mean that there is nothing to clean up (specification, section 5)
             code = Code.INTERNAL if error.code == Code.UNKNOWN_CONTAINER else error.code
             return CniError(code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
     return error
@@ -338,14 +338,14 @@ def _chosen_in_vain(call: Context, record: Record, progress: Mapping[int, Progre
 
 
 async def _tell(call: Context, pod: Pod, record: Record) -> None:
-    """Write the status back. A pod that is up is not taken down because the API server is slow to hear of it."""
+    """Write the status back. The ADD does not fail if the API server is slow: the pod's networks work already."""
     if not pod.name:
         return
     try:
         less = await call.kube.annotate(pod, record.annotations, network_status.shorter)
     except CniError as error:
         call.story["annotate"] = str(error)
-        if isinstance(error, RefusedError):  # else there is nobody to take the Event either
+        if isinstance(error, RefusedError):  # without an API server, there is nowhere to send the Event either
             await call.event(pod, network_status.REFUSED, str(error), warning=True)
     else:
         if less:

@@ -1,4 +1,4 @@
-"""CHECK: every delegate with its own prevResult, then the routes that are genie's (specification, section 2)."""
+"""CHECK: calls every delegate with its own prevResult, then checks genie's routes (specification, section 2)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from genie.verbs.results import in_place
 
 
 async def check(call: Context) -> None:
-    """Find what somebody changed behind genie's back.
+    """Find changes that other programs made to an attachment.
 
     Raises:
-        CniError: 3 without a record; else the first thing found wrong.
+        CniError: 3 without a record; otherwise the first difference found.
     """
     request = call.request
     record = call.records.read(request.container_id, request.ifname)
@@ -44,7 +44,7 @@ async def check(call: Context) -> None:
 
 
 def _consult(call: Context, record: Record) -> None:
-    """Whether the runtime's `prevResult` is of this attachment; a later plugin of a list may have added to it."""
+    """Check that the runtime's `prevResult` is this attachment's; a later plugin of a list may have added to it."""
     raw = call.conf.raw.get("prevResult")
     if raw is None:
         raise invalid("CHECK", "prevResult: expected the result of the ADD, found nothing")
@@ -55,13 +55,13 @@ def _consult(call: Context, record: Record) -> None:
 
 
 def _packed(cidr: str) -> bytes:
-    """An address, whichever way it was written."""
+    """An address in one form, so that two spellings compare equal."""
     address = cidr.partition("/")[0]
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]:
-    """What to hand to the delegates: their results, with the routes that the pod has; and what somebody changed."""
+    """The results to pass to the delegates, with the pod's actual routes; and the changes to genie's routes."""
     results = [attached.result or Result() for attached in record.attached]
     if not record.arranged:
         return results, []

@@ -1,8 +1,8 @@
-"""Attachments that nobody will ask to delete any more: which they are, and the DEL that takes one off.
+"""Orphans: attachments that the runtime will never delete. Finds them, and builds the DEL for one.
 
-A runtime that lost its state, or a node that was reset, never calls DEL for what it had. An attachment is such an
-orphan if both its namespace and its pod are gone; what cannot be known counts as living. `genie gc` collects these in
-direct mode (node/collect.py), the agent by itself (agent/collector.py).
+A runtime that lost its state, or a node that was reset, never calls DEL for its old attachments. An attachment is an
+orphan if both its namespace and its pod are gone; if this cannot be found out, it is not one. `genie gc` collects
+orphans in direct mode (node/collect.py), the agent does so by itself (agent/collector.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from genie.request import Request
 
 
 def has_namespace(netns: str, *, on_node: bool) -> bool | None:
-    """Whether a namespace is there, by its path; None where this process cannot know.
+    """Whether a namespace exists, by its path; None if this process cannot find out.
 
-    on_node: this process sees the node's files, mounts and processes as they are. Elsewhere a file without a namespace
-    may be a mount that does not show, and a process may be of another PID namespace.
+    on_node: this process sees the node's own files, mounts and processes. Without that, a plain file may be a mount
+    that is not visible here, and a PID may be of another PID namespace.
     """
     try:
         device = os.stat(netns).st_dev
@@ -30,20 +30,20 @@ def has_namespace(netns: str, *, on_node: bool) -> bool | None:
         return False if on_node or not hidden else None
     except OSError:
         return None
-    if device == os.stat("/proc/self/ns/net").st_dev:  # of all namespaces there are: the kernel's nsfs
+    if device == os.stat("/proc/self/ns/net").st_dev:  # the device of the kernel's nsfs, the same for all namespaces
         return True
     return False if on_node else None
 
 
 async def lives(record: Record, kube: Kube, *, on_node: bool) -> str:
-    """Why an attachment is to stay, in words; "" for an orphan.
+    """The reason to keep an attachment, as a sentence; "" for an orphan.
 
     on_node: see `has_namespace`.
     """
     there = has_namespace(record.netns, on_node=on_node)
     if there is not False:
         return "its namespace is there" if there else f"it is not known whether {record.netns} is there"
-    if not record.pod:  # no Kubernetes, and so no pod to be gone
+    if not record.pod:  # not Kubernetes: there is no pod to look up
         return ""
     try:
         await kube.pod(record.namespace, record.pod, record.uid)
@@ -54,10 +54,10 @@ async def lives(record: Record, kube: Kube, *, on_node: bool) -> str:
 
 
 def deletion(record: Record, env: Mapping[str, str], stdin: bytes) -> Request:
-    """The DEL that the runtime should have called, after the namespace is gone.
+    """The DEL that the runtime should have called, for a namespace that is gone.
 
     Args:
-        env: of another call, or with what such a call has: CNI_PATH, PATH.
+        env: another call's, or at least its CNI_PATH and PATH.
         stdin: genie.conf, as for any call.
     """
     own = {
@@ -71,7 +71,7 @@ def deletion(record: Record, env: Mapping[str, str], stdin: bytes) -> Request:
 
 
 def _without_result(stdin: bytes) -> bytes:
-    """genie.conf without what another call's runtime said of its own container."""
+    """genie.conf without the fields that the runtime of another call set for its container."""
     conf = json.loads(stdin)
     return json.dumps(
         {key: value for key, value in conf.items() if key not in ("prevResult", "runtimeConfig")}

@@ -1,4 +1,4 @@
-"""One call in progress: what every verb needs to know."""
+"""One call in progress: the state that every verb needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 LOCK = ".lock"
-"""The ending of the file, among the records, that is there while direct mode serves a call for a container."""
+"""The suffix of the claim's file, beside the records; it exists while direct mode serves a call for a container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class Context:
     earlier: Reading | None = None
 
     async def pod(self, *, of_any_uid: bool = False) -> Pod | None:
-        """The pod that the runtime means, with the annotations that it hands over, if it does; None without Kubernetes.
+        """The pod of the request, with the annotations from the runtime, if it passes them; None without Kubernetes.
 
         Args:
-            of_any_uid: a pod that was made again under the name will do, where the runtime hands over none.
+            of_any_uid: without annotations from the runtime, accept a new pod of the same name.
 
         Raises:
-            CniError: as `Kube.pod`; 7 for annotations of the runtime's that are none.
+            CniError: the errors of `Kube.pod`; 7 if the runtime's annotations are malformed.
         """
         args = self.request.args
         namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
@@ -71,9 +71,9 @@ class Context:
         return networks.directory(self.conf.conf_dir)
 
     def container_id(self, own: str, network: NetworkConfig, ifname: str, before: Iterable[NetworkConfig]) -> str:
-        """The CNI_CONTAINERID of an attachment: the container's own, unless a network attached before it has a plugin
-        in common that names things after the ID alone (CNI-Genie #133); then one derived from it and the interface, of
-        the same length. Such a plugin does not look at the network's name, so networks of different names share it.
+        """The CNI_CONTAINERID of an attachment: usually the container's own. Some plugins name their resources by the
+        ID alone (CNI-Genie #133), without the network's name. If an earlier network of the pod has the same such
+        plugin, this one gets an ID derived from the container's and the interface, of the same length.
         """
         taken = {kind for earlier in before for kind in earlier.types}
         if not taken.intersection(network.types, self.conf.container_id_per_interface):
@@ -83,12 +83,13 @@ class Context:
         return hashlib.sha256(f"{own}@{ifname}".encode()).hexdigest()[: max(len(own), 12)]
 
     async def claim(self, container_id: str, ifname: str) -> None:
-        """Before anything is done about a container: what an earlier call for it has left running ends.
+        """Claim a container before anything is done for it: processes that an earlier call for it left running are
+        ended.
 
         Raises:
-            CniError: 11; it does not end.
+            CniError: 11; one of them does not end.
         """
-        with suppress(CniError):  # a full disk keeps no DEL from its work, and is an ADD's error when it writes
+        with suppress(CniError):  # a full disk must not stop a DEL; an ADD fails anyway when it writes its record
             self.records.make()
         await self.executor.claim(f"{self.conf.state_dir}/{container_id}@{ifname}{LOCK}")
 
@@ -105,33 +106,35 @@ class Context:
         )
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
-        """Show this with the pod, as an Event (see `Kube.event`). What went well is shown if genie.conf wants it."""
+        """Show this with the pod, as an Event (see `Kube.event`). Normal Events are shown only if genie.conf enables
+        them.
+        """
         if pod.name and (warning or self.conf.events):
             await self.kube.event(pod, reason, message, warning=warning)
 
     @contextmanager
     def asking_kernel(self, doing: str) -> Iterator[None]:
-        """Raise what the kernel refuses as CniError 5, which says what was being done."""
+        """Raise an error of the kernel as CniError 5. doing: the action, for the message."""
         try:
             yield
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot {doing} in {self.request.netns}: {error}") from error
 
     def conversation(self) -> Conversation:
-        """With the kernel, about the pod's namespace."""
+        """A connection to the kernel for the pod's namespace."""
         from genie.kernel.netns import Conversation
 
         return Conversation(self.request.entrance)
 
     def netlink(self) -> Netlink:
-        """The same about its routes and rules, too."""
+        """The same, with routes and rules."""
         from genie.kernel.netlink import Netlink  # a pod of one network does not pay for its import
 
         return Netlink(self.request.entrance)
 
 
 def placed(attached: RecordedAttachment, result: Result) -> routes.Placed:
-    """An attachment as the routes of its pod are decided by it."""
+    """An attachment in the form that kernel/routes.py takes."""
     from genie.kernel import routes  # a pod of one network does not pay for its import
 
     return routes.Placed(

@@ -1,7 +1,8 @@
-"""Whether a network can have the default route that a pod wants there (multi-network specification, 4.1.2.1.9). Pure.
+"""Checks that a network can have the default route that the pod asks for (multi-network specification, 4.1.2.1.9).
+Pure.
 
-A wish is granted or refused. The kernel takes any gateway with `onlink`, and then the pod has no way out; a family that
-the network has no address of has no path there at all. So both are refused, before and after the routes are planned.
+A request is met or refused. With `onlink` the kernel accepts any gateway, even one that the pod cannot reach. And a
+network without an address of a family has no path for it. Both are refused, before and after the routes are planned.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from genie.cni.result import Result, Route
 from genie.select.annotations import SelectionError
 
 Packed = tuple[int, int]
-"""An address as a number, and how many bits it has."""
+"""An address as a number, and its length in bits."""
 
 
 def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: str) -> None:
     """Refuse gateways that the network cannot reach.
 
-    where: the element of the annotation. result: with each address on an interface.
+    where: the element of the annotation, for messages. result: with an interface for each address.
 
     Raises:
         SelectionError: the network has no address of that family on `ifname`, or the gateway is in none of its subnets,
@@ -44,15 +45,15 @@ def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: 
             raise SelectionError(
                 where,
                 f"default-route: {gateway} is in no subnet of the network ({', '.join(subnets)}), is not link-local, "
-                "and is no gateway that the network's plugin announces",
+                "and is not a gateway in the plugin's result",
             )
 
 
 def check_granted(where: str, gateways: Sequence[str], reported: Sequence[Route]) -> None:
-    """Refuse what the plan could not grant. reported: the attachment's routes as the pod has them.
+    """Refuse requests that the plan could not meet. reported: the attachment's routes as the pod has them.
 
     Raises:
-        SelectionError: the pod would have another default route, or none.
+        SelectionError: the pod would have a different default route, or none.
     """
     have = [route for route in reported if _is_default(route)]
     if not gateways and not have:
@@ -79,7 +80,7 @@ def _packed(address: str) -> Packed:
 
 
 def _inside(address: str, subnet: str) -> bool:
-    """Whether an address is in a subnet, which is written as any address of it and a prefix length."""
+    """Whether an address is in a subnet. The subnet is any of its addresses with a prefix length."""
     (number, bits), (net, width) = _packed(address), _packed(subnet.partition("/")[0])
     rest = bits - int(subnet.partition("/")[2])
     return bits == width and number >> rest == net >> rest

@@ -1,4 +1,4 @@
-"""DEL: works from the record alone, so that nobody else need be there (specification, section 2, "DEL")."""
+"""DEL: needs only the record, not the API server or net.d (specification, section 2, "DEL")."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genie.verbs.unrecorded import delete_unrecorded, do_without
 
 
 async def delete(call: Context) -> None:
-    """Take off what the record holds; without a record there is, most often, nothing to do (unrecorded.py)."""
+    """Delete the attachments in the record; without a record there is usually nothing to do (unrecorded.py)."""
     await call.claim(call.request.container_id, call.request.ifname)
     try:
         record = call.records.read(call.request.container_id, call.request.ifname)
@@ -31,11 +31,11 @@ async def delete(call: Context) -> None:
 
 
 async def undo(call: Context, record: Record, failure: BaseException | None = None) -> None:
-    """Take off what a record holds, network by network in reverse, past those that fail; the record then holds what is
-    left of these, for another DEL to try.
+    """Delete a record's attachments, network by network in reverse. A failed network does not stop the others; it stays
+    in the record, for another DEL to try.
 
     Args:
-        failure: that of the ADD that this undoes.
+        failure: the error of the ADD that this undoes.
 
     Raises:
         CniError: the first failure, with the others in its details.
@@ -53,19 +53,19 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
         if len(record.attached) > 1:
             _forget_routes(call)
         call.records.remove(record.container_id, record.ifname)
-        if not record.complete:  # its plugins may have been ended at work
+        if not record.complete:  # its plugins may have been killed before they finished
             await mended(call, [attached.network for attached in record.attached])
         return
     rest = replace(record, attached=tuple(left), complete=record.complete and call.request.command == "DEL")
     if failure:
-        call.records.complete(rest)  # never anew: another agent's DEL may have removed it meanwhile
+        call.records.complete(rest)  # never created again: another agent's DEL may have removed it meanwhile
     else:
         await call.executor.in_thread(lambda: call.records.write(rest))
     raise _hinting(joined(errors), record, errors)
 
 
 def _hinting(error: CniError, record: Record, errors: Sequence[CniError]) -> CniError:
-    """An error that also says how to give up, where a plugin is gone: the runtime will call for ever."""
+    """The error, with the command for giving up if a plugin is gone: otherwise the runtime calls for ever."""
     gone = sorted({str(each.plugin["type"]) for each in errors if isinstance(each, PluginError) and each.missing})
     if not gone:
         return error
@@ -76,12 +76,12 @@ def _hinting(error: CniError, record: Record, errors: Sequence[CniError]) -> Cni
 async def _take_off(
     call: Context, record: Record, attached: RecordedAttachment, failure: BaseException | None
 ) -> tuple[tuple[int, ...], list[CniError]]:
-    """DEL of one attachment, plugin by plugin in reverse. Returns the positions of the plugins that may still hold
-    something, and the errors.
+    """DEL of one attachment, plugin by plugin in reverse. Returns the positions of the plugins that may not have
+    cleaned up, and the errors.
 
-    Of a complete attachment the first plugin that fails ends it (specification, section 3, "Deleting an attachment"):
-    those before it in the chain may be what it still works on. Of an ADD that failed or was cut off every plugin is
-    tried, or a plugin that is away would keep the others' addresses.
+    For a complete attachment, the first plugin that fails ends it (specification, section 3, "Deleting an attachment"):
+    it may still need the work of the plugins before it in the chain. For an ADD that failed or was interrupted, every
+    plugin is called; otherwise a missing plugin would keep the others' addresses in use.
     """
     positions = sorted(range(len(attached.network.plugins)) if attached.left is None else attached.left)
     stuck: list[int] = []
@@ -108,7 +108,7 @@ async def _take_off(
 
 
 async def mended(call: Context, networks: Sequence[NetworkConfig]) -> None:
-    """Make good the empty leases of these networks (leases.py)."""
+    """Repair the empty leases of these networks (leases.py)."""
     if not any("ipam" in plugin for network in networks for plugin in network.plugins):
         return
     from genie.verbs import leases
@@ -118,9 +118,9 @@ async def mended(call: Context, networks: Sequence[NetworkConfig]) -> None:
 
 
 def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
-    """Whether a plugin fails at DEL as it did at ADD: it is not there, or cannot read its configuration.
+    """Whether a plugin fails at DEL as it did at ADD: it is missing, or cannot read its configuration.
 
-    So there is nothing of its to delete; and since the record keeps the configuration, no later DEL could ever succeed.
+    Then it has nothing to delete. And because the record keeps the configuration, no later DEL could succeed.
     """
     if not (isinstance(add, PluginError) and isinstance(delete, PluginError)):
         return False
@@ -130,7 +130,7 @@ def _refused_alike(add: BaseException | None, delete: CniError) -> bool:
 
 
 def _forget_device(call: Context, attached: RecordedAttachment) -> None:
-    """Remove its file of device information (device-info specification, 4.2.1)."""
+    """Remove its device information file (device-info specification, 4.2.1)."""
     from genie.verbs import device_info
 
     try:
@@ -140,11 +140,11 @@ def _forget_device(call: Context, attached: RecordedAttachment) -> None:
 
 
 def _forget_routes(call: Context) -> None:
-    """Take genie's own rules and tables out of a namespace that outlives its attachments."""
+    """Remove genie's own rules and tables from a namespace that outlives its attachments."""
     from genie.kernel import routes
 
     try:
         with call.netlink() as kernel:
             routes.arrange(kernel, [])
     except OSError as error:
-        call.story["routes"] = f"ignored, for the namespace is about to go: {error}"
+        call.story["routes"] = f"ignored, because the namespace is about to go: {error}"

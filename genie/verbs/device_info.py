@@ -1,9 +1,9 @@
-"""What is known of the device that a network runs over: files of device information (device-info specification 1.1.0).
+"""Information about the device that a network runs over, in files (device-info specification 1.1.0).
 
 A device plugin writes one for each of its devices, and a CNI plugin that declares the capability `CNIDeviceInfoFile`
-reads, changes or writes one for its attachment. genie copies the first to the place of the second before the ADD
-(4.2.1), gives the plugins its path (5.1.1), shows what is in it after the ADD on the pod (6.1.1), and removes it with
-the attachment. None of it fails a call: what is wrong with a file is logged, and then the pod shows none.
+reads, changes or writes one for its attachment. Before the ADD, genie copies the first file to the place of the second
+(4.2.1), and passes its path to the plugins (5.1.1). After the ADD it shows the content on the pod (6.1.1). It removes
+the file with the attachment. A problem with a file never fails a call: it is logged, and the pod shows no device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genie.cni.fields import decode, undecodable
 ROOT = "/var/run/k8s.cni.cncf.io/devinfo"
 LIMIT = 64 << 10  # bytes of a file
 WHERE = "device information"
-#: What each type of device has under its own name (3.1.3 to 3.1.6).
+#: The required fields of each type of device (3.1.3 to 3.1.6).
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "pci": ("pci-address",),
     "vdpa": ("parent-device", "driver", "path"),
@@ -28,19 +28,19 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 
 
 def path(container_id: str, ifname: str) -> str:
-    """The file of an attachment. No other of the node has that container's ID and interface."""
+    """The path of an attachment's file. Container ID and interface make it unique on the node."""
     return f"{ROOT}/cni/{container_id}@{ifname}.json"
 
 
 def offer(file: str, resource: str, device: str) -> None:
-    """Put what the device plugin wrote of the device, if it did, in the place of the attachment's file.
+    """Copy the device plugin's file, if there is one, to the attachment's.
 
     Args:
-        file: as `path` returns it. One that an earlier attachment left there goes.
-        resource, device: the resource's name and the device's ID; empty for a network over none.
+        file: as `path` returns it. A file that an earlier attachment left there is removed.
+        resource, device: the resource's name and the device's ID; empty for a network without a device.
 
     Raises:
-        OSError: it could not be read, or written.
+        OSError: a file could not be read or written.
     """
     remove(file)
     os.makedirs(os.path.dirname(file), exist_ok=True)
@@ -54,11 +54,11 @@ def offer(file: str, resource: str, device: str) -> None:
 
 
 def read(file: str) -> Mapping[str, Any] | None:
-    """What the file says of the device, None if there is no such file.
+    """Read the device information in a file; None if there is no such file.
 
     Raises:
         OSError: it cannot be read, or is too long.
-        CniError: 6; it is not what the specification has.
+        CniError: 6; the content does not match the specification.
     """
     try:
         content = _content(file)
@@ -68,7 +68,7 @@ def read(file: str) -> Mapping[str, Any] | None:
 
 
 def remove(file: str) -> None:
-    """Remove an attachment's file, if it is there; what is none of genie's stays. Raises OSError."""
+    """Remove an attachment's file, if it exists; files of others stay. Raises OSError."""
     if os.path.dirname(file) == f"{ROOT}/cni":
         with suppress(FileNotFoundError):
             os.unlink(file)
@@ -83,7 +83,7 @@ def _content(file: str) -> bytes:
 
 
 def checked(info: Any) -> Mapping[str, Any]:
-    """Section 3.1. Keys that it does not know stay: a later version may."""
+    """Section 3.1. Unknown keys stay: a later version may define them."""
     if not isinstance(info, dict):
         raise undecodable(WHERE, "expected an object")
     kind = info.get("type")

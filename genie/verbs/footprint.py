@@ -1,8 +1,8 @@
-"""Which routes attaching a network sets in the pod, as far as its configuration shows. Pure.
+"""The routes that a network's plugins set in the pod, as far as its configuration shows them. Pure.
 
-Two delegates at work in one pod at the same time must not set routes that collide ("file exists"), or that the kernel
-would take the other's gateway by. So networks whose footprints are known and apart may be attached at once; the others
-one by one, each with the routes of those before it taken away (see kernel/routes.py).
+Two delegates that work in one pod at the same time must not set routes that collide ("file exists"), or routes that the
+kernel would use to reach the other's gateway. So networks may be attached at the same time if their footprints are
+known and do not overlap. The others are attached one by one, with earlier routes taken away (see kernel/routes.py).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 from genie.cni.config import NetworkConfig
 
 Footprint = tuple[IPv4Network | IPv6Network, ...]
-"""Destinations of routes, without those that the kernel makes for an address: these never collide."""
+"""Destinations of routes, without routes that the kernel makes for an address: these never collide."""
 
 DEFAULTS: Footprint = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
-#: Reference plugins that set what their ipam says, and those that set nothing.
+#: Reference plugins that set the routes of their ipam, and those that set none.
 PLAIN = frozenset({"bridge", "macvlan", "ipvlan", "host-device", "vlan", "tap", "dummy"})
 NOTHING = frozenset({"tuning", "bandwidth", "portmap", "firewall"})
 
 
 def footprint(network: NetworkConfig) -> Footprint | None:
-    """A network's footprint; None where it is not known, as of all but the reference plugins."""
+    """A network's footprint; None if it is unknown, as for all plugins except the reference ones."""
     found: list[IPv4Network | IPv6Network] = []
     for plugin in network.plugins:
         if plugin["type"] in NOTHING:
@@ -46,7 +46,7 @@ def _of_plugin(plugin: Mapping[str, Any]) -> Iterable[IPv4Network | IPv6Network]
     found = [ip_network(route["dst"], strict=False) for route in ipam.get("routes") or ()]
     if plugin.get("isDefaultGateway"):
         found += DEFAULTS
-    if plugin["type"] == "ptp":  # makes the route to its subnet go by its gateway
+    if plugin["type"] == "ptp":  # it sets the route to its subnet by its gateway
         if ipam.get("type") != "host-local" or (plugin.get("capabilities") or {}).get("ipRanges"):
             raise ValueError
         ranges = [*([ipam] if ipam.get("subnet") else []), *(one for each in ipam.get("ranges") or () for one in each)]
@@ -57,7 +57,7 @@ def _of_plugin(plugin: Mapping[str, Any]) -> Iterable[IPv4Network | IPv6Network]
 
 
 def at_once(first: Footprint | None, others: Sequence[Footprint | None]) -> list[int]:
-    """Positions of the networks that may be attached at the same time: apart from the first and from each other."""
+    """Positions of the networks that may be attached at the same time: without overlap with the first or each other."""
     chosen: list[int] = []
     taken = first
     for position, one in enumerate(others):
@@ -68,7 +68,7 @@ def at_once(first: Footprint | None, others: Sequence[Footprint | None]) -> list
 
 
 def _apart(one: Iterable[IPv4Network | IPv6Network], two: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """Whether no destination is in both; a default route is in the way of another one alone."""
+    """Whether the footprints have no common destination; a default route collides only with another one."""
     return not any(
         (a == b) if 0 in (a.prefixlen, b.prefixlen) else a.overlaps(b)
         for a in one

@@ -1,4 +1,4 @@
-"""GC: what is not valid goes, genie's records first, then each network's own (specification, section 2, "GC")."""
+"""GC: removes invalid attachments, first genie's records, then in each network (specification, section 2, "GC")."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from genie.verbs.unrecorded import do_without
 
 
 async def gc(call: Context) -> None:
-    """Go through all of it, past what fails, and report the first failure with the others in its details.
+    """Collect all garbage. A failure does not stop it; the first is reported at the end, with the others in its
+    details.
 
-    A record that cannot be read hides which attachments are in use, so no network is asked to delete what it does not
-    know of until that container is gone. One that is not valid any more is deleted without its record.
+    While there is a damaged record, genie does not know all attachments in use. So no network gets a GC until that
+    container is gone. A container that is not valid any more is deleted even if its record is damaged.
     """
     valid = {(entry["containerID"], entry["ifname"]) for entry in _valid_attachments(call.conf.raw)}
     errors: list[CniError] = []
@@ -40,16 +41,16 @@ async def gc(call: Context) -> None:
                 errors.append(error)
         elif isinstance(record, DamagedError):
             hidden = True
-            errors.append(CniError(record.code, record.msg, "until then no network deletes what it may not need"))
+            errors.append(CniError(record.code, record.msg, "until then no network is asked to collect garbage"))
         for attached in record.attached if isinstance(record, Record) else ():
             networks[attached.network.name] = attached.network
             if (record.container_id, record.ifname) in valid:
                 for key in _known_by(call, attached.network):
                     keep.setdefault(key, set()).add((attached.container_id, attached.ifname))
-    # a rival would take for garbage what it attached before genie came: genie has no record of it
+    # a rival would delete its own attachments from before genie was installed: genie has no records of them
     networks |= {network.name: network for network in call.directory.networks() if not rival(network)}
     for network in () if hidden else networks.values():
-        # a valid container without a record is from before genie: no network may take it for garbage
+        # a valid container without a record is from before genie was installed: no network may delete it
         stay = valid.union(*(keep.get(key, ()) for key in _known_by(call, network)))
         entries = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(stay)]
         try:
@@ -69,15 +70,15 @@ async def gc(call: Context) -> None:
 
 
 def _known_by(call: Context, network: NetworkConfig) -> set[str]:
-    """By what a network's plugins know their attachments: its name; those that look at the ID alone, by none at all, so
-    that attachments of another network by the same plugin are theirs, too.
+    """The names by which a network's plugins know their attachments: the network's, and the types of those plugins that
+    look at the container ID alone. Attachments of other networks by such a plugin count, too.
     """
     return {network.name, *set(network.types).intersection(call.conf.container_id_per_interface)}
 
 
 def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:
-    """`cni.dev/valid-attachments`, or the name that libcni used at first (`cni.dev/attachments`). libcni writes `null`
-    where there is none.
+    """Read `cni.dev/valid-attachments`, or libcni's first name for it (`cni.dev/attachments`). libcni writes `null` for
+    an empty list.
 
     Raises:
         CniError: 7; without the list, everything would be garbage.

@@ -1,11 +1,11 @@
-"""host-local's store: leases that name nobody, made good.
+"""Repairs leases without an owner in host-local's store.
 
-host-local makes a lease's file first and then writes its owner into it. Ended in between, it leaves an empty file,
-which no DEL ever removes, for a DEL looks for the owner in it: the address is gone for good (docs/findings.md). An
-empty lease is no living attachment's, unless a record says so: an ADD succeeds after the owner was written. So it is
-written anew where a record names the address, and else removed. host-local's own lock is held meanwhile, so that no
-lease is met that is being written. A store that this process does not see, as an agent without that mount, is left
-alone.
+host-local creates a lease's file first and then writes its owner into it. If it is killed in between, it leaves an
+empty file. No DEL ever removes that file, because a DEL looks for the owner in it: the address is lost
+(docs/findings.md). An empty lease belongs to a living attachment only if a record has the address: an ADD succeeds
+after the owner was written. So the lease is written again if a record has the address, and removed otherwise.
+host-local's own lock is held during this, so that no lease is read while it is being written. A store that this process
+cannot see (an agent without that mount) is left alone.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from genie.select.spent import STORE
 
 
 def mend(networks: Iterable[NetworkConfig], records: Iterable[Record]) -> list[str]:
-    """Make good the empty leases of these networks. It may take a while.
+    """Repair the empty leases of these networks. This may take a while.
 
     Args:
-        records: all of the node's; looked at only if there is an empty lease.
+        records: all of the node's; read only if there is an empty lease.
 
     Returns:
-        A sentence for each.
+        A sentence for each repaired lease.
     """
     done: list[str] = []
     for name, store in dict.fromkeys((network.name, store) for network in networks for store in _stores(network)):
-        with suppress(OSError):  # there is none, or it is not for this process
+        with suppress(OSError):  # there is none, or this process cannot see it
             if _empty(store):
                 with _alone(store):
                     done += _mend(name, store, records)
@@ -44,7 +44,7 @@ def _stores(network: NetworkConfig) -> Iterator[str]:
 
 
 def _empty(store: str) -> list[str]:
-    """The addresses of a store's empty leases: `lock` and `last_reserved_ip.0` are no addresses."""
+    """The addresses of a store's empty leases, without other files such as `lock` and `last_reserved_ip.0`."""
     with os.scandir(store) as entries:
         return [
             entry.name
@@ -58,7 +58,7 @@ def _empty(store: str) -> list[str]:
 
 @contextmanager
 def _alone(store: str) -> Iterator[None]:
-    """Hold host-local's lock. Raises OSError where it is held, or was never made: another time, then."""
+    """Hold host-local's lock. Raises OSError if it is held or does not exist; then a later call does the repair."""
     import fcntl
 
     handle = os.open(f"{store}/lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -80,7 +80,7 @@ def _mend(name: str, store: str, records: Iterable[Record]) -> list[str]:
     for address in _empty(store):
         if owner := owners.get(address):
             with open(f"{store}/{address}", "w", encoding="ascii", newline="") as file:
-                file.write("\r\n".join(owner))  # as host-local writes it
+                file.write("\r\n".join(owner))  # in host-local's format
             done.append(f"network {name!r}: the lease of {address} was empty: it is {owner[0]}'s")
         else:
             os.unlink(f"{store}/{address}")

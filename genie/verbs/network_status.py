@@ -1,7 +1,7 @@
-"""What is shown on the pod of its networks: two annotations, built from a selection and its results. Pure.
+"""The annotations that show a pod's networks: two, built from a selection and its results. Pure.
 
-`k8s.v1.cni.cncf.io/network-status` as the multi-network specification has it (v1.3, section 5), and
-`multi-ip-preferences` as CNI-Genie wrote it, but with every address in it always (CNI-Genie #95).
+`k8s.v1.cni.cncf.io/network-status` follows the multi-network specification (v1.3, section 5).
+`multi-ip-preferences` is as in CNI-Genie, but always has every address (CNI-Genie #95).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from genie.select.selection import Choice
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 MULTI_IP = "multi-ip-preferences"
 REFUSED, SHORTENED = "NetworkStatusRefused", "NetworkStatusShortened"
-"""Reasons of the Events of a status that the API server did not take, or not whole."""
+"""Reasons of the Events for a status that could not be written, or only shortened."""
 ADDED = "AddedInterface"
-"""The reason of the Event of an attachment, as Multus has it."""
-#: What is kept of each attachment where the status does not fit, longest first, and whether MULTI_IP is, too. First go
-#: the fields that no client needs to find its addresses, then what can be read elsewhere.
+"""The reason of an attachment's Event, as in Multus."""
+#: The fields of each attachment to keep if the status is too long, longest list first, and whether to keep MULTI_IP.
+#: Fields that clients do not need to find addresses are dropped first, then those that can be read elsewhere.
 _KEPT = (
     (("name", "interface", "ips", "mac", "default"), True),
     (("name", "interface", "ips", "default"), False),
@@ -35,8 +35,8 @@ def on_pod(
     """Both annotations of a pod.
 
     Args:
-        results: one for each choice, its addresses on that choice's interface, its routes those that the pod has.
-        devices: what is known of the devices of some (see device_info.py), by position.
+        results: one for each choice, with its addresses on that choice's interface, and the pod's actual routes.
+        devices: the device information (see device_info.py), by position, for choices that have it.
     """
     known = devices or {}
     entries = [
@@ -45,22 +45,22 @@ def on_pod(
         for entry in _entries(choice, result, known.get(position) or _pci(choice.device_id), default=position == 0)
     ]
     return {
-        # A line for each: to be read by people, too, without the slow encoder that `indent` takes.
+        # One line each, so that people can read it too. `indent` would use Python's slow encoder.
         NETWORK_STATUS: "[" + ",\n ".join(map(json.dumps, entries)) + "]",
         MULTI_IP: json.dumps(_multi_ip(entries), separators=(",", ":")),
     }
 
 
 def added(choice: Choice, result: Result) -> str:
-    """The message of an attachment's Event, in Multus' words; "" for a plugin that made nothing, which has none."""
+    """The message of an attachment's Event, as in Multus; "" (no Event) for a plugin that made nothing."""
     if not (result.interfaces or result.ips):
         return ""
     return f"Add {choice.ifname} [{' '.join(ip.address for ip in result.ips)}] from {choice.label}"
 
 
 def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]]:
-    """What to write of the annotations of a pod where all is too long: less and less. None: not at all, for what an
-    earlier container of the pod had there would be wrong.
+    """Shorter and shorter annotations, for when the full ones are too long. None removes an annotation, because the
+    value of an earlier container of the pod would be wrong.
     """
     known = {key: annotations[key] for key in (NETWORK_STATUS, MULTI_IP) if key in annotations}
     entries = json.loads(annotations.get(NETWORK_STATUS, "[]"))
@@ -73,8 +73,8 @@ def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]
 
 
 def _pci(device: str) -> Mapping[str, Any]:
-    """What a device's ID alone says of it: something if it is the address of a PCI device (device-info specification
-    1.1.0, 3.1.3.1). The IDs of other devices are of many forms.
+    """Device information made from a device's ID, if the ID is a PCI address (device-info specification 1.1.0,
+    3.1.3.1). The IDs of other devices have many forms.
     """
     if not re.fullmatch(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]", device):
         return {}
@@ -82,20 +82,20 @@ def _pci(device: str) -> Mapping[str, Any]:
 
 
 def _entries(choice: Choice, result: Result, device: Mapping[str, Any], *, default: bool) -> list[dict[str, Any]]:
-    """An entry for each interface of the pod that a network reports, as Multus has it; the first alone has that of the
-    attachment. Of the pod's network one is the default: the interface of the first address with a gateway, else the
-    first.
+    """One entry for each interface of the pod in a network's result, as in Multus. Only the first entry has the
+    attachment's own fields. For the pod's own network, one entry is the default: the interface of the first address
+    with a gateway, otherwise the first.
     """
     found = _inside(choice, result)
-    if not found:  # as plugins for user space make none, and report none
+    if not found:  # plugins for user space make no interface, and report none
         return [_entry(choice, result, None, device, default=default, alone=True)]
     gated = next((ip.interface for ip in result.ips if ip.gateway and ip.interface in found), found[0])
     return [_entry(choice, result, at, device, default=default and at == gated, alone=len(found) == 1) for at in found]
 
 
 def _inside(choice: Choice, result: Result) -> list[int]:
-    """Where the pod's interfaces are among a result's. An interface in another sandbox than the attachment's is not in
-    the pod: Amazon's plugin so reports what is on no machine at all.
+    """The indices of the pod's interfaces in a result. An interface with another sandbox is not in the pod: Amazon's
+    plugin reports one that does not exist on any machine.
     """
     sandboxed = [at for at, each in enumerate(result.interfaces) if each.sandbox]
     own = next((at for at in sandboxed if result.interfaces[at].name == choice.ifname), None)
@@ -108,7 +108,7 @@ def _inside(choice: Choice, result: Result) -> list[int]:
 def _entry(
     choice: Choice, result: Result, at: int | None, device: Mapping[str, Any], *, default: bool, alone: bool
 ) -> dict[str, Any]:
-    """at: the interface's position in the result. alone: it is the network's only one in the pod."""
+    """at: the interface's position in the result. alone: it is the network's only interface in the pod."""
     inside = None if at is None else result.interfaces[at]
     ips = [ip for ip in result.ips if ip.interface in (None, at)]
     entry: dict[str, Any] = {
@@ -123,15 +123,15 @@ def _entry(
         "device-info": device,
     }
     if choice.ask.default_route is not None:
-        entry["default-route"] = entry["gateway"]  # the specification's name for it; clients read the other
+        entry["default-route"] = entry["gateway"]  # the specification's name; clients read the other one
     return {key: value for key, value in entry.items() if value or key in ("default", "dns", "ips")}
 
 
 def _gateways(result: Result, ips: Sequence[IP] | None) -> list[str]:
-    """Where the pod's default routes go, if they go by this attachment.
+    """The gateways of the pod's default routes that use this attachment.
 
-    ips: those of the interface, where the attachment has several: a route is then that of the interface that has its
-    gateway. One that no interface has is shown at each, for nobody knows which it is by.
+    ips: the interface's addresses, if the attachment has several interfaces. A route belongs to the interface with an
+    address of its gateway. A gateway that matches no interface is shown at each of them.
     """
     found = []
     for route in result.routes:

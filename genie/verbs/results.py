@@ -1,4 +1,4 @@
-"""The results of a pod's networks made into the one that the runtime gets. Pure."""
+"""Combines the results of a pod's networks into one for the runtime. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from genie.cni.errors import CniError, Code
 from genie.cni.result import Interface, Result, Route
 
 if TYPE_CHECKING:
-    from genie.kernel.netns import Link  # an ADD that lacks nothing does not pay for its import
+    from genie.kernel.netns import Link  # imported only if a result lacks something
 
 
 ADDRESSES_MAX, ROUTES_MAX = 256, 512
-"""Addresses and routes of all of a pod's networks: 32 networks have 8 and 16 each."""
+"""The limits for addresses and routes of all of a pod's networks: for 32 networks, 8 and 16 each."""
 
 
 def check_total(results: Sequence[Result]) -> None:
-    """Refuse more than are looked at one beside the other. Raises CniError (INVALID_CONFIG)."""
+    """Refuse more addresses or routes than the limits. Raises CniError (INVALID_CONFIG)."""
     totals = {
         "addresses": (sum(len(result.ips) for result in results), ADDRESSES_MAX),
         "routes": (sum(len(result.routes) for result in results), ROUTES_MAX),
@@ -45,21 +45,21 @@ def attributed(result: Result, ifname: str, netns: str) -> Result:
 
 
 def lacks(result: Result, ifname: str) -> bool:
-    """Whether the result lacks the sandbox or the MAC of the pod's interface. Its MTU, which hardly any plugin reports,
-    is not worth asking the kernel for.
+    """Whether the result lacks the sandbox or the MAC of the pod's interface. Hardly any plugin reports the MTU, and
+    asking the kernel only for that would cost too much.
     """
     at = _inside(result, ifname)
     return at is None or not result.interfaces[at].mac
 
 
 def completed(result: Result, ifname: str, netns: str, links: Mapping[str, Link]) -> Result:
-    """The result with what it lacks of the pod's interfaces, as the kernel has them.
+    """The result, with missing fields of the pod's interfaces taken from the kernel.
 
-    Without a `sandbox` an entry of that name may be an interface of the host: it is the pod's if an address is on it,
-    or if nothing in it speaks against that.
+    Without a `sandbox`, an entry of that name may be an interface of the host. It counts as the pod's if it has an
+    address, or if none of its fields contradicts that.
 
     Args:
-        links: the pod's. A plugin for user space may make no interface there: then there is nothing to add.
+        links: the pod's. A plugin for user space may make no interface there; then there is nothing to add.
     """
     link = links.get(ifname)
     interfaces = list(result.interfaces)
@@ -73,7 +73,7 @@ def completed(result: Result, ifname: str, netns: str, links: Mapping[str, Link]
 
 
 def _as_linked(interface: Interface, links: Mapping[str, Link]) -> Interface:
-    """An interface of the pod with its hardware address and MTU; those that its plugin reported stay."""
+    """An interface of the pod with its hardware address and MTU; values from its plugin are kept."""
     link = links.get(interface.name)
     if link is None or not interface.sandbox or (interface.mac and interface.mtu):
         return interface
@@ -81,24 +81,24 @@ def _as_linked(interface: Interface, links: Mapping[str, Link]) -> Interface:
 
 
 def _inside(result: Result, ifname: str) -> int | None:
-    """Where the pod's interface is among a result's."""
+    """The index of the pod's interface in a result."""
     inside = (i for i, interface in enumerate(result.interfaces) if interface.sandbox and interface.name == ifname)
     return next(inside, None)
 
 
 def in_place(results: Sequence[Result], reported: Sequence[tuple[Route, ...]]) -> list[Result]:
-    """The results with the routes that the pod's main table has. reported: as `routes.plan` decides it."""
+    """The results with the routes of the pod's main table. reported: from `routes.plan`."""
     return [replace(result, routes=routes) for result, routes in zip(results, reported, strict=True)]
 
 
 def merged(results: Sequence[Result], *, first_elsewhere: bool) -> Result:
-    """One result; the first network's addresses come first.
+    """Merge the results into one; the first network's addresses come first.
 
-    Runtimes take the pod's address from CNI_IFNAME. When the first network is on another interface, its addresses go
-    without an index, which containerd reads as that interface.
+    Runtimes take the pod's address from CNI_IFNAME. If the first network is on another interface, its addresses are
+    written without an index, which containerd reads as CNI_IFNAME's.
 
     Args:
-        results: with the routes that the pod has (see `in_place`).
+        results: with the pod's actual routes (see `in_place`).
         first_elsewhere: the first network is not on CNI_IFNAME.
     """
     whole = cni_result.merge(results)

@@ -1,4 +1,4 @@
-"""STATUS: whether an ADD of a pod that asks for nothing can work now (specification, section 2, "STATUS")."""
+"""STATUS: whether an ADD for a pod without annotations can work now (specification, section 2, "STATUS")."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from genie.verbs.context import Context
 
 
 async def status(call: Context) -> None:
-    """Ask the networks of such a pod, and whether records can be kept.
+    """Call STATUS of such a pod's networks, and check that records can be written.
 
     Raises:
-        CniError: 50, "the plugin is not available", with the reason; 51 where a network says so.
+        CniError: 50, "the plugin is not available", with the reason; 51 if a network reports that.
     """
     asked = asks(Pod(namespace="", name=""), call.conf)
     path = call.request.path

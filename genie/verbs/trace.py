@@ -1,4 +1,4 @@
-"""What a call did and how long each step of it took, for one line in a log; it holds no secret."""
+"""The steps of a call and their times, for one line in the log. Contains no secrets."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class StepTimes:
-    """Where genie's own time goes: milliseconds by step, the waiting for delegates left out.
+    """genie's own time in milliseconds by step, without the waiting for delegates.
 
-    Of delegates that run at once, each one's end or beginning ends the wait.
+    If delegates run at the same time, the wait ends when any of them ends or starts.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class StepTimes:
         self.ms[step] = round(self.ms.get(step, 0.0) + (self._last - before) * 1000, 3)
 
     def waited(self) -> None:
-        """Attribute the time since the last call to no step: it was spent waiting."""
+        """Drop the time since the last call: it was spent waiting."""
         self._last = time.perf_counter()
 
 
 class RecordingExecutor:
-    """An executor that notes what it ran."""
+    """An executor that records the plugins that it ran."""
 
     def __init__(self, inner: Executor, steps: StepTimes) -> None:
         self.inner, self.steps = inner, steps

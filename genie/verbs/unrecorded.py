@@ -1,9 +1,9 @@
-"""DEL of what no record shows: the record was lost or damaged, or there never was one.
+"""DEL without a usable record: it was lost or damaged, or never existed.
 
-Every network that may hold something is asked to let go of it, which is no error where it has nothing (specification,
-section 2, "DEL"). The pod's annotations name the networks and their interfaces, if the API server still has the pod;
-net.d names those of the node. What fails here is logged and keeps nobody: there may be nothing to delete, and a runtime
-that got an error would call for ever. What stays all the same is the collection's (see collect.py).
+Every network that may have attached the pod gets a DEL, which is not an error if it has nothing to delete
+(specification, section 2, "DEL"). The pod's annotations name the networks and their interfaces, if the API server still
+has the pod; net.d names those of the node. Failures are only logged: there may be nothing to delete, and a runtime that
+gets an error calls for ever. Anything that is left is removed by the collection (see collect.py).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from genie.select.selection import interface_names
 from genie.verbs.context import Context
 
 _ANY = "any"
-"""How a network is looked up that was chosen by its load (`cni: ""`): it can be any of the node's."""
+"""The lookup for a network that was chosen by its load (`cni: ""`): any of the node's."""
 
 _MOST = 8
-"""Interfaces for which a network is asked in vain at most, where nothing shows how many a pod had."""
+"""The most interfaces to try for a network if the number of the pod's interfaces is unknown."""
 
 Suspect = tuple[NetworkConfig, str]
-"""A network, and the interface that it may have attached."""
+"""A network, and an interface that it may have attached."""
 
 
 async def do_without(call: Context, damaged: DamagedError) -> None:
-    """DEL with a record that cannot be read. Whether or not asking helps, the record goes aside: nothing would ever
-    make it readable, and the runtime could never be done with the container.
+    """DEL with a damaged record. In any case the record is set aside afterwards: it never becomes readable again, and
+    with it the runtime could never finish the DEL.
 
     Raises:
         CniError: 5; the record cannot be set aside.
@@ -52,8 +52,8 @@ async def do_without(call: Context, damaged: DamagedError) -> None:
 
 
 async def delete_unrecorded(call: Context) -> None:
-    """DEL without a record: the container was deleted already, or was made before genie was installed by the network
-    that was first then, or its record is lost.
+    """DEL without a record: the container was deleted already, or is older than genie's installation (and has the
+    node's first network of that time), or its record is lost.
     """
     call.story["why"] = "no record"
     ignored: list[str] = []
@@ -64,14 +64,14 @@ async def delete_unrecorded(call: Context) -> None:
     await _ask(
         call, request.container_id, [*(named or ()), *((network, request.ifname) for network in others)], ignored
     )
-    call.records.remove(request.container_id, request.ifname)  # what a writer left of one, that was ended
+    call.records.remove(request.container_id, request.ifname)  # a partly written record, from a writer that was killed
     if ignored:
         call.story["ignored"] = ignored
 
 
 async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect] | None:
-    """What the pod's annotations come to; None where the pod is not known. Of a pod that was made again under the same
-    name they are most often the same; else they are asked in vain.
+    """The networks of the pod's annotations; None if the pod is unknown. A new pod of the same name usually has the
+    same annotations; if not, the extra DELs have no effect.
     """
     try:
         pod = await call.pod(of_any_uid=True)
@@ -110,7 +110,7 @@ def _on_node(call: Context, ignored: list[str]) -> list[NetworkConfig]:
 
 
 def _interfaces(call: Context, ifname: str) -> list[str]:
-    """The interfaces that there may be: the runtime's, and whatever the pod has, if it is still there."""
+    """The possible interfaces: the runtime's, and those of the pod's namespace, if it still exists."""
     if not call.request.netns:
         return [ifname]
     try:
@@ -121,13 +121,13 @@ def _interfaces(call: Context, ifname: str) -> list[str]:
 
 
 def _usual(count: int) -> list[str]:
-    """The names that genie gives to interfaces of a pod that has each of so many networks once."""
+    """The default interface names of a pod with this many networks."""
     most = min(count, _MOST // 2)
     return [*(f"eth{n}" for n in range(1, most)), *(f"net{n}" for n in range(1, most + 1))]
 
 
 async def _ask(call: Context, container_id: str, suspects: Sequence[Suspect], ignored: list[str]) -> None:
-    """DEL of attachments that there may not be, in reverse, as they would be undone."""
+    """DEL of attachments that may not exist, in reverse order."""
     for network, ifname, container in reversed(_identified(call, container_id, suspects)):
         attached = RecordedAttachment(
             label=network.name,
@@ -144,8 +144,8 @@ async def _ask(call: Context, container_id: str, suspects: Sequence[Suspect], ig
 
 
 def _identified(call: Context, own: str, suspects: Iterable[Suspect]) -> list[tuple[NetworkConfig, str, str]]:
-    """Each once, with the container IDs under which its attachment may be: a plugin that looks at the ID alone has a
-    pod's second attachment under another.
+    """Each attachment once, with its possible container IDs: a plugin that looks at the ID alone has a pod's second
+    attachment under another ID.
     """
     found: dict[tuple[str, str, str], tuple[NetworkConfig, str, str]] = {}
     before: list[NetworkConfig] = []

@@ -581,7 +581,7 @@ def test_a_dropped_wish_is_logged_and_an_event(node: Node) -> None:
     reply = node.call("ADD")
     assert reply.status == 0 and reply.story["dropped"] == ["net1: mac"]
     assert node.kube.events == [
-        ("Warning", "CapabilityDropped", "dropped, for no plugin declares these capabilities: net1: mac")
+        ("Warning", "CapabilityDropped", "dropped, because no plugin declares these capabilities: net1: mac")
     ]
     assert "runtimeConfig" not in node.executor.calls[-1].stdin
 

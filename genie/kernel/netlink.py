@@ -1,9 +1,8 @@
-"""Routes and rules of a network namespace, spoken with the kernel directly.
+"""Routes and rules of a network namespace, by netlink.
 
-An ADD in direct mode cannot afford to import a netlink library, and needs little of one: five dumps and a
-batch of changes. In flow dataclasses that keep a route's attributes as the kernel wrote them, so that a route
-that was taken away can be put back exactly; out come the same, or an OSError that says which change the
-kernel refused, and why.
+Importing a netlink library takes too long for an ADD in direct mode, which needs only five dumps and a batch of
+changes. Routes are dataclasses that keep the attributes as the kernel wrote them, so that a removed route can be
+restored exactly. If the kernel refuses a change, an OSError names the change and the reason.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 FAMILIES = (INET, INET6)
 
 MAIN = 254
-"""The routing table that everything without a rule of its own uses (rtnetlink(7), RT_TABLE_MAIN)."""
+"""The routing table for all packets that no other rule matches (rtnetlink(7), RT_TABLE_MAIN)."""
 
 SCOPE_GLOBAL, SCOPE_LINK = 0, 253
 UNICAST = 1
 RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_STATIC, RTPROT_RA = 1, 2, 4, 9
 
-# Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/fib_rules.h>, under their names there.
+# From <linux/rtnetlink.h>, <linux/netlink.h>, <linux/fib_rules.h>, with the same names.
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
@@ -63,16 +62,16 @@ _RULE = _ROUTE  # fib_rule_hdr: family, dst_len, src_len, tos, table, -, -, acti
 
 Attributes = tuple[tuple[int, bytes], ...]
 
-# The kernel's default metric for an IPv6 route that gives none (IP6_RT_PRIO_USER); IPv4's is 0.
+# The kernel's default metric for an IPv6 route (IP6_RT_PRIO_USER); IPv4's is 0.
 _DEFAULT_METRIC = {INET: 0, INET6: 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelRoute:
-    """A route, with every attribute as the kernel has it (rtnetlink(7), struct rtmsg).
+    """A route with all the kernel's attributes (rtnetlink(7), struct rtmsg).
 
     family: INET or INET6. prefix: length of the destination in bits, 0 for a default route. attributes:
-    (RTA_*, value) without RTA_TABLE, which `table` holds.
+    (RTA_*, value) without RTA_TABLE, which is in `table`.
     """
 
     family: int
@@ -131,12 +130,12 @@ class KernelRoute:
 
     @property
     def gateway(self) -> bytes:
-        """Packed; b"" on the link, and where the gateway is of the other family (RTA_VIA)."""
+        """Packed; b"" on the link, and if the gateway is of the other family (RTA_VIA)."""
         return self.get(RTA_GATEWAY)
 
     @property
     def via(self) -> str:
-        """The gateway's address as text, of whichever family; "" on the link."""
+        """The gateway's address as text, of either family; "" on the link."""
         if other := self.get(RTA_VIA):  # struct rtvia: family, address
             return _shown(_number(other[:2]), other[2:])
         return _shown(self.family, self.gateway) if self.gateway else ""
@@ -148,7 +147,7 @@ class KernelRoute:
 
     @cached_property
     def oifs(self) -> tuple[int, ...]:
-        """Indices of the interfaces it leaves by, several if it is multipath."""
+        """Indices of its output interfaces, several for a multipath route."""
         single = self.get(RTA_OIF)
         if single:
             return (_number(single),)
@@ -161,32 +160,32 @@ class KernelRoute:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is for every destination, and leads somewhere."""
+        """Whether it is a route for every destination that delivers packets (not a blackhole)."""
         return self.prefix == 0 and self.kind == UNICAST
 
     @property
     def on_link(self) -> bool:
-        """Whether it needs no gateway; a gateway is reached by such a route."""
+        """Whether it needs no gateway; gateways are reached by such routes."""
         return self._values.keys().isdisjoint((RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH))
 
     @property
     def is_kernels(self) -> bool:
-        """Whether the kernel made it for an address. Of these there may be several of one destination."""
+        """Whether the kernel made it for an address. Several such routes may have the same destination."""
         return self.protocol == RTPROT_KERNEL
 
     @property
     def is_learned(self) -> bool:
-        """Whether the kernel made it by what a router said, and will change it or let it expire when it hears more:
-        a router's advertisement (RFC 4861), a redirect, the subnet of an address that it chose itself (RFC 4862).
+        """Whether the kernel learned it from a router, and may change or expire it: from a router's advertisement
+        (RFC 4861), a redirect, or for the subnet of an address that it chose itself (RFC 4862).
 
-        Such a route cannot be put back: the kernel knows its own by a flag that nobody else may set, and one in the
-        same place keeps it from reading further advertisements, so that the pod's addresses expire.
+        Such a route cannot be restored: the kernel marks it with a flag that programs cannot set. And another route in
+        its place stops the kernel from reading further advertisements, so that the pod's addresses expire.
         """
         return self.protocol in (RTPROT_RA, RTPROT_REDIRECT) or (self.is_kernels and self.expires != 0)
 
     @property
     def expires(self) -> int:
-        """In how many ticks (USER_HZ) it goes by itself, 0 if never (struct rta_cacheinfo)."""
+        """The ticks (USER_HZ) until it expires, 0 if never (struct rta_cacheinfo)."""
         return _number(self.get(RTA_CACHEINFO)[8:12])
 
     @cached_property
@@ -197,7 +196,7 @@ class KernelRoute:
 
     @cached_property
     def place(self) -> tuple[object, ...]:
-        """What two routes collide by ("file exists"), wherever they lead."""
+        """Two routes with the same value collide ("file exists"), even with different gateways."""
         return (self.family, self.table, self.prefix, self.destination, self.tos, self.metric)
 
     def moved(self, table: int) -> KernelRoute:
@@ -205,10 +204,10 @@ class KernelRoute:
         return replace(self, table=table)
 
     def encode(self) -> bytes:
-        """struct rtmsg and attributes, fit for adding as well as for deleting.
+        """struct rtmsg and attributes, for adding as well as for deleting.
 
-        Of the flags in a dump only `onlink` may be given back, the others are states. A route through a
-        nexthop object is dumped with what that object resolves to, which must not be given beside it.
+        Of the flags in a dump only `onlink` may be sent back, the others are states. The dump of a route through a
+        nexthop object also has the object's gateway and interface, which must not be sent beside the object.
         """
         dropped = {RTA_TABLE, RTA_CACHEINFO}
         if self.get(RTA_NH_ID):
@@ -263,8 +262,8 @@ class Rule:
 class Address(NamedTuple):
     """An address of an interface. packed: as by `socket.inet_pton`.
 
-    prefix: of the subnet that it reaches directly, in bits; its own length if there is none, because it is of a pair
-    (ip-address(8), `peer`) or was set without a route to its subnet (`noprefixroute`).
+    prefix: of its directly connected subnet, in bits. It is the address's full length if there is no such subnet,
+    because of a peer address (ip-address(8), `peer`) or no route to the subnet (`noprefixroute`).
     """
 
     ifindex: int
@@ -274,14 +273,14 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something to add, or to take away."""
+    """A route or rule to add or to delete."""
 
     what: KernelRoute | Rule
     add: bool = True
 
     @property
     def undone(self) -> Change:
-        """The change that takes this one back."""
+        """The change that undoes this one."""
         return Change(self.what, not self.add)
 
     def encode(self, sequence: int) -> bytes:
@@ -298,14 +297,14 @@ class Change:
 
 
 class Netlink(Conversation):
-    """A conversation about a network namespace's routes and rules, too."""
+    """A connection for one network namespace, with routes and rules, too."""
 
     def routes(self, family: int, tables: Container[int] = (MAIN,)) -> list[KernelRoute]:
-        """Routes of a family in these tables, without the cache's clones; none where there is no such family."""
-        # A kernel that filters (from 4.20 on) dumps one table alone, and answers ENOENT where that is not there.
+        """Routes of a family in these tables, without the cache's clones; empty if the family is disabled."""
+        # A kernel that filters (from 4.20 on) dumps only the one table, and answers ENOENT if it does not exist.
         only = MAIN if tables == (MAIN,) else 0
         bodies = self._dump(RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, only, 0, 0, 0, 0), "routes")
-        # The header shows tables below 256 alone, so that most routes need not be read to be passed over.
+        # The header has only tables below 256, enough to skip most routes without parsing them.
         found = (_route(body) for body in bodies if body[4] in tables or body[4] == RT_TABLE_COMPAT)
         return [
             route
@@ -323,7 +322,7 @@ class Netlink(Conversation):
         return frozenset(found)
 
     def addresses(self) -> list[Address]:
-        """All interfaces' addresses, of both families. Raises OSError."""
+        """The addresses of all interfaces, of both families. Raises OSError."""
         found = []
         for body in self._dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0), "addresses"):
             family, prefix, _, _, index = _ADDRESS.unpack_from(body)
@@ -356,10 +355,10 @@ class Netlink(Conversation):
         return found
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """Make the changes, in order, as one batch; all of them or, when one is refused, none.
+        """Make the changes in order, as one batch. If one is refused, the others are undone.
 
-        Raises OSError for the first that the kernel refused, naming it; the others were then taken back, as
-        far as the kernel lets them be.
+        Raises OSError for the first refused change, with the change in the message; the others were then undone,
+        as far as the kernel allowed it.
         """
         refused = self._submit(changes)
         if not refused:
@@ -372,9 +371,10 @@ class Netlink(Conversation):
         raise OSError(code, f"{changes[first]}: {name}, {os.strerror(code)}{words and f' ({words})'}")
 
     def _submit(self, changes: Sequence[Change]) -> dict[int, tuple[int, str]]:
-        """Send all, read each acknowledgement. Returns (errno, the kernel's words) of each refused one, by position.
+        """Send all and read the acknowledgements. Returns (errno, the kernel's message) of refused changes, by
+        position.
 
-        In portions, since a batch and its acknowledgements must fit into the socket's buffers.
+        In portions, because a batch and its acknowledgements must fit into the socket's buffers.
         """
         refused = {}
         for begin in range(0, len(changes), 64):
@@ -415,7 +415,7 @@ def _route(body: bytes) -> KernelRoute:
 
 
 def _words(flags: int, body: bytes) -> str:
-    """The sentence that the kernel may add to an error (NLMSGERR_ATTR_MSG)."""
+    """The message that the kernel may add to an error (NLMSGERR_ATTR_MSG)."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
     echoed = HEADER.size if flags & NLM_F_CAPPED else (struct.unpack_from("=I", body, 4)[0] + 3) & ~3

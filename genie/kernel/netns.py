@@ -1,8 +1,8 @@
-"""A conversation with the kernel about one network namespace, in raw netlink: entering it, asking, what links it has.
+"""A raw netlink connection to one network namespace: entering it, requests, its links.
 
-A netlink socket belongs for life to the namespace it was made in. So it is made in a thread of its own that enters the
-namespace and ends; the calling thread never leaves its own. This is the part that an ADD of one network may need, so it
-imports next to nothing; netlink.py has routes and rules on top of it.
+A netlink socket always belongs to the namespace in which it was made. So a separate thread enters the namespace, makes
+the socket and ends; the calling thread never leaves its own namespace. An ADD of one network may need this module, so
+it imports as little as possible; netlink.py adds routes and rules.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, Self
 
-# Of <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_link.h>, under their names there.
+# From <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_link.h>, with the same names.
 RTM_GETLINK = 18
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
 IFF_UP = 1
@@ -37,8 +37,8 @@ _NOTHING_THERE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 
 class Link(NamedTuple):
-    """An interface. mac: "" if it has none. mtu: bytes. up: whether it was set up, with or without a carrier. master:
-    the index of the bridge, bond or VRF that it belongs to, 0 if none.
+    """An interface. mac: "" if it has none. mtu: bytes. up: whether it is set up, with or without a carrier. master:
+    the index of its bridge, bond or VRF, 0 if none.
     """
 
     ifindex: int
@@ -49,10 +49,10 @@ class Link(NamedTuple):
 
 
 class Conversation:
-    """About one network namespace.
+    """A connection to one network namespace.
 
-    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. Where it cannot be entered,
-    the first question raises OSError. A context manager; not to be shared between threads.
+    netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. If it cannot be entered,
+    the first request raises OSError. A context manager; do not share it between threads.
     """
 
     def __init__(self, netns: str | None = None) -> None:
@@ -70,7 +70,7 @@ class Conversation:
                 self._socket.close()
 
     def enter(self) -> None:
-        """Begin to enter the namespace, while the caller goes on: the first question then need not wait for it."""
+        """Start to enter the namespace in the background, so that the first request need not wait for it."""
         if self._netns is not None and self._entering is None:
             self._entering = _Entering(self._netns)
 
@@ -96,7 +96,7 @@ class Conversation:
                     master = value
                 elif kind == IFLA_ADDRESS:  # after all of these
                     mac = value
-                if name and mtu and mac:  # dozens follow, which need not be read
+                if name and mtu and mac:  # dozens of attributes follow that are not needed
                     break
             _, _, index, flags, _ = LINK.unpack_from(body)
             found[os.fsdecode(name.rstrip(b"\0"))] = Link(
@@ -109,9 +109,9 @@ class Conversation:
         return found
 
     def _dump(self, kind: int, request: bytes, what: str) -> list[bytes]:
-        """The bodies of all answers; asked again if the table changed meanwhile (NLM_F_DUMP_INTR).
+        """The bodies of all answers. The request is repeated if the table changed meanwhile (NLM_F_DUMP_INTR).
 
-        None where the kernel has no such table, or no such family (IPv6 may be switched off). Raises OSError.
+        None if the kernel has no such table, or no such family (IPv6 may be disabled). Raises OSError.
         """
         for _ in range(5):
             self._sequence += 1
@@ -154,16 +154,16 @@ def _socket() -> socket.socket:
     for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
         try:
             made.setsockopt(SOL_NETLINK, option, 1)
-        except OSError:  # an older kernel: it dumps more than was asked for, and explains errors less
+        except OSError:  # an older kernel: it dumps more than requested, and explains errors less
             continue
     made.bind((0, 0))
     return made
 
 
 class _Entering:
-    """Makes a socket in a thread that enters the namespace and ends there, so that nobody has to come back.
+    """Makes a socket in a thread that enters the namespace and ends there, so that no thread has to return from it.
 
-    `_thread` rather than `threading`: the latter costs an import that direct mode has no other use for.
+    `_thread` and not `threading`, because direct mode does not otherwise import `threading`.
     """
 
     def __init__(self, netns: str) -> None:
@@ -231,7 +231,7 @@ def join(attributes: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 def split(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """The attributes from there to the end."""
+    """The attributes from this offset to the end."""
     unpack, end = _ATTRIBUTE.unpack_from, len(data) - 4
     while at <= end:
         length, kind = unpack(data, at)

@@ -1,8 +1,8 @@
-"""What somebody took out of a pod, put back: the routes and rules that `routes.arrange` made.
+"""Restores routes and rules of `routes.arrange` that somebody removed from a pod.
 
-What is missing is known by its text alone, as the record keeps it. So a rule, and a route that follows from the pod's
-addresses and gateways, is made as the first time; any other is read back from its text, without what that does not
-show (an MTU, a source address). Only what is in the place of a missing route goes; what somebody added besides stays.
+The record has them only as text. Rules, and routes that follow from the pod's addresses and gateways, are planned again
+as at the first time. Other routes are parsed from their text, without attributes that the text does not show (an MTU, a
+source address). A route in the place of a missing one is removed; other additions stay.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _ROUTE = re.compile(r"route (?P<to>\S+)( via (?P<via>\S+))? dev (?P<oif>\d+) tab
 
 @dataclass(frozen=True, kw_only=True)
 class Repaired:
-    """restored: what was missing and is there again. left: what is still not as it was arranged, in words."""
+    """restored: the routes and rules that exist again. left: the remaining differences, as sentences."""
 
     restored: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
 
 
 def repair(kernel: Netlink, placed: Sequence[Placed], arranged: Sequence[str]) -> Repaired:
-    """Put back what is missing, as far as the kernel lets it be.
+    """Restore missing routes and rules, as far as the kernel allows it.
 
     Args:
         placed, arranged: as for `routes.drift`.
 
     Raises:
-        OSError: the namespace cannot be looked at.
+        OSError: the namespace cannot be read.
     """
     state = look(kernel)
     there = {str(one) for one in (*state.routes, *state.rules)}
@@ -55,9 +55,7 @@ def repair(kernel: Netlink, placed: Sequence[Placed], arranged: Sequence[str]) -
 
 
 def route_of(text: str, placed: Sequence[Placed]) -> KernelRoute | None:
-    """A route as its text shows it; None for a rule, and where the text does not show of which family it is, or several
-    ways.
-    """
+    """Parse a route's text; None for a rule, for a multipath route, and if the text does not show the family."""
     match = _ROUTE.fullmatch(text)
     if match is None:
         return None
@@ -66,7 +64,7 @@ def route_of(text: str, placed: Sequence[Placed]) -> KernelRoute | None:
         return None
     family = INET6 if ":" in (via if to == "default" else to) else INET
     if family == INET6 and not any(ip.is_v6 for one in placed for ip in one.result.ips):
-        return None  # an IPv4 route by an IPv6 gateway looks alike
+        return None  # an IPv4 route by an IPv6 gateway looks the same
     if via and (":" in via) != (family == INET6):
         return None
     address, _, length = to.partition("/")
@@ -83,10 +81,10 @@ def route_of(text: str, placed: Sequence[Placed]) -> KernelRoute | None:
 
 
 def _put(kernel: Netlink, what: KernelRoute | Rule, in_place: Sequence[KernelRoute]) -> bool:
-    """Put it back in the place of these; whether the kernel took it."""
+    """Restore a route in the place of these. Returns whether the kernel accepted it."""
     ways = [what]
     if isinstance(what, KernelRoute) and what.gateway:
-        ways.append(replace(what, flags=what.flags | RTNH_F_ONLINK))  # a gateway in none of the subnets
+        ways.append(replace(what, flags=what.flags | RTNH_F_ONLINK))  # the gateway is in none of the subnets
     for way in ways:
         try:
             kernel.apply([*(Change(route, add=False) for route in in_place), Change(way)])

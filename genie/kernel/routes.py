@@ -1,24 +1,25 @@
-"""A pod with two networks must work on both: whose routes the pod has, and how replies find their way back.
+"""Routes of a pod with several networks: it must work on all of them, and replies must leave by the right interface.
 
-Delegates know nothing of each other. Two that each set a default route fail on it ("file exists"); a plugin attached
-twice fails on any route of its own; and a pod whose replies leave by another interface than the request came in on is
-not reachable at its second address. So between two delegates `take_away` removes all routes that the first one set in
-the main table, and after the last one `arrange` puts everything in its place:
+Delegates do not know each other. If two of them set a default route, the second fails ("file exists"). A plugin
+attached twice fails on any route that it sets. And if replies leave by another interface than the requests came in on,
+the pod is not reachable at its second address. So between two delegates `take_away` removes all routes that the first
+one set in the main table. After the last one `arrange` sets all routes:
 
-- In the main table one default route per family: of the attachment that asked for it, else the first that set one.
-- In the main table, too, every other route of every attachment. Where several have a route of the same destination,
+- The main table has one default route per family: of the attachment that asked for it, otherwise of the first that
+  set one.
+- The main table also has every other route of every attachment. If several have a route with the same destination,
   prefix and metric, the attachment with the default route wins, then selection order.
-- For every other attachment a routing table of its own (`TABLE` + its position), chosen by a rule "from <its
-  address>". It has all of the attachment's routes and a default by its gateway, so a reply leaves by the interface of
-  its source address. The attachment with the default route needs none, unless its subnet overlaps with another's (a
-  network attached twice), where the main table would confuse the two.
+- Every other attachment has a routing table of its own (`TABLE` + its position), chosen by a rule "from <its
+  address>". It has all of the attachment's routes and a default route by its gateway, so a reply leaves by the
+  interface of its source address. The attachment with the default route needs no table, unless its subnet overlaps
+  another's (a network attached twice): then the main table would confuse the two.
 
-The routes that the kernel makes for an address stay where they are: the kernel keeps those of several interfaces apart.
-So do those that it learns from routers, of which genie takes no notice at all: they come and go at any time.
+Routes that the kernel makes for an address stay where they are: the kernel distinguishes them by interface. Routes that
+it learns from routers stay, too, and are ignored: they come and go at any time.
 
-`plan` decides, and is pure: it compares what is with what should be and returns the changes, and what each attachment's
-result is to report. Nobody else decides which default route a pod has. `arrange` can be repeated, and undoes itself
-when it fails. What it arranged is returned as text, one line for each route and rule, which the caller keeps for
+`plan` decides, and is pure: it compares the current routes with the intended ones, and returns the changes and the
+routes for each attachment's result. Only `plan` decides a pod's default route. `arrange` can be repeated, and undoes
+its changes if it fails. It returns the arranged routes and rules as text, one line each; the caller keeps them for
 `drift`.
 """
 
@@ -33,22 +34,22 @@ from genie.kernel.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Address, 
 from genie.kernel.netns import Link
 
 TABLE = 2000
-"""Tables 2000 to 2255 are genie's. Not from 100 on: there the reference plugin `sbr` counts up its own."""
+"""Tables 2000 to 2255 are genie's. Tables from 100 on are used by the reference plugin `sbr`."""
 
 TABLES = range(TABLE, TABLE + 256)
 
 _LOOKED_AT = frozenset({MAIN, *TABLES})
 
 PRIORITY = 32765
-"""Of genie's rules: before the main table (32766), after all others. What a plugin decides for its own packets (`sbr` a
-gateway for each address, a mesh's plugin a table for its marks) holds. The kernel gives rules without a priority this
-one or a lower one, and looks at an older rule of the same priority first.
+"""The priority of genie's rules: before the main table (32766), after all others, so that plugins' own rules win (`sbr`
+has a gateway for each address, a mesh's plugin a table for its marks). The kernel gives rules without a priority this
+number or a lower one, and matches an older rule of the same priority first.
 """
 
 PROTOCOL = 71
-"""Marks the rules and routes that genie made up, `proto 71` to `ip`; no number that <linux/rtnetlink.h> names.
+"""Marks the rules and routes that genie itself made, `proto 71` in `ip`; <linux/rtnetlink.h> does not use this number.
 
-A route that a delegate had set keeps its own mark wherever it is moved, so that it is known again.
+A delegate's route keeps its own mark when it is moved, so that it can be recognized.
 """
 
 
@@ -56,9 +57,9 @@ A route that a delegate had set keeps its own mark wherever it is moved, so that
 class Placed:
     """One attachment, in the order of the selection.
 
-    ifname: its interface in the pod. result: what its network reported. taken: the routes that `take_away` removed
-    after it. wants_default: the pod asked for its default route here ("default-route" of a network selection element).
-    gateways: by which to leave instead of the network's; if there are any, only the default routes of their families.
+    ifname: its interface in the pod. result: its network's. taken: the routes that `take_away` removed after it.
+    wants_default: the pod asked for its default route here ("default-route" of a network selection element).
+    gateways: replace the network's gateway; if there are any, the request is only for the families of these.
     """
 
     ifname: str
@@ -70,10 +71,10 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """What a namespace has. links: names to indices. routes: of the main table and genie's. rules: any.
+    """The state of a namespace. links: names to indices. routes: of the main table and genie's. rules: all.
 
-    addresses: of the interfaces that are up and in no VRF, which has a table of its own for them; None if nobody asked,
-    and then a result is right about them.
+    addresses: of the interfaces that are up and not in a VRF (a VRF has its own table for them). None if they were not
+    read; then the results' addresses are used.
     """
 
     links: Mapping[str, int]
@@ -84,11 +85,11 @@ class State:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How a pod's routes should be.
+    """The intended routes of a pod.
 
-    changes: from what is to what should be, in an order in which the kernel takes them. arranged: all of genie's, those
-    that were there before too, for `drift`. reported: for each attachment the routes that its result should have, as
-    the main table has them.
+    changes: from the current state to the intended one, in an order that the kernel accepts. arranged: all of genie's
+    routes and rules, with those that existed before, for `drift`. reported: for each attachment the routes for its
+    result, as the main table has them.
     """
 
     changes: list[Change]
@@ -97,7 +98,7 @@ class Plan:
 
 
 def take_away(kernel: Netlink) -> tuple[KernelRoute, ...]:
-    """Remove both families' routes from a namespace's main table, but for the kernel's own, and return them.
+    """Remove both families' routes from a namespace's main table, except the kernel's own, and return them.
 
     All or none: raises OSError with the routes as they were.
     """
@@ -108,12 +109,12 @@ def take_away(kernel: Netlink) -> tuple[KernelRoute, ...]:
 
 
 def arrange(kernel: Netlink, placed: Sequence[Placed], links: Mapping[str, Link] | None = None) -> Plan:
-    """Put the routes of a pod's attachments in their places; see above. The second time, there is nothing to change.
+    """Arrange the routes of a pod's attachments; see above. A second call changes nothing.
 
-    placed: in the order of the selection. Routes that are still in the main table count as their interface's, so the
-    last delegate's need not be taken away. links: what `kernel.links()` returned, if it has been asked already. All or
-    none: raises OSError with all as it was before (routes that were taken away stay so); the message names the route or
-    rule that the kernel refused.
+    placed: in the order of the selection. Routes that are still in the main table belong to their interface's
+    attachment, so the last delegate's need not be taken away. links: the value of `kernel.links()`, if it was called
+    already. All or none: if it raises OSError, the state is as before (routes that were taken away stay away), and the
+    message names the route or rule that the kernel refused.
     """
     planned = plan(placed, look(kernel, links))
     kernel.apply(planned.changes)
@@ -122,7 +123,7 @@ def arrange(kernel: Netlink, placed: Sequence[Placed], links: Mapping[str, Link]
 
 def look(kernel: Netlink, links: Mapping[str, Link] | None = None) -> State:
     """The state of a namespace. Raises OSError."""
-    # Main and genie's tables by one dump: a dump for each would cost more than it spares.
+    # One dump for the main and genie's tables: a dump for each would take longer.
     routes = [route for family in FAMILIES for route in kernel.routes(family, _LOOKED_AT)]
     rules = [rule for family in FAMILIES for rule in kernel.rules(family)]
     there = kernel.links() if links is None else links
@@ -134,10 +135,10 @@ def look(kernel: Netlink, links: Mapping[str, Link] | None = None) -> State:
 
 
 def drift(placed: Sequence[Placed], state: State, arranged: Iterable[str]) -> list[str]:
-    """What somebody has changed since `arrange`, in words: which of its routes and rules are missing, and what else is
-    in its tables or is a default route.
+    """The changes since `arrange`, as sentences: missing routes and rules, and additional default routes or routes in
+    genie's tables.
 
-    placed: as for `arrange`, without `taken`. arranged: what `arrange` returned.
+    placed: as for `arrange`, without `taken`. arranged: the return value of `arrange`.
     """
     owners = _owners(placed, state)
     found: list[KernelRoute | Rule] = [*state.rules, *state.routes]
@@ -161,7 +162,7 @@ def drift(placed: Sequence[Placed], state: State, arranged: Iterable[str]) -> li
 
 
 def plan(placed: Sequence[Placed], state: State) -> Plan:
-    """How the routes should be, and the changes to get there."""
+    """The intended routes, and the changes to get there."""
     owners = _owners(placed, state)
     own = _own(placed, owners, state)
     paths = [path for family in FAMILIES for path in _paths(placed, own, state, family)]
@@ -202,10 +203,10 @@ def plan(placed: Sequence[Placed], state: State) -> Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Path:
-    """One attachment in one family. addresses: (packed, prefix length), as the pod has them. index: of its interface.
+    """One attachment in one family. addresses: (packed, prefix length), as in the pod. index: of its interface.
 
-    own: its interface's routes but default routes, the kernel's among them, as in the main table. default: the default
-    route that it had set. gateway: packed, b"" if it has none.
+    own: its interface's routes as for the main table, with the kernel's, without default routes. default: the default
+    route that its plugins set. gateway: packed, b"" if it has none.
     """
 
     family: int
@@ -229,7 +230,7 @@ class _Path:
         return [(net, prefix) for net, prefix in there if prefix < len(net) * 8 and (net, prefix) not in present]
 
     def own_default(self, table: int) -> KernelRoute | None:
-        """Its default route, in that table: the one it had set, else one by its gateway."""
+        """Its default route, for that table: the one that its plugins set, otherwise one by its gateway."""
         if self.default is not None:
             return self.default.moved(table)
         if not self.gateway:
@@ -247,7 +248,7 @@ class _Path:
 
 
 def _owners(placed: Sequence[Placed], state: State) -> dict[int, int]:
-    """Interface index → the position of the attachment that it belongs to."""
+    """Interface index → the position of its attachment."""
     named = [(one.ifname, at) for at, one in enumerate(placed)]
     named += [(each.name, at) for at, one in enumerate(placed) for each in one.result.interfaces if each.sandbox]
     found: dict[int, int] = {}
@@ -258,9 +259,9 @@ def _owners(placed: Sequence[Placed], state: State) -> dict[int, int]:
 
 
 def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> list[dict[object, KernelRoute]]:
-    """Each attachment's routes, by their keys, as if all of them were in the main table: those taken away, those still
-    there, and those in genie's tables since an earlier `arrange`. A route that leaves by no attachment's interface (a
-    blackhole) belongs to the attachment after which it was taken away.
+    """Each attachment's routes by their keys, as if all were in the main table: routes that were taken away, routes
+    that are still there, and routes in genie's tables from an earlier `arrange`. A route without an attachment's
+    interface (a blackhole) belongs to the attachment after which it was taken away.
     """
     found: list[tuple[int | None, KernelRoute]] = [(at, route) for at, one in enumerate(placed) for route in one.taken]
     found += [(None, route) for route in state.routes if route.table == MAIN]
@@ -269,7 +270,7 @@ def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> l
     indices = set(state.links.values())
     for holder, route in found:
         position = next((owners[index] for index in route.oifs if index in owners), holder)
-        gone = route.oifs and indices.isdisjoint(route.oifs)  # its interface went after the route was taken away
+        gone = route.oifs and indices.isdisjoint(route.oifs)  # its interface was removed after the route was taken away
         if position is not None and route.protocol != PROTOCOL and not route.is_learned and not gone:
             own[position].setdefault(route.key, route)
     return own
@@ -278,7 +279,7 @@ def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> l
 def _paths(
     placed: Sequence[Placed], own: Sequence[Mapping[object, KernelRoute]], state: State, family: int
 ) -> Iterator[_Path]:
-    """The attachments that have an address or a default route of this family."""
+    """The attachments with an address or a default route of this family."""
     owners = _owners(placed, state)
     for position, one in enumerate(placed):
         index = state.links.get(one.ifname)
@@ -302,10 +303,10 @@ def _paths(
 
 
 def _addresses(one: Placed, family: int) -> tuple[tuple[bytes, int], ...]:
-    """(packed, prefix length) of its addresses on its interface; those of other interfaces are not its own.
+    """(packed, prefix length) of its addresses on its interface, without those of other interfaces.
 
-    An address without an interface is taken to be on it: 0.1.0 and 0.2.0 have no interfaces, and some plugins never
-    report them.
+    An address without an interface counts as on it: 0.1.0 and 0.2.0 have no interfaces, and some plugins never report
+    them.
     """
     interfaces = one.result.interfaces
     found = []
@@ -320,10 +321,10 @@ def _addresses(one: Placed, family: int) -> tuple[tuple[bytes, int], ...]:
 def _present(
     reported: tuple[tuple[bytes, int], ...], position: int, owners: Mapping[int, int], state: State
 ) -> tuple[tuple[bytes, int], ...]:
-    """Those that the pod has, with the prefix length that they have there; not those on another attachment's interface.
+    """The addresses that the pod has, with their prefix length there, without those on another attachment's interface.
 
-    A plugin may report an address and leave it to others to set it, as OVN-Kubernetes' does for virtual machines. The
-    kernel refuses a route with such a source, and there is nobody in the pod to send from it.
+    A plugin may report an address without setting it in the pod, as OVN-Kubernetes' does for virtual machines. The
+    kernel refuses a route with such a source, and nothing in the pod sends from it.
     """
     if state.addresses is None:
         return reported
@@ -340,8 +341,8 @@ def _named_gateway(one: Placed, family: int) -> bytes:
 
 
 def _gateway(one: Placed, family: int, state: State) -> bytes:
-    """By which to leave: what the pod named, else the result's default route, else its first address's gateway. What a
-    result reports and no packet can be sent to is passed over.
+    """Its gateway: the one that the pod named, otherwise the result's default route, otherwise the gateway of its first
+    address. Gateways in the result that no packet can be sent to are skipped.
 
     Specification, section 5: `gateway` in `ips` is "the default gateway for this subnet, if one exists".
     """
@@ -356,7 +357,7 @@ def _gateway(one: Placed, family: int, state: State) -> bytes:
 
 
 def _leads_out(gateway: bytes, state: State) -> bool:
-    """Whether the kernel takes it for a gateway: one host's address, and not the pod's own. 0.0.0.0 and :: are none."""
+    """Whether the kernel accepts it as a gateway: a host's address, not the pod's own, not 0.0.0.0 or ::."""
     hosts = range(1, 224) if len(gateway) == 4 else range(255)
     return (
         any(gateway)
@@ -366,8 +367,8 @@ def _leads_out(gateway: bytes, state: State) -> bool:
 
 
 def _default(paths: Sequence[_Path]) -> tuple[_Path | None, KernelRoute | None]:
-    """The default route for the main table, and whose it is: the first attachment the pod asked for that can provide
-    one, otherwise the first whose plugin set one. Without any, the main table serves the first attachment.
+    """The default route for the main table, and its attachment: the first one with `wants_default` that can provide a
+    route, otherwise the first with a route from its plugin. Without any, the main table serves the first attachment.
     """
     asked = [path for path in paths if path.wants_default]
     had = [path for path in paths if path.default is not None]
@@ -384,9 +385,9 @@ def _main(
     default: KernelRoute | None,
     state: State,
 ) -> list[tuple[int, KernelRoute]]:
-    """A family's routes for the main table, and whose each is. When several attachments have a route to the same
-    destination, the owner of the default route wins, for that route may need it, then selection order. On-link ones
-    come first, for the same reason.
+    """A family's routes for the main table, each with its attachment. When several attachments have a route to the same
+    destination, the owner of the default route wins, because that route may need it, then selection order. On-link
+    routes come first, for the same reason.
     """
     keys = {key for each in own for key in each}
     taken = {
@@ -409,10 +410,10 @@ def _main(
 def _reported(
     placed: Sequence[Placed], main: Sequence[tuple[int, KernelRoute]], state: State
 ) -> tuple[tuple[Route, ...], ...]:
-    """Each result's routes as the main table has them: without those whose place another attachment's route has, and
-    with the pod's default routes, even those that a plugin set and did not report. A route of a table of its own
-    collides with none. An attachment without an interface in this namespace, as plugins for user space make none, keeps
-    what it reports if the place is free.
+    """Each result's routes as in the main table: without routes that lost to another attachment's, and with the pod's
+    default routes, even if a plugin set one and did not report it. A route with a table of its own collides with none.
+    An attachment without an interface in this namespace (plugins for user space make none) keeps a reported route if
+    it does not collide.
     """
     owners = {_place(route): position for position, route in main}
     found = []
@@ -431,7 +432,7 @@ def _reported(
 
 
 def _with_default(reported: Sequence[Route], default: KernelRoute) -> list[Route]:
-    """A result's routes with the default route that the pod has, as its plugin reported it if it did."""
+    """A result's routes with the pod's default route, in the plugin's own form if the plugin reported it."""
     found, is_v6 = [], default.family == INET6
     missing = [Route("::/0" if is_v6 else "0.0.0.0/0", default.via)]
     for route in reported:
@@ -448,7 +449,7 @@ def _is_default(route: Route) -> bool:
 
 
 def _place(route: KernelRoute | Route) -> object:
-    """What two routes of the main table collide by; for default routes the family alone, for a pod has one."""
+    """Two routes of the main table with the same value collide; for default routes only the family counts."""
     if isinstance(route, KernelRoute):
         return route.place if route.prefix else route.family
     family = INET6 if route.is_v6 else INET
@@ -465,8 +466,8 @@ def _canonical(address: str) -> str:
 
 
 def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main: Sequence[KernelRoute]) -> bool:
-    """Whether an attachment needs a table: all but the one that the main table serves do, and even the served one does
-    if its subnet overlaps another's or another's route won.
+    """Whether an attachment needs its own table: all except the one that the main table serves. That one needs it, too,
+    if its subnet overlaps another's or it lost a route to another.
     """
     others = [other for other in paths if other.family == path.family and other is not path]
     if not others or not path.addresses:
@@ -480,10 +481,10 @@ def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main
 
 
 def _table(path: _Path) -> list[KernelRoute]:
-    """What its table has: its interface's routes, its subnets, its default route.
+    """The routes of its table: its interface's routes, its subnets, its default route.
 
-    The first bring what a plugin set besides, such as `169.254.1.1 dev eth1 scope link` to a gateway that is in no
-    subnet. Those on the link come first, for the others need them.
+    The interface's routes include ones like `169.254.1.1 dev eth1 scope link`, which a plugin sets to a gateway that is
+    in no subnet. On-link routes come first, because the others need them.
     """
     moved: dict[object, KernelRoute] = {}
     for route in path.own:
@@ -507,7 +508,7 @@ def _rules(path: _Path) -> list[Rule]:
 
 
 def _diff(have: Iterable[KernelRoute | Rule], want: Iterable[KernelRoute | Rule]) -> list[Change]:
-    """Delete what is not wanted, then add what is not there."""
+    """Delete unwanted routes and rules, then add missing ones."""
     there = {_key(one): one for one in have}
     wanted = {_key(one): one for one in want}
     return [
@@ -517,8 +518,8 @@ def _diff(have: Iterable[KernelRoute | Rule], want: Iterable[KernelRoute | Rule]
 
 
 def _displaced(state: State, changed: Iterable[Change]) -> list[Change]:
-    """The removal of what the kernel learned in the place of a route to be added. It learns that again; both may then
-    stay.
+    """The removal of routes that the kernel learned, in the place of a route to add. It learns them again, and then
+    both may stay.
     """
     wanted = {one.what.place for one in changed if one.add and isinstance(one.what, KernelRoute)}
     return [
@@ -538,7 +539,7 @@ def _masked(address: bytes, prefix: int) -> bytes:
 
 
 def _broadcast(one: Address) -> bytes:
-    """The last address of its subnet; b"" in IPv6, and where that is a host's (RFC 3021)."""
+    """The broadcast address of its subnet; b"" in IPv6, and in a /31, which has none (RFC 3021)."""
     bits = 32 - one.prefix
     if len(one.packed) != 4 or bits < 2:
         return b""

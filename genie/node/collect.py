@@ -1,4 +1,4 @@
-"""`genie gc`: attachments that nobody asks to delete any more, and those that can never be deleted."""
+"""`genie gc`: deletes orphaned attachments, and gives up on attachments that cannot be deleted."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="genie gc",
         description="Delete attachments whose network namespace and pod are gone and that the runtime did not ask to "
-        "delete, and host-local's empty leases. What lives, or may live, stays. For direct mode: an agent does this by "
-        "itself.",
+        "delete, and host-local's empty leases. Anything that may still be in use stays. For direct mode: an agent "
+        "does this by itself.",
     )
     add = parser.add_argument
     add("--conf", metavar="PATH", help=f"genie.conf; if not given, the file in {DEFAULT_CONF_DIR} whose type is genie")
     add("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="where the plugins are (default: %(default)s)")
     add("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
-    add("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    add("--dry-run", action="store_true", help="show what would be done, but do nothing")
     add(
         "--forget", metavar="CONTAINER",
         help="give up on a container whose DEL keeps failing, because a plugin is gone for good: genie forgets it, and "
-        "what its plugins hold stays. The ID may be shortened",
+        "addresses and devices of its plugins may stay in use. The ID may be shortened",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
@@ -67,7 +67,7 @@ def _installed() -> str:
 
 @dataclass
 class _Collection:
-    """All records gone through. dry: nothing is changed. deleted, failed, kept: how many containers, in the end."""
+    """One pass over all records. dry: change nothing. deleted, failed, kept: numbers of containers, at the end."""
 
     conf: Conf
     bin_dir: str
@@ -77,7 +77,7 @@ class _Collection:
     kept: int = 0
 
     def lines(self) -> Iterator[str]:
-        """A line for each that is not simply living."""
+        """A line for each record, except those of living containers."""
         kube, records = DirectKube(self.conf), Records(self.conf.state_dir)
         known = list(networks.directory(self.conf.conf_dir).networks())
         for record in list(records.all()):
@@ -92,7 +92,7 @@ class _Collection:
                 continue
             self.kept += 1
             if "not known" in why:
-                yield f"{_titled(record)}: kept, for {why}"
+                yield f"{_titled(record)}: kept, because {why}"
         if not self.dry:
             yield from leases.mend(known, records)
             yield from (f"{path}: removed, an unfinished record" for path in records.sweep(0))
@@ -117,10 +117,10 @@ class _Collection:
 
 
 def _find(records: Records, container: str) -> list[Record | DamagedError]:
-    """What there is of a container.
+    """The records of a container.
 
     Raises:
-        CniError: there is nothing, or the ID is short for several.
+        CniError: there is none, or the shortened ID matches several.
     """
     found = [
         each
@@ -140,8 +140,8 @@ def _forget(records: Records, found: Iterable[Record | DamagedError], *, dry: bo
         if isinstance(each, Record) and not _has_failed(each):
             raise CniError(
                 Code.INVALID_ENVIRONMENT,
-                f"{each.container_id} is attached and no DEL of it failed: delete its pod; this is for what cannot be "
-                "deleted",
+                f"{each.container_id} is attached and no DEL of it failed: delete its pod; this is for containers that "
+                "cannot be deleted",
             )
         for attached in each.attached if isinstance(each, Record) else ():
             yield f"{_titled(each)}: {'to be ' if dry else ''}given up: {_held(attached)}"
@@ -152,7 +152,7 @@ def _forget(records: Records, found: Iterable[Record | DamagedError], *, dry: bo
 
 
 def _has_failed(record: Record) -> bool:
-    """Whether a DEL has been tried, or the namespace is gone, so that nothing lives."""
+    """Whether a DEL has been tried, or the namespace is gone, so that the container is dead."""
     tried = not record.complete or any(attached.left is not None for attached in record.attached)
     return tried or collect.has_namespace(record.netns, on_node=True) is False
 

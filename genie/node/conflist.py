@@ -1,7 +1,7 @@
 """genie's configuration on a node: a list of plugins, genie's first, which others may extend. Pure.
 
-The installer of a mesh (istio-cni, linkerd-cni) puts its plugin behind those of the first configuration in net.d, and
-that one is genie's. What others put there stays when genie's own part is written anew.
+The installer of a mesh (istio-cni, linkerd-cni) appends its plugin to the first configuration in net.d, which is
+genie's. Plugins that others added stay when genie's own part is written again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from genie.cni.config import NetworkConfig
 from genie.config import OF_LIST
 from genie.kube import POD_ANNOTATIONS
 
-#: What genie itself has use for, whatever the networks declare: with the pod's annotations it need not ask for the pod.
+#: The capabilities that genie itself uses: with the pod's annotations it need not read the pod from the API server.
 OWN_CAPABILITIES = (POD_ANNOTATIONS,)
 
 
@@ -29,7 +29,7 @@ def conflist(
     Args:
         conf: genie.conf: genie's own object, with the list's keys in it.
         behind: the plugins that come after genie in the list.
-        declared: capabilities that genie.conf need not name; one that it sets to false stays so.
+        declared: capabilities to add; one that genie.conf sets to false stays false.
         spoken: for each plugin behind genie, the versions that it speaks.
     """
     own = {key: value for key, value in conf.items() if key not in OF_LIST}
@@ -42,11 +42,11 @@ def conflist(
 
 
 def _versions(conf: Mapping[str, Any], spoken: Iterable[Collection[str]]) -> list[str]:
-    """`cniVersions`: a runtime takes the highest that it knows, and one that knows 1.1.0 asks STATUS and GC. Older
-    runtimes (libcni before 1.2.0) read `cniVersion` alone.
+    """`cniVersions`: a runtime takes the highest version that it knows. With 1.1.0 it calls STATUS and GC. Older
+    runtimes (libcni before 1.2.0) read only `cniVersion`.
 
-    Nothing where genie.conf wants a version before 1.0.0: its results have another form, which somebody may rely on.
-    Nor is there a version that a plugin behind genie does not speak: it would refuse every call.
+    Empty if genie.conf has a version before 1.0.0: its results have another form, which other programs may rely on.
+    A version that a plugin behind genie does not speak is left out: the plugin would refuse every call.
     """
     if given := conf.get("cniVersions"):
         return list(given)
@@ -60,8 +60,8 @@ def _versions(conf: Mapping[str, Any], spoken: Iterable[Collection[str]]) -> lis
 
 
 def extended(given: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The plugins behind genie: those of the source, and those that others added on the node, in their order. Of two
-    with one type the source's stays.
+    """The plugins behind genie: those of the source, and those that others added on the node, in their order. If both
+    have a plugin of one type, the source's is kept.
     """
     types = {plugin.get("type") for plugin in given}
     return [*given, *(plugin for plugin in found if plugin.get("type") not in types)]

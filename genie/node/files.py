@@ -1,7 +1,8 @@
-"""Files on a node: each put there whole or not at all, and taken away again by a journal.
+"""Files on a node: written atomically, and removed by a journal.
 
-The journal under /var/lib/cni/genie/install/ says which files are genie's, and keeps what was in their places before.
-To remove genie goes by it: the configuration first, so that the runtime is back at what it used before, then the rest.
+The journal under /var/lib/cni/genie/install/ lists genie's files, and has copies of the files that they replaced.
+Removing genie undoes the journal: first the configuration, so that the runtime uses the previous one again, then the
+rest.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ log = logging.getLogger("genie.install")
 
 #: Names for genie.conf, the usual one first; each of the others sorts before the one before it.
 CONF_NAMES = ("00-genie.conflist", "0-genie.conflist", "+0-genie.conflist", "!0-genie.conflist")
-#: The same before genie's configuration was a list, and CNI-Genie's; each sorts before its list, so it goes aside.
+#: Names of genie.conf before it was a list, and CNI-Genie's; each sorts before the list's name, so it is moved away.
 ASIDE = tuple(name.removesuffix("list") for name in CONF_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """Where things are on the node. The directories are the node's own, mounted under the same names in a pod."""
+    """Paths on the node. The directories are the node's own; a pod has them mounted under the same names."""
 
     bin_dir: str = "/opt/cni/bin"
     conf_dir: str = config.DEFAULT_CONF_DIR
@@ -56,10 +57,10 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be on the node.
+    """The files to install on the node.
 
-    conf: without `kubernetes`, it gets the kubeconfig that is installed with it. behind: the plugins that come after
-    genie in its list.
+    conf: if it has no `kubernetes`, the installed kubeconfig is added. behind: the plugins that come after genie in its
+    list.
     """
 
     plugin: bytes
@@ -69,7 +70,7 @@ class Wanted:
 
 
 class Journal:
-    """Which files on the node are genie's: path to the copy of what was there before, or "" where nothing was."""
+    """genie's files on the node: path to the copy of the file that was there before, or "" if there was none."""
 
     def __init__(self, node: Node) -> None:
         self.path = node.journal
@@ -90,7 +91,7 @@ class Journal:
         return f"{os.path.dirname(self.path)}/before"
 
     def claim(self, path: str) -> None:
-        """Make a path genie's, with a copy of what is there now; done before anything is changed."""
+        """Add a path to the journal, with a copy of the current file; called before the path is changed."""
         if path in self.files:
             return
         kept = ""
@@ -102,21 +103,23 @@ class Journal:
         self._save()
 
     def set_aside(self, path: str) -> bool:
-        """Take a file away until genie is removed; returns whether there was one."""
+        """Move a file away until genie is removed; returns whether there was one."""
         if not os.path.exists(path):
             return False
         self.claim(path)
         os.unlink(path)
-        if not self.files[path]:  # genie's own, of an earlier version: nobody wants it back
+        if not self.files[path]:  # genie's own, from an earlier version: not restored
             del self.files[path]
             self._save()
         return True
 
     def give_back(self, path: str) -> bool:
-        """Put back what was at a path before it was genie's, or nothing; returns True: it is genie's no more."""
+        """Restore the file that was at a path before genie's, or remove genie's; returns True: it is not genie's any
+        more.
+        """
         kept = self.files.get(path, "")
         if kept and os.path.exists(kept):
-            with open(kept, "rb") as file:  # not renamed: it may be on another file system, and in a pod always is
+            with open(kept, "rb") as file:  # not renamed: it may be on another file system, in a pod it always is
                 write(path, file.read(), os.stat(kept).st_mode & 0o777)
             os.unlink(kept)
         elif path in self.files and os.path.exists(path):
@@ -130,11 +133,13 @@ class Journal:
 
 
 def write(path: str, content: bytes, mode: int) -> bool:
-    """Write a file so that it is there whole or not at all; nothing is done where it is as it should be."""
+    """Write a file atomically; does nothing if the content and the mode are right."""
     if _is(path, content, mode):
         return False
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".genie-")  # no name that a runtime reads
+    handle, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(path), prefix=".genie-"
+    )  # a name that runtimes do not read
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -158,14 +163,14 @@ def _is(path: str, content: bytes, mode: int) -> bool:
 
 @contextlib.contextmanager
 def changing(node: Node) -> Iterator[None]:
-    """While one process changes the node, others wait."""
+    """A lock, so that only one process changes the node at a time."""
     os.makedirs(node.keepers, exist_ok=True)
     with locks.alone(os.path.dirname(node.journal)):
         yield
 
 
 def install(node: Node, wanted: Wanted) -> list[str]:
-    """Put genie on the node, or bring what is there up to date; returns the paths that changed.
+    """Install genie on the node, or update it; returns the paths that changed.
 
     Raises:
         CniError: genie.conf is wrong; nothing was changed then.
@@ -193,7 +198,7 @@ def install(node: Node, wanted: Wanted) -> list[str]:
 
 
 def _conf_text(node: Node, own: str, wanted: Wanted) -> bytes:
-    """genie's list; as it is on the node, if that says the same: whoever extended it wrote it in another form."""
+    """The text of genie's list. If the node's has equal content it is returned: others may have formatted it."""
     conf = dict(wanted.conf)
     if wanted.kubeconfig is not None:
         conf.setdefault("kubernetes", {"kubeconfig": node.kubeconfig})
@@ -209,18 +214,18 @@ def _conf_text(node: Node, own: str, wanted: Wanted) -> bytes:
 
 
 def _added(node: Node) -> list[dict[str, Any]]:
-    """What others put behind genie, in whichever file it is now."""
+    """The plugins that others added behind genie, in any file of net.d."""
     path = config.find(node.conf_dir)
     if path is None:
         return []
     try:
         return [plugin for plugin in config.beside(path) if is_type(plugin.get("type"))]
-    except CniError:  # somebody's list with genie in the middle is no extension of genie's
+    except CniError:  # another program's list with genie in the middle does not extend genie's
         return []
 
 
 def remove(node: Node) -> list[str]:
-    """Take genie off the node; returns the paths that changed. What was there before genie is there again."""
+    """Remove genie from the node and restore the files from before; returns the paths that changed."""
     with changing(node):
         return remove_changing(node)
 
@@ -237,12 +242,12 @@ def remove_changing(node: Node) -> list[str]:
         try:
             os.rmdir(leftover)
         except OSError:
-            pass  # it is not there, or somebody has put something else into it
+            pass  # the directory does not exist, or has files of others
     return paths
 
 
 def conf_path(node: Node, journal: Journal) -> str:
-    """Where genie.conf must be to be the first in net.d; where it comes nearest to that, if it cannot be the first."""
+    """The path for genie.conf that makes it first in net.d; if it cannot be first, the path nearest to that."""
     first = next(iter(others(node, journal)), "")
     for name in CONF_NAMES:
         if not first or name < first:
@@ -251,13 +256,13 @@ def conf_path(node: Node, journal: Journal) -> str:
 
 
 def others(node: Node, journal: Journal) -> list[str]:
-    """The names of the configurations in net.d that are not genie's, in order."""
+    """The names of other configurations in net.d than genie's, in order."""
     mine = {os.path.basename(path) for path in journal.files if is_conf(node, path)}.union(CONF_NAMES, ASIDE)
     return [name for name in confs(node.conf_dir) if name not in mine]
 
 
 def confs(directory: str) -> list[str]:
-    """The names of the configurations in a net.d directory, the first one first; none where there is no directory."""
+    """The names of the configurations in a net.d directory, in order; empty if there is no directory."""
     try:
         return conf_files(directory)
     except FileNotFoundError:
@@ -273,8 +278,8 @@ def in_place(node: Node, plugin: bytes) -> bool:
 
 
 def out_of_place(node: Node, plugin: bytes) -> str:
-    """What keeps genie from being what the runtime calls; nothing if it is. Looks at names and sizes only, for it is
-    asked every second.
+    """The reason that the runtime does not call genie; "" if it does. Compares only names and sizes, because it is
+    called every second.
     """
     names, own = confs(node.conf_dir), os.path.basename(conf_path(node, Journal(node)))
     if own not in names:

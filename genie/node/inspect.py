@@ -1,4 +1,4 @@
-"""`genie status` and `genie explain`: what genie did on this node, and what it would do for a pod, for people."""
+"""`genie status` and `genie explain`: show genie's attachments on this node, and what it would do for a pod."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="default: %(default)s")
     if argv[0] == "explain":
-        parser.description = "Tell which networks a pod would get on this node, on which interfaces, and why."
+        parser.description = "Show which networks a pod would get on this node, on which interfaces, and why."
         parser.add_argument("what", choices=["pod"], help="the kind of object")
-        parser.add_argument("pod", metavar="NAMESPACE/NAME", help="the pod, as the API server has it now")
+        parser.add_argument("pod", metavar="NAMESPACE/NAME", help="the pod, read from the API server")
     else:
         parser.description = (
-            "Tell whether genie is in order on this node, which networks there are, and what genie attached: each "
+            "Show whether genie works on this node, the node's networks, and genie's attachments: each "
             "container, its interfaces, networks and addresses."
         )
         parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
@@ -85,7 +85,7 @@ def _find(directory: str) -> str:
 
 
 def _renamed(directory: str) -> list[str]:
-    """The names of files with a configuration of genie's that no runtime loads, for they do not end as it must."""
+    """The names of files with genie's configuration that no runtime loads, because of the end of their names."""
     try:
         with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.endswith(SUFFIXES))
@@ -95,7 +95,7 @@ def _renamed(directory: str) -> list[str]:
 
 
 def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
-    """Whether the runtime calls genie here, whether anybody answers, and which networks there are."""
+    """Whether the runtime calls genie here, whether the agent answers, and the node's networks."""
     directory, name = os.path.split(path)
     yield f"configuration  {path}{_unused(name, conf_files(directory or '.'))}"
     for other in config.own_files(directory, conf_files(directory or ".")):
@@ -109,7 +109,7 @@ def health(path: str, conf: Conf, plugin: str, socket: str) -> Iterable[str]:
     if conf.raw.get("cAdvisor_address"):  # of CNI-Genie; the kubelet's cAdvisor port is gone since Kubernetes 1.12
         yield "               its cAdvisor_address does nothing: loads are read from this node's interfaces"
     if conf.drop_undeclared:
-        yield "               undeclared_capabilities: what a pod asks for and no plugin declares is DROPPED"
+        yield "               undeclared_capabilities: requests of pods that no plugin declares are DROPPED"
     yield f"plugin         {plugin}: {_served_by(plugin, socket)}"
     yield from _networks(networks.directory(conf.conf_dir), conf, os.path.dirname(plugin))
 
@@ -119,14 +119,14 @@ def _when(seconds: float) -> str:
 
 
 def _unused(name: str, loaded: list[str]) -> str:
-    """Why the runtime does not use the configuration of this name, with what it loads of the directory."""
+    """The reason that the runtime does not use this configuration. loaded: the names that it loads."""
     if name not in loaded:
         return f": NOT USED, the runtime loads only {SUFFIXES_ARE}"
     return "" if loaded[0] == name else f": NOT USED, the runtime takes {loaded[0]}, which is first"
 
 
 def _networks(directory: networks.Directory, conf: Conf, bin_dir: str) -> Iterable[str]:
-    """The networks of net.d, what is broken or passed over there, and whether a pod that asks for nothing fails."""
+    """The networks of net.d, broken and skipped configurations, and whether a pod without annotations fails."""
     try:
         known = directory.networks()
         described = [f"{directory.title(one)} ({' + '.join(one.types)})" for one in known if not networks.rival(one)]
@@ -138,7 +138,7 @@ def _networks(directory: networks.Directory, conf: Conf, bin_dir: str) -> Iterab
         if networks.rival(one):
             complaints.append(networks.rival(one))
         elif why := networks.unusable(one, (bin_dir,)):
-            complaints.append(f"{one.source} is passed over: {why}")
+            complaints.append(f"{one.source} is skipped: {why}")
     yield f"networks       {', '.join(described) or 'NONE: a pod that asks for nothing gets an error'}"
     yield from (f"               {each}" for each in complaints)
     if described and not conf.default_plugin:
@@ -150,7 +150,7 @@ def _networks(directory: networks.Directory, conf: Conf, bin_dir: str) -> Iterab
 
 
 def _capabilities(conf: Conf, known: list[NetworkConfig]) -> Iterable[str]:
-    """What the runtime hands over, and what it would if it were asked."""
+    """The capabilities that the runtime passes to genie, and those that are missing."""
     asked = conf.raw.get("capabilities") or {}
     yield f"capabilities   {', '.join(sorted(name for name, on in asked.items() if on)) or 'none'}"
     declared = conflist.declared(known)
@@ -177,7 +177,7 @@ def _served_by(plugin: str, socket: str) -> str:
 
 
 def status(records: Records) -> Iterable[str]:
-    """A line a container, a line an attachment below it."""
+    """A line for each container, and below it a line for each attachment."""
     count = 0
     for record in records.all():
         if isinstance(record, CniError):
@@ -195,7 +195,7 @@ def status(records: Records) -> Iterable[str]:
 
 
 def kept(objects: KeptObjects) -> Iterable[str]:
-    """What there is for pods that come up while the API server is away, and how old it is."""
+    """The network objects that are stored for when the API server is away, and their age."""
     there = [one.found is not None for one in objects]
     if there:
         checked = objects.checked()
@@ -214,7 +214,7 @@ def _ago(seconds: float) -> str:
 
 
 def explain(name: str, conf: Conf, bin_dir: str) -> Iterable[str]:
-    """The selection of a pod, made but not carried out."""
+    """Show the selection of a pod, without attaching anything."""
     namespace, _, pod_name = name.partition("/")
     if not namespace or not pod_name or "/" in pod_name:
         raise CniError(7, f"expected NAMESPACE/NAME, found {name!r}")
@@ -229,4 +229,4 @@ def explain(name: str, conf: Conf, bin_dir: str) -> Iterable[str]:
         kinds = " + ".join(choice.network.types)
         yield f"  {choice.ifname:<15} {choice.label:<24} {kinds}, from {choice.network.source}"
         if choice.dropped:
-            yield f"  {'':<15} DROPPED, since no plugin declares it: {', '.join(choice.dropped)}"
+            yield f"  {'':<15} DROPPED, because no plugin declares it: {', '.join(choice.dropped)}"

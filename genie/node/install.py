@@ -1,13 +1,13 @@
-"""`genie install`: genie onto a node, kept there, and off again with the node as it was.
+"""`genie install`: installs genie on a node, keeps it there, and removes it again with the node as before.
 
-What is put on a node, each file whole or not at all (written beside its place, then renamed), also over a running one:
+The files on the node. Each is written beside its place and then renamed, so that a running one can be replaced:
 
     /opt/cni/bin/genie                      the plugin: the shim, or in direct mode a script
-    /etc/cni/net.d/genie.d/kubeconfig       how direct mode and `genie explain` reach the API server
-    /etc/cni/net.d/00-genie.conflist        genie.conf, in a list; last, for with it the runtime begins to call genie
+    /etc/cni/net.d/genie.d/kubeconfig       access to the API server for direct mode and `genie explain`
+    /etc/cni/net.d/00-genie.conflist        genie.conf, in a list; last: with it the runtime starts to call genie
 
-files.py writes and removes them, wanted.py has what is in them, keeper.py is `--keep`, which the DaemonSet runs beside
-the agent.
+files.py writes and removes them, wanted.py decides their content, keeper.py is `--keep`, which the DaemonSet runs
+beside the agent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ examples:
   What the DaemonSet runs beside the agent, and what it adds to a plain install:
   genie install --keep --after /run/pod/agent --conf /etc/genie/genie.conf --daemonset kube-system/genie
 
-what is put on the node, each file whole or not at all, also over a running one:
+the files on the node; each is written atomically, also over a running one:
   BIN-DIR/genie                 the plugin: the agent's shim, or with --direct a script
   CONF-DIR/genie.d/kubeconfig   in a pod only: how to reach the API server as the pod's service account
   CONF-DIR/00-genie.conflist    genie.conf, in a list that others may extend; last, for with it the runtime begins to
@@ -56,26 +56,26 @@ More: docs/install.md
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="genie install",
-        description="Put genie on this node, ahead of every other configuration in net.d, or take it off again.",
+        description="Install genie on this node, before every other configuration in net.d, or remove it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = parser.add_argument, Node()
     what = parser.add_argument_group("what to do").add_mutually_exclusive_group()
     what.add_argument("--once", action="store_true", help="install and return (the default)")
-    what.add_argument("--keep", action="store_true", help="install, stay, and keep it so until SIGTERM")
-    what.add_argument("--remove", action="store_true", help="take genie off the node, which is then as it was before")
+    what.add_argument("--keep", action="store_true", help="install, and keep genie installed until SIGTERM")
+    what.add_argument("--remove", action="store_true", help="remove genie, and restore the node's previous files")
     what.add_argument("--print", action="store_true", help="print the genie.conf that would be installed, and return")
     add("--conf", metavar="PATH", default="", help="the genie.conf to install (default: one without settings)")
     add(
         "--from-multus", metavar="PATH", default="",
-        help="install the genie.conf that means what this configuration of Multus means (00-multus.conf)",
+        help="install the genie.conf that is equivalent to this configuration of Multus (00-multus.conf)",
     )  # fmt: skip
     add("--direct", action="store_true", help="install genie itself, run by this Python, in place of the agent's shim")
     add(
         "--no-kubeconfig",
         action="store_true",
-        help="install no kubeconfig of this pod's service account, or do without any",
+        help="do not install a kubeconfig of this pod's service account; in direct mode, allow genie.conf without one",
     )
     add("--bin-dir", default=default.bin_dir, metavar="DIR", help="where plugins are (default: %(default)s)")
     add("--conf-dir", default=default.conf_dir, metavar="DIR", help="the runtime's net.d (default: %(default)s)")
@@ -90,11 +90,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     keep.add_argument("--ready-file", metavar="PATH", default="", help="hold this file once genie is installed")
     keep.add_argument(
         "--daemonset", metavar="NAMESPACE/NAME", default="",
-        help="when ended, remove genie if this DaemonSet is gone",
+        help="at the end, remove genie if this DaemonSet is gone",
     )  # fmt: skip
     options = parser.parse_args(argv)
     if options.from_multus and (options.conf or options.keep or options.remove):
-        parser.error("--from-multus goes with none of --conf, --keep and --remove; --keep takes what --print prints")
+        parser.error("--from-multus cannot be combined with --conf, --keep or --remove; --keep takes --print's output")
     return options
 
 
@@ -125,10 +125,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _migrated(options: argparse.Namespace) -> Migrated:
-    """Multus' configuration as genie has it; what is not the same is logged."""
+    """The genie.conf for Multus' configuration; differences are logged."""
     migrated = multus.read(options.from_multus, options.conf_dir)
     for note in migrated.notes:
-        log.warning("not the same as with Multus", extra={"fields": {"file": options.from_multus, "note": note}})
+        log.warning("different from Multus", extra={"fields": {"file": options.from_multus, "note": note}})
     for name, network in migrated.networks.items() if options.print else ():
         log.warning(
             "needs this file, too", extra={"fields": {"file": f"{options.conf_dir}/{name}", "content": network}}
@@ -137,6 +137,6 @@ def _migrated(options: argparse.Namespace) -> Migrated:
 
 
 def _write_networks(node: Node, networks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Networks that were inside Multus' configuration, as files of their own; they stay when genie is removed."""
+    """Write the networks from inside Multus' configuration to files; these stay when genie is removed."""
     paths = {f"{node.conf_dir}/{name}": json.dumps(network, indent=2) for name, network in networks.items()}
     return [path for path, text in paths.items() if write(path, f"{text}\n".encode(), 0o600)]

@@ -1,12 +1,12 @@
-"""`genie install --keep`: genie stays on the node as it was put, until the pod is ended.
+"""`genie install --keep`: keeps genie installed on the node until the pod ends.
 
-It waits until the agent serves, so that the runtime never calls a genie that nobody answers for; then it installs,
-puts back what somebody took away (patience.py: when), keeps genie first in net.d and the kubeconfig's token fresh. When
-it is ended it asks the API server for its DaemonSet: still there, as in a rolling update or when a node is drained,
-then genie stays; gone, then nobody will answer the shim any more, and it removes genie from the node.
+It waits until the agent serves, so that the runtime never calls a shim without an agent. Then it installs genie,
+restores removed files (patience.py decides when), keeps genie first in net.d and the kubeconfig's token fresh. At the
+end it asks the API server for its DaemonSet. If that still exists, as in a rolling update or when a node is drained,
+genie stays. If it is gone, no agent will answer the shim any more, and genie is removed from the node.
 
-In a rolling update two of them are on a node for a moment. Each that keeps holds a file (see locks.py) with a number;
-the one with the highest keeps, the others look on, and none removes what another one keeps.
+In a rolling update there are two keepers on a node for a moment. Each holds a file (see locks.py) with a number. The
+one with the highest number works, the others wait, and none removes genie while another one keeps it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from genie.select.networks import Directory, rival
 
 log = logging.getLogger("genie.install")
 
-EVERY = 1.0  # seconds between two looks of --keep at the node
-REFRESH = 60.0  # seconds between two looks at genie.conf's source and the account's token, which the kubelet renews
-ASKS = 3  # times that the API server is asked whether the DaemonSet is gone, while it does not answer
+EVERY = 1.0  # seconds between two checks of the node
+REFRESH = 60.0  # seconds between two reads of genie.conf's source and the account's token, which the kubelet renews
+ASKS = 3  # requests for the DaemonSet while the API server does not answer
 
 
 class Claim:
-    """A keeper's turn at a node: a numbered file that it holds while it lives."""
+    """A keeper's claim to a node: a numbered file that it holds while it lives."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -75,7 +75,7 @@ def _keepers(node: Node) -> set[int]:
 
 
 def check_not_kept(node: Node) -> None:
-    """Refuse to change a node by hand that a keeper would change back within a second.
+    """Refuse to change a node by hand if a keeper would undo the change within a second.
 
     Raises:
         CniError: there is one.
@@ -89,7 +89,7 @@ def check_not_kept(node: Node) -> None:
 
 
 class Keeper:
-    """`--keep`: genie stays on the node as it was put, until the pod is ended."""
+    """`--keep`: keeps genie installed on the node until the pod ends."""
 
     def __init__(self, node: Node, options: argparse.Namespace) -> None:
         self.node, self.options = node, options
@@ -98,7 +98,7 @@ class Keeper:
         self.claim: Claim | None = None
         self._complained = ""
         self._patience = Patience()
-        self._back_at = 0.0  # when genie is put back, of the monotonic clock; 0: it is in place
+        self._back_at = 0.0  # when to restore genie, by the monotonic clock; 0: it is in place
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -109,7 +109,7 @@ class Keeper:
         self._leave()
 
     def _wait(self) -> bool:
-        """Until the node can do with genie; False if that did not come about before the end."""
+        """Wait until genie can work on the node; False if the keeper was ended before."""
         logged = ""
         while missing := self._missing():
             if missing != logged:
@@ -120,7 +120,7 @@ class Keeper:
         return True
 
     def _missing(self) -> str:
-        """What genie needs first. Where it is installed already, the runtime calls it whatever else there is."""
+        """What genie still waits for; "" if it is installed already, because then the runtime calls it in any case."""
         if self.options.after and not locks.is_held(self.options.after):
             return f"the agent, which holds {self.options.after} once it serves"
         journal = Journal(self.node)
@@ -152,7 +152,7 @@ class Keeper:
             self._back_at = 0.0
 
     def _waits(self, removed: str) -> bool:
-        """Whether what was removed stays so for now."""
+        """Whether to wait before genie is restored."""
         now = time.monotonic()
         if not self._back_at:  # not seen before
             wait = self._patience.removed(now)
@@ -163,11 +163,11 @@ class Keeper:
     def _note(self, removed: str, wait: float) -> None:
         before = removals.read(self.node.state_dir)
         count = 1 + (before.count if before else 0)
-        with contextlib.suppress(OSError):  # it is for people, and no reason to do less
+        with contextlib.suppress(OSError):  # this file is for people only, and must not stop the keeper
             removals.write(self.node.state_dir, Removals(count=count, why=removed, at=time.time(), wait=wait))
         if self._patience.begins:
             message = (
-                f"somebody keeps removing genie from this node: {removed}. genie puts itself back, each time later, up "
+                f"somebody keeps removing genie from this node: {removed}. genie restores itself, each time later, up "
                 f"to {LONGEST / 60:.0f} minutes; until then pods come up without it. If it is Cilium, set "
                 "cni.exclusive=false; others: docs/install.md"
             )
@@ -175,7 +175,7 @@ class Keeper:
             self._report(message)
 
     def _report(self, message: str) -> None:
-        """An Event of the node."""
+        """Write an Event for the node."""
         if not (name := os.environ.get("NODE_NAME")) or not self.options.daemonset:
             return
         what = Event(
@@ -195,7 +195,9 @@ class Keeper:
                 self.claim.drop()
             if not gone:
                 return
-            if _keepers(self.node):  # of a newer DaemonSet, or of this one in mid-update: the last to leave removes
+            if _keepers(
+                self.node
+            ):  # a keeper of a newer DaemonSet, or of this one during an update: the last keeper removes genie
                 log.info("left to another keeper on this node")
                 return
             files = remove_changing(self.node)
@@ -207,7 +209,7 @@ class Keeper:
         wanted = self._wanted(before)
         try:
             current = self._current_conf() if before and before.conf == wanted.conf else None
-            if current:  # without the versions that `install` found fit for it
+            if current:  # without the versions that `install` added
                 versions = {key: wanted.conf[key] for key in ("cniVersions",) if key in wanted.conf}
                 current = {**{key: value for key, value in current.items() if key != "cniVersions"}, **versions}
             changed = install(self.node, replace(wanted, conf=current or wanted.conf))
@@ -219,11 +221,11 @@ class Keeper:
         return wanted
 
     def _wanted(self, before: Wanted | None) -> Wanted:
-        """What is to be on the node. Once genie is there, a genie.conf with a mistake in it changes nothing: a keeper
-        that ended for it could not remove genie any more.
+        """The files to install. Once genie is installed, a genie.conf with a mistake changes nothing: a keeper that
+        ended because of it could not remove genie any more.
 
         Raises:
-            CniError: genie.conf is wrong, and there is none that could go on being used.
+            CniError: genie.conf is wrong, and there is no earlier one to keep.
         """
         try:
             conf, behind = read_conf(self.options)
@@ -236,7 +238,7 @@ class Keeper:
         return with_conf(self.options, conf, behind)
 
     def _complain(self, error: Exception) -> None:
-        """Once for each kind of trouble, not once a second."""
+        """Log each kind of problem once, not once a second."""
         if str(error) != self._complained:
             self._complained = str(error)
             log.error("cannot install", extra={"fields": {"error": str(error)}})
@@ -263,10 +265,10 @@ class Keeper:
         return False
 
     def _daemonset(self) -> str:
-        """Whether the DaemonSet is "there" or "gone"; "" if nobody knows.
+        """Whether the DaemonSet is "there" or "gone"; "" if unknown.
 
-        When all of genie is deleted at once, so are its account and its rights: after it has been seen once, 401 and
-        403 also count as deleted.
+        If all of genie is deleted at once, its account and its rights are deleted, too: after the DaemonSet has been
+        seen once, 401 and 403 also count as deleted.
         """
         namespace, _, name = self.options.daemonset.partition("/")
         try:

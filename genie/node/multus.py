@@ -1,8 +1,8 @@
-"""Multus' configuration, such as 00-multus.conf, as the genie.conf that means the same.
+"""Converts Multus' configuration, such as 00-multus.conf, to an equivalent genie.conf.
 
-Which keys there are: docs/configuration.md, pkg/types/types.go and pkg/server/config/generator.go of Multus 4. Each
-becomes a key of genie.conf, or a note says what takes its place. What nothing can take the place of is refused, and a
-key that Multus does not have either is named in a note.
+The keys are from docs/configuration.md, pkg/types/types.go and pkg/server/config/generator.go of Multus 4. Each becomes
+a key of genie.conf, or a note explains its replacement. A key without any replacement is refused. A key that Multus
+does not know either is named in a note.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from genie.cni.fields import Fields, decode, invalid
 from genie.config import DEFAULT_CONF_DIR
 from genie.select.networks import RIVALS, Directory, rival
 
-#: Where a pod of Multus' has the node's own root.
+#: The mount point of the node's root in a pod of Multus.
 _MOUNTS = ("/hostroot", "/host")
 _LEVELS = {"debug": "debug", "verbose": "info", "error": "error", "panic": "error"}
 _TAKEN = (
     *("name", "type", "cniVersion", "plugins", "clusterNetwork", "defaultNetworks", "delegates", "kubeconfig"),
     *("namespaceIsolation", "globalNamespaces", "capabilities", "logFile", "logLevel"),
 )
-#: Keys that become none of genie's, and what takes their place; "" where nothing has to.
+#: Keys without an equivalent key, with their replacement; "" if none is needed.
 _NOTES = {
     "readinessindicatorfile": "genie needs no such file: while a network of default_plugin has no configuration in "
     "net.d, or no plugin, pods wait, and genie's STATUS fails",
@@ -44,12 +44,12 @@ _NOTES = {
 _KNOWN = {*_TAKEN, *_NOTES, "multusNamespace"}
 
 Find = Callable[[str], str]
-"""Returns the name of a network in net.d, of its name or path; empty if there is none."""
+"""Returns the name of a network in net.d, by its name or path; empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Migrated:
-    """conf: genie.conf. networks: files to put into net.d, where they are not yet. notes: what is not the same."""
+    """conf: genie.conf. networks: files to add to net.d, if they do not exist yet. notes: the differences."""
 
     conf: Mapping[str, Any]
     networks: Mapping[str, Mapping[str, Any]]
@@ -57,14 +57,14 @@ class Migrated:
 
 
 def read(path: str, conf_dir: str) -> Migrated:
-    """Multus' configuration of a file.
+    """Read Multus' configuration from a file.
 
     Args:
         conf_dir: the node's net.d.
 
     Raises:
-        CniError: 5 when it cannot be read, 6 when it is no JSON, 7 when it is not Multus', or has a wish that genie
-            cannot grant.
+        CniError: 5 when it cannot be read, 6 when it is not JSON, 7 when it is not Multus', or has a setting that genie
+        does not support.
     """
     try:
         with open(path, "rb") as file:
@@ -77,7 +77,7 @@ def read(path: str, conf_dir: str) -> Migrated:
 
 
 def migrated(read: Fields, find: Find) -> Migrated:
-    """What a configuration of Multus' becomes.
+    """Convert a configuration of Multus.
 
     Raises:
         CniError: 7.
@@ -106,7 +106,7 @@ def migrated(read: Fields, find: Find) -> Migrated:
 
 
 def _first(own: Fields, find: Find) -> tuple[list[str], dict[str, Mapping[str, Any]]]:
-    """The networks of every pod, the default one first, and those of them that are in no file yet."""
+    """The networks of every pod, the default one first, and those of them that have no file yet."""
     if cluster := own.text("clusterNetwork"):
         return [_network(own, "clusterNetwork", cluster, find)], {}
     names: list[str] = []
@@ -139,8 +139,8 @@ def _network(own: Fields, key: str, name: str, find: Find) -> str:
 
 
 def _in_net_d(name: str, directory: Directory) -> str:
-    """Multus' rules (pkg/k8sclient, getNetDelegate): a path if there is a slash in it, of a file or of the folder whose
-    first file counts; else the name in a configuration.
+    """Multus' rules (pkg/k8sclient, getNetDelegate): with a slash it is a path, of a file or of a folder (its first
+    file counts); otherwise it is the name in a configuration.
     """
     if "/" not in name:
         network = directory.find(name)
@@ -154,7 +154,7 @@ def _in_net_d(name: str, directory: Directory) -> str:
 
 
 def _on_node(path: str) -> str:
-    """A path as the node has it: a pod of Multus' sees the node's files elsewhere."""
+    """A path on the node: a pod of Multus has the node's files mounted elsewhere."""
     mount = next((each for each in _MOUNTS if path.startswith(f"{each}/")), "")
     return path.removeprefix(mount)
 
@@ -167,12 +167,12 @@ def _level(own: Fields) -> str:
 
 
 def _notes(own: Fields, names: list[str]) -> Iterator[str]:
-    """What is not the same with genie, a sentence for each key."""
+    """The differences with genie, a sentence for each key."""
     for key, value in own.data.items():
         if value in (None, "", [], {}):
             continue
         if key not in _KNOWN:
-            yield f"{key}: unknown to Multus and to genie, not taken over"
+            yield f"{key}: unknown to Multus and to genie, ignored"
         elif note := _NOTES.get(key, ""):
             yield f"{key}: {note}"
     if len(names) > 1:

@@ -1,4 +1,4 @@
-"""Which versions of the specification another plugin speaks: asked of the plugin itself, once for each of its files."""
+"""The versions of the specification that another plugin speaks: the plugin is called once for each of its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIMEOUT = 5.0  # seconds
 
 
 def spoken(path: str) -> tuple[str, ...]:
-    """What a plugin answers to VERSION; nothing where it cannot be asked.
+    """A plugin's answer to VERSION; empty if it cannot be called.
 
     path: of the executable.
     """

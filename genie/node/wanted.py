@@ -1,4 +1,4 @@
-"""What is to be on a node: the plugin, genie.conf and a kubeconfig, as the command line asks for them."""
+"""Decides the files to install on a node from the command line: the plugin, genie.conf and a kubeconfig."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from genie.node.files import Wanted
 PACKAGE = os.path.dirname(os.path.abspath(genie.__file__))
 DEFAULT_CONF: Mapping[str, Any] = {
     **{"cniVersion": "1.0.0", "name": "genie", "type": "genie"},
-    "capabilities": {"portMappings": True, "bandwidth": True, "dns": True},  # what the runtime is to hand over
+    "capabilities": {"portMappings": True, "bandwidth": True, "dns": True},  # what the runtime is asked to pass
 }
 
 
 def kubeconfig(environment: Mapping[str, str] = os.environ) -> bytes | None:
     """A kubeconfig of the pod's service account, for the node; None outside a cluster.
 
-    It has the API server's Service address, which kube-proxy serves on the node as well, and the token itself, since
+    It has the API server's Service address, which kube-proxy serves on the node as well, and the token itself, because
     the node does not see the pod's files; `--keep` renews it.
     """
     server = kube.in_cluster(environment)
@@ -48,20 +48,20 @@ def kubeconfig(environment: Mapping[str, str] = os.environ) -> bytes | None:
 def read_conf(
     options: argparse.Namespace, given: Mapping[str, Any] | None = None
 ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
-    """The genie.conf to install, and the plugins behind genie if it is a list: the given one, else that of the file
-    that --conf names, else one without settings.
+    """The genie.conf to install, and the plugins behind genie if it is a list: the given one, otherwise the file of
+    --conf, otherwise one without settings.
 
     Raises:
         CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
     """
     conf = config.load(options.conf) if options.conf else config.parse(given or DEFAULT_CONF)
     if options.direct and not options.no_kubeconfig and kubeconfig() is None:
-        kube.server(conf.credentials)  # without an agent each call takes them: no pod would come up
+        kube.server(conf.credentials)  # without an agent each call needs it: no pod would come up
     return conf.raw, config.beside(options.conf) if options.conf else ()
 
 
 def with_conf(options: argparse.Namespace, conf: Mapping[str, Any], behind: Sequence[Mapping[str, Any]] = ()) -> Wanted:
-    """What is to be on the node: with that genie.conf, and those plugins behind genie.
+    """The files to install, with this genie.conf and these plugins behind genie.
 
     Raises:
         CniError: there is no shim for this machine.
@@ -71,7 +71,7 @@ def with_conf(options: argparse.Namespace, conf: Mapping[str, Any], behind: Sequ
 
 
 def plugin(direct: bool) -> bytes:
-    """The file that the runtime is to call.
+    """The file that the runtime will call.
 
     Raises:
         CniError: there is no shim for this machine, and none could be compiled.
@@ -79,7 +79,7 @@ def plugin(direct: bool) -> bytes:
     if direct:
         import compileall
 
-        compileall.compile_dir(PACKAGE, quiet=2)  # where that cannot be written, Python compiles at each start
+        compileall.compile_dir(PACKAGE, quiet=2)  # if the cache cannot be written, Python compiles at each start
         return launcher().encode()
     from genie.agent import shim
 
@@ -90,15 +90,15 @@ def plugin(direct: bool) -> bytes:
 
 
 def launcher() -> str:
-    """The script that is genie in direct mode. A runtime waits for it at every pod, so it starts as fast as Python can:
+    """The script for direct mode. The runtime waits for it at every pod, so it starts as fast as Python can:
 
-    -I, -S: neither the environment nor `site` (with whatever .pth files the machine has) is looked at; where the
-    modules are is written down instead. -B: a CNI call writes nothing; `plugin` has compiled what there is to compile.
+    -I, -S: skip the environment and `site` (with the machine's .pth files); the module paths are written into the
+    script instead. -B: a CNI call writes no bytecode; `plugin` has compiled the modules already.
     """
     import importlib.util
 
     paths = [os.path.dirname(PACKAGE)]
-    yaml = importlib.util.find_spec("yaml")  # of which a kubeconfig in YAML is read
+    yaml = importlib.util.find_spec("yaml")  # used to read a kubeconfig in YAML
     if yaml is not None and yaml.origin is not None:
         paths.append(os.path.dirname(os.path.dirname(yaml.origin)))
     return f"""#!{sys.executable} -BIS

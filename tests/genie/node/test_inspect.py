@@ -90,7 +90,7 @@ def test_dropped_wishes_are_shown(capsys: pytest.CaptureFixture[str], node: Node
     assert "DROPPED" not in "".join(health(capsys, node, conf))
     Path(conf).write_text(json.dumps({**json.loads(Path(conf).read_text()), "undeclared_capabilities": "drop"}))
     assert health(capsys, node, conf)[1].strip() == (
-        "undeclared_capabilities: what a pod asks for and no plugin declares is DROPPED"
+        "undeclared_capabilities: requests of pods that no plugin declares are DROPPED"
     )
 
 
@@ -98,10 +98,10 @@ def test_status_says_what_is_passed_over(capsys: pytest.CaptureFixture[str], nod
     node.write("00-gone.conf", {"cniVersion": "1.0.0", "name": "gone", "type": "cilium-cni"})
     node.write("99-loopback.conf", {"cniVersion": "1.0.0", "name": "loopback", "type": "loopback"})
     lines = health(capsys, node, conf)
-    gone = f"{node.net_d}/00-gone.conf is passed over: no plugin 'cilium-cni': looked in {node.root}/bin"
+    gone = f"{node.net_d}/00-gone.conf is skipped: no plugin 'cilium-cni': looked in {node.root}/bin"
     assert [line.strip() for line in lines[3:5]] == [
         gone,
-        f"{node.net_d}/99-loopback.conf is passed over: loopback cannot be a pod's network",
+        f"{node.net_d}/99-loopback.conf is skipped: loopback cannot be a pod's network",
     ]
     for path in node.net_d.glob("10-*"):
         path.unlink()

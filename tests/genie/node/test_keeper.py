@@ -147,7 +147,7 @@ class TestKeeper:
         assert noted and noted.count == AT_ONCE + 1 and noted.wait == 2.0
         assert noted.why == f"{own} is gone, and {renamed.name} is there"
         (warning,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
-        assert warning.startswith(f"somebody keeps removing genie from this node: {noted.why}. genie puts itself back")
+        assert warning.startswith(f"somebody keeps removing genie from this node: {noted.why}. genie restores itself")
         assert "If it is Cilium, set cni.exclusive=false" in warning
         (event,) = api.events
         assert event["message"] == warning and event["type"] == "Warning"

@@ -135,7 +135,7 @@ def test_any_configuration_becomes_a_genie_conf_or_is_refused(data: dict[str, An
 @given(st.text(min_size=1), st.sampled_from([1, True, "x", [1], {"a": 1}]))
 def test_a_key_that_nobody_knows_is_named(key: str, value: Any) -> None:
     noted = of({"type": "multus", "clusterNetwork": "example", key: value} if key not in multus._KNOWN else DOCUMENTED)
-    named = [note for note in noted.notes if note == f"{key}: unknown to Multus and to genie, not taken over"]
+    named = [note for note in noted.notes if note == f"{key}: unknown to Multus and to genie, ignored"]
     assert len(named) == (key not in multus._KNOWN)
 
 
@@ -162,7 +162,7 @@ def test_print_shows_what_would_be_installed(machine: Node, left: Path, capfd: p
     out, err = capfd.readouterr()
     shown = json.loads(out)
     assert shown["default_plugin"] == ["cbr0"] and shown["conf_dir"] == machine.conf_dir
-    assert "speed: unknown to Multus and to genie, not taken over" in err
+    assert "speed: unknown to Multus and to genie, ignored" in err
     assert tree(machine) == before
     (left.parent.parent / "my.conf").write_text(out)
     assert main(machine, "--direct", "--no-kubeconfig", "--conf", str(left.parent.parent / "my.conf")) == 0

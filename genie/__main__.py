@@ -1,7 +1,6 @@
-"""genie's entry: a CNI plugin, in direct mode, with CNI_COMMAND in the environment; without, an administrator's tool.
+"""genie's entry point: with CNI_COMMAND in the environment a CNI plugin in direct mode, otherwise the command line.
 
-The two share nothing but this file: on the way of an ADD the argument parser and all that belongs to people is not
-even imported.
+The two share only this file: an ADD does not import the argument parser or the commands.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve the runtime or a person; returns the exit status."""
+    """Serve the runtime or run a command; returns the exit status."""
     if "CNI_COMMAND" in os.environ and not (argv or sys.argv[1:]):
         return plugin()
     from genie import cli
@@ -20,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def plugin() -> int:
-    """One CNI call, in direct mode: the delegates are this process's children, the API server is asked now."""
+    """One CNI call in direct mode: delegates are child processes, and the API server is read during the call."""
     import json
 
     from genie import config, kube
@@ -34,7 +33,7 @@ def plugin() -> int:
     try:
         conf = config.read(stdin)
     except CniError:
-        pass  # `serve` meets the same error, and reports it as the verb demands
+        pass  # `serve` gets the same error, and reports it in the verb's form
     asker = kube.DirectKube(conf or config.Conf(name="genie", cni_version="1.0.0"))
     executor = SubprocessExecutor()
     reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, executor, conf))
@@ -48,7 +47,7 @@ def plugin() -> int:
 
 
 def log(line: str, path: str) -> None:
-    """One line to genie.conf's log_file, else to standard error, which runtimes keep with a failure."""
+    """Write one line to genie.conf's log_file, otherwise to standard error, which runtimes log with a failure."""
     if path:
         try:
             with open(path, "a", encoding="utf-8") as file:

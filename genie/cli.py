@@ -1,4 +1,4 @@
-"""What an administrator can ask of genie at a shell: install it, run the agent, see its records, explain a pod."""
+"""The administrator's commands: install genie, run the agent, show its records, explain a pod."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from genie import __version__
 COMMANDS = {
     "install": (
         "genie.node.install",
-        "put genie on this node: plugin, genie.conf, kubeconfig; --remove takes it off again",
+        "install genie on this node: plugin, genie.conf, kubeconfig; --remove removes it",
     ),
     "agent": ("genie.agent.daemon", "run the agent that the shim in /opt/cni/bin calls (what the DaemonSet runs)"),
     "status": ("genie.node.inspect", "list the containers on this node that genie attached, and to which networks"),
     "gc": (
         "genie.node.collect",
-        "delete attachments that nobody asks to delete any more; --forget gives up on what cannot be deleted",
+        "delete orphaned attachments; --forget gives up on a container that cannot be deleted",
     ),
     "explain": (
         "genie.node.inspect",
@@ -28,11 +28,11 @@ COMMANDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Hand on to the subcommand's module, so that each imports only what it needs."""
+    """Run the subcommand's module; only that one is imported."""
     parser = argparse.ArgumentParser(
         prog="genie",
         description="One CNI plugin in front of all the others. The container runtime calls it with CNI_COMMAND in the "
-        "environment; a person has these commands.",
+        "environment; these are the commands for people.",
         epilog="`genie COMMAND --help` has more. The annotations that pods can carry: docs/annotations.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

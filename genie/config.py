@@ -1,9 +1,9 @@
 """genie.conf: an administrator's settings, read from the runtime's standard input or from the file.
 
 The file is CNI-Genie's own, so that a node that ran CNI-Genie keeps it: `name`, `type`, `cniVersion`, `etcd_endpoints`,
-`log_level`, `policy`, `kubernetes`, `default_plugin`. The keys that are genie's own are the fields of `Conf` below. Any
-other key (`romana_root`, `hostname`, `cAdvisor_address`, …) is let through: configurations in the field carry many. A
-key that genie does know must have the right type; anything else is refused here, by name.
+`log_level`, `policy`, `kubernetes`, `default_plugin`. genie's own keys are the fields of `Conf` below. Any other key
+(`romana_root`, `hostname`, `cAdvisor_address`, …) is accepted, because existing configurations have many of them. A
+known key must have the right type; otherwise it is refused here, by name.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from genie.cni.fields import Fields, decode
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
-MOST_NETWORKS = 128  # that max_networks can be
+MOST_NETWORKS = 128  # the highest max_networks
 GENIE = "genie"  # its own type, as a plugin
-#: Keys of a list of plugins that are not a plugin's (specification, section 1, "Configuration format").
+#: Keys of a plugin list, not of one plugin (specification, section 1, "Configuration format").
 OF_LIST = ("cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
-#: Plugins that name a pod's host interface, or key what they keep, after CNI_CONTAINERID alone, so that a second
+#: Plugins that use CNI_CONTAINERID alone for the name of a pod's host interface or for their files, so that a second
 #: attachment of one container needs an ID of its own (weave, CNI-Genie #133; flannel's file for its DEL).
 CONTAINER_ID_ALONE = ("weave-net", "flannel")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Where the API server is and as whom to ask it: `kubernetes.kubeconfig`, else the cluster that genie runs in; the
-    other fields are laid over that.
+    """The API server and the credentials for it: from `kubernetes.kubeconfig`, otherwise from the cluster that genie
+    runs in; the other fields override these.
     """
 
     kubeconfig: str = ""
@@ -46,12 +46,12 @@ class Credentials:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
-    """`agent`: settings of `genie agent`, whose options of the same names win. None: not set here."""
+    """`agent`: settings of `genie agent`; its command line options of the same names win. None: not set here."""
 
     concurrency: int | None = None  # plugins of one network and verb at once; the rest wait
-    listen: str | None = None  # HOST:PORT of /metrics, /healthz and /readyz; "" for nowhere
+    listen: str | None = None  # HOST:PORT of /metrics, /healthz and /readyz; "" for none
     grace: float | None = None  # how long SIGTERM waits for calls in flight
-    repair: bool = True  # false: what somebody changes in a pod is reported alone
+    repair: bool = True  # false: changes in a pod are only reported, not repaired
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +60,22 @@ class Conf:
 
     name: str
     cni_version: str
-    default_plugin: tuple[str, ...] = ()  # networks of a pod that asks for nothing; "a,b" or ["a", "b"]
+    default_plugin: tuple[str, ...] = ()  # networks of a pod without annotations; "a,b" or ["a", "b"]
     credentials: Credentials = Credentials()
     log_level: str = "info"
     log_file: str = ""
     conf_dir: str = DEFAULT_CONF_DIR
     state_dir: str = DEFAULT_STATE_DIR
-    max_networks: int = 32  # of one pod; one that asks for more is refused
-    serial: bool = False  # true: never two delegates at once
-    delegate_timeout: float = 60.0  # a delegate that takes longer is ended
-    api_timeout: float = 10.0  # an API request that takes longer has failed
-    events: bool = False  # true: Events of what went well, too, such as AddedInterface; of errors there always are
+    max_networks: int = 32  # for one pod; more are refused
+    serial: bool = False  # true: never run two delegates at the same time
+    delegate_timeout: float = 60.0  # a delegate that takes longer is killed
+    api_timeout: float = 10.0  # an API request that takes longer fails
+    events: bool = False  # true: normal Events, too, such as AddedInterface; Events of errors are always written
     drop_undeclared: bool = (
-        False  # `undeclared_capabilities` is "drop": what no plugin declares is dropped, not refused
+        False  # `undeclared_capabilities` is "drop": capabilities that no plugin declares are dropped, not refused
     )
-    namespace_isolation: bool = False  # true: a pod may use network objects of its own namespace alone
-    global_namespaces: tuple[str, ...] = ("default",)  # except those of these namespaces
+    namespace_isolation: bool = False  # true: a pod may use only network objects of its own namespace
+    global_namespaces: tuple[str, ...] = ("default",)  # and those of these namespaces
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
     agent: AgentSettings = AgentSettings()
     runtime_config: Mapping[str, Any] = field(default_factory=dict)  # what the runtime passes: portMappings, …
@@ -86,8 +86,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
     """Check a decoded genie.conf.
 
     Raises:
-        CniError: code 7, or 1 for a version that the specification does not have; names the field and what it
-            was expected to be.
+        CniError: code 7, or 1 for an unknown version of the specification; names the field and the expected value.
     """
     read = Fields(data, source)
     cni_version = read.string("cniVersion") or "0.1.0"
@@ -97,8 +96,8 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
             f"{source}: cniVersion {cni_version!r} is not one that genie speaks ({', '.join(version.SUPPORTED)})",
         )
     if not all(isinstance(on, bool) for on in read.object("capabilities").values()):
-        raise read.wrong("capabilities", "an object of booleans")  # a runtime would not load it
-    read.strings("cniVersions")  # a runtime's business: it hands over the one that it took
+        raise read.wrong("capabilities", "an object of booleans")  # a runtime would not load it otherwise
+    read.strings("cniVersions")  # for the runtime, which passes the version that it chose
     return Conf(
         name=_name(read),
         cni_version=cni_version,
@@ -124,20 +123,20 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
 
 
 def read(text: bytes, source: str = "genie.conf (standard input)") -> Conf:
-    """genie.conf out of the bytes that the runtime sends.
+    """Read genie.conf from the bytes that the runtime sends.
 
     Raises:
-        CniError: 6 when it is not JSON, else as `parse`.
+        CniError: 6 when it is not JSON, otherwise as `parse`.
     """
     return parse(decode(text, source), source)
 
 
 def load(path: str) -> Conf:
-    """genie.conf from its file. In a list of plugins it is genie's object with the list's name and versions, as a
-    runtime derives it (specification, section 3, "Deriving request configuration from plugin configuration").
+    """Read genie.conf from its file. From a list of plugins, it is genie's object with the list's name and versions, as
+    a runtime derives it (specification, section 3, "Deriving request configuration from plugin configuration").
 
     Raises:
-        CniError: 5 when it cannot be read; else as `read`.
+        CniError: 5 when it cannot be read; otherwise as `read`.
     """
     data = _decoded(path)
     own = _own(data)
@@ -147,10 +146,10 @@ def load(path: str) -> Conf:
 
 
 def beside(path: str) -> list[dict[str, Any]]:
-    """The plugins behind genie's in the list of a file; none where genie's is the only one, or no list.
+    """The plugins behind genie's in the list of a file; none if genie's is the only one, or the file is not a list.
 
     Raises:
-        CniError: 7 when one comes before genie's; 5 and 6 as `load`.
+        CniError: 7 when a plugin comes before genie's; 5 and 6 as `load`.
     """
     data = _decoded(path)
     own = _own(data)
@@ -178,7 +177,7 @@ def find(directory: str) -> str | None:
 
 
 def own_files(directory: str, names: Iterable[str]) -> Iterator[str]:
-    """The paths of those files in a directory that hold a plugin of genie's type."""
+    """The paths of the files in a directory that have a plugin of genie's type."""
     for path in (f"{directory}/{name}" for name in names):
         with suppress(OSError, CniError), open(path, "rb") as file:
             if _own(decode(file.read(), path)) is not None:
@@ -186,7 +185,7 @@ def own_files(directory: str, names: Iterable[str]) -> Iterator[str]:
 
 
 def _own(data: Any) -> dict[str, Any] | None:
-    """genie's object in a configuration: that itself, or the first of its plugins whose type is genie."""
+    """genie's object in a configuration: the whole of it, or the first of its plugins with type genie."""
     plugins = data.get("plugins") if isinstance(data, dict) else None
     candidates = plugins if isinstance(plugins, list) else [data]
     return next((each for each in candidates if isinstance(each, dict) and each.get("type") == GENIE), None)
@@ -207,7 +206,7 @@ def _max_networks(read: Fields) -> int:
 
 
 def _choice(read: Fields, key: str, *options: str) -> str:
-    """One of these words; the first if it is absent."""
+    """One of these words; the first if the key is absent."""
     value = read.string(key, options[0])
     if value not in options:
         raise read.wrong(key, " or ".join(f'"{option}"' for option in options))
@@ -224,8 +223,8 @@ def _agent(read: Fields) -> AgentSettings:
 
 
 def _credentials(read: Fields) -> Credentials:
-    """As CNI-Genie reads them (client/client.go): `kubernetes.k8s_api_root` wins, and of a root in `policy` only what
-    stands before /api/ counts, for the first versions wanted it with the version of the API.
+    """Read the API server's settings as CNI-Genie does (client/client.go): `kubernetes.k8s_api_root` wins. Of a root in
+    `policy` only the part before /api/ counts, because early versions had the version of the API in it.
     """
     kubernetes, policy = read.inner("kubernetes"), read.inner("policy")
     return Credentials(
@@ -239,7 +238,7 @@ def _credentials(read: Fields) -> Credentials:
 
 
 def _names(read: Fields, key: str) -> tuple[str, ...]:
-    """A list of names, or CNI-Genie's one string with commas between them."""
+    """A list of names, or CNI-Genie's form: one string with commas."""
     value = read.data.get(key)
     if isinstance(value, str):
         value = value.split(",")

@@ -1,6 +1,6 @@
-"""What is shown with a pod in `kubectl describe`: a core/v1 Event. Pure; kube.py sends it.
+"""Core/v1 Events, which `kubectl describe` shows with a pod. Pure; kube.py sends them.
 
-Imported only where there is something to show: an ADD that has nothing to say does not pay for it.
+Imported only when there is an Event to send.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 COMPONENT = "genie"
 _LONGEST = 1024
-"""Characters of a message; what the newer events API allows (events.k8s.io/v1, `note`)."""
+"""The limit for a message, in characters, from the newer events API (events.k8s.io/v1, `note`)."""
 _NAME_LENGTH = 253 - 17
-"""Characters of an object's name, less those that make an Event's name of it."""
+"""The limit for an object's name, in characters, less the part that an Event's name adds to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing to show with an object. Two that are equal are one Event that happened twice.
+    """One Event of an object. If two are equal, they are one Event that happened twice.
 
-    reason: one word in CamelCase, for machines. message: one sentence, for people; what is over 1024 characters is cut.
+    reason: one word in CamelCase, for machines. message: one sentence, for people; cut after 1024 characters.
     namespace: the object's own; empty for an object of the cluster, such as a Node. warning: something is wrong.
     """
 
@@ -35,12 +35,12 @@ class Event:
 
 
 def object_name(event: Event) -> str:
-    """A new name for an Event, made as client-go makes it: that of the object, a dot, and a number."""
+    """A new name for an Event, in client-go's form: the object's name, a dot, and a number."""
     return f"{event.name[:_NAME_LENGTH].rstrip('.-')}.{os.urandom(8).hex()}"
 
 
 def place(event: Event) -> str:
-    """The namespace that an Event goes to: its object's, or `default` for an object of the cluster."""
+    """The namespace of an Event: its object's, or `default` for an object of the cluster."""
     return event.namespace or "default"
 
 
@@ -48,8 +48,8 @@ def body(event: Event, name: str, node: str, *, first: float, last: float, count
     """The object for the API server.
 
     Args:
-        name: as `object_name` makes it.
-        node: the node that it happened on; may be empty.
+        name: from `object_name`.
+        node: the node on which it happened; may be empty.
         first, last: when it happened first and last, in seconds since 1970.
     """
     return {
@@ -71,10 +71,10 @@ def body(event: Event, name: str, node: str, *, first: float, last: float, count
 
 
 def happened(last: float, count: int) -> dict[str, Any]:
-    """What of an Event changes when it happens again."""
+    """The changes to an Event when it happens again."""
     return {"lastTimestamp": timestamp(last), "count": count}
 
 
 def timestamp(seconds: float) -> str:
-    """As the API has it: UTC, in whole seconds."""
+    """A time in the API's form: UTC, in whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,7 +1,7 @@
-"""Which of several processes are there: a file that is locked for as long as its process lives.
+"""Files that stay locked while a process lives, to find out which processes are running.
 
-The kernel releases the lock however the process ends, and the lock counts between containers that share the file's
-directory. So a probe, or the other agent of a rolling update, knows a living agent from a file that a dead one left.
+The kernel releases the lock when the process ends, for any reason. Locks work between containers that share the file's
+directory. So a probe, or the other agent in a rolling update, can distinguish a running agent's file from a dead one's.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Iterator
 
 
 def hold(path: str) -> int:
-    """Make the file if need be and hold it; to let go, close the descriptor that this returns.
+    """Create the file if needed and lock it. Closing the returned descriptor releases it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(handle, fcntl.LOCK_SH)  # waits for a moment at most: for one who looks whether it is held
+    fcntl.flock(handle, fcntl.LOCK_SH)  # waits only while another process checks whether it is held
     return handle
 
 
 def is_held(path: str) -> bool:
-    """Whether a living process holds the file."""
+    """Whether a running process holds the file."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def is_held(path: str) -> bool:
 
 
 def answers(path: str) -> bool:
-    """Whether somebody listens on a unix socket; one whose queue is full does."""
+    """Whether a process listens on a unix socket; also True if its queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
         knock.setblocking(False)
         try:
@@ -54,7 +54,7 @@ def answers(path: str) -> bool:
 
 @contextlib.contextmanager
 def alone(directory: str) -> Iterator[None]:
-    """Do something in a directory while nobody else does.
+    """Hold a directory's lock, so that only one process at a time works in it.
 
     Raises:
         OSError: there is no such directory.

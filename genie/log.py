@@ -1,7 +1,7 @@
-"""The agent's log: one JSON object a line on standard error, for people with `jq` and for log collectors.
+"""The agent's log: one JSON object per line on standard error, for people with `jq` and for log collectors.
 
-What goes into a line is chosen where it is logged, as `extra={"fields": {...}}`; environments, standard inputs and
-request headers are never among it, so neither is a token.
+Each caller passes the fields of a line as `extra={"fields": {...}}`. Environments, standard inputs and request headers
+are never logged, so tokens are not either.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, msg, then the line's own fields."""
+    """Formats a line: time, level, msg, then the line's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

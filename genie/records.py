@@ -1,20 +1,18 @@
-"""What genie keeps on the node's disk of a container's attachments, so that a DEL needs nobody else.
+"""Records of each container's attachments on the node's disk, so that a DEL needs nothing else.
 
-A record is written before the first delegate is called, with all that a DEL of each network takes: its configuration as
-it was then, its interface, its arguments. So a crash at any point leaks nothing, and neither a pod that is gone, nor an
-annotation that changed, nor an API server that is away keeps a DEL from its work. After the ADD a second line is
-added, the record once more with the results, for DEL and CHECK hand them to the delegates as prevResult; the last line
-that can be read counts.
+A record is written before the first delegate is called, with all that the DEL of each network needs: its configuration
+at that time, its interface, its arguments. So a crash at any point leaks nothing, and a DEL works even if the pod is
+gone, an annotation has changed, or the API server is away. After the ADD a second line is added, the record with the
+results, because DEL and CHECK pass them to the delegates as prevResult. The last readable line counts.
 
-A record survives a power cut, or an address would stay reserved for ever: a plugin's books are on the same disk. Its
-bytes and its name are fsynced while the first delegate runs, for a sync takes about as long as a delegate does, and an
-ADD goes no further before both have ended. So a power cut in between can orphan nothing but what the networks did that
-began first, and a DEL without a record asks these (see verbs/delete.py). The second line is not synced: a pod does not
-survive a power cut, and without its results the DEL asks each plugin all the same. Nor is a removal: a record that
-comes back asks networks to let go of what they do not have, which is no error.
+A record must survive a power cut, because the plugins' own files do; without it an address would stay reserved for
+ever. Its bytes and its name are fsynced while the first delegate runs, because a sync takes about as long as a
+delegate. The ADD waits for both. A power cut in between can only orphan the attachments of the networks that were
+started first, and a DEL without a record calls these (see verbs/unrecorded.py). The second line is not synced: a pod
+does not survive a power cut, and without the results the DEL still calls each plugin. A removal is not synced either:
+a record that comes back only causes a DEL of attachments that do not exist, which is not an error.
 
-A record that is damaged all the same keeps nobody from a DEL, which does without and sets the file aside, for an
-administrator to look at.
+If a record is damaged anyway, the DEL works without it, and sets the file aside for an administrator.
 """
 
 from __future__ import annotations
@@ -36,23 +34,23 @@ from genie.cni.result import Result
 
 SUFFIX = ".json"
 ASIDE = ".damaged"  # after SUFFIX
-NEW = ".new"  # a record that is being written; it lives as long as a write takes, unless its writer is ended
+NEW = ".new"  # a record that is being written; left over only if its writer is killed
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedAttachment:
-    """One attachment of a record: enough to DEL, CHECK and report it without looking anything up."""
+    """One attachment of a record: enough for DEL, CHECK and status without any look-up."""
 
     label: str
     network: NetworkConfig
-    container_id: str  # what its delegates get as CNI_CONTAINERID
+    container_id: str  # CNI_CONTAINERID for its delegates
     ifname: str
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
     default_route: tuple[str, ...] | None = None  # the pod asked for its default route here, by these gateways
-    result: Result | None = None  # of the last plugin that succeeded; None: none did
-    left: tuple[int, ...] | None = None  # the plugins that a DEL has to call, by position in the chain; None: all
+    result: Result | None = None  # from the last plugin that succeeded; None: none did
+    left: tuple[int, ...] | None = None  # the plugins that a DEL must call, by position in the chain; None: all
 
     def to_json(self) -> dict[str, Any]:
         network = self.network
@@ -107,8 +105,8 @@ class RecordedAttachment:
 class Record:
     """All attachments of one container, in selection order.
 
-    annotations: to be written to the pod, stored so that a restarted agent can write them if it died first. arranged:
-    genie's routes and rules in the pod, a line each, as routes.arrange returned them, for a CHECK to find them again.
+    annotations: for the pod, stored so that a restarted agent can still write them. arranged: genie's routes and rules
+    in the pod, a line each, as routes.arrange returned them, for CHECK.
     """
 
     container_id: str
@@ -119,7 +117,7 @@ class Record:
     pod: str = ""
     uid: str = ""
     attached: tuple[RecordedAttachment, ...] = ()
-    complete: bool = False  # the ADD came to its end
+    complete: bool = False  # the ADD is complete
     annotations: Mapping[str, str] = field(default_factory=dict)
     arranged: tuple[str, ...] = ()
 
@@ -141,7 +139,7 @@ class Record:
 
     @classmethod
     def of(cls, data: object) -> Record:
-        """What was written as JSON. What is damaged shows here, not when a delegate is to be called.
+        """Read a record from JSON. Damage is found here, not later when a delegate is called.
 
         Raises:
             CniError: 6; it is not a record.
@@ -171,7 +169,7 @@ def _positions(read: Fields, plugins: int) -> tuple[int, ...]:
 
 
 class DamagedError(CniError):
-    """A record that cannot be read. The file name still identifies the container."""
+    """A damaged record. The file name still identifies the container."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(
@@ -185,7 +183,7 @@ class DamagedError(CniError):
 
 @contextmanager
 def _disk(doing: str) -> Iterator[None]:
-    """Raise what the disk refuses as CniError 5, which says what was being done."""
+    """Raise a disk error as CniError 5. doing: the action, for the message."""
     try:
         yield
     except OSError as error:
@@ -193,7 +191,7 @@ def _disk(doing: str) -> Iterator[None]:
 
 
 def _modified(path: str) -> float:
-    """When a file was last written to, in seconds since 1970; now, if it is not there any more."""
+    """When a file was last written, in seconds since 1970; the current time, if it does not exist any more."""
     try:
         return os.stat(path).st_mtime
     except OSError:
@@ -211,29 +209,29 @@ class Records:
         self.directory = directory
 
     def read(self, container_id: str, ifname: str) -> Record | None:
-        """The record, or None when there is none.
+        """Read the record; None if there is none.
 
         Raises:
-            DamagedError: what it says cannot be understood.
+            DamagedError: its content is malformed.
             CniError: 5; it cannot be read.
         """
         return self._load(self._path(container_id, ifname))
 
     def write(self, record: Record) -> None:
-        """Put the record on disk, whole or not at all, so that it survives a power cut. It may take a while.
+        """Write the record to disk, atomically, so that it survives a power cut. This may take a while.
 
         Raises:
-            CniError: 5; the disk does not take it. The former one is still there.
+            CniError: 5; it cannot be written. The previous one still exists.
         """
         self._put(record, synced=True)
         self._sync_names(self.directory)
 
     def begin(self, record: Record) -> Callable[[], None]:
-        """Put the record on disk, whole or not at all, before the first delegate runs. What this returns makes it
-        survive a power cut, may take a while, and raises what this raises.
+        """Write the record to disk, atomically, before the first delegate runs. Call the returned function to sync it,
+        so that it survives a power cut; that may take a while, and raises the same errors.
 
         Raises:
-            CniError: 5; the disk does not take it. Nothing may be attached then.
+            CniError: 5; it cannot be written. Then nothing may be attached.
         """
         file = self._put(record, synced=False)
 
@@ -245,9 +243,9 @@ class Records:
         return sync
 
     def _put(self, record: Record, *, synced: bool) -> BinaryIO:
-        """Returns the record's file, still open."""
+        """Write the record; returns its file, still open."""
         path = self._path(record.container_id, record.ifname)
-        # of one writer alone: a DEL may come while an ADD that its runtime gave up is still at work
+        # a name for each writer: a DEL may come while an ADD that the runtime gave up on is still running
         new = f"{path}.{os.getpid()}.{time.monotonic_ns()}{NEW}"
         with _disk(f"write the record {path}"):
             try:
@@ -271,16 +269,16 @@ class Records:
         return file
 
     def make(self) -> None:
-        """Make the directory, if need be.
+        """Create the directory, if needed.
 
         Raises:
-            CniError: 5; the disk does not take it.
+            CniError: 5; it cannot be created.
         """
         with _disk(f"make {self.directory}"):
             self._make(self.directory)
 
     def _make(self, directory: str) -> None:
-        """Make the directory and those above it, each so that it survives a power cut."""
+        """Create the directory and its parents, each so that it survives a power cut."""
         above = os.path.dirname(directory) or "."
         if not os.path.isdir(directory):
             self._make(above)
@@ -293,16 +291,16 @@ class Records:
             try:
                 os.fsync(handle)
             except OSError as error:
-                if error.errno != errno.EINVAL:  # a file system without it
+                if error.errno != errno.EINVAL:  # a file system without this feature
                     raise
             finally:
                 os.close(handle)
 
     def complete(self, record: Record) -> None:
-        """Add to a record that is on disk how its ADD went: half the time of writing it anew.
+        """Add the result of an ADD to its record on disk: takes half the time of writing it again.
 
         Raises:
-            CniError: 5; the disk does not take it, or a DEL has removed the record meanwhile. The former line counts.
+            CniError: 5; it cannot be written, or a DEL has removed the record meanwhile. The previous line counts.
         """
         path = self._path(record.container_id, record.ifname)
         data = _line(record)
@@ -315,26 +313,26 @@ class Records:
                 os.close(handle)
 
     def remove(self, container_id: str, ifname: str) -> None:
-        """Forget a container, with what a writer that was ended left of it; forgetting what is not there is fine.
+        """Remove a container's record, and files of writers that were killed. It is no error if there is none.
 
         Raises:
-            CniError: 5; the disk does not let it go.
+            CniError: 5; the disk refuses it.
         """
         self._unlink(path := self._path(container_id, ifname))
         self._tidy(path)
 
     def _tidy(self, path: str) -> None:
-        """Remove what writers of a record left that were ended."""
+        """Remove the files of a record's writers that were killed."""
         name = f"{os.path.basename(path)}."
         for file in self._files():
             if file.startswith(name) and file.endswith(NEW):
                 self._unlink(f"{self.directory}/{file}")
 
     def sweep(self, seconds: float) -> list[str]:
-        """Remove what writers left that were ended that long ago; a write takes no time. Returns the paths.
+        """Remove unfinished files that are older than this; a write takes almost no time. Returns the paths.
 
         Raises:
-            CniError: 5; the disk does not let one go.
+            CniError: 5; one cannot be removed.
         """
         gone = []
         for file in self._files():
@@ -349,10 +347,10 @@ class Records:
             os.unlink(path)
 
     def set_aside(self, damaged: DamagedError) -> str:
-        """Take a damaged record out of the way. Returns its file's path from now on.
+        """Move a damaged record away. Returns the file's new path.
 
         Raises:
-            CniError: 5; the disk does not let it go.
+            CniError: 5; the disk refuses it.
         """
         with _disk(f"rename the record {damaged.path}"), suppress(FileNotFoundError):  # by another DEL
             os.rename(damaged.path, damaged.path + ASIDE)
@@ -360,11 +358,11 @@ class Records:
         return damaged.path + ASIDE
 
     def aside(self) -> list[str]:
-        """The paths of the records that were set aside."""
+        """The paths of damaged records that were moved away."""
         return [f"{self.directory}/{file}" for file in self._files() if file.endswith(SUFFIX + ASIDE)]
 
     def all(self) -> Iterator[Record | CniError]:
-        """Every record, or what is wrong with it; those that another process removes meanwhile are passed over.
+        """Every record, or its error; a record that another process removes meanwhile is skipped.
 
         Raises:
             CniError: 5; the directory cannot be read.
@@ -380,13 +378,13 @@ class Records:
                         yield record
 
     def dated(self) -> Iterator[tuple[float, Record]]:
-        """Every readable record, with when it was last written, in seconds since 1970."""
+        """Every readable record, with the time of its last write in seconds since 1970."""
         for record in self:
             with suppress(FileNotFoundError):  # a DEL came
                 yield os.stat(self._path(record.container_id, record.ifname)).st_mtime_ns / 1e9, record
 
     def __iter__(self) -> Iterator[Record]:
-        """Every readable record: what is wrong with another container's is not this one's business."""
+        """Every readable record; damaged ones are skipped, because they belong to other containers."""
         return (record for record in self.all() if isinstance(record, Record))
 
     def _files(self) -> list[str]:
@@ -395,7 +393,7 @@ class Records:
         return []
 
     def _path(self, container_id: str, ifname: str) -> str:
-        # both are checked against the specification's alphabet before they come here; a container's ID has no '@'
+        # both were checked against the specification's alphabet; a container's ID has no '@'
         return f"{self.directory}/{container_id}@{ifname}{SUFFIX}"
 
     def _load(self, path: str) -> Record | None:
@@ -408,7 +406,7 @@ class Records:
             except IsADirectoryError as error:
                 raise DamagedError(path, "it is a directory") from error
         why = "it is empty"
-        for line in filter(None, (*reversed(lines), rest)):  # an earlier one lacks the results, no more
+        for line in filter(None, (*reversed(lines), rest)):  # an earlier line lacks only the results
             try:
                 record = Record.of(decode(line, "record"))
             except CniError as error:

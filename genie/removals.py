@@ -1,4 +1,4 @@
-"""How often somebody took genie off this node: noted by what keeps it there, shown by the agent and `genie status`."""
+"""Counts removals of genie from this node by others: written by the keeper, shown by the agent and `genie status`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Removals:
-    """What was noted last.
+    """The last removal.
 
-    count: since genie was installed. why: what was found then. at: when, in seconds since 1970. wait: seconds from then
-    until genie is put back.
+    count: removals since genie was installed. why: the problem found. at: the time in seconds since 1970. wait: seconds
+    from then until genie is restored.
     """
 
     count: int
@@ -27,14 +27,14 @@ def path(state_dir: str) -> str:
 
 
 def read(state_dir: str) -> Removals | None:
-    """What is noted; None where nothing is, or nothing that can be read."""
+    """Read the file; None if it does not exist or is not readable."""
     with suppress(OSError, ValueError, TypeError, AttributeError), open(path(state_dir), encoding="utf-8") as file:
         return Removals(**json.load(file))
     return None
 
 
 def write(state_dir: str, removals: Removals) -> None:
-    """Raises OSError."""
+    """Write the file. Raises OSError."""
     target = path(state_dir)
     with open(f"{target}.new", "w", encoding="utf-8") as file:
         json.dump(asdict(removals), file)

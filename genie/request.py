@@ -1,7 +1,7 @@
-"""One call of the runtime: what it gave genie by environment and standard input, and what genie is to answer.
+"""One call of the runtime: the request in environment and standard input, and the reply.
 
-Everything here is the CNI specification's section 2 as far as it concerns the plugin that is called, genie; what genie
-then does in the runtime's place is `genie.cni.invoke`'s.
+This is the CNI specification's section 2 for a called plugin. `genie.cni.invoke` has the other side, for the plugins
+that genie calls.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ REQUIRED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of the runtime. namespace: a descriptor of what CNI_NETNS names, where that path may mean nothing here;
-    -1 without one.
+    """One call of the runtime. namespace: a descriptor of the namespace of CNI_NETNS, for a process where that path may
+    not exist; -1 without one.
     """
 
     env: Mapping[str, str]
@@ -53,7 +53,7 @@ class Request:
 
     @property
     def entrance(self) -> str:
-        """A path by which this process can enter the network namespace; "" if the runtime names none."""
+        """A path by which this process can enter the network namespace; "" if the runtime passed none."""
         return f"/proc/self/fd/{self.namespace}" if self.netns and self.namespace >= 0 else self.netns
 
     @property
@@ -87,7 +87,7 @@ class Request:
         """Check CNI_COMMAND and the variables it requires.
 
         Raises:
-            CniError: 4; it names the variable.
+            CniError: 4; the message names the variable.
         """
         if self.command not in REQUIRED:
             raise CniError(
@@ -103,20 +103,20 @@ class Request:
 
 
 def arguments(text: str) -> Mapping[str, str]:
-    """CNI_ARGS, `K8S_POD_NAME=a;K8S_POD_NAMESPACE=b`, taken apart; what has no "=" is passed over."""
+    """Parse CNI_ARGS, `K8S_POD_NAME=a;K8S_POD_NAMESPACE=b`; parts without "=" are skipped."""
     pairs = (item.partition("=") for item in text.split(";"))
     return {key.strip(): value for key, equals, value in pairs if equals}
 
 
 def permit(request: Request, conf: Conf) -> None:
-    """Whether the verb is one of genie.conf's version, and what came with it can be.
+    """Check that genie.conf's version has the verb, and that the request can be served.
 
     Raises:
-        CniError: 1 and 8, as containernetworking's plugins say it; 2 for an ADD behind another plugin.
+        CniError: 1 and 8, as from containernetworking's plugins; 2 for an ADD behind another plugin.
     """
     of_pod = "CNI_NETNS" in REQUIRED[request.command] or request.command == "DEL"
     if of_pod and _is_own(request.entrance) and request.env.get(OVERRIDE, "").lower() not in ("1", "true"):
-        # its routes and interfaces would be taken for a pod's
+        # its routes and interfaces would be treated as a pod's
         raise CniError(Code.INVALID_NETNS, f"CNI_NETNS: {request.netns} is the namespace that genie itself runs in")
     if not version.has(request.command, conf.cni_version):
         raise CniError(
@@ -135,13 +135,13 @@ def permit(request: Request, conf: Conf) -> None:
 def _is_own(netns: str) -> bool:
     try:
         return bool(netns) and os.path.samefile(netns, "/proc/self/ns/net")
-    except (OSError, ValueError):  # the part that needs it reports it
+    except (OSError, ValueError):  # reported where the value is used
         return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What genie prints and exits with. `story`: what happened, for a log line; it holds no secret."""
+    """genie's output and exit status. `story`: the fields for a log line, without secrets."""
 
     status: int
     stdout: bytes

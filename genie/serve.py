@@ -1,8 +1,8 @@
-"""The door: a `Request` in, a `Reply` out, whatever happens between.
+"""The entry to the verbs: a `Request` in, a `Reply` out, also after an error.
 
-Nothing from here down knows whether it runs in the agent or alone: plugins are run by the `Executor`, the API server
-asked by the `Kube` that `serve` is given. All is `async` for the agent's sake; in direct mode nothing ever waits (see
-`genie.cni.execute.run_sync`), and what only one verb needs is imported when that verb comes.
+The code below is the same in the agent and in direct mode: `serve` gets an `Executor` to run plugins and a `Kube` to
+ask the API server. All of it is `async` for the agent; in direct mode nothing ever suspends (see
+`genie.cni.execute.run_sync`). Each verb's modules are imported only for that verb.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 async def serve(
     request: Request, kube: Kube, executor: Executor, conf: Conf | None = None, earlier: Reading | None = None
 ) -> Reply:
-    """Serve one call of the runtime. Never raises: what goes wrong is a CNI error object in the reply.
+    """Serve one call of the runtime. Never raises: errors become a CNI error object in the reply.
 
     Args:
-        conf: genie.conf, where the caller has parsed the request's standard input already.
-        earlier: an earlier reading of the interfaces' counters, where the caller keeps them (see
-            select/least_loaded.py).
+        conf: genie.conf, if the caller has parsed the request's standard input already.
+        earlier: an earlier reading of the interfaces' counters, if the caller keeps them (see
+        select/least_loaded.py).
     """
     started = time.monotonic()
     steps = StepTimes()
@@ -54,7 +54,7 @@ async def serve(
     except CniError as error:
         story["error"] = str(error)
         stdout, exit_status = json.dumps(error.to_json(spoken)).encode(), 1
-    except Exception as error:  # a bug of genie's own must still be one CNI error, not a traceback on stdout
+    except Exception as error:  # a bug in genie must still become one CNI error, not a traceback on stdout
         story["error"] = f"{type(error).__name__}: {error}"
         bug = CniError(Code.INTERNAL, f"genie failed: {type(error).__name__}: {error}", "please report this as a bug")
         stdout, exit_status = json.dumps(bug.to_json(spoken)).encode(), 1
@@ -66,7 +66,7 @@ async def serve(
 
 
 def versions(spoken: str) -> Mapping[str, Any]:
-    """VERSION: answers in the version that was asked in (specification, section 2, "VERSION")."""
+    """VERSION: answers in the request's version (specification, section 2, "VERSION")."""
     return {"cniVersion": spoken, "supportedVersions": list(version.SUPPORTED)}
 
 

@@ -1,8 +1,8 @@
-"""The API server as genie needs it: a pod, a network object, a changed annotation.
+"""Access to the API server: reads pods and network objects, and writes annotations and Events.
 
-`Kube` is all that the rest of genie knows; in direct mode `DirectKube` asks the API server each time, in agent mode
-the agent's cache answers. `Client` is the HTTP beneath both: the standard library's, because an ADD in direct mode
-cannot afford the import of a Kubernetes client, and only as much of it as a GET, a PATCH, a POST and a watch take.
+The rest of genie uses only `Kube`. In direct mode, `DirectKube` asks the API server each time; in agent mode, the
+agent's cache answers. `Client` is the HTTP client of both. It uses the standard library, because importing a Kubernetes
+client takes too long for an ADD in direct mode. It has only GET, PATCH, POST and watch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from genie.event import Event
 
 Shorter = Callable[[Mapping[str, str]], Iterable[Mapping[str, "str | None"]]]
-"""Makes of annotations what to write where they do not fit: shorter ones, longest first; None for one to remove."""
+"""Returns shorter annotations for when they are too long, longest first; None for an annotation to remove."""
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 NETWORK_OBJECTS = {  # kind: (API group and version, resource)
@@ -33,23 +33,23 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
 }
 JSON = "application/json"
 ANSWER_MAX = 8 << 20
-"""Bytes of an answer to `Client.request`; etcd takes no object of more than 1.5 MiB, unless it is told to."""
+"""The limit for an answer to `Client.request`, in bytes; etcd's default limit for an object is 1.5 MiB."""
 PIECE = 65536
-"""Bytes read at once of an answer of any size."""
+"""Bytes to read at once."""
 EVENT_TIMEOUT = 2.0
-"""Seconds for which direct mode waits for the API server to take an Event."""
-#: A mirror pod (what the API server shows of a static pod) has a UID of its own; the runtime knows the one in these.
-#: That it is a mirror, the second says: the first can be in any pod's template.
+"""Seconds that direct mode waits for the API server to accept an Event."""
+#: A mirror pod (the API server's copy of a static pod) has a UID of its own; the runtime uses the one in these. Only
+#: the second marks a mirror: any pod's template may have the first.
 HASH, MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
-#: Where the kubelet has a pod from, as it tells the runtime: "api", else the pod is a static one.
+#: The source of a pod, from the kubelet by the runtime: "api", otherwise the pod is a static one.
 SOURCE = "kubernetes.io/config.source"
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
-"""The capability by which containerd (1.7 and later) and CRI-O hand over a pod's annotations."""
+"""The capability with which containerd (1.7 and later) and CRI-O pass a pod's annotations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """What genie needs of a pod. Both the watch and a GET make one, so that they cannot differ."""
+    """The fields of a pod that genie needs. Both the watch and a GET make one, so that they cannot differ."""
 
     namespace: str
     name: str
@@ -67,12 +67,12 @@ class Pod:
         )
 
     def is_it(self, uid: str) -> bool:
-        """Whether this is the pod that the runtime means by K8S_POD_UID; without one, every pod of the name is."""
+        """Whether this pod has the runtime's K8S_POD_UID; without one, every pod of the name matches."""
         return not uid or uid == self.uid or uid in self.static_uids
 
     @property
     def is_static(self) -> bool:
-        """Whether its UID is that of a static pod, so that the API server has a mirror of it at most."""
+        """Whether its UID is a static pod's, so that the API server can only have a mirror of it."""
         return MIRROR not in self.annotations and self.annotations.get(SOURCE, "api") != "api"
 
     @property
@@ -89,8 +89,8 @@ class Kube(Protocol):
     async def pod(self, namespace: str, name: str, uid: str, given: Mapping[str, str] | None = None) -> Pod:
         """The pod; raises CniError 3 when there is no such pod, or only one of another UID.
 
-        given: its annotations, where the runtime hands them over with the UID. What the kubelet acts on is what counts,
-        so the API server need not be asked.
+        given: its annotations, if the runtime passes them with the UID. These are the kubelet's current ones, so the
+        API server need not be asked.
         """
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
@@ -99,17 +99,17 @@ class Kube(Protocol):
         """
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
-        """Write annotations to the pod, as one patch; now (direct mode) or soon and surely (agent mode).
+        """Write annotations to the pod, as one patch; at once (direct mode) or soon, with retries (agent mode).
 
         Args:
-            shorter: what to write instead where the API server does not take so much, longest first.
+            shorter: the annotations to write instead if the API server refuses so much, longest first.
 
         Returns:
-            Why less than all was written; empty if all was, or is still to be.
+            The reason that less than all was written; empty if all was, or will be.
         """
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
-        """Show this with the pod, as an Event. Never raises: what happened is more than the news of it.
+        """Show this with the pod, as an Event. Never raises: an Event must not change the outcome of a call.
 
         Args:
             reason: one word in CamelCase.
@@ -119,7 +119,7 @@ class Kube(Protocol):
 
 
 class DirectKube:
-    """Asks the API server itself, once a question: direct mode."""
+    """Asks the API server directly at each call: direct mode."""
 
     def __init__(self, conf: Conf) -> None:
         self.conf = conf
@@ -145,7 +145,7 @@ class DirectKube:
         return write_annotations(self.client, pod, annotations, shorter)
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
-        """Sent now, for there is nobody to do it later; with the first failure, genie gives up on Events."""
+        """Send it now, because direct mode has no later; after the first failure, no more Events are sent."""
         if self._mute:
             return
         try:
@@ -186,7 +186,7 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
 
 
 def read_network(client: Client, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
-    """GET a network object; None for 404, which is also what a missing CRD gives."""
+    """GET a network object; None for 404, which is also the answer for a missing CRD."""
     group, resource = NETWORK_OBJECTS[kind]
     path = f"/apis/{group}/namespaces/{_part(namespace)}/{resource}/{_part(name)}"
     status, data = client.request("GET", path)
@@ -194,14 +194,14 @@ def read_network(client: Client, kind: str, namespace: str, name: str) -> Mappin
 
 
 def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
-    """Write annotations to a pod, or as much of them as fits; nothing to a pod that is gone.
+    """Write annotations to a pod, or as many of them as fit; does nothing if the pod is gone.
 
     Returns:
-        Why less than all was written; empty if all was, or if there is no such pod any more.
+        The reason that less than all was written; empty if all was, or if there is no such pod any more.
 
     Raises:
-        RefusedError: the API server takes nothing of it.
-        MirrorMissingError: of a static pod.
+        RefusedError: the API server accepts none of them.
+        MirrorMissingError: the static pod has no mirror.
         CniError: 11; it cannot be reached.
     """
     if pod.is_static:
@@ -211,7 +211,7 @@ def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], 
         try:
             patch_annotations(client, pod, notes)
         except RefusedError as error:
-            # How a patch for another UID is refused differs: a conflict, 409; kube-apiserver 1.35 has 422.
+            # The refusal of a patch for another UID differs: 409 (conflict), or 422 from kube-apiserver 1.35.
             if error.status in (404, 409, 422) and _is_gone(client, pod):
                 return ""
             refused = refused or error
@@ -244,8 +244,8 @@ def _is_gone(client: Client, pod: Pod) -> bool:
 
 
 def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | None]) -> None:
-    """One merge patch. None removes an annotation. The UID goes with it, so that a pod made again under the name is
-    never written to.
+    """One merge patch. None removes an annotation. The patch has the UID, so that a new pod of the same name is never
+    changed.
 
     Raises:
         RefusedError: also for a pod that is gone.
@@ -260,7 +260,7 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | 
 
 
 def pod_event(pod: Pod, reason: str, message: str, *, warning: bool = False) -> Event:
-    """An Event about a pod. A mirror pod's has the static pod's UID: `kubectl describe` looks for that."""
+    """An Event about a pod. For a mirror pod it has the static pod's UID, which `kubectl describe` looks for."""
     from genie.event import Event
 
     uid = pod.annotations.get(MIRROR) or pod.uid
@@ -270,7 +270,7 @@ def pod_event(pod: Pod, reason: str, message: str, *, warning: bool = False) -> 
 
 
 def report_event(client: Client, event: Event, node: str = "") -> None:
-    """Write a new Event now. For whoever has few; the agent has a Reporter.
+    """Write a new Event now. For direct mode and commands; the agent has a Reporter.
 
     Raises:
         CniError: as `create_event`.
@@ -284,10 +284,10 @@ def report_event(client: Client, event: Event, node: str = "") -> None:
 
 
 def create_event(client: Client, body: Mapping[str, Any]) -> None:
-    """POST an Event. One that is there already came with an earlier attempt.
+    """POST an Event. If it exists already, an earlier attempt wrote it.
 
     Raises:
-        RefusedError: the API server does not take it.
+        RefusedError: the API server refuses it.
         CniError: 11; it cannot be reached.
     """
     where = body["involvedObject"]
@@ -297,7 +297,7 @@ def create_event(client: Client, body: Mapping[str, Any]) -> None:
 
 
 def count_event(client: Client, event: Event, name: str, last: float, count: int) -> bool:
-    """Change how often an Event happened, and when it did last; False: the API server has it no more.
+    """Change the count and the last time of an Event; False: the API server does not have it any more.
 
     Raises:
         CniError: as `create_event`.
@@ -317,7 +317,7 @@ def _path(namespace: str, pod: str) -> str:
 
 
 def _part(name: str) -> str:
-    """A name as one part of a path, whatever bytes the runtime put into it."""
+    """A name as one part of a path, quoted, because the runtime may have put any bytes into it."""
     return quote(name, safe="", errors="surrogateescape")
 
 
@@ -336,7 +336,9 @@ def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
 
 
 def _is_object(data: Any) -> bool:
-    """As far as anything of it is looked at; a proxy's page, for one, is none."""
+    """Whether an answer has the form of an object, as far as genie reads it; a proxy's error page, for example, has
+    not.
+    """
     meta = (data.get("metadata") or {}) if isinstance(data, dict) else None
     return isinstance(meta, dict) and isinstance(meta.get("annotations") or {}, dict)
 
@@ -354,18 +356,20 @@ class RefusedError(CniError):
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may be granted later: what is wrong is the time, the credentials or the rights."""
+        """Whether the same request may succeed later: the cause is the time, the credentials or the rights."""
         return not (400 <= self.status < 500 or self.too_large) or self.status in (401, 403, 408, 409, 429)
 
     @property
     def too_large(self) -> bool:
-        """Whether less may be taken: 422 is "Too long", 413 and etcd's own answer are about the whole object."""
+        """Whether a shorter one may be accepted: 422 is "Too long", 413 and etcd's own answer are about the whole
+        object.
+        """
         return self.status in (413, 422) or "request is too large" in self.msg
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiServer:
-    """An API server and how to ask it. Certificates are PEM text; `token_file` is read for each new connection."""
+    """An API server and its credentials. Certificates are PEM text; `token_file` is read for each new connection."""
 
     url: str
     ca: str = ""
@@ -377,7 +381,7 @@ class ApiServer:
     key: str = field(default="", repr=False)
 
     def bearer(self) -> str:
-        """The bearer token; a file is read anew each time, for the kubelet renews it in place."""
+        """The bearer token; a file is read each time, because the kubelet renews it in place."""
         return _read(self.token_file).strip() if self.token_file else self.token
 
 
@@ -387,7 +391,7 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
     kubeconfig names no server and no token.
 
     Raises:
-        CniError: 7, when none of them is usable; it says what each lacked.
+        CniError: 7, when none of them is usable; the message has the reason for each.
     """
     if credentials.kubeconfig:
         return _laid_over(_from_kubeconfig(credentials.kubeconfig, bool(credentials.api_root)), credentials)
@@ -421,7 +425,7 @@ def _laid_over(server: ApiServer, given: Credentials) -> ApiServer:
 
 
 def in_cluster(environment: Mapping[str, str] = os.environ) -> ApiServer | None:
-    """The API server of the cluster that this pod runs in, as its service account; None outside of a cluster."""
+    """The API server of this pod's cluster, with the pod's service account; None outside a cluster."""
     host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
     token = f"{SERVICE_ACCOUNT}/token"
     if not host or not os.path.exists(token):
@@ -441,8 +445,8 @@ _OF_USER = (
     *("extensions",),
 )
 _INSTEAD = {
-    "exec": ", for a node's plugin cannot depend on a helper program; give a token or a client certificate",
-    "auth-provider": ", for a node's plugin cannot depend on a helper program; give a token",
+    "exec": ", because a node's plugin cannot depend on a helper program; give a token or a client certificate",
+    "auth-provider": ", because a node's plugin cannot depend on a helper program; give a token",
     "username": "; API servers take no passwords since Kubernetes 1.19; give a token or a client certificate",
     "password": "; API servers take no passwords since Kubernetes 1.19; give a token or a client certificate",
     "proxy-url": "; give a server that the node reaches without a proxy",
@@ -456,8 +460,8 @@ def _from_kubeconfig(path: str, server_elsewhere: bool = False) -> ApiServer:
     """The current context of a kubeconfig, in JSON or YAML. server_elsewhere: it need not name a server.
 
     The source of each rule is the kubeconfig (v1) API of client-go: data fields win over file fields, and relative file
-    names start at the kubeconfig's own folder. What genie does not do is refused by name: with a field passed over, it
-    would be another account, or ask another way, than the file says.
+    names start at the kubeconfig's own folder. A field that genie does not support is refused by name: if it were
+    ignored, genie would use another account or connection than the file describes.
     """
     document = Fields(_load(path), f"kubeconfig {path}")
     context = _named(document, "contexts", document.text("current-context"))
@@ -537,7 +541,7 @@ def _pem(path: str) -> str:
 
 
 def _pem_text(data: bytes) -> str:
-    """PEM blocks are ASCII; the comments between them may be in any encoding, and nobody reads them."""
+    """Read PEM text. Its blocks are ASCII; the comments between them may have any encoding, and are ignored."""
     return data.decode("utf-8-sig", "replace")
 
 
@@ -557,7 +561,7 @@ def _read_bytes(path: str) -> bytes:
 
 
 class Client:
-    """One kept connection to an API server. Not for several threads at once: make one a thread.
+    """One persistent connection to an API server. Not thread-safe: make one for each thread.
 
     Args:
         timeout: seconds without anything from the API server: for connecting, and then for each part of an answer.
@@ -573,7 +577,7 @@ class Client:
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json"
     ) -> tuple[int, Any]:
-        """One request: the status and the decoded JSON body (None where it is not JSON).
+        """One request: returns the status and the decoded JSON body (None if it is not JSON).
 
         Raises:
             CniError: 11 when the API server cannot be reached or breaks off, or answers with more than `ANSWER_MAX`.
@@ -620,7 +624,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise self._away(error) from error
         finally:
-            if not response.isclosed():  # the rest of it is in the way of another answer
+            if not response.isclosed():  # the unread rest would block the next answer
                 self.close()
 
     def close(self) -> None:

@@ -1,8 +1,7 @@
-"""What the agent knows of the cluster: this node's pods and the network objects, kept current by watches.
+"""The agent's cache of the cluster: this node's pods and the network objects, kept current by watches.
 
-Each resource has a `Watch`, a thread that lists and then watches it for as long as the agent lives; what it holds is
-replaced in one step, so the event loop reads it without a lock. While the API server is away, what was known goes on
-being served.
+Each resource has a `Watch`, a thread that lists and then watches it as long as the agent lives. Its content is replaced
+in one step, so the event loop reads it without a lock. While the API server is away, the last known content is served.
 
 What others can make large costs no more than `BUDGET` for a resource: answers are read by a sieve, in pages that are
 small where objects are large; of an object only what is needed is kept; and of those for which the budget has no room,
@@ -42,32 +41,32 @@ from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
 T = TypeVar("T")
 R = TypeVar("R")
 Connect = Callable[[float], Client]
-"""Makes a client, given its time limit in seconds, with the credentials that hold now."""
+"""Makes a client with the current credentials, for a time limit in seconds."""
 Keep = Callable[[Mapping[str, Any]], tuple[T, T | None]]
 
 PAGE = 500
-"""Objects of a page of a list at most, and `FIRST_PAGE` of the first; more follow if they are small."""
+"""The limit for a page of a list, in objects, and `FIRST_PAGE` for the first page; small objects get larger pages."""
 FIRST_PAGE = 25
 PAGE_SIZE = 1 << 20
-"""Characters that a page of a list is meant to have."""
+"""The intended size of a page of a list, in characters."""
 LIST_SIZE = 8 << 20
 """Characters of a list after which the rest is asked for without specifications, for which `BUDGET` has no room."""
 BUDGET = 8 << 20
-"""Bytes that the objects of one resource may take."""
+"""The limit for the objects of one resource, in bytes."""
 OBJECTS_MAX = 20_000
-"""Objects of one resource that are known. Where there are more, none is, and each is asked for when it is needed."""
+"""The limit for one resource, in objects. With more, none is cached, and each is requested when it is needed."""
 OVERFLOW_SECONDS = 300.0
-"""How often it is looked whether there are fewer by now."""
+"""Seconds between two checks whether there are fewer now."""
 REQUEST_TIMEOUT = 10.0
 WATCH_SECONDS = 300
 """How long the API server is asked to keep a watch open; it sends a bookmark about every minute."""
 SILENCE = 150.0
-"""Seconds without a word after which a watch is taken for dead."""
+"""Seconds without data after which a watch counts as dead."""
 ABSENT_SECONDS = 10.0
-"""How often a resource that the API server does not have (no such CRD yet) is looked for."""
+"""Seconds between two requests for a resource that the API server does not have (no such CRD yet)."""
 BACKOFF = (0.2, 30.0)
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
-"""Asks for objects without anything but their metadata, which every API server since Kubernetes 1.15 can."""
+"""Requests only the metadata of objects; every API server since Kubernetes 1.15 supports this."""
 _NAMES = dict.fromkeys(("namespace", "name", "uid", "resourceVersion"), True)
 _NOTES = (*READ, HASH, MIRROR, NETWORK_STATUS, MULTI_IP)
 _POD: Wanted = {"metadata": {**_NAMES, "annotations": dict.fromkeys(_NOTES, True)}}
@@ -78,32 +77,32 @@ _ANY: Wanted = {
     **{key: _NETWORK["spec"] if key == "spec" else True for key in ("spec", "kind", "code", "reason", "message")},
 }
 _OVERLONG = " " * (ANNOTATION_MAX + 1)
-"""Stands for an annotation that was passed over: `asks` refuses it in the same words as any that is too long."""
+"""Replaces an annotation that was skipped: `asks` refuses it with the message for a too long one."""
 
 log = logging.getLogger(__name__)
 
 
 class _ExpiredError(Exception):
-    """The API server no longer has the changes since the version that we know: list again."""
+    """The API server does not have the changes since our version any more: list again."""
 
 
 class _OverflowError(CniError):
-    """There are more objects than are kept track of."""
+    """There are more objects than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unkept:
-    """Stands for an object that is there, and not kept. version: its resourceVersion. too_large: nobody can use it."""
+    """An object that exists but is not cached. version: its resourceVersion. too_large: too long for genie."""
 
     version: str
     too_large: bool = False
 
 
 def read_object(data: bytes) -> Any:
-    """Decode an answer of the API server about one object: what genie needs of it.
+    """Decode an answer of the API server about one object, without the parts that genie does not need.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     value = decode(data, _ANY)
     if isinstance(value, dict) and isinstance(meta := value.get("metadata"), dict) and "annotations" in meta:
@@ -118,17 +117,17 @@ def _readable(notes: Any) -> dict[str, Any]:
 
 
 class Asker:
-    """One kept client for one thread at a time, made anew after a failure: the credentials may be others by then."""
+    """One client for one thread at a time. A new one is made after a failure: the credentials may have changed."""
 
     def __init__(self, connect: Connect, timeout: float = REQUEST_TIMEOUT) -> None:
         self._connect, self._timeout = connect, timeout
         self._client: Client | None = None
 
     def ask(self, question: Callable[[Client], R]) -> R:
-        """Put a question to the API server.
+        """Run a request to the API server.
 
         Raises:
-            CniError: as the question does; 11 when the connection breaks.
+            CniError: the request's own errors; 11 when the connection breaks.
         """
         try:
             if self._client is None:
@@ -184,7 +183,7 @@ class _Shelf(Generic[T]):
 
 
 class Watch(Generic[T]):
-    """One resource, as far as it is needed.
+    """The watch of one resource.
 
     items: replaced, never changed in place while it is listed; single changes are atomic. live: absence from
     `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic). overflowing:
@@ -214,7 +213,7 @@ class Watch(Generic[T]):
         threading.Thread(target=self._run, name=f"watch-{self.name}", daemon=True).start()
 
     def stop(self) -> None:
-        """Ask the thread to end; a daemon thread, so nobody need wait for it."""
+        """Ask the thread to end. It is a daemon thread, so the process can end without it."""
         self._stopped.set()
 
     def get(self, namespace: str, name: str) -> T | None:
@@ -238,7 +237,7 @@ class Watch(Generic[T]):
                 pause = OVERFLOW_SECONDS
                 asking.close()
                 self._complain(error)
-            except Exception as error:  # whatever it is, this thread must go on: nothing else keeps the cache current
+            except Exception as error:  # this thread must go on after any error: nothing else keeps the cache current
                 self.live, self._version, pause = False, "", wait
                 asking.close()
                 self._complain(error)
@@ -248,7 +247,7 @@ class Watch(Generic[T]):
                 self._stopped.wait(pause * random.uniform(0.5, 1.0))
 
     def _list(self, client: Client) -> bool:
-        """All objects, a page at a time; False where the API server has no such resource."""
+        """List all objects, page by page; False if the API server has no such resource."""
         shelf = _Shelf(self._keep, self.name)
         query = {"limit": str(min(FIRST_PAGE, PAGE)), **self._selector}
         size, self._in_brief = 0, self._metadata_only
@@ -277,7 +276,7 @@ class Watch(Generic[T]):
                 self._listed(shelf, str(meta.get("resourceVersion") or ""))
                 return True
             if token == query.get("continue") or self._stopped.is_set():
-                raise CniError(Code.TRY_AGAIN, f"the API server does not come to the end of a list of {self.name}")
+                raise CniError(Code.TRY_AGAIN, f"the API server does not end its list of {self.name}")
             count = max(len(shelf.items) - before, 1)
             query["limit"] = str(min(PAGE, max(1, PAGE_SIZE * count // max(page.position, 1))))
             query["continue"] = token
@@ -292,7 +291,7 @@ class Watch(Generic[T]):
         self.listed.set()
 
     def _watch(self, client: Client) -> None:
-        """Until the API server ends it, which it does now and then."""
+        """Watch until the API server ends the watch, which it does from time to time."""
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -325,12 +324,12 @@ class Watch(Generic[T]):
         self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
 
     def _complain(self, error: Exception) -> None:
-        """Once for each kind of trouble, not once for each attempt."""
+        """Log each kind of problem once, not at each attempt."""
         complaint = str(error) if isinstance(error, CniError) else f"{type(error).__name__}: {error}"
         if complaint != self._complained:
             self._complained = complaint
             fields = {"resource": self.name, "error": complaint}
-            log.warning("a watch failed; going on with what is known", extra={"fields": fields})
+            log.warning("a watch failed; serving the last known objects", extra={"fields": fields})
 
 
 def _key(item: Mapping[str, Any]) -> tuple[str, str]:
@@ -339,7 +338,7 @@ def _key(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _keep_pod(item: Mapping[str, Any]) -> tuple[Pod, None]:
-    """A pod that has no room is asked for when it is needed, as one that has not been seen yet."""
+    """A pod without room in the cache is requested when it is needed, like one that has not been seen yet."""
     pod = Pod.of(item)
     notes = _readable(pod.annotations)
     return replace(pod, annotations={key: notes[key] for key in _NOTES if key in notes}), None
@@ -372,7 +371,7 @@ def _is_too_large(network: Mapping[str, Any]) -> bool:
 
 
 def _size(value: Any) -> int:
-    """Bytes that it takes, about: what is the same in two objects is counted twice."""
+    """Its approximate size in bytes: parts that two objects share are counted twice."""
     match value:
         case dict():
             return sys.getsizeof(value) + sum(_size(key) + _size(one) for key, one in value.items())
@@ -423,7 +422,7 @@ class CachedKube:
         if given is not None and uid:
             return await self._given(Pod(namespace=namespace, name=name, uid=uid, annotations=given))
         known = self.pods.get(namespace, name)
-        # Without a UID, a pod that was deleted and made again would pass for the one before.
+        # Without a UID, a new pod would be mistaken for a deleted one of the same name.
         if known and (known.is_it(uid) if uid else self.pods.live):
             return known
         self.metrics.api_direct.add(1, "pod")
@@ -435,8 +434,8 @@ class CachedKube:
             raise
 
     async def _given(self, pod: Pod) -> Pod:
-        """What the runtime hands over counts. If the watch has another pod of the name, one of the two is behind, and
-        the API server is asked which; without it, the runtime is believed.
+        """The runtime's values win. If the watch has a pod with another UID, one of the two is out of date, and the API
+        server decides which. If it does not answer, the runtime's values are used.
         """
         known = self.pods.get(pod.namespace, pod.name)
         if known is None or known.is_it(pod.uid) or not self.pods.live or pod.is_static:

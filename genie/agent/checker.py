@@ -1,8 +1,8 @@
-"""CHECK on the agent's own schedule, for what it sees without a plugin: a pod's routes, rules and addresses.
+"""CHECK on the agent's own schedule, without plugins: checks a pod's routes, rules and addresses.
 
-Runtimes hardly ever call CHECK. What genie arranged itself is put back if somebody took it away; what a plugin did, and
-what somebody added, is left alone and reported. Nothing is done to a pod for which a call is being served, nor twice
-about the same thing after it was put back `MOST` times: somebody means it.
+Runtimes hardly ever call CHECK. Routes and rules that genie arranged are restored if somebody removed them. Changes to
+a plugin's work, and additions, are reported but not repaired. A pod with a call in progress is left alone. The same
+thing is restored at most `MOST` times: after that somebody removes it on purpose.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from genie.verbs.collect import has_namespace
 from genie.verbs.context import placed
 
 SETTLE = 1.0
-"""Seconds until a change is looked at again: it may be that of a DEL, or of somebody who is not done."""
+"""Seconds until a change is checked again: it may be part of a DEL, or unfinished."""
 MOST = 3
-"""How often something is put back in one pod."""
+"""The limit for repairs in one pod."""
 REASON = "NetworkChanged"
 
 log = logging.getLogger("genie.agent")
@@ -37,7 +37,7 @@ _Key = tuple[str, str]
 
 @dataclass
 class _Known:
-    """What is remembered of a container. addresses: those that it had. reported: what was reported and is so still."""
+    """The state of one container. addresses: those that it had. reported: reported changes that still exist."""
 
     addresses: frozenset[str] = frozenset()
     seen: bool = False
@@ -46,10 +46,10 @@ class _Known:
 
 
 class Checker:
-    """All containers of a node, looked at now and then. Its methods take a while: for a thread.
+    """Checks all containers of a node from time to time. Its methods take a while: run them in a thread.
 
-    is_busy: whether a call for this container is being served. counter: has one label, what came of a change. report:
-    takes an Event. most: returns how often something is put back in one pod, asked at each look.
+    is_busy: whether a call for this container is being served. counter: has one label, the outcome of a change. report:
+    takes an Event. most: returns the limit for repairs in one pod, called at each check.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Checker:
         self._known: dict[_Key, _Known] = {}
 
     def look(self, state_dir: str) -> None:
-        """Look at every container, repair what can be, and report it.
+        """Check every container, repair its changes if possible, and report them.
 
         Raises:
             CniError: the records cannot be read.
@@ -79,12 +79,12 @@ class Checker:
         if changed:
             time.sleep(SETTLE)
         for key, record in changed:
-            with suppress(CniError):  # damaged meanwhile: its container's affair
+            with suppress(CniError):  # damaged meanwhile: its container's DEL deals with it
                 if records.read(*key) == record and self._changes(key, record):
                     self._act(key, record)
 
     def _changes(self, key: _Key, record: Record) -> list[str]:
-        """What is not as it was, and was not reported yet. Nothing where nobody can look."""
+        """The changes that were not reported yet. Empty if the namespace cannot be read."""
         if self._is_busy(record.container_id) or has_namespace(record.netns, on_node=False) is not True:
             return []
         known = self._known[key]
@@ -94,7 +94,7 @@ class Checker:
                 drift = routes.drift(_placed(record), routes.look(kernel), record.arranged) if record.arranged else []
         except OSError:  # it is going
             return []
-        if not known.seen:  # what a plugin reports and never set is no change
+        if not known.seen:  # an address that the plugin reported but never set is not a change
             known.seen, known.addresses = True, there
         found = [*drift, *(f"missing: address {address}" for address in sorted(known.addresses - there))]
         known.reported &= frozenset(found)
@@ -133,7 +133,7 @@ def _placed(record: Record) -> list[routes.Placed]:
 
 
 def _addresses(kernel: Netlink, record: Record) -> frozenset[str]:
-    """Of the addresses that the networks reported, those that the pod has."""
+    """The addresses in the networks' results that the pod has."""
     there = {address.packed for address in kernel.addresses()}
     reported = (ip for attached in record.attached if attached.result for ip in attached.result.ips)
     named = {ip.address.partition("/")[0]: AF_INET6 if ip.is_v6 else AF_INET for ip in reported}

@@ -1,10 +1,10 @@
-"""The agent's collection: attachments that nobody will ask to delete go through the shim of a call that comes anyway.
+"""The agent's collection of orphans: deletes them by the shim of another call.
 
-containerd calls no GC, and a runtime that lost its state calls no DEL. So the records are looked through now and then
-for those whose namespace is gone. One that stays so for a while, and whose pod the API server does not have, is an
-orphan. Its plugins must run on the node, where the agent is not; so its DEL is served beside the next call that has a
-namespace, by that call's shim. That namespace shows at the same time that this agent sees the node's namespaces, and so
-that those which are gone are gone.
+containerd calls no GC, and a runtime that lost its state calls no DEL. So from time to time the agent looks for records
+of namespaces that are gone. If a namespace stays away for a while, and the API server does not have the pod, the record
+is an orphan. Its plugins must run on the node, and the agent runs in a pod. So its DEL is served beside the next call
+that has a namespace, by that call's shim. That namespace also proves that this agent sees the node's namespaces, so
+that a missing one is really gone.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from genie.verbs import collect, leases
 T = TypeVar("T")
 
 EVERY = 60.0
-"""Seconds between two looks at the records."""
+"""Seconds between two checks of the records."""
 PATIENCE = 300.0
-"""Seconds for which a namespace has to be gone: its runtime may be about to call DEL."""
+"""Seconds for which a namespace must be gone: the runtime may be about to call DEL."""
 LIMIT = 5.0
-"""Seconds that the plugins of an orphan may take in all: the call beside which they run waits for them."""
+"""Seconds that all plugins of an orphan may take: another call waits for them."""
 BACKOFF = (60.0, 3600.0)
 """Seconds until an orphan that cannot be deleted is tried again."""
 UNFINISHED = 3600.0
-"""Seconds after which an unfinished record is nobody's."""
+"""Seconds after which an unfinished record counts as abandoned."""
 
 log = logging.getLogger("genie.agent")
 
@@ -71,7 +71,7 @@ class Collector:
         return any(suspect.orphan for suspect in self._suspects.values())
 
     def look(self, state_dir: str) -> None:
-        """Find the records without a namespace, and what was left half done. It takes a while: for a thread."""
+        """Find records without a namespace, and remove unfinished ones. It takes a while: run it in a thread."""
         records, now = list(Records(state_dir)), time.monotonic()
         gone = {
             (record.container_id, record.ifname): record
@@ -90,13 +90,13 @@ class Collector:
             log.info("collected", extra={"fields": {"what": line}})
 
     async def judge(self) -> None:
-        """Find out which of those that were found have no pod any more. Never raises."""
+        """Find out which of these records have no pod any more. Never raises."""
         for suspect in list(self._suspects.values()):
             if not suspect.orphan and suspect.due <= time.monotonic():
                 suspect.orphan = not await collect.lives(suspect.record, self._kube, on_node=False)
 
     async def beside(self, request: Request, executor: Executor, conf: Conf) -> None:
-        """Delete one orphan, if there is one, by the shim of this call. Never raises."""
+        """Delete one orphan, if there is one, through the shim of this call. Never raises."""
         if self._deleting or collect.has_namespace(request.netns, on_node=False) is not True:
             return
         self._deleting = True
@@ -109,7 +109,7 @@ class Collector:
             self._deleting = False
 
     def _next(self, folder: str) -> _Suspect | None:
-        """The next orphan that is due, with a namespace in the folder that the agent is known to see."""
+        """The next orphan that is due, with its namespace in a folder that the agent is known to see."""
         now = time.monotonic()
         for suspect in self._suspects.values():
             record = suspect.record
@@ -128,7 +128,7 @@ class Collector:
     async def _delete(self, suspect: _Suspect, request: Request, executor: Executor, conf: Conf) -> None:
         record = suspect.record
         if Records(conf.state_dir).read(record.container_id, record.ifname) is None:
-            return  # its DEL came after all
+            return  # its DEL came meanwhile
         limited = _Limited(executor, time.monotonic() + LIMIT)
         reply = await serve(collect.deletion(record, request.env, request.stdin), self._kube, limited, None)
         result = "ok" if reply.status == 0 else "error"
@@ -142,7 +142,7 @@ class Collector:
 
 
 class _Limited:
-    """An executor for what must not take long. until: by time.monotonic."""
+    """An executor with a deadline. until: by time.monotonic."""
 
     def __init__(self, inner: Executor, until: float) -> None:
         self._inner, self._until = inner, until

@@ -1,8 +1,9 @@
-"""`genie agent`: the parts put together, started in order and ended in order.
+"""`genie agent`: connects the parts, and starts and ends them in order.
 
-Start: credentials → watches → annotations left over from before → the socket, ready. From then on a call is served
-with what is known. End, on SIGTERM: the socket goes, the calls in flight are finished, the annotations are written,
-and out. In a rolling update the next agent has taken the socket over by then, and this one takes its time.
+Start: credentials → watches → annotations left from the previous agent → the socket, ready. From then on calls are
+served from the cache. End, on SIGTERM: the socket is closed, the calls in flight are finished, the annotations are
+written, and the process ends. In a rolling update the next agent has taken over the socket by then, and this one has
+more time.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 GRACE_IF_REPLACED = 230.0
 """Seconds for calls in flight when a newer agent serves already: no call is longer (CALL_MS in shim.c)."""
 _FIRST_LISTS = 3.0
-"""Seconds for which the first lists are waited for before calls are served without them."""
+"""Seconds to wait for the first lists; after that, calls are served without them."""
 _STDERR_SHOWN = 500
 _CACHED_CONF = 16384
-"""Bytes of genie.conf up to which it is remembered: with what the runtime hands over of a pod it can be far longer."""
+"""The limit for remembering a parsed genie.conf, in bytes: with a pod's data from the runtime it can be far longer."""
 _SAMPLED = 10.0
 """Seconds between two readings of the interfaces' counters."""
 
@@ -61,7 +62,7 @@ log = logging.getLogger("genie.agent")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options of `genie agent`. None: genie.conf may set it, else the default counts (see `with_conf`)."""
+    """The options of `genie agent`. None: taken from genie.conf, otherwise the default (see `with_conf`)."""
 
     socket: Path
     node: str
@@ -75,7 +76,7 @@ class Settings:
 
 
 class Agent:
-    """One agent; made inside the event loop that it is to run in."""
+    """One agent; must be created in its own event loop."""
 
     def __init__(self, settings: Settings, conf: Conf) -> None:
         self.settings, self.conf = settings, conf
@@ -102,20 +103,20 @@ class Agent:
         self.stopping = asyncio.Event()
 
     def _connect(self, seconds: float) -> kube.Client:
-        """With the credentials as they are on disk now: `genie install` may have renewed them."""
+        """A client with the credentials on disk: `genie install` may have renewed them."""
         return kube.Client(api_server(self.settings, current_conf(self.settings)), seconds, read_object)
 
     def _repairs(self) -> bool:
-        """Whether genie.conf lets the agent put back what somebody changed in a pod, now."""
+        """Whether genie.conf now lets the agent repair changes in a pod."""
         return current_conf(self.settings).agent.repair
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         async with contextlib.AsyncExitStack() as stack:
-            probes = contextlib.ExitStack()  # ended first, so that probes are the next agent's to answer
+            probes = contextlib.ExitStack()  # ended first, so that the next agent answers the probes
             stack.push(probes)
             if self.settings.listen:
                 host, port = _address(self.settings.listen)
@@ -134,7 +135,7 @@ class Agent:
             making_up = loop.create_task(self._left_over())
             stack.callback(making_up.cancel)
             await self._first_lists()
-            # What was made by now lives as long as the agent: no collection need look at it during a call.
+            # Objects made so far live as long as the agent: the garbage collector need not scan them during a call.
             gc.collect()
             gc.freeze()
             self.settings.socket.parent.mkdir(0o700, parents=True, exist_ok=True)
@@ -145,43 +146,43 @@ class Agent:
             await self._end()
 
     async def _alive(self) -> bool:
-        """Whether calls are answered, once the socket is there: asked as a shim asks."""
+        """Whether calls are answered, once the socket exists: checked by a call like a shim's."""
         return not self.ready or await answers(self.settings.socket)
 
     async def _sample(self) -> None:
-        """Read the counters of the attachments' interfaces now and then, for the rates that `cni: ""` goes by."""
+        """Read the counters of the attachments' interfaces from time to time, for the rates that `cni: ""` uses."""
         while True:
-            with contextlib.suppress(CniError):  # a damaged record is its container's affair
+            with contextlib.suppress(CniError):  # a damaged record is left to its container's DEL
                 self.reading = await asyncio.to_thread(_reading, self.conf.state_dir)
             await asyncio.sleep(_SAMPLED)
 
     async def _tend(self) -> None:
-        """Look now and then at the pods, and for what nobody asks to delete any more."""
+        """Check the pods and look for orphans from time to time."""
         while True:
             await asyncio.sleep(collector.EVERY)
             try:
                 await asyncio.to_thread(self.collector.look, self.conf.state_dir)
                 await asyncio.to_thread(self.checker.look, self.conf.state_dir)
                 await self.collector.judge()
-            except Exception as error:  # whatever it is, nobody else would look the next time
+            except Exception as error:  # go on after any error: nothing else would check the next time
                 fields = {"error": str(error) or type(error).__name__}
-                log.warning("the pods could not be looked at", extra={"fields": fields})
+                log.warning("the pods could not be checked", extra={"fields": fields})
 
     async def _first_lists(self) -> None:
         deadline = time.monotonic() + _FIRST_LISTS
         while not self.kube.synced() and time.monotonic() < deadline and not self.stopping.is_set():
             await asyncio.sleep(0.01)
         if not self.kube.synced():
-            log.warning("the API server has not answered yet; serving calls all the same")
+            log.warning("the API server has not answered yet; serving calls anyway")
 
     async def _keep_objects(self) -> None:
-        """Keep what is on the disk of network objects as true as the watches are."""
+        """Update the network objects on disk from the watches."""
         while True:
             await asyncio.sleep(REFRESH)
             await self.kube.refresh()
 
     async def _left_over(self) -> None:
-        """Write what an agent before this one did not come to, once the pods are known."""
+        """Write annotations that the previous agent did not write, once the pods are known."""
         while not self.kube.pods.listed.is_set():
             await asyncio.sleep(0.05)
         pods = self.kube.pods.items
@@ -216,19 +217,19 @@ class Agent:
         log.info("stopped", extra={"fields": fields})
 
     async def work(self, call: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
-        """One call: what genie makes of it, as the server wants it."""
+        """Serve one call; returns its reply for the server."""
         began = time.perf_counter()
         request = Request(env=call.env, stdin=call.stdin, namespace=executor.namespace)
         try:
             conf = _conf(call.stdin) if len(call.stdin) < _CACHED_CONF else config.read(call.stdin)
         except CniError:
-            conf = None  # `serve` meets the same error, and reports it as the verb demands
+            conf = None  # `serve` gets the same error, and reports it in the verb's form
         collecting = None
         if conf and self.collector.waiting:
             collecting = asyncio.create_task(self.collector.beside(request, executor, conf))
         reply = await serve(request, self.kube, executor, conf, self.reading)
         if collecting:
-            await collecting  # the shim ends with the answer
+            await collecting  # the shim ends when it has the answer
         seconds = time.perf_counter() - began
         # The answer goes out first.
         asyncio.get_running_loop().call_soon(self._account, reply, executor, seconds)
@@ -252,7 +253,7 @@ class Agent:
         story |= {"seconds": round(seconds, 6), "own_ms": round(own * 1000, 3), "result": result}
         if logged:
             story["stderr"] = logged
-        level = logging.DEBUG if verb == "VERSION" else logging.INFO  # each health check asks for it
+        level = logging.DEBUG if verb == "VERSION" else logging.INFO  # each health check calls it
         log.log(level if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
 
 
@@ -263,13 +264,13 @@ def _reading(state_dir: str) -> least_loaded.Reading:
 
 @functools.lru_cache(maxsize=16)
 def _conf(stdin: bytes) -> Conf:
-    """genie.conf as the runtime sends it: the same bytes for almost all calls, so read once."""
+    """Parse genie.conf from the runtime. Almost all calls have the same bytes, so it is parsed once."""
     return config.read(stdin)
 
 
 def current_conf(settings: Settings) -> Conf:
-    """genie.conf as it is now: the option's, else the one in net.d, else the defaults. A mistake in the first does not
-    keep a node that has the second without an agent: `genie install` let no such thing through to there.
+    """The current genie.conf: the option's, otherwise the one in net.d, otherwise the defaults. If the first has a
+    mistake, the agent uses the second, which `genie install` has checked.
 
     Raises:
         CniError: none can be used.
@@ -282,19 +283,19 @@ def current_conf(settings: Settings) -> Conf:
             if installed is None:
                 raise
             _complain(str(error))
-    if installed is None:  # genie may be installed on the node after its agent runs
+    if installed is None:  # genie may be installed on the node after its agent has started
         return Conf(name="genie", cni_version="1.0.0")
     return config.load(installed)
 
 
 @functools.cache
 def _complain(error: str) -> None:
-    """Once, though it is met with each connection to the API server."""
+    """Log this once, although it happens at each connection to the API server."""
     log.error("going on with the genie.conf in net.d", extra={"fields": {"error": error}})
 
 
 def api_server(settings: Settings, conf: Conf) -> kube.ApiServer:
-    """--kubeconfig, else the pod's service account, else genie.conf, whose files are the node's.
+    """--kubeconfig, otherwise the pod's service account, otherwise genie.conf, with paths on the node.
 
     Raises:
         CniError: none of them is usable.
@@ -308,11 +309,11 @@ def api_server(settings: Settings, conf: Conf) -> kube.ApiServer:
 
 
 def parse(argv: list[str]) -> Settings:
-    """Settings out of the command line; exits with status 2 for what makes no sense."""
+    """Settings from the command line; exits with status 2 if an option is invalid."""
     parser = argparse.ArgumentParser(
         prog="genie agent",
-        description="Serve the CNI calls of this node, which the shim in /opt/cni/bin hands over. Runs until SIGTERM, "
-        "and then finishes what it has begun. The DaemonSet runs this; so may a systemd unit (Type=notify).",
+        description="Serve the CNI calls of this node, which the shim in /opt/cni/bin passes on. Runs until SIGTERM, "
+        "and then finishes the calls in flight. The DaemonSet runs this; so may a systemd unit (Type=notify).",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -327,7 +328,7 @@ def parse(argv: list[str]) -> Settings:
     )  # fmt: skip
     add(
         "--kubeconfig", default="", metavar="PATH",
-        help="how to reach the API server; if not given, the pod's service account, else what genie.conf says",
+        help="how to reach the API server; if not given, the pod's service account, otherwise genie.conf",
     )  # fmt: skip
     add(
         "--concurrency", type=_positive, metavar="N", default=argparse.SUPPRESS,
@@ -408,7 +409,7 @@ def main(argv: list[str] | None = None) -> int:
         conf = current_conf(settings)
         settings = with_conf(settings, conf)
         logs.setup(settings.log_level or "info")
-        api_server(settings, conf)  # report now what is wrong with the credentials
+        api_server(settings, conf)  # report problems with the credentials at once
     except CniError as error:
         log.error("cannot start", extra={"fields": {"error": str(error)}})
         return 1
@@ -426,7 +427,7 @@ async def _run(settings: Settings, conf: Conf) -> None:
 
 
 def _import_all() -> None:
-    """What genie imports only when it is needed, for direct mode's sake: here the first call should not pay for it."""
+    """Import the modules that direct mode imports only when needed: the agent's first call should not wait for them."""
     import hashlib
     import http.client
     import ipaddress

@@ -1,7 +1,7 @@
-"""What the agent counts, in Prometheus' text format, and the small HTTP server for it.
+"""The agent's metrics, in Prometheus' text format, and the small HTTP server for them.
 
-Written by hand: prometheus_client would spare about 110 lines and cost each agent 3.35 MB and about 25 ms at its start.
-All of it happens on the event loop's thread.
+Written by hand: prometheus_client would save about 110 lines and cost each agent 3.35 MB and about 25 ms at its start.
+All of it runs in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 
 class _Metric:
-    """What the three kinds have in common: a name, a sentence of help, the names of the labels."""
+    """The common part of the three kinds: a name, a sentence of help, the names of the labels."""
 
     def __init__(self, name: str, help_: str, *labels: str) -> None:
         self.name, self.help, self.labels = name, help_, labels
@@ -43,7 +43,7 @@ class Counter(_Metric):
 
 
 class Gauge(_Metric):
-    """A number that is read when it is reported: by value of the one label, if it has one."""
+    """A number that is read when it is reported: for each value of its label, if it has one."""
 
     kind: str = "gauge"
     read: Callable[[], dict[tuple[str, ...], float]] = dict
@@ -53,7 +53,7 @@ class Gauge(_Metric):
 
 
 class Histogram(_Metric):
-    """How often something took how long, for each combination of labels."""
+    """The distribution of times, for each combination of labels."""
 
     kind = "histogram"
 
@@ -80,7 +80,7 @@ class Histogram(_Metric):
 
 
 class Metrics:
-    """All of the agent's."""
+    """All metrics of the agent."""
 
     def __init__(self) -> None:
         self.build = Gauge("genie_build_info", "Always 1; the version of this agent.", "version")
@@ -203,7 +203,7 @@ async def serve(
             with suppress(OSError):
                 await writer.wait_closed()
 
-    # In an update the next agent comes before this one goes, on the same port of the same host.
+    # In an update the next agent starts before this one ends, on the same port of the same host.
     return await asyncio.start_server(handle, host, port, limit=8192, reuse_port=True)
 
 

@@ -1,10 +1,11 @@
 """Network objects kept on the node's disk, so that pods come up after a reboot while the API server is away.
 
-`OfflineKube` is the agent's Kube: what an ADD learns of a network object, and that there is none of a name, is kept. It
-is used where the API server has not been heard from since the agent's start, or does not answer. While the watches are
-live, what is kept is compared with them once a minute, so it is as true as the last time that the API server answered.
+`OfflineKube` is the agent's Kube: it stores each network object that an ADD reads, and the names that do not exist. The
+stored ones are used while the API server has not answered since the agent's start, or does not answer now. While the
+watches are live, the stored objects are compared with them once a minute, so they are as current as the API server's
+last answer.
 
-Bounded in number and bytes; where there is no room, the namespace that has most loses what was used for longest ago.
+Number and bytes are limited. If there is no room, the namespace with most objects loses its least recently used one.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
 
 OBJECTS = "objects"
-"""The directory of what is kept, below that of the records."""
+"""The directory of the stored objects, below that of the records."""
 ENTRIES = 1024
 LARGEST = 1 << 18
-"""Bytes of one object; larger ones are not kept."""
+"""The limit for one object, in bytes; larger ones are not stored."""
 TOTAL = 16 << 20
 REFRESH = 60.0
 _CHECKED, _SUFFIX, _NEW = "checked", ".json", ".new"
 _RECENT = 128
-"""Objects of which it is remembered in memory that the disk has them as they are."""
+"""The limit for objects that are remembered as unchanged on disk."""
 
 R = TypeVar("R")
 Key = tuple[str, str, str]
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kept:
-    """One network object as it was; None: there was none of that name."""
+    """One stored network object; None: there was none of that name."""
 
     key: Key
     found: Mapping[str, Any] | None
@@ -55,24 +56,24 @@ class Kept:
 class KeptObjects:
     """A file for each object. For one thread at a time.
 
-    The file of an object is named after hashes of its namespace and of the rest: names may be longer than a file's.
+    The file name is made of hashes of the namespace and of the rest: names may be too long for a file name.
     """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
 
     def read(self, key: Key) -> Kept | None:
-        """What is kept under the key; None if nothing is, or nothing that can be read."""
+        """The object stored under the key; None if there is none, or it is not readable."""
         path = self._path(key)
         kept = _load(path)
         if kept is None or kept.key != key:
             return None
         with suppress(OSError):
-            os.utime(path)  # used now
+            os.utime(path)  # note the time of use
         return kept
 
     def write(self, kept: Kept) -> None:
-        """Keep this, whole or not at all, also over a power cut; an object that is too large is not kept.
+        """Store an object, atomically, also if the power fails; an object that is too large is not stored.
 
         Raises:
             OSError: the disk does not take it.
@@ -100,7 +101,7 @@ class KeptObjects:
         self._make_room()
 
     def __iter__(self) -> Iterator[Kept]:
-        """Everything that is kept and can be read; what cannot is removed."""
+        """Every readable stored object; files that are not readable are removed."""
         for path, _, _ in self._files():
             if kept := _load(path):
                 yield kept
@@ -109,13 +110,13 @@ class KeptObjects:
                     os.unlink(path)
 
     def checked(self) -> float | None:
-        """When what is kept was last compared with the API server, in seconds since 1970; None: never."""
+        """When the stored objects were last compared with the API server, in seconds since 1970; None: never."""
         with suppress(OSError):
             return os.stat(f"{self.directory}/{_CHECKED}").st_mtime
         return None
 
     def check(self) -> None:
-        """Note that what is kept is what the API server has now.
+        """Note that the stored objects match the API server now.
 
         Raises:
             OSError: the disk does not take it.
@@ -126,7 +127,7 @@ class KeptObjects:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Remove what a writer left that was ended; of a minute ago: in an update another agent may be writing."""
+        """Remove files of writers that were killed, older than a minute: in an update another agent may be writing."""
         for name in os.listdir(self.directory):
             path = f"{self.directory}/{name}"
             with suppress(OSError):
@@ -134,7 +135,7 @@ class KeptObjects:
                     os.unlink(path)
 
     def _make_room(self) -> None:
-        files = sorted(self._files(), key=lambda file: file[2])  # what was used for longest ago comes first
+        files = sorted(self._files(), key=lambda file: file[2])  # least recently used first
         total = sum(size for _, size, _ in files)
         of = Counter(_namespace(path) for path, _, _ in files)
         while len(files) > ENTRIES or total > TOTAL:
@@ -185,7 +186,7 @@ def _load(path: str) -> Kept | None:
 
 
 class OfflineKube(CachedKube):
-    """The agent's Kube, with what its disk knows. directory: where that is kept."""
+    """The agent's Kube, with the objects on disk. directory: their place."""
 
     def __init__(self, connect: Connect, node: str, writer: Writer, metrics: Metrics, directory: str) -> None:
         super().__init__(connect, node, writer, metrics)
@@ -199,10 +200,10 @@ class OfflineKube(CachedKube):
         self._disk.shutdown(wait=False, cancel_futures=True)
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
-        """As CachedKube has it; before the API server was heard from, and where it does not answer, as it was kept.
+        """The object from CachedKube; from disk, if the API server has not answered yet or does not answer.
 
         Raises:
-            CniError: 11; the API server does not answer, and nothing is kept of this name.
+            CniError: 11; the API server does not answer, and nothing is stored under this name.
         """
         key = (kind, namespace, name)
         if not self.networks[kind].listed.is_set():
@@ -227,7 +228,7 @@ class OfflineKube(CachedKube):
         return found
 
     async def refresh(self) -> None:
-        """Compare what is kept with the watches, as far as these are live."""
+        """Compare the stored objects with the watches that are live."""
         if all(watch.live for watch in self.networks.values()):
             await self._on_disk(self._refresh)
 
@@ -236,12 +237,14 @@ class OfflineKube(CachedKube):
             kind, namespace, name = kept.key
             watch = self.networks.get(kind)
             current = watch.get(namespace, name) if watch else None
-            if current is None or isinstance(current, Mapping):  # else the watch knows that it is there, and no more
+            if current is None or isinstance(
+                current, Mapping
+            ):  # otherwise the watch has only noted that the object exists
                 self.kept.write(Kept(kept.key, current))
         self.kept.check()
 
     def _keep(self, key: Key, found: Mapping[str, Any] | None) -> None:
-        """Off the event loop, and only what is new."""
+        """Store an object if it is new, off the event loop."""
         if key in self._recent and self._recent[key] is found:
             return
         self._recent[key] = found
@@ -250,7 +253,7 @@ class OfflineKube(CachedKube):
         asyncio.get_running_loop().create_task(self._on_disk(lambda: self.kept.write(Kept(key, found))))
 
     async def _on_disk(self, work: Callable[[], R]) -> R | None:
-        """What the disk refuses is logged: pods come up without it while the API server answers."""
+        """Store an object. A disk error is only logged: pods need the file only while the API server is away."""
         try:
             done = await asyncio.get_running_loop().run_in_executor(self._disk, work)
         except (OSError, RuntimeError) as error:  # RuntimeError: the agent is ending

@@ -1,4 +1,4 @@
-"""The frames between the shim (shim.c) and the agent: binary and trivial, so that the C parses no JSON.
+"""The frames between the shim (shim.c) and the agent: a simple binary format, so that shim.c need not parse JSON.
 
 A frame is a length (4 bytes, big-endian, of what follows), a kind (1 byte), then integers of 4 bytes and blobs; a
 blob is a length of 4 bytes and so many bytes. One connection is one CNI call:
@@ -9,11 +9,12 @@ blob is a length of 4 bytes and so many bytes. One connection is one CNI call:
     shim → agent   RESULT  id, how it ended, status (signed), errno, microseconds, blob stdout, blob stderr
     agent → shim   ANSWER  exit status, blob standard output: the last frame
 
-With the first byte of CALL may come a descriptor (SCM_RIGHTS): the pod's network namespace, open, for CNI_NETNS may be
-a path that means nothing to the agent. An agent that expects none does not get it; one that gets none uses the path.
+The first byte of CALL may carry a descriptor (SCM_RIGHTS): the pod's network namespace, open, because CNI_NETNS may be
+a path that the agent does not have. An agent that does not expect a descriptor never gets it. An agent that gets none
+uses the path.
 
 An environment is `KEY=value` strings, each ended by a NUL, and so is the binary's path. CALL begins with the version
-and ANSWER never changes, so that an agent and a shim of different ages can at least say so.
+and ANSWER never changes, so that an agent and a shim of different versions can at least report that.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 VERSION = 1
-"""In an update the new agent comes first and then its shim: an agent has to answer shims of the version before, too."""
+"""In an update the new agent starts before its shim is installed: it must answer shims of the previous version, too."""
 FRAME_MAX = 3 << 20
-"""No frame is longer; the shim's limits on what it reads are below it, so only nonsense is."""
+"""The limit for a frame, in bytes. The shim's own limits are lower, so a longer frame is never valid."""
 
 
 class ProtocolError(Exception):
-    """The peer sent what is no frame, or not one that it may send."""
+    """The peer sent malformed data, or a frame that it may not send."""
 
 
 class How(enum.IntEnum):
@@ -65,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What became of a delegate. status: the exit status, or a signal's number negated."""
+    """The result of a delegate. status: the exit status, or a signal's number negated."""
 
     id: int
     how: How
@@ -115,7 +116,7 @@ def decode(body: bytes) -> Frame:
     """A frame from its bytes, without its length.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: it is malformed.
     """
     try:
         match body[:1]:
@@ -147,16 +148,16 @@ def decode(body: bytes) -> Frame:
 
 
 class Decoder:
-    """Frames out of a stream, however it is cut."""
+    """Reads frames from a stream that comes in pieces of any size."""
 
     def __init__(self) -> None:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are whole by now.
+        """The frames that are complete so far.
 
         Raises:
-            ProtocolError: the stream is no stream of frames; there is nothing to go on with.
+            ProtocolError: the stream is malformed, and cannot be read any further.
         """
         self._held += data
         frames, at = [], 0
@@ -173,7 +174,7 @@ class Decoder:
 
 
 def _blobs(body: bytes, at: int, count: int) -> list[bytes]:
-    """Exactly so many blobs from there to the end."""
+    """Exactly this many blobs from this offset to the end."""
     blobs = []
     for _ in range(count):
         (length,) = _LENGTH.unpack_from(body, at)
@@ -195,7 +196,7 @@ def _join(env: Mapping[str, str]) -> bytes:
 
 
 def _split(block: bytes) -> dict[str, str]:
-    """The first of two values of a name counts, as for getenv; what has no `=` is no variable."""
+    """Parse an environment. The first value of a name counts, as for getenv; strings without `=` are skipped."""
     if block and not block.endswith(b"\0"):
         raise ProtocolError("an environment without its last NUL")
     env: dict[str, str] = {}

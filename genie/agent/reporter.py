@@ -1,8 +1,8 @@
-"""Events on their way to the API server: counted when they repeat, limited, and never waited for.
+"""Sends Events to the API server in the background. Repeated Events are counted, and their number is limited.
 
-A thread of its own sends them, so neither a call nor an annotation waits for one. What a user can cause is bounded: an
-object's Events by a bucket of tokens, all of a node by another, and those that wait while the API server is away by
-their number and age. What is left out is counted, in `genie_events_total`.
+A thread of its own sends them, so no call and no annotation waits for one. Users cannot cause any number of Events: a
+token bucket limits an object's Events, another one all of a node's, and the queue for when the API server is away is
+limited by number and age. Dropped Events are counted in `genie_events_total`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LONGEST_WAIT = 600.0
 """Seconds for which an Event waits for the API server."""
 WAITING = 256
 KNOWN = 512
-"""Events, and objects, that are remembered: a repetition of another is a new Event."""
+"""The limit for remembered Events, and objects: a repetition of a forgotten Event is a new Event."""
 OF_ONE = (40.0, 1 / 60)
-"""Events of one object: so many at once (a pod has at most 32 networks), and so many a second after that."""
+"""The limits for Events of one object: this many at once (a pod has at most 32 networks), then this many a second."""
 OF_ALL = (200.0, 5.0)
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Bucket:
-    """So many at once, and so many a second."""
+    """A token bucket: this many at once, and this many a second."""
 
     most: float
     rate: float
@@ -57,7 +57,7 @@ class _Bucket:
 
 @dataclass
 class _Series:
-    """One Event, as often as it happened. sent: the API server has it under this name."""
+    """One Event, with its count. sent: its name on the API server."""
 
     name: str
     first: float
@@ -69,7 +69,7 @@ class _Series:
 class Reporter:
     """A queue of Events. Its methods may be called in any thread, and return at once.
 
-    ask: puts a question to the API server, as `Asker.ask` does; in the reporter's thread. counter: has one label.
+    ask: runs a request to the API server, like `Asker.ask`; in the reporter's thread. counter: has one label.
     """
 
     def __init__(self, ask: Callable[[Callable[[Client], None]], None], node: str, counter: Counter) -> None:
@@ -86,7 +86,7 @@ class Reporter:
         self._complained = ""
 
     def add(self, event: Event) -> None:
-        """Send this soon, unless there are too many."""
+        """Queue this Event, unless there are too many."""
         with self._more:
             series = self._series(event)
             if event in self._waiting:
@@ -96,7 +96,7 @@ class Reporter:
                 return
             self._waiting[event] = series
             if len(self._waiting) > WAITING:
-                # What went well is missed least.
+                # Normal Events are dropped first.
                 del self._waiting[next((each for each in self._waiting if not each.warning), next(iter(self._waiting)))]
                 self._counter.add(1, "dropped")
             if self._thread is None:
@@ -105,7 +105,7 @@ class Reporter:
             self._more.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Whether all were sent within that time. For the end of the agent; it blocks."""
+        """Wait until all are sent; returns whether they were within this time. For the end of the agent; it blocks."""
         with self._more:
             return self._more.wait_for(lambda: not self._waiting and not self._sending, seconds)
 
@@ -148,7 +148,7 @@ class Reporter:
             wait = min(wait * 2, BACKOFF[1])
 
     def _send(self, event: Event, series: _Series) -> str:
-        """One attempt: "written", "refused" (it would be again), or "failed" (it may go well later)."""
+        """One attempt: "written", "refused" (a retry would be, too), or "failed" (a retry may succeed)."""
         try:
             self._ask(lambda client: self._write(client, event, series))
         except RefusedError as error:
@@ -158,7 +158,7 @@ class Reporter:
             return "refused"
         except CniError:
             return "failed"  # the API server is away, as the watches have logged
-        except Exception as error:  # whatever it is, it must not end this thread
+        except Exception as error:  # no error may end this thread
             self._complain(error)
             return "refused"
         return "written"
@@ -171,7 +171,7 @@ class Reporter:
         series.sent = True
 
     def _complain(self, error: Exception) -> None:
-        """Once for each kind of trouble."""
+        """Log each kind of problem once."""
         complaint = str(error) or type(error).__name__
         if complaint != self._complained:
             self._complained = complaint

@@ -1,17 +1,16 @@
-"""The agent's end of the socket: a connection is a CNI call; delegates are run by the shim at its other end.
+"""The agent's end of the socket: each connection is one CNI call; the shim at the other end runs the delegates.
 
-A connection is read (`Call`), worked on, and answered. What works on it is a coroutine that knows no sockets; it is
-given the call and a `ShimExecutor`, which is the shim as an Executor. All calls are worked on at once; what waits is a
-plugin that is to run, for a slot of its network and verb (see slots.py). So a call that waits for the API server holds
-up nobody, and neither does a network whose plugin hangs, beyond its own pods. More calls than `CALLS_MAX` are refused
-at once, except for DELs.
+A connection is read (`Call`), served, and answered. A coroutine without access to the socket serves the call; it gets
+the call and a `ShimExecutor`, which runs plugins through the shim. All calls are served at the same time. Only a plugin
+may have to wait, for a slot of its network and verb (see slots.py). So a call that waits for the API server delays no
+other call, and a network with a plugin that hangs delays only its own pods. More calls than `CALLS_MAX` are refused at
+once, except DELs.
 
-In an update the next agent takes the socket over while this one lives; this one finishes what it has. Should the next
-one fail, this one takes the socket back.
+In an update the next agent takes over the socket while this one runs; this one finishes its calls. If the next one
+fails, this one takes the socket back.
 
-A shim that goes away (the runtime's deadline) ends its call: what it ran fails, and whatever the call was waiting for
-elsewhere is cancelled. Calls for one container never overlap, so the DEL that follows finds a record nobody is
-writing.
+If the shim goes away (the runtime's deadline), its call ends: its delegates fail, and anything else that the call waits
+for is cancelled. Calls for one container never overlap, so the following DEL finds a record that is not being written.
 """
 
 from __future__ import annotations
@@ -38,32 +37,33 @@ T = TypeVar("T")
 Work = Callable[[protocol.Call, "ShimExecutor"], Awaitable[protocol.Answer]]
 
 CONCURRENCY = 16
-"""How many plugins of one network and one verb run at once."""
+"""The limit for plugins of one network and one verb at the same time."""
 CALLS_MAX = 1024
-"""How many calls are worked on at once, more than a very full node has pods; a DEL is never refused for it."""
+"""The limit for calls at the same time, more than the pods of a very full node; a DEL is never refused for it."""
 CALL_TIMEOUT = 5.0
 """Seconds that a connection may take to send its call."""
 DELEGATES_MAX = 16
-"""How many delegates one shim runs at once (shim.c has the same)."""
+"""The limit for delegates of one shim at the same time (the same as in shim.c)."""
 HEALTH_TIMEOUT = 3.0
 """Seconds for the VERSION call of a health check; a probe in the DaemonSet has 5."""
 _LATE = 5.0
-"""Seconds by which a shim may be late to report that a delegate's time was up, before it is given up itself."""
+"""Seconds that a shim may be late to report a delegate's timeout; after that the shim counts as gone."""
 _PIECE = 65536  # bytes read at once
-_RIGHTS = socket.CMSG_SPACE(struct.calcsize("i"))  # room for a descriptor; the kernel closes what does not fit
+_RIGHTS = socket.CMSG_SPACE(struct.calcsize("i"))  # room for one descriptor; the kernel closes any others
 _ACCEPT_PAUSE = 0.2
 _LOOK = 0.2
-"""Seconds between two looks at who has the socket: well below what a shim knocks for (CONNECT_MS in shim.c)."""
+"""Seconds between two checks of the socket's owner: far fewer than a shim tries to connect (CONNECT_MS in shim.c)."""
 
 _WORKING = ThreadPoolExecutor(8, "work")
 _WAITING = ThreadPoolExecutor(32, "wait")
-"""Threads of their own for what waits for others, such as a kubelet that hangs: no record and no DEL is behind it."""
+"""The limit for separate threads for work that waits for others, such as a kubelet that hangs: no DEL waits behind it.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class ShimExecutor:
-    """Runs delegates where the shim is. Failures to do so are an Outcome's `error`, as the Executor protocol has it.
+    """Runs delegates through the shim. A failure to run one is an Outcome's `error`, as in the Executor protocol.
 
     order: which call this is, for the slots: the lower, the earlier. outcomes: each delegate that was run, for the log.
     busy: the seconds during which at least one was running, or waited for its slot. waited: the seconds that they
@@ -89,7 +89,7 @@ class ShimExecutor:
         """The server has let a container's calls wait for each other, and a shim ends with what it started."""
 
     async def run(self, call: PluginCall) -> Outcome:
-        if self._lost:  # there is nobody to run it, so it waits for no slot
+        if self._lost:  # the shim is gone, so do not wait for a slot
             return Outcome(status=-1, error=self._lost)
         asked = time.perf_counter()
         if not self._under_way:
@@ -140,7 +140,7 @@ class ShimExecutor:
                 late.cancel()
 
     def resolve(self, result: protocol.Result) -> None:
-        """Take in what the shim reports.
+        """Process a result from the shim.
 
         Raises:
             ProtocolError: no such delegate is running.
@@ -157,7 +157,7 @@ class ShimExecutor:
         running = [future for future in self._pending.values() if not future.done()]
         for future in running:
             future.set_result(None)
-        if running:  # else the call is cancelled, and with it what waits
+        if running:  # otherwise the call is cancelled, with anything that waits
             for waiting in self._waits:
                 if not waiting.done():
                     waiting.set_exception(ConnectionError(why))
@@ -220,7 +220,7 @@ class _Connection:
             self._drop("it sent nonsense")
 
     def _receive(self) -> bytes:
-        """What is there of the call, and the descriptor that comes with it."""
+        """Read the available data of the call, and the descriptor that comes with it."""
         data, ancillary, _, _ = self._socket.recvmsg(_PIECE, _RIGHTS, socket.MSG_CMSG_CLOEXEC)
         for _, _, numbers in ancillary:
             for handle in memoryview(numbers).cast("i"):
@@ -283,7 +283,7 @@ class _Connection:
             self._close()
 
     def _drop(self, why: str) -> None:
-        """Break off: the shim, if it is one, answers for us."""
+        """Close the connection: the shim, if it is one, reports the error to the runtime."""
         if not self._closed:
             self._server.metrics.shims_dropped.add(1, why)
             self._lost()
@@ -310,7 +310,7 @@ class _Connection:
 
 
 class Server:
-    """A socket for shims. work: what a call comes to; it must not raise, and is cancelled when the shim goes."""
+    """A socket for shims. work: serves a call; it must not raise, and is cancelled when the shim goes away."""
 
     def __init__(self, work: Work, *, concurrency: int = CONCURRENCY, metrics: Metrics | None = None) -> None:
         self.work, self.slots = work, Slots(concurrency)
@@ -326,10 +326,10 @@ class Server:
         self._looking: asyncio.TimerHandle | None = None
 
     async def start(self, path: Path) -> None:
-        """Serve on this path, from which another agent's socket, if there is one, is taken over in one step.
+        """Serve on this path. If another agent's socket is there, it is replaced in one step.
 
         Raises:
-            OSError: that cannot be.
+            OSError: the socket cannot be created.
         """
         self._path = path
         with locks.alone(str(path.parent)):
@@ -352,7 +352,8 @@ class Server:
         temporary.rename(path)
 
     async def stop(self, grace: float, grace_if_replaced: float | None = None) -> bool:
-        """Take no more calls and finish those that have come; whether all were finished within the grace (seconds).
+        """Accept no more calls and finish the current ones; returns whether all were finished within the grace
+        (seconds).
 
         The socket is left alone if a newer agent has taken its place. Then nobody waits for this one to end, and
         grace_if_replaced holds, if given.
@@ -391,7 +392,9 @@ class Server:
         self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
 
     def _look(self) -> None:
-        """Take the socket back if the agent that took it over is dead, or if it was deleted: nobody else would."""
+        """Take the socket back if the agent that took it over is dead, or if the file was deleted: no other process
+        would.
+        """
         assert self._listener and self._path
         try:
             if not self._has_socket() and not locks.answers(str(self._path)):
@@ -414,7 +417,7 @@ class Server:
                 return
             except ConnectionError:
                 continue
-            except OSError as error:  # out of descriptors, most likely: they wait until there are some
+            except OSError as error:  # most likely out of descriptors: calls wait until some are free
                 log.error("cannot accept a call", extra={"fields": {"error": str(error)}})
                 loop.remove_reader(listener)
                 loop.call_later(_ACCEPT_PAUSE, self._accept_again, listener)
@@ -439,11 +442,11 @@ class Server:
 
     @property
     def waiting(self) -> int:
-        """How many plugins wait for a slot."""
+        """The number of plugins that wait for a slot."""
         return self.slots.waiting
 
     def serves(self, container: str) -> bool:
-        """Whether a call for this container is being worked on."""
+        """Whether a call for this container is being served."""
         return container in self._containers
 
     def done(self, connection: _Connection) -> None:
@@ -498,12 +501,14 @@ async def answers(path: Path) -> bool:
 
 
 def _is_namespace(handle: int) -> bool:
-    """Whether a descriptor is of a namespace, and not of a file that could keep who opens it waiting."""
+    """Whether a descriptor is a namespace's, and not of a file that could block."""
     return os.fstat(handle).st_dev == os.stat("/proc/self/ns/net").st_dev
 
 
 def _is_trusted(peer: socket.socket) -> bool:
-    """Root, or who the agent runs as. The socket's mode says the same; this holds where someone changed that."""
+    """Whether the peer is root or the agent's own user. The socket's mode has the same rule; this also holds if the
+    mode was changed.
+    """
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return uid in (0, os.geteuid())

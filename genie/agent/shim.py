@@ -1,4 +1,4 @@
-"""Where the shim's executable comes from: the wheel, which holds one for each architecture, else a compiler.
+"""Provides the shim's executable: from the wheel, which has one for each architecture, otherwise from a compiler.
 
 Used by `genie install`, by tests, and by hatch_build.py while a wheel is built (which loads this file by its path, so
 it imports the standard library alone). The compiler is the `ziglang` package, which targets every architecture from
@@ -26,21 +26,21 @@ _ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class BuildError(Exception):
-    """No compiler, or it failed; the message says which were tried and what to do."""
+    """No compiler, or it failed; the message names the compilers tried, and the remedy."""
 
 
 def host() -> str:
-    """This machine's architecture, by the kernel's name for it."""
+    """This machine's architecture, by the kernel's name."""
     return _known(platform.machine())
 
 
 def binary(arch: str | None = None, *, as_shipped: bool = False) -> Path:
-    """The shim for an architecture: the installed one, or one that is compiled now and kept in the user's cache.
+    """The shim for an architecture: the installed one, or one that is compiled now and stored in the user's cache.
 
-    as_shipped: with the compiler that wheels are made with, even though it takes a minute and the system's a second.
+    as_shipped: use the compiler of the wheels, although it takes a minute and the system's takes a second.
 
     Raises:
-        BuildError: there is none, and none could be made.
+        BuildError: there is none, and it could not be compiled.
         ValueError: genie has no shim for such an architecture.
     """
     arch = _known(arch) if arch else host()
@@ -58,12 +58,12 @@ def binary(arch: str | None = None, *, as_shipped: bool = False) -> Path:
 
 
 def build(arch: str, to: Path, *, version: str = "", quick: bool = False) -> None:
-    """Compile the shim with the first compiler that can; `to` appears whole or not at all.
+    """Compile the shim with the first compiler that works; `to` is written atomically.
 
-    quick: the system's compiler comes first. ziglang's first run compiles a C library, which takes it a minute.
+    quick: try the system's compiler first. ziglang's first run compiles a C library, which takes a minute.
 
     Raises:
-        BuildError: none could.
+        BuildError: none worked.
     """
     compilers = _compilers(_known(arch))
     failures = []

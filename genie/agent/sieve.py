@@ -1,9 +1,9 @@
-"""JSON of any size, read as it comes, of which only what is wanted is kept.
+"""Reads JSON of any size as a stream, and keeps only the wanted fields.
 
-Whoever may create an object can make it as large as the API server takes, and a list has all of them. So an answer of
-the API server is never held as a whole, nor decoded in one go: a value of up to `WINDOW` characters is decoded by the
-standard library; of a longer one only the wanted fields are looked at, and the rest is passed over, a few microseconds
-at a time. Pure, but for the pieces that it asks for.
+A user can create objects as large as the API server accepts, and a list has all of them. So an answer of the API server
+is never held or decoded as a whole. A value of up to `WINDOW` characters is decoded by the standard library. Of a
+longer one only the wanted fields are read, and the rest is skipped, a few microseconds at a time. Pure, except that it
+reads its input piece by piece.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _SCALAR = re.compile(r"[^ \t\r\n,:\]}]*")
 
 @dataclass(frozen=True)
 class TooLong:
-    """Stands for a value that was passed over for its length, in characters of JSON."""
+    """Replaces a value that was skipped because of its length (in characters of JSON)."""
 
     size: int
 
 
 class _CutOffError(Exception):
-    """Not all of a value is there yet."""
+    """A value is not complete yet."""
 
 
 def decode(data: bytes, wanted: Wanted) -> Any:
     """One JSON text.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not valid JSON.
     """
     sieve = Sieve(data[at : at + WINDOW] for at in range(0, len(data), WINDOW))
     return sieve.value(wanted)
 
 
 class Sieve:
-    """JSON values out of pieces of text.
+    """Reads JSON values from pieces of text.
 
-    All methods raise ValueError for what is no JSON, and what the pieces raise.
+    All methods raise ValueError for invalid JSON, and the exceptions of the pieces.
     """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -67,7 +67,7 @@ class Sieve:
 
     @property
     def position(self) -> int:
-        """How many characters were read so far."""
+        """The number of characters read so far."""
         return self._before + self._at
 
     def items(self, wanted: Wanted) -> Iterator[dict[str, Any]]:
@@ -89,7 +89,7 @@ class Sieve:
             yield _object(self.value({"type": True, "object": wanted}))
 
     def value(self, wanted: Wanted | bool) -> Any:
-        """The next value: the whole, if it is not long; else of an object what is wanted, of anything else TooLong."""
+        """The next value: a short one whole; of a long object the wanted fields; for any other long value, TooLong."""
         begin = self._peek() and self.position
         try:
             return self._whole()
@@ -107,7 +107,7 @@ class Sieve:
         return TooLong(self.position - int(begin))
 
     def skip(self) -> None:
-        """Pass over the next value."""
+        """Skip the next value."""
         first = self._peek()
         if first == '"':
             self._skip_string()
@@ -121,7 +121,7 @@ class Sieve:
         tried = 0
         while True:
             window = self._text[self._at : self._at + WINDOW]
-            # Not with every piece: each try has twice as much as the one before.
+            # Not with every piece: each attempt has twice as much text as the one before.
             if len(window) >= min(2 * tried, WINDOW) or self._ends_line or self._ended:
                 tried = len(window)
                 try:
@@ -139,7 +139,7 @@ class Sieve:
             self._more()
 
     def _keys(self) -> Iterator[str]:
-        """The keys of the next object; whoever gets one takes the value before the next."""
+        """The keys of the next object; the caller must read each value before the next key."""
         for _ in self._members("{", "}"):
             key = self.value(True)
             self._expect(":")
@@ -166,7 +166,7 @@ class Sieve:
         self._at += 1
 
     def _peek(self) -> str:
-        """The next character that is not blank; nothing at the end."""
+        """The next character that is not blank; "" at the end."""
         while True:
             match = _BLANK.match(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -204,7 +204,7 @@ class Sieve:
                 self._at += 1
                 return
             else:
-                self._at += 2  # a backslash, and what it escapes
+                self._at += 2  # a backslash, and the escaped character
 
     def _skip_scalar(self) -> None:
         begin = self.position

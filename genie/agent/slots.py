@@ -1,8 +1,8 @@
-"""Which plugins may run now: at most so many at once of one network and one verb, those of earlier calls first.
+"""Decides which plugins may run now: a limited number for each network and verb, those of earlier calls first.
 
-A slot is held while one plugin runs and no longer, so nobody who holds one waits for another, nor for the API server or
-the kubelet. A network whose plugin hangs keeps its own slots alone, and a DEL never waits behind an ADD. `use` is the
-only way to a slot, and gives it back however its block ends.
+A slot is held only while one plugin runs, so a holder never waits for another slot, the API server or the kubelet. A
+plugin that hangs blocks only its own network's slots, and a DEL never waits behind an ADD. `use` is the only way to get
+a slot, and always gives it back at the end of its block.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 Key = tuple[str, str]
-"""The source of a network's configuration and the verb. A network's name will not do: whoever may create a
-NetworkAttachmentDefinition can give it the name of another's network."""
+"""The source of a network's configuration and the verb. The name would not be safe: a user who may create a
+NetworkAttachmentDefinition can give it the name of another network."""
 
 
 class Slots:
-    """Slots of a size for each key. A key nobody uses takes no memory."""
+    """A number of slots for each key. An unused key takes no memory."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -40,8 +40,8 @@ class Slots:
         """Hold a slot of this key.
 
         Args:
-            order: whoever has the lowest comes first, then whoever came first.
-            waits: has the wait for the slot in it while there is one; an exception that is set there ends it.
+            order: the lowest comes first, then the one that waited longest.
+            waits: contains the future of the wait while it lasts; an exception set on it ends the wait.
         """
         await self._take(key, order, waits)
         try:
@@ -60,13 +60,13 @@ class Slots:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and not future.exception():
-                self._give(key)  # it was handed over in the same moment
+                self._give(key)  # it was passed on at the same moment
             raise
         finally:
             waits.discard(future)
 
     def _give(self, key: Key) -> None:
-        """Hand the slot to whoever waits, or put it back."""
+        """Pass the slot to the next waiting plugin, or free it."""
         heap = self._waiting.get(key, [])
         while heap:
             _, _, future = heapq.heappop(heap)

@@ -1,9 +1,9 @@
-"""Annotations on their way to the API server, outside the ADD that made them.
+"""Writes annotations to the API server in the background, after the ADD.
 
-One merged patch a pod, tried until the API server has it, refuses it, or has no such pod any more. The UID goes with
-the patch (see kube.patch_annotations), so that a pod made again under the same name is never written to; merge patches
-of annotations that are genie's own cannot conflict with anybody else's. What is refused is an Event of the pod. What is
-waiting when the agent ends is in the records, out of which `left_over` finds it again.
+There is one merged patch for each pod. It is retried until the API server accepts it, refuses it, or has no such pod
+any more. The patch has the UID (see kube.patch_annotations), so that a new pod of the same name is never changed. Merge
+patches of genie's own annotations cannot conflict with other clients'. A refusal becomes an Event of the pod. If the
+agent ends before a write, `left_over` finds the annotations in the records.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from genie.verbs.network_status import REFUSED, SHORTENED
 
 BACKOFF = (0.1, 15.0)
 MIRROR_ATTEMPTS = 20
-"""How often a static pod's mirror is looked for: with the pauses between, for some minutes."""
+"""The attempts to find a static pod's mirror: with the pauses between them, some minutes."""
 
 log = logging.getLogger(__name__)
 _Key = tuple[str, str, str]
@@ -42,15 +42,15 @@ _LOGGED = {
 class Writer:
     """A queue of pods with annotations to be written.
 
-    patch: does it, in a thread, and returns why it wrote less than all (see `kube.write_annotations`); raises when it
-    could not. What failed is tried again, after what is new: one pod's trouble delays no other pod's status.
+    patch: writes them, in a thread, and returns why it wrote less than all (see `kube.write_annotations`); raises if it
+    failed. Failed writes are retried after new ones: one pod's problem does not delay another pod's status.
     """
 
     def __init__(self, patch: Callable[[Pod, Mapping[str, str]], str], metrics: Metrics, reporter: Reporter) -> None:
         self._patch, self._metrics, self.reporter = patch, metrics, reporter
         self._new: dict[_Key, _Item] = {}
         self._again: dict[_Key, _Item] = {}
-        self._mirrors: dict[_Key, int] = {}  # how often the mirror of a static pod was not there
+        self._mirrors: dict[_Key, int] = {}  # attempts without a mirror of the static pod
         self._wait, self._until, self._away = BACKOFF[0], 0.0, False
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "writer")
@@ -62,14 +62,14 @@ class Writer:
         return len(self._new) + len(self._again) + self._writing
 
     def add(self, pod: Pod, annotations: Mapping[str, str]) -> None:
-        """Write these, after whatever is waiting for other pods and together with what is waiting for this one."""
+        """Queue these annotations, after those of other pods and merged with those that wait for this pod."""
         key = (pod.namespace, pod.name, pod.uid)
         _, before = self._again.pop(key) if key in self._again else self._new.get(key, (pod, {}))
         self._new[key] = (pod, {**before, **annotations})
         self._more.set()
 
     async def run(self) -> None:
-        """Write what comes; ends when cancelled."""
+        """Write queued annotations; ends when cancelled."""
         while True:
             queue = self._next()
             if queue:
@@ -81,14 +81,14 @@ class Writer:
                 await asyncio.wait_for(self._more.wait(), self._until - _now() if self.waiting else None)
 
     async def flush(self, seconds: float) -> bool:
-        """Whether everything was written within that time. For the end of the agent; `run` must be running."""
+        """Wait until all is written; returns whether it was within this time. For the end of the agent; needs `run`."""
         deadline = asyncio.get_running_loop().time() + seconds
         while self.waiting and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
         return not self.waiting
 
     def _next(self) -> dict[_Key, _Item]:
-        """The queue whose turn it is; empty if there is nothing to do yet."""
+        """The queue to take next; empty if there is nothing to do yet."""
         due = _now() >= self._until
         if self._new and (due or not self._away):
             return self._new
@@ -102,7 +102,9 @@ class Writer:
             self._until, self._wait, self._away = 0.0, BACKOFF[0], False
 
     async def _write_one(self, queue: dict[_Key, _Item]) -> str:
-        """One attempt: "written", "shortened", "refused", or to be made again: "failed", "away" if nobody answered."""
+        """One attempt: "written", "shortened", "refused", or to be repeated: "failed", "away" if the server did not
+        answer.
+        """
         key = next(iter(queue))
         pod, annotations = queue.pop(key)
         self._writing = 1
@@ -111,13 +113,13 @@ class Writer:
             result = "shortened" if why else "written"
         except RefusedError as error:
             why, result = str(error), "failed" if error.passing else "refused"
-            if error.status in (401, 403) and queue is self._new:  # a person has to do something
+            if error.status in (401, 403) and queue is self._new:  # an administrator must act
                 self._report(pod, REFUSED, why)
         except MirrorMissingError as error:
-            # Its kubelet makes one soon after the API server is back; of a pod that is gone there never is one.
+            # The kubelet makes one soon after the API server is back; for a pod that is gone, it never does.
             self._mirrors[key] = self._mirrors.get(key, 0) + 1
             why, result = str(error), "failed" if self._mirrors[key] < MIRROR_ATTEMPTS else "refused"
-        except Exception as error:  # whatever it is, it must not end the task that writes
+        except Exception as error:  # no error may end the task that writes
             why, result = str(error) or type(error).__name__, "away"
         finally:
             self._writing = 0
@@ -145,9 +147,9 @@ def _now() -> float:
 def left_over(
     records: Iterable[tuple[float, Record]], pods: Mapping[tuple[str, str], Pod]
 ) -> list[tuple[Pod, dict[str, str]]]:
-    """The annotations that are in records and not on their pods. For the agent's start; it looks at namespaces.
+    """The annotations in records that are not on their pods. For the agent's start; it checks namespaces.
 
-    Only the newest container of a pod counts, and only if it lives: one whose DEL never came has nothing to report.
+    Only the newest container of a pod counts, and only if it lives: a dead one without a DEL has nothing to report.
 
     Args:
         records: each with when it was last written, in seconds since 1970.
@@ -169,16 +171,18 @@ def left_over(
 
 
 def _is_of(record: Record, pod: Pod) -> bool:
-    """Whether the record is of this very pod, and not of one before it; a static pod may have a new mirror."""
+    """Whether the record is this pod's, and not an earlier one's; a static pod may have a new mirror."""
     asked = arguments(record.args).get("K8S_POD_UID", "")
     return pod.uid == record.uid or bool(asked and pod.is_it(asked))
 
 
 def _lives(record: Record, when: float) -> bool:
-    """Whether the container's namespace is there. Where the agent cannot see it, all since the node's start do."""
+    """Whether the container's namespace exists. If it cannot be seen, every record since the node's start counts."""
     folder = os.path.dirname(record.netns)
     try:
-        return os.stat(record.netns).st_dev != os.stat(folder).st_dev  # else it is the file that it was mounted on
+        return (
+            os.stat(record.netns).st_dev != os.stat(folder).st_dev
+        )  # otherwise it is the file on which the namespace was mounted
     except OSError:
         return not os.path.isdir(folder) and when >= _booted()
 

@@ -77,7 +77,7 @@ class Pod:
 
     @property
     def static_uids(self) -> tuple[str, ...]:
-        """Of a mirror pod: what its static pod is known by to the runtime, and there is one of. Else nothing."""
+        """The possible UIDs of a mirror pod's static pod, as the runtime knows it; empty for other pods."""
         if MIRROR not in self.annotations:
             return ()
         return tuple(dict.fromkeys(filter(None, (self.annotations.get(HASH), self.annotations[MIRROR]))))
@@ -326,7 +326,7 @@ def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
         if _is_object(data):
             found: Mapping[str, Any] = data
             return found
-        raise CniError(Code.TRY_AGAIN, f"cannot {doing}: the API server answers {status} with what is no object")
+        raise CniError(Code.TRY_AGAIN, f"cannot {doing}: the API server answers {status}, but not with an object")
     reason = data.get("message", "") if isinstance(data, dict) else ""
     hint = {
         401: "; genie's credentials are not accepted: see kubernetes.kubeconfig in genie.conf",
@@ -386,9 +386,9 @@ class ApiServer:
 
 
 def server(credentials: Credentials, environment: Mapping[str, str] = os.environ) -> ApiServer:
-    """The API server that genie.conf names: its kubeconfig, else the cluster that genie runs in; and laid over that
-    whatever `policy` and `kubernetes.k8s_api_root` give, as CNI-Genie does (client/client.go, buildKubeConfig): its own
-    kubeconfig names no server and no token.
+    """The API server of genie.conf: from its kubeconfig, otherwise the cluster that genie runs in. Values from `policy`
+    and `kubernetes.k8s_api_root` override it, as in CNI-Genie (client/client.go, buildKubeConfig), because CNI-Genie's
+    own kubeconfig names no server and no token.
 
     Raises:
         CniError: 7, when none of them is usable; the message has the reason for each.
@@ -682,8 +682,8 @@ def _parts_of(url: str) -> tuple[str, str, int | None, str]:
     """An API server's URL: scheme, host, port, and the path that all requests begin with (such as a proxy's that serves
     several clusters).
 
-    `[10.96.0.1]` and `[kubernetes.example]` are taken, too: RFC 3986 brackets IPv6 alone, but Multus' installer wrote
-    its server so for years, whatever the address was, and Go took it.
+    `[10.96.0.1]` and `[kubernetes.example]` are accepted, too. RFC 3986 allows brackets only for IPv6, but Multus'
+    installer wrote its server in brackets for years, and Go accepts that.
     """
     plain = url.strip()
     before, _, after = plain.partition("://[")
@@ -712,7 +712,7 @@ def _tls(server: ApiServer) -> Any:
             raise ValueError("it has no ASCII in it")
         context = ssl.create_default_context(cadata=authority or None)
     except (ssl.SSLError, ValueError) as error:
-        raise invalid("API server", f"its certificate authority is no PEM: {error}") from error
+        raise invalid("API server", f"its certificate authority is not PEM: {error}") from error
     if not server.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -3,12 +3,11 @@
 Each resource has a `Watch`, a thread that lists and then watches it as long as the agent lives. Its content is replaced
 in one step, so the event loop reads it without a lock. While the API server is away, the last known content is served.
 
-What others can make large costs no more than `BUDGET` for a resource: answers are read by a sieve, in pages that are
-small where objects are large; of an object only what is needed is kept; and of those for which the budget has no room,
-that they exist. What a pod needs of these is asked of the API server, and kept in the place of what was not used for
-longest. `CachedKube` puts them together as the `Kube` that `serve` is given. Where the cache cannot answer (a pod
-that the watch has not seen yet, or of another UID), it asks the API server, in a thread, so that a call never fails
-for the cache's being behind.
+Users can create large objects, so each resource may take at most `BUDGET`. Answers are read by a sieve, in smaller
+pages if objects are large, and only the needed fields are cached. Of objects beyond the budget, only their existence is
+noted. When a pod needs one, it is requested from the API server, and replaces the least recently used object.
+`CachedKube` is the `Kube` for `serve`, made of these. If the cache cannot answer (the watch has not seen a pod yet, or
+has one of another UID), it asks the API server, in a thread, so that a call never fails because the cache is behind.
 """
 
 from __future__ import annotations
@@ -187,7 +186,7 @@ class Watch(Generic[T]):
 
     items: replaced, never changed in place while it is listed; single changes are atomic. live: absence from
     `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic). overflowing:
-    there are too many to keep track of. wanted: what is kept of a long object. metadata_only: nothing else is needed.
+    there are more than the limit. wanted: the fields to keep of a long object. metadata_only: only metadata is needed.
     """
 
     def __init__(
@@ -383,7 +382,7 @@ def _size(value: Any) -> int:
 
 
 class CachedKube:
-    """The agent's Kube. node: whose pods to watch."""
+    """The agent's Kube. node: the node's name, to watch its pods."""
 
     def __init__(self, connect: Connect, node: str, writer: Writer, metrics: Metrics) -> None:
         self.writer, self.metrics = writer, metrics

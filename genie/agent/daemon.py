@@ -320,11 +320,11 @@ def parse(argv: list[str]) -> Settings:
     add("--socket", default=SOCKET, type=Path, metavar="PATH", help="the socket that the shim connects to")
     add(
         "--node", default=os.environ.get("NODE_NAME", ""), metavar="NAME",
-        help="this node's name in the cluster, whose pods are watched; $NODE_NAME if not given",
+        help="this node's name in the cluster, to watch its pods; $NODE_NAME if not given",
     )  # fmt: skip
     add(
         "--conf", type=Path, metavar="PATH", default=None,
-        help=f"genie.conf; if not given, the file in {DEFAULT_CONF_DIR} whose type is genie, if there is one",
+        help=f"genie.conf; if not given, the file of type genie in {DEFAULT_CONF_DIR}, if there is one",
     )  # fmt: skip
     add(
         "--kubeconfig", default="", metavar="PATH",
@@ -364,7 +364,7 @@ def with_conf(settings: Settings, conf: Conf) -> Settings:
     """All settings: the command line's, else genie.conf's, else the defaults.
 
     Raises:
-        CniError: 7; genie.conf's `agent.listen` is no address.
+        CniError: 7; genie.conf's `agent.listen` is not an address.
     """
     given = conf.agent
     if given.listen:

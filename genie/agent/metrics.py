@@ -93,7 +93,7 @@ class Metrics:
         )
         self.own = Histogram(
             "genie_call_own_seconds",
-            "The part of genie_call_seconds in which no plugin ran or waited.",
+            "The part of genie_call_seconds without running or waiting plugins.",
             "verb",
         )
         self.waited = Histogram(
@@ -103,14 +103,14 @@ class Metrics:
         self.delegates = Histogram(
             "genie_delegate_seconds", "Time of one run of a network's plugin.", "plugin", "verb", "result"
         )
-        self.active = Gauge("genie_calls_active", "CNI calls being worked on.")
+        self.active = Gauge("genie_calls_active", "CNI calls in progress.")
         self.waiting = Gauge("genie_calls_waiting", "Plugins waiting for a slot of their network.")
         self.shims_dropped = Counter(
-            "genie_shims_dropped_total", "Calls that the agent broke off, for they kept silent or made no sense.", "why"
+            "genie_shims_dropped_total", "Connections that the agent closed: they sent nothing or invalid data.", "why"
         )
         self.collected = Counter(
             "genie_collected_total",
-            "Containers deleted that the runtime forgot, ok, or tried to delete, error.",
+            "Deletions of containers that the runtime forgot: ok or error.",
             "result",
         )
         self.drift = Counter(
@@ -119,11 +119,11 @@ class Metrics:
             "result",
         )
         self.api_direct = Counter(
-            "genie_api_direct_total", "Objects asked of the API server, for the watch had not brought them yet.", "what"
+            "genie_api_direct_total", "Objects requested from the API server: the watch did not have them yet.", "what"
         )
         self.offline = Counter(
             "genie_api_offline_total",
-            "Network objects taken from the node's disk: the API server was away.",
+            "Network objects read from the node's disk, because the API server was away.",
             "kind",
         )
         self.patches = Counter(
@@ -133,7 +133,7 @@ class Metrics:
             "result",
         )
         self.unwritten = Gauge(
-            "genie_annotations_waiting", "Pods whose annotations are yet to be written; above 0 for long: API trouble."
+            "genie_annotations_waiting", "Pods with annotations to be written; above 0 for long: API trouble."
         )
         self.events = Counter(
             "genie_events_total",
@@ -144,10 +144,10 @@ class Metrics:
             "genie_conf_removed_total",
             "Times that somebody removed genie's configuration or plugin from this node, or put a file before it.",
         )
-        self.removals.kind = "counter"  # whoever keeps genie on the node counts
+        self.removals.kind = "counter"  # counted by the keeper of this node
         self.cache_age = Gauge(
             "genie_cache_age_seconds",
-            "Time since the API server was last heard of; beyond a few minutes the agent works with what it knew.",
+            "Time since the API server last sent data; after a few minutes the cache may be out of date.",
             "resource",
         )
         self.cached = Gauge(

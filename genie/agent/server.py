@@ -86,7 +86,7 @@ class ShimExecutor:
         self.outcomes: list[tuple[PluginCall, Outcome]] = []
 
     async def claim(self, path: str) -> None:
-        """The server has let a container's calls wait for each other, and a shim ends with what it started."""
+        """Nothing to do: the server runs a container's calls one after the other, and a shim ends its delegates."""
 
     async def run(self, call: PluginCall) -> Outcome:
         if self._lost:  # the shim is gone, so do not wait for a slot
@@ -152,7 +152,7 @@ class ShimExecutor:
             future.set_result(result)
 
     def lose(self, why: str) -> bool:
-        """The shim is gone: what is running, and what would be run from here on, fails. Whether any was running."""
+        """The shim is gone: running delegates and later ones fail. Returns whether any was running."""
         self._lost = why
         running = [future for future in self._pending.values() if not future.done()]
         for future in running:
@@ -184,9 +184,9 @@ def _outcome(call: PluginCall, result: protocol.Result) -> Outcome:
 class _Connection:
     """One shim, on a plain socket: asyncio's transports would take twice the time of all else that is done here.
 
-    It is the server's until `Server.done`, which comes once, whatever happens: from the connection's end if there is no
-    task yet, else when the task is over. A task that is cancelled before it began runs no line of its own, so it is not
-    left to the task.
+    The server owns it until `Server.done`, which is called exactly once: at the connection's end if there is no task
+        yet, otherwise at the end of the task. The task itself does not call it, because a task that is cancelled before
+        its start runs no code.
     """
 
     def __init__(self, server: Server, peer: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
@@ -376,7 +376,7 @@ class Server:
         return True
 
     def _stop_listening(self, listener: socket.socket) -> None:
-        self._accept(listener)  # those that had connected by then have come
+        self._accept(listener)  # accept the connections that are still in the queue
         asyncio.get_running_loop().remove_reader(listener)
         listener.close()
 

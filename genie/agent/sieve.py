@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 WINDOW = 2 * 65536
-"""Characters of a value that is decoded in one go; whoever else has the interpreter waits for that. An annotation and a
-definition's configuration of the most that genie reads fit, with each quote escaped.
+"""The limit for a value to decode at once, in characters; other threads wait during that. An annotation and a
+configuration of the longest size that genie accepts fit, with each quote escaped.
 """
 
 Wanted = Mapping[str, Any]
-"""Of an object: each wanted key, with True for all of its value or what is wanted of that."""
+"""The wanted keys of an object: each with True for the whole value, or with the wanted keys of that."""
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r'[^"\\]*')
@@ -84,7 +84,7 @@ class Sieve:
                 self.skip()
 
     def events(self, wanted: Wanted) -> Iterator[dict[str, Any]]:
-        """The events of a watch, each as soon as it is there; of the object in each, what is wanted."""
+        """The events of a watch, each as soon as it arrives, with the wanted fields of its object."""
         while self._peek():
             yield _object(self.value({"type": True, "object": wanted}))
 

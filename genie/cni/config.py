@@ -71,7 +71,7 @@ def parse(
     """
     read = _object(text, source)
     if read.data and not read.data.keys() & _TOP:
-        raise StrangerError(Code.INVALID_CONFIG, f"{source}: no CNI configuration: it has neither type nor plugins")
+        raise StrangerError(Code.INVALID_CONFIG, f"{source}: not a CNI configuration: it has neither type nor plugins")
     is_list = "type" not in read.data or read.data.get("plugins") is not None
     only_inlined = _boolean(read, "loadOnlyInlinedPlugins")
     if only_inlined and read.data.get("plugins") is None:

@@ -91,7 +91,7 @@ def clear(handle: int) -> None:
     who = f"by processes {', '.join(map(str, left))}" if left else "by a process that is not visible from here"
     raise CniError(
         Code.TRY_AGAIN,
-        "an earlier call for this container was cut off, and what it started has not ended, though it was killed",
+        "an earlier call for this container was cut off, and its processes have not ended, although they were killed",
         f"{os.readlink(f'/proc/self/fd/{handle}')} is locked {who}",
     )
 

@@ -25,18 +25,18 @@ from genie.verbs import collect, leases
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="genie gc",
-        description="Delete attachments whose network namespace and pod are gone and that the runtime did not ask to "
-        "delete, and host-local's empty leases. Anything that may still be in use stays. For direct mode: an agent "
+        description="Delete attachments that the runtime did not delete, although their namespace and pod are gone, "
+        "and host-local's empty leases. Anything that may still be in use stays. For direct mode: an agent "
         "does this by itself.",
     )
     add = parser.add_argument
-    add("--conf", metavar="PATH", help=f"genie.conf; if not given, the file in {DEFAULT_CONF_DIR} whose type is genie")
+    add("--conf", metavar="PATH", help=f"genie.conf; if not given, the file of type genie in {DEFAULT_CONF_DIR}")
     add("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="where the plugins are (default: %(default)s)")
     add("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
     add("--dry-run", action="store_true", help="show what would be done, but do nothing")
     add(
         "--forget", metavar="CONTAINER",
-        help="give up on a container whose DEL keeps failing, because a plugin is gone for good: genie forgets it, and "
+        help="give up on a container if its DEL keeps failing because a plugin is gone for good: genie forgets it, and "
         "addresses and devices of its plugins may stay in use. The ID may be shortened",
     )  # fmt: skip
     arguments = parser.parse_args(argv)

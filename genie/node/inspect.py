@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"genie {argv[0]}")
     parser.add_argument(
         "--conf", metavar="PATH",
-        help=f"genie.conf of this node; if not given, the file in {DEFAULT_CONF_DIR} whose type is genie",
+        help=f"genie.conf of this node; if not given, the file of type genie in {DEFAULT_CONF_DIR}",
     )  # fmt: skip
     parser.add_argument("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="default: %(default)s")
     if argv[0] == "explain":

@@ -32,11 +32,11 @@ EPILOG = """\
 examples:
   genie install --direct --conf my.conf       on a node that has Python: genie without an agent. my.conf is a genie.conf
                                               with kubernetes.kubeconfig in it. Again, after genie was upgraded
-  genie install --direct --no-kubeconfig      … where there is no Kubernetes
+  genie install --direct --no-kubeconfig      … without Kubernetes
   genie install --remove                      the node as it was before
   genie install --print --from-multus /etc/cni/net.d/00-multus.conf > my.conf      … what Multus' configuration becomes
 
-  What the DaemonSet runs beside the agent, and what it adds to a plain install:
+  The DaemonSet runs this beside the agent:
   genie install --keep --after /run/pod/agent --conf /etc/genie/genie.conf --daemonset kube-system/genie
 
 the files on the node; each is written atomically, also over a running one:

@@ -204,8 +204,8 @@ class Keeper:
         log.info("removed", extra={"fields": {"files": files}})
 
     def _bring_up_to_date(self, before: Wanted | None) -> Wanted:
-        """Install what is wanted now. A genie.conf that somebody changed on the node stays while the source is the
-        same."""
+        """Install the current files. A genie.conf that somebody changed on the node stays while the source is
+        unchanged."""
         wanted = self._wanted(before)
         try:
             current = self._current_conf() if before and before.conf == wanted.conf else None

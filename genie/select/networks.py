@@ -156,7 +156,7 @@ def unusable(network: NetworkConfig, path: Sequence[str]) -> str:
     """Why genie does not choose this network of net.d by itself; "" if it may. A pod that names the network still gets
     it, or the plugin's error.
 
-    path: the directories of CNI_PATH. A configuration whose plugin is gone is no longer in use, as for the kubelet.
+    path: the directories of CNI_PATH. A configuration without its plugin is not in use any more, as for the kubelet.
     """
     if why := rival(network):
         return why

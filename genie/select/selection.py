@@ -165,7 +165,7 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
             taken[ifname], f"interface {ifname} is the pod's default network's, which {everything[0].where} puts there"
         )
     given = {*taken, ifname}
-    last = {"eth": 0, "net": 0}  # what is below was given or was not free, so each number is looked at once
+    last = {"eth": 0, "net": 0}  # lower numbers are taken, so that each is tried only once
     names = []
     for index, ask in enumerate(everything):
         name = ask.ifname or (ifname if index == 0 else "")

@@ -84,5 +84,5 @@ def _mend(name: str, store: str, records: Iterable[Record]) -> list[str]:
             done.append(f"network {name!r}: the lease of {address} was empty: it is {owner[0]}'s")
         else:
             os.unlink(f"{store}/{address}")
-            done.append(f"network {name!r}: the lease of {address} was empty, and nobody's: freed")
+            done.append(f"network {name!r}: the lease of {address} was empty and without an owner: freed")
     return done

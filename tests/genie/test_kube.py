@@ -723,7 +723,7 @@ def test_comments_in_a_bundle_are_nobodys_business(
 @pytest.mark.parametrize("text", ["é", "no PEM", "#\n"])
 def test_an_authority_without_a_certificate_is_never_the_systems(secure: Api, tmp_path: Path, text: str) -> None:
     (tmp_path / "ca").write_text(text)
-    with pytest.raises(CniError, match="authority is no PEM") as caught:
+    with pytest.raises(CniError, match="authority is not PEM") as caught:
         headers(secure, written(tmp_path, kubeconfig(secure.url, **{"certificate-authority": "ca"})))
     assert caught.value.code == 7
 
@@ -740,7 +740,7 @@ def test_a_server_of_another_name(secure: Api, certificates: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("who", "cluster", "complaint"),
     [
-        ({}, {"certificate-authority-data": base64.b64encode(b"no PEM").decode()}, "authority is no PEM"),
+        ({}, {"certificate-authority-data": base64.b64encode(b"no PEM").decode()}, "authority is not PEM"),
         ({"client-certificate": "client.crt", "client-key": "server.key"}, {}, "certificate or its key cannot be used"),
         ({"client-certificate": "client.crt", "client-key": "locked.key"}, {}, "certificate or its key cannot be used"),
         ({"client-certificate": "client.crt"}, {}, "certificate or its key cannot be used"),

@@ -160,7 +160,7 @@ def test_another_programs_json_is_passed_over(node: Node) -> None:
     node.write("z-calico.conf", conf("calico"))
     assert one(node, "", "first").name == "calico"
     (node.net_d / "z-calico.conf").unlink()
-    assert "net-conf.json: no CNI configuration" in refused(node, "", "first", 11)
+    assert "net-conf.json: not a CNI configuration" in refused(node, "", "first", 11)
 
 
 @given(st.lists(st.sampled_from(["gone", "loopback", "tuning", "bridge", "multus"]), min_size=1, max_size=5))

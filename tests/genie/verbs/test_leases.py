@@ -63,7 +63,7 @@ def test_an_empty_lease_is_never_freed_by_host_local_and_is_freed_here(store: St
     assert store.call("DEL", "killed") == {}
     assert lost in store.leases(), "else host-local has mended it itself, and leases.py can go"
     (done,) = leases.mend([store.network], [])
-    assert done == f"network 'net': the lease of {lost} was empty, and nobody's: freed"
+    assert done == f"network 'net': the lease of {lost} was empty and without an owner: freed"
     assert set(store.leases()) == {kept} and store.leases()[kept] == "alive\r\neth0"
     assert leases.mend([store.network], []) == []
 

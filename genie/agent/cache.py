@@ -236,7 +236,7 @@ class Watch(Generic[T]):
                 pause = OVERFLOW_SECONDS
                 asking.close()
                 self._complain(error)
-            except Exception as error:  # this thread must go on after any error: nothing else keeps the cache current
+            except Exception as error:  # whatever it is, this thread must go on: nothing else keeps the cache current
                 self.live, self._version, pause = False, "", wait
                 asking.close()
                 self._complain(error)

@@ -70,6 +70,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def defects(session: nox.Session) -> None:
+    """Run all conformance checks on each seeded defect, as root: only the right ones may fail; `-- NAME` for one."""
+    _install(session)
+    session.run("python", "-m", "tests.conformance", *session.posargs)
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """Test one CNI plugin against the specification: `nox -s conformance -- --plugin ./mynet --conf 10-mynet.conf`."""
     _install(session)

@@ -19,11 +19,16 @@ def left(used: Snapshot, after: Snapshot, words: Sequence[str]) -> Iterator[str]
     Args:
         words: what names the attachment, such as its container ID; a file that mentions it is about it.
     """
-    yield from interfaces(used, after)
-    yield from _kernel(used.kernel, after.kernel)
+    yield from of_kernel(used, after)
     yield from (f"the file {path}" for path in sorted(files(used, after, words)))
     yield from processes(used, after)
     yield from (f"the firewall rule {rule!r}" for rule in sorted(after.firewall - used.firewall))
+
+
+def of_kernel(used: Snapshot, after: Snapshot) -> Iterator[str]:
+    """Interfaces, addresses, routes and rules that are new."""
+    yield from interfaces(used, after)
+    yield from _kernel(used.kernel, after.kernel)
 
 
 def files(used: Snapshot, after: Snapshot, words: Sequence[str]) -> set[str]:

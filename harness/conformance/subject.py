@@ -172,7 +172,8 @@ def of(
         stays=tuple(stays), claims=frozenset(claims), places=tuple(places),
     )  # fmt: skip
     limits = tuple(claimed_versions(probe(replace(subject, position=at))) for at in range(subject.position))
-    return replace(subject, supported=claimed_versions(probe(subject)), limits=limits)
+    configured = str(network.get("cniVersion") or "0.1.0")
+    return replace(subject, supported=claimed_versions(probe(subject), configured), limits=limits)
 
 
 def as_list(network: Any, where: str) -> Json:
@@ -210,7 +211,12 @@ def probe(subject: Subject, version: str = "1.0.0") -> Outcome:
     return run(Call(binary=str(subject.binary), env=env, stdin=json.dumps({"cniVersion": version}).encode()))
 
 
-def claimed_versions(outcome: Outcome) -> tuple[str, ...]:
-    """Versions in an answer to VERSION; a plugin that does not know the verb knows 0.1.0 alone."""
+def claimed_versions(outcome: Outcome, configured: str = "0.1.0") -> tuple[str, ...]:
+    """Versions in an answer to VERSION.
+
+    Without a version that is known there, the plugin is taken to have 0.1.0, which has no such verb, and the version
+    that its configuration has: so a broken VERSION is found, and the rest is tested all the same.
+    """
     listed = outcome.object.get("supportedVersions") if outcome.ok else None
-    return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ("0.1.0",)
+    texts = tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
+    return texts if any(each in VERSIONS for each in texts) else tuple(dict.fromkeys(["0.1.0", configured]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import run
@@ -45,16 +46,19 @@ def table() -> list[Defect]:
     return [Defect(**{**each, "also": tuple(each["also"])}) for each in json.loads(listed)]
 
 
-def subject(directory: Path, name: str = "", conf: str = "subnet", version: str = "") -> Subject:
+def subject(
+    directory: Path, name: str = "", conf: str = "subnet", version: str = "", paths: Sequence[Path] = ()
+) -> Subject:
     """The example, with a defect, to be tested in one version; without one, in all that it claims.
 
     Args:
         directory: an empty one, for the executable.
+        paths: directories with the reference plugins.
     """
     target = f"{PLUGINS / 'defects.py'} {name}" if name else str(PLUGINS / "example_veth.py")
     binary = directory / "example-veth"
     binary.write_text(f"#!/bin/sh\nexec /usr/bin/env python3 {target}\n")
     binary.chmod(0o755)
     network = {"cniVersion": version or "1.1.0", "name": "example", "plugins": CONFS[conf]}
-    found = of(network, "the example's configuration", binary)
+    found = of(network, "the example's configuration", binary, paths=paths)
     return replace(found, supported=(version,)) if version else found

@@ -273,7 +273,9 @@ def other_prevresult(scene: Scene) -> None:
     after=_AFTER,
 )
 def keeps_others(scene: Scene) -> None:
-    gone, other = scene.added(scene.container()), scene.added(scene.container())
+    other = scene.added(scene.container())
+    there = scene.snapshot()
+    gone = scene.added(scene.container())
     files = scene.about(other)
     inside = scene.inside(other)
     scene.deleted(gone)
@@ -287,7 +289,7 @@ def keeps_others(scene: Scene) -> None:
         same,
         "DEL of one container changed another",
         "DEL is about one container and interface.",
-        look="ip -n c2 addr; ip -n c2 route",
+        look="ip -n c1 addr; ip -n c1 route",
     )
     scene.expect(
         files <= scene.about(other),
@@ -295,6 +297,13 @@ def keeps_others(scene: Scene) -> None:
         "DEL is about one container and interface.",
         look="ls -R /var/lib/cni",
     )
+    for what in leftovers.of_kernel(scene.snapshot(), there):
+        scene.expect(
+            False,
+            f"DEL of one container took {what}, which another has",
+            "DEL is about one container and interface.",
+            look="ip link; ip route; ip rule",
+        )
 
 
 @check(

@@ -62,6 +62,7 @@ def run(
     done: Callable[[Checked], None] = lambda _: None,
     *,
     again: int = 2,
+    alone: bool = False,
 ) -> list[Checked]:
     """All checks, in an order in which each comes after those that it builds on.
 
@@ -70,12 +71,13 @@ def run(
         rounds: of ADD and DEL, to find what fails now and then.
         done: called with each check as it ends.
         again: how often a check that fails is run again, to see whether it does so each time.
+        alone: without what they build on, which then blocks nothing either.
     """
     load.ROUNDS = rounds
     results: dict[str, Checked] = {}
     batches: Batches = {}
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}
-    for check in _ordered(_with_needed(wanted)):
+    for check in _ordered(_with_needed(wanted, alone=alone)):
         result = Checked(check=check, trials=_trials(check, subject, results, batches, again=again))
         results[check.name] = result
         if check.name in wanted:
@@ -83,23 +85,23 @@ def run(
     return [results[check.name] for check in CHECKS if check.name in wanted]
 
 
-def _with_needed(wanted: set[str]) -> list[Check]:
+def _with_needed(wanted: set[str], *, alone: bool) -> list[Check]:
     by_name = {check.name: check for check in CHECKS}
     todo, found = list(wanted), set[str]()
     while todo:
         name = todo.pop()
         if name not in found:
             found.add(name)
-            todo += by_name[name].after
+            todo += () if alone else by_name[name].after
     return [check for check in CHECKS if check.name in found]
 
 
 def _ordered(checks: Sequence[Check]) -> Iterator[Check]:
-    waiting, there = list(checks), set[str]()
+    waiting = list(checks)
     while waiting:
-        check = next(each for each in waiting if all(name in there for name in each.after))
+        missing = {each.name for each in waiting}
+        check = next(each for each in waiting if missing.isdisjoint(each.after))
         waiting.remove(check)
-        there.add(check.name)
         yield check
 
 
@@ -129,7 +131,7 @@ def _trial(
     check: Check, version: str, subject: Subject, results: dict[str, Checked], batches: Batches, *, again: int
 ) -> Trial:
     for name in check.after:
-        for earlier in results[name].trials:
+        for earlier in results[name].trials if name in results else ():
             if earlier.verdict in (Verdict.FAILED, Verdict.BLOCKED, Verdict.BROKEN) and earlier.version == version:
                 return Trial(version=version, verdict=Verdict.BLOCKED, reason=f"{name} {earlier.verdict}")
     found = _found_in_batch(check, version, subject, batches)

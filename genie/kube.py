@@ -7,8 +7,10 @@ client takes too long for an ADD in direct mode. It has only GET, PATCH, POST an
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -564,12 +566,14 @@ class Client:
     """One persistent connection to an API server. Not thread-safe: make one for each thread.
 
     Args:
-        timeout: seconds without anything from the API server: for connecting, and then for each part of an answer.
+        timeout: seconds for the whole of a request, from connecting to the last byte of the answer (a name that has to
+            be resolved takes its own time); of an answer of any size, for each part of it.
         decode: makes a value of a JSON text, or raises ValueError.
     """
 
     def __init__(self, server: ApiServer, timeout: float = 10.0, decode: Callable[[bytes], Any] = json.loads) -> None:
         self.server, self.timeout, self._decode = server, timeout, decode
+        self._deadline = 0.0
         self._connection: Any = None
         self._tls: Any = None
         self._prefix = ""
@@ -580,10 +584,12 @@ class Client:
         """One request: returns the status and the decoded JSON body (None if it is not JSON).
 
         Raises:
-            CniError: 11 when the API server cannot be reached or breaks off, or answers with more than `ANSWER_MAX`.
+            CniError: 11 when the API server cannot be reached, breaks off, is not done in time, or answers with more
+                than `ANSWER_MAX`.
         """
         import http.client
 
+        self._deadline = time.monotonic() + self.timeout
         response = self._send(method, path, body, content_type)
         try:
             raw = response.read(ANSWER_MAX)
@@ -600,16 +606,18 @@ class Client:
         except (ValueError, RecursionError):
             return response.status, None
 
-    def open(self, path: str, accept: str = JSON) -> tuple[int, Generator[bytes, None, None]]:
+    def open(self, path: str, accept: str = JSON, *, within: float) -> tuple[int, Generator[bytes, None, None]]:
         """GET an answer of any size: the status, and the body in pieces as they come. To be read to its end, or the
         iterator closed.
 
         Args:
             accept: the media types to ask for.
+            within: seconds for the whole of it.
 
         Raises:
             CniError: as `request`, also while the pieces are read.
         """
+        self._deadline = time.monotonic() + within
         response = self._send("GET", path, None, "", accept)
         return response.status, self._pieces(response)
 
@@ -658,24 +666,73 @@ class Client:
 
     def _connect(self) -> Any:
         import http.client
-        import socket
 
         scheme, host, port, self._prefix = _parts_of(self.server.url)
-        if scheme == "http":
-            return http.client.HTTPConnection(host, port or 80, timeout=self.timeout)
-        if self._tls is None:
+        default = 80 if scheme == "http" else 443
+        if scheme == "https" and self._tls is None:
             self._tls = _tls(self.server)
-        connection = http.client.HTTPSConnection(host, port or 443, timeout=self.timeout, context=self._tls)
-        if self.server.server_name:  # tls-server-name: the certificate is for another name than the URL's
-            plain = socket.create_connection((connection.host, connection.port), self.timeout)
-            connection.sock = self._tls.wrap_socket(plain, server_hostname=self.server.server_name)
+        connection = http.client.HTTPConnection(host, port or default, timeout=self._left())
+        connection.default_port = default  # which the Host header leaves out
+        connection.connect()
+        if scheme == "https":  # tls-server-name: the certificate is for another name than the URL's
+            connection.sock.settimeout(self._left())
+            name = self.server.server_name or connection.host
+            connection.sock = self._tls.wrap_socket(connection.sock, server_hostname=name)
+        connection.sock = _Socket(connection.sock, self._left)
         return connection
+
+    def _left(self) -> float:
+        """Seconds for the next step of a request; raises TimeoutError when there are none."""
+        if (left := self._deadline - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        return min(left, self.timeout)
 
     def _away(self, error: Exception) -> CniError:
         return CniError(
             Code.TRY_AGAIN,
             f"the API server at {self.server.url} cannot be reached: {str(error) or type(error).__name__}",
         )
+
+
+class _Socket:
+    """A socket as http.client uses it. `socket.settimeout` limits one step, so a peer that sends a byte now and then
+    would hold a request for hours; here each step has what is `left` of the whole.
+    """
+
+    def __init__(self, sock: Any, left: Callable[[], float]) -> None:
+        self._sock, self._left = sock, left
+
+    def sendall(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._sock.settimeout(self._left())
+            rest = rest[self._sock.send(rest) :]
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Received(self._sock, self._left))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _Received(io.RawIOBase):
+    """What comes from a socket, with what is `left` for each step; open after the socket is closed, as its own file."""
+
+    def __init__(self, sock: Any, left: Callable[[], float]) -> None:
+        self._sock, self._left = sock, left
+        self._file = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._left())
+        count: int | None = self._file.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _parts_of(url: str) -> tuple[str, str, int | None, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -300,8 +302,6 @@ def test_a_slow_server_is_away_after_the_time_limit(api: Api, kept: bool) -> Non
 
 
 def test_an_answer_that_breaks_off() -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -317,6 +317,61 @@ def test_an_answer_that_breaks_off() -> None:
             kube.read_pod(client, "blue", "web", "")
         thread.join()
     assert caught.value.code == 11
+
+
+TRICKLES = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Slow: ", b""]
+
+
+@pytest.mark.parametrize("beginning", TRICKLES, ids=["body", "headers", "status line"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["request", "open"])
+def test_an_answer_that_trickles_has_no_more_time_than_another(beginning: bytes, streamed: bool) -> None:
+    """A byte now and then once held the agent's threads for minutes: each byte began the time limit anew."""
+    ended = threading.Event()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(beginning)
+                while not ended.wait(0.05):
+                    connection.sendall(b"1")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        giving_up = threading.Timer(20, ended.set)
+        giving_up.start()
+        with pytest.raises(CniError, match="cannot be reached: timed out") as caught:
+            if streamed:
+                _, pieces = Client(ApiServer(url=url), timeout=5).open("/", within=0.5)
+                list(pieces)
+            else:
+                kube.read_pod(Client(ApiServer(url=url), timeout=0.5), "blue", "web", "")
+        assert not ended.is_set()
+        ended.set()
+        giving_up.cancel()
+        thread.join(20)
+    assert caught.value.code == 11
+
+
+def test_a_server_that_takes_a_request_in_small_parts_has_no_more_time_than_another() -> None:
+    ours, theirs = socket.socketpair()
+    steps: list[int] = []
+
+    def left() -> float:
+        if len(steps) == 3:
+            raise TimeoutError("timed out")
+        if steps:
+            steps.append(len(theirs.recv(65536)))
+        else:
+            steps.append(0)
+        return 5
+
+    with ours, theirs, pytest.raises(TimeoutError):
+        kube._Socket(ours, left).sendall(bytes(16 << 20))
+    assert all(steps[1:]), "each time it took some"
 
 
 NO_HOSTS = ["http://[]", "http://[1.2.3.4]x:1", "http://[[1.2.3.4]]:1", "https://[1.2.3.4", "http://[a:b]", "[1.2.3.4]"]

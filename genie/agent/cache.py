@@ -57,6 +57,8 @@ OBJECTS_MAX = 20_000
 OVERFLOW_SECONDS = 300.0
 """Seconds between two checks whether there are fewer now."""
 REQUEST_TIMEOUT = 10.0
+PAGE_SECONDS = 60.0
+"""For the whole of a page of a list."""
 WATCH_SECONDS = 300
 """How long the API server is asked to keep a watch open; it sends a bookmark about every minute."""
 SILENCE = 150.0
@@ -222,27 +224,30 @@ class Watch(Generic[T]):
         asking, streaming = Asker(self._connect), Asker(self._connect, SILENCE)
         wait = BACKOFF[0]
         while not self._stopped.is_set():
-            began = time.monotonic()
+            began, pause = time.monotonic(), None
             try:
-                if self._version or asking.ask(self._list):
-                    streaming.ask(self._watch)
-                    pause = 0.0 if time.monotonic() - began > 1 else wait
-                else:
+                if not (self._version or asking.ask(self._list)):
                     pause = ABSENT_SECONDS
-            except _ExpiredError:
-                self._version, pause = "", 0.0
+                else:
+                    streaming.ask(self._watch)
+                    if time.monotonic() - began > 1:
+                        pause = 0.0
+            except _ExpiredError:  # a server that refuses each version at once would else be asked for lists all day
+                self._version = ""
             except _OverflowError as error:
                 self._listed(_Shelf(self._keep, self.name), "", overflowing=True)
                 pause = OVERFLOW_SECONDS
                 asking.close()
                 self._complain(error)
             except Exception as error:  # whatever it is, this thread must go on: nothing else keeps the cache current
-                self.live, self._version, pause = False, "", wait
+                self.live, self._version = False, ""
                 asking.close()
                 self._complain(error)
-            # Jitter, so that the agents of all nodes do not come back at once.
-            wait = min(wait * 2, BACKOFF[1]) if pause else BACKOFF[0]
-            if pause:
+            if pause == 0 or time.monotonic() - began > BACKOFF[1]:
+                wait = BACKOFF[0]
+            if pause is None:
+                pause, wait = wait, min(wait * 2, BACKOFF[1])
+            if pause:  # jitter, so that the agents of all nodes do not come back at once
                 self._stopped.wait(pause * random.uniform(0.5, 1.0))
 
     def _list(self, client: Client) -> bool:
@@ -252,7 +257,7 @@ class Watch(Generic[T]):
         size, self._in_brief = 0, self._metadata_only
         while True:
             accept = _METADATA.format("List") if self._in_brief else JSON
-            status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept)
+            status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept, within=PAGE_SECONDS)
             with contextlib.closing(pieces):
                 if status == 404:
                     for _ in pieces:
@@ -299,7 +304,8 @@ class Watch(Generic[T]):
             **self._selector,
         }
         accept = _METADATA.format("") if self._in_brief else JSON
-        status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept)
+        within = WATCH_SECONDS + SILENCE
+        status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept, within=within)
         with contextlib.closing(pieces):
             if status != 200:
                 raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a watch of {self.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -476,3 +477,45 @@ def test_a_list_that_never_ends_is_given_up(api: FakeApi, monkeypatch: pytest.Mo
         await until(lambda: "does not end its list" in cached.pods._complained)
 
     trying(api, check, wait=False)
+
+
+@pytest.mark.parametrize("event", ["410", ""], ids=["expired", "closed"])
+def test_watches_that_end_at_once_are_not_asked_for_without_end(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    """An API server that refuses each version at once was listed 62 times a second."""
+    ended = [{"type": "ERROR", "object": {"code": 410}}] if event else []
+    monkeypatch.setattr(api, "watch", lambda *_: iter(ended))
+    monkeypatch.setattr(cache, "BACKOFF", (1.0, 64.0))
+    pauses: list[float] = []
+
+    class Stopped(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout
+            pauses.append(timeout)
+            if len(pauses) == 9:
+                self.set()
+            return self.is_set()
+
+    watch = CachedKube(
+        lambda seconds: kube.Client(kube.ApiServer(url=api.url), seconds),
+        "n",
+        Writer(
+            lambda *_: "",
+            Metrics(),
+            Reporter(lambda _: None, "n", Metrics().events),  # type: ignore[arg-type]
+        ),
+        Metrics(),
+    ).pods
+    watch._stopped = Stopped()
+    watch._run()
+    assert len(pauses) == 9 and api.asked("watch=1") == 9
+    assert all(0.5 * 2**n <= pause <= 2**n for n, pause in enumerate(pauses[:7])) and min(pauses[7:]) >= 32
+    assert api.asked("pods?limit") == (9 if event else 1)
+
+
+def test_the_fake_api_server_cuts_a_watch_that_came_just_before_it_went(api: FakeApi) -> None:
+    """A watch that began in between outlived the server's end, and whoever waited for that waited in vain."""
+    came = api._epoch
+    api.down()
+    assert list(api.watch("/api/v1/pods", 1, came)) == []

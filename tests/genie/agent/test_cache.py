@@ -503,7 +503,7 @@ def test_watches_that_end_at_once_are_not_asked_for_without_end(
         Writer(
             lambda *_: "",
             Metrics(),
-            Reporter(lambda _: None, "n", Metrics().events),  # type: ignore[arg-type]
+            Reporter(lambda _: None, "n", Metrics().events),
         ),
         Metrics(),
     ).pods

@@ -84,6 +84,13 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """Test the plugins that package registries give, into reports/: `nox -s matrix -- --only bridge`, `--list`."""
+    _install(session)
+    session.run("python", "-m", "harness.conformance.reports.released", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, types, and that dependencies between rooms point down only."""
     _install(session)

@@ -49,6 +49,9 @@ def main(options: argparse.Namespace) -> int:
     if options.list or options.schema:
         print(_schema() if options.schema else _listed())
         return 0
+    if options.report and not options.report.parent.is_dir():
+        print(f"nothing was tested: --report: expected a directory, {options.report.parent} is none", file=sys.stderr)
+        return 2
     try:
         subject = _subject(options)
     except Unusable as error:
@@ -71,7 +74,21 @@ def main(options: argparse.Namespace) -> int:
     if options.report:
         options.report.write_text(report.dump(content, options.report.suffix in (".yaml", ".yml")), encoding="utf-8")
     print(report.summary(results, seconds) if text else report.dump(content, options.format == "yaml"))
+    if text:
+        print(_next(options.report))
     return report.status(results)
+
+
+def _next(report: Path | None) -> str:
+    """What one can do with the report."""
+    if not report:
+        return "\nNo report was written. With --report report.json there is one to look at, to compare and to publish."
+    return (
+        f"\nThe report is {report}. Next:\n"
+        f"  harness report merge {report} --out page       a page: each finding with its script and evidence\n"
+        f"  harness report diff {report} NEWER.json        what a later run has new and fixed\n"
+        f"  harness report badge {report} --out badge.svg  for a README"
+    )
 
 
 def _schema() -> str:

@@ -125,8 +125,8 @@ def _places(given: Sequence[Path], tried: list[str], missing: set[str]) -> Itera
     pinned = archives.pin("cni-plugins")
     costly: list[tuple[str, Callable[[], Path]]] = [
         (f"release archive {pinned.version}", lambda: archives.programs(pinned)),
-        (f"Debian's {pinned.more['debian']}, unpacked", lambda: _debian(pinned.more["debian"])),
-        (f"built by go install, {pinned.version}", lambda: _go(pinned, missing)),
+        (f"Debian's {pinned.more['debian']}, unpacked", lambda: debian(pinned.more["debian"])),
+        (f"built by go install, {pinned.version}", lambda: built(pinned.more["go"], pinned.version, missing)),
     ]
     for what, get in costly:
         try:
@@ -155,8 +155,12 @@ def _release(directory: Path) -> str:
     return f"containernetworking/plugins{known and ' ' + known}, " if first.startswith("CNI ") else ""
 
 
-def _debian(package: str) -> Path:
-    """Debian's package, downloaded and unpacked; nothing is installed."""
+def debian(package: str) -> Path:
+    """The directory of Debian's package, downloaded and unpacked; nothing is installed.
+
+    Raises:
+        NotHad: there is no apt-get.
+    """
     place = cache_dir() / "programs" / f"debian-{package}"
     if not place.is_dir():
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -167,15 +171,19 @@ def _debian(package: str) -> Path:
     return next(place.rglob("host-local")).parent
 
 
-def _go(pinned: archives.Pin, names: set[str]) -> Path:
-    """Built from source."""
+def built(module: str, release: str, names: set[str]) -> Path:
+    """The directory of plugins built from source.
+
+    Raises:
+        NotHad: there is no Go.
+    """
     if not shutil.which("go"):
         raise NotHad("no go here")
-    place = cache_dir() / "programs" / f"go-{pinned.version}"
+    place = cache_dir() / "programs" / f"go-{release}"
     missing = [name for name in sorted(names) if not (place / name).exists()]
     place.mkdir(parents=True, exist_ok=True)
     folders = {name: folder for folder, names in _GO_FOLDERS.items() for name in names}
-    packages = [f"{pinned.more['go']}/{folders.get(name, 'main')}/{name}@{pinned.version}" for name in missing]
+    packages = [f"{module}/{folders.get(name, 'main')}/{name}@{release}" for name in missing]
     if packages:
         _run(["go", "install", *packages], place, GOBIN=str(place), CGO_ENABLED="0", GOFLAGS="-mod=mod")
     return place

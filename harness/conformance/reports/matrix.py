@@ -109,10 +109,11 @@ def features(reports: Sequence[ConformanceReport]) -> tuple[Feature, ...]:
 
 
 def cells(report: ConformanceReport, columns: Sequence[Feature]) -> tuple[Cell, ...]:
-    """A row."""
+    """A row, with these columns alone."""
     by_feature: dict[Feature, Counter[Verdict]] = {column: Counter() for column in columns}
     for check in report.checks:
-        by_feature[feature(check)][check.verdict] += 1
+        if (found := feature(check)) in by_feature:
+            by_feature[found][check.verdict] += 1
     return tuple(Cell(counts=by_feature[column]) for column in columns)
 
 

@@ -79,8 +79,9 @@ def render(reports: Sequence[ConformanceReport]) -> str:
 
 def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: int) -> str:
     """The page with this much evidence, in bytes."""
-    names, columns = labels(reports), features(reports)
+    names, every_column = labels(reports), features(reports)
     found = _findings(every, names, room)
+    columns = [column for column in every_column if any(_says(report, column) for report in reports)]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -89,7 +90,8 @@ def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: in
         rows=_rows(reports, names, columns, found),
         columns=columns,
         findings=found,
-        groups=_groups(reports, columns),
+        without=[column.name for column in every_column if column not in columns],
+        groups=_groups(reports, every_column),
         axis=axis,
         times=times,
         verbs=_VERBS,
@@ -98,6 +100,12 @@ def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: in
         harness=sorted({report.environment.harness for report in reports}),
         kernels=sorted({report.environment.kernel for report in reports}),
     )
+
+
+def _says(report: ConformanceReport, column: Feature) -> bool:
+    """Whether a feature was tested at all, or should have been."""
+    [cell] = cells(report, [column])
+    return cell.verdict in ("passed", "failed", "blocked")
 
 
 def _safe_url(url: str) -> str:

@@ -36,6 +36,7 @@ def report_of(
     file, report = tmp_path / "10-mine.conf", tmp_path / "report.json"
     file.write_text(json.dumps(conf))
     done = conformance("--plugin", plugin, "--conf", file, "--report", report, "--versions", "0.4.0,1.0.0", *words)
+    assert f"harness report merge {report} --out page" in done.stdout, done.stderr
     assert report.exists(), done.stderr
     return done.returncode, published.read(report)
 
@@ -53,6 +54,7 @@ def test_checks_have_names_of_their_own_and_build_on_others_that_exist() -> None
         (["--plugin", "/nonexistent", "--conf", "/nonexistent"], "/nonexistent: expected a plugin's executable"),
         (["--plugin", sys.executable, "--conf", "/nonexistent"], "/nonexistent: expected a CNI configuration"),
         (["/nonexistent.yaml"], "/nonexistent.yaml"),
+        (["--report", "/nonexistent/report.json"], "--report: expected a directory, /nonexistent is none"),
     ],
 )
 def test_nothing_to_test_is_no_success(words: list[str], message: str) -> None:

@@ -108,8 +108,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GENIE_MIRROR", "KUBEBUILDER_ASSETS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(binaries, "INSTALLED", ())
-    monkeypatch.setattr(binaries, "_debian", _none)
-    monkeypatch.setattr(binaries, "_go", _none)
+    monkeypatch.setattr(binaries, "debian", _none)
+    monkeypatch.setattr(binaries, "built", _none)
 
 
 def test_the_mirror_comes_first_and_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,8 @@ def test_given_directories_come_first_and_all_is_told_when_nothing_has_it(
 def test_one_error_tells_all_that_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "INSTALLED", (tmp_path / "installed",))
     monkeypatch.setattr(archives, "programs", _raise(NotHad("no network")))
-    monkeypatch.setattr(binaries, "_debian", _raise(NotHad("no apt-get here")))
-    monkeypatch.setattr(binaries, "_go", _raise(subprocess.CalledProcessError(1, ["go"], stderr="no such module")))
+    monkeypatch.setattr(binaries, "debian", _raise(NotHad("no apt-get here")))
+    monkeypatch.setattr(binaries, "built", _raise(subprocess.CalledProcessError(1, ["go"], stderr="no such module")))
     with pytest.raises(binaries.NotFound) as caught:
         binaries.plugins([tmp_path], ["bridge"], ["bridge"])
     said = str(caught.value)

@@ -1,0 +1,187 @@
+"""The matrix of released plugins, by what package registries give: `nox -s matrix`.
+
+Each release is built (`go install`), unpacked (Debian's package) or lies in the repository (the example), and tested
+like a vendor's plugin. What cannot be had is reported and makes the exit status 2: a matrix must not shrink in silence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness.conformance.reports import command
+from harness.conformance.spec import number
+from harness.download import NotHad, cache_dir
+from harness.embedded import archives, binaries
+
+_EXAMPLE = Path("fixtures/plugins/example_veth.py")
+_BESIDE = ("host-local", "tuning", "portmap", "bandwidth")
+_OLDEST = (0, 8)
+_NO_ROUTE: dict[str, Any] = {"type": "host-local", "ranges": [[{"subnet": "10.44.0.0/24"}]]}
+_IPAM = {**_NO_ROUTE, "routes": [{"dst": "0.0.0.0/0"}]}
+_OWN = {"capabilities": {"ips": True, "mac": True}}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "bridge": {"type": "bridge", "bridge": "conf0", "isGateway": True, "ipMasq": True, **_OWN, "ipam": _IPAM},
+    "ptp": {"type": "ptp", "ipMasq": True, "capabilities": {"ips": True}, "ipam": _IPAM},
+    "macvlan": {"type": "macvlan", "master": "eth0", **_OWN, "ipam": _NO_ROUTE},
+    "ipvlan": {"type": "ipvlan", "master": "eth0", "capabilities": {"ips": True}, "ipam": _NO_ROUTE},
+    "example-veth": {"type": "example-veth", "subnet": "10.44.0.0/24"},
+}
+_REFERENCE = ("bridge", "ptp", "macvlan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One plugin in one release."""
+
+    plugin: str
+    version: str
+    get: Callable[[], Path]  # the directory with the plugin and those beside it
+
+    @property
+    def name(self) -> str:
+        return f"{self.plugin}-{self.version}"
+
+
+def newest_of_minors(versions: Iterable[str]) -> list[str]:
+    """The newest release of each minor version from 0.8 on, oldest first; no release candidates."""
+    newest: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for version in versions:
+        try:
+            found = number(version.removeprefix("v"))
+        except ValueError:
+            continue
+        if found[:2] >= _OLDEST:
+            newest[found[:2]] = max(found, newest.get(found[:2], found))
+    return [f"v{'.'.join(map(str, found))}" for _, found in sorted(newest.items())]
+
+
+def releases(lacking: list[str]) -> Iterator[Release]:
+    """All that registries and the repository give; what cannot be had goes to `lacking`, with the reason."""
+    module, debian = (archives.pin("cni-plugins").more[key] for key in ("go", "debian"))
+    try:
+        for version in newest_of_minors(_versions(module.removesuffix("/plugins"))):
+            for plugin in _REFERENCE:
+                yield Release(plugin=plugin, version=version, get=_builder(module, version, plugin))
+    except (NotHad, subprocess.SubprocessError) as error:
+        lacking.append(f"reference plugins by go install: {error}")
+    for plugin in _REFERENCE:
+        yield Release(plugin=plugin, version="debian", get=lambda: binaries.debian(debian))
+    if _EXAMPLE.is_file():
+        yield Release(plugin="example-veth", version="main", get=_example)
+
+
+def _versions(module: str) -> list[str]:
+    if not shutil.which("go"):
+        raise NotHad("no go here")
+    with TemporaryDirectory() as empty:
+        done = subprocess.run(
+            ["go", "list", "-m", "-versions", module],
+            cwd=empty,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+    return done.stdout.split()[1:]
+
+
+def _builder(module: str, version: str, plugin: str) -> Callable[[], Path]:
+    return lambda: binaries.built(module, version, {plugin, *_BESIDE})
+
+
+def _example() -> Path:
+    """A directory with the example under the name of its type."""
+    place = cache_dir() / "programs" / "example"
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_EXAMPLE, place / "example-veth")
+    (place / "example-veth").chmod(0o755)
+    return place
+
+
+def test(release: Release, out: Path, options: Sequence[str]) -> str:
+    """Test one and write its report; why there is none, or nothing."""
+    try:
+        directory = release.get()
+    except (NotHad, OSError, subprocess.SubprocessError) as error:
+        return f"{release.name}: {getattr(error, 'stderr', '') or error}".strip()
+    report = out / f"{release.name}.json"
+    network = {"cniVersion": "1.0.0", "name": "conformance", "plugins": [CONFIGURATIONS[release.plugin]]}
+    with TemporaryDirectory() as place:
+        conf = Path(place) / "10-conformance.conflist"
+        conf.write_text(json.dumps(network), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "conformance", "--plugin", directory / release.plugin, "--conf", conf,
+             "--path", directory, "--release", release.version, "--report", report, *options],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode in (0, 1):
+        print(f"{release.name}: {_summary(report)}", flush=True)
+        return ""
+    report.unlink(missing_ok=True)
+    return f"{release.name}: {(done.stderr or done.stdout).strip()}"
+
+
+def _summary(report: Path) -> str:
+    summary = json.loads(report.read_text(encoding="utf-8"))["summary"]
+    return ", ".join(f"{count} {verdict}" for verdict, count in summary.items() if count)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0; 2 if something could not be had or tested, or if nothing was asked for that there is."""
+    options = _options(argv)
+    lacking: list[str] = []
+    every = list(releases(lacking))
+    chosen = [each for each in every if not options.only or each.name.startswith(tuple(options.only))]
+    if options.list:
+        print("\n".join(each.name for each in chosen))
+    elif chosen:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for each in chosen:
+            _prepare(each)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            found = pool.map(lambda each: test(each, options.out, ["--rounds", str(options.rounds)]), chosen)
+            lacking += filter(None, found)
+        _page(options.out)
+    else:
+        lacking.append(f"nothing begins with {' or '.join(options.only)}; there are {', '.join(e.name for e in every)}")
+    for line in lacking:
+        print(f"NOT TESTED: {line}", file=sys.stderr)
+    return 2 if lacking else 0
+
+
+def _prepare(release: Release) -> None:
+    """Build it now, one after the other; a failure is reported when it is tested."""
+    try:
+        release.get()
+    except (NotHad, OSError, subprocess.SubprocessError):
+        return
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nox -s matrix --", description=__doc__)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="begins so: bridge, ptp-v1.9.1")
+    parser.add_argument("--list", action="store_true", help="list what there is, and end")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=20, help="of ADD and DEL, for each; default: %(default)s")
+    parser.add_argument("--jobs", type=int, default=2, help="at once; default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def _page(out: Path) -> None:
+    """The page of all reports that are there, also of those that others added."""
+    if reports := sorted(path for path in out.glob("*.json") if path.name != "matrix.json"):
+        command.main(argparse.Namespace(act=command.merge, reports=reports, out=out))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

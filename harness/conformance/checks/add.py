@@ -294,7 +294,7 @@ def complete(scene: Scene) -> None:
     "Every address in the result is on the interface that it says.",
     RESULT,
     each=True,
-    after=(*_TRUE, "add-makes-interface"),
+    after=(*_TRUE, "add-makes-interface", "result-sandbox"),
     batch="result",
 )
 def addresses(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""All checks on each defect: `python -m tests.conformance [NAME ...]`, as root; half an hour for all of them.
+"""All checks on each defect: `python -m tests.conformance [NAME ...]`, as root; hours for all of them, minutes for one.
 
 Each defect is to be found by the check that is meant for it and by those that the table has beside it, and by no other.
 Without a name, the example without a defect comes first, which must pass everything.

@@ -211,6 +211,7 @@ def test_genie_conf_says_whether_what_somebody_changed_is_repaired(
 
     async def run() -> None:
         async with serving(node) as agent:
+            agent.checker.look(agent.conf.state_dir)
             assert agent.checker.most == most
 
     asyncio.run(run())

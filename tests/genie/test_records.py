@@ -88,6 +88,98 @@ def test_what_is_written_comes_back(record: Record) -> None:
     assert Record.of(written) == record
 
 
+def test_a_record_as_json(records: Records) -> None:
+    """A newer genie reads what an older one wrote: these are the keys."""
+    attached = replace(
+        SIMPLE.attached[0],
+        runtime_config={"mac": "02:00:00:00:00:01"},
+        default_route=("10.0.0.1",),
+        result=Result(ips=(IP("10.0.0.2/24"),)),
+        left=(0,),
+    )
+    whole = Record(
+        container_id="c1", ifname="eth0", netns="/n", args="A=B", namespace="ns", pod="web", uid="u",
+        attached=(attached, SIMPLE.attached[0]), complete=True, annotations={"k": "v"}, arranged=("rule",),
+    )  # fmt: skip
+    net = attached.network
+    written = {
+        "label": "calico", "containerID": "c1", "ifname": "eth0", "runtimeConfig": {"mac": "02:00:00:00:00:01"},
+        "defaultRoute": ["10.0.0.1"],
+        "network": {
+            "name": net.name, "cniVersion": net.cni_version, "source": net.source, "disableCheck": False,
+            "disableGC": False, "plugins": list(net.plugins),
+        },
+        "result": {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]},
+        "left": [0],
+    }  # fmt: skip
+    plain = {**written, "runtimeConfig": {}, "defaultRoute": None, "result": None}
+    del plain["left"]
+    expected = {
+        "version": 1, "containerID": "c1", "ifname": "eth0", "netns": "/n", "args": "A=B", "namespace": "ns",
+        "pod": "web", "uid": "u", "complete": True, "attachments": [written, plain], "annotations": {"k": "v"},
+        "arranged": ["rule"],
+    }  # fmt: skip
+    assert whole.to_json() == expected
+    records.write(whole)
+    line = (Path(records.directory) / "c1@eth0.json").read_bytes()
+    assert line == json.dumps(expected, separators=(",", ":")).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        (
+            ("attachments", 0, "network", "plugins"),
+            [],
+            "record: attachments[0]: network: plugins: expected at least one",
+        ),
+        (
+            ("attachments", 0, "network", "plugins", 0, "type"),
+            5,
+            "network: plugins[0]: type: expected a string, found 5",
+        ),
+        (("attachments", 0, "network", "disableGC"), "x", "network: disableGC: expected"),
+        (("attachments", 0, "result"), 5, "result: expected an object, found 5"),
+        (("annotations",), {"k": 5}, "record: annotations: k: expected a string, found 5"),
+        (("arranged",), "x", "record: arranged: expected a list"),
+        (("complete",), "x", "record: complete: expected"),
+    ],
+)
+def test_what_is_damaged_is_named(place: tuple[Any, ...], value: Any, complaint: str) -> None:
+    written = json.loads(json.dumps(SIMPLE.to_json()))
+    holder = written
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    with pytest.raises(CniError) as caught:
+        Record.of(written)
+    assert caught.value.code == 6 and complaint in str(caught.value)
+
+
+def test_what_writers_left_is_swept_when_it_is_old(records: Records) -> None:
+    assert records.sweep(0) == []
+    records.write(SIMPLE)
+    new, old = (f"{records.directory}/{name}.json.17.4.new" for name in ("c1@eth0", "c2@eth0"))
+    for path in (new, old, f"{records.directory}/other"):
+        Path(path).write_text("{")
+    for path in (old, f"{records.directory}/other", f"{records.directory}/c1@eth0.json"):
+        os.utime(path, (5, 5))
+    assert records.sweep(3600) == [old]
+    assert sorted(files(records)) == ["c1@eth0.json", "c1@eth0.json.17.4.new", "other"]
+    assert records.sweep(0) == [new]
+
+
+def test_records_with_their_age(records: Records) -> None:
+    for one in ("c1", "c2"):
+        records.write(replace(SIMPLE, container_id=one))
+    os.utime(f"{records.directory}/c1@eth0.json", ns=(7, 1_500_000_000))
+    os.utime(f"{records.directory}/c2@eth0.json", ns=(7, 2_000_000_000))
+    assert [(age, one.container_id) for age, one in records.dated()] == [(1.5, "c1"), (2.0, "c2")]
+    found = records.dated()
+    records.remove("c1", "eth0")
+    assert [one.container_id for _, one in found] == ["c2"]
+
+
 def test_a_record_on_the_disk(records: Records) -> None:
     assert records.read("c1", "eth0") is None
     assert list(records) == []

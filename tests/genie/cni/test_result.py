@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -228,3 +229,107 @@ def test_lists_of_any_length(key: str) -> None:
                 results.check_length(data)
     results.check_length([])
     results.check_length({key: "many", "dns": 5})
+
+
+FULL = Result(
+    interfaces=(
+        Interface("veth1", mac="02:00:00:00:00:01"),
+        Interface("eth0", "02:00:00:00:00:02", "/n", 1400, "/run/x.sock", "0000:3b:00.1"),
+    ),
+    ips=(IP("10.0.0.2/24", "10.0.0.1", 1), IP("fd00::2/64", "", 0), IP("10.9.0.2/24")),
+    routes=(
+        Route("0.0.0.0/0", "10.0.0.1", mtu=1300, advmss=1200, priority=0, table=0, scope=0),
+        Route("fd00:1::/64"),
+    ),
+    dns=DNS(("10.0.0.10",), "x.org", ("a.org",), ("ndots:2",)),
+)
+DNS_JSON = {"nameservers": ["10.0.0.10"], "domain": "x.org", "search": ["a.org"], "options": ["ndots:2"]}
+ROUTES_JSON = [
+    {"dst": "0.0.0.0/0", "gw": "10.0.0.1", "mtu": 1300, "advmss": 1200, "priority": 0, "table": 0, "scope": 0},
+    {"dst": "fd00:1::/64"},
+]
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_a_result_as_each_version_has_it(version: str) -> None:
+    veth: dict[str, Any] = {"name": "veth1", "mac": "02:00:00:00:00:01"}
+    eth: dict[str, Any] = {"name": "eth0", "mac": "02:00:00:00:00:02", "sandbox": "/n"}
+    ips: list[dict[str, Any]] = [
+        {"address": "10.0.0.2/24", "gateway": "10.0.0.1", "interface": 1},
+        {"address": "fd00::2/64", "interface": 0},
+        {"address": "10.9.0.2/24"},
+    ]
+    if version in OLD:
+        assert results.to_json(FULL, version) == {
+            "cniVersion": version,
+            "ip4": {"ip": "10.0.0.2/24", "gateway": "10.0.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]},
+            "ip6": {"ip": "fd00::2/64", "routes": [{"dst": "fd00:1::/64"}]},
+            "dns": DNS_JSON,
+        }
+        return
+    if version in NEW:
+        eth |= {"mtu": 1400, "socketPath": "/run/x.sock", "pciID": "0000:3b:00.1"}
+    else:
+        ips = [{"version": family, **ip} for family, ip in zip("464", ips, strict=True)]
+    expected = {"cniVersion": version, "interfaces": [veth, eth], "ips": ips, "routes": ROUTES_JSON, "dns": DNS_JSON}
+    assert results.to_json(FULL, version) == expected
+    assert results.to_json(Result(), version) == {"cniVersion": version}
+    assert results.parse(expected, "0.1.0").interfaces[1].name == "eth0", "its own version counts"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "code", "message"),
+    [
+        (
+            lambda: results.parse({"cniVersion": "9.9.9"}),
+            Code.INCOMPATIBLE_VERSION,
+            f"result: cniVersion: expected one of {', '.join(SUPPORTED)}, found '9.9.9'",
+        ),
+        (
+            lambda: results.to_json(Result(), "9.9.9"),
+            Code.INCOMPATIBLE_VERSION,
+            "no result can be written as version '9.9.9'",
+        ),
+        (
+            lambda: results.to_json(Result(), "0.1.0"),
+            Code.DECODING_FAILURE,
+            "a result without an address cannot be written as version 0.1.0",
+        ),
+        (
+            lambda: results.parse({"ip6": {"ip": "10.0.0.1/8"}}),
+            Code.DECODING_FAILURE,
+            "result: ip6: ip: expected an address of IPv6, found '10.0.0.1/8'",
+        ),
+        (
+            lambda: results.parse({"ip4": {"ip": "10.0.0.1/8", "gateway": "x"}}),
+            Code.DECODING_FAILURE,
+            "result: ip4: gateway: expected an address like 10.1.2.1, found 'x'",
+        ),
+        (
+            lambda: results.parse({"ips": [{"address": "x"}]}, "1.0.0"),
+            Code.DECODING_FAILURE,
+            "result: ips[0]: address: expected an address like 10.1.2.3/24, found 'x'",
+        ),
+        (
+            lambda: results.check_length({"ips": [0] * 65}),
+            Code.DECODING_FAILURE,
+            "result: ips: 65 entries, of at most 64",
+        ),
+    ],
+)
+def test_what_cannot_be_read_or_written(attempt: Callable[[], object], code: int, message: str) -> None:
+    with pytest.raises(CniError) as caught:
+        attempt()
+    assert (caught.value.code, caught.value.msg) == (code, message)
+
+
+def test_without_any_version_it_is_the_first() -> None:
+    address = {"address": "10.0.0.1/8", "interface": 0}
+    assert results.parse({"ips": [address]}) == Result(), "which has no `ips`"
+    assert results.parse({"ip6": {"ip": "fd00::1/64"}, "dns": {"domain": "x"}}, "1.0.0") == Result(
+        ips=(IP("fd00::1/64"),), dns=DNS(domain="x")
+    )
+    made = [{"name": "a"}, {"name": "b"}]
+    for index, kept in ((0, 0), (1, 1), (2, None), (-1, None)):
+        data = {"interfaces": made, "ips": [{**address, "interface": index}]}
+        assert results.parse(data, "1.0.0").ips == (IP("10.0.0.1/8", interface=kept),)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.config import Conf
-from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, SelectionError, asks
+from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Ask, Asked, SelectionError, asks
 from tests.rigs.selection import CONF, JSON, attachments, chosen, pod, told
 
 WITH_DEFAULT = Conf(name="k8s", cni_version="1.0.0", default_plugin=("flannel", "macvlan"))
@@ -37,6 +37,124 @@ def test_precedence(conf: Conf, annotations: dict[str, str], primary: list[str],
     assert {one.lookup for one in asked.primary} == {lookup}
     assert [(one.name, one.lookup) for one in asked.extra] == ([("net-a", "attachment")] if extra else [])
     assert not asked.smart
+
+
+FIRST = Ask(name="", where="the configurations in /etc/cni/net.d", lookup="first")
+WHOLE: list[tuple[Conf, dict[str, str], Asked]] = [
+    (CONF, {}, Asked(primary=(FIRST,), why="no annotation, no default_plugin: the first in /etc/cni/net.d")),
+    (
+        WITH_DEFAULT,
+        {},
+        Asked(
+            primary=(
+                Ask(name="flannel", where='genie.conf: default_plugin, item 1 ("flannel")', lookup="default"),
+                Ask(name="macvlan", where='genie.conf: default_plugin, item 2 ("macvlan")', lookup="default"),
+            ),
+            why="no annotation: default_plugin of genie.conf",
+        ),
+    ),
+    (
+        CONF,
+        {CNI: " calico , weave @ net1", ATTACHMENTS: " a , ns/b@x "},
+        Asked(
+            primary=(
+                Ask(name="calico", where='annotation cni, item 1 ("calico")'),
+                Ask(name="weave", where='annotation cni, item 2 ("weave @ net1")', ifname="net1"),
+            ),
+            extra=(
+                Ask(name="a", where=f'annotation {ATTACHMENTS}, item 1 ("a")', lookup="attachment"),
+                Ask(
+                    name="b",
+                    where=f'annotation {ATTACHMENTS}, item 2 ("ns/b@x")',
+                    lookup="attachment",
+                    namespace="ns",
+                    ifname="x",
+                ),
+            ),
+            why="annotation cni",
+        ),
+    ),
+    (
+        CONF,
+        {LOGICAL: "blue", ATTACHMENTS: '[{"name": "a"}]'},
+        Asked(
+            primary=(Ask(name="blue", where='annotation networks, item 1 ("blue")', lookup="logical"),),
+            extra=(Ask(name="a", where=f'annotation {ATTACHMENTS}, item 1 ("a")', lookup="attachment"),),
+            why="annotation networks",
+        ),
+    ),
+    (
+        CONF,
+        {CNI: "", ATTACHMENTS: "a"},
+        Asked(
+            primary=(),
+            extra=(Ask(name="a", where=f'annotation {ATTACHMENTS}, item 1 ("a")', lookup="attachment"),),
+            smart=True,
+            why='annotation cni is "": the least loaded network',
+        ),
+    ),
+    (
+        CONF,
+        {DEFAULT: "red@data", ATTACHMENTS: "a"},
+        Asked(
+            primary=(
+                Ask(
+                    name="red",
+                    where=f'annotation {DEFAULT}, item 1 ("red@data")',
+                    namespace="kube-system",
+                    ifname="data",
+                ),
+            ),
+            extra=(Ask(name="a", where=f'annotation {ATTACHMENTS}, item 1 ("a")', lookup="attachment"),),
+            why=f"annotation {DEFAULT}",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("conf", "notes", "asked"), WHOLE)
+def test_all_that_is_asked_for(conf: Conf, notes: dict[str, str], asked: Asked) -> None:
+    assert asks(pod(notes), conf) == asked
+
+
+def test_all_fields_of_the_json_form() -> None:
+    ports = {"hostPort": 65535, "containerPort": 1, "protocol": "sctp", "hostIP": ""}
+    item = {
+        "name": " a ",
+        "namespace": " ns ",
+        "interface": " x ",
+        "ips": ["10.1.1.5/24"] * 64,
+        "mac": "02-00-00-00-00-AB",
+        "default-route": ["10.1.1.1"],
+        "cni-args": {"k": [1]},
+        "bandwidth": {"ingressRate": 2**63 - 1, "ingressBurst": 1, "egressRate": None},
+        "portMappings": [ports],
+        "infiniband-guid": "c2:11:22:33:44:55:66:AB",
+        "ipam-claim-reference": " claim ",
+    }
+    assert attachments([item]).extra == (
+        Ask(
+            name="a",
+            where=f'annotation {ATTACHMENTS}, item 1 ("a")',
+            lookup="attachment",
+            namespace="ns",
+            ifname="x",
+            ips=("10.1.1.5/24",) * 64,
+            mac="02:00:00:00:00:ab",
+            default_route=("10.1.1.1",),
+            cni_args={"k": [1]},
+            bandwidth={"ingressRate": 2**63 - 1, "ingressBurst": 1},
+            port_mappings=(ports,),
+            infiniband_guid="c2:11:22:33:44:55:66:ab",
+            ipam_claim="claim",
+        ),
+    )
+
+
+def test_an_error_has_a_code_and_details() -> None:
+    error = SelectionError("annotation cni", "no", 11, "more")
+    assert (error.code, error.msg, error.details) == (11, "annotation cni: no", "more")
+    assert (SelectionError("x", "y").code, SelectionError("x", "y").details) == (7, "")
 
 
 def test_an_empty_cni_annotation_is_the_least_loaded() -> None:
@@ -93,6 +211,12 @@ def test_malformed_annotations(annotation: str, text: str, complaint: str) -> No
 
 
 WRONG_FIELDS: list[tuple[str, Any, str]] = [
+    ("portMappings", [{"hostPort": 65536, "containerPort": 1}], "portMappings[0]: hostPort: expected a port"),
+    ("portMappings", [{"hostPort": 1, "containerPort": 0}], "portMappings[0]: containerPort: expected a port"),
+    ("portMappings", [{"hostPort": 1, "containerPort": -1}], "portMappings[0]: containerPort: expected a port"),
+    ("portMappings", [{"hostPort": 1, "containerPort": "x"}], "portMappings[0]: containerPort: expected a port, found"),
+    ("portMappings", [{"hostPort": 1, "containerPort": 1, "hostIP": 5}], "portMappings[0]: hostIP: expected an IP"),
+    ("bandwidth", {"ingressBurst": 5}, "bandwidth: ingressRate: expected one, because there is ingressBurst"),
     ("name", 5, "name: expected a string, found 5"),
     ("namespace", "a b", "namespace: expected the name of a namespace, found 'a b'"),
     ("namespace", ["a"], "namespace: expected a string"),
@@ -295,6 +419,16 @@ def test_isolation_leaves_the_default_networks_namespace() -> None:
     assert told(asks(pod({DEFAULT: "red"}), ISOLATED)) == ["red"]
     with pytest.raises(SelectionError):
         attachments("kube-system/red", ISOLATED)
+    with pytest.raises(SelectionError, match="namespace other is not this pod's"):
+        asks(pod({DEFAULT: "red", ATTACHMENTS: "other/a"}), ISOLATED)
+
+
+@pytest.mark.parametrize("key", [CNI, LOGICAL, ATTACHMENTS, DEFAULT])
+def test_an_annotation_that_is_no_string(key: str) -> None:
+    notes: dict[str, Any] = {key: 5}
+    with pytest.raises(SelectionError, match=f"^annotation {key}: expected a string$"):
+        asks(pod(notes), CONF)
+    asks(pod({key: " " * 65536}), CONF)  # as long as an annotation may be
 
 
 @given(st.dictionaries(st.sampled_from([CNI, LOGICAL, ATTACHMENTS, DEFAULT]), JSON))

@@ -402,7 +402,7 @@ def test_the_annotations_together_count() -> None:
     notes = {CNI: ",".join(["a"] * 20), ATTACHMENTS: ",".join(["b"] * 12)}
     assert len(told(asks(pod(notes), CONF))) == 32
     more = {**notes, CNI: notes[CNI] + ",a"}
-    with pytest.raises(SelectionError, match="33 networks, and a pod may have at most 32"):
+    with pytest.raises(SelectionError, match="^the pod's annotations: 33 networks, and a pod may have at most 32"):
         asks(pod(more), CONF)
     assert len(told(asks(pod(more), replace(CONF, max_networks=33)))) == 33
     with pytest.raises(SelectionError, match="3 networks, and a pod may have at most 2"):

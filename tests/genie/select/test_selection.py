@@ -18,7 +18,7 @@ from genie.kube import Pod
 from genie.select import annotations as annotating
 from genie.select import selection
 from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Ask, Asked, SelectionError, asks
-from genie.select.selection import assemble
+from genie.select.selection import Choice, Found, assemble
 from tests.rigs.core import names, network
 from tests.rigs.counting import is_linear, lines_run
 from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, found, ifnames, pod, told
@@ -44,12 +44,16 @@ def test_a_claim_is_granted_by_a_plugin_that_reads_it_itself() -> None:
     [ABLE, network("ovn", {"type": "ovn-k8s-cni-overlay"}), network("x", {"type": "x", "allowPersistentIPs": "yes"})],
 )
 def test_a_claim_is_else_refused_by_name(by: NetworkConfig) -> None:
-    with pytest.raises(SelectionError, match="ipam-claim-reference: genie cannot grant it: it does not know IPAMClaim"):
+    with pytest.raises(SelectionError) as caught:
         claim(by)
+    assert caught.value.msg == (
+        f'annotation {ATTACHMENTS}, item 1 ("net-a"): ipam-claim-reference: genie cannot grant it: it does not know '
+        f"IPAMClaim objects, and no plugin of {by.source} reads them itself (`allowPersistentIPs`)"
+    )
 
 
 def test_there_are_no_addresses_beside_a_claim() -> None:
-    with pytest.raises(SelectionError, match="ips: expected none beside ipam-claim-reference"):
+    with pytest.raises(SelectionError, match=r'item 1 \("net-a"\): ips: expected none beside ipam-claim-reference'):
         claim(CLAIMING, ips=["10.1.0.2/24"])
 
 
@@ -125,8 +129,18 @@ def test_the_runtimes_own_interface_name() -> None:
     ],
 )
 def test_interface_names_that_cannot_be(cni: str, complaint: str) -> None:
-    with pytest.raises(SelectionError, match=complaint):
+    with pytest.raises(SelectionError, match=complaint) as caught:
         ifnames(ask(cni=cni))
+    assert str(caught.value).startswith("annotation cni, item ")
+
+
+def test_an_interface_that_is_the_default_networks_is_named_with_its_owner() -> None:
+    with pytest.raises(SelectionError) as caught:
+        ifnames(ask(cni="calico,weave@eth0"))
+    assert caught.value.msg == (
+        "annotation cni, item 2 (\"weave@eth0\"): interface eth0 is the pod's default network's, which annotation cni, "
+        'item 1 ("calico") puts there'
+    )
 
 
 # --- errors name the annotation and the position --------------------------------------------------------------------
@@ -158,6 +172,36 @@ def test_fields_that_are_capabilities(item: dict[str, Any], runtime_config: dict
     for capability in runtime_config:
         with pytest.raises(SelectionError, match=rf'item 1 \("net-a"\): {capability}: no plugin of .* declares'):
             chosen(item, network("plain"))
+
+
+def test_a_selection_has_what_was_asked_and_found() -> None:
+    """And a network's configuration as it was, where nobody asks for arguments in it."""
+    asked = attachments([{"name": "net-a", "mac": "02:00:00:00:00:01", "ips": ["10.1.1.5/24"]}], cni="calico,weave")
+    looked_up = [
+        Found(network=network("calico"), label="calico"),
+        Found(network=network("weave"), label="weave", length=7),
+        Found(network=network("plain"), label="blue/net-a", resource="x.org/vf"),
+    ]
+    chosen = assemble(asked, looked_up, ifname="eth5", runtime_config={"dns": {}}, drop_undeclared=True)
+    calico, weave, net_a = (*asked.primary, *asked.extra)
+    assert chosen == selection.Selection(
+        choices=(
+            Choice(ask=calico, label="calico", network=network("calico"), ifname="eth5", runtime_config={"dns": {}}),
+            Choice(ask=weave, label="weave", network=network("weave"), ifname="eth1"),
+            Choice(
+                ask=net_a,
+                label="blue/net-a",
+                network=network("plain"),
+                ifname="net1",
+                dropped=("ips", "mac"),
+                resource="x.org/vf",
+            ),
+        ),
+        primary=2,
+        why="annotation cni",
+    )
+    with pytest.raises(ValueError):
+        assemble(asked, looked_up[:2])
 
 
 def test_cni_args_go_to_every_plugin_beside_its_own() -> None:
@@ -250,8 +294,23 @@ def test_the_narrowest_of_several_subnets_counts() -> None:
         [{"subnet": "::/0"}],
     ]
     plugin = {"type": "bridge", "capabilities": {"ips": True}, "ipam": {"type": "host-local", "ranges": ranges}}
-    given = chosen({"ips": ["10.1.1.5", "10.2.0.1", "10.1.9.3/32", "192.0.2.1"]}, network("able", plugin))
-    assert given.runtime_config == {"ips": ["10.1.1.5/16", "10.2.0.1/8", "10.1.9.3/32", "192.0.2.1"]}
+    given = chosen({"ips": ["10.1.1.5", "10.2.0.1", "10.1.9.3/32", "192.0.2.1", "fd00::5"]}, network("able", plugin))
+    assert given.runtime_config == {"ips": ["10.1.1.5/16", "10.2.0.1/8", "10.1.9.3/32", "192.0.2.1", "fd00::5/0"]}
+
+
+@pytest.mark.parametrize(
+    ("ipam", "length"),
+    [
+        ({"range": "10.1.1.2-10.1.1.9/24"}, "/24"),
+        ({"ipRanges": [{"range": "10.1.1.2-10.1.1.9/25"}, 5]}, "/25"),
+        ({"subnet": "10.1.1.5/32"}, ""),
+        ({"subnet": "10.1.1.0"}, ""),
+        ({"subnet": "x/24", "range": "10.1.0.0/16"}, "/16"),
+    ],
+)
+def test_subnets_in_other_forms(ipam: dict[str, Any], length: str) -> None:
+    plugin = {"type": "x", "capabilities": {"ips": True}, "ipam": ipam}
+    assert chosen({"ips": ["10.1.1.5"]}, network("able", plugin)).runtime_config == {"ips": [f"10.1.1.5{length}"]}
 
 
 @given(JSON, st.sampled_from(["10.1.1.5", "fd00::5"]))
@@ -440,5 +499,7 @@ def test_calico_is_attached_once() -> None:
     """Its second ADD of a pod takes the first one's interface away: better one clear error than a pod without eth0."""
     calico = network("k8s-pod-network", {"type": "calico"})
     asked = asks(Pod(namespace="blue", name="a", annotations={"cni": "calico,calico"}), CONF)
-    with pytest.raises(SelectionError, match=r"annotation cni, item 2 .*calico knows an endpoint by its pod alone"):
+    with pytest.raises(
+        SelectionError, match=r"annotation cni, item 2 .*calico knows an endpoint by its pod alone.*item 1"
+    ):
         assemble(asked, found(calico, calico))

@@ -298,7 +298,7 @@ def test_a_result_as_each_version_has_it(version: str) -> None:
         (
             lambda: results.parse({"ip6": {"ip": "10.0.0.1/8"}}),
             Code.DECODING_FAILURE,
-            "result: ip6: ip: expected an address of IPv6, found '10.0.0.1/8'",
+            "result: ip6: ip: expected an IPv6 address, found '10.0.0.1/8'",
         ),
         (
             lambda: results.parse({"ip4": {"ip": "10.0.0.1/8", "gateway": "x"}}),

@@ -64,6 +64,10 @@ class Terminal:
         if notes:
             self._print(Text("\n".join(note for each in run.outcomes for note in each.notes)))
 
+    def show_error(self, text: str) -> None:
+        """Why the run is no success, though no scenario failed."""
+        self._print(Text(f"ERROR: {text}", style="bold red"))
+
     def _width(self) -> int:
         return int(self._tw.fullwidth) if self._tw._file.isatty() else 0
 

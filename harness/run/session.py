@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from harness.contract import Backend, Cluster, Unavailable
 from harness.report import write
 from harness.report.outcome import Outcome, Run
 from harness.report.terminal import Terminal
-from harness.run import collect
+from harness.run import collect, gate
 from harness.run.enter import CHOSEN, report_dir, run_options
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
@@ -48,7 +47,9 @@ class Suite:
     sweep: Sweep | None = None
     page: Path | None = None
     terminal: Terminal | None = None
+    asked: dict[str, str] = field(default_factory=dict)  # networks that options name
     _session: pytest.Session | None = None
+    _mistaken: bool = False  # a file could not be read, which is reported in its own place
 
     @classmethod
     def of(cls, config: pytest.Config) -> Suite:
@@ -99,31 +100,41 @@ class Suite:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Now it is known which scenarios will run."""
         if not self.is_worker and not self.is_shared and self.cluster is None:
+            self._mistaken = session.testsfailed > 0
             self._start_for(session.items)
 
     def _found(self, session: pytest.Session) -> list[pytest.Item]:
         """The scenarios that the workers will find and select, by -k, --networks and whatever else pytest knows."""
         items: list[pytest.Item] = []
         for path in collect.files(self.config):
-            with suppress(pytest.Collector.CollectError):  # the workers will report it
+            try:
                 items += collect.ScenarioFile.from_parent(session, path=path).collect()
+            except pytest.Collector.CollectError:
+                self._mistaken = True  # the workers will report it
         self.config.hook.pytest_collection_modifyitems(session=session, config=self.config, items=items)
         return items
 
     def _start_for(self, items: Iterable[pytest.Item]) -> None:
         """Start the cluster with the networks of these scenarios; without any scenario, none is started."""
         chosen = [item.scenario for item in items if isinstance(item, collect.ScenarioItem)]
-        if chosen:
-            self._start(dict.fromkeys(name for each in chosen for name in each.networks if name != FIRST))
+        networks = dict.fromkeys(name for each in chosen for name in each.networks if name != FIRST)
+        option = self.config.option
+        try:
+            limit, self.asked = collect.names(self.config), gate.asked(option.profile, option.swap)
+            _refuse(gate.unknown(self.asked, limit, option.profile))
+            if not self._mistaken:
+                _refuse(gate.unselected(self.asked, networks, option.swap, limit))
+            if chosen:
+                self._start(networks)
+        except (Unavailable, ProfileError) as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
     def _start(self, networks: Iterable[str]) -> None:
         begin = time.monotonic()
         capture: Any = self.config.pluginmanager.getplugin("capturemanager")
-        try:
-            with capture.global_and_fixture_disabled():
-                self.cluster = self.backend.start(run_options(self.config, self.why, networks))
-        except (Unavailable, ProfileError) as error:
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        with capture.global_and_fixture_disabled():
+            self.cluster = self.backend.start(run_options(self.config, self.why, networks))
+        _refuse(gate.impossible(self.asked, self.cluster.facts.offers))
         self.start_seconds = time.monotonic() - begin
         if self.terminal is not None:
             self.terminal.show_cluster(self.cluster.facts, self.start_seconds)
@@ -165,6 +176,8 @@ class Suite:
             self.leaked = self.sweep.left({each.name: each.unclaimed for each in self.outcomes})
             if self.leaked and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._untested and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.config.option.report:
             self.page = write(self._run(self.cluster), self.report)
 
@@ -172,6 +185,12 @@ class Suite:
         """What each network was seen to do."""
         if self.terminal is not None and self.cluster is not None and self.outcomes:
             self.terminal.show_summary(self._run(self.cluster), self.page, notes=self.config.option.keep)
+            if self._untested:
+                self.terminal.show_error(self._untested)
+
+    @property
+    def _untested(self) -> str:
+        return gate.untested(self.asked, self.outcomes)
 
     def _run(self, cluster: Cluster) -> Run:
         return Run(
@@ -192,3 +211,8 @@ class Suite:
                 cluster.close(keep=self.config.option.keep)
         if not self.is_worker:
             shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _refuse(reason: str) -> None:
+    if reason:
+        raise Unavailable(reason)

@@ -19,17 +19,26 @@ def read(path: Path, shown: str = "", *, swap: tuple[str, str] | None = None) ->
     """Read a scenario file; with `swap`, as if it had been written for the second network in place of the first.
 
     Raises:
-        Mistakes: everything that is wrong with it.
+        Mistakes: everything that is wrong with it; also that it expects nothing, for it could not fail.
     """
     if swap is None:
-        return _understand(YamlFile.read(path, shown), path.stem)
+        return _expecting(YamlFile.read(path, shown), path.stem)
     # The network's name, but neither a key nor a value of some plugin's configuration: `"type": "bridge"`.
     old = re.compile(rf"""(?<!type: )(?<!": ")\b{re.escape(swap[0])}\b(?!"?:)""")
-    return _understand(YamlFile.read(path, shown, lambda text: old.sub(swap[1], text)), old.sub(swap[1], path.stem))
+    return _expecting(YamlFile.read(path, shown, lambda text: old.sub(swap[1], text)), old.sub(swap[1], path.stem))
+
+
+def _expecting(source: YamlFile, name: str) -> Scenario:
+    scenario = _understand(source, name)
+    if len(scenario.checks) == len(scenario.spec.after_delete):
+        what = "a step `expect`" if scenario.spec.steps else "expect"
+        at = ("steps",) if scenario.spec.steps else ("expect",)
+        raise Mistakes([source.mistake(at, f"expected {what} with at least one check, found none", at_key=True)])
+    return scenario
 
 
 def parse(text: str, file: str = "scenario.yaml") -> Scenario:
-    """The same for text that is already here."""
+    """The same for text that is already here, which need not expect anything yet."""
     return _understand(YamlFile.parse(text, file), Path(file).stem)
 
 

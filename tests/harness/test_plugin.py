@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,51 @@ def test_the_plugin_is_cheap_to_import() -> None:
     code = "import sys, pytest; before = set(sys.modules); import harness.plugin; print(*(set(sys.modules) - before))"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(made.stdout.split()) <= {"harness", "harness.plugin", "harness.run", "harness.run.collect"}
+
+
+PROFILE = """\
+network: {network}
+embedded:
+  {{kind: real, software: its own, plugins: [{network}], subnets: [10.9.0.0/16], file: 10-it.conf,
+   conf: {{cniVersion: 1.0.0, name: {network}, type: {network}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["--swap", "weave=mynet"], "--swap weave=mynet: expected --profile FILE that describes mynet*"),
+        (["--networks", "nosuch"], "--networks nosuch: expected --profile FILE that describes nosuch*"),
+        (["--networks", "weave,nosuch"], "--networks nosuch: expected --profile FILE that describes nosuch*"),
+        (["--networks", "ptp"], "--networks ptp: no selected scenario takes one of these and no other"),
+        (["--profile", "mine.yaml"], "--profile mine.yaml: no selected scenario takes mine: expected --swap OLD=mine*"),
+        (["--profile", "mine.yaml", "--swap", "weve=mine"], "--swap weve=mine: expected the name of a network *'weve'"),
+        (["--profile", "mine.yaml", "--swap", "weave=mine"], "--swap weave=mine: no network mine on this cluster*"),
+        (["--profile", "canal.yaml", "-k", "canal"], "--profile canal.yaml: canal is missing: its image cannot be had"),
+        (["--swap", "weave=canal"], "--swap weave=canal: canal is missing: its image cannot be had"),
+        (["--swap", "weave=canal", "-n", "2"], "--swap weave=canal: canal is missing: its image cannot be had"),
+        (["-k", "canal", "-n", "2"], "nothing was tested: skipped 1 of 1 scenarios: canal is missing*"),
+        (["-k", "canal"], "nothing was tested: skipped 1 of 1 scenarios: canal is missing: its image cannot be had*"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_never_ran_is_no_success(folder: Folder, args: list[str], error: str) -> None:
+    """A gate that is green must have tested what the user asked for; else there is one clear error."""
+    for name in ("mine", "canal"):
+        (folder.path / f"{name}.yaml").write_text(PROFILE.format(network=name))
+    plain = folder.scenarios / "plain.yaml"
+    plain.write_text("scenario: x\nnetworks: []\npods: {a: }\nexpect: [{check-passes: a}]\n")
+    result = folder.run("scenarios", *args)
+    assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.INTERNAL_ERROR)
+    found = [line for line in [*result.outlines, *result.errlines] if fnmatch(line, f"*{error}*")]
+    assert len(found) == 1, str(result.stdout) + str(result.stderr)
+    assert "Traceback" not in str(result.stdout) + str(result.stderr)
+
+
+@pytest.mark.parametrize("how", ["", "expect: []\n", "steps: [{create: a}]\n", "after-delete: [nothing-left]\n"])
+def test_a_scenario_that_expects_nothing_is_refused(folder: Folder, how: str) -> None:
+    text = "scenario: A pod\nnetworks: [weave]\npods: {a: {annotations: {cni: weave}}}\n"
+    (folder.scenarios / "weave.yaml").write_text(text + how)
+    result = folder.run("scenarios", "-k", "weave")
+    result.stdout.fnmatch_lines(["scenarios/weave.yaml:*: expected *expect*with at least one check, found none"])
+    assert result.ret != 0

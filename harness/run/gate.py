@@ -1,0 +1,81 @@
+"""Whether a run has tested what its user asked for: what never ran must not look like a success."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from harness import catalog
+from harness.contract import Offer
+from harness.model import hint
+from harness.report.outcome import Outcome
+
+
+def asked(profiles: Iterable[str], swap: tuple[str, str] | None) -> dict[str, str]:
+    """The networks that a run is about, each with the option that asks for it.
+
+    Raises:
+        ProfileError: a profile cannot be used.
+    """
+    named = {catalog.read(Path(profile)).network: f"--profile {profile}" for profile in profiles}
+    return named | ({swap[1]: f"--swap {swap[0]}={swap[1]}"} if swap else {})
+
+
+def unknown(networks: Mapping[str, str], limit: Iterable[str], profiles: Iterable[str]) -> str:
+    """Which network, of those that were asked for and of --networks, nobody describes; empty: none.
+
+    Raises:
+        ProfileError: a profile cannot be used.
+    """
+    known = catalog.load(map(Path, profiles))
+    for network, option in [*networks.items(), *((name, f"--networks {name}") for name in limit)]:
+        if network not in known:
+            return f"{option}: expected --profile FILE that describes {network}{hint(network, known)}"
+    return ""
+
+
+def unselected(
+    networks: Mapping[str, str], taken: Iterable[str], swap: tuple[str, str] | None, limit: Collection[str]
+) -> str:
+    """Why no scenario tests what was asked for; empty: some do.
+
+    Args:
+        networks: as `asked` returns them.
+        taken: the networks that the selected scenarios take.
+        swap: the value of --swap.
+        limit: the names of --networks.
+    """
+    there = set(taken)
+    for network, option in networks.items():
+        if network in there:
+            continue
+        if swap and swap[1] == network:
+            return f"{option}: expected the name of a network that a selected scenario takes, got {swap[0]!r}"
+        return f"{option}: no selected scenario takes {network}: expected --swap OLD={network}, or a scenario of it"
+    if limit and not there & set(limit):
+        return f"--networks {','.join(limit)}: no selected scenario takes one of these and no other"
+    return ""
+
+
+def impossible(networks: Mapping[str, str], offers: Mapping[str, Offer]) -> str:
+    """Why the cluster does not have a network that was asked for; empty: it has all of them."""
+    for network, option in networks.items():
+        offer = offers.get(network)
+        if offer is None:
+            return f"{option}: no network {network} on this cluster{hint(network, offers)}"
+        if offer.missing:
+            return f"{option}: {network} is missing: {offer.missing}"
+    return ""
+
+
+def untested(networks: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
+    """Why a run that has ended has tested nothing, or not what was asked for; empty: it has."""
+    for network, option in {"": "nothing was tested", **networks}.items():
+        about = [each for each in outcomes if not network or network in each.networks]
+        if about and all(each.verdict == "skipped" for each in about):
+            reasons = Counter(each.reason for each in about).most_common()
+            shown = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
+            of = f" of {network}" if network else ""
+            return f"{option}: skipped {len(about)} of {len(about)} scenarios{of}: {shown}"
+    return ""

@@ -22,21 +22,30 @@ binary where `plugins` is looked for (see embedded/binaries.py), and has a profi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.download import FIXTURES
 from harness.values import change_texts
+from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 
 class ProfileError(Exception):
-    """A network's file cannot be used; the message names file and field."""
+    """A network's file cannot be used; the message has file, line, column and field of each mistake."""
+
+
+class _Unclear(ProfileError):
+    """An expression cannot be evaluated."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
 
 
 class Section(BaseModel):
@@ -105,8 +114,27 @@ class Embedded(Section):
     )
     file: str = Field(description="The configuration's file in net.d.", pattern=r"^[^/]+\.(conf|conflist|json)$")
     conf: dict[str, Any] = Field(description="The configuration.")
-    setup: tuple[Bridge | Vxlan | PeerRoutes, ...] = Field((), description="What a node needs beside it.")
+    setup: tuple[Bridge | Vxlan | PeerRoutes, ...] = Field(
+        (),
+        description="What a node needs beside it. Where it is left out: a route to each `subnet` that the conf "
+        "has on another node alone.",
+    )
+    container_id_per_interface: tuple[str, ...] = Field(
+        (),
+        alias="container-id-per-interface",
+        description="Plugins that identify an attachment by the container's ID alone, as in genie.conf.",
+    )
     real: Real | None = Field(None, description="Of a stand-in: the software itself, where that can be had.")
+
+    @field_validator("subnets")
+    @classmethod
+    def _are_subnets(cls, subnets: tuple[str, ...]) -> tuple[str, ...]:
+        for subnet in subnets:
+            try:
+                ipaddress.ip_network(subnet)
+            except ValueError as error:
+                raise ValueError(f"expected subnets such as 10.77.0.0/16: {error}") from error
+        return subnets
 
     @field_validator("conf")
     @classmethod
@@ -173,17 +201,38 @@ def read(path: Path) -> Network:
         ProfileError: it cannot be read or is not valid.
     """
     try:
-        data = yaml.safe_load(path.read_text())
-        network = Network.model_validate(data)
+        source = YamlFile.read(path)
+    except Mistakes as error:
+        raise ProfileError(str(error)) from error
+    try:
+        network = Network.model_validate(source.values)
         _evaluate(network)
-    except (OSError, yaml.YAMLError) as error:
-        raise ProfileError(f"{path}: {error}") from error
-    except ProfileError as error:
-        raise ProfileError(f"{path}: embedded: {error}") from error
+    except _Unclear as error:
+        mistake = source.mistake(next(_places(source.values, error.text), ("embedded",)), str(error))
+        raise ProfileError(str(mistake)) from error
     except ValidationError as error:
-        problems = "; ".join(f"{_at(item['loc'])}: {item['msg']}" for item in error.errors())
-        raise ProfileError(f"{path}: {problems}") from error
+        raise ProfileError("\n".join(str(_mistake(source, dict(item))) for item in error.errors())) from error
     return network
+
+
+def _mistake(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
+    """A mistake of a profile at its place in the file."""
+    loc = tuple(part for part in error["loc"] if part not in ("Bridge", "Vxlan", "PeerRoutes"))
+    kind, text = error["type"], str(error["msg"]).removeprefix("Value error, ")
+    texts = {"missing": "is missing", "extra_forbidden": "unknown key", "model_type": "expected a mapping"}
+    return source.mistake(loc, texts.get(kind, text), at_key=kind in texts)
+
+
+def _places(value: Any, text: str, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where a text stands in the values of a file."""
+    if value == text:
+        yield loc
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _places(item, text, (*loc, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _places(item, text, (*loc, index))
 
 
 def _evaluate(network: Network) -> None:
@@ -196,10 +245,6 @@ def _evaluate(network: Network) -> None:
             conf(itself(section, "v1", node), node)
             daemon(section.real, node, [peer])
             pod_subnets(section, node)
-
-
-def _at(location: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in location) or "the file"
 
 
 def conf(network: Embedded, node: Place) -> dict[str, Any]:
@@ -219,6 +264,14 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
         ProfileError: an expression in it cannot be evaluated.
     """
     steps: list[dict[str, Any]] = []
+    if "setup" not in network.model_fields_set:
+        own = set(_subnets(conf(network, node)))
+        for peer in peers:
+            steps += [
+                PeerRoutes(routes=subnet, via=peer.address).model_dump()
+                for subnet in _subnets(conf(network, peer))
+                if subnet not in own
+            ]
     for step in network.setup:
         data = step.model_dump()
         if isinstance(step, PeerRoutes):
@@ -230,6 +283,16 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
         else:
             steps.append(_render(data, {"node": node}))
     return steps
+
+
+def _subnets(conf: Any) -> Iterator[str]:
+    """The IPv4 subnets that a configuration names."""
+    if isinstance(conf, Mapping):
+        subnet = conf.get("subnet")
+        if isinstance(subnet, str) and "/" in subnet and ":" not in subnet:
+            yield subnet
+    for item in conf.values() if isinstance(conf, Mapping) else conf if isinstance(conf, list) else ():
+        yield from _subnets(item)
 
 
 def stand_in(network: Embedded) -> Embedded:
@@ -285,4 +348,4 @@ def _rendered(text: str, names: Mapping[str, Any]) -> str:
     try:
         return _templates.from_string(text).render(names) if "{" in text else text
     except jinja2.TemplateError as error:
-        raise ProfileError(f"{text!r}: {error}") from error
+        raise _Unclear(f"{text!r}: {error}", text) from error

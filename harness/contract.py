@@ -46,6 +46,7 @@ class Offer:
     default_route: bool = True  # whether its plugin sets a default route by itself
     missing: str = ""  # why it is not here; empty: it is here
     first_only: str = ""  # why it works as a pod's first network only; empty: it works as any
+    host_ports: bool = True  # whether its plugins declare port mappings
     file: str = ""  # the name of its configuration in the nodes' net.d, where that may be the first one
 
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ CORE = ("bridge", "host-local", "macvlan", "ptp")  # the plugins that it does no
 IMAGE = "genie.example/probe:embedded"  # never pulled: the harness is the runtime
 _ADDRESS, _NOWHERE, _NODE_ADDRESS = "172.30.0.1", "172.30.0.254", "172.30.0.{}"
 _PREPARED = "GENIE_EMBEDDED"
+_USUAL = ("weave-net", "flannel")  # genie's own list of plugins that go by the container's ID alone
 #: What genie is installed with, as the original design has it.
 _GENIE_CONF = {
     "name": "k8s-pod-network",
@@ -154,11 +155,17 @@ def _start(place: Path, prepared: Prepared, wanted: Collection[str]) -> tuple[di
         emulated=not server.real,
         nodes=tuple(embedded_networks.node(here, places, there, programs) for here in places),
         plugins=programs.plugins,
-        genie_conf=_GENIE_CONF,
+        genie_conf=_genie_conf(there.values()),
     )
     bring_up(layout, running)
     cluster_notes = [note for name in NODES for note in socket_api.ask(socket_of(place, name), "notes")]
     return offers, notes + cluster_notes
+
+
+def _genie_conf(networks: Iterable[catalog.Embedded]) -> dict[str, Any]:
+    """What genie is installed with, and what the networks need in it."""
+    named = [name for network in networks for name in network.container_id_per_interface]
+    return {**_GENIE_CONF, "container_id_per_interface": [*_USUAL, *named]} if named else _GENIE_CONF
 
 
 def _places() -> list[catalog.Place]:

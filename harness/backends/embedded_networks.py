@@ -130,6 +130,10 @@ def offer(name: str, network: catalog.Embedded | None, programs: Programs) -> Of
         subnets=network.subnets,
         default_route=network.default_route,
         missing=f"no binary of the plugin {', '.join(absent)}" if absent else "",
+        host_ports=any(
+            (plugin.get("capabilities") or {}).get("portMappings")
+            for plugin in network.conf.get("plugins") or [network.conf]
+        ),
         file=network.file,
     )
 

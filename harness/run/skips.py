@@ -22,6 +22,11 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
     for network in networks_of(scenario, facts):
         if reason := _why_not_on(network, scenario, facts):
             return reason
+    for name, pod in scenario.pods.items():
+        first = pod.annotations.get("cni", "").partition(",")[0].partition("@")[0].strip()
+        offer = facts.offers.get(first)
+        if pod.ports and offer and not offer.host_ports:
+            return f"{first} declares no capability portMappings, and {name} has a host port"
     if lacking := sorted(ability.name for ability in scenario.needs - facts.abilities - OF_GENIE):
         return f"the {facts.backend} backend cannot do this here: {', '.join(lacking)}"
     if len(facts.nodes) < 2 and any(pod.needs_second_node for pod in scenario.pods.values()):

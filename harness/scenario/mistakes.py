@@ -81,8 +81,19 @@ def _keys_at(loc: tuple[str | int, ...]) -> list[str]:
 def wrong_names(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
     """References to what the file does not have."""
     known = {PodName: list(scenario.pods), NetworkName: [*scenario.networks, *scenario.spec.own_networks]}
-    for loc, reference in references(scenario.spec):
-        if reference not in known[type(reference)]:
+    found = list(references(scenario.spec))
+    asked = " ".join(text for pod in scenario.pods.values() for text in pod.annotations.values())
+    used = {str(reference) for _, reference in found} | set(re.split(r"[^-.\w]+", asked))
+    blamed = set[str]()
+    for index, network in enumerate(scenario.networks):
+        meant = nearest(
+            network, {str(name) for _, name in found if isinstance(name, NetworkName)} - {*known[NetworkName]}
+        )
+        if network not in used and meant:
+            blamed.add(meant)
+            yield source.mistake(("networks", index), f"no pod and no check names {network!r}; did you mean {meant!r}?")
+    for loc, reference in found:
+        if reference not in known[type(reference)] and str(reference) not in blamed:
             what = "pod" if isinstance(reference, PodName) else "network"
             yield source.mistake(loc, f"unknown {what} {str(reference)!r}{hint(reference, known[type(reference)])}")
     for name, pod in scenario.pods.items():

@@ -46,14 +46,58 @@ def test_expressions_are_of_the_node_and_its_peers() -> None:
 
 def test_an_unknown_expression_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = _profile(tmp_path, subnet="{{ node.colour }}")
-    with pytest.raises(catalog.ProfileError, match=r"mine\.yaml: embedded: '\{\{ node.colour \}\}': .*colour"):
+    with pytest.raises(catalog.ProfileError, match=r"mine\.yaml:1:\d+: embedded\.conf\.ipam\.subnet: .*colour"):
         catalog.read(path)
 
 
 def test_a_mistake_names_file_and_field(tmp_path: Path) -> None:
     path = _profile(tmp_path, file="no-suffix")
-    with pytest.raises(catalog.ProfileError, match=r"mine\.yaml: embedded\.file"):
+    with pytest.raises(catalog.ProfileError, match=r"mine\.yaml:1:\d+: embedded\.file"):
         catalog.read(path)
+
+
+DOCS = """\
+network: mynet
+embedded:
+  kind: real
+  software: mynet 1.2
+  plugins: [mynet, host-local]
+  subnets: [10.77.0.0/16]
+  file: 10-mynet.conf
+  conf: {cniVersion: 1.0.0, name: mynet, type: mynet, ipam: {type: host-local, subnet: "10.77.{{ node.number }}.0/24"}}
+"""
+
+
+def test_nodes_have_routes_to_each_other_s_subnets_where_a_profile_has_no_setup(tmp_path: Path) -> None:
+    path = tmp_path / "mynet.yaml"
+    path.write_text(DOCS)
+    network = catalog.read(path).embedded
+    assert network is not None
+    [route] = catalog.setup(network, ONE, [TWO])
+    assert (route["routes"], route["via"], route["over"]) == ("10.77.2.0/24", "172.30.0.12", "")
+    path.write_text(DOCS + "  setup: []\n")
+    without = catalog.read(path).embedded
+    assert without is not None
+    assert catalog.setup(without, ONE, [TWO]) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("10.77.0.0/16]", "10.77.0.0/33]", r":6:\d+: embedded\.subnets.*expected subnets such as 10.77.0.0/16: .*/33"),
+        ("10.77.0.0/16]", "banana]", r":6:\d+: embedded\.subnets.*'banana'"),
+        ("kind: real", "kind: reel", r":3:\d+: embedded\.kind"),
+        ("software:", "softwear:", r":4:\d+: embedded\.softwear: unknown key"),
+        ("network: mynet\n", "network: My Net\n", r":1:\d+: network"),
+        ("node.number", "node.numbr", r":8:\d+: embedded\.conf\.ipam\.subnet"),
+        ("real", "[", r":\d+:\d+: not YAML"),
+    ],
+)
+def test_every_mistake_of_a_profile_has_its_place(tmp_path: Path, old: str, new: str, place: str) -> None:
+    path = tmp_path / "mynet.yaml"
+    path.write_text(DOCS.replace(old, new))
+    with pytest.raises(catalog.ProfileError, match=r"mynet\.yaml" + place):
+        catalog.load([path])
 
 
 def test_a_profile_replaces_a_fixture_of_its_name(tmp_path: Path) -> None:

@@ -126,5 +126,15 @@ def test_a_profile_that_is_not_one_ends_the_run_with_one_error(tmp_path: Path) -
         [*command, "--profile", str(profile)], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
     )
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"ERROR: {profile}: embedded.kind: Input should be 'real' or 'stand-in'" in done.stderr
+    assert f"ERROR: {profile}:2:18: embedded.kind: Input should be 'real' or 'stand-in'" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_profile_names_the_plugins_that_go_by_the_container_s_id_alone(tmp_path: Path) -> None:
+    """genie's own list stays; without a wish, genie.conf has no list at all."""
+    from harness.backends.embedded import _genie_conf
+
+    network = _flannel()
+    named = network.model_copy(update={"container_id_per_interface": ("mynet",)})
+    assert _genie_conf([named])["container_id_per_interface"] == ["weave-net", "flannel", "mynet"]
+    assert "container_id_per_interface" not in _genie_conf([network])

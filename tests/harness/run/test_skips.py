@@ -42,3 +42,12 @@ def test_as_a_pods_first_network_it_is_not_skipped(annotation: str, first_only: 
 
 def test_one_node_is_not_two() -> None:
     assert "two nodes" in why_not(parse(PODS), facts(nodes=("one",)))
+
+
+def test_a_host_port_needs_a_network_that_declares_port_mappings() -> None:
+    pods = "{a: {annotations: {cni: weave}, ports: [{host-port: 80}]}}"
+    scenario = parse(f"scenario: x\nnetworks: [weave]\npods: {pods}\n")
+    offers = facts().offers
+    without = facts(offers={**offers, "weave": replace(offers["weave"], host_ports=False)})
+    assert why_not(scenario, without) == "weave declares no capability portMappings, and a has a host port"
+    assert why_not(scenario, facts()) == ""

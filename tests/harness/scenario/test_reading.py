@@ -188,3 +188,10 @@ def test_a_swap_is_of_the_network_alone(tmp_path: Path) -> None:
     assert scenario.networks == ("mynet", "weave")
     assert scenario.pods["a"].annotations == {"cni": "weave,mynet", "where": "{{ subnet.mynet }}"}
     assert '"type": "bridge", "bridge": "side0"' in scenario.spec.objects[0]["spec"]["config"]
+
+
+def test_a_mistyped_network_is_blamed_where_it_is_mistyped() -> None:
+    """The list has `calcio`; every use has it right, so the uses are no mistakes."""
+    [told] = wrong(GOOD.replace("[calico, weave]", "[calcio, weave]"))
+    assert told.startswith("a.yaml:2:12: networks[0]: ")
+    assert "'calcio'; did you mean 'calico'?" in told

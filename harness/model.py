@@ -1,7 +1,7 @@
 """What scenarios, steps and checks are built from: strict frozen models, names that refer to a thing, one-key mappings.
 
 A scenario file has `- reach: {from: a, to: b}`: a mapping of one key, whose name picks the model of what follows.
-`OneKey` is that, for pydantic and for JSON Schema. `PodName` and `NetworkName` are strings that must name a pod or a
+`OneKey` is that, for pydantic. `PodName` and `NetworkName` are strings that must name a pod or a
 network of the same file; being types of their own, they are found in any model without it having to list them.
 """
 
@@ -130,6 +130,10 @@ class _Opened(dict[str, Any]):
     key: str
 
 
+#: Stands in a JSON Schema for the list of all checks or steps, until that is known.
+ONE_KEY = "one-key"
+
+
 class OneKey:
     """For `Annotated[X, OneKey("check", registry)]`: one key of the registry, then what its model takes."""
 
@@ -144,28 +148,7 @@ class OneKey:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        union = schema["schema"]
-        while union["type"] == "definitions":
-            union = union["schema"]
-        ways: list[dict[str, Any]] = []
-        for key, choice in union["choices"].items():
-            model = self.known[key]
-            inside: dict[str, Any] = handler(choice)
-            if model.shorthand:
-                inside = {"anyOf": [inside, {"type": ["array", "string"]}]}
-            described = {"description": first_line(model)}
-            ways.append(
-                {
-                    "type": "object",
-                    "properties": {key: inside},
-                    "required": [key],
-                    "additionalProperties": False,
-                    **described,
-                }
-            )
-            if needs_nothing(model):
-                ways.append({"const": key, **described})
-        return {"oneOf": ways}
+        return {ONE_KEY: self.what}  # steps hold steps: `harness.scenario.schema` makes a reference of it
 
     def _open(self, value: object) -> object:
         if isinstance(value, Named):

@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic.json_schema import models_json_schema
+
+from harness.checks import CHECKS
+from harness.model import ONE_KEY, Model, Named, first_line, needs_nothing
 from harness.scenario.file import ScenarioSpec
+from harness.steps import STEPS
+
+_ANYTHING: dict[str, Any] = {"type": ["array", "string"]}
 
 
 def schema() -> dict[str, Any]:
-    """The schema; `python -m harness schema` prints it, scenarios/schema.json is a copy."""
-    shared: dict[str, Any] = {}
-    made: dict[str, Any] = _hoisted(ScenarioSpec.model_json_schema(by_alias=True, mode="validation"), shared)
-    made |= {"title": "A genie scenario", "$defs": made["$defs"] | shared}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+    """The schema; `python -m harness schema` prints it, scenarios/schema.json is a copy.
+
+    A check or step is one object with one property, not one object out of many: only so an editor knows what to offer
+    while there is none yet. All checks and all steps are described once, in `$defs`, for steps hold steps.
+    """
+    named: dict[str, type[Named]] = {**CHECKS, **STEPS}
+    models: list[type[Model]] = [ScenarioSpec, *named.values()]
+    made, shared = models_json_schema([(model, "validation") for model in models], by_alias=True)
+    inside = {key: made[model, "validation"] for key, model in named.items()}
+    definitions = shared["$defs"] | {"Check": _one_key(CHECKS, inside), "Step": _one_key(STEPS, inside)}
+    spec = definitions.pop("ScenarioSpec")
+    whole: dict[str, Any] = _linked({**spec, "title": "A genie scenario", "$defs": definitions})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 
-def _hoisted(part: Any, shared: dict[str, Any]) -> Any:
-    """The same schema with the lists of all checks and all steps written once, in `$defs`."""
+def _one_key(models: Mapping[str, type[Named]], inside: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """An object whose one property is a key of `models`, or such a key alone where it needs nothing else."""
+    properties = {}
+    for key, model in models.items():
+        ways = [inside[key]]
+        ways += [_ANYTHING] if model.shorthand else []
+        ways += [{"type": "null"}] if needs_nothing(model) else []
+        properties[key] = {"description": first_line(model), **(ways[0] if len(ways) == 1 else {"anyOf": ways})}
+    one = {"type": "object", "properties": properties, "additionalProperties": False}
+    alone = [key for key, model in models.items() if needs_nothing(model)]
+    whole = {**one, "minProperties": 1, "maxProperties": 1}
+    return {"anyOf": [whole, {"enum": alone}]} if alone else whole
+
+
+def _linked(part: Any) -> Any:
+    """The same schema with a reference wherever a check or a step stands."""
     if isinstance(part, list):
-        return [_hoisted(item, shared) for item in part]
+        return [_linked(item) for item in part]
     if not isinstance(part, dict):
         return part
-    ways = part.get("oneOf")
-    if isinstance(ways, list) and len(ways) > 5:
-        name = "Check" if any("nothing-left" in way.get("properties", {}) for way in ways) else "Step"
-        shared.setdefault(name, {"oneOf": [_hoisted(way, shared) for way in ways]})
-        return {"$ref": f"#/$defs/{name}"}
-    return {key: _hoisted(value, shared) for key, value in part.items()}
+    if ONE_KEY in part:
+        return {"$ref": f"#/$defs/{part[ONE_KEY].capitalize()}"}
+    return {key: _linked(value) for key, value in part.items()}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,50 @@ NAMED: list[tuple[str, type[Named], Any]] = [
 def test_the_committed_schema_is_current() -> None:
     committed = json.loads((ROOT / "scenarios/schema.json").read_text())
     assert committed == schema(), "make it anew: python -m harness schema > scenarios/schema.json"
+
+
+def checked(*args: str | Path) -> str:
+    """What check-jsonschema, which knows nothing of this project, finds wrong; empty: nothing."""
+    if find_spec("check_jsonschema") is None:
+        pytest.skip("check-jsonschema of the extra `dev` is not installed")
+    command = [sys.executable, "-m", "check_jsonschema", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_the_schema_is_a_json_schema_and_every_scenario_is_valid_by_it() -> None:
+    committed = ROOT / "scenarios/schema.json"
+    assert checked("--check-metaschema", committed) == ""
+    assert checked("--schemafile", committed, *sorted((ROOT / "scenarios").rglob("*.yaml"))) == ""
+
+
+BAD = {
+    "an unknown check": "expect: [{interfacez: {pod: a}}]",
+    "two checks in one": "expect: [{interfaces: {pod: a, eth0: b}, mtu: {pod: a}}]",
+    "none in one": "expect: [{}]",
+    "an unknown key": "expect: [{reach: {from: a, to: a, under: b}}]",
+    "a name alone that needs more": "expect: [reach]",
+    "an unknown step": "steps: [{creat: a}]",
+    "in a step in a step": "steps: [{with-api-server-away: {steps: [{with-api-server-away: {steps: [{creat: a}]}}]}}]",
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_the_schema_refuses_what_the_models_refuse(bad: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"scenario: x\nnetworks: [b]\npods: {{a: {{annotations: {{cni: b}}}}}}\n{bad}\n")
+    assert mistakes(path, ["b"])
+    assert "bad.yaml" in checked("--schemafile", ROOT / "scenarios/schema.json", path)
+
+
+def test_an_editor_is_offered_every_check_and_every_step() -> None:
+    """One object with a property for each; nothing in the schema is an empty choice."""
+    definitions = schema()["$defs"]
+    for name, known in (("Check", CHECKS), ("Step", STEPS)):
+        [offered] = [way for way in definitions[name].get("anyOf", [definitions[name]]) if "properties" in way]
+        assert list(offered["properties"]) == list(known)
+        assert (offered["minProperties"], offered["maxProperties"]) == (1, 1)
+    assert "oneOf" not in json.dumps(schema())
 
 
 def test_the_reference_in_docs_is_current() -> None:

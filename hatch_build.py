@@ -1,4 +1,5 @@
-"""The build hook: compiles the shim (genie/agent/shim.c) into every wheel, for each architecture that genie supports.
+"""The build hook: compiles the shim (genie/agent/shim.c) into every wheel, for each architecture that genie supports,
+and packs fixtures and scenarios into the harness.
 
 One wheel serves all of them, `py3-none-any`: the shims are files that `genie install` puts on a node, not modules.
 None is committed. The compiler is the `ziglang` package, which the build requires here and which targets every
@@ -34,6 +35,13 @@ class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """Before the wheel is packed: compile, and have the results put into it."""
         if version == "editable":
             return
+        # What the harness reads beside its code. An editable install finds it beside the package.
+        build_data["force_include"] |= {
+            str(path): f"harness/{path.relative_to(self.root)}"
+            for folder in ("fixtures", "scenarios")
+            for path in sorted((Path(self.root) / folder).rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        }
         shim = _load(Path(self.root) / "genie" / "agent" / "shim.py")
         architectures = (shim.host(),) if os.environ.get("GENIE_SHIM_CC") else shim.ARCHITECTURES
         self._made = tempfile.TemporaryDirectory(prefix="genie-shim-")

@@ -13,6 +13,7 @@ from harness.cluster.state import NAME
 from harness.conformance import command as testing
 from harness.conformance.reports import command as reporting
 from harness.contract import Unavailable
+from harness.download import SCENARIOS
 
 if TYPE_CHECKING:
     from harness.scenario.file import Scenario
@@ -42,17 +43,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
+    usual = "default: scenarios/ if there is one here, else those of the project"
     listing = commands.add_parser(
         "list", help="the scenarios, with their networks, labels and checks; needs no cluster"
     )
-    listing.add_argument("paths", nargs="*", type=Path, default=[Path("scenarios")], help="default: scenarios/")
+    listing.add_argument("paths", nargs="*", type=Path, default=_usual(), help=usual)
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(do=_list)
 
     linting = commands.add_parser(
         "lint", help="find mistakes in scenario files: file, line, column, what would be right"
     )
-    linting.add_argument("paths", nargs="*", type=Path, default=[Path("scenarios")], help="default: scenarios/")
+    linting.add_argument("paths", nargs="*", type=Path, default=_usual(), help=usual)
     profile = "a vendor's description of a network (repeatable)"
     linting.add_argument("--profile", action="append", default=[], type=Path, metavar="FILE", help=profile)
     linting.set_defaults(do=_lint)
@@ -75,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_reports(commands)
     _add_cluster(commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status"))
     return parser
+
+
+def _usual() -> list[Path]:
+    """The scenarios of the folder that one is in, else the project's."""
+    return [Path("scenarios") if Path("scenarios").is_dir() else SCENARIOS]
 
 
 def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

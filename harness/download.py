@@ -18,8 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-#: What the project pins and describes: archives, networks, definitions. Not there in an installed package.
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+
+def _shipped(name: str) -> Path:
+    """A folder of the project: inside the package where that is installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+#: What the project pins and describes: archives, networks, definitions, plugins.
+FIXTURES = _shipped("fixtures")
+#: The project's own scenarios, with their schema.
+SCENARIOS = _shipped("scenarios")
 PAUSE = 3600.0  # seconds for which a failure may be remembered
 
 

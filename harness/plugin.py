@@ -62,6 +62,10 @@ def _swap(text: str) -> tuple[str, str]:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Choose the backend, and go where it needs to be."""
     option = config.option
+    if option.swap and not collect.requested(config) and config.args_source != pytest.Config.ArgsSource.ARGS:
+        from harness.download import SCENARIOS
+
+        config.args[:] = [str(SCENARIOS)]  # --swap is about scenarios alone: without any here, about the project's own
     if hasattr(config, "workerinput") or option.help or not collect.requested(config):
         return None
     if option.collectonly or getattr(option, "version", 0) or getattr(option, "showfixtures", False):

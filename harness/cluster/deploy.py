@@ -21,6 +21,7 @@ from harness.cluster import engine
 from harness.cluster.apply import Applier, Object, wait
 from harness.cluster.software import merge
 from harness.contract import Unavailable
+from harness.download import FIXTURES
 from harness.objects import Objects
 from harness.waiting import NotReady
 
@@ -86,7 +87,7 @@ def crds() -> list[Object]:
     """Kinds of network objects that genie reads and that are not its own to define."""
     return [
         thing
-        for path in sorted((ROOT / "fixtures" / "crds").glob("*.yaml"))
+        for path in sorted((FIXTURES / "crds").glob("*.yaml"))
         for thing in yaml.safe_load_all(path.read_text())
         if thing
     ]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness import catalog
-from harness.download import FIXTURES
 from harness.model import hint
 from harness.scenario.file import FIRST
 from harness.scenario.reading import read
@@ -14,13 +13,12 @@ from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 
 def known_networks(profiles: Iterable[Path] = ()) -> frozenset[str]:
-    """The networks that the project and these profiles describe; empty where it is installed without its fixtures.
+    """The networks that the project and these profiles describe.
 
     Raises:
         ProfileError: a profile is not valid.
     """
-    described = catalog.load(profiles)
-    return frozenset(described) if (FIXTURES / "networks").is_dir() else frozenset()
+    return frozenset(catalog.load(profiles))
 
 
 def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]:

@@ -21,7 +21,7 @@ def test_the_examples_for_vendors_have_no_mistakes(tmp_path: Path, capsys: pytes
     assert "unknown network 'mynet'" in capsys.readouterr().out
     assert main(["lint", str(scenario), "--profile", str(profile)]) == 0
     assert main(["lint", str(scenario), "--profile", str(scenario)]) == 1
-    assert f"{scenario}: network: Field required" in capsys.readouterr().err
+    assert f"{scenario}:3:1: network: is missing" in capsys.readouterr().err
 
 
 def test_a_kind_command_that_cannot_be_had_is_one_line(

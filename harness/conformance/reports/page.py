@@ -16,7 +16,7 @@ from harness.conformance.reports.matrix import Cell, Feature, cells, feature, fe
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _LARGEST = 900_000  # bytes of a page: it must open on a phone; what scripts, inputs and outputs do not fit is cut
-_USEFUL = 200  # bytes below which a piece of evidence is left out
+_USEFUL = 2_000  # bytes of a piece of evidence that show something
 _OTHERS = 12  # headlines of one cause
 _VERBS = ("ADD", "DEL")
 
@@ -138,7 +138,7 @@ def _rows(
 
 
 def _findings(found: Sequence[Cause], names: Sequence[str], room: int) -> list[Finding]:
-    limit = _limit([size for cause in found for size in _sizes(cause)], room)
+    limits = _limits([list(_sizes(cause)) for cause in found], room)
     return [
         Finding(
             id=f"f{number}",
@@ -149,7 +149,7 @@ def _findings(found: Sequence[Cause], names: Sequence[str], room: int) -> list[F
             script=_text("Reproducer", cause.reproducer, limit) if cause.reproducer else None,
             evidence=tuple(_text(title, text, limit) for title, text in _pieces(cause.call)),
         )
-        for number, cause in enumerate(found, 1)
+        for number, (cause, limit) in enumerate(zip(found, limits, strict=True), 1)
     ]
 
 
@@ -175,14 +175,30 @@ def _size(text: str) -> int:
     return len(str(escape(text)).encode())
 
 
-def _limit(sizes: Sequence[int], room: int) -> int:
-    """How large a piece may be so that all fit: small ones stay whole, large ones share the rest."""
+def _limits(sizes: Sequence[Sequence[int]], room: int) -> list[int]:
+    """How large the pieces of each cause's evidence may be so that all fit.
+
+    Small ones stay whole, large ones share the rest. Where the shares were too small to be of use, what comes first
+    gets a useful one, and what comes last none.
+    """
+    limit = _share(sorted(size for pieces in sizes for size in pieces), room)
+    if limit >= _USEFUL:
+        return [limit] * len(sizes)
+    limits = []
+    for pieces in sizes:
+        taken = sum(min(size, _USEFUL) for size in pieces)
+        limits.append(_USEFUL if taken <= room else 0)
+        room -= taken if taken <= room else 0
+    return limits
+
+
+def _share(sizes: Sequence[int], room: int) -> int:
     left = len(sizes)
-    for size in sorted(sizes):
+    for size in sizes:
         if size * left > room:
-            return room // left if room // left >= _USEFUL else 0
+            return room // left
         room, left = room - size, left - 1
-    return max(sizes, default=0)
+    return max(_USEFUL, *sizes) if sizes else _USEFUL
 
 
 def _text(title: str, text: str, limit: int) -> Text:

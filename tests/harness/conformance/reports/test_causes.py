@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.conformance.reports.causes import alike, causes
 from tests.rigs.reports import checked, finding, made
@@ -61,6 +63,22 @@ def test_the_same_error_of_a_plugin_to_the_same_verb_is_one_cause() -> None:
         )
     ]
     assert [[seen.check.name for seen in cause.seen] for cause in causes(reports)] == [["a", "b"], ["c"], ["d"]]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["x is left after DEL", "y fails", "z"])), max_size=8)
+)
+def test_every_finding_is_in_exactly_one_cause_whatever_the_order(found: list[tuple[str, str]]) -> None:
+    checks = [
+        checked(f"{name}-{at}", "failed", findings=[finding(f"the file {text}")])
+        for at, (name, text) in enumerate(found)
+    ]
+
+    def parts(order: list[dict[str, object]]) -> set[frozenset[str]]:
+        return {frozenset(seen.check.name for seen in cause.seen) for cause in causes([made(*order)])}
+
+    assert parts(checks) == parts(checks[::-1])
+    assert sorted(name for part in parts(checks) for name in part) == sorted(check["name"] for check in checks)
 
 
 def test_two_faults_are_two_findings_even_in_one_check() -> None:

@@ -7,7 +7,10 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from harness.conformance.reports import page as page_module
 from harness.conformance.reports.page import render
 from tests.rigs.reports import checked, finding, made
 
@@ -77,8 +80,18 @@ def test_five_hundred_checks_are_under_a_megabyte(failing: int) -> None:
     page = render([made(*map(one, range(500)))])
     assert len(page.encode()) < 1_000_000
     assert page.count('<details id="f') == failing
-    if failing == 500:
-        assert "the report's JSON has it whole" in page
+    assert ("the report's JSON has it whole" in page) == bool(failing)
+    assert page.count("<h3>Reproducer</h3>") == failing
+    assert page.count("reproducer of finding") >= min(failing, 20)
+
+
+@given(st.lists(st.lists(st.integers(0, 5000), max_size=5), max_size=30), st.integers(0, 100_000))
+def test_evidence_fits_its_room_and_stays_whole_where_it_can(sizes: list[list[int]], room: int) -> None:
+    limits = page_module._limits(sizes, room)
+    taken = [sum(min(size, limit) for size in pieces) for pieces, limit in zip(sizes, limits, strict=True)]
+    assert sum(taken) <= room
+    if sum(map(sum, sizes)) <= room:
+        assert taken == [sum(pieces) for pieces in sizes]
 
 
 def test_many_implementations_fit_too() -> None:

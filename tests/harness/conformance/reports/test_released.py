@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from harness.conformance import published
 from harness.conformance.reports import released
 from harness.conformance.subject import as_list
 from harness.download import NotHad
+
+REPORTS = Path(__file__).parents[4] / "reports"
 
 
 def test_the_newest_release_of_each_minor_version() -> None:
@@ -20,6 +24,12 @@ def test_the_newest_release_of_each_minor_version() -> None:
 @pytest.mark.parametrize("plugin", released.CONFIGURATIONS)
 def test_configurations_are_configurations(plugin: str) -> None:
     assert as_list({"name": "n", "plugins": [released.CONFIGURATIONS[plugin]]}, plugin)["plugins"][0]["type"] == plugin
+
+
+def test_a_release_that_is_older_than_the_capabilities_does_not_declare_them() -> None:
+    old, new = (released.Release(plugin="bridge", version=version, get=Path) for version in ("v0.9.1", "v1.0.1"))
+    assert "capabilities" not in released.configuration(old)
+    assert released.configuration(new) == released.CONFIGURATIONS["bridge"]
 
 
 def test_where_go_is_missing_that_is_reported_and_no_success(
@@ -54,3 +64,13 @@ def test_nothing_of_that_name_is_no_success(
     monkeypatch.setattr(released, "_versions", lambda _: ["v1.9.1"])
     assert released.main(["--only", "nosuch"]) == 2
     assert "nothing begins with nosuch; there are bridge-v1.9.1, " in capsys.readouterr().err
+
+
+def test_published_reports_are_reports_and_the_matrix_has_them_all() -> None:
+    files = [path for path in sorted(REPORTS.glob("*.json")) if path.name != "matrix.json"]
+    assert files
+    for path in files:
+        report = published.read(path)
+        assert path.stem == f"{report.implementation.type}-{report.implementation.version}"
+    matrix = json.loads((REPORTS / "matrix.json").read_text())
+    assert len(matrix["implementations"]) == len(files)

@@ -208,6 +208,7 @@ def test_malformed_annotations(annotation: str, text: str, complaint: str) -> No
     with pytest.raises(SelectionError, match=complaint) as caught:
         asks(pod({annotation: text}), CONF)
     assert caught.value.code == 7
+    assert str(caught.value).startswith(f"annotation {annotation}")
 
 
 WRONG_FIELDS: list[tuple[str, Any, str]] = [
@@ -297,6 +298,12 @@ def test_fields_of_names() -> None:
     choice = chosen({"namespace": "other", "interface": "data0"})
     assert (choice.ask.name, choice.ask.namespace, choice.ifname) == ("net-a", "other", "data0")
     assert chosen({}).ask.namespace == ""
+
+
+@pytest.mark.parametrize("protocol", [{}, *({"protocol": each} for each in ("tcp", "TCP", "udp", "Udp", "sctp"))])
+def test_protocols_of_a_port(protocol: dict[str, str]) -> None:
+    mapping = {"hostPort": 1, "containerPort": 1, **protocol}
+    assert chosen({"portMappings": [mapping]}).ask.port_mappings == (mapping,)
 
 
 def test_the_former_name_of_interface() -> None:
@@ -411,7 +418,9 @@ def test_namespaces_within_isolation(allowed: str) -> None:
 @pytest.mark.parametrize("annotation", [ATTACHMENTS, DEFAULT])
 def test_isolation_keeps_to_the_pods_namespace(annotation: str) -> None:
     assert asks(pod({annotation: "other/a"}), CONF)
-    with pytest.raises(SelectionError, match=r"item 1 .*: namespace other is not this pod's \(blue\)"):
+    with pytest.raises(
+        SelectionError, match=r"item 1 .*: namespace other is not this pod's \(blue\) .*default, shared"
+    ):
         asks(pod({annotation: "other/a"}), ISOLATED)
 
 

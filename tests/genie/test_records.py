@@ -90,8 +90,10 @@ def test_what_is_written_comes_back(record: Record) -> None:
 
 def test_a_record_as_json(records: Records) -> None:
     """A newer genie reads what an older one wrote: these are the keys."""
+    net = replace(SIMPLE.attached[0].network, disable_check=True)
     attached = replace(
         SIMPLE.attached[0],
+        network=net,
         runtime_config={"mac": "02:00:00:00:00:01"},
         default_route=("10.0.0.1",),
         result=Result(ips=(IP("10.0.0.2/24"),)),
@@ -99,20 +101,21 @@ def test_a_record_as_json(records: Records) -> None:
     )
     whole = Record(
         container_id="c1", ifname="eth0", netns="/n", args="A=B", namespace="ns", pod="web", uid="u",
-        attached=(attached, SIMPLE.attached[0]), complete=True, annotations={"k": "v"}, arranged=("rule",),
+        attached=(attached, replace(SIMPLE.attached[0], network=replace(net, disable_check=False, disable_gc=True))),
+        complete=True, annotations={"k": "v"}, arranged=("rule",),
     )  # fmt: skip
-    net = attached.network
     written = {
         "label": "calico", "containerID": "c1", "ifname": "eth0", "runtimeConfig": {"mac": "02:00:00:00:00:01"},
         "defaultRoute": ["10.0.0.1"],
         "network": {
-            "name": net.name, "cniVersion": net.cni_version, "source": net.source, "disableCheck": False,
+            "name": net.name, "cniVersion": net.cni_version, "source": net.source, "disableCheck": True,
             "disableGC": False, "plugins": list(net.plugins),
         },
         "result": {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]},
         "left": [0],
     }  # fmt: skip
-    plain = {**written, "runtimeConfig": {}, "defaultRoute": None, "result": None}
+    plain: dict[str, Any] = {**written, "runtimeConfig": {}, "defaultRoute": None, "result": None}
+    plain["network"] = {**plain["network"], "disableCheck": False, "disableGC": True}
     del plain["left"]
     expected = {
         "version": 1, "containerID": "c1", "ifname": "eth0", "netns": "/n", "args": "A=B", "namespace": "ns",
@@ -120,6 +123,7 @@ def test_a_record_as_json(records: Records) -> None:
         "arranged": ["rule"],
     }  # fmt: skip
     assert whole.to_json() == expected
+    assert Record.of(expected) == whole
     records.write(whole)
     line = (Path(records.directory) / "c1@eth0.json").read_bytes()
     assert line == json.dumps(expected, separators=(",", ":")).encode() + b"\n"
@@ -143,6 +147,9 @@ def test_a_record_as_json(records: Records) -> None:
         (("annotations",), {"k": 5}, "record: annotations: k: expected a string, found 5"),
         (("arranged",), "x", "record: arranged: expected a list"),
         (("complete",), "x", "record: complete: expected"),
+        (("netns",), None, "record: netns: expected a string, found nothing"),
+        (("attachments", 0, "label"), None, "record: attachments[0]: label: expected a string, found nothing"),
+        (("attachments", 0, "left"), [1], "record: attachments[0]: left: expected positions below 1, found a list"),
     ],
 )
 def test_what_is_damaged_is_named(place: tuple[Any, ...], value: Any, complaint: str) -> None:
@@ -194,9 +201,19 @@ def test_a_record_on_the_disk(records: Records) -> None:
 
 
 def test_records_are_for_root_alone(records: Records) -> None:
-    records.write(SIMPLE)
+    for one in ("eth0", "eth1"):  # with the directory, and in it
+        records.write(replace(SIMPLE, ifname=one))
     path = Path(records.directory)
-    assert (path.stat().st_mode & 0o777, (path / "c1@eth0.json").stat().st_mode & 0o777) == (0o700, 0o600)
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert [(path / f"c1@{one}.json").stat().st_mode & 0o777 for one in ("eth0", "eth1")] == [0o600, 0o600]
+
+
+def test_an_interface_of_the_runtimes_with_an_at() -> None:
+    damaged = DamagedError("/state/c1@a@b.json", "it is empty")
+    assert (damaged.path, damaged.container_id, damaged.ifname) == ("/state/c1@a@b.json", "c1", "a@b")
+    assert damaged.msg == (
+        "the record /state/c1@a@b.json is damaged (it is empty): a DEL of its container does without, and sets it aside"
+    )
 
 
 def test_a_write_that_fails_leaves_the_former_record(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +308,18 @@ def test_what_is_begun_survives_once_it_is_synced(records: Records, synced: list
     synced.clear()
     sync()
     assert synced == [(path, whole), (records.directory, b"")]
+
+
+def test_a_record_that_cannot_be_synced(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = records.begin(SIMPLE)
+
+    def fsync(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(CniError) as caught:
+        sync()
+    assert caught.value.msg == f"cannot write the record of c1 in {records.directory}: Input/output error"
 
 
 def test_what_is_written_is_synced_before_it_replaces_another(

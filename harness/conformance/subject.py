@@ -60,7 +60,7 @@ class Subject:
 
     def beside(self, name: str) -> Path | None:
         """Another plugin that is where this one's are."""
-        found = shutil.which(name, path=_joined([*(binary.parent for binary in self.binaries.values()), *self.places]))
+        found = shutil.which(name, path=_joined([*self.places, *(binary.parent for binary in self.binaries.values())]))
         return Path(found).absolute() if found else None
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.conformance import published
+from harness.conformance import published, subject
 from harness.conformance.checks import CHECKS
 
 BRIDGE = {
@@ -111,3 +111,14 @@ def test_an_address_that_stays_is_the_plugins_fault_if_it_asks_no_ipam_plugin(tm
     assert status == 1
     assert {finding.fault.value for finding in check.findings} == {"plugin"}
     assert "/var/lib/cni/networks/mine/10.91.0.3" in check.findings[0].headline
+
+
+def test_what_is_chained_comes_from_the_directory_that_was_named_before_that_of_the_plugin(tmp_path: Path) -> None:
+    for name in ("named/tuning", "own/tuning", "own/bridge", "own/host-local"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "10-mine.conf").write_text(json.dumps(BRIDGE))
+    found = subject.of_files(tmp_path / "own/bridge", tmp_path / "10-mine.conf", [tmp_path / "named"])
+    assert found.beside("tuning") == tmp_path / "named/tuning"
+    assert found.binaries["host-local"] == tmp_path / "own/host-local"

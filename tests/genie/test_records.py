@@ -230,6 +230,23 @@ def test_a_write_that_fails_leaves_the_former_record(records: Records, monkeypat
     assert files(records) == ["c1@eth0.json"]
 
 
+def test_a_full_disk_is_what_is_reported(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else fails then: to write out the rest, to remove what was begun."""
+    records.make()
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda *_: real("/dev/full", os.O_WRONLY))
+    with pytest.raises(CniError) as caught:
+        records.write(SIMPLE)
+    assert caught.value.msg == f"cannot write the record {records.directory}/c1@eth0.json: No space left on device"
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(CniError) as caught:
+        Records(f"{tmp_path}/state/deep").make()
+    assert caught.value.msg.startswith(f"cannot make {tmp_path}/state/deep: ")
+
+
 def test_a_record_is_completed_by_a_line(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     done = replace(SIMPLE, complete=True, arranged=("rule from 10.1.0.2 lookup 2001",))
     with pytest.raises(CniError, match="cannot complete the record .*c1@eth0.json: No such file"):

@@ -272,6 +272,27 @@ def test_what_can_be_no_gateway_is_none(gateway: str) -> None:
     assert not [change for change in changes if isinstance(change.what, KernelRoute) and change.what.is_default]
 
 
+@pytest.mark.parametrize(
+    "gateway", ["1.0.0.1", "223.0.0.1", "10.2.0.254", "fe80::1", "10.3.0.3", "10.4.0.1", "fd02::ff"]
+)
+def test_what_can_be_a_gateway_is_one(gateway: str) -> None:
+    """Also the last address where it is a host's: of a subnet of two (RFC 3021)."""
+    ip = IP("fd02::2/64" if ":" in gateway else "10.2.0.2/24", gateway)
+    plan = [attached("eth0", IP("10.1.0.2/24"), IP("fd01::2/64")), attached("eth1", ip)]
+    held = (("10.2.0.2", 24), ("fd02::2", 64), ("10.3.0.2", 31), ("10.4.0.0", 32))
+    present = [Address(ifindex=3, packed=packed(address), prefix=prefix) for address, prefix in held]
+    changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[], addresses=present)).changes
+    found = [one.what for one in changes if isinstance(one.what, KernelRoute) and one.what.is_default]
+    assert [one.gateway for one in found] == [packed(gateway)]
+
+
+def test_the_broadcast_address_of_a_subnet_of_four_is_no_gateway() -> None:
+    plan = [attached("eth0", IP("10.1.0.2/24")), attached("eth1", IP("10.2.0.1/30", "10.2.0.3"))]
+    state = State(links={"eth0": 2, "eth1": 3}, routes=[], addresses=[Address(3, packed("10.2.0.1"), 30)])
+    made = [one.what for one in routes.plan(plan, state).changes]
+    assert made and not any(isinstance(one, KernelRoute) and one.is_default for one in made)
+
+
 def test_a_route_whose_interface_went_is_not_put_back() -> None:
     plan = [attached("eth0", taken=(default("10.0.0.1", 2), KernelRoute.to(INET, oif=9, gateway=packed("10.9.0.1"))))]
     assert routes.plan(plan, State(links={"eth0": 2}, routes=[])).changes == [Change(default("10.0.0.1", 2))]
@@ -312,6 +333,50 @@ def test_addresses_outside_the_pod_are_not_its_own() -> None:
     changes = routes.plan(plan, State(links={"eth0": 2, "eth1": 3}, routes=[])).changes
     rules = [change.what.source for change in changes if isinstance(change.what, Rule)]
     assert rules == [packed("10.9.0.2")]
+
+
+def test_a_plan_in_full() -> None:
+    """Each route and rule as the kernel gets it: what a plugin set besides its default route, a gateway in
+    no subnet, of two default routes the one of the lower metric, a table that the attachment had before.
+    """
+    links = {"eth0": 2, "eth1": 3, "data": 4}
+    kernels = replace(KernelRoute.to(INET, packed("10.0.0.0"), 24, oif=2), protocol=RTPROT_KERNEL)
+    own = KernelRoute.to(INET, packed("10.8.0.0"), 16, oif=3, gateway=packed("10.1.0.9"))
+    to_gateway = KernelRoute.to(INET, packed("169.254.1.1"), 32, oif=3)
+    blackhole = KernelRoute(family=INET, prefix=8, table=MAIN, kind=6, attributes=((1, packed("11.0.0.0")),))
+    low, high = (
+        KernelRoute.to(INET, oif=2, gateway=packed(gateway), metric=metric)
+        for gateway, metric in (("10.0.0.1", 50), ("10.0.0.7", 100))
+    )
+    plan = [
+        attached("eth0", IP("10.0.0.2/24"), taken=(high, low)),
+        attached(
+            "eth1", IP("10.1.0.2/24"), IP("10.1.0.3/24"), taken=(own, to_gateway, blackhole), gateways=("10.99.0.1",)
+        ),
+        attached("data", IP("10.2.0.2/24", "10.2.0.1"), IP("fd02::2/64", "fd02::1")),
+    ]
+    stale = KernelRoute.to(INET, oif=4, gateway=packed("10.2.0.99"), table=2002, protocol=71)
+    planned = routes.plan(plan, State(links=links, routes=[kernels, stale]))
+    rule = {"family": INET, "priority": 32765, "protocol": 71}
+    subnets = [
+        KernelRoute.to(
+            INET, packed(f"10.{at}.0.0"), 24, oif=at + 2, source=packed(f"10.{at}.0.2"), table=2000 + at, protocol=71
+        )
+        for at in (1, 2)
+    ]
+    gateways = [
+        KernelRoute.to(INET, oif=3, gateway=packed("10.99.0.1"), table=2001, protocol=71, onlink=True),
+        KernelRoute.to(INET, oif=4, gateway=packed("10.2.0.1"), table=2002, protocol=71),
+    ]
+    assert planned.changes == [
+        Change(Rule(source=packed("10.1.0.2"), table=2001, **rule)),
+        Change(Rule(source=packed("10.1.0.3"), table=2001, **rule)),
+        Change(Rule(source=packed("10.2.0.2"), table=2002, **rule)),
+        Change(stale, add=False),
+        *map(Change, (to_gateway.moved(2001), subnets[0], own.moved(2001), gateways[0], subnets[1], gateways[1])),
+        *map(Change, (to_gateway, blackhole, own, low)),
+    ]
+    assert planned.reported == ((Route("0.0.0.0/0", "10.0.0.1"),), (), ())
 
 
 def test_one_network_needs_nothing_but_its_default_route_back() -> None:

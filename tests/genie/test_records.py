@@ -182,9 +182,19 @@ def test_records_with_their_age(records: Records) -> None:
     os.utime(f"{records.directory}/c1@eth0.json", ns=(7, 1_500_000_000))
     os.utime(f"{records.directory}/c2@eth0.json", ns=(7, 2_000_000_000))
     assert [(age, one.container_id) for age, one in records.dated()] == [(1.5, "c1"), (2.0, "c2")]
-    found = records.dated()
-    records.remove("c1", "eth0")
-    assert [one.container_id for _, one in found] == ["c2"]
+
+
+def test_a_record_that_goes_while_its_age_is_read(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.write(SIMPLE)
+    real = os.stat
+
+    def stat(path: str) -> os.stat_result:
+        Path(path).unlink()
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat)
+        assert list(records.dated()) == []
 
 
 def test_a_record_on_the_disk(records: Records) -> None:
@@ -280,15 +290,17 @@ def test_a_state_directory_that_is_no_absolute_path(tmp_path: Path, monkeypatch:
 def test_a_state_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     records = Records(str(tmp_path / "state"))
-    for attempt in (
-        lambda: records.write(SIMPLE),
-        lambda: records.read("c1", "eth0"),
-        lambda: records.remove("c1", "eth0"),
-        lambda: list(records),
+    path = f"{tmp_path}/state/c1@eth0.json"
+    for attempt, doing in (
+        (lambda: records.write(SIMPLE), f"write the record {path}"),
+        (lambda: records.read("c1", "eth0"), f"read the record {path}"),
+        (lambda: records.remove("c1", "eth0"), f"remove the record {path}"),
+        (lambda: records.set_aside(DamagedError(path, "x")), f"rename the record {path}"),
+        (lambda: list(records), f"read the records in {tmp_path}/state"),
     ):
-        with pytest.raises(CniError, match="Not a directory") as caught:
+        with pytest.raises(CniError) as caught:
             attempt()
-        assert caught.value.code == 5
+        assert (caught.value.code, caught.value.msg) == (5, f"cannot {doing}: Not a directory")
 
 
 def test_an_id_that_is_too_long_for_a_file(records: Records) -> None:
@@ -400,6 +412,7 @@ def test_a_damaged_record_names_its_file_and_what_to_do(records: Records, text: 
     assert caught.value.code == 6
     assert (caught.value.container_id, caught.value.ifname) == ("c1", "eth0")
     assert f"the record {path} is damaged (" in str(caught.value)
+    assert ("it is empty" if not text else "record: ") in str(caught.value), "and why"
     assert records.set_aside(caught.value) == f"{path}.damaged"
     assert records.set_aside(caught.value) == f"{path}.damaged", "by another DEL meanwhile"
     assert records.read("c1", "eth0") is None and list(records.all()) == []
@@ -425,13 +438,13 @@ def test_a_record_under_anothers_name_is_damaged(records: Records) -> None:
     records.write(SIMPLE)
     path = Path(records.directory) / "c1@eth0.json"
     path.rename(path.with_name("c2@eth0.json"))
-    with pytest.raises(DamagedError, match="it is another container's"):
+    with pytest.raises(DamagedError, match=r"\(it is another container's\)"):
         records.read("c2", "eth0")
 
 
 def test_a_directory_in_a_records_place_is_damage(records: Records) -> None:
     (Path(records.directory) / "c1@eth0.json").mkdir(parents=True)
-    with pytest.raises(DamagedError, match="it is a directory") as caught:
+    with pytest.raises(DamagedError, match=r"\(it is a directory\)") as caught:
         records.read("c1", "eth0")
     records.set_aside(caught.value)
     assert records.read("c1", "eth0") is None

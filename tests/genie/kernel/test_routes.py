@@ -273,7 +273,7 @@ def test_what_can_be_no_gateway_is_none(gateway: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "gateway", ["1.0.0.1", "223.0.0.1", "10.2.0.254", "fe80::1", "10.3.0.3", "10.4.0.1", "fd02::ff"]
+    "gateway", ["1.0.0.1", "223.0.0.1", "10.2.0.254", "88.88.88.88", "fe80::1", "10.3.0.3", "10.4.0.1", "fd02::ff"]
 )
 def test_what_can_be_a_gateway_is_one(gateway: str) -> None:
     """Also the last address where it is a host's: of a subnet of two (RFC 3021)."""

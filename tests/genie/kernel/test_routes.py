@@ -351,18 +351,25 @@ def test_a_plan_in_full() -> None:
     plan = [
         attached("eth0", IP("10.0.0.2/24"), taken=(high, low)),
         attached(
-            "eth1", IP("10.1.0.2/24"), IP("10.1.0.3/24"), taken=(own, to_gateway, blackhole), gateways=("10.99.0.1",)
+            "eth1", IP("10.1.0.2/24"), IP("10.5.0.3/24"), taken=(own, to_gateway, blackhole), gateways=("10.99.0.1",)
         ),
         attached("data", IP("10.2.0.2/24", "10.2.0.1"), IP("fd02::2/64", "fd02::1")),
     ]
     stale = KernelRoute.to(INET, oif=4, gateway=packed("10.2.0.99"), table=2002, protocol=71)
-    planned = routes.plan(plan, State(links=links, routes=[kernels, stale]))
+    state = State(links=links, routes=[kernels, stale])
+    planned = routes.plan(plan, state)
     rule = {"family": INET, "priority": 32765, "protocol": 71}
     subnets = [
         KernelRoute.to(
-            INET, packed(f"10.{at}.0.0"), 24, oif=at + 2, source=packed(f"10.{at}.0.2"), table=2000 + at, protocol=71
+            INET,
+            packed(f"10.{net}.0.0"),
+            24,
+            oif=at + 2,
+            source=packed(f"10.{net}.0.{end}"),
+            table=2000 + at,
+            protocol=71,
         )
-        for at in (1, 2)
+        for at, net, end in ((1, 1, 2), (1, 5, 3), (2, 2, 2))
     ]
     gateways = [
         KernelRoute.to(INET, oif=3, gateway=packed("10.99.0.1"), table=2001, protocol=71, onlink=True),
@@ -370,13 +377,105 @@ def test_a_plan_in_full() -> None:
     ]
     assert planned.changes == [
         Change(Rule(source=packed("10.1.0.2"), table=2001, **rule)),
-        Change(Rule(source=packed("10.1.0.3"), table=2001, **rule)),
+        Change(Rule(source=packed("10.5.0.3"), table=2001, **rule)),
         Change(Rule(source=packed("10.2.0.2"), table=2002, **rule)),
         Change(stale, add=False),
-        *map(Change, (to_gateway.moved(2001), subnets[0], own.moved(2001), gateways[0], subnets[1], gateways[1])),
+        *map(Change, (to_gateway.moved(2001), *subnets[:2], own.moved(2001), gateways[0], subnets[2], gateways[1])),
         *map(Change, (to_gateway, blackhole, own, low)),
     ]
     assert planned.reported == ((Route("0.0.0.0/0", "10.0.0.1"),), (), ())
+    assert routes.plan([replace(one, taken=()) for one in plan], after(state, planned.changes)).changes == []
+
+
+TWO = {"eth0": 2, "eth1": 3}
+
+
+def made(
+    plan: Sequence[Placed], links: dict[str, int] = TWO, there: Sequence[KernelRoute] = (), **more: Any
+) -> list[str]:
+    return list(map(str, routes.plan(plan, State(links=links, routes=there, **more)).changes))
+
+
+def test_a_gateway_is_on_the_link_where_a_route_leads_to_it() -> None:
+    first = attached("eth0", IP("10.0.0.2/24"), taken=(default("10.0.0.1", 2),))
+    to_gateway = KernelRoute.to(INET, packed("169.254.1.1"), 32, oif=3)
+    second = attached("eth1", IP("10.1.0.2/32", "169.254.1.1"), taken=(to_gateway,))
+    changes = routes.plan([first, second], State(links=TWO, routes=[])).changes
+    by_it = KernelRoute.to(INET, oif=3, gateway=packed("169.254.1.1"), table=2001, protocol=71)
+    assert Change(by_it) in changes
+    wants = attached("eth1", IP("10.1.0.2/24", "10.1.0.1"), wants_default=True)
+    changes = routes.plan([first, wants], State(links=TWO, routes=[])).changes
+    no_route = KernelRoute.to(INET, oif=3, gateway=packed("10.1.0.1"), protocol=71, onlink=True)
+    assert Change(no_route) in changes, "the main table has none to its subnet"
+
+
+def test_a_gateway_is_not_that_of_another_route() -> None:
+    result = Result(ips=(IP("10.1.0.2/24", "10.1.0.1"),), routes=(Route("10.8.0.0/16", "10.1.0.9"),))
+    plan = [attached("eth0", IP("10.0.0.2/24")), Placed(ifname="eth1", result=result)]
+    assert "add route default via 10.1.0.1 dev 3 table 2001" in made(plan)
+
+
+def test_a_network_that_reports_no_interface_has_its_routes_all_the_same() -> None:
+    plan = [Placed(ifname="eth0", result=Result(ips=(IP("10.0.0.2/24"),)))]
+    found = routes.plan(plan, State(links=TWO, routes=[default("10.0.0.1", 2)]))
+    assert (found.changes, found.reported) == ([], ((Route("0.0.0.0/0", "10.0.0.1"),),))
+
+
+def test_what_others_have_in_the_main_table_stays_and_keeps_its_place() -> None:
+    """The kernel's route of another attachment's subnet, and one of an interface that is nobody's."""
+    kernels = replace(KernelRoute.to(INET, packed("10.0.0.0"), 24, oif=2), protocol=RTPROT_KERNEL)
+    foreign = KernelRoute.to(INET, packed("10.8.0.0"), 16, oif=9)
+    gone = KernelRoute.to(INET, packed("10.7.0.0"), 16, oif=8)
+    free = KernelRoute.to(INET, packed("10.9.0.0"), 16, oif=3)
+    same = [KernelRoute.to(INET, route.destination, route.prefix, oif=3) for route in (kernels, foreign)]
+    unreachable = KernelRoute(family=INET, kind=7)
+    plan = [
+        attached("eth0", IP("10.0.0.2/24"), taken=(default("10.0.0.1", 2), unreachable)),
+        attached("eth1", IP("10.1.0.2/24"), taken=(*same, free, gone)),
+    ]
+    changes = routes.plan(plan, State(links={**TWO, "x": 9}, routes=[kernels, foreign])).changes
+    main = [one for one in changes if isinstance(one.what, KernelRoute) and one.what.table == MAIN]
+    assert main == [Change(free), Change(default("10.0.0.1", 2))]
+
+
+def test_the_network_of_the_default_route_has_a_table_where_it_lost_a_route() -> None:
+    own = KernelRoute.to(INET, packed("10.8.0.0"), 16, oif=2)
+    plan = [
+        attached("eth0", IP("10.0.0.2/24"), taken=(default("10.0.0.1", 2), own)),
+        attached("eth1", IP("10.1.0.2/24")),
+    ]
+    assert not [one for one in made(plan) if "2000" in one]
+    foreign = KernelRoute.to(INET, packed("10.8.0.0"), 16, oif=9)
+    assert "add rule from 10.0.0.2 lookup 2000" in made(plan, {**TWO, "x": 9}, [foreign])
+
+
+def test_an_address_is_its_attachments_unless_it_is_anothers() -> None:
+    plan = [attached("eth0", IP("10.0.0.2/24")), attached("eth1", IP("10.1.0.2/24"))]
+    for index, there in ((2, False), (3, True), (9, True)):
+        rules = made(plan, {**TWO, "x": 9}, addresses=[Address(index, packed("10.1.0.2"), 24)])
+        assert ("add rule from 10.1.0.2 lookup 2001" in rules) == there
+
+
+def test_a_reported_default_route_that_is_not_there_gives_way_to_the_one_that_is() -> None:
+    reported = (Route("0.0.0.0/0", "10.0.0.9"), Route("::/0", "fd00::9"), Route("10.8.0.0/16"))
+    result = Result(ips=(IP("10.0.0.2/24"), IP("fd00::2/64")), routes=reported)
+    there = [default("10.0.0.1", 2), default("fd00::1", 2)]
+    (found,) = routes.plan([Placed(ifname="eth0", result=result)], State(links=TWO, routes=there)).reported
+    assert found == (Route("10.8.0.0/16"), Route("0.0.0.0/0", "10.0.0.1"), Route("::/0", "fd00::1"))
+
+
+def test_what_the_kernel_learned_stays_where_a_route_goes() -> None:
+    stale = KernelRoute.to(INET6, oif=2, gateway=packed("fd00::1"), protocol=71)
+    learned = replace(default("fe80::1", 2), protocol=RTPROT_RA)
+    changes = routes.plan([attached("eth0", IP("fd00::2/64"))], State(links=TWO, routes=[stale, learned])).changes
+    assert changes == [Change(stale, add=False)]
+
+
+def test_a_subnets_route_of_ipv6_has_no_source() -> None:
+    """The kernel refuses a source address that is still tentative."""
+    plan = [attached("eth0", IP("fd00::2/64")), attached("eth1", IP("fd01::2/64"))]
+    subnet = KernelRoute.to(INET6, packed("fd01::"), 64, oif=3, table=2001, protocol=71)
+    assert Change(subnet) in routes.plan(plan, State(links=TWO, routes=[])).changes
 
 
 def test_one_network_needs_nothing_but_its_default_route_back() -> None:

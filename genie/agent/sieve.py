@@ -134,6 +134,8 @@ class Sieve:
                     if not (goes_on and isinstance(value, int | float)):
                         self._at += end
                         return value
+                    if self._ended or self._ends_line:  # no more text can make this a number: "1." or "12x"
+                        raise ValueError(f"not valid JSON: expected the end of a number after {value}")
                 if len(window) == WINDOW:
                     raise _CutOffError
             self._more()

@@ -85,6 +85,19 @@ def test_what_is_no_json_is_an_error_and_nothing_else(data: bytes, size: int) ->
             continue
 
 
+@given(
+    number=st.integers(-(10**9), 10**9)
+    | st.sampled_from([0.5, -1.25, 1e9]),  # short: a number over the window is skipped
+    tail=st.sampled_from([".", "e", "E+", "x", "-", '"', "1.2.", "é", "\x00"]),
+    end=st.sampled_from(["", "\n"]),
+    size=CUT,
+)
+def test_a_number_that_does_not_end_is_an_error(number: float, tail: str, end: str, size: int) -> None:
+    data = f"{json.dumps(number)}{tail}{end}".encode()
+    with pytest.raises(ValueError, match="not valid JSON"):
+        Sieve(cut(data, size)).value(True)
+
+
 @pytest.mark.parametrize(
     "text", ['{"items": {"a": 1}}', '{"items": [1]}', '{"items": [null]}', '{"items": ', "[]", '{"items": [{}'],
 )  # fmt: skip

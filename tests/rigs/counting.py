@@ -17,6 +17,7 @@ def lines_run(work: Callable[[], object]) -> int:
         count += event == "line"
         return trace
 
+    work()  # what is compiled or cached at first is not counted
     before = sys.gettrace()
     sys.settrace(trace)
     try:

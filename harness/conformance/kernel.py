@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
-from typing import Any
 
 from pyroute2 import IPRoute
 
+from harness.conformance import netlink
+from harness.conformance.netlink import Message
+
 _UP = 1
 _KERNEL = 2  # protocol of a route that came with an address
-_LOCAL_TABLE, _MULTICAST, _UNICAST = 255, 5, 1
-_TENTATIVE_OR_DYNAMIC = 0x100  # an IPv6 address that a router's advertisement made
+_LOCAL_TABLE, _UNICAST = 255, 1
+_FAMILIES = {int(socket.AF_INET): "0.0.0.0", int(socket.AF_INET6): "::"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,40 +74,38 @@ class Kernel:
 
 def look() -> Kernel:
     """The network namespace of the calling thread."""
-    with IPRoute() as netlink:
-        addresses = [_address(message) for message in netlink.get_addr()]
-        routes = [route for message in netlink.get_routes() if (route := _route(message))]
-        return Kernel(
-            links=tuple(_link(message) for message in netlink.get_links()),
-            addresses=tuple(address for address in addresses if not _is_link_local(address.cidr)),
-            routes=tuple(routes),
-            rules=frozenset(_rule(message) for message in netlink.get_rules()),
-        )
+    found = [_address(message) for message in netlink.dump(netlink.ADDRESSES)]
+    return Kernel(
+        links=tuple(_link(message) for message in netlink.dump(netlink.LINKS)),
+        addresses=tuple(address for address in found if not _is_link_local(address.cidr)),
+        routes=tuple(route for message in netlink.dump(netlink.ROUTES) if (route := _route(message))),
+        rules=frozenset(_rule(message) for message in netlink.dump(netlink.RULES) if message.head[0] in _FAMILIES),
+    )
 
 
 def queueing() -> list[tuple[int, str]]:
     """Queueing disciplines of the calling thread's network namespace: interface and kind."""
-    with IPRoute() as netlink:
-        return [(message["index"], message.get_attr("TCA_KIND") or "") for message in netlink.get_qdiscs()]
+    with IPRoute() as route:
+        return [(message["index"], message.get_attr("TCA_KIND") or "") for message in route.get_qdiscs()]
 
 
-def _link(message: Any) -> Link:
-    information = message.get_attr("IFLA_LINKINFO")
+def _link(message: Message) -> Link:
+    _, _, index, flags, _ = message.head
     return Link(
-        name=message.get_attr("IFLA_IFNAME"),
-        index=message["index"],
-        kind=(information.get_attr("IFLA_INFO_KIND") or "") if information else "",
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        up=bool(message["flags"] & _UP),
-        master=message.get_attr("IFLA_MASTER") or 0,
-        peer=message.get_attr("IFLA_LINK") or 0,
+        name=message.text(3),
+        index=index,
+        kind=message.inner(18).text(1),
+        mac=message.attributes.get(1, b"").hex(":"),
+        mtu=message.number(4),
+        up=bool(flags & _UP),
+        master=message.number(10),
+        peer=message.number(5),
     )
 
 
-def _address(message: Any) -> Address:
-    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return Address(message["index"], f"{address}/{message['prefixlen']}")
+def _address(message: Message) -> Address:
+    _, length, _, _, index = message.head
+    return Address(index, f"{message.address(2) or message.address(1)}/{length}")
 
 
 def _is_link_local(cidr: str) -> bool:
@@ -113,28 +113,39 @@ def _is_link_local(cidr: str) -> bool:
     return address.version == 6 and address.is_link_local
 
 
-def _route(message: Any) -> Route | None:
-    table = message.get_attr("RTA_TABLE") or message["table"]
-    default = "::" if message["family"] == socket.AF_INET6 else "0.0.0.0"
-    dst = f"{message.get_attr('RTA_DST') or default}/{message['dst_len']}"
-    if table == _LOCAL_TABLE or message["type"] != _UNICAST or dst in ("fe80::/64", "ff00::/8"):
+def _route(message: Message) -> Route | None:
+    family, length, _, _, table, protocol, scope, kind, _ = message.head
+    if family not in _FAMILIES:
         return None
-    metrics = message.get_attr("RTA_METRICS")
-    via = message.get_attr("RTA_VIA") or {}
+    table = message.number(15) or table
+    dst = f"{message.address(1) or _FAMILIES[family]}/{length}"
+    if table == _LOCAL_TABLE or kind != _UNICAST or dst in ("fe80::/64", "ff00::/8"):
+        return None
+    metrics = message.inner(8)
+    via = message.attributes.get(18, b"")[2:]  # a next hop of the other family, after a number for that
     return Route(
         dst=dst,
-        gw=message.get_attr("RTA_GATEWAY") or via.get("addr", ""),
-        link=message.get_attr("RTA_OIF") or 0,
+        gw=message.address(5) or (str(ipaddress.ip_address(via)) if len(via) in (4, 16) else ""),
+        link=message.number(4),
         table=table,
-        priority=message.get_attr("RTA_PRIORITY") or 0,
-        scope=message["scope"],
-        mtu=(metrics.get_attr("RTAX_MTU") or 0) if metrics else 0,
-        advmss=(metrics.get_attr("RTAX_ADVMSS") or 0) if metrics else 0,
-        by_kernel=message["proto"] == _KERNEL,
+        priority=message.number(6),
+        scope=scope,
+        mtu=metrics.number(2),
+        advmss=metrics.number(8),
+        by_kernel=protocol == _KERNEL,
     )
 
 
-def _rule(message: Any) -> str:
-    names = ("FRA_PRIORITY", "FRA_SRC", "FRA_DST", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_FWMARK", "FRA_TABLE")
-    values = [f"{name[4:].lower()} {value}" for name in names if (value := message.get_attr(name)) is not None]
-    return f"IPv{6 if message['family'] == socket.AF_INET6 else 4} " + " ".join(values)
+def _rule(message: Message) -> str:
+    family, to_length, from_length = message.head[:3]
+    parts = {
+        "priority": message.number(6),
+        "src": f"{message.address(2)}/{from_length}" if 2 in message.attributes else "",
+        "dst": f"{message.address(1)}/{to_length}" if 1 in message.attributes else "",
+        "iifname": message.text(3),
+        "oifname": message.text(17),
+        "fwmark": message.number(10),
+        "table": message.number(15),
+    }
+    words = [f"{name} {value}" for name, value in parts.items() if value or name == "priority"]
+    return f"IPv{6 if family == socket.AF_INET6 else 4} " + " ".join(words)

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyroute2 import IPRoute
-
+from harness.conformance import netlink
 from harness.conformance.kernel import Kernel, look
 from harness.embedded import linux
 
@@ -137,16 +136,13 @@ def _links(names: Sequence[str]) -> None:
     """Interfaces that are up, each one end of a veth pair whose other end is in a namespace of its own."""
     linux.loopback_up()
     outside = linux.new_net_namespace()  # kept open as long as the process lives
-    with IPRoute() as netlink:
-        for number, name in enumerate(dict.fromkeys(names)):
-            netlink.link("add", ifname=name, kind="veth", peer={"ifname": f"far{number}", "net_ns_fd": outside})
-            index = netlink.link_lookup(ifname=name)[0]
-            with linux.within(outside), IPRoute() as there:
-                there.link("set", index=there.link_lookup(ifname=f"far{number}")[0], state="up")
-            netlink.link("set", index=index, state="up")
-            if number == 0:
-                netlink.addr("add", index=index, address="192.0.2.10", prefixlen=24)
-                netlink.route("add", dst="default", gateway="192.0.2.1")
+    for number, name in enumerate(dict.fromkeys(names)):
+        netlink.pair(name, f"far{number}", outside)
+        netlink.up(name)
+        with linux.within(outside):
+            netlink.up(f"far{number}")
+        if number == 0:
+            netlink.uplink(name, "192.0.2.10/24", "192.0.2.1")
 
 
 def snapshot() -> Snapshot:

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only checks that begin so")
     parser.add_argument("--versions", default="", metavar="A,B", help="only these of the versions that it claims")
     parser.add_argument("--rounds", type=int, default=200, help="of ADD and DEL, to find what fails now and then")
+    parser.add_argument("--jobs", type=int, default=0, help="checks at once; default: as many as there are processors")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a report and end")
     parser.add_argument("--format", choices=("text", "json", "yaml"), default="text", help="of standard output")
@@ -66,8 +67,9 @@ def main(options: argparse.Namespace) -> int:
     if text:
         print(f"{subject.binary} in {subject.name}, versions {', '.join(subject.versions) or 'none that are known'}")
     results = run(
-        subject, options.only, options.rounds, lambda result: print(report.line(result), flush=True) if text else None
-    )
+        subject, options.only, options.rounds, lambda result: print(report.line(result), flush=True) if text else None,
+        jobs=options.jobs,
+    )  # fmt: skip
     seconds = time.monotonic() - began
     content = report.as_json(subject, results, seconds)
     content["implementation"]["version"] = options.release

@@ -1,4 +1,4 @@
-"""What checks ask of rtnetlink hundreds of times, by hand: pyroute2 takes 40 ms to read a bridge with ten ports, this 1."""
+"""What checks ask of rtnetlink hundreds of times, by hand: what takes pyroute2 40 ms takes this 1."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -9,7 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,37 +53,45 @@ class Checked:
         return next((verdict for verdict in order if verdict in found), Verdict.SKIPPED)
 
 
-Batches = dict[tuple[str, str], Trial]  # by check and version
-
-
 def run(
     subject: Subject,
     only: Sequence[str] = (),
     rounds: int = 200,
     done: Callable[[Checked], None] = lambda _: None,
     *,
-    again: int = 2,
+    again: int = 1,
     alone: bool = False,
+    jobs: int = 0,
 ) -> list[Checked]:
-    """All checks, in an order in which each comes after those that it builds on.
+    """All checks, several at once, each after those that it builds on.
 
     Args:
         only: names, or beginnings of names; what they build on runs too, and is not reported.
         rounds: of ADD and DEL, to find what fails now and then.
-        done: called with each check as it ends.
+        done: called with each check, in the order of a report.
         again: how often a check that fails is run again, to see whether it does so each time.
         alone: without what they build on, which then blocks nothing either.
+        jobs: how many at once; 0: as many as there are processors.
     """
     load.ROUNDS = rounds
-    results: dict[str, Checked] = {}
-    batches: Batches = {}
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}
-    for check in _ordered(_with_needed(wanted, alone=alone)):
-        result = Checked(check=check, trials=_trials(check, subject, results, batches, again=again))
-        results[check.name] = result
-        if check.name in wanted:
-            done(result)
-    return [results[check.name] for check in CHECKS if check.name in wanted]
+    plan = Plan(subject, _with_needed(wanted, alone=alone), again)
+    reported = [check for check in CHECKS if check.name in wanted]
+    results: list[Checked] = []
+    gc.freeze()  # what is there now is shared with every check's process, not copied
+    with ExitStack() as running:
+        pool = Pool(jobs or len(os.sched_getaffinity(0)), running)
+        while len(results) < len(reported):
+            for job in plan.ready():
+                if not pool.is_full:
+                    plan.started(job)
+                    pool.start(job, subject)
+            if (finished := pool.wait()) is not None:
+                plan.finished(*finished)
+            while len(results) < len(reported) and (result := plan.result(reported[len(results)])):
+                results.append(result)
+                done(result)
+    return results
 
 
 def _with_needed(wanted: set[str], *, alone: bool) -> list[Check]:
@@ -96,26 +105,125 @@ def _with_needed(wanted: set[str], *, alone: bool) -> list[Check]:
     return [check for check in CHECKS if check.name in found]
 
 
-def _ordered(checks: Sequence[Check]) -> Iterator[Check]:
-    waiting = list(checks)
-    while waiting:
-        missing = {each.name for each in waiting}
-        check = next(each for each in waiting if missing.isdisjoint(each.after))
-        waiting.remove(check)
-        yield check
+@dataclass(frozen=True)
+class Job:
+    """Checks to be made on one machine, with one version."""
+
+    checks: tuple[Check, ...]
+    version: str
 
 
-def _trials(check: Check, subject: Subject, results: dict[str, Checked], batches: Batches, again: int) -> list[Trial]:
-    if reason := _not_for(check, subject):
-        return [Trial(version="", verdict=Verdict.SKIPPED, reason=reason)]
+Key = tuple[str, str]  # a check's name, a version
+
+
+class Plan:
+    """What is to be done, what runs, and what has come of it."""
+
+    def __init__(self, subject: Subject, checks: Sequence[Check], again: int) -> None:
+        self._subject, self._again = subject, again
+        self._versions: dict[str, list[str]] = {check.name: versions_of(check, subject) for check in checks}
+        self._checks = checks
+        self._begun: set[Key] = set()
+        self._found: dict[Key, list[Trial]] = {}  # each time that a check was made
+        self._decided: dict[Key, Trial] = {}
+        self._decide()
+
+    def ready(self) -> list[Job]:
+        """What could start now, the longest first."""
+        found: dict[tuple[str, str], Job] = {}
+        for check, version in self._open():
+            key = (check.name, version)
+            if key not in self._begun and self._blocked(check, version) == "":
+                alone = key in self._found or not check.batch
+                together = (check,) if alone else self._batch(check.batch, version)
+                found.setdefault((check.name if alone else check.batch, version), Job(together, version))
+        return sorted(found.values(), key=lambda job: all(check.repeat for check in job.checks))
+
+    def started(self, job: Job) -> None:
+        """It runs now."""
+        self._begun |= {(check.name, job.version) for check in job.checks}
+
+    def finished(self, job: Job, trials: Sequence[Trial]) -> None:
+        """It has ended."""
+        for check, trial in zip(job.checks, trials, strict=True):
+            key = (check.name, job.version)
+            tries = self._found.setdefault(key, [])
+            tries.append(trial)
+            if check.repeat and len(tries) <= self._again and _failed(trial):
+                self._begun.discard(key)  # once more
+        self._decide()
+
+    def result(self, check: Check) -> Checked | None:
+        """A check with all its versions, as soon as all are decided."""
+        if reason := _not_for(check, self._subject):
+            return Checked(check=check, trials=[Trial(version="", verdict=Verdict.SKIPPED, reason=reason)])
+        if not (versions := self._versions[check.name]):
+            reason = f"the plugin claims no version from {check.since} to {check.until}"
+            return Checked(check=check, trials=[Trial(version="", verdict=Verdict.SKIPPED, reason=reason)])
+        trials = [self._decided.get((check.name, version)) for version in versions]
+        return Checked(check=check, trials=[each for each in trials if each]) if all(trials) else None
+
+    def _open(self) -> Iterator[tuple[Check, str]]:
+        for check in self._checks:
+            for version in self._versions[check.name]:
+                if (check.name, version) not in self._decided:
+                    yield check, version
+
+    def _batch(self, name: str, version: str) -> tuple[Check, ...]:
+        return tuple(each for each in self._checks if each.batch == name and version in self._versions[each.name])
+
+    def _blocked(self, check: Check, version: str) -> str | None:
+        """The reason why a check cannot be made; empty if it can, None as long as that is not known."""
+        needed = [(name, version) for name in check.after if version in self._versions.get(name, ())]
+        for key in needed:
+            if (earlier := self._decided.get(key)) and earlier.verdict in _IN_THE_WAY:
+                return f"{key[0]} {earlier.verdict}"
+        return "" if all(key in self._decided for key in needed) else None
+
+    def _decide(self) -> None:
+        """Give verdicts where all that they depend on is known, until no more can be given."""
+        more = True
+        while more:
+            more = False
+            for check, version in list(self._open()):
+                key = (check.name, version)
+                if (reason := self._blocked(check, version)) is None:
+                    continue
+                if reason:
+                    self._decided[key] = Trial(version=version, verdict=Verdict.BLOCKED, reason=reason)
+                elif key in self._found and key in self._begun:
+                    self._decided[key] = _verdict(self._found[key])
+                more = more or key in self._decided
+
+
+_IN_THE_WAY = (Verdict.FAILED, Verdict.BLOCKED, Verdict.BROKEN)
+
+
+def _failed(trial: Trial) -> bool:
+    return trial.verdict in (Verdict.FAILED, Verdict.BLOCKED)
+
+
+def _verdict(tries: Sequence[Trial]) -> Trial:
+    """Of a check that was made several times because it failed."""
+    first = tries[0]
+    if len(tries) == 1 or all(_failed(trial) for trial in tries):
+        return first
+    reason = f"failed once, passed when run again: {_headline(first)}"
+    return Trial(version=first.version, verdict=Verdict.FLAKY, reason=reason, seconds=first.seconds)
+
+
+def versions_of(check: Check, subject: Subject) -> list[str]:
+    """The versions that a check is made with; none if it does not apply."""
+    if _not_for(check, subject):
+        return []
     versions = [version for version in subject.versions if is_in(version, check.since, check.until)]
-    if not versions:
-        reason = f"the plugin claims no version from {check.since} to {check.until}"
-        return [Trial(version="", verdict=Verdict.SKIPPED, reason=reason)]
-    return [
-        _trial(check, version, subject, results, batches, again=again)
-        for version in (versions if check.each else versions[-1:])
-    ]
+    return (
+        versions
+        if check.each
+        else list(dict.fromkeys([*versions[:1], *versions[-1:]]))
+        if check.ends
+        else versions[-1:]
+    )
 
 
 def _not_for(check: Check, subject: Subject) -> str:
@@ -127,85 +235,80 @@ def _not_for(check: Check, subject: Subject) -> str:
     return ""
 
 
-def _trial(
-    check: Check, version: str, subject: Subject, results: dict[str, Checked], batches: Batches, *, again: int
-) -> Trial:
-    for name in check.after:
-        for earlier in results[name].trials if name in results else ():
-            if earlier.verdict in (Verdict.FAILED, Verdict.BLOCKED, Verdict.BROKEN) and earlier.version == version:
-                return Trial(version=version, verdict=Verdict.BLOCKED, reason=f"{name} {earlier.verdict}")
-    found = _found_in_batch(check, version, subject, batches)
-    if check.repeat and found.verdict in (Verdict.FAILED, Verdict.BLOCKED):
-        for _ in range(again):
-            [another] = _attempt([check], version, subject)
-            if another.verdict not in (Verdict.FAILED, Verdict.BLOCKED):
-                notes = [f"failed once, passed when run again: {_headline(found)}"]
-                return Trial(version=version, verdict=Verdict.FLAKY, reason=notes[0], seconds=found.seconds)
-    return found
-
-
-def _found_in_batch(check: Check, version: str, subject: Subject, batches: Batches) -> Trial:
-    """A check's trial; with the first of a batch, all of the batch run."""
-    if (check.name, version) not in batches:
-        together = [each for each in CHECKS if each.batch == check.batch and _is_for(each, version, subject)]
-        together = together if check.batch else [check]
-        batches.update(
-            {
-                (each.name, version): trial
-                for each, trial in zip(together, _attempt(together, version, subject), strict=True)
-            }
-        )
-    return batches[check.name, version]
-
-
-def _is_for(check: Check, version: str, subject: Subject) -> bool:
-    if _not_for(check, subject) or not is_in(version, check.since, check.until):
-        return False
-    return check.each or version == subject.versions[-1]
-
-
 def _headline(trial: Trial) -> str:
     return str(trial.findings[0]["headline"]) if trial.findings else trial.reason
 
 
-def _attempt(checks: Sequence[Check], version: str, subject: Subject) -> list[Trial]:
-    """Run checks on one machine, in a process of its own."""
-    began = time.monotonic()
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        _in_child(checks, version, subject, write)
-    os.close(write)
-    content = _read(read, began + LIMIT)
-    if content is None:
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    seconds = round((time.monotonic() - began) / len(checks), 3)
-    if content is None:
-        reason = f"not done within {LIMIT:g} s"
-    else:
-        with suppress(ValueError):
-            found = json.loads(content)
-            return [
-                Trial(**{**each, "version": version, "verdict": Verdict(each["verdict"]), "seconds": seconds})
-                for each in found
-            ]
-        reason = "the check's process died"
-    return [Trial(version=version, verdict=Verdict.BROKEN, reason=reason, seconds=seconds) for _ in checks]
+class Pool:
+    """Processes that make checks, as many at once as there is room for."""
+
+    def __init__(self, size: int, stack: ExitStack) -> None:
+        self._size, self._running = size, dict[int, _Running]()
+        self._poll = select.poll()
+        stack.callback(self._end)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._running) >= self._size
+
+    def start(self, job: Job, subject: Subject) -> None:
+        """Make checks in a process of their own."""
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(read)
+            _in_child(job.checks, job.version, subject, write)
+        os.close(write)
+        self._running[read] = _Running(job=job, process=child, began=time.monotonic())
+        self._poll.register(read, select.POLLIN | select.POLLHUP)
+
+    def wait(self) -> tuple[Job, list[Trial]] | None:
+        """What one of them found; None if it has only said a part of it."""
+        first = min(each.began for each in self._running.values()) + LIMIT
+        ready = self._poll.poll(max(0.0, first - time.monotonic()) * 1000)
+        if not ready:
+            late = min(self._running, key=lambda fd: self._running[fd].began)
+            return self._ended(late, f"not done within {LIMIT:g} s")
+        if chunk := os.read(ready[0][0], 1 << 16):
+            self._running[ready[0][0]].content += chunk
+            return None
+        return self._ended(ready[0][0], "")
+
+    def _ended(self, fd: int, late: str) -> tuple[Job, list[Trial]]:
+        each = self._running.pop(fd)
+        self._poll.unregister(fd)
+        os.close(fd)
+        if late:
+            os.kill(each.process, signal.SIGKILL)
+        os.waitpid(each.process, 0)
+        return each.job, _trials(each, late)
+
+    def _end(self) -> None:
+        """Of a run that is broken off."""
+        for fd in list(self._running):
+            self._ended(fd, "broken off")
 
 
-def _read(fd: int, until: float) -> bytes | None:
-    """All that comes until the other end closes; None if it takes too long."""
-    chunks: list[bytes] = []
-    with os.fdopen(fd, "rb", buffering=0) as pipe:
-        while True:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
-                return None
-            if not (chunk := pipe.read(1 << 16)):
-                return b"".join(chunks)
-            chunks.append(chunk)
+@dataclass(kw_only=True)
+class _Running:
+    """A process that makes checks."""
+
+    job: Job
+    process: int
+    began: float
+    content: bytes = b""
+
+
+def _trials(each: _Running, late: str) -> list[Trial]:
+    seconds = round((time.monotonic() - each.began) / len(each.job.checks), 3)
+    version = each.job.version
+    reason = late or "the check's process died"
+    with suppress(ValueError):
+        return [
+            Trial(**{**found, "version": version, "verdict": Verdict(found["verdict"]), "seconds": seconds})
+            for found in json.loads(b"" if late else each.content)
+        ]
+    return [Trial(version=version, verdict=Verdict.BROKEN, reason=reason, seconds=seconds) for _ in each.job.checks]
 
 
 def _in_child(checks: Sequence[Check], version: str, subject: Subject, pipe: int) -> None:

@@ -21,6 +21,7 @@ class Check:
     until: str = VERSIONS[-1]
     feature: str = ""  # empty: core, which every plugin must do; else only where it is claimed
     each: bool = False  # with every version that the plugin claims, not with the newest alone
+    ends: bool = False  # with the oldest and the newest of them
     first: bool = False  # only of a plugin that makes the interface
     after: tuple[str, ...] = ()  # checks that must have passed for this one to say something of its own
     repeat: bool = True  # a failure counts when it happens again
@@ -43,6 +44,7 @@ def check(
     until: str = VERSIONS[-1],
     feature: str = "",
     each: bool = False,
+    ends: bool = False,
     first: bool = False,
     after: tuple[str, ...] = ("add-succeeds",),
     repeat: bool = True,
@@ -54,7 +56,7 @@ def check(
     def made(run: Callable[[Scene], None]) -> Check:
         return Check(
             name=name, sentence=sentence, section=section, run=run, since=since, until=until, feature=feature,
-            each=each, first=first, after=after, repeat=repeat, batch=batch, should=should,
+            each=each, ends=ends, first=first, after=after, repeat=repeat, batch=batch, should=should,
         )  # fmt: skip
 
     return made

@@ -1,4 +1,4 @@
-"""What came of `nox -s mutants`: the share of mutants that a test kills, and the survivors that nobody has explained.
+"""What came of `nox -s mutants`: the share of mutants that a test kills, and the survivors without an explanation.
 
 Not every survivor is a gap in the tests. Two kinds are let be:
 
@@ -7,7 +7,7 @@ Not every survivor is a gap in the tests. Two kinds are let be:
 - what tests/mutants.toml lists with a reason: the function, and the line as the mutant has it. A mutant's number is no
   name for it, for it changes with every edit.
 
-`python -m tests.mutants` in the directory that mutmut ran in. It fails where another one survives.
+`python -m tests.mutants`, after `python -m tests.mutate`. It fails where another one survives.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def main() -> int:
         meant = kinds["killed"] + kinds["open"] + kinds["explained"]
         rest = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if kind != "killed")
         print(f"{path}: {kinds['killed']} of {meant} killed ({100 * kinds['killed'] / max(meant, 1):.1f} %); {rest}")
-    return 1 if unexplained else 0
+    return 1 if unexplained or counts["all"].keys() - {"killed", "explained", "words", "not checked"} else 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cluster.state import NAME
 from harness.conformance import command as testing
+from harness.conformance.profile import command as profiling
 from harness.conformance.reports import command as reporting
 from harness.contract import Unavailable
 from harness.download import SCENARIOS
@@ -55,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         "lint", help="find mistakes in scenario files: file, line, column, what would be right"
     )
     linting.add_argument("paths", nargs="*", type=Path, default=_usual(), help=usual)
-    profile = "a vendor's description of a network (repeatable)"
-    linting.add_argument("--profile", action="append", default=[], type=Path, metavar="FILE", help=profile)
+    described = "a vendor's description of a network (repeatable)"
+    linting.add_argument("--profile", action="append", default=[], type=Path, metavar="FILE", help=described)
     linting.set_defaults(do=_lint)
 
     checking = commands.add_parser("checks", help="every check and step that a scenario can have, with an example")
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     testing.add_arguments(conformance)
     conformance.set_defaults(do=testing.main)
+
+    profile = commands.add_parser("profile", help="a vendor's description of a network: check one")
+    profiling.add_arguments(profile.add_subparsers(metavar="COMMAND", required=True))
 
     _add_reports(commands)
     _add_cluster(commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status"))

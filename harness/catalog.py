@@ -26,7 +26,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jinja2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -38,6 +38,16 @@ from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 class ProfileError(Exception):
     """A network's file cannot be used; the message has file, line, column and field of each mistake."""
+
+    def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = tuple(mistakes)
+
+    @classmethod
+    def of(cls, mistakes: Iterable[Mistake]) -> ProfileError:
+        """The error of a file with these mistakes."""
+        found = sorted(set(mistakes))
+        return cls("\n".join(map(str, found)), found)
 
 
 class _Unclear(ProfileError):
@@ -200,39 +210,91 @@ def read(path: Path) -> Network:
     Raises:
         ProfileError: it cannot be read or is not valid.
     """
+    return located(path)[0]
+
+
+def located(path: Path) -> tuple[Network, YamlFile]:
+    """One network's file, with the places of its values.
+
+    Raises:
+        ProfileError: it cannot be read or is not valid.
+    """
     try:
         source = YamlFile.read(path)
     except Mistakes as error:
-        raise ProfileError(str(error)) from error
+        raise ProfileError.of(error.mistakes) from error
     try:
         network = Network.model_validate(source.values)
+    except ValidationError as error:
+        raise ProfileError.of(mistakes(source, error, Network)) from error
+    if unclear := list(_unclear(source)):
+        raise ProfileError.of(unclear)
+    try:
         _evaluate(network)
     except _Unclear as error:
-        mistake = source.mistake(next(_places(source.values, error.text), ("embedded",)), str(error))
-        raise ProfileError(str(mistake)) from error
-    except ValidationError as error:
-        raise ProfileError("\n".join(str(_mistake(source, dict(item))) for item in error.errors())) from error
-    return network
+        at = next(_places(source.values, error.text), ("embedded",))
+        raise ProfileError.of([source.mistake(at, str(error))]) from error
+    return network, source
 
 
-def _mistake(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
-    """A mistake of a profile at its place in the file."""
-    loc = tuple(part for part in error["loc"] if part not in ("Bridge", "Vxlan", "PeerRoutes"))
-    kind, text = error["type"], str(error["msg"]).removeprefix("Value error, ")
-    texts = {"missing": "is missing", "extra_forbidden": "unknown key", "model_type": "expected a mapping"}
-    return source.mistake(loc, texts.get(kind, text), at_key=kind in texts)
+def mistakes(
+    source: YamlFile, error: ValidationError, model: type[BaseModel], under: tuple[str, ...] = ()
+) -> list[Mistake]:
+    """What a section's model finds wrong, each at its place in the file.
+
+    Args:
+        under: where in the file the section is.
+    """
+    found = []
+    for item in error.errors():
+        loc = (*under, *(part for part in item["loc"] if part not in ("Bridge", "Vxlan", "PeerRoutes")))
+        found.append(source.worded({**item, "loc": loc}, _keys(model, item["loc"])))
+    return found
 
 
-def _places(value: Any, text: str, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Where a text stands in the values of a file."""
-    if value == text:
-        yield loc
+def _keys(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """The keys that a section may have where an unknown one is."""
+    for part in loc[:-1]:
+        of = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        inner = list(_kinds(of.get(str(part))))
+        named = {kind.__name__: kind for kind in (Bridge, Vxlan, PeerRoutes)}
+        model = named.get(str(part)) or (inner[0] if inner else model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _kinds(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
+
+
+def _unclear(source: YamlFile) -> Iterator[Mistake]:
+    """Expressions of the configuration that cannot be evaluated."""
+    node = Place(number=1, name="node", address="172.30.0.1")
+    for loc, text in texts((source.values.get("embedded") or {}).get("conf"), ("embedded", "conf")):
+        try:
+            _rendered(text, {"node": node})
+        except ProfileError as error:
+            yield source.mistake(loc, str(error))
+
+
+def texts(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every text in a value, with where it is."""
+    if isinstance(value, str):
+        yield loc, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _places(item, text, (*loc, key))
-    elif isinstance(value, list):
+            yield from texts(item, (*loc, key))
+    elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _places(item, text, (*loc, index))
+            yield from texts(item, (*loc, index))
+
+
+def _places(value: Any, text: str) -> Iterator[tuple[str | int, ...]]:
+    """Where a text is in the values of a file."""
+    return (loc for loc, found in texts(value) if found == text)
 
 
 def _evaluate(network: Network) -> None:

@@ -7,9 +7,8 @@ network of the same file; being types of their own, they are found in any model 
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
@@ -24,6 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from harness.values import change_texts
+from harness.yamlfile import hint
 
 T = TypeVar("T")
 
@@ -203,17 +203,3 @@ PLACE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
 def fill(value: Any, values: Mapping[str, str]) -> Any:
     """A value with each `{{ name }}` in its texts replaced."""
     return change_texts(value, lambda text: PLACE.sub(lambda found: values[found[1]], text))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, or nothing."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else ""
-
-
-def hint(word: str, known: Iterable[str]) -> str:
-    """What follows "unknown X" in a message: the one probably meant, and all that there are."""
-    names = sorted(map(str, known))
-    meant = nearest(word, names)
-    listed = ", ".join(names) or "none"
-    return f"; did you mean {meant!r}? (known: {listed})" if meant else f" (known: {listed})"

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from harness.model import Many, Model, fill, nearest
+from harness.model import Many, Model, fill
 from harness.probe import PORT
+from harness.yamlfile import nearest
 
 COMMAND = ("python3", "-m", "harness.probe", "serve", "--name")
 

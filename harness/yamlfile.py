@@ -7,7 +7,9 @@ PyYAML's node tree has those places; here it is kept beside the plain values, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,18 @@ import yaml
 
 Loc = Sequence[str | int]
 
+_WORDS: Mapping[str, str] = {
+    "string_type": "expected a string",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "model_attributes_type": "expected a mapping",
+}
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -107,6 +121,28 @@ class YamlFile:
             found.append(part)
         return Mistake(file=self.file, line=mark.line + 1, column=mark.column + 1, field=dotted(found), text=text)
 
+    def worded(self, error: Mapping[str, Any], keys: Iterable[str] = (), *, at_key: bool = False) -> Mistake:
+        """A pydantic error at its place, as a person would put it.
+
+        Args:
+            keys: what would have been right where a key is unknown.
+        """
+        kind, loc, given = error["type"], error["loc"], error["input"]
+        if kind == "extra_forbidden":
+            return self.mistake(loc, f"unknown key{hint(str(loc[-1]), keys)}", at_key=True)
+        if kind == "missing":
+            return self.mistake(loc, "is missing", at_key=True)
+        if kind == "string_pattern_mismatch":
+            return self.mistake(loc, f"{given!r} does not fit {error['ctx']['pattern']}", at_key=at_key)
+        if kind in _WORDS:
+            return self.mistake(loc, f"{_WORDS[kind]}, got {_shown(given)}")
+        if kind == "literal_error":
+            meant = nearest(str(given), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+            hinted = f"; did you mean {meant!r}?" if meant else ""
+            return self.mistake(loc, f"expected {error['ctx']['expected']}, got {_shown(given)}{hinted}")
+        text = str(error["msg"]).removeprefix("Value error, ")
+        return self.mistake(loc, text[:1].lower() + text[1:], at_key=at_key)
+
     def _twice(self, node: Any, loc: tuple[str | int, ...]) -> list[Mistake]:
         """Keys that a mapping has twice: YAML forbids it, PyYAML lets the last one win."""
         found: list[Mistake] = []
@@ -134,3 +170,30 @@ def dotted(loc: Loc) -> str:
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def _shown(value: object) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+    return repr(value)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant, or nothing."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else ""
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """What follows "unknown X" in a message: the one probably meant, and all that there are."""
+    names = sorted(map(str, known))
+    meant = nearest(word, names)
+    listed = ", ".join(names) or "none"
+    return f"; did you mean {meant!r}? (known: {listed})" if meant else f" (known: {listed})"

@@ -15,9 +15,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from harness import catalog
 from harness.catalog import Network, ProfileError, Section
 from harness.download import Download
 from harness.values import change_texts, merged
+from harness.yamlfile import Mistake, YamlFile
 
 Object = dict[str, Any]
 
@@ -199,6 +201,15 @@ def _images(value: Any) -> Iterator[str]:
 def for_node(value: Any, number: int) -> Any:
     """A node's own version of a configuration: `{n}` replaced in every string."""
     return change_texts(value, lambda text: text.replace("{n}", str(number)))
+
+
+def mistakes(source: YamlFile, section: Any) -> list[Mistake]:
+    """What is wrong with the `cluster:` section of a file, each at its place."""
+    try:
+        Software.model_validate(section)
+    except ValidationError as error:
+        return catalog.mistakes(source, error, Software, ("cluster",))
+    return []
 
 
 def known(networks: Mapping[str, Network]) -> dict[str, Software]:

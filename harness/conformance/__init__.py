@@ -4,7 +4,7 @@ A check is a value: a name, a sentence, the section of the specification, the ve
 a scene. Each runs in a process and on a machine of its own, so what one check finds does not disturb the next.
 
 command      `harness conformance`
-profile      a vendor's profile as something to test
+profile/     a vendor's profile: what is wrong with it, and as something to test
 reports/     what people make of reports: a matrix, a page, a badge, what changed
 report       what is printed and written; published: its form, as others read it
 run          the order of checks, and one check's process

@@ -16,6 +16,7 @@ from typing import Any
 
 Json = dict[str, Any]
 SECONDS = 30.0  # that a call may take; a runtime gives minutes, and a plugin of ours milliseconds
+NOT_STARTED = 126  # the exit status of what cannot be started, as a shell has it
 _LIMIT = 1 << 20  # bytes of output that are kept
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -96,15 +97,19 @@ def run(call: Call, seconds: float = SECONDS) -> Outcome:
     """
     began = time.monotonic()
     with Memory.of(call.stdin) as stdin, Memory.of() as stdout, Memory.of() as stderr:
-        process = subprocess.Popen(
-            [call.binary],
-            env=environment(call),
-            stdin=stdin.fd,
-            stdout=stdout.fd,
-            stderr=stderr.fd,
-            cwd="/",
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [call.binary],
+                env=environment(call),
+                stdin=stdin.fd,
+                stdout=stdout.fd,
+                stderr=stderr.fd,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:  # built for another machine, or a script whose interpreter is not here
+            reason = f"{call.binary} cannot be started: {error.strerror}".encode()
+            return Outcome(call=call, status=NOT_STARTED, stdout=b"", stderr=reason, seconds=0.0)
         late = not _ends(process.pid, seconds)
         if late:
             with suppress(ProcessLookupError):

@@ -114,12 +114,11 @@ def _listed() -> str:
 
 
 def _subject(options: argparse.Namespace) -> Subject:
-    from harness.conformance import subject
+    from harness.conformance.profile import check
+    from harness.conformance.subject import Unusable
 
     if options.profile:
-        from harness.conformance.profile import read
-
-        return read(options.profile, options.plugin, options.path)
+        return check.read(options.profile, options.plugin, options.path)
     if not (options.plugin and options.conf):
-        raise subject.Unusable("expected a profile, or --plugin and --conf")
-    return subject.of_files(options.plugin, options.conf, options.path)
+        raise Unusable("expected a profile, or --plugin and --conf")
+    return check.of_files(options.plugin, options.conf, options.path)

@@ -34,6 +34,7 @@ class Subject:
     claims: frozenset[str] = frozenset()
     places: tuple[Path, ...] = ()  # directories with further plugins
     supported: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()  # of the profile or the configuration, each with its place
     limits: tuple[tuple[str, ...], ...] = ()  # versions that the plugins before it claim, and that were asked for
 
     @property
@@ -60,8 +61,7 @@ class Subject:
 
     def beside(self, name: str) -> Path | None:
         """Another plugin that is where this one's are."""
-        found = shutil.which(name, path=_joined([*self.places, *(binary.parent for binary in self.binaries.values())]))
-        return Path(found).absolute() if found else None
+        return find(name, [*self.places, *(binary.parent for binary in self.binaries.values())])
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -117,19 +117,20 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _strings(inner, key)
 
 
-def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
-    """A binary and a file of the kind that is in /etc/cni/net.d.
+def places(plugin: Path | None, paths: Sequence[Path] = ()) -> list[Path]:
+    """The directories that plugins are looked for in.
 
-    Raises:
-        Unusable: one of the two, or a plugin that they need, is not there or not what it should be.
+    Args:
+        plugin: the tested plugin's binary; others may be beside it.
+        paths: directories that were named.
     """
-    if not (plugin.is_file() and os.access(plugin, os.X_OK)):
-        raise Unusable(f"{plugin}: expected a plugin's executable")
-    try:
-        network = json.loads(conf.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Unusable(f"{conf}: expected a CNI configuration in JSON: {error}") from error
-    return of(network, str(conf), plugin.absolute(), paths=paths)
+    return [*paths, *([plugin.parent] if plugin else []), *given(), *INSTALLED]
+
+
+def find(name: str, looked_in: Sequence[Path]) -> Path | None:
+    """A plugin's executable."""
+    found = shutil.which(name, path=_joined(looked_in))
+    return Path(found).absolute() if found else None
 
 
 def of(
@@ -161,15 +162,15 @@ def of(
             raise Unusable(f"{where}: expected a plugin of type {wanted!r}, found {', '.join(types)}")
         wanted = types[0]
     needed = {name for part in listed["plugins"] for name in (part["type"], _ipam(part)) if name}
-    places = [*paths, *([plugin.parent] if plugin else []), *given(), *INSTALLED]
-    binaries = {name: Path(found).absolute() for name in needed if (found := shutil.which(name, path=_joined(places)))}
+    looked_in = places(plugin, paths)
+    binaries = {name: found for name in needed if (found := find(name, looked_in))}
     if plugin:
         binaries[wanted] = plugin
     if missing := needed - set(binaries):
-        raise Unusable(f"{where}: no executable {', '.join(sorted(missing))} in {', '.join(map(str, places))}")
+        raise Unusable(f"{where}: no executable {', '.join(sorted(missing))} in {', '.join(map(str, looked_in))}")
     subject = Subject(
         name=listed["name"], network=listed, position=types.index(wanted), binaries=binaries,
-        stays=tuple(stays), claims=frozenset(claims), places=tuple(places),
+        stays=tuple(stays), claims=frozenset(claims), places=tuple(looked_in),
     )  # fmt: skip
     limits = tuple(claimed_versions(probe(replace(subject, position=at))) for at in range(subject.position))
     configured = str(network.get("cniVersion") or "0.1.0")

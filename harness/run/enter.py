@@ -28,6 +28,7 @@ def begin(config: pytest.Config) -> int | None:
         The exit status of the run, where it was elsewhere; None: it goes on here.
     """
     try:
+        _check_profiles(config)
         if config.option.report and not config.option.xmlpath:
             config.option.xmlpath = str(report_dir(config) / "junit.xml")
         backend, why = choose(config.option.backend, os.environ)
@@ -41,6 +42,16 @@ def begin(config: pytest.Config) -> int | None:
         return backend.enter(run_options(config, why, collect.names(config)), collect.argv(config))
     except (Unavailable, ProfileError) as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _check_profiles(config: pytest.Config) -> None:
+    """Refuse profiles with mistakes, before anything is started. A backend finds the plugins, here or in its nodes."""
+    if config.option.profile and "GENIE_WHY" not in os.environ:
+        from harness.conformance.profile.check import mistakes
+
+        found = [str(each) for path in config.option.profile for each in mistakes(Path(path), binaries=False)]
+        if found:
+            raise pytest.UsageError("\n".join(found))
 
 
 def _print(config: pytest.Config, line: str) -> None:

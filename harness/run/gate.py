@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness import catalog
 from harness.contract import Offer
-from harness.model import hint
 from harness.report.outcome import Outcome
+from harness.yamlfile import hint
 
 
 def asked(profiles: Iterable[str], swap: tuple[str, str] | None) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 
 from harness.contract import OF_GENIE, Facts
-from harness.model import nearest
 from harness.scenario.file import FIRST, Scenario
+from harness.yamlfile import nearest
 
 
 class UnknownNetwork(Exception):

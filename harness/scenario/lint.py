@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness import catalog
-from harness.model import hint
 from harness.scenario.file import FIRST
 from harness.scenario.reading import read
-from harness.yamlfile import Mistake, Mistakes, YamlFile
+from harness.yamlfile import Mistake, Mistakes, YamlFile, hint
 
 
 def known_networks(profiles: Iterable[Path] = ()) -> frozenset[str]:

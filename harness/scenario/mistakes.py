@@ -9,13 +9,13 @@ from typing import Any
 from harness.checks import CHECKS
 from harness.checks.routing import ExpectedRoute
 from harness.contract import ABILITIES
-from harness.model import PLACE, Model, NetworkName, PodName, hint, nearest, references
+from harness.model import PLACE, Model, NetworkName, PodName, references
 from harness.pods import Pod, Port
 from harness.scenario.file import Scenario, ScenarioSpec
 from harness.steps import STEPS
 from harness.steps.base import Around, Step
 from harness.steps.pods import Create, Delete
-from harness.yamlfile import Loc, Mistake, YamlFile
+from harness.yamlfile import Loc, Mistake, YamlFile, hint, nearest
 
 _MODELS: Mapping[str, type[Model]] = {
     **CHECKS,
@@ -24,50 +24,13 @@ _MODELS: Mapping[str, type[Model]] = {
     "has": ExpectedRoute,
     "lacks": ExpectedRoute,
 }
-_WORDS: Mapping[str, str] = {
-    "string_type": "expected a string",
-    "int_type": "expected a whole number",
-    "bool_type": "expected true or false",
-    "dict_type": "expected a mapping",
-    "model_type": "expected a mapping",
-    "tuple_type": "expected a list",
-    "list_type": "expected a list",
-    "model_attributes_type": "expected a mapping",
-}
 
 
 def worded(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
     """A pydantic error, as a person would put it."""
-    kind, loc = error["type"], tuple(part for part in error["loc"] if part not in ("[key]", "str", "Expected"))
-    if kind == "extra_forbidden":
-        return source.mistake(loc, f"unknown key{hint(str(loc[-1]), _keys_at(loc))}", at_key=True)
-    if kind == "missing":
-        return source.mistake(loc, "is missing", at_key=True)
-    if kind == "string_pattern_mismatch":
-        return source.mistake(
-            loc, f"{error['input']!r} does not fit {error['ctx']['pattern']}", at_key="[key]" in error["loc"]
-        )
-    if kind in _WORDS:
-        return source.mistake(loc, f"{_WORDS[kind]}, got {_shown(error['input'])}")
-    if kind == "literal_error":
-        meant = nearest(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
-        hinted = f"; did you mean {meant!r}?" if meant else ""
-        return source.mistake(loc, f"expected {error['ctx']['expected']}, got {_shown(error['input'])}{hinted}")
-    text = str(error["msg"]).removeprefix("Value error, ")
-    return source.mistake(loc, text[:1].lower() + text[1:], at_key=kind in ("unknown_name",))
-
-
-def _shown(value: object) -> str:
-    match value:
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-    return repr(value)
+    loc = tuple(part for part in error["loc"] if part not in ("[key]", "str", "Expected"))
+    at_key = error["type"] == "unknown_name" or (error["type"] == "string_pattern_mismatch" and "[key]" in error["loc"])
+    return source.worded({**error, "loc": loc}, _keys_at(loc), at_key=at_key)
 
 
 def _keys_at(loc: tuple[str | int, ...]) -> list[str]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness.checks import CHECKS
-from harness.model import Named, first_line, hint
+from harness.model import Named, first_line
 from harness.steps import STEPS
+from harness.yamlfile import hint
 
 
 def reference(names: Iterable[str] = ()) -> str:

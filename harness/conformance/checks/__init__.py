@@ -41,3 +41,5 @@ CHECKS: tuple[Check, ...] = tuple(
     for module in (version, add, errors, delete, verify, collect, chain, capability, interrupted, load)
     for check in _of(module)
 )
+#: Extended features: what a profile can claim.
+FEATURES = tuple(sorted({check.feature for check in CHECKS if check.feature}))

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from harness.conformance import published, subject
+from harness.conformance import published
 from harness.conformance.checks import CHECKS
+from harness.conformance.profile.check import of_files
 
 BRIDGE = {
     "cniVersion": "1.0.0",
@@ -119,6 +120,6 @@ def test_what_is_chained_comes_from_the_directory_that_was_named_before_that_of_
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "10-mine.conf").write_text(json.dumps(BRIDGE))
-    found = subject.of_files(tmp_path / "own/bridge", tmp_path / "10-mine.conf", [tmp_path / "named"])
+    found = of_files(tmp_path / "own/bridge", tmp_path / "10-mine.conf", [tmp_path / "named"])
     assert found.beside("tuning") == tmp_path / "named/tuning"
     assert found.binaries["host-local"] == tmp_path / "own/host-local"

@@ -1,0 +1,275 @@
+"""Everything that is wrong with a profile, each with its place; and a profile as something to test.
+
+There are three kinds of mistakes. The file is no profile: nothing can be done with it. A binary is nowhere: there is
+nothing to test. The profile claims something that is not so: a run of checks reports that as findings, and the profile
+is at fault.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import catalog
+from harness.cluster import software
+from harness.conformance.checks import FEATURES
+from harness.conformance.profile import configuration
+from harness.conformance.profile.configuration import Part, Where
+from harness.conformance.spec import VERSIONS
+from harness.conformance.subject import Subject, Unusable, find, of, places
+from harness.yamlfile import Mistake, Mistakes, YamlFile, hint
+
+_NODES = (
+    catalog.Place(number=1, name="node1", address="192.0.2.10"),
+    catalog.Place(number=2, name="node2", address="192.0.2.11"),
+)
+_CONF: Where = ("embedded", "conf")
+#: The plugins of containernetworking/plugins that make an interface and set no default route but what ipam gives them.
+_REFERENCE = frozenset({"bridge", "ptp", "macvlan", "ipvlan", "vlan", "host-device", "tap"})
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A file that is a profile, with the places of its values."""
+
+    network: catalog.Network
+    source: YamlFile
+
+    @classmethod
+    def read(cls, path: Path) -> Profile:
+        """The profile in a file.
+
+        Raises:
+            ProfileError: it is none.
+        """
+        network, source = catalog.located(path)
+        if network.cluster is not None and (found := software.mistakes(source, network.cluster)):
+            raise catalog.ProfileError.of(found)
+        found = [source.mistake((*_CONF, *where), text) for conf in _confs(network) for where, text in
+                 configuration.malformed(conf)]  # fmt: skip
+        if found:
+            raise catalog.ProfileError.of(_once(found))
+        return cls(network, source)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The plugins of its configuration."""
+        return [part for conf in _confs(self.network)[:1] for part in configuration.parts(conf)]
+
+
+def mistakes(path: Path, paths: Sequence[Path] = (), *, binaries: bool = True) -> list[Mistake]:
+    """Everything that is wrong with a profile.
+
+    Args:
+        paths: directories with further plugins.
+        binaries: whether the plugins must be on this machine; they are called then.
+    """
+    try:
+        profile = Profile.read(path)
+    except catalog.ProfileError as error:
+        return list(error.mistakes)
+    found = list(_claimed(profile))
+    if binaries and profile.network.embedded:
+        missing = list(_missing(profile, places(None, [*paths, path.parent])))
+        found += missing
+        if not missing and not list(_no_such_plugin(profile)):
+            found += _answered(profile, _subject(profile, path, None, paths))
+    return _once(found)
+
+
+def read(path: Path, plugin: Path | None = None, paths: Sequence[Path] = ()) -> Subject:
+    """The network of a profile's `embedded` section, on a first node.
+
+    Args:
+        plugin: the binary, if it is not one that is found by its type.
+        paths: directories with further plugins.
+
+    Raises:
+        Unusable: the profile is not valid, describes no plugin that runs by itself, or a binary is nowhere.
+    """
+    try:
+        profile = Profile.read(path)
+    except catalog.ProfileError as error:
+        raise Unusable(str(error)) from error
+    if profile.network.embedded is None:
+        mistake = profile.source.mistake((), "expected an `embedded` section, with the plugin's configuration")
+        raise Unusable(str(mistake))
+    if found := [*_no_such_plugin(profile), *_missing(profile, places(plugin, [*paths, path.parent]), plugin)]:
+        raise Unusable("\n".join(map(str, _once(found))))
+    subject = _subject(profile, path, plugin, paths)
+    found = _once([*_claimed(profile), *_answered(profile, subject)])
+    return replace(subject, mistakes=tuple(map(str, found)))
+
+
+def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
+    """A binary and a file of the kind that is in /etc/cni/net.d.
+
+    Raises:
+        Unusable: one of the two, or a plugin that they need, is not there or not what it should be.
+    """
+    if not (plugin.is_file() and os.access(plugin, os.X_OK)):
+        raise Unusable(f"{plugin}: expected a plugin's executable")
+    try:  # JSON is YAML but for tabs, and this reader knows where a value is
+        source = YamlFile.read(conf, edit=lambda text: text.replace("\t", " "))
+    except Mistakes as error:
+        raise Unusable(f"{conf}: expected a CNI configuration in JSON: {error}") from error
+    if found := list(configuration.malformed(source.values)):
+        raise Unusable("\n".join(str(source.mistake(where, text)) for where, text in found))
+    subject = of(source.values, str(conf), plugin.absolute(), paths=paths)
+    wrong = [*configuration.wrong(source.values), *_unsupported(source.values, subject)]
+    return replace(subject, mistakes=tuple(str(each) for each in _once(source.mistake(*each) for each in wrong)))
+
+
+def _subject(profile: Profile, path: Path, plugin: Path | None, paths: Sequence[Path]) -> Subject:
+    asked = profile.network.conformance
+    return of(
+        _confs(profile.network)[0], str(path), plugin and plugin.absolute(), wanted=asked.plugin,
+        paths=[*paths, path.parent], stays=asked.stays, claims=asked.claims,
+    )  # fmt: skip
+
+
+def _once(found: Iterable[Mistake]) -> list[Mistake]:
+    """Each mistake once, though several nodes' configurations have it, in the order of the file."""
+    by_place: dict[tuple[int, int, str], Mistake] = {}
+    for mistake in found:
+        by_place.setdefault((mistake.line, mistake.column, re.sub(r"\d+", "", mistake.text)), mistake)
+    return sorted(by_place.values())
+
+
+def _confs(network: catalog.Network) -> list[dict[str, Any]]:
+    """Its configuration on each of two nodes."""
+    return [catalog.conf(network.embedded, node) for node in _NODES] if network.embedded else []
+
+
+def _claimed(profile: Profile) -> Iterator[Mistake]:
+    """What the profile claims and what cannot be, whatever the binaries do."""
+    at = profile.source.mistake
+    network = profile.network
+    for conf in _confs(network):
+        for where, text in configuration.wrong(conf):
+            yield at((*_CONF, *where), text)
+    if network.embedded:
+        yield from _embedded(profile, network.embedded)
+    yield from _conformance(profile)
+
+
+def _embedded(profile: Profile, embedded: catalog.Embedded) -> Iterator[Mistake]:
+    at, conf = profile.source.mistake, _confs(profile.network)[0]
+    if not embedded.subnets:
+        yield at(("embedded", "subnets"), "expected at least one subnet")
+    for each in _confs(profile.network):
+        for where, subnet in configuration.subnets(each):
+            if not configuration.covered(subnet, embedded.subnets):
+                listed = ", ".join(embedded.subnets)
+                yield at((*_CONF, *where), f"{subnet} is in none of embedded.subnets ({listed})")
+    for part in profile.parts:
+        for where, name in part.types:
+            if name not in embedded.plugins:
+                yield at((*_CONF, *where), f"{name!r} is not in embedded.plugins{hint(name, embedded.plugins)}")
+    types = [part.type for part in profile.parts]
+    for index, name in enumerate(embedded.container_id_per_interface):
+        if name not in types:
+            where = ("embedded", "container-id-per-interface", index)
+            yield at(where, f"no plugin of the configuration is {name!r}{hint(name, types)}")
+    name = profile.network.network
+    if name not in (conf["name"], re.sub(r"\A\d+-", "", embedded.file.rpartition(".")[0])):
+        text = f"expected {name!r}, as `network`, or a `file` of that name: pods ask for the network by it"
+        yield at((*_CONF, "name"), text)
+    if ("plugins" in conf) != embedded.file.endswith(".conflist"):
+        text = "a configuration with `plugins` is a .conflist, and one without is a .conf"
+        yield at(("embedded", "file"), text)
+    yield from _default_route(profile, embedded)
+
+
+def _default_route(profile: Profile, embedded: catalog.Embedded) -> Iterator[Mistake]:
+    """`default-route: true` of reference plugins that have no way to one.
+
+    Another plugin may set one by itself: a check looks at what it does.
+    """
+    first = profile.parts[0]
+    known = first.type in _REFERENCE and first.ipam.get("type") in ("host-local", "static")
+    if not (known and embedded.default_route):
+        return
+    routes = first.ipam.get("routes")
+    dsts = [route.get("dst") for route in routes if isinstance(route, dict)] if isinstance(routes, list) else []
+    if not first.conf.get("isDefaultGateway") and not any(str(dst).endswith("/0") for dst in dsts):
+        place = ("embedded", "default-route") if "default_route" in embedded.model_fields_set else ("embedded",)
+        text = "default-route is true, as by default, but the configuration has no route to 0.0.0.0/0 or ::/0"
+        text = text if place == ("embedded",) else text.replace(" as by default,", "")
+        yield profile.source.mistake(place, f"{text}: expected one in ipam.routes, or `default-route: false`")
+
+
+def _conformance(profile: Profile) -> Iterator[Mistake]:
+    at, asked = profile.source.mistake, profile.network.conformance
+    yield from _no_such_plugin(profile)
+    tested = next((part for part in profile.parts if part.type == (asked.plugin or part.type)), None)
+    for index, claim in enumerate(asked.claims):
+        where = ("conformance", "claims", index)
+        if claim not in FEATURES:
+            yield at(where, f"unknown claim {claim!r}{hint(claim, FEATURES)}")
+        elif tested and (text := _cannot_ask(claim, tested)):
+            yield at(where, text)
+    for index, name in enumerate(asked.stays):
+        if not _is_interface(name):
+            text = f"expected an interface's name, got {name!r}: 1 to 15 characters, no space, no slash, no colon"
+            yield at(("conformance", "stays", index), text)
+
+
+def _cannot_ask(claim: str, part: Part) -> str:
+    """Why the configuration leaves no way to use what is claimed; empty: there is one."""
+    declared = part.conf.get("capabilities")
+    on = [name for name, value in declared.items() if value] if isinstance(declared, dict) else []
+    kind, _, name = claim.partition(":")
+    if kind == "capability" and name not in on:
+        return f"nobody can ask for {name}: the configuration of {part.type} lacks `capabilities: {{{name}: true}}`"
+    if claim == "capabilities" and not on:
+        return f"the configuration of {part.type} has no `capabilities`"
+    if claim == "dns" and not part.conf.get("dns"):
+        return f"the configuration of {part.type} has no `dns`"
+    if claim == "pool" and not any("subnet" in where for where, _ in catalog.texts(part.conf)):
+        return f"the configuration of {part.type} has no `subnet` that could be made small"
+    return ""
+
+
+def _is_interface(name: str) -> bool:
+    return 0 < len(name.encode()) < 16 and name not in (".", "..") and not re.search(r"[\s/:]", name)
+
+
+def _no_such_plugin(profile: Profile) -> Iterator[Mistake]:
+    """`conformance.plugin` that is not in the configuration."""
+    wanted, types = profile.network.conformance.plugin, [part.type for part in profile.parts]
+    if wanted and types and wanted not in types:
+        text = f"no plugin of the configuration is {wanted!r}{hint(wanted, types)}"
+        yield profile.source.mistake(("conformance", "plugin"), text)
+
+
+def _missing(profile: Profile, looked_in: Sequence[Path], plugin: Path | None = None) -> Iterator[Mistake]:
+    """Plugins of the configuration that are nowhere, each once."""
+    types = [part.type for part in profile.parts]
+    named = [profile.network.conformance.plugin, plugin.name, *types[:1]] if plugin else []
+    seen = {next(name for name in named if name in types)} if named else set[str]()
+    for part in profile.parts:
+        for where, name in part.types:
+            if name in seen or find(name, looked_in):
+                continue
+            seen.add(name)
+            there = next((place / name for place in looked_in if (place / name).is_file()), None)
+            nowhere = f"no executable {name} in {', '.join(map(str, looked_in))}"
+            yield profile.source.mistake((*_CONF, *where), f"{there} is not executable" if there else nowhere)
+
+
+def _answered(profile: Profile, subject: Subject) -> list[Mistake]:
+    """What does not go with the plugin's answer to VERSION."""
+    conf = _confs(profile.network)[0]
+    return [profile.source.mistake((*_CONF, *where), text) for where, text in _unsupported(conf, subject)]
+
+
+def _unsupported(conf: dict[str, Any], subject: Subject) -> Iterator[tuple[Where, str]]:
+    version = conf.get("cniVersion", VERSIONS[0])
+    if isinstance(version, str) and version in VERSIONS and version not in subject.supported:
+        listed = ", ".join(subject.supported)
+        yield ("cniVersion",), f"{version} is not among the versions that {subject.conf['type']} supports: {listed}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from harness.conformance.run import Checked
     from harness.conformance.subject import Subject
 
 DESCRIPTION = """\
@@ -17,6 +19,7 @@ Test one CNI plugin against the specification: each verb in each version that it
 (network, mount and process namespaces; root, or user namespaces). Nothing of this machine changes.
 
   harness conformance mynet.yaml
+  harness conformance mynet.yaml --behind       and behind genie: pods on an embedded cluster, beside other networks
   harness conformance --plugin ./mynet --conf 10-mynet.conf --report report.json
 """
 
@@ -31,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", type=Path, action="append", default=[], help="a directory with the plugins beside it")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only checks that begin so")
     parser.add_argument("--versions", default="", metavar="A,B", help="only these of the versions that it claims")
+    parser.add_argument(
+        "--behind", nargs="?", const="too", choices=("too", "only"), help="also behind genie (only: nothing but that)"
+    )
+    parser.add_argument("--backend", default="embedded", metavar="NAME", help="for --behind: where its pods run")
     parser.add_argument("--rounds", type=int, default=200, help="of ADD and DEL, to find what fails now and then")
     parser.add_argument("--jobs", type=int, default=0, help="checks at once; default: as many as there are processors")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
@@ -44,7 +51,6 @@ def main(options: argparse.Namespace) -> int:
     """Returns 0 if all is well, 1 if something failed, 2 if there was nothing to test."""
     from harness.conformance import report
     from harness.conformance.checks import CHECKS
-    from harness.conformance.run import run
     from harness.conformance.subject import Unusable
 
     if options.list or options.schema:
@@ -60,16 +66,14 @@ def main(options: argparse.Namespace) -> int:
         return 2
     if options.versions:
         subject = replace(subject, limits=(*subject.limits, tuple(options.versions.split(","))))
-    if options.only and not any(check.name.startswith(tuple(options.only)) for check in CHECKS):
+    names = [check.name for check in CHECKS if options.behind != "only"] + ["behind-"] * bool(options.behind)
+    if options.only and not any(_is_among(name, options.only) for name in names):
         print(f"nothing was tested: no check begins with {' or '.join(options.only)}", file=sys.stderr)
         return 2
     text, began = options.format == "text", time.monotonic()
     if text:
         print(f"{subject.binary} in {subject.name}, versions {', '.join(subject.versions) or 'none that are known'}")
-    results = run(
-        subject, options.only, options.rounds, lambda result: print(report.line(result), flush=True) if text else None,
-        jobs=options.jobs,
-    )  # fmt: skip
+    results = _results(options, subject, lambda result: print(report.line(result), flush=True) if text else None)
     seconds = time.monotonic() - began
     content = report.as_json(subject, results, seconds)
     content["implementation"]["version"] = options.release
@@ -79,6 +83,23 @@ def main(options: argparse.Namespace) -> int:
     if text:
         print(_next(options.report))
     return report.status(results)
+
+
+def _is_among(name: str, only: Sequence[str]) -> bool:
+    """Whether --only has a check, or the part behind genie."""
+    return any(name.startswith(each) or (name == "behind-" and each.startswith(name)) for each in only)
+
+
+def _results(options: argparse.Namespace, subject: Subject, done: Callable[[Checked], None]) -> list[Checked]:
+    """All checks that are asked for."""
+    from harness.conformance import behind
+    from harness.conformance.run import run
+
+    results = [] if options.behind == "only" else run(subject, options.only, options.rounds, done, jobs=options.jobs)
+    if options.behind and (not options.only or _is_among("behind-", options.only)):
+        wanted = behind.Wanted(profile=options.profile, backend=options.backend, only=tuple(options.only))
+        results += behind.run(wanted, done)
+    return results
 
 
 def _next(report: Path | None) -> str:
@@ -119,6 +140,8 @@ def _subject(options: argparse.Namespace) -> Subject:
 
     if options.profile:
         return check.read(options.profile, options.plugin, options.path)
+    if options.behind:
+        raise Unusable("--behind: expected a profile, which describes the network on each node")
     if not (options.plugin and options.conf):
         raise Unusable("expected a profile, or --plugin and --conf")
     return check.of_files(options.plugin, options.conf, options.path)

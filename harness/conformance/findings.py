@@ -18,6 +18,7 @@ class Fault(enum.StrEnum):
     PLUGIN = "plugin"
     IPAM = "ipam plugin"
     PROFILE = "profile"
+    GENIE = "genie"
     ENVIRONMENT = "environment"
 
 

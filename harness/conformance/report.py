@@ -59,8 +59,9 @@ def merged_findings(result: Checked) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for trial in result.trials:
         for finding in trial.findings:
-            first = found.setdefault(finding["headline"].replace(trial.version, "VERSION"), {**finding, "versions": []})
-            if trial.version not in first["versions"]:
+            alike = finding["headline"].replace(trial.version, "VERSION") if trial.version else finding["headline"]
+            first = found.setdefault(alike, {**finding, "versions": []})
+            if trial.version and trial.version not in first["versions"]:
                 first["versions"].append(trial.version)
     return list(found.values())
 
@@ -80,7 +81,7 @@ def line(result: Checked) -> str:
     for finding in merged_findings(result):
         lines += [
             f"    {finding['fault']}: {finding['headline']}",
-            f"    {', '.join(finding['versions'])}; {finding['section']['title']}: {finding['demand']}",
+            f"    {'; '.join([*finding['versions'], finding['section']['title']])}: {finding['demand']}",
         ]
     return "\n".join(lines)
 

@@ -14,11 +14,12 @@ class Section:
 
     title: str
     anchor: str
+    page: str = _PAGE
 
     @property
     def url(self) -> str:
         """Where it can be read."""
-        return f"{_PAGE}#{self.anchor}"
+        return f"{self.page}#{self.anchor}"
 
 
 PROTOCOL = Section("Section 2: Execution Protocol", "section-2-execution-protocol")
@@ -40,6 +41,8 @@ DELEGATION = Section("Section 4: Delegated plugin execution procedure", "delegat
 RESULT = Section("Section 5: ADD Success", "add-success")
 VERSION_RESULT = Section("Section 5: VERSION Success", "version-success")
 ERROR_RESULT = Section("Section 5: Error", "error")
+#: No part of the specification: what Kubernetes and the users of several networks expect.
+BEHIND = Section("Behind genie", "behind-genie", "https://github.com/genie-cni/genie/blob/main/docs/vendors.md")
 
 
 def number(version: str) -> tuple[int, ...]:

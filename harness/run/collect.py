@@ -78,33 +78,44 @@ class ScenarioFile(pytest.File):
     """A file that holds one scenario."""
 
     def collect(self) -> Iterable[pytest.Item]:
-        """The scenario, if nothing is wrong with the file."""
+        """The scenario, if nothing is wrong with the file; of one about two networks, one for each other network."""
         from harness.yamlfile import Mistakes
 
         try:
-            scenario = scenario_of(self.config, self.path)
+            scenarios = scenarios_of(self.config, self.path)
         except Mistakes as mistakes:
             raise pytest.Collector.CollectError(str(mistakes)) from None
-        if scenario is not None:
+        for scenario in scenarios:
             yield ScenarioItem.from_parent(self, name=scenario.name, scenario=scenario)
 
 
-def scenario_of(config: pytest.Config, path: Path) -> Scenario | None:
-    """The scenario of a file; None: --swap is about others.
+def scenarios_of(config: pytest.Config, path: Path) -> list[Scenario]:
+    """The scenarios of a file: none if --swap is about others; several if it is about each of the project's networks.
 
     Raises:
         Mistakes: everything that is wrong with the file.
     """
+    from harness.scenario.file import OTHER, UNDER_TEST
     from harness.scenario.reading import read
 
     here, swap = config.invocation_params.dir, config.option.swap
     shown = str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
     scenario = read(path, shown)
     if swap is None:
-        return scenario
+        return [] if UNDER_TEST in scenario.networks else [scenario]
     old, new = swap
-    fits = old in scenario.networks and new not in scenario.networks
-    return read(path, shown, swap=swap) if fits else None
+    if old not in scenario.networks or new in scenario.networks:
+        return []
+    if OTHER not in scenario.networks:
+        return [read(path, shown, swaps={old: new})]
+    return [read(path, shown, swaps={old: new, OTHER: other}) for other in _others(new)]
+
+
+def _others(network: str) -> list[str]:
+    """The networks that the project describes itself."""
+    from harness import catalog
+
+    return [name for name in catalog.load() if name != network]
 
 
 class ScenarioFailed(Exception):

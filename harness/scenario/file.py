@@ -24,6 +24,8 @@ from harness.steps.objects import ObjectSpec
 from harness.steps.pods import Create, Recreate
 
 FIRST = "first-of-node"  # the name that stands for the network that the nodes have first
+UNDER_TEST = "network-under-test"  # in scenarios/conformance: the network that --swap puts there
+OTHER = "other-network"  # beside it: each of the project's own networks in turn
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 NetDFile = Annotated[

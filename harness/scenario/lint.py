@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness import catalog
-from harness.scenario.file import FIRST
+from harness.scenario.file import FIRST, OTHER, UNDER_TEST
 from harness.scenario.reading import read
 from harness.yamlfile import Mistake, Mistakes, YamlFile, hint
 
@@ -31,5 +31,5 @@ def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]
     return [
         source.mistake(("networks", index), f"unknown network {name!r}{hint(name, known)}")
         for index, name in enumerate(scenario.networks)
-        if known and name not in known | {FIRST}
+        if known and name not in known | {FIRST, OTHER, UNDER_TEST}
     ]

@@ -6,6 +6,7 @@ Whatever is wrong is reported with file, line, column and field, and with what w
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,17 +16,22 @@ from harness.scenario.mistakes import worded, wrong_names, wrong_order
 from harness.yamlfile import Mistakes, YamlFile
 
 
-def read(path: Path, shown: str = "", *, swap: tuple[str, str] | None = None) -> Scenario:
-    """Read a scenario file; with `swap`, as if it had been written for the second network in place of the first.
+def read(path: Path, shown: str = "", *, swaps: Mapping[str, str] | None = None) -> Scenario:
+    """Read a scenario file, as if it had been written for other networks: `swaps` has the new name of each old one.
 
     Raises:
         Mistakes: everything that is wrong with it; also that it expects nothing, for it could not fail.
     """
-    if swap is None:
+    if not swaps:
         return _expecting(YamlFile.read(path, shown), path.stem)
     # The network's name, but neither a key nor a value of some plugin's configuration: `"type": "bridge"`.
-    old = re.compile(rf"""(?<!type: )(?<!": ")\b{re.escape(swap[0])}\b(?!"?:)""")
-    return _expecting(YamlFile.read(path, shown, lambda text: old.sub(swap[1], text)), old.sub(swap[1], path.stem))
+    names = "|".join(map(re.escape, swaps))
+    old = re.compile(rf"""(?<!type: )(?<!": ")\b({names})\b(?!"?:)""")
+
+    def swapped(text: str) -> str:
+        return old.sub(lambda found: swaps[found[0]], text)
+
+    return _expecting(YamlFile.read(path, shown, swapped), swapped(path.stem))
 
 
 def _expecting(source: YamlFile, name: str) -> Scenario:

@@ -183,7 +183,7 @@ def test_a_swap_is_of_the_network_alone(tmp_path: Path) -> None:
     """Where `bridge` is a plugin's type or a key of its configuration, it stays."""
     path = tmp_path / "weave-bridge.yaml"
     path.write_text(SWAPPED)
-    scenario = read(path, swap=("bridge", "mynet"))
+    scenario = read(path, swaps={"bridge": "mynet"})
     assert scenario.name == "weave-mynet"
     assert scenario.networks == ("mynet", "weave")
     assert scenario.pods["a"].annotations == {"cni": "weave,mynet", "where": "{{ subnet.mynet }}"}

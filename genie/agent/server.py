@@ -22,7 +22,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,7 +113,8 @@ class ShimExecutor:
         return await asyncio.gather(*work, return_exceptions=True)
 
     def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(_WAITING if waits else _WORKING, work)
+        begun = asyncio.get_running_loop().run_in_executor(_WAITING if waits else _WORKING, work)
+        return begun if waits else _Whole(begun)
 
     async def _run(self, call: PluginCall) -> Outcome:
         if self._lost:
@@ -162,6 +163,23 @@ class ShimExecutor:
                 if not waiting.done():
                     waiting.set_exception(ConnectionError(why))
         return bool(running)
+
+
+class _Whole(Awaitable[T]):
+    """Work in a thread that a cancelled call waits for: it may be using what the call is about to close or to undo."""
+
+    def __init__(self, begun: asyncio.Future[T]) -> None:
+        self._begun = begun
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._end().__await__()
+
+    async def _end(self) -> T:
+        try:
+            return await asyncio.shield(self._begun)
+        except asyncio.CancelledError:
+            await asyncio.wait({self._begun})
+            raise
 
 
 def _outcome(call: PluginCall, result: protocol.Result) -> Outcome:

@@ -33,7 +33,14 @@ LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")
 TYPE = 0x3FFF  # an attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
+MOST = 16384
+"""The limit for one dump, in entries: a pod with NET_ADMIN can make millions of routes, too many for the agent."""
+
 _NOTHING_THERE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+
+
+class CrowdedError(Exception):
+    """A dump has more entries than the caller wants to read here (`Conversation.most`)."""
 
 
 class Link(NamedTuple):
@@ -52,7 +59,9 @@ class Conversation:
     """A connection to one network namespace.
 
     netns: a path (/run/netns/x, /proc/PID/ns/net), or None for the calling thread's own. If it cannot be entered,
-    the first request raises OSError. A context manager; do not share it between threads.
+    the first request raises OSError. A context manager; do not use it in two threads at the same time.
+
+    most: the limit for one dump, in entries; above it, CrowdedError is raised, and the next request begins anew.
     """
 
     def __init__(self, netns: str | None = None) -> None:
@@ -60,14 +69,19 @@ class Conversation:
         self._entering: _Entering | None = None
         self._made: socket.socket | None = None
         self._sequence = 0
+        self.most = MOST
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         if self._made or self._entering:
             with suppress(OSError):  # it could not be entered
                 self._socket.close()
+        self._made = self._entering = None
 
     def enter(self) -> None:
         """Start to enter the namespace in the background, so that the first request need not wait for it."""
@@ -136,6 +150,11 @@ class Conversation:
                         raise OSError(code, f"list {what}: {name}, {os.strerror(code)}")
                     return bodies, consistent
                 bodies.append(body)
+                if len(bodies) > self.most:
+                    self._leave()  # the rest of the dump is in this socket
+                    if self.most < MOST:
+                        raise CrowdedError
+                    raise OSError(errno.E2BIG, f"list {what}: there are more than {MOST}, the most that genie reads")
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """The messages of one datagram: (type, flags, sequence, body)."""

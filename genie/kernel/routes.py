@@ -165,7 +165,8 @@ def plan(placed: Sequence[Placed], state: State) -> Plan:
     """The intended routes, and the changes to get there."""
     owners = _owners(placed, state)
     own = _own(placed, owners, state)
-    paths = [path for family in FAMILIES for path in _paths(placed, own, state, family)]
+    there = _Addresses.read(owners, state)
+    paths = [path for family in FAMILIES for path in _paths(placed, own, state, there, family)]
     main: list[tuple[int, KernelRoute]] = []
     served: dict[int, _Path | None] = {}
     for family in FAMILIES:
@@ -178,14 +179,14 @@ def plan(placed: Sequence[Placed], state: State) -> Plan:
             tables += _table(path)
             rules += _rules(path)
     known = {key for each in own for key in each}
-    there = [
+    main_now = [
         route
         for route in state.routes
         if route.table == MAIN
         and not (route.is_kernels or route.is_learned)
         and (route.key in known or not owners.keys().isdisjoint(route.oifs))
     ]
-    changed = _diff(there, in_main)
+    changed = _diff(main_now, in_main)
     return Plan(
         changes=[
             *_diff([rule for rule in state.rules if rule.table in TABLES], rules),
@@ -247,6 +248,39 @@ class _Path:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Addresses:
+    """The pod's addresses, each looked at once: a pod may have thousands. of: each one's prefix length, by the position
+    of its interface's attachment; None for other interfaces. unfit: those that cannot be a gateway, the pod's own and
+    the broadcast addresses of its subnets.
+    """
+
+    of: Mapping[int | None, Mapping[bytes, int]]
+    unfit: frozenset[bytes]
+
+    @classmethod
+    def read(cls, owners: Mapping[int, int], state: State) -> _Addresses | None:
+        """None if the addresses were not read."""
+        if state.addresses is None:
+            return None
+        of: dict[int | None, dict[bytes, int]] = {None: {}}
+        for one in state.addresses:
+            of.setdefault(owners.get(one.ifindex), {}).setdefault(one.packed, one.prefix)
+        unfit = {packed for one in state.addresses for packed in (one.packed, _broadcast(one))}
+        return cls(of=of, unfit=frozenset(unfit))
+
+    def present(self, reported: Iterable[tuple[bytes, int]], position: int) -> tuple[tuple[bytes, int], ...]:
+        """The addresses that the pod has, with their prefix length there, without those on another attachment's
+        interface.
+
+        A plugin may report an address without setting it in the pod, as OVN-Kubernetes' does for virtual machines. The
+        kernel refuses a route with such a source, and nothing in the pod sends from it.
+        """
+        own, others = self.of.get(position, {}), self.of[None]
+        lengths = ((packed, own.get(packed, others.get(packed))) for packed, _ in reported)
+        return tuple((packed, length) for packed, length in lengths if length is not None)
+
+
 def _owners(placed: Sequence[Placed], state: State) -> dict[int, int]:
     """Interface index → the position of its attachment."""
     named = [(one.ifname, at) for at, one in enumerate(placed)]
@@ -277,10 +311,13 @@ def _own(placed: Sequence[Placed], owners: Mapping[int, int], state: State) -> l
 
 
 def _paths(
-    placed: Sequence[Placed], own: Sequence[Mapping[object, KernelRoute]], state: State, family: int
+    placed: Sequence[Placed],
+    own: Sequence[Mapping[object, KernelRoute]],
+    state: State,
+    there: _Addresses | None,
+    family: int,
 ) -> Iterator[_Path]:
     """The attachments with an address or a default route of this family."""
-    owners = _owners(placed, state)
     for position, one in enumerate(placed):
         index = state.links.get(one.ifname)
         if index is None:
@@ -294,10 +331,10 @@ def _paths(
                 family=family,
                 position=position,
                 index=index,
-                addresses=_present(reported, position, owners, state),
+                addresses=reported if there is None else there.present(reported, position),
                 own=tuple(route for route in routes if route.oifs == (index,) and not route.is_default),
                 default=default,
-                gateway=_gateway(one, family, state),
+                gateway=_gateway(one, family, there),
                 wants_default=one.wants_default and (not one.gateways or bool(_named_gateway(one, family))),
             )
 
@@ -318,29 +355,12 @@ def _addresses(one: Placed, family: int) -> tuple[tuple[bytes, int], ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _present(
-    reported: tuple[tuple[bytes, int], ...], position: int, owners: Mapping[int, int], state: State
-) -> tuple[tuple[bytes, int], ...]:
-    """The addresses that the pod has, with their prefix length there, without those on another attachment's interface.
-
-    A plugin may report an address without setting it in the pod, as OVN-Kubernetes' does for virtual machines. The
-    kernel refuses a route with such a source, and nothing in the pod sends from it.
-    """
-    if state.addresses is None:
-        return reported
-    there: dict[bytes, int] = {}
-    for address in state.addresses:
-        if owners.get(address.ifindex, position) == position:
-            there.setdefault(address.packed, address.prefix)
-    return tuple((packed, there[packed]) for packed, _ in reported if packed in there)
-
-
 def _named_gateway(one: Placed, family: int) -> bytes:
     named = next((gateway for gateway in one.gateways if (":" in gateway) == (family == INET6)), "")
     return socket.inet_pton(family, named) if named else b""
 
 
-def _gateway(one: Placed, family: int, state: State) -> bytes:
+def _gateway(one: Placed, family: int, there: _Addresses | None) -> bytes:
     """Its gateway: the one that the pod named, otherwise the result's default route, otherwise the gateway of its first
     address. Gateways in the result that no packet can be sent to are skipped.
 
@@ -353,17 +373,13 @@ def _gateway(one: Placed, family: int, state: State) -> bytes:
     reported = [route.gw for route in one.result.routes if route.is_v6 == is_v6 and route.dst.endswith("/0")]
     reported += [ip.gateway for ip in one.result.ips if ip.is_v6 == is_v6]
     given = (socket.inet_pton(family, gateway) for gateway in reported if gateway and (":" in gateway) == is_v6)
-    return next((gateway for gateway in given if _leads_out(gateway, state)), b"")
+    unfit = there.unfit if there else frozenset()
+    return next((gateway for gateway in given if _leads_out(gateway) and gateway not in unfit), b"")
 
 
-def _leads_out(gateway: bytes, state: State) -> bool:
-    """Whether the kernel accepts it as a gateway: a host's address, not the pod's own, not 0.0.0.0 or ::."""
-    hosts = range(1, 224) if len(gateway) == 4 else range(255)
-    return (
-        any(gateway)
-        and gateway[0] in hosts
-        and not any(gateway in (one.packed, _broadcast(one)) for one in state.addresses or ())
-    )
+def _leads_out(gateway: bytes) -> bool:
+    """Whether the kernel accepts it as a gateway, if it is not the pod's own: a host's address, not 0.0.0.0 or ::."""
+    return any(gateway) and gateway[0] in (range(1, 224) if len(gateway) == 4 else range(255))
 
 
 def _default(paths: Sequence[_Path]) -> tuple[_Path | None, KernelRoute | None]:
@@ -416,6 +432,7 @@ def _reported(
     it does not collide.
     """
     owners = {_place(route): position for position, route in main}
+    defaults = [(position, route) for position, route in main if route.is_default]
     found = []
     for position, one in enumerate(placed):
         routes = []
@@ -424,8 +441,8 @@ def _reported(
                 owners.setdefault(_place(route), position)
             if route.table or owners.get(_place(route)) == position:
                 routes.append(route)
-        for owner, default in main:
-            if owner == position and default.is_default:
+        for owner, default in defaults:
+            if owner == position:
                 routes = _with_default(routes, default)
         found.append(tuple(routes))
     return tuple(found)
@@ -475,8 +492,8 @@ def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main
     if path is not served:
         return True
     there = {route.key for route in main}
-    return any(route.key not in there and not route.is_kernels for route in path.own) or any(
-        _overlap(one, two) for other in others for one in path.addresses for two in other.addresses
+    return any(route.key not in there and not route.is_kernels for route in path.own) or _overlap(
+        path.addresses, [address for other in others for address in other.addresses]
     )
 
 
@@ -489,9 +506,12 @@ def _table(path: _Path) -> list[KernelRoute]:
     moved: dict[object, KernelRoute] = {}
     for route in path.own:
         moved.setdefault(route.place, route.moved(path.table))
+    sources: dict[bytes, bytes] = {}
+    if path.family == INET:  # IPv6 refuses a source address that is still tentative
+        for address, bits in path.addresses:
+            sources.setdefault(_masked(address, bits), address)
     for net, prefix in path.subnets:
-        # IPv6 refuses a source address that is still tentative
-        source = next(one for one, bits in path.addresses if _masked(one, bits) == net) if path.family == INET else b""
+        source = sources.get(net, b"")
         made = KernelRoute.to(
             path.family, net, prefix, oif=path.index, source=source, table=path.table, protocol=PROTOCOL
         )
@@ -550,6 +570,19 @@ def _inside(one: bytes, address: bytes, prefix: int) -> bool:
     return _masked(one, prefix) == _masked(address, prefix)
 
 
-def _overlap(one: tuple[bytes, int], two: tuple[bytes, int]) -> bool:
-    """Whether two subnets share an address."""
-    return _inside(one[0], two[0], min(one[1], two[1]))
+def _overlap(ours: Iterable[tuple[bytes, int]], theirs: Iterable[tuple[bytes, int]]) -> bool:
+    """Whether one of our subnets shares an address with one of theirs."""
+    spans = sorted((*_span(*one), side) for side, subnets in enumerate((ours, theirs)) for one in subnets)
+    ends = [b"", b""]  # the highest address so far of ours, and of theirs
+    for first, last, side in spans:
+        if first <= ends[1 - side]:
+            return True
+        ends[side] = max(ends[side], last)
+    return False
+
+
+def _span(address: bytes, prefix: int) -> tuple[bytes, bytes]:
+    """The first and the last address of a subnet."""
+    first = _masked(address, prefix)
+    last = int.from_bytes(first, "big") | ((1 << len(address) * 8 - prefix) - 1)
+    return first, last.to_bytes(len(address), "big")

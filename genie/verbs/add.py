@@ -20,7 +20,7 @@ from genie.select.annotations import CNI
 from genie.select.choose import choose
 from genie.select.selection import DEVICE_INFO_FILE, Choice, Selection
 from genie.verbs import network_status
-from genie.verbs.context import Context, placed
+from genie.verbs.context import HERE, Context, placed
 from genie.verbs.delete import undo
 from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged
 
@@ -156,17 +156,17 @@ async def _attach(
     if len(record.attached) == 1 and record.attached[0].default_route is None:
         results = [await attach(0)]
         with call.conversation() as kernel:
-            return _completed(call, kernel, record, results)[1], None
+            return (await _completed(call, kernel, record, results))[1], None
     with call.netlink() as kernel:
         kernel.enter()
         results, taken = await _attach_all(call, kernel, record, chosen.primary, attach)
         check_total(results)
-        links, results = _completed(call, kernel, record, results)
+        links, results = await _completed(call, kernel, record, results)
         wishes = [(i, c.ask.where, c.ask.default_route) for i, c in enumerate(chosen.choices)]
         for i, where, wanted in wishes:
             if wanted is not None:
                 _default_routes().check_gateways(where, wanted, results[i], record.attached[i].ifname)
-        plan = _arrange(call, kernel, _placed(record, results, taken), links)
+        plan = await _arrange(call, kernel, _placed(record, results, taken), links)
         for i, where, wanted in wishes:
             if wanted is not None:
                 _default_routes().check_granted(where, wanted, plan.reported[i])
@@ -206,7 +206,7 @@ async def _attach_all(
         elif together:
             await attached(together[0])
     for before, i in pairwise((first, *(i for i in others if i not in concurrent))):
-        taken[before] = _take_away(call, kernel)
+        taken[before] = await _take_away(call, kernel)
         await attached(i)
     return [results[i] for i in (first, *others)], taken
 
@@ -258,7 +258,7 @@ def _devices(call: Context, record: Record) -> Mapping[int, Mapping[str, Any]]:
     return found
 
 
-def _completed(
+async def _completed(
     call: Context, kernel: Conversation, record: Record, results: Sequence[Result]
 ) -> tuple[dict[str, Link] | None, list[Result]]:
     """Complete the results from the kernel. Returns them, and the pod's links, if they were read for this or are needed
@@ -268,7 +268,7 @@ def _completed(
     pairs = list(zip([attached.ifname for attached in record.attached], results, strict=True))
     if len(pairs) > 1 or any(lacks(result, ifname) for ifname, result in pairs):
         try:
-            links = kernel.links()
+            links = await call.in_namespace(kernel, kernel.links)
         except OSError as error:
             call.story["links"] = f"not read, so results are reported as they are: {error}"
     done = [completed(result, ifname, netns, links or {}) for ifname, result in pairs]
@@ -277,22 +277,23 @@ def _completed(
     return links, done
 
 
-def _take_away(call: Context, kernel: Netlink) -> tuple[Any, ...]:
+async def _take_away(call: Context, kernel: Netlink) -> tuple[Any, ...]:
     from genie.kernel import routes
 
     with call.asking_kernel("change the routes"):
-        taken = routes.take_away(kernel)
+        taken = await call.in_namespace(kernel, lambda: routes.take_away(kernel))
     call.steps.done("routes")
     return taken
 
 
-def _arrange(
+async def _arrange(
     call: Context, kernel: Netlink, placed: Sequence[routes.Placed], links: Mapping[str, Link] | None
 ) -> routes.Plan:
     from genie.kernel import routes
 
     with call.asking_kernel("arrange the routes"):
-        plan = routes.arrange(kernel, placed, links)
+        large = sum(len(one.result.ips) + len(one.result.routes) + len(one.taken) for one in placed) > HERE
+        plan = await call.in_namespace(kernel, lambda: routes.arrange(kernel, placed, links), large=large)
     call.steps.done("routes")
     return plan
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import invalid
-from genie.cni.result import Result
+from genie.cni.result import Result, Route
 from genie.records import Record
 from genie.verbs.context import Context, placed
 from genie.verbs.results import in_place
@@ -29,7 +30,7 @@ async def check(call: Context) -> None:
             Code.INTERNAL, f"the ADD of {request.ifname} to {request.container_id} never came to an end: DEL must come"
         )
     _consult(call, record)
-    results, found = _look(call, record)
+    results, found = await _look(call, record)
     for attached, result in zip(record.attached, results, strict=True):
         await invoke.check(
             attached.network,
@@ -60,7 +61,7 @@ def _packed(cidr: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
-def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]:
+async def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]:
     """The results to pass to the delegates, with the pod's actual routes; and the changes to genie's routes."""
     results = [attached.result or Result() for attached in record.attached]
     if not record.arranged:
@@ -68,6 +69,11 @@ def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]:
     from genie.kernel import routes
 
     places = [placed(attached, result) for attached, result in zip(record.attached, results, strict=True)]
-    with call.asking_kernel("read the routes"), call.netlink() as kernel:
+
+    def look() -> tuple[Sequence[tuple[Route, ...]], list[str]]:
         state = routes.look(kernel)
-    return in_place(results, routes.plan(places, state).reported), routes.drift(places, state, record.arranged)
+        return routes.plan(places, state).reported, routes.drift(places, state, record.arranged)
+
+    with call.asking_kernel("read the routes"), call.netlink() as kernel:
+        reported, found = await call.in_namespace(kernel, look)
+    return in_place(results, reported), found

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from genie.kernel.netns import Conversation
     from genie.select.least_loaded import Reading
 
+
+T = TypeVar("T")
+
+HERE = 128
+"""The limit for one list of a pod's namespace (its routes, for example) that is read without a thread."""
 
 LOCK = ".lock"
 """The suffix of the claim's file, beside the records; it exists while direct mode serves a call for a container."""
@@ -119,6 +124,29 @@ class Context:
             yield
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot {doing} in {self.request.netns}: {error}") from error
+
+    async def in_namespace(self, kernel: Conversation, work: Callable[[], T], *, large: bool = False) -> T:
+        """Do something with the pod's namespace. If there is much in it, do it in a thread: a pod can have thousands of
+        routes, and other pods wait for the event loop.
+
+        Args:
+            work: reads from `kernel` before it changes anything, because it may be begun twice.
+            large: much will be computed, whatever the namespace has.
+
+        Raises:
+            OSError: the kernel refuses it.
+        """
+        from genie.kernel.netns import MOST, CrowdedError
+
+        if not large:
+            kernel.most = HERE
+            try:
+                return work()
+            except CrowdedError:
+                pass
+            finally:
+                kernel.most = MOST
+        return await self.executor.in_thread(work)
 
     def conversation(self) -> Conversation:
         """A connection to the kernel for the pod's namespace."""

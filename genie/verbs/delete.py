@@ -51,7 +51,7 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
         errors += failed
     if not errors:
         if len(record.attached) > 1:
-            _forget_routes(call)
+            await _forget_routes(call)
         call.records.remove(record.container_id, record.ifname)
         if not record.complete:  # its plugins may have been killed before they finished
             await mended(call, [attached.network for attached in record.attached])
@@ -139,12 +139,12 @@ def _forget_device(call: Context, attached: RecordedAttachment) -> None:
         call.story["device_info"] = str(error)
 
 
-def _forget_routes(call: Context) -> None:
+async def _forget_routes(call: Context) -> None:
     """Remove genie's own rules and tables from a namespace that outlives its attachments."""
     from genie.kernel import routes
 
     try:
         with call.netlink() as kernel:
-            routes.arrange(kernel, [])
+            await call.in_namespace(kernel, lambda: routes.arrange(kernel, []))
     except OSError as error:
         call.story["routes"] = f"ignored, because the namespace is about to go: {error}"

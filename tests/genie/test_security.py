@@ -11,6 +11,7 @@ from genie import kube
 from genie.agent import cache, server
 from genie.cni import invoke, result
 from genie.config import MOST_NETWORKS, Conf
+from genie.kernel import netns
 from genie.select import networks
 from genie.select.annotations import ANNOTATION_MAX
 from genie.verbs import results
@@ -33,6 +34,7 @@ LIMITS = {
     **{f"`{key}` of a result": most for key, most in result.MOST.items()},
     "addresses of all": results.ADDRESSES_MAX,
     "routes of all": results.ROUTES_MAX,
+    "routes, rules": netns.MOST,
     "plugins of one network": server.CONCURRENCY,
     "calls": server.CALLS_MAX,
     "an answer": kube.ANSWER_MAX,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import socket
@@ -36,6 +37,7 @@ from genie.kernel.netlink import (
 )
 from genie.kernel.routes import Placed, Plan, State
 from tests.rigs import routers
+from tests.rigs.counting import is_linear
 from tests.rigs.kernel import FakeKernel
 
 
@@ -454,6 +456,49 @@ def test_an_address_is_its_attachments_unless_it_is_anothers() -> None:
     for index, there in ((2, False), (3, True), (9, True)):
         rules = made(plan, {**TWO, "x": 9}, addresses=[Address(index, packed("10.1.0.2"), 24)])
         assert ("add rule from 10.1.0.2 lookup 2001" in rules) == there
+
+
+def crowded(networks: int = 1, own: int = 1, foreign: int = 1, there: int = 1) -> Callable[[], object]:
+    """A plan for many of something. own: addresses, gateways and routes of a network. foreign: the pod's own addresses,
+    none of them on an interface of genie's. there: routes in the pod.
+    """
+    plan = []
+    for at in range(networks):
+        ips = [IP(f"10.{n >> 8}.{n & 255}.{at}/{20 + at % 8}", "10.0.0.255") for n in range(own)]
+        one = attached(f"eth{at}", *ips)
+        routes_ = tuple(Route(f"{100 + at}.{n >> 8}.{n & 255}.0/24", "10.0.0.255") for n in range(own))
+        plan.append(replace(one, result=replace(one.result, routes=routes_), wants_default=at == 0))
+    links = {"x": 9, **{f"eth{at}": 10 + at for at in range(networks)}}
+    addresses = [Address(9, packed(f"172.{n >> 8}.{n & 255}.1"), 24) for n in range(foreign)]
+    addresses += [Address(10, packed(f"10.{n >> 8}.{n & 255}.0"), 32) for n in range(own)]
+    addresses += [Address(10, packed("10.0.0.255"), 32)]
+    found = [KernelRoute.to(INET, packed(f"100.{n >> 8}.{n & 255}.0"), 24, oif=10) for n in range(there)]
+    found.append(default("10.0.0.254", 10))
+    return lambda: routes.plan(plan, State(links=links, routes=found, addresses=addresses))
+
+
+@pytest.mark.parametrize(
+    "many",
+    [("networks", "foreign"), ("networks", "there"), ("own", "foreign"), ("own", "there"), ("foreign", "there")],
+    ids=" and ".join,
+)
+def test_a_plan_is_linear(many: tuple[str, str]) -> None:
+    """Of two things that there are many of, one is not gone through for each of the other."""
+    scale = {"networks": 1, "own": 2, "foreign": 20, "there": 20}
+    others = {"networks": 2}
+    assert is_linear(lambda n: crowded(**{**others, **{what: n * scale[what] for what in many}}), 40)
+
+
+@given(
+    *2 * (st.lists(st.builds(lambda a, b: ipaddress.IPv4Network((a << 20, b), strict=False), st.integers(0, 4095),
+                             st.integers(6, 14)), max_size=4),)
+)  # fmt: skip
+def test_subnets_that_share_an_address_are_found(
+    ours: list[ipaddress.IPv4Network], theirs: list[ipaddress.IPv4Network]
+) -> None:
+    meant = any(one.overlaps(two) for one in ours for two in theirs)
+    both = ([(net.network_address.packed, net.prefixlen) for net in nets] for nets in (ours, theirs))
+    assert routes._overlap(*both) == meant
 
 
 def test_a_reported_default_route_that_is_not_there_gives_way_to_the_one_that_is() -> None:

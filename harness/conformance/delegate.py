@@ -15,19 +15,19 @@ _SCRIPT = """\
 #!/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 here={here}
-call=$(mktemp -d "$here/calls/XXXXXX")
-printf '%s' "$CNI_COMMAND" >"$call/verb"
-printf '%s' "$CNI_CONTAINERID" >"$call/container"
-cat >"$call/stdin"
 if [ -f "$here/$CNI_COMMAND.answer" ]; then
+  cat >/dev/null
   cat "$here/$CNI_COMMAND.answer"
   status=$(cat "$here/$CNI_COMMAND.status")
-else
-  {real} <"$call/stdin" >"$call/stdout"
+elif [ "$CNI_COMMAND" = GC ]; then
+  cat >"$here/GC.stdin"
+  {real} <"$here/GC.stdin"
   status=$?
-  cat "$call/stdout"
+else
+  {real}
+  status=$?
 fi
-printf '%s' "$status" >"$call/status"
+printf '%s %s %s\\n' "$CNI_COMMAND" "$status" "$CNI_CONTAINERID" >>"$here/calls"
 exit "$status"
 """
 
@@ -46,7 +46,7 @@ class Delegate:
 
     def __init__(self, directory: Path, name: str, real: Path) -> None:
         self._directory = directory
-        (directory / "calls").mkdir(parents=True)
+        directory.mkdir()
         script = directory / name
         script.write_text(_SCRIPT.format(here=directory, real=real))
         script.chmod(0o755)
@@ -60,9 +60,15 @@ class Delegate:
 
     def calls(self) -> list[Delegated]:
         """The calls so far."""
-        found = sorted((self._directory / "calls").iterdir(), key=lambda call: call.stat().st_mtime_ns)
-        return [
-            Delegated((call / "verb").read_text(), (call / "container").read_text(), int((call / "status").read_text()))
-            for call in found
-            if (call / "status").exists()
-        ]
+        calls = self._directory / "calls"
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        parts = [line.split(" ", 2) for line in lines]
+        return [Delegated(verb=verb, container=container, status=int(status)) for verb, status, container in parts]
+
+    def collected(self) -> Json:
+        """The configuration of its last GC; empty if there was none that it can be read from."""
+        try:
+            found = json.loads((self._directory / "GC.stdin").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}

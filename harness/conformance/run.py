@@ -207,7 +207,7 @@ def _verdict(tries: Sequence[Trial]) -> Trial:
     """Of a check that was made several times because it failed."""
     first = tries[0]
     if len(tries) == 1 or all(_failed(trial) for trial in tries):
-        return first
+        return tries[-1]  # the one that was made alone, so with the shorter script
     reason = f"failed once, passed when run again: {_headline(first)}"
     return Trial(version=first.version, verdict=Verdict.FLAKY, reason=reason, seconds=first.seconds)
 
@@ -333,7 +333,7 @@ def _mistaken() -> dict[str, Any]:
 
 def _found(check: Check, scene: Scene) -> dict[str, Any]:
     """What one check finds; the scene may be one that others have used."""
-    scene.section, scene.findings, scene.notes, scene.seconds = check.section, [], [], {}
+    scene.section, scene.findings, scene.notes, scene.seconds, scene.changes = check.section, [], [], {}, {}
     verdict, reason = Verdict.PASSED, ""
     try:
         check.run(scene)

@@ -1,6 +1,7 @@
 """The checks, by verb, in the order in which a report has them.
 
 base         what a check is
+life         one attachment that many checks look at
 version      VERSION
 add          ADD: its result, and that the kernel has the same
 errors       calls that must fail

@@ -8,27 +8,32 @@ from collections.abc import Callable
 from harness.conformance import leftovers
 from harness.conformance.call import Outcome
 from harness.conformance.checks.base import check
+from harness.conformance.checks.life import BATCH, ended, made
 from harness.conformance.delegate import Delegated
 from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
-from harness.conformance.scene import Attachment, Scene
+from harness.conformance.scene import Attachment, Blocked, Scene
 from harness.conformance.spec import DEL, LIFECYCLE
 
 _PATIENCE = 2.0  # seconds
 CLEAN = "DEL undoes whatever ADD did."
 
 
-@check("del-succeeds", "DEL of an attachment succeeds.", DEL, each=True)
+@check("del-succeeds", "DEL of an attachment succeeds.", DEL, each=True, batch=BATCH)
 def succeeds(scene: Scene) -> None:
-    attachment = scene.added(scene.container())
-    outcome = scene.delete(attachment)
+    outcome = ended(scene)
     scene.expect(outcome.ok, f"DEL fails: {outcome.message}", "DEL completes without an error.", outcome)
 
 
-@check("del-prints-nothing", "DEL that succeeds prints nothing on standard output.", DEL, after=("del-succeeds",))
+@check(
+    "del-prints-nothing",
+    "DEL that succeeds prints nothing on standard output.",
+    DEL,
+    after=("del-succeeds",),
+    batch=BATCH,
+)
 def prints_nothing(scene: Scene) -> None:
-    attachment = scene.added(scene.container())
-    outcome = scene.delete(attachment)
+    outcome = ended(scene)
     text = outcome.stdout.decode(errors="replace").strip()
     if outcome.ok:
         scene.expect(not text, f"DEL prints {text[:80]!r}", "Only ADD and VERSION have output on success.", outcome)
@@ -41,12 +46,14 @@ def prints_nothing(scene: Scene) -> None:
     first=True,
     each=True,
     after=("del-succeeds", "add-makes-interface"),
+    batch=BATCH,
 )
 def removes(scene: Scene) -> None:
-    attachment = scene.added(scene.container())
-    before = {link.name for link in scene.inside(scene.container()).links}
-    scene.deleted(attachment)
-    for link in scene.inside(attachment).links:
+    it = made(scene)
+    before = {link.name for link in it.before.links}
+    if not ended(scene).ok:
+        raise Blocked(f"DEL failed: {ended(scene).message}")
+    for link in scene.inside(it.attachment).links:
         scene.expect(link.name in before, f"{link.name} is in the container after DEL", CLEAN, look="ip -n c1 link")
 
 
@@ -56,9 +63,11 @@ def used(scene: Scene, *, watch: bool = True) -> Snapshot:
     Args:
         watch: note the calls of the ipam plugin, to know who is at fault for an address that stays.
     """
-    if watch and scene.subject.ipam:
+    if "used" not in scene.cache:
+        scene.deleted(scene.added(scene.container()))
+        scene.cache["used"] = True
+    if watch and scene.subject.ipam and "delegate" not in scene.cache:
         scene.cache["delegate"] = scene.delegate()
-    scene.deleted(scene.added(scene.container()))
     return scene.snapshot()
 
 
@@ -91,11 +100,18 @@ def _is_ipam_plugins(scene: Scene, attachment: Attachment, what: str) -> bool:
     return any((call.verb, call.container, call.status) == ("DEL", attachment.container, 0) for call in calls)
 
 
+_LASTING = ("the file ", "the firewall rule ", "/")
+
+
 def settled(left: Callable[[], list[str]]) -> list[str]:
-    """What is left after a while: the kernel takes a namespace's interfaces away in its own time."""
-    until = time.monotonic() + _PATIENCE
-    while (found := left()) and time.monotonic() < until:
-        time.sleep(0.1)
+    """What is left after a while: the kernel takes a namespace's interfaces away in its own time.
+
+    Files and rules do not go by themselves, so where only these are left there is nothing to wait for.
+    """
+    until, pause = time.monotonic() + _PATIENCE, 0.02
+    while (found := left()) and time.monotonic() < until and not all(each.startswith(_LASTING) for each in found):
+        time.sleep(pause)
+        pause = min(2 * pause, 0.2)
     return found
 
 
@@ -105,8 +121,12 @@ def settled(left: Callable[[], list[str]]) -> list[str]:
     DEL,
     each=True,
     after=("del-succeeds",),
+    batch=BATCH,
 )
 def leaves_nothing(scene: Scene) -> None:
+    if not ended(scene).ok:
+        raise Blocked(f"DEL failed: {ended(scene).message}")
+    scene.cache["used"] = True
     before = used(scene)
     attachment = scene.added(scene.container())
     scene.deleted(attachment)
@@ -153,7 +173,7 @@ def _expect_gone(scene: Scene, before: Snapshot, attachment: Attachment, outcome
         expect_nothing_left(scene, before, attachment, f"after DEL {how}")
 
 
-@check("del-twice", "DEL of what is deleted already succeeds.", DEL, after=("del-succeeds",))
+@check("del-twice", "DEL of what is deleted already succeeds.", DEL, after=("del-succeeds",), batch="gone")
 def twice(scene: Scene) -> None:
     attachment = scene.added(scene.container())
     scene.deleted(attachment)
@@ -166,7 +186,7 @@ def twice(scene: Scene) -> None:
     )
 
 
-@check("del-before-add", "DEL of what was never added succeeds.", DEL, after=("del-succeeds",))
+@check("del-before-add", "DEL of what was never added succeeds.", DEL, after=("del-succeeds",), batch="gone")
 def before_add(scene: Scene) -> None:
     attachment = scene.container()
     outcome = scene.delete(attachment)
@@ -184,6 +204,7 @@ def before_add(scene: Scene) -> None:
     DEL,
     first=True,
     after=_AFTER,
+    batch="gone",
 )
 def interface_missing(scene: Scene) -> None:
     before = used(scene)
@@ -196,9 +217,10 @@ def interface_missing(scene: Scene) -> None:
     "del-without-netns",
     "DEL without CNI_NETNS succeeds and releases what it can.",
     DEL,
-    each=True,
+    ends=True,
     since="0.4.0",
     after=_AFTER,
+    batch="gone",
 )
 def without_netns(scene: Scene) -> None:
     before = used(scene)
@@ -212,6 +234,7 @@ def without_netns(scene: Scene) -> None:
     DEL,
     since="0.4.0",
     after=("del-without-netns",),
+    batch="gone",
 )
 def netns_empty(scene: Scene) -> None:
     before = used(scene)
@@ -226,8 +249,9 @@ def netns_empty(scene: Scene) -> None:
     "DEL of an attachment whose namespace is gone, as after a reboot, succeeds and leaves nothing.",
     DEL,
     since="0.3.0",
-    each=True,
+    ends=True,
     after=_AFTER,
+    batch="gone",
 )
 def after_reboot(scene: Scene) -> None:
     before = used(scene)
@@ -241,8 +265,9 @@ def after_reboot(scene: Scene) -> None:
     "DEL without prevResult succeeds and leaves nothing.",
     DEL,
     since="0.4.0",
-    each=True,
+    ends=True,
     after=_AFTER,
+    batch="gone",
 )
 def without_prevresult(scene: Scene) -> None:
     before = used(scene)
@@ -257,6 +282,7 @@ def without_prevresult(scene: Scene) -> None:
     DEL,
     since="0.4.0",
     after=("del-without-prevresult",),
+    batch="gone",
 )
 def other_prevresult(scene: Scene) -> None:
     before = used(scene)

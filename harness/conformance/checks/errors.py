@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from harness.conformance import leftovers
 from harness.conformance.call import Json, Outcome
 from harness.conformance.checks.base import check
+from harness.conformance.checks.life import BATCH, refused
 from harness.conformance.scene import Attachment, Scene
 from harness.conformance.spec import ADD, CONFIGURATION, ERROR_RESULT, ERRORS, PARAMETERS
 
@@ -92,25 +93,25 @@ class Refused:
     ERRORS,
     each=True,
     after=("add-succeeds",),
+    batch=BATCH,
 )
 def error_object(scene: Scene) -> None:
-    attachment = scene.container()
-    scene.prepare(attachment)
-    attachment.netns = "/run/netns/missing"
-    outcome = scene.call("ADD", attachment, scene.conf(attachment, attachment.before))
+    outcome = refused(scene)
     if scene.subject.position and outcome.ok:
         return  # a plugin that adjusts something else may need no namespace
     expect_error(scene, outcome, "ADD with a namespace that does not exist")
 
 
 @check(
-    "error-version", "An error object has the cniVersion of the configuration.", ERROR_RESULT, each=True, after=_OBJECT
+    "error-version",
+    "An error object has the cniVersion of the configuration.",
+    ERROR_RESULT,
+    each=True,
+    after=_OBJECT,
+    batch=BATCH,
 )
 def error_version(scene: Scene) -> None:
-    attachment = scene.container()
-    scene.prepare(attachment)
-    attachment.netns = "/run/netns/missing"
-    outcome = scene.call("ADD", attachment, scene.conf(attachment, attachment.before))
+    outcome = refused(scene)
     found = outcome.object.get("cniVersion")
     if not outcome.ok:
         scene.expect(
@@ -121,7 +122,14 @@ def error_version(scene: Scene) -> None:
         )
 
 
-@check("add-netns-missing", "ADD with a namespace that does not exist leaves nothing.", ADD, first=True, after=_OBJECT)
+@check(
+    "add-netns-missing",
+    "ADD with a namespace that does not exist leaves nothing.",
+    ADD,
+    first=True,
+    after=_OBJECT,
+    batch="errors",
+)
 def netns_missing(scene: Scene) -> None:
     attachment = scene.container()
     refused = Refused(scene, attachment)
@@ -164,6 +172,7 @@ def netns_host(scene: Scene) -> None:
     ADD,
     first=True,
     after=_OBJECT,
+    batch="errors",
 )
 def ifname_taken(scene: Scene) -> None:
     attachment = scene.container()
@@ -187,6 +196,7 @@ def ifname_taken(scene: Scene) -> None:
     ADD,
     first=True,
     after=_OBJECT,
+    batch="errors",
 )
 def twice(scene: Scene) -> None:
     attachment = scene.added(scene.container())
@@ -219,6 +229,7 @@ _GARBAGE = {
     "ADD with input that is no configuration returns an error of code 6 or 7 and leaves nothing.",
     ERROR_RESULT,
     after=_OBJECT,
+    batch="errors",
 )
 def garbage(scene: Scene) -> None:
     for name, stdin in _GARBAGE.items():
@@ -235,6 +246,7 @@ def garbage(scene: Scene) -> None:
     ERROR_RESULT,
     since="0.2.0",
     after=_OBJECT,
+    batch="errors",
 )
 def unknown_version(scene: Scene) -> None:
     attachment = scene.container()
@@ -252,6 +264,7 @@ def unknown_version(scene: Scene) -> None:
     "ADD without a required variable returns an error of code 4 that names it, and leaves nothing.",
     PARAMETERS,
     after=_OBJECT,
+    batch="errors",
 )
 def missing_variable(scene: Scene) -> None:
     for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"):
@@ -264,7 +277,9 @@ def missing_variable(scene: Scene) -> None:
             refused.expect_nothing(outcome, f"ADD without {name}")
 
 
-@check("unknown-command", "A CNI_COMMAND that does not exist returns an error.", PARAMETERS, after=_OBJECT)
+@check(
+    "unknown-command", "A CNI_COMMAND that does not exist returns an error.", PARAMETERS, after=_OBJECT, batch="errors"
+)
 def unknown_command(scene: Scene) -> None:
     attachment = scene.container()
     outcome = scene.call("NONSENSE", attachment)
@@ -288,12 +303,19 @@ def _accepted_or_refused(scene: Scene, conf: Json, what: str) -> None:
     "A key that the plugin does not know is ignored, or refused with an error.",
     CONFIGURATION,
     after=_OBJECT,
+    batch="errors",
 )
 def unknown_key(scene: Scene) -> None:
     _accepted_or_refused(scene, {"x-conformance": {"deep": [1, None, "x"]}}, "ADD with a key that nobody knows")
 
 
-@check("large-config", "A configuration of 1 MB is read, or refused with an error.", CONFIGURATION, after=_OBJECT)
+@check(
+    "large-config",
+    "A configuration of 1 MB is read, or refused with an error.",
+    CONFIGURATION,
+    after=_OBJECT,
+    batch="errors",
+)
 def large(scene: Scene) -> None:
     _accepted_or_refused(scene, {"x-conformance": "x" * (1 << 20)}, "ADD with a configuration of 1 MB")
 
@@ -304,6 +326,7 @@ def large(scene: Scene) -> None:
     CONFIGURATION,
     since="0.2.0",
     after=("add-succeeds",),
+    batch="errors",
 )
 def args_in_config(scene: Scene) -> None:
     scene.changes = {"args": {"cni": {"labels": [{"key": "app", "value": "x"}]}, "x-conformance": True}}
@@ -321,6 +344,7 @@ def args_in_config(scene: Scene) -> None:
     "CNI_ARGS with IgnoreUnknown=1 and keys that the plugin does not know are accepted.",
     PARAMETERS,
     after=("add-succeeds",),
+    batch="errors",
 )
 def cni_args(scene: Scene) -> None:
     args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=0b1e;FOO=BAR"
@@ -337,6 +361,7 @@ def cni_args(scene: Scene) -> None:
     "CNI_ARGS with an unknown key, or that are malformed, are ignored or refused with an error.",
     PARAMETERS,
     after=_OBJECT,
+    batch="errors",
 )
 def cni_args_strange(scene: Scene) -> None:
     for args in ("FOO=BAR", "nonsense", "=;=;="):

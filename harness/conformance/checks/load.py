@@ -11,6 +11,7 @@ from harness.conformance.call import Json, Outcome
 from harness.conformance.checks.base import check
 from harness.conformance.checks.delete import CLEAN, expect_nothing_left, settled, used
 from harness.conformance.checks.errors import expect_error
+from harness.conformance.machine import Snapshot
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Scene, Skipped
 from harness.conformance.spec import ADD, DEL, LIFECYCLE
@@ -25,20 +26,30 @@ _SMALL_POOL = 29  # prefix length: six addresses, of which a gateway may be one
     "50 ADDs of 50 containers at once succeed, and no address is given twice.",
     LIFECYCLE,
     after=("add-succeeds", "del-leaves-nothing"),
+    batch="many",
 )
 def concurrent_add(scene: Scene) -> None:
-    if _room(scene.subject.conf) < _MANY:
-        raise Skipped(f"the configuration has fewer than {_MANY} addresses")
-    attachments = [scene.container() for _ in range(_MANY)]
-    outcomes = scene.at_once(scene.add, attachments)
-    demand = "Plugins handle being run at the same time for different containers, with locks where something is shared."
-    _expect_all(scene, outcomes, "ADD", demand)
+    _, attachments, outcomes = _many(scene)
+    _expect_all(scene, outcomes, "ADD", _AT_ONCE)
     holders = Counter(
         ip.cidr for each in attachments if each.result for ip in parse(each.result).ips if _inside(each, ip)
     )
     for cidr, count in holders.items():
-        scene.expect(count == 1, f"{cidr} was given to {count} of {_MANY} containers", demand)
-    scene.cache["attachments"] = attachments
+        scene.expect(count == 1, f"{cidr} was given to {count} of {_MANY} containers", _AT_ONCE)
+
+
+_AT_ONCE = "Plugins handle being run at the same time for different containers, with locks where something is shared."
+
+
+def _many(scene: Scene) -> tuple[Snapshot, list[Attachment], list[Outcome]]:
+    """The machine before, containers that were added at once, and what came of it."""
+    if _room(scene.subject.conf) < _MANY:
+        raise Skipped(f"the configuration has fewer than {_MANY} addresses")
+    if "many" not in scene.cache:
+        before, attachments = used(scene), [scene.container() for _ in range(_MANY)]
+        scene.cache["many"] = before, attachments, scene.at_once(scene.add, attachments)
+    found: tuple[Snapshot, list[Attachment], list[Outcome]] = scene.cache["many"]
+    return found
 
 
 def _inside(attachment: Attachment, ip: Any) -> bool:
@@ -59,14 +70,11 @@ def _expect_all(scene: Scene, outcomes: list[Outcome], verb: str, demand: str) -
     "50 DELs of 50 containers at once succeed and leave nothing.",
     LIFECYCLE,
     after=("concurrent-add",),
+    batch="many",
 )
 def concurrent_del(scene: Scene) -> None:
-    if _room(scene.subject.conf) < _MANY:
-        raise Skipped(f"the configuration has fewer than {_MANY} addresses")
-    before = used(scene)
-    attachments = [scene.added(scene.container()) for _ in range(_MANY)]
-    demand = "Plugins handle being run at the same time for different containers, with locks where something is shared."
-    _expect_all(scene, scene.at_once(scene.delete, attachments), "DEL", demand)
+    before, attachments, _ = _many(scene)
+    _expect_all(scene, scene.at_once(scene.delete, attachments), "DEL", _AT_ONCE)
     for attachment in attachments:
         there = scene.inside(attachment).link("eth0") if not scene.subject.position else None
         scene.expect(not there, f"eth0 is in container {attachment.netns} after its DEL", CLEAN)

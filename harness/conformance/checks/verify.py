@@ -9,6 +9,7 @@ from harness.conformance import machine
 from harness.conformance.call import Json
 from harness.conformance.checks.base import check
 from harness.conformance.checks.errors import expect_error
+from harness.conformance.checks.life import BATCH
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Scene, Skipped
 from harness.conformance.spec import CHECK
@@ -19,7 +20,14 @@ _SHOULD = (
 )
 
 
-@check("check-succeeds", "CHECK right after ADD succeeds, and prints nothing.", CHECK, since="0.4.0", each=True)
+@check(
+    "check-succeeds",
+    "CHECK right after ADD succeeds, and prints nothing.",
+    CHECK,
+    since="0.4.0",
+    each=True,
+    batch=BATCH,
+)
 def succeeds(scene: Scene) -> None:
     attachment = scene.added(scene.container())
     outcome = scene.verify(attachment)
@@ -50,6 +58,7 @@ def _finds(scene: Scene, what: str, tamper: Callable[[Attachment], Json | None])
     first=True,
     should=True,
     after=("check-succeeds",),
+    batch="check",
 )
 def finds_interface(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
@@ -66,6 +75,7 @@ def finds_interface(scene: Scene) -> None:
     first=True,
     should=True,
     after=_FINDS,
+    batch="check",
 )
 def finds_address(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
@@ -82,6 +92,7 @@ def finds_address(scene: Scene) -> None:
     since="0.4.0",
     first=True,
     after=_FINDS,
+    batch="check",
 )
 def finds_other_address(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> Json:
@@ -104,6 +115,7 @@ def finds_other_address(scene: Scene) -> None:
     first=True,
     should=True,
     after=_FINDS,
+    batch="check",
 )
 def finds_route(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
@@ -125,6 +137,7 @@ def finds_route(scene: Scene) -> None:
     first=True,
     should=True,
     after=_FINDS,
+    batch="check",
 )
 def finds_down(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
@@ -142,6 +155,7 @@ def finds_down(scene: Scene) -> None:
     first=True,
     should=True,
     after=_FINDS,
+    batch="check",
 )
 def finds_mac(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
@@ -164,6 +178,7 @@ def finds_mac(scene: Scene) -> None:
     first=True,
     should=True,
     after=_FINDS,
+    batch="check",
 )
 def finds_mtu(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
@@ -184,6 +199,7 @@ def finds_mtu(scene: Scene) -> None:
     first=True,
     should=True,
     after=_FINDS,
+    batch="check",
 )
 def finds_sandbox(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> Json:
@@ -204,6 +220,7 @@ def finds_sandbox(scene: Scene) -> None:
     first=True,
     should=True,
     after=("check-succeeds",),
+    batch="check",
 )
 def finds_reservation(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
@@ -223,6 +240,7 @@ def finds_reservation(scene: Scene) -> None:
     since="0.4.0",
     first=True,
     after=("check-succeeds",),
+    batch="check",
 )
 def allows_more(scene: Scene) -> None:
     attachment = scene.added(scene.container())
@@ -242,17 +260,15 @@ def allows_more(scene: Scene) -> None:
     scene.expect(outcome.ok, f"CHECK fails because of a further route and address: {outcome.message}", demand, outcome)
 
 
-@check("check-changes-nothing", "CHECK changes nothing.", CHECK, since="0.4.0", after=("check-succeeds",))
+@check(
+    "check-changes-nothing", "CHECK changes nothing.", CHECK, since="0.4.0", after=("check-succeeds",), batch="check"
+)
 def changes_nothing(scene: Scene) -> None:
     attachment = scene.added(scene.container())
     before, inside = scene.snapshot(), scene.inside(attachment)
     outcome = scene.verify(attachment)
     after = scene.snapshot()
-    same = (
-        inside == scene.inside(attachment)
-        and before.kernel == after.kernel
-        and before.files.keys() == after.files.keys()
-    )
+    same = inside == scene.inside(attachment) and before.kernel == after.kernel and before.files == after.files
     scene.expect(same, "CHECK changed the container or the machine", "CHECK probes the status of a container.", outcome)
 
 

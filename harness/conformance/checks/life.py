@@ -1,0 +1,76 @@
+"""One attachment's life, which checks of one batch share: it is made, looked at and ended once."""
+
+from __future__ import annotations
+
+from harness.conformance.call import Outcome
+from harness.conformance.kernel import Kernel, Link
+from harness.conformance.results import Result, parse
+from harness.conformance.scene import Blocked, Scene
+
+BATCH = "life"
+
+
+class Made:
+    """A fresh attachment with what result and kernel have of it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene, self.attachment = scene, scene.container()
+        self.host_before = scene.snapshot().kernel
+        self.before = scene.inside(self.attachment)
+        self.outcome = scene.add(self.attachment)
+        self.result: Result = parse(self.attachment.result or {})
+        self.kernel: Kernel = scene.inside(self.attachment)
+        self.host: Kernel = scene.snapshot().kernel
+
+    @property
+    def link(self) -> Link:
+        """The interface that was asked for."""
+        if (found := self.kernel.link(self.attachment.ifname)) is None:
+            raise Blocked(f"there is no {self.attachment.ifname} in the container")
+        return found
+
+    def expect(self, condition: object, headline: str, demand: str) -> None:
+        name = self.attachment.sandbox.name if self.attachment.sandbox else ""
+        self.scene.expect(
+            condition, headline, demand, self.outcome, look=f"ip -n {name} addr; ip -n {name} route; ip link"
+        )
+
+
+def tried(scene: Scene) -> Made:
+    """The attachment, which need not have come about."""
+    if "made" not in scene.cache:
+        scene.cache["made"] = Made(scene)
+    found: Made = scene.cache["made"]
+    return found
+
+
+def made(scene: Scene) -> Made:
+    """The attachment.
+
+    Raises:
+        Blocked: its ADD failed.
+    """
+    found = tried(scene)
+    if not found.outcome.ok or found.attachment.result is None:
+        raise Blocked(f"ADD failed: {found.outcome.message}")
+    return found
+
+
+def ended(scene: Scene) -> Outcome:
+    """Its DEL."""
+    if "ended" not in scene.cache:
+        attachment = made(scene).attachment
+        scene.cache["ended"] = scene.delete(attachment)
+    found: Outcome = scene.cache["ended"]
+    return found
+
+
+def refused(scene: Scene) -> Outcome:
+    """An ADD of another container, with a namespace that does not exist."""
+    if "refused" not in scene.cache:
+        attachment = scene.container()
+        scene.prepare(attachment)
+        attachment.netns = "/run/netns/missing"
+        scene.cache["refused"] = scene.call("ADD", attachment, scene.conf(attachment, attachment.before))
+    found: Outcome = scene.cache["refused"]
+    return found

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0 if all is well, 1 if something failed, 2 if there was nothing to test."""
+    """Returns 0 if all that the specification demands is so, 1 if not, 2 if there was nothing to test."""
     from harness.conformance import report
     from harness.conformance.checks import CHECKS
     from harness.conformance.subject import Unusable
@@ -75,7 +75,7 @@ def main(options: argparse.Namespace) -> int:
         print(f"{subject.binary} in {subject.name}, versions {', '.join(subject.versions) or 'none that are known'}")
     results = _results(options, subject, lambda result: print(report.line(result), flush=True) if text else None)
     seconds = time.monotonic() - began
-    content = report.as_json(subject, results, seconds)
+    content = report.as_json(subject, results, seconds, options.rounds)
     content["implementation"]["version"] = options.release
     if options.report:
         options.report.write_text(report.dump(content, options.report.suffix in (".yaml", ".yml")), encoding="utf-8")

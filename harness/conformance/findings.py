@@ -27,6 +27,7 @@ class Verdict(enum.StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+    WARNED = "warned"  # not as the specification recommends; it does not demand it
     FLAKY = "flaky"  # failed, and passed when it was run again
     BLOCKED = "blocked"  # what it builds on failed, and is a finding of its own
     SKIPPED = "skipped"  # does not apply to this plugin; the reason says why
@@ -41,6 +42,7 @@ class Finding:
     demand: str  # by the specification, in words of our own
     section: Section
     fault: Fault = Fault.PLUGIN
+    should: bool = False  # the specification recommends it, and does not demand it
     outcome: Outcome | None = None
     reproducer: str = ""
 
@@ -48,6 +50,7 @@ class Finding:
         """For a report."""
         found: dict[str, Any] = {
             "fault": self.fault.value,
+            "strength": "should" if self.should else "must",
             "headline": self.headline,
             "demand": self.demand,
             "section": {"title": self.section.title, "url": self.section.url},

@@ -47,6 +47,16 @@ class Environment(_Part):
     harness: str = Field(description="The version of genie-cni.")
 
 
+class Extent(_Part):
+    """How much was tested."""
+
+    checks: int = Field(description="How many checks there were, those that were skipped too.")
+    versions: tuple[str, ...] = Field(description="Of the specification; a check's own are in `versions` of it.")
+    rounds: int = Field(description="Of ADD and DEL, to find what fails now and then.")
+    kills: int = Field(description="At most so many moments at which an ADD, and a DEL, was killed.")
+    atOnce: int = Field(description="ADDs, and DELs, of so many containers at once.")  # noqa: N815
+
+
 class SectionOf(_Part):
     """A part of the specification."""
 
@@ -71,6 +81,7 @@ class FindingOf(_Part):
     """One thing that is not as the specification demands."""
 
     fault: Fault = Field(description="Who is at fault.")
+    strength: Literal["must", "should"] = Field(default="must", description="Whether it is demanded or recommended.")
     headline: str
     demand: str = Field(description="What the specification demands, in other words.")
     section: SectionOf
@@ -105,6 +116,7 @@ class ConformanceReport(_Part):
     date: str
     implementation: Implementation
     environment: Environment
+    extent: Extent | None = None
     seconds: float
     summary: dict[Verdict, int]
     checks: tuple[CheckOf, ...]

@@ -11,16 +11,22 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import Any
 
+from harness.conformance.checks import interrupted, load
 from harness.conformance.findings import Verdict
 from harness.conformance.run import Checked
+from harness.conformance.spec import VERSIONS
 from harness.conformance.subject import Subject
 
 API_VERSION, KIND = "conformance.genie.dev/v1alpha1", "ConformanceReport"
-_MARKS = {"passed": "✓", "failed": "✗", "flaky": "~", "blocked": "·", "skipped": "-", "broken": "!"}
+_MARKS = {"passed": "✓", "failed": "✗", "warned": "?", "flaky": "~", "blocked": "·", "skipped": "-", "broken": "!"}
 
 
-def as_json(subject: Subject, results: Sequence[Checked], seconds: float) -> dict[str, Any]:
-    """The report as plain data."""
+def as_json(subject: Subject, results: Sequence[Checked], seconds: float, rounds: int) -> dict[str, Any]:
+    """The report as plain data.
+
+    Args:
+        rounds: of ADD and DEL that were asked for.
+    """
     counted = Counter(result.verdict.value for result in results)
     kernel = os.uname()
     return {
@@ -29,9 +35,22 @@ def as_json(subject: Subject, results: Sequence[Checked], seconds: float) -> dic
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "implementation": subject.described(),
         "environment": {"kernel": kernel.release, "machine": kernel.machine, "harness": _version()},
+        "extent": extent(results, rounds),
         "seconds": round(seconds, 2),
         "summary": {verdict.value: counted[verdict.value] for verdict in Verdict},
         "checks": [_checked(result) for result in results],
+    }
+
+
+def extent(results: Sequence[Checked], rounds: int) -> dict[str, Any]:
+    """How much was tested: what a reader must know to compare two reports."""
+    versions = {trial.version for result in results for trial in result.trials if trial.version}
+    return {
+        "checks": len(results),
+        "versions": [version for version in VERSIONS if version in versions],
+        "rounds": rounds,
+        "kills": interrupted.MOMENTS,
+        "atOnce": load.MANY,
     }
 
 
@@ -79,19 +98,20 @@ def line(result: Checked) -> str:
     more = f"  ({reason.strip().splitlines()[-1]})" if reason and result.verdict != Verdict.PASSED else ""
     lines = [f"{_MARKS[result.verdict.value]} {result.check.name}: {result.check.sentence}{more}"]
     for finding in merged_findings(result):
+        only = "recommended; " if finding["strength"] == "should" else ""
         lines += [
-            f"    {finding['fault']}: {finding['headline']}",
+            f"    {only}{finding['fault']}: {finding['headline']}",
             f"    {'; '.join([*finding['versions'], finding['section']['title']])}: {finding['demand']}",
         ]
     return "\n".join(lines)
 
 
 def status(results: Sequence[Checked]) -> int:
-    """The exit status: 0 if all that was tested passed, 1 if something did not, 2 if nothing was tested."""
+    """The exit status: 0 if all that the specification demands is so, 1 if not, 2 if nothing was tested."""
     found = {result.verdict for result in results}
     if found & {Verdict.FAILED, Verdict.FLAKY, Verdict.BROKEN}:
         return 1
-    return 0 if Verdict.PASSED in found else 2
+    return 0 if found & {Verdict.PASSED, Verdict.WARNED} else 2
 
 
 def summary(results: Sequence[Checked], seconds: float) -> str:

@@ -48,7 +48,7 @@ class Checked:
     @property
     def verdict(self) -> Verdict:
         """The worst of the versions'."""
-        order = (Verdict.FAILED, Verdict.BROKEN, Verdict.FLAKY, Verdict.BLOCKED, Verdict.PASSED)
+        order = (Verdict.FAILED, Verdict.BROKEN, Verdict.FLAKY, Verdict.WARNED, Verdict.BLOCKED, Verdict.PASSED)
         found = {trial.verdict for trial in self.trials}
         return next((verdict for verdict in order if verdict in found), Verdict.SKIPPED)
 
@@ -196,11 +196,11 @@ class Plan:
                 more = more or key in self._decided
 
 
-_IN_THE_WAY = (Verdict.FAILED, Verdict.BLOCKED, Verdict.BROKEN)
+_IN_THE_WAY = (Verdict.FAILED, Verdict.WARNED, Verdict.BLOCKED, Verdict.BROKEN)
 
 
 def _failed(trial: Trial) -> bool:
-    return trial.verdict in (Verdict.FAILED, Verdict.BLOCKED)
+    return trial.verdict in (Verdict.FAILED, Verdict.WARNED, Verdict.BLOCKED)
 
 
 def _verdict(tries: Sequence[Trial]) -> Trial:
@@ -334,6 +334,7 @@ def _mistaken() -> dict[str, Any]:
 def _found(check: Check, scene: Scene) -> dict[str, Any]:
     """What one check finds; the scene may be one that others have used."""
     scene.section, scene.findings, scene.notes, scene.seconds, scene.changes = check.section, [], [], {}, {}
+    scene.should = check.should
     verdict, reason = Verdict.PASSED, ""
     try:
         check.run(scene)
@@ -346,6 +347,6 @@ def _found(check: Check, scene: Scene) -> dict[str, Any]:
     except Exception:
         return _mistaken()
     if scene.findings:
-        verdict = Verdict.FAILED
+        verdict = Verdict.WARNED if all(finding.should for finding in scene.findings) else Verdict.FAILED
     findings = [finding.as_json() for finding in scene.findings]
     return {"verdict": verdict, "reason": reason, "findings": findings, "calls": scene.seconds, "notes": scene.notes}

@@ -75,6 +75,7 @@ class Scene:
     def __init__(self, subject: Subject, version: str) -> None:
         self.subject, self.version, self.section = subject, version, PROTOCOL
         self.findings: list[Finding] = []
+        self.should = False  # whether the specification only recommends what the check is about
         self.seconds: dict[str, list[float]] = {}
         self.notes: list[str] = []
         self._script: list[str] = []
@@ -318,16 +319,19 @@ class Scene:
         fault: Fault = Fault.PLUGIN,
         section: Section | None = None,
         look: str = "",
+        should: bool | None = None,
     ) -> bool:
         """Note a finding unless the condition holds; whether it holds.
 
         Args:
             look: a line of shell that shows the fault at the end of the reproducer.
+            should: whether the specification only recommends this; by default, as the check has it.
         """
         if not condition:
             script = [_PRELUDE, *self._script, *([look] if look else [])]
             found = Finding(
                 headline=headline, demand=demand, section=section or self.section, fault=fault, outcome=outcome,
+                should=self.should if should is None else should,
                 reproducer="\n".join(script) + "\n",
             )  # fmt: skip
             self.findings.append(found)

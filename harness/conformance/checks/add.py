@@ -444,6 +444,7 @@ def routes_complete(scene: Scene) -> None:
     each=True,
     after=_TRUE,
     batch=BATCH,
+    should=True,
 )
 def dns(scene: Scene) -> None:
     it = made(scene)

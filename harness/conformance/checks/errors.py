@@ -32,14 +32,12 @@ def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int]
     found = outcome.object
     well = bool(found) and outcome.code is not None and isinstance(found.get("msg"), str)
     text = outcome.stdout[:120].decode(errors="replace").strip() or "nothing"
-    if not scene.expect(
-        well, f"{what} fails, and standard output has no error object: {text}", demand, outcome, section=ERROR_RESULT
-    ):
+    no_object = f"{what} fails, and standard output has no error object: {text}"
+    if not scene.expect(well, no_object, demand, outcome, section=ERROR_RESULT, should=True):
         return
     zero = f"{what} fails with code 0: {found.get('msg')}"
-    if not scene.expect(
-        outcome.code, zero, "An error's code is not 0, which stands for success.", outcome, section=ERROR_RESULT
-    ):
+    zero_demand = "An error's code is not 0, which stands for success."
+    if not scene.expect(outcome.code, zero, zero_demand, outcome, section=ERROR_RESULT, should=True):
         return
     wanted = tuple(codes) if scene.has("1.0.0") else ()
     scene.expect(
@@ -48,6 +46,7 @@ def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int]
         "Codes below 100 are the specification's, and each well-known error has its own.",
         outcome,
         section=ERROR_RESULT,
+        should=True,
     )
     if word and outcome.code == 4:
         said = f"{found.get('msg')} {found.get('details') or ''}"
@@ -57,6 +56,7 @@ def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int]
             "The message of code 4 names the invalid variables.",
             outcome,
             section=ERROR_RESULT,
+            should=True,
         )
 
 
@@ -109,6 +109,7 @@ def error_object(scene: Scene) -> None:
     each=True,
     after=_OBJECT,
     batch=BATCH,
+    should=True,
 )
 def error_version(scene: Scene) -> None:
     outcome = refused(scene)
@@ -327,6 +328,7 @@ def large(scene: Scene) -> None:
     since="0.2.0",
     after=("add-succeeds",),
     batch="errors",
+    should=True,
 )
 def args_in_config(scene: Scene) -> None:
     scene.changes = {"args": {"cni": {"labels": [{"key": "app", "value": "x"}]}, "x-conformance": True}}
@@ -345,6 +347,7 @@ def args_in_config(scene: Scene) -> None:
     PARAMETERS,
     after=("add-succeeds",),
     batch="errors",
+    should=True,
 )
 def cni_args(scene: Scene) -> None:
     args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=0b1e;FOO=BAR"

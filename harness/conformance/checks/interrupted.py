@@ -9,7 +9,7 @@ from harness.conformance.scene import Attachment, Scene, Skipped
 from harness.conformance.spec import DEL
 from harness.conformance.trace import NoTracing
 
-_MOMENTS = 40  # of a call; those between are left out
+MOMENTS = 40  # of a call; those between are left out
 
 
 def _moments(scene: Scene, verb: str, attachment: Attachment) -> list[int]:
@@ -18,7 +18,7 @@ def _moments(scene: Scene, verb: str, attachment: Attachment) -> list[int]:
         changes = scene.interrupted(verb, attachment, 0).changes
     except NoTracing as error:
         raise Skipped(str(error)) from error
-    step = max(1, -(-changes // _MOMENTS))
+    step = max(1, -(-changes // MOMENTS))
     return list(range(1, changes + 1, step))
 
 
@@ -28,6 +28,7 @@ def _moments(scene: Scene, verb: str, attachment: Attachment) -> list[int]:
     DEL,
     after=("del-without-prevresult", "del-before-add", "del-leaves-nothing"),
     repeat=False,
+    should=True,
 )
 def add_killed(scene: Scene) -> None:
     before = used(scene, watch=False)
@@ -57,6 +58,7 @@ def add_killed(scene: Scene) -> None:
     DEL,
     after=("del-twice", "del-leaves-nothing"),
     repeat=False,
+    should=True,
 )
 def del_killed(scene: Scene) -> None:
     before = used(scene, watch=False)

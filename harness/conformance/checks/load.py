@@ -16,7 +16,7 @@ from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Scene, Skipped
 from harness.conformance.spec import ADD, DEL, LIFECYCLE
 
-_MANY = 50
+MANY = 50
 ROUNDS = 200  # of ADD and DEL; a run sets it
 _SMALL_POOL = 29  # prefix length: six addresses, of which a gateway may be one
 
@@ -35,7 +35,7 @@ def concurrent_add(scene: Scene) -> None:
         ip.cidr for each in attachments if each.result for ip in parse(each.result).ips if _inside(each, ip)
     )
     for cidr, count in holders.items():
-        scene.expect(count == 1, f"{cidr} was given to {count} of {_MANY} containers", _AT_ONCE)
+        scene.expect(count == 1, f"{cidr} was given to {count} of {MANY} containers", _AT_ONCE)
 
 
 _AT_ONCE = "Plugins handle being run at the same time for different containers, with locks where something is shared."
@@ -43,10 +43,10 @@ _AT_ONCE = "Plugins handle being run at the same time for different containers, 
 
 def _many(scene: Scene) -> tuple[Snapshot, list[Attachment], list[Outcome]]:
     """The machine before, containers that were added at once, and what came of it."""
-    if _room(scene.subject.conf) < _MANY:
-        raise Skipped(f"the configuration has fewer than {_MANY} addresses")
+    if _room(scene.subject.conf) < MANY:
+        raise Skipped(f"the configuration has fewer than {MANY} addresses")
     if "many" not in scene.cache:
-        before, attachments = used(scene), [scene.container() for _ in range(_MANY)]
+        before, attachments = used(scene), [scene.container() for _ in range(MANY)]
         scene.cache["many"] = before, attachments, scene.at_once(scene.add, attachments)
     found: tuple[Snapshot, list[Attachment], list[Outcome]] = scene.cache["many"]
     return found
@@ -78,7 +78,7 @@ def concurrent_del(scene: Scene) -> None:
     for attachment in attachments:
         there = scene.inside(attachment).link("eth0") if not scene.subject.position else None
         scene.expect(not there, f"eth0 is in container {attachment.netns} after its DEL", CLEAN)
-    expect_nothing_left(scene, before, attachments[0], f"after {_MANY} DELs at once")
+    expect_nothing_left(scene, before, attachments[0], f"after {MANY} DELs at once")
 
 
 def _subnets(value: Any) -> Iterator[str]:

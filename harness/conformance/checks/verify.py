@@ -38,7 +38,8 @@ def succeeds(scene: Scene) -> None:
         outcome,
     ):
         text = outcome.stdout.decode(errors="replace").strip()
-        scene.expect(not text, f"CHECK prints {text[:80]!r}", "CHECK returns nothing, or an error.", outcome)
+        demand = "CHECK returns nothing, or an error."
+        scene.expect(not text, f"CHECK prints {text[:80]!r}", demand, outcome, should=True)
 
 
 def _finds(scene: Scene, what: str, tamper: Callable[[Attachment], Json | None]) -> None:
@@ -261,7 +262,13 @@ def allows_more(scene: Scene) -> None:
 
 
 @check(
-    "check-changes-nothing", "CHECK changes nothing.", CHECK, since="0.4.0", after=("check-succeeds",), batch="check"
+    "check-changes-nothing",
+    "CHECK changes nothing.",
+    CHECK,
+    since="0.4.0",
+    after=("check-succeeds",),
+    batch="check",
+    should=True,
 )
 def changes_nothing(scene: Scene) -> None:
     attachment = scene.added(scene.container())

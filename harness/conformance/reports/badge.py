@@ -26,7 +26,7 @@ def verdict(report: ConformanceReport) -> tuple[str, str]:
 
 
 def _passes(cell: Cell) -> bool:
-    return cell.verdict == "passed"
+    return cell.verdict in ("passed", "warned")
 
 
 def svg(report: ConformanceReport) -> str:

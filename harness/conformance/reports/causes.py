@@ -12,7 +12,9 @@ from harness.conformance.findings import Fault, Verdict
 from harness.conformance.published import CallOf, CheckOf, ConformanceReport, FindingOf
 
 FAILING = frozenset({Verdict.FAILED, Verdict.FLAKY, Verdict.BROKEN})
+_LISTED = FAILING | {Verdict.WARNED}
 _WITHOUT_FINDING = {
+    Verdict.WARNED: "The report has no more about it.",
     Verdict.FLAKY: "It failed, and passed when it was run again.",
     Verdict.BROKEN: "The environment, or the check itself, made a verdict impossible.",
     Verdict.FAILED: "The report has no more about it.",
@@ -83,7 +85,7 @@ def causes(reports: Sequence[ConformanceReport]) -> tuple[Cause, ...]:
 
 
 def _rank(cause: Cause) -> tuple[int, bool, int, int, int, str]:
-    order = [Verdict.FAILED, Verdict.FLAKY, Verdict.BROKEN]
+    order = [Verdict.FAILED, Verdict.FLAKY, Verdict.BROKEN, Verdict.WARNED]
     return (
         order.index(cause.verdict),
         cause.strength != "must",
@@ -97,7 +99,7 @@ def _rank(cause: Cause) -> tuple[int, bool, int, int, int, str]:
 def _all(reports: Sequence[ConformanceReport]) -> Iterator[_Found]:
     for number, report in enumerate(reports):
         for check in report.checks:
-            if check.verdict in FAILING:
+            if check.verdict in _LISTED:
                 for finding in check.findings or (_stand_in(check),):
                     yield (
                         Seen(report=number, check=check, headline=finding.headline, versions=finding.versions),
@@ -107,7 +109,7 @@ def _all(reports: Sequence[ConformanceReport]) -> Iterator[_Found]:
 
 def _stand_in(check: CheckOf) -> FindingOf:
     """For a check that failed without a finding."""
-    versions = tuple(version for version, verdict in check.versions.items() if verdict in FAILING)
+    versions = tuple(version for version, verdict in check.versions.items() if verdict in _LISTED)
     fault = Fault.ENVIRONMENT if check.verdict == Verdict.BROKEN else Fault.PLUGIN
     return FindingOf.model_validate(
         {
@@ -147,9 +149,9 @@ def _error(call: CallOf) -> str:
 
 
 def _cause(group: Sequence[_Found], reports: Sequence[ConformanceReport]) -> Cause:
-    seen, finding = min(group, key=lambda each: (not each[1].reproducer, each[0].check.strength != "must"))
+    seen, finding = min(group, key=lambda each: (not each[1].reproducer, each[1].strength != "must"))
     failed = {(each.report, each.check.name) for each, _ in group}
-    stand_in = seen.check.verdict != Verdict.FAILED
+    stand_in = seen.check.verdict not in (Verdict.FAILED, Verdict.WARNED)
     return Cause(
         headline=finding.headline,
         verdict=seen.check.verdict,
@@ -157,7 +159,7 @@ def _cause(group: Sequence[_Found], reports: Sequence[ConformanceReport]) -> Cau
         demand=finding.demand,
         section=finding.section.title,
         url=finding.section.url,
-        strength=seen.check.strength,
+        strength="must" if any(found.strength == "must" for _, found in group) else "should",
         reproducer=finding.reproducer,
         call=finding.call,
         seen=tuple(each for each, _ in group),
@@ -180,5 +182,5 @@ def _roots(check: CheckOf, report: ConformanceReport) -> set[str]:
             continue
         found.add(name)
         if by_name[name].verdict == Verdict.BLOCKED:
-            todo += re.findall(r"([\w-]+) (?:failed|blocked|broken)\b", by_name[name].reason)
+            todo += re.findall(r"([\w-]+) (?:failed|warned|blocked|broken)\b", by_name[name].reason)
     return found - {check.name}

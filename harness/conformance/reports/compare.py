@@ -55,7 +55,7 @@ def _now(verdicts: Mapping[str, Verdict], name: str) -> str:
 
 def _is_verdict(verdict: Verdict | None) -> bool:
     """Whether it says something about the plugin: a check that is blocked, skipped or broken does not."""
-    return verdict in (Verdict.PASSED, *_FAILURES)
+    return verdict in (Verdict.PASSED, Verdict.WARNED, *_FAILURES)
 
 
 def _failures(report: ConformanceReport) -> dict[Key, str]:

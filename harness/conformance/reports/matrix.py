@@ -55,16 +55,22 @@ class Cell:
         return sum(self.counts[verdict] for verdict in FAILING)
 
     @property
+    def warned(self) -> int:
+        return self.counts[Verdict.WARNED]
+
+    @property
     def tested(self) -> int:
-        return self.failed + self.counts[Verdict.PASSED]
+        return self.failed + self.warned + self.counts[Verdict.PASSED]
 
     @property
     def verdict(self) -> str:
-        """passed, failed, blocked, skipped, or none: the report has no such check."""
+        """passed, failed, blocked, warned, skipped, or none: the report has no such check."""
         if self.failed:
             return "failed"
         if self.counts[Verdict.BLOCKED]:
             return "blocked"
+        if self.warned:
+            return "warned"
         return "passed" if self.tested else "skipped" if self.counts[Verdict.SKIPPED] else "none"
 
     @property

@@ -105,7 +105,7 @@ def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: in
 def _says(report: ConformanceReport, column: Feature) -> bool:
     """Whether a feature was tested at all, or should have been."""
     [cell] = cells(report, [column])
-    return cell.verdict in ("passed", "failed", "blocked")
+    return cell.verdict in ("passed", "failed", "warned", "blocked")
 
 
 def _safe_url(url: str) -> str:

@@ -89,19 +89,25 @@ def main() -> int:
     reasons = explained(EXPLAINED.read_text())
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     unexplained = 0
+    killed = dict(reasons)
     for path, status, mutant in _mutants():
         if mutant is None:
             counts[path][status] += 1
             continue
         kind = "words" if mutant.is_wording else "open"
-        if any((mutant.function, line) in reasons for line in mutant.added or mutant.removed):
+        lines = [(mutant.function, line) for line in mutant.added or mutant.removed]
+        if any(line in reasons for line in lines):
             kind = "explained"
+            for line in lines:
+                killed.pop(line, None)
         counts[path][kind] += 1
         if kind == "open":
             unexplained += 1
             print(f"{status}: {mutant.name}", *(f"  - {line}" for line in mutant.removed), sep="\n")
             print(*(f"  + {line}" for line in mutant.added), sep="\n")
     counts["all"] = sum(counts.values(), Counter())
+    if not counts["all"]["not checked"]:
+        print(*(f"explained, but killed or gone: {function}: {line}" for function, line in killed), sep="\n")
     for path, kinds in counts.items():
         meant = kinds["killed"] + kinds["open"] + kinds["explained"]
         rest = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if kind != "killed")

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,13 @@ MEMORY = 4 << 30
 class Mutation:
     """A pytest plugin: instead of one run of the tests, a run for each mutant.
 
-    names: of the mutants. results: what came of each, by its name.
+    names: of the mutants. results: what came of each, by its name. save: keeps the results so far.
     """
 
-    def __init__(self, names: Sequence[str], jobs: int) -> None:
+    def __init__(self, names: Sequence[str], jobs: int, save: Callable[[Mapping[str, int]], None]) -> None:
         self.names = names
         self.jobs = jobs
+        self.save = save
         self.results: dict[str, int] = {}
         self._reaching: defaultdict[str, list[tuple[pytest.Item, float]]] = defaultdict(list)
         self._kills: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -62,6 +63,7 @@ class Mutation:
                 self.results[name] = NO_TESTS
         while running:
             self._finish(running)
+        self.save(self.results)
         return True
 
     def _unmutated(self, session: pytest.Session) -> None:
@@ -120,6 +122,7 @@ class Mutation:
         self.results[name] = TIMEOUT if code < 0 else code
         done = len(self.results)
         if done % 50 == 0 or done == len(self.names):
+            self.save(self.results)
             print(f"{done} of {len(self.names)}: {Counter(self.results.values())[SURVIVED]} survive", flush=True)
 
 
@@ -138,6 +141,7 @@ def generate() -> dict[str, Any]:
     create_mutants(os.cpu_count() or 1)
     found = {str(path): SourceFileMutationData(path=path) for path in walk_mutatable_files()}
     for data in found.values():
+        data.meta_path = data.meta_path.absolute()  # for pytest runs elsewhere
         data.load()
     return found
 
@@ -151,18 +155,17 @@ def main(patterns: Sequence[str], jobs: int, tests: Sequence[str]) -> int:
     files = generate()
     every = [name for data in files.values() for name in data.exit_code_by_key]
     names = [name for name in every if not patterns or any(fnmatch.fnmatch(name, each) for each in patterns)]
-    mutation = Mutation(names, jobs)
+
+    def save(results: Mapping[str, int]) -> None:
+        for data in files.values():
+            known = data.exit_code_by_key
+            known.update({name: code for name, code in results.items() if name in known})
+            data.save()
+
     options = ["-c", "pyproject.toml", "-q", "--tb=native", "--assert=plain", "-o", "tmp_path_retention_policy=failed"]
-    here = Path.cwd()
     os.chdir("mutants")
-    status = int(pytest.main([*options, *(tests or config().pytest_add_cli_args_test_selection)], plugins=[mutation]))
-    os.chdir(here)
-    for data in files.values():
-        data.exit_code_by_key.update(
-            {name: code for name, code in mutation.results.items() if name in data.exit_code_by_key}
-        )
-        data.save()
-    return status
+    mutation = Mutation(names, jobs, save)
+    return int(pytest.main([*options, *(tests or config().pytest_add_cli_args_test_selection)], plugins=[mutation]))
 
 
 if __name__ == "__main__":

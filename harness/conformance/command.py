@@ -51,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
     """Returns 0 if all that the specification demands is so, 1 if not, 2 if there was nothing to test."""
     from harness.conformance import report
     from harness.conformance.checks import CHECKS
-    from harness.conformance.subject import Unusable
+    from harness.conformance.subject import BadProfile, Unusable
 
     if options.list or options.schema:
         print(_schema() if options.schema else _listed())
@@ -62,7 +62,8 @@ def main(options: argparse.Namespace) -> int:
     try:
         subject = _subject(options)
     except Unusable as error:
-        print(f"nothing was tested: {error}", file=sys.stderr)
+        blame = "; the profile is at fault" if isinstance(error, BadProfile) else ""
+        print(f"nothing was tested{blame}: {error}", file=sys.stderr)
         return 2
     if options.versions:
         subject = replace(subject, limits=(*subject.limits, tuple(options.versions.split(","))))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.conformance.call import Call, Json, Outcome, run
+from harness.conformance.call import NOT_STARTED, Call, Json, Outcome, run
 from harness.conformance.spec import VERSIONS
 from harness.embedded.binaries import INSTALLED, given
 
@@ -20,6 +20,10 @@ _DEFAULT_BRIDGES = {"bridge": "cni0", "flannel": "cni0"}  # what plugins make th
 
 class Unusable(Exception):
     """There is nothing to test; the message names the file and what was expected."""
+
+
+class BadProfile(Unusable):
+    """The same, and the profile is at fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class Subject:
     claims: frozenset[str] = frozenset()
     places: tuple[Path, ...] = ()  # directories with further plugins
     supported: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()  # that the profile states
+    default_route: bool | None = None  # what the profile states
     mistakes: tuple[str, ...] = ()  # of the profile or the configuration, each with its place
     limits: tuple[tuple[str, ...], ...] = ()  # versions that the plugins before it claim, and that were asked for
 
@@ -75,6 +81,11 @@ class Subject:
         wanted = {f"capability:{name}" for name, on in declared.items() if on} if isinstance(declared, dict) else set()
         used = {"dns": self.conf.get("dns"), "capabilities": wanted, "pool": "subnet" in dict(_strings(self.conf))}
         return {*self.claims, *wanted, *(feature for feature, use in used.items() if use)}
+
+    @property
+    def conf_subnets(self) -> tuple[str, ...]:
+        """Every subnet in the plugin's configuration."""
+        return tuple(value for key, value in _strings(self.conf) if key == "subnet" and "/" in value)
 
     @property
     def masters(self) -> list[str]:
@@ -174,7 +185,10 @@ def of(
     )  # fmt: skip
     limits = tuple(claimed_versions(probe(replace(subject, position=at))) for at in range(subject.position))
     configured = str(network.get("cniVersion") or "0.1.0")
-    return replace(subject, supported=claimed_versions(probe(subject), configured), limits=limits)
+    answered = probe(subject)
+    if answered.status == NOT_STARTED:
+        raise Unusable(f"{where}: {answered.message}")
+    return replace(subject, supported=claimed_versions(answered, configured), limits=limits)
 
 
 def as_list(network: Any, where: str) -> Json:

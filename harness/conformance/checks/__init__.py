@@ -2,6 +2,7 @@
 
 base         what a check is
 life         one attachment that many checks look at
+profile      what the profile states
 version      VERSION
 add          ADD: its result, and that the kernel has the same
 errors       calls that must fail
@@ -27,6 +28,7 @@ from harness.conformance.checks import (
     errors,
     interrupted,
     load,
+    profile,
     verify,
     version,
 )
@@ -39,7 +41,7 @@ def _of(module: ModuleType) -> list[Check]:
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (version, add, errors, delete, verify, collect, chain, capability, interrupted, load)
+    for module in (profile, version, add, errors, delete, verify, collect, chain, capability, interrupted, load)
     for check in _of(module)
 )
 #: Extended features: what a profile can claim.

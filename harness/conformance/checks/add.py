@@ -15,7 +15,7 @@ from harness.conformance.wellformed import complaints
 _TRUE = ("add-succeeds", "result-well-formed")
 
 
-@check("add-succeeds", "ADD succeeds and prints a result.", ADD, each=True, after=(), batch=BATCH)
+@check("add-succeeds", "ADD succeeds and prints a result.", ADD, each=True, after=("profile-holds",), batch=BATCH)
 def succeeds(scene: Scene) -> None:
     outcome = tried(scene).outcome
     demand = "A plugin that is given a valid configuration attaches the container and exits with 0."

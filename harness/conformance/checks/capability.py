@@ -9,6 +9,7 @@ import threading
 from harness.conformance.call import Json
 from harness.conformance.checks.base import check
 from harness.conformance.checks.errors import expect_error
+from harness.conformance.findings import Fault
 from harness.conformance.kernel import queueing
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
@@ -221,7 +222,9 @@ def args_ips(scene: Scene) -> None:
         return
     link = scene.inside(attachment).link("eth0")
     has = scene.inside(attachment).of(link) if link else []
-    scene.expect(wanted in has, f"args.cni.ips has {wanted}, ADD gave {', '.join(has)}", _DEMAND, outcome)
+    headline = f"args.ips is claimed; args.cni.ips has {wanted}, ADD gave {', '.join(has)}"
+    demand = "No plugin must know `args`: to claim args.ips is right only for one that does."
+    scene.expect(wanted in has, headline, demand, outcome, fault=Fault.PROFILE)
 
 
 @check(
@@ -235,6 +238,6 @@ def netns_override(scene: Scene) -> None:
     attachment.netns = "/proc/1/ns/net"
     conf = scene.conf(attachment)
     outcome = scene.call("ADD", attachment, conf, env={"CNI_NETNS_OVERRIDE": "1"})
-    scene.expect(
-        outcome.ok, f"ADD fails: {outcome.message}", "libcni's convention: CNI_NETNS_OVERRIDE=1 allows it.", outcome
-    )
+    headline = f"netns-override is claimed; ADD in the plugin's own namespace fails: {outcome.message}"
+    demand = "libcni's convention, which no plugin must know: CNI_NETNS_OVERRIDE=1 allows it."
+    scene.expect(outcome.ok, headline, demand, outcome, fault=Fault.PROFILE)

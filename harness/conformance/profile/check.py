@@ -20,7 +20,7 @@ from harness.conformance.checks import FEATURES
 from harness.conformance.profile import configuration
 from harness.conformance.profile.configuration import Part, Where
 from harness.conformance.spec import VERSIONS
-from harness.conformance.subject import Subject, Unusable, find, of, places
+from harness.conformance.subject import BadProfile, Subject, Unusable, find, of, places
 from harness.yamlfile import Mistake, Mistakes, YamlFile, hint
 
 _NODES = (
@@ -77,7 +77,7 @@ def mistakes(path: Path, paths: Sequence[Path] = (), *, binaries: bool = True) -
         missing = list(_missing(profile, places(None, [*paths, path.parent])))
         found += missing
         if not missing and not list(_no_such_plugin(profile)):
-            found += _answered(profile, _subject(profile, path, None, paths))
+            found += _seen(profile, path, paths)
     return _once(found)
 
 
@@ -89,20 +89,25 @@ def read(path: Path, plugin: Path | None = None, paths: Sequence[Path] = ()) -> 
         paths: directories with further plugins.
 
     Raises:
-        Unusable: the profile is not valid, describes no plugin that runs by itself, or a binary is nowhere.
+        BadProfile: it is not valid, describes no plugin that runs by itself, or a binary is nowhere or cannot run.
     """
     try:
         profile = Profile.read(path)
     except catalog.ProfileError as error:
-        raise Unusable(str(error)) from error
+        raise BadProfile(str(error)) from error
     if profile.network.embedded is None:
         mistake = profile.source.mistake((), "expected an `embedded` section, with the plugin's configuration")
-        raise Unusable(str(mistake))
+        raise BadProfile(str(mistake))
     if found := [*_no_such_plugin(profile), *_missing(profile, places(plugin, [*paths, path.parent]), plugin)]:
-        raise Unusable("\n".join(map(str, _once(found))))
-    subject = _subject(profile, path, plugin, paths)
+        raise BadProfile("\n".join(map(str, _once(found))))
+    try:
+        subject = _subject(profile, path, plugin, paths)
+    except Unusable as error:
+        raise BadProfile(str(error)) from error
     found = _once([*_claimed(profile), *_answered(profile, subject)])
-    return replace(subject, mistakes=tuple(map(str, found)))
+    embedded = profile.network.embedded
+    stated = embedded.default_route if "default_route" in embedded.model_fields_set else None
+    return replace(subject, mistakes=tuple(map(str, found)), subnets=embedded.subnets, default_route=stated)
 
 
 def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
@@ -262,6 +267,15 @@ def _missing(profile: Profile, looked_in: Sequence[Path], plugin: Path | None = 
             yield profile.source.mistake((*_CONF, *where), f"{there} is not executable" if there else nowhere)
 
 
+def _seen(profile: Profile, path: Path, paths: Sequence[Path]) -> list[Mistake]:
+    """What is wrong with the plugins that are there, or does not go with them."""
+    try:
+        return _answered(profile, _subject(profile, path, None, paths))
+    except Unusable as error:
+        text = str(error).removeprefix(f"{path}: ")
+        return [profile.source.mistake((*_CONF, *profile.parts[0].at, "type"), text)]
+
+
 def _answered(profile: Profile, subject: Subject) -> list[Mistake]:
     """What does not go with the plugin's answer to VERSION."""
     conf = _confs(profile.network)[0]
@@ -273,3 +287,20 @@ def _unsupported(conf: dict[str, Any], subject: Subject) -> Iterator[tuple[Where
     if isinstance(version, str) and version in VERSIONS and version not in subject.supported:
         listed = ", ".join(subject.supported)
         yield ("cniVersion",), f"{version} is not among the versions that {subject.conf['type']} supports: {listed}"
+    at = configuration.parts(conf)[subject.position].at
+    for name in sorted(subject.features):
+        kind, _, capability = name.partition(":")
+        if kind == "capability" and (unable := _unable(capability, subject)):
+            yield (*at, "capabilities", capability), unable
+
+
+def _unable(capability: str, subject: Subject) -> str:
+    """Why a capability that is declared is one that the plugin cannot have; empty: it may have it.
+
+    Go's JSON decoder looks for keys that are in the executable, and an ipam plugin reads what its caller was given.
+    """
+    asked = [subject.binary, *([subject.binaries[subject.ipam]] if subject.ipam else [])]
+    contents = [binary.read_bytes() for binary in asked]
+    if all(b"Go buildinf:" in each and capability.encode() not in each for each in contents):
+        return f"{subject.conf['type']} cannot do {capability}: nothing in its executable has that name"
+    return ""

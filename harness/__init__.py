@@ -1,4 +1,4 @@
-"""The harness: makes a cluster, puts networks and genie on it, and drives scenario files through it into a report.
+"""The harness: makes a cluster, installs networks and genie on it, runs scenario files, and writes a report.
 
-It is entered by pytest (`plugin.py`) and by people (`__main__.py`). What a cluster is to it stands in `contract.py`.
+pytest enters it in `plugin.py`, people in `__main__.py`. `contract.py` defines the interface of a cluster.
 """

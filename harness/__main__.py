@@ -1,4 +1,4 @@
-"""`python -m harness`: what people ask of the harness beside running it (which is pytest's part, or `nox -s e2e`)."""
+"""`python -m harness`: all commands of the harness except scenario runs, which are pytest's part (`nox -s e2e`)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from harness.scenario.file import Scenario
 
 EPILOG = """\
-running scenarios is pytest's part:
-  pytest scenarios                            all of them, on kind if a Docker engine is there, else embedded
-  pytest scenarios --backend embedded -k weave   some of them, without any container
+pytest runs scenarios:
+  pytest scenarios                            all of them, on kind if a Docker engine answers, else embedded
+  pytest scenarios --backend embedded -k weave   some of them, without containers
   pytest scenarios --networks bridge,ptp -n 2    two workers; only scenarios of these networks
   pytest my.yaml --profile my-network.yaml --report out   a vendor's own, with a report to publish
 """
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness",
-        description="Scenarios for CNI networks: what a pod asks for, and what must then hold.",
+        description="Tests for CNI networks: scenarios on a cluster, and conformance checks for one plugin.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    usual = "default: scenarios/ if there is one here, else those of the project"
+    usual = "default: scenarios/ in this directory, else those of the project"
     listing = commands.add_parser(
         "list", help="the scenarios, with their networks, labels and checks; needs no cluster"
     )
@@ -52,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(do=_list)
 
-    linting = commands.add_parser(
-        "lint", help="find mistakes in scenario files: file, line, column, what would be right"
-    )
+    linting = commands.add_parser("lint", help="find mistakes in scenario files, with file, line, column and advice")
     linting.add_argument("paths", nargs="*", type=Path, default=_usual(), help=usual)
     described = "a vendor's description of a network (repeatable)"
     linting.add_argument("--profile", action="append", default=[], type=Path, metavar="FILE", help=described)
@@ -84,21 +82,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _usual() -> list[Path]:
-    """The scenarios of the folder that one is in, else the project's."""
+    """The folder scenarios/ in the current directory, else the project's."""
     return [Path("scenarios") if Path("scenarios").is_dir() else SCENARIOS]
 
 
 def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    report = commands.add_parser("report", help="of conformance: merge, diff, badge; of scenarios: page")
+    report = commands.add_parser("report", help="conformance reports: merge, diff, badge; scenario reports: page")
     kinds = report.add_subparsers(metavar="COMMAND", required=True)
     reporting.add_arguments(kinds)
-    page = kinds.add_parser("page", help="make the HTML page of a run of scenarios anew from its report.json")
+    page = kinds.add_parser("page", help="make the HTML page of a scenario run again from its report.json")
     page.add_argument("directory", type=Path)
     page.set_defaults(do=_report)
 
-    filling = commands.add_parser(
-        "counterparts", help="fill the results of docs/counterparts.md in from report.json files"
-    )
+    filling = commands.add_parser("counterparts", help="fill results from report.json files into docs/counterparts.md")
     filling.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one for each backend")
     filling.add_argument("--page", type=Path, default=Path("docs/counterparts.md"), help="default: %(default)s")
     filling.set_defaults(do=_counterparts)
@@ -106,11 +102,11 @@ def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    creating = commands.add_parser("create", help="make it, or go on with it, or bring it up to date")
-    creating.add_argument("--networks", default="", metavar="A,B", help="default: all that fit beside each other")
+    creating = commands.add_parser("create", help="create the cluster, continue an interrupted creation, or update it")
+    creating.add_argument("--networks", default="", metavar="A,B", help="default: all that can share a cluster")
     creating.add_argument("--profile", type=Path, action="append", default=[], help="a vendor's network description")
-    deleting = commands.add_parser("delete", help="end it; no error if there is none")
-    looking = commands.add_parser("status", help="what is there, and how to reach it")
+    deleting = commands.add_parser("delete", help="delete the cluster; no error if there is none")
+    looking = commands.add_parser("status", help="show what is on the cluster, and how to reach it")
     for verb, command in (("create", creating), ("delete", deleting), ("status", looking)):
         command.add_argument("--name", default=NAME, help="default: %(default)s")
         command.set_defaults(do=_cluster, verb=verb)

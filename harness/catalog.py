@@ -1,23 +1,23 @@
-"""Networks: what a file under fixtures/networks/, or a vendor's profile, has of one.
+"""Reads descriptions of networks: files under fixtures/networks/, and vendors' profiles.
 
-One file a network, one section a kind of cluster, so that a network can be had on some and not on others:
+Each network has one file, with one section for each kind of cluster. A missing section means that this kind lacks it:
 
     network: weave            # the name that scenarios and annotations use
     embedded: …               # on the embedded cluster: `Embedded`, below
-    cluster: …                # on a real cluster: `Software`, in cluster/software.py, which reads and checks it
+    cluster: …                # on a real cluster: `Software`, in cluster/software.py
 
-An `embedded:` section is a CNI configuration with what a node must have for it. Any string in it may hold jinja2
-expressions, of these:
+An `embedded:` section is a CNI configuration, with the links and routes that a node needs for it. Its strings can hold
+jinja2 expressions with these names:
 
     node.number, node.name, node.address, node.interface   the node (from 1), its address and interface on the underlay
     node.kubeconfig, node.vxlan                            for a daemon: an administrator's; whether there is VXLAN
     peer.number, peer.name, peer.address                   in `routes`: each of the other nodes in turn
 
-A stand-in's section can have the software itself below it, as `real:`, with the daemon that it runs on every node. It
-is taken where its programs are on the machine and can run; they are never fetched.
+A stand-in's section can describe the real software as `real:`, with the daemon for every node. It is used if its
+programs are on the machine and can run; they are never downloaded.
 
-A vendor whose plugin is a binary that needs nothing else on the node writes such a file, with `kind: real`, puts the
-binary where `plugins` is looked for (see embedded/binaries.py), and has a profile.
+For a plugin that is a binary and needs nothing else on the node, such a file with `kind: real` is a profile. The binary
+must be in a directory that embedded/binaries.py searches.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Section(BaseModel):
 
 
 class Bridge(Section):
-    """A bridge that stands for all pods of the network, so that the first pod's plugin does not have to make it."""
+    """A bridge for all pods of the network, made before the first pod."""
 
     bridge: str
     address: str = ""
@@ -73,7 +73,7 @@ class Bridge(Section):
 
 
 class Vxlan(Section):
-    """A VXLAN device to all other nodes: a port of a bridge, or with an address of its own."""
+    """A VXLAN device to all other nodes: a port of a bridge, or with an address."""
 
     vxlan: str
     id: int
@@ -92,49 +92,48 @@ class PeerRoutes(Section):
 
 
 class Ready(Section):
-    """When a daemon has done its part on a node: all of it must be there."""
+    """The files and routes that exist when a daemon is ready on a node."""
 
     files: tuple[str, ...] = Field(default=(), description="Files.")
     routes: str = Field(default="", description="A route to each other node's part of the network.")
 
 
 class Real(Section):
-    """The software that a stand-in stands for, with what differs from the stand-in's section."""
+    """The real software of a stand-in: the fields that differ from the stand-in's section."""
 
     software: str = Field(description="As the stand-in's; {{ version }} is the daemon's.")
     plugins: tuple[str, ...] = Field(description="Plugin binaries that it needs.")
     conf: dict[str, Any] = Field(description="The CNI configuration.")
     daemon: tuple[str, ...] = Field(description="The command that runs on every node.", min_length=1)
     needs: tuple[tuple[str, ...], ...] = Field((), description="Commands that must succeed for the daemon to work.")
-    environment: dict[str, str] = Field({}, description="The daemon's, beside PATH.")
+    environment: dict[str, str] = Field({}, description="The daemon's variables, in addition to PATH.")
     files: dict[str, str] = Field({}, description="Files that the daemon reads: path on the node to text.")
-    pod_subnet: str = Field("", alias="pod-subnet", description="What of the network is the node's: its spec.podCIDR.")
+    pod_subnet: str = Field("", alias="pod-subnet", description="The node's part of the network: its spec.podCIDR.")
     ready: Ready = Field(Ready(), description="When pods can be attached.")
 
 
 class Embedded(Section):
     """A network on the embedded cluster."""
 
-    kind: Literal["real", "stand-in"] = Field(description="Whether this is the software that the name stands for.")
-    software: str = Field(description="What really runs, for reports.")
+    kind: Literal["real", "stand-in"] = Field(description="real: the named software; stand-in: other software.")
+    software: str = Field(description="The software that really runs, for reports.")
     plugins: tuple[str, ...] = Field(description="Plugin binaries that it needs.")
-    subnets: tuple[str, ...] = Field(description="Every address lies in one of them.")
-    default_route: bool = Field(
-        True, alias="default-route", description="Whether its plugin sets a default route itself."
+    subnets: tuple[str, ...] = Field(description="Every address is in one of these.")
+    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets a default route.")
+    file: str = Field(
+        description="The name of the configuration file in net.d.", pattern=r"^[^/]+\.(conf|conflist|json)$"
     )
-    file: str = Field(description="The configuration's file in net.d.", pattern=r"^[^/]+\.(conf|conflist|json)$")
     conf: dict[str, Any] = Field(description="The configuration.")
     setup: tuple[Bridge | Vxlan | PeerRoutes, ...] = Field(
         (),
-        description="What a node needs beside it. Where it is left out: a route to each `subnet` that the conf "
-        "has on another node alone.",
+        description="Further needs of a node. By default: a route to each `subnet` that only another node's conf has.",
     )
     container_id_per_interface: tuple[str, ...] = Field(
         (),
         alias="container-id-per-interface",
         description="Plugins that identify an attachment by the container's ID alone, as in genie.conf.",
     )
-    real: Real | None = Field(None, description="Of a stand-in: the software itself, where that can be had.")
+    real: Real | None = Field(None, description="For a stand-in: the real software, used if it is available.")
 
     @field_validator("subnets")
     @classmethod
@@ -155,12 +154,14 @@ class Embedded(Section):
 
 
 class Conformance(Section):
-    """What `harness conformance` is to know of the plugin."""
+    """Settings for `harness conformance`."""
 
-    plugin: str = Field(default="", description="The type to test, of a list of several plugins; by default the first.")
+    plugin: str = Field(
+        default="", description="The type of the plugin to test, if there are several; by default the first."
+    )
     claims: tuple[str, ...] = Field(default=(), description="Extended features to test.")
     stays: tuple[str, ...] = Field(
-        default=(), description="Interfaces that stand for all containers and stay by design."
+        default=(), description="Interfaces that all containers share and that stay by design."
     )
 
 
@@ -181,7 +182,7 @@ class Network(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A node, to templates."""
+    """A node, as templates see it."""
 
     number: int
     name: str
@@ -240,10 +241,10 @@ def located(path: Path) -> tuple[Network, YamlFile]:
 def mistakes(
     source: YamlFile, error: ValidationError, model: type[BaseModel], under: tuple[str, ...] = ()
 ) -> list[Mistake]:
-    """What a section's model finds wrong, each at its place in the file.
+    """The errors of a section's model, each with its place in the file.
 
     Args:
-        under: where in the file the section is.
+        under: the path of the section in the file.
     """
     found = []
     for item in error.errors():
@@ -253,7 +254,7 @@ def mistakes(
 
 
 def _keys(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The keys that a section may have where an unknown one is."""
+    """The valid keys of the section that has an unknown one."""
     for part in loc[:-1]:
         of = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
         inner = list(_kinds(of.get(str(part))))
@@ -281,7 +282,7 @@ def _unclear(source: YamlFile) -> Iterator[Mistake]:
 
 
 def texts(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every text in a value, with where it is."""
+    """Every text in a value, with its path."""
     if isinstance(value, str):
         yield loc, value
     elif isinstance(value, Mapping):
@@ -298,7 +299,7 @@ def _places(value: Any, text: str) -> Iterator[tuple[str | int, ...]]:
 
 
 def _evaluate(network: Network) -> None:
-    """Raise ProfileError if an expression cannot be evaluated: while it is known which file it is in."""
+    """Raise ProfileError if an expression cannot be evaluated, while the file's name is known."""
     node, peer = (Place(number=number, name="node", address="172.30.0.1") for number in (1, 2))
     for section in [network.embedded] if network.embedded else []:
         conf(section, node)
@@ -320,7 +321,7 @@ def conf(network: Embedded, node: Place) -> dict[str, Any]:
 
 
 def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[str, Any]]:
-    """What to make on a node for a network, in order, as plain data for `harness.embedded.links`.
+    """The links and routes to make on a node for a network, in order, as plain data for `harness.embedded.links`.
 
     Raises:
         ProfileError: an expression in it cannot be evaluated.
@@ -358,12 +359,12 @@ def _subnets(conf: Any) -> Iterator[str]:
 
 
 def stand_in(network: Embedded) -> Embedded:
-    """The network without the software itself."""
+    """The network without the `real:` section."""
     return network.model_copy(update={"real": None})
 
 
 def itself(network: Embedded, version: str, node: Place) -> Embedded:
-    """The network as the software itself, whose daemon has that version; `node` is any of them.
+    """The network as real software, with this version of the daemon; `node` is any of the nodes.
 
     Raises:
         ProfileError: an expression in it cannot be evaluated.
@@ -391,7 +392,7 @@ def daemon(real: Real, node: Place, peers: Sequence[Place]) -> dict[str, Any]:
 
 
 def pod_subnets(network: Embedded, node: Place) -> list[str]:
-    """The node's spec.podCIDRs as far as the network has a word in it.
+    """The node's spec.podCIDRs that the network sets.
 
     Raises:
         ProfileError: an expression in it cannot be evaluated.

@@ -1,9 +1,9 @@
-"""What a cluster is to a scenario, whichever backend made it, and what only some clusters can do: their abilities.
+"""The interface of a cluster, the same for all backends, and the abilities that only some clusters have.
 
 A backend gives the runner a `Cluster`. The runner creates pods through the cluster's API server (a kubelet, real or the
-harness's own, does the rest), asks the probe inside a pod what it sees, and asks a node what is on it. Whatever goes
-beyond that is an `Ability`: a value with the name that scenario files use, a sentence, and the protocol of the methods
-that a cluster with this ability has. `has` returns a cluster as that protocol, or raises with the reason.
+harness's, does the rest), reads reports of the probe in a pod, and reads inventories of nodes. Everything else is an
+`Ability`: a value with the name that scenario files use, a sentence, and the protocol of the methods that a cluster
+with this ability has. `has` returns a cluster as that protocol, or raises with the reason.
 
 To add an ability: write its protocol and its value here, and list the value in the backends that have it.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-if TYPE_CHECKING:  # its import takes the better part of a second
+if TYPE_CHECKING:  # its import takes almost a second
     from kubernetes.client import ApiClient
     from rich.console import Console
 
@@ -29,7 +29,7 @@ class ProbeError(Exception):
 
 
 class Unavailable(Exception):
-    """A backend cannot be used here, or a cluster lacks an ability. The message has what was tried and what to do."""
+    """A backend cannot be used here, or a cluster lacks an ability. The message has the attempts and advice."""
 
 
 # --- a cluster
@@ -41,23 +41,23 @@ class Offer:
 
     network: str  # the name that scenarios and annotations use: "calico"
     kind: Kind
-    software: str  # what really runs, for reports: "flannel v0.28.10", "ptp + host-local over host routes"
-    subnets: tuple[str, ...]  # every address of this network lies in one of them; IPv4 and IPv6
-    default_route: bool = True  # whether its plugin sets a default route by itself
-    missing: str = ""  # why it is not here; empty: it is here
-    first_only: str = ""  # why it works as a pod's first network only; empty: it works as any
+    software: str  # the software that really runs: "flannel v0.28.10", "ptp + host-local over host routes"
+    subnets: tuple[str, ...]  # every address of this network is in one of them; IPv4 and IPv6
+    default_route: bool = True  # whether its plugin sets a default route
+    missing: str = ""  # why it is not available; empty if it is
+    first_only: str = ""  # why it works only as a pod's first network; empty if there is no such limit
     host_ports: bool = True  # whether its plugins declare port mappings
-    file: str = ""  # the name of its configuration in the nodes' net.d, where that may be the first one
+    file: str = ""  # the name of its configuration in the nodes' net.d, if it can be the first one
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Offer:
-        """An offer that was JSON for a while."""
+        """An offer from its JSON form."""
         return cls(**{**data, "subnets": tuple(data["subnets"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a report states of the cluster; `backend` and `why` are the first line of every run."""
+    """The facts about the cluster for reports; `backend` and `why` are in the first line of every run."""
 
     backend: str  # "embedded", "container", "kind", "existing"
     why: str  # "no Docker engine answers", "asked for"
@@ -78,17 +78,17 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What is on a node that pods may leave behind; the difference of two inventories is a leak."""
+    """Everything on a node that pods may leave behind; the difference of two inventories is a leak."""
 
     interfaces: frozenset[str]  # host side: "vethd1c2 (bridge cni0)"
     addresses: frozenset[str]  # every address that an IPAM store holds: "weave 10.32.0.5 <container>/<ifname>"
-    netfilter: frozenset[str]  # one entry a rule, chain or set, without counters and handles
+    netfilter: frozenset[str]  # one entry for each rule, chain or set, without counters and handles
     namespaces: frozenset[str]  # files under /run/netns
     records: frozenset[str]  # genie's records
     routes: frozenset[str] = field(default_factory=frozenset)  # host routes and rules
 
     def beyond(self, earlier: Inventory) -> list[str]:
-        """One readable line for each thing that is here and was not in `earlier`."""
+        """One readable line for each entry that is here but not in `earlier`."""
         return [
             f"{kind}: {item}"
             for kind in ("interfaces", "addresses", "netfilter", "namespaces", "records", "routes")
@@ -102,24 +102,24 @@ class Cluster(Protocol):
     facts: Facts
 
     def api(self) -> ApiClient:
-        """A client of the Kubernetes API with every right."""
+        """A client of the Kubernetes API with all rights."""
 
     def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Put one request to the probe inside a pod (see `harness/probe.py`) and return its answer.
+        """Send one request to the probe inside a pod (see `harness/probe.py`) and return its answer.
 
         Raises:
-            ProbeError: the pod is not there or its probe did not answer.
+            ProbeError: the pod does not exist or its probe did not answer.
         """
 
     def inventory(self, node: str) -> Inventory:
-        """What is on a node now."""
+        """The inventory of a node now."""
 
     def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
-        """Write whatever helps to explain a failure of this pod into files: genie's log lines, the runtime's,
-        addresses, routes and rules in the pod and on its node."""
+        """Write files that help to explain a failure of this pod: log lines of genie and of the runtime; addresses,
+        routes and rules in the pod and on its node."""
 
     def close(self, keep: bool = False) -> None:
-        """End the cluster; with `keep`, leave it for a later run and print how to reach it."""
+        """Delete the cluster; with `keep`, leave it for a later run and print how to reach it."""
 
 
 # --- abilities
@@ -129,8 +129,8 @@ class Cluster(Protocol):
 class Ability(Generic[T]):
     """Something that only some clusters can do.
 
-    alone: whether a scenario that uses it disturbs others, so that it must have the cluster for itself; "unless apart"
-    is no for a cluster with the ability APART.
+    alone: "yes" if a scenario that uses it disturbs others, so it must run alone; "unless apart" means "yes" except on
+    a cluster with the ability APART.
     """
 
     name: str
@@ -152,7 +152,7 @@ def has(cluster: Cluster, ability: Ability[T]) -> T:
 
 
 def must_be_alone(abilities: Iterable[Ability[Any]], facts: Facts) -> bool:
-    """Whether using these abilities disturbs other scenarios on this cluster."""
+    """Whether these abilities disturb other scenarios on this cluster."""
     disturbing = {"yes"} if APART in facts.abilities else {"yes", "unless apart"}
     return any(ability.alone in disturbing for ability in abilities)
 
@@ -160,16 +160,16 @@ def must_be_alone(abilities: Iterable[Ability[Any]], facts: Facts) -> bool:
 @runtime_checkable
 class EndsSandboxes(Protocol):
     def end_sandbox(self, namespace: str, pod: str) -> None:
-        """Have the node's runtime end a pod's sandbox (CNI DEL), without the API server, as `crictl stopp` does."""
+        """The node's runtime ends a pod's sandbox (CNI DEL), without the API server, as `crictl stopp` does."""
 
 
 @runtime_checkable
 class LosesSandboxes(Protocol):
     def lose_sandbox(self, namespace: str, pod: str) -> None:
-        """Have the node's runtime make one more sandbox for a pod and lose it: its namespace goes without CNI DEL."""
+        """The node's runtime makes one more sandbox for a pod and loses it: its namespace ends without CNI DEL."""
 
     def collect_garbage(self, node: str) -> None:
-        """Call CNI GC on a node with every attachment that its runtime knows of.
+        """Call CNI GC on a node with all attachments that its runtime knows.
 
         Raises:
             CniFailure: it failed.
@@ -179,43 +179,43 @@ class LosesSandboxes(Protocol):
 @runtime_checkable
 class CallsPlugins(Protocol):
     def cni_check(self, namespace: str, pod: str) -> str:
-        """Call CNI CHECK for a pod; returns the error's message, empty when there is none."""
+        """Call CNI CHECK for a pod; returns the error's message, empty if there is none."""
 
     def cni_status(self, node: str, genie_conf: Mapping[str, Any], env: Mapping[str, str]) -> str:
-        """Call CNI STATUS on a node, with these keys in genie.conf and these variables for this one call; returns the
-        error's message, empty when there is none."""
+        """Call CNI STATUS on a node, with these keys in genie.conf and these variables for this call; returns the
+        error's message, empty if there is none."""
 
 
 @runtime_checkable
 class ChangesSettings(Protocol):
     def settings(self, genie_conf: Mapping[str, Any], namespace: str) -> AbstractContextManager[None]:
-        """genie.conf with these keys for the pods of a namespace, for the time of the context. A cluster without the
-        ability APART changes it for all pods."""
+        """Set these keys in genie.conf for the pods of a namespace, during the context. A cluster without the ability
+        APART changes it for all pods."""
 
 
 @runtime_checkable
 class CutsOff(Protocol):
     def api_server_away(self, namespace: str) -> AbstractContextManager[None]:
-        """genie's calls for the pods of a namespace cannot reach the API server, for the time of the context. A cluster
-        without the ability APART cuts its nodes off."""
+        """Cut off genie's calls for the pods of a namespace from the API server, during the context. A cluster without
+        the ability APART cuts off its nodes."""
 
 
 @runtime_checkable
 class TakesConfigurations(Protocol):
     def net_d(self, files: Mapping[str, Mapping[str, Any]]) -> AbstractContextManager[None]:
-        """These configurations in every node's net.d, for the time of the context."""
+        """Put these configurations into every node's net.d, during the context."""
 
 
 @runtime_checkable
 class TakesStaticPods(Protocol):
     def static_pod(self, node: str, name: str, manifest: Mapping[str, Any] | None) -> None:
-        """Put a pod into a node's manifest directory, in a file of this name; None removes the file."""
+        """Write a pod into a file of this name in a node's manifest directory; None removes the file."""
 
 
 @runtime_checkable
 class Restarts(Protocol):
     def restart(self, what: Literal["kubelet", "containerd", "agent"], node: str) -> None:
-        """Restart it on a node, without waiting for it to be back."""
+        """Restart it on a node, without waiting until it is ready."""
 
     def settle(self) -> None:
         """Wait until every node is ready again."""
@@ -224,7 +224,7 @@ class Restarts(Protocol):
 @runtime_checkable
 class Updates(Protocol):
     def rolling_update(self) -> AbstractContextManager[None]:
-        """genie's agents are being replaced, node by node; the end of the context waits until all are."""
+        """Replace genie's agents, node by node, during the context; its end waits until all are replaced."""
 
 
 @runtime_checkable
@@ -256,7 +256,7 @@ SETTINGS = Ability("settings", "genie.conf can be changed for a scenario", Chang
 STATIC_PODS = Ability("static-pods", "pods can be created from the kubelet's manifest directory", TakesStaticPods)
 TAMPERING = Ability("tampering", "parts of a pod's network can be removed behind genie's back", Tampers)
 
-# What genie itself can do, wherever its custom resource definitions are: scenarios name it for the reader's sake.
+# genie's features, on every cluster with its custom resource definitions: scenarios name them for their readers.
 _OF_GENIE: tuple[Ability[Any], ...] = (
     Ability("attachment-definitions", "NetworkAttachmentDefinition objects", object),
     Ability("logical-networks", "Logicalnetwork and Physicalnetwork objects", object),
@@ -265,7 +265,7 @@ _OF_GENIE: tuple[Ability[Any], ...] = (
 )
 OF_GENIE = frozenset(_OF_GENIE)
 
-#: What a scenario can need, by name, in the order of its JSON Schema.
+#: The abilities that a scenario can need, in the order of the JSON Schema.
 _NAMED: tuple[Ability[Any], ...] = (
     *(API_OUTAGE, API_OUTAGE_OF_GENIE, CNI_CALLS, DEFINITIONS_AWAY, GARBAGE_COLLECTION, IPV6),
     *(AGENT_RESTART, AGENT_UPDATE),
@@ -274,9 +274,9 @@ _NAMED: tuple[Ability[Any], ...] = (
 )
 ABILITIES: Mapping[str, Ability[Any]] = {ability.name: ability for ability in _NAMED}
 
-# What the runner itself asks of a cluster; no scenario can.
+# Abilities that only the runner uses.
 APART = Ability("apart", "changed settings and an outage affect the pods of one namespace only", object)
-LIVING_LEFT_OUT = Ability("living-left-out", "inventories leave out what belongs to pods that are running", object)
+LIVING_LEFT_OUT = Ability("living-left-out", "inventories omit everything that belongs to running pods", object)
 
 
 # --- backends
@@ -284,11 +284,11 @@ LIVING_LEFT_OUT = Ability("living-left-out", "inventories leave out what belongs
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a run asks of a backend."""
+    """The options of a run for a backend."""
 
     networks: tuple[str, ...]  # the names that its scenarios use; empty: all
     profiles: tuple[Path, ...] = ()  # vendors' descriptions of networks
-    why: str  # why this backend
+    why: str  # the reason for the choice of this backend
     keep: bool = False
     console: Console
 
@@ -299,11 +299,13 @@ def _never(options: RunOptions, argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A way to a cluster; see `backends/registry.py` for the list."""
+    """A backend; see `backends/registry.py` for the list."""
 
     name: str
     start: Callable[[RunOptions], Cluster]
-    connect: Callable[[RunOptions], Cluster]  # from a pytest-xdist worker, to the cluster that the controller started
-    unavailable: Callable[[], str] = lambda: ""  # why it cannot be used, as far as can be seen from here
+    connect: Callable[
+        [RunOptions], Cluster
+    ]  # in a pytest-xdist worker: connects to the cluster that the controller started
+    unavailable: Callable[[], str] = lambda: ""  # why it cannot be used; empty if it seems usable
     inside: Callable[[], bool] = lambda: True  # whether pytest already runs where this backend needs it
-    enter: Callable[[RunOptions, Sequence[str]], int] = _never  # run pytest there; may replace this process
+    enter: Callable[[RunOptions, Sequence[str]], int] = _never  # runs pytest there; may replace this process

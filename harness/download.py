@@ -1,8 +1,8 @@
-"""Downloads, each pinned by its checksum: out of $GENIE_MIRROR, else the cache, else the network.
+"""Downloads pinned by checksum: from $GENIE_MIRROR, else the cache, else the network.
 
-`$GENIE_MIRROR` is a directory that holds `https://HOST/PATH` as `HOST/PATH`. What lies there is its owner's choice and
-is used as it is, also where it differs from the pinned content (a manifest changed for an air-gapped place); whatever
-comes over the network must have the pinned checksum. The cache names files by checksum, so it is never stale.
+`$GENIE_MIRROR` is a directory that holds `https://HOST/PATH` as `HOST/PATH`. Its files are used unchanged, even if they
+differ from the pinned content (for example a manifest for an air-gapped network). A download from the network must have
+the pinned checksum. The cache names files by checksum, so it is never stale.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from urllib.parse import urlsplit
 
 
 def _shipped(name: str) -> Path:
-    """A folder of the project: inside the package where that is installed, beside it in a checkout."""
+    """A folder of the project: inside the package if installed, next to it in a checkout."""
     package = Path(__file__).resolve().parent
     return package / name if (package / name).is_dir() else package.parent / name
 
 
-#: What the project pins and describes: archives, networks, definitions, plugins.
+#: Pinned archives, and descriptions of networks, definitions and plugins.
 FIXTURES = _shipped("fixtures")
 #: The project's own scenarios, with their schema.
 SCENARIOS = _shipped("scenarios")
-PAUSE = 3600.0  # seconds for which a failure may be remembered
+PAUSE = 3600.0  # seconds for which a failure is remembered
 
 
 class NotHad(Exception):
-    """A download cannot be had; the message says where it was looked for."""
+    """A download is not available; the message lists the places that were tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """One file, at any of several URLs."""
+    """One file with several URLs."""
 
     urls: tuple[str, ...]
     checksum: str  # "sha256:…" or "sha512:…"
@@ -47,10 +47,10 @@ class Download:
         """The file on this machine.
 
         Args:
-            remember: a failure counts for an hour, so a machine without a network does not wait for it in every run.
+            remember: remember a failure for an hour, so a machine without a network does not wait in every run.
 
         Raises:
-            NotHad: it is neither in the mirror nor in the cache, and no URL gave it.
+            NotHad: it is neither in the mirror nor in the cache, and no URL worked.
         """
         if found := mirrored(self.urls):
             return found
@@ -66,7 +66,7 @@ class Download:
                 _fetch(url, cached, algorithm, expected)
                 return cached
             except (OSError, ValueError) as error:
-                # Without urllib's own words around it; of a server's answer, with its number.
+                # Without urllib's words around it; for an answer of a server, with its status.
                 reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
                 failures.append(f"{url}: {reason}")
         if remember:
@@ -76,12 +76,12 @@ class Download:
 
 
 def cache_dir() -> Path:
-    """Where the harness keeps what it downloads, and its clusters' state: $XDG_CACHE_HOME/genie."""
+    """The folder for downloads and clusters' state: $XDG_CACHE_HOME/genie."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genie"
 
 
 def mirrored(urls: Sequence[str]) -> Path | None:
-    """The file that $GENIE_MIRROR has for one of these URLs, if it has one."""
+    """The file in $GENIE_MIRROR for one of these URLs, or None."""
     if not (root := os.environ.get("GENIE_MIRROR")):
         return None
     places = [Path(root) / urlsplit(url).netloc / urlsplit(url).path.lstrip("/") for url in urls]
@@ -95,7 +95,7 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def _fetch(url: str, place: Path, algorithm: str, expected: str) -> None:
-    """Fetch a file to its place, where it is whole or not at all; a bar shows how far that is."""
+    """Download a file atomically, with a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

@@ -1,1 +1,1 @@
-"""The ways to a cluster, one module each; `registry.py` lists them and chooses."""
+"""The backends, one module each; `registry.py` lists them and chooses one."""

@@ -1,6 +1,6 @@
 """`python -m harness cluster create|delete|status`: a kind cluster to keep between runs, for people.
 
-A run with `--backend kind` finds it, brings it up to date and leaves it in place.
+A run with `--backend kind` finds the cluster, updates it and keeps it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.progress import Progress
 
 
 def create(options: argparse.Namespace) -> int:
-    """Make a cluster, or bring it up to date; returns the exit status."""
+    """Create or update a cluster; returns the exit status."""
     asked = tuple(name.strip() for name in options.networks.split(",") if name.strip())
     console = Console(stderr=True, highlight=False)
     wanted = RunOptions(networks=asked, profiles=tuple(options.profile), why="asked for", console=console)
@@ -32,7 +32,7 @@ def create(options: argparse.Namespace) -> int:
 
 
 def delete(options: argparse.Namespace) -> int:
-    """End a cluster; returns the exit status."""
+    """Delete a cluster; returns the exit status."""
     with Progress().step(f"deleting cluster {options.name}"):
         kind.delete(options.name)
     return 0
@@ -45,7 +45,7 @@ def status(options: argparse.Namespace) -> int:
         print(f"no cluster {options.name}", file=sys.stderr)
         return 1
     if not state.complete:
-        print(f"cluster {options.name} was not completed: `cluster create` goes on with it", file=sys.stderr)
+        print(f"cluster {options.name} was not completed: `cluster create` continues it", file=sys.stderr)
         return 1
     console = Console() if Console().is_terminal else Console(width=160)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

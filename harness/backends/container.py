@@ -1,8 +1,8 @@
-"""The container backend: the embedded one inside one privileged container, for macOS and for people who are not root.
+"""The container backend: the embedded one inside one privileged container, for macOS and for users without root.
 
-pytest is started once more, in a container that sees this checkout under its own path, read-only, and there takes the
-embedded backend. Reports are written through a mount and given to whoever started the run. Output and exit status are
-the inner run's.
+pytest starts again in a container, with the embedded backend. The checkout is mounted read-only under its own path.
+Reports are written through a mount and then belong to the user who started the run. Output and exit status are those of
+the inner run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from harness.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = "/root/.cache"
-#: Directories that these name are mounted as well.
+#: Variables that name directories, which are mounted as well.
 PLACES = ("GENIE_MIRROR", "GENIE_CNI_BIN", "KUBEBUILDER_ASSETS")
 PASSED_ON = ("GENIE_API", "PYTEST_ADDOPTS", "CI")
 
-#: What the embedded backend runs on: Python with what requirements.lock pins, and what CNI plugins call.
+#: The image for the embedded backend: Python with the packages of requirements.lock, and programs that plugins call.
 DOCKERFILE = """\
 FROM python:3.11-slim-bookworm
 RUN command -v iptables >/dev/null && command -v nft >/dev/null || { apt-get update -qq \\
@@ -42,7 +42,7 @@ def enter(options: RunOptions, argv: Sequence[str]) -> int:
     """Run pytest in a container; returns its exit status.
 
     Args:
-        argv: how to start this pytest, from `sys.executable` on.
+        argv: the command of this pytest, beginning with `sys.executable`.
 
     Raises:
         Unavailable: there is no image to run it in.
@@ -72,7 +72,7 @@ def _never(options: RunOptions) -> Cluster:
 
 
 def command(argv: Sequence[str], report: Path) -> list[str]:
-    """What the container runs: pytest on the embedded backend, then the report handed to whoever started this."""
+    """The container's command: pytest on the embedded backend, then chown of the report to the calling user."""
     plugin = [] if "harness.plugin" in argv else ["-p", "harness.plugin"]  # the project is not installed there
     again = ["python", *argv[1:3], *plugin, *argv[3:], "--backend", "embedded", "-p", "no:cacheprovider"]
     hand_over = f'"$@"; status=$?; chown -R {os.getuid()}:{os.getgid()} {shlex.quote(str(report))}; exit $status'
@@ -80,7 +80,7 @@ def command(argv: Sequence[str], report: Path) -> list[str]:
 
 
 def report_of(argv: Sequence[str]) -> Path:
-    """The folder that pytest is to write its report into, or the one that it writes evidence into anyway."""
+    """The folder for pytest's report, or the default folder for evidence."""
     given = [argument.partition("=")[2] for argument in argv if argument.startswith("--report=")]
     given += [after for argument, after in pairwise(argv) if argument == "--report"]
     return (Path.cwd() / (given[-1] if given else "report")).resolve()
@@ -99,7 +99,7 @@ def environment(surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def mounts(options: RunOptions, report: Path) -> Iterator[tuple[str, str]]:
-    """Host directories and how they are mounted, each under its own path; outer ones before those within them."""
+    """Host directories with their mount options, each mounted under its own path; outer directories come first."""
     read_only = {str(ROOT), str(Path.cwd()), *(str(profile.parent) for profile in options.profiles)}
     for key in PLACES:
         read_only |= {part for part in os.environ.get(key, "").split(os.pathsep) if part and Path(part).is_dir()}

@@ -1,8 +1,8 @@
-"""The embedded backend: a cluster of namespaces on this machine, made for a run and gone with it.
+"""The embedded backend: a cluster of namespaces on this machine, which exists only during a run.
 
-On the host, `enter` finds or fetches all programs, which is the only part that needs a network, and replaces this
-process by one in private namespaces. There, `start` makes the cluster, and `connect` is for other processes of the same
-run. What was found on the host goes inside in the environment. How the cluster works is described in harness/embedded.
+On the host, `enter` finds or downloads all programs (the only part that needs a network), and replaces this process by
+one in private namespaces. There, `start` makes the cluster; other processes of the same run use `connect`. The
+environment passes the results of `enter` to the inside. harness/embedded describes how the cluster works.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from harness.progress import Progress
 from harness.waiting import NotReady
 
 NODES = ("worker-1", "worker-2")
-CORE = ("bridge", "host-local", "macvlan", "ptp")  # the plugins that it does not start without
+CORE = ("bridge", "host-local", "macvlan", "ptp")  # plugins without which it does not start
 IMAGE = "genie.example/probe:embedded"  # never pulled: the harness is the runtime
 _ADDRESS, _NOWHERE, _NODE_ADDRESS = "172.30.0.1", "172.30.0.254", "172.30.0.{}"
 _PREPARED = "GENIE_EMBEDDED"
-_USUAL = ("weave-net", "flannel")  # genie's own list of plugins that go by the container's ID alone
-#: What genie is installed with, as the original design has it.
+_USUAL = ("weave-net", "flannel")  # genie.conf's default for `container_id_per_interface`
+#: genie.conf of the nodes, with the default plugins of CNI-Genie's design.
 _GENIE_CONF = {
     "name": "k8s-pod-network",
     "type": "genie",
@@ -46,7 +46,7 @@ _GENIE_CONF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What was found on the host, for the inside of the run."""
+    """The programs found on the host, for the process in isolation."""
 
     programs: Mapping[str, Any]  # of embedded_networks.Programs
     api_server: Mapping[str, str]  # of apiserver.Binaries
@@ -66,13 +66,13 @@ class Prepared:
 
 
 def enter(options: RunOptions, argv: Sequence[str]) -> int:
-    """Find or fetch everything, and replace this process by one that runs `argv` in isolation.
+    """Find or download everything, and replace this process by one that runs `argv` in isolation.
 
     Args:
-        options: of its networks those are installed; empty: all that there are.
+        options: names the networks to install; if empty, all known networks.
 
     Raises:
-        Unavailable: something cannot be had; the message says what was tried and what to do.
+        Unavailable: something was not found; the message lists what was tried and what to do.
     """
     progress = Progress(console=options.console)
     known = catalog.load(options.profiles)
@@ -101,13 +101,13 @@ def inside() -> bool:
 
 
 def start(options: RunOptions) -> EmbeddedCluster:
-    """Make the cluster that was prepared, inside.
+    """Make the prepared cluster, in isolation.
 
     Args:
-        options: of its networks the software itself is started where that can be had, of others their stand-in.
+        options: names the networks to start as real software if available; others are stand-ins.
 
     Raises:
-        Unavailable: it does not come up; the message has the reason.
+        Unavailable: the cluster does not start; the message has the reason.
     """
     place, prepared = _place(), Prepared.from_environment()
     with Progress(console=options.console).step("embedded cluster"):
@@ -120,7 +120,7 @@ def start(options: RunOptions) -> EmbeddedCluster:
 
 
 def connect(options: RunOptions) -> EmbeddedCluster:
-    """The cluster that another process in the same isolation has started.
+    """The cluster that another process in the same isolation started.
 
     Raises:
         Unavailable: there is none.
@@ -133,17 +133,15 @@ def connect(options: RunOptions) -> EmbeddedCluster:
 
 def _place() -> Path:
     if (place := isolation.inside()) is None:
-        raise Unavailable(
-            "the embedded cluster lives in namespaces of its own, which this process is not in: see `enter`"
-        )
+        raise Unavailable("the embedded cluster is in private namespaces, and this process is not: see `enter`")
     return place
 
 
 def _start(place: Path, prepared: Prepared, wanted: Collection[str]) -> tuple[dict[str, Offer], list[str]]:
-    """Make all; returns the networks and notes of the run."""
+    """Make the cluster; returns the networks and notes of the run."""
     linux.loopback_up()
     server = apiserver.Binaries(**prepared.api_server)
-    running = apiserver.start(server, _ADDRESS, place / "api")  # what takes longest comes first
+    running = apiserver.start(server, _ADDRESS, place / "api")  # the slowest part starts first
     places, programs = _places(), embedded_networks.Programs.of(prepared.programs)
     networks, notes = embedded_networks.choose(_described(prepared), wanted, programs, places[0])
     offers = {name: embedded_networks.offer(name, network, programs) for name, network in networks.items()}
@@ -163,7 +161,7 @@ def _start(place: Path, prepared: Prepared, wanted: Collection[str]) -> tuple[di
 
 
 def _genie_conf(networks: Iterable[catalog.Embedded]) -> dict[str, Any]:
-    """What genie is installed with, and what the networks need in it."""
+    """genie.conf of the nodes, with the keys that the networks need."""
     named = [name for network in networks for name in network.container_id_per_interface]
     return {**_GENIE_CONF, "container_id_per_interface": [*_USUAL, *named]} if named else _GENIE_CONF
 

@@ -1,4 +1,4 @@
-"""The embedded cluster to scenarios: what `harness.contract` asks of it is asked of its nodes, over their sockets."""
+"""The embedded cluster as scenarios see it: implements `harness.contract` by requests to the nodes' sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
 
 
 def save(facts: Facts, place: Path) -> None:
-    """Write the facts where every process of the run finds them."""
+    """Write the facts to a file for all processes of the run."""
     offers = {name: vars(offer) for name, offer in facts.offers.items()}
     (place / "facts.json").write_text(json.dumps({**vars(facts), "abilities": [], "offers": offers}))
 
@@ -51,7 +51,7 @@ def _load(place: Path) -> Facts:
 
 @dataclass
 class EmbeddedCluster:
-    """See `harness.contract`. All state is in the run's directory, so any process of the run can have one."""
+    """See `harness.contract`. All state is in the run's directory, so every process of the run can make an instance."""
 
     place: Path
     facts: Facts = field(init=False)
@@ -142,7 +142,7 @@ class EmbeddedCluster:
         place, node = self.place, self.facts.nodes[0]
         whole = "--all" if linux.is_real_root() else "--user --preserve-credentials --mount --net --pid"
         return (
-            f"The cluster is kept as process {keeper}, to be looked at; a later run makes its own.\n"
+            f"The cluster is kept as process {keeper}, for inspection; a later run makes a new one.\n"
             f"  inside:     nsenter --target {keeper} {whole} env KUBECONFIG={place}/kubeconfig sh\n"
             f"  its nodes:  from there, nsenter --target $(cat {place}/{node}.pid) --mount --net sh\n"
             f"  end it:     kill {keeper}"
@@ -155,7 +155,7 @@ class EmbeddedCluster:
         return socket_api.ask(socket_of(self.place, node), do, **what)
 
     def _of_pod(self, namespace: str, pod: str, do: str, **what: Any) -> Any:
-        """Ask the node that has the pod."""
+        """Ask the node on which the pod is."""
         failures = []
         for node in self.facts.nodes:
             try:

@@ -1,8 +1,8 @@
-"""What the embedded cluster has of each network: the software itself where it can be had, its stand-in, or nothing.
+"""Decides how the embedded cluster provides each network: as real software, as a stand-in, or not at all.
 
-The software itself, a network's `real:` section, is a daemon on every node with the plugins that it feeds. It is taken
-when a scenario wants the network, its programs are on this machine, and what it needs of the kernel can be had in a
-namespace: that is tried, not guessed. Why it is not taken becomes a note of the run.
+The real software, a network's `real:` section, is a daemon on every node with its plugins. It is used if a scenario
+needs the network, its programs are on this machine, and the kernel allows in a namespace what it needs; this is tried,
+not guessed. If it is not used, the reason becomes a note of the run.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from harness.embedded import binaries, linux, plan, rootfs
 
 @dataclass(frozen=True, kw_only=True)
 class Programs:
-    """What was found on the host for networks."""
+    """Programs of networks that were found on the host."""
 
     plugins: tuple[str, ...]  # paths
-    lacking: tuple[str, ...]  # names of plugins that are nowhere
+    lacking: tuple[str, ...]  # names of plugins that were not found
     daemons: Mapping[str, str]  # name to path
-    source: str  # of the reference plugins, for reports
+    source: str  # the version of the reference plugins, for reports
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Programs:
-        """What `asdict` made of one, and JSON of that."""
+        """From the JSON form of `asdict`."""
         return cls(**{**data, "plugins": tuple(data["plugins"]), "lacking": tuple(data["lacking"])})
 
 
 def find(known: Iterable[catalog.Network], given: list[Path], core: Iterable[str]) -> Programs:
-    """Find what networks need. The reference plugins are fetched or built if need be; what only a network's own
-    software needs is looked for alone.
+    """Find the programs of networks. Reference plugins are downloaded or built if necessary; other programs are only
+    looked for.
 
     Raises:
-        binaries.NotFound: one of `core` cannot be had.
+        binaries.NotFound: one of `core` was not found.
     """
     embedded = [network.embedded for network in known if network.embedded]
     own = [network.real for network in embedded if network.real]
@@ -62,12 +62,12 @@ def choose(
     programs: Programs,
     somewhere: catalog.Place,
 ) -> tuple[dict[str, catalog.Embedded | None], list[str]]:
-    """Each network as it can be had, and notes for the run.
+    """Each network as this machine can provide it, and notes for the run.
 
     Args:
-        networks: their sections by name; None: not for this backend.
-        wanted: those whose own software is worth its start.
-        programs: what there is.
+        networks: the sections by network name; None if the network is not for this backend.
+        wanted: networks to start as real software.
+        programs: the programs that were found.
         somewhere: any of the nodes.
     """
     chosen: dict[str, catalog.Embedded | None] = {}
@@ -88,7 +88,7 @@ def choose(
 
 
 def _why_not(real: catalog.Real, programs: Programs) -> str:
-    """Why the software itself cannot run here; empty when it can."""
+    """Why the real software cannot run here; empty if it can."""
     absent = [name for name in real.daemon[:1] if name not in programs.daemons]
     absent += [f"plugin {name}" for name in real.plugins if name in programs.lacking]
     if absent:
@@ -97,7 +97,7 @@ def _why_not(real: catalog.Real, programs: Programs) -> str:
 
 
 def _fails(command: tuple[str, ...]) -> str:
-    """Try a command as on a node: in a network namespace of its own, where /run is not the host's."""
+    """Try a command as on a node: in a new network namespace, with an empty /run."""
     shown = f"`{shlex.join(command)}`"
     try:
         done = subprocess.run(

@@ -1,8 +1,8 @@
-"""The existing backend: somebody's cluster, by kubeconfig. It gets genie if it has none, and is left as it was found.
+"""The existing backend: a user's cluster, by kubeconfig. It gets genie if it has none; all changes are undone.
 
-The networks are those that the cluster has; none is added. Scenarios run in namespaces of their own. The nodes are
-reached through a privileged pod on each, in a namespace of the harness's, for nothing less sees a node's interfaces
-and rules. What would disturb others (restarting a node's services, cutting it off) is not offered.
+The harness adds no network: scenarios use those of the cluster, each in a new namespace. It reaches the nodes through a
+privileged pod on each, in the harness's namespace, because only such a pod sees a node's interfaces and rules.
+Abilities that would disturb others (to restart a node's services, to cut it off) are missing.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ExistingCluster(RealCluster):
         super().__init__(facts=facts, kubeconfig=kubeconfig, context=context, nodes=nodes)
 
     def close(self, keep: bool = False) -> None:
-        """Take off the cluster what the harness put on it, unless that is to be kept for a next run."""
+        """Remove everything that the harness added to the cluster, unless it is kept for a later run."""
         super().close()
         if not keep:
             with locked(NAME):
@@ -63,10 +63,10 @@ class ExistingCluster(RealCluster):
 
 
 def start(options: RunOptions) -> ExistingCluster:
-    """The cluster of `$KUBECONFIG` (else ~/.kube/config) and its current context, with genie on it.
+    """The cluster of `$KUBECONFIG` (else ~/.kube/config) and its current context, with genie installed.
 
     Raises:
-        Unavailable: it does not answer, or genie cannot be put on it; what was added is gone again.
+        Unavailable: it does not answer, or genie cannot be installed; additions have been removed.
     """
     progress = Progress(console=options.console)
     known = software.known(catalog.load(options.profiles))
@@ -84,7 +84,7 @@ def start(options: RunOptions) -> ExistingCluster:
 
 
 def connect(options: RunOptions) -> ExistingCluster:
-    """The cluster as another process has prepared it.
+    """The cluster that another process prepared.
 
     Raises:
         Unavailable: none has.
@@ -133,7 +133,7 @@ def _make(state: ClusterState, known: Mapping[str, Software], asked: Sequence[st
 
 
 def _image(present: Mapping[str, Any] | None) -> str:
-    """The image for pods: that of the genie that is there, else `$GENIE_IMAGE`, which nodes must be able to pull."""
+    """The image for pods: that of the installed genie, else `$GENIE_IMAGE`; nodes must be able to pull it."""
     if present is not None:
         return str(present["spec"]["template"]["spec"]["containers"][0]["image"])
     if image := os.environ.get("GENIE_IMAGE"):
@@ -142,7 +142,7 @@ def _image(present: Mapping[str, Any] | None) -> str:
 
 
 def _add(state: ClusterState, applier: Applier, objects: Sequence[Object]) -> None:
-    """Apply objects, and remember those that were not there before any is made."""
+    """Apply objects, and first record which of them do not exist yet."""
     references = [_reference(thing) for thing in objects if not applier.exists(thing)]
     state.added += [reference for reference in references if reference not in state.added]
     state.save()
@@ -155,7 +155,7 @@ def _reference(thing: Object) -> Object:
 
 
 def _remove(state: ClusterState) -> None:
-    """Take off what was added: genie's pods first, so that they put their nodes back while they still may."""
+    """Remove the additions: genie's pods first, because they need their rights to restore the nodes."""
     if state.added:
         kubeconfig, context = _kubeconfig()
         api = client(kubeconfig, context)
@@ -165,12 +165,12 @@ def _remove(state: ClusterState) -> None:
         Applier(api).delete([thing for thing in state.added if thing not in mine])
         objects = Objects(api)
         path = f"/api/v1/namespaces/{NAMESPACE}"
-        wait("the end of the harness's namespace", lambda: "still there" if objects.find(path) else "", 90)
+        wait("deletion of the harness's namespace", lambda: "still there" if objects.find(path) else "", 90)
     state.forget()
 
 
 def _first_conf(nodes: PodNodes, node: str) -> str:
-    """The file that a pod without annotations goes by: the first configuration in net.d but genie's own."""
+    """The configuration for pods without annotations: the first in net.d apart from genie's."""
     files = nodes.run(node, "ls", CONF_DIR).split()
     confs = sorted(file for file in files if file.endswith((".conf", ".conflist", ".json")) and file != Path(CONF).name)
     return confs[0] if confs else ""
@@ -195,13 +195,13 @@ def _offer(name: str, software: Software, nodes: PodNodes, workers: Sequence[str
 
 
 def first_only(conf: Any) -> str:
-    """Why a network works as a pod's first one only, which can be seen of calico by its configuration."""
+    """Why a network works only as a pod's first one; calico's configuration shows whether this applies."""
     calico = [plugin for plugin in conf.get("plugins", [conf]) if plugin.get("type") == "calico"]
     return OF_STATUS_IP if any(plugin.get("datastore_type") == "kubernetes" for plugin in calico) else ""
 
 
 def _subnets(conf: Any, objects: Objects) -> Iterator[str]:
-    """The subnets that a configuration names, or that stand behind what it names."""
+    """The subnets that a configuration names directly, or through objects that it names."""
     types = {plugin.get("type") for plugin in conf.get("plugins", [conf])}
     if "calico" in types:
         pools = objects.find("/apis/crd.projectcalico.org/v1/ippools") or {"items": []}

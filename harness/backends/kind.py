@@ -1,8 +1,7 @@
-"""The kind backend: a Kubernetes cluster in containers, made, furnished with networks and genie, used again if kept.
+"""The kind backend: a Kubernetes cluster in containers, with networks and genie; a kept one is used again.
 
-Every step finds out by itself what is there already, so the same call makes a cluster, goes on with one that was made
-half-way, and brings a kept one up to date with a changed genie. A lock lets several processes ask for the same
-cluster at once, and the first makes it.
+Every step checks what exists already. So the same call makes a cluster, continues an interrupted creation, and updates
+genie on a kept cluster. Several processes can ask for the same cluster at once: a lock lets only the first make it.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from harness.contract import Backend, RunOptions, Unavailable
 from harness.objects import OF_SCENARIOS, Objects
 from harness.progress import Progress
 
-NETWORKS_READY = 300.0  # seconds; images are there by then
+NETWORKS_READY = 300.0  # seconds; by now the nodes have the images
 GENIE_READY = 120.0
 
 
 def unavailable() -> str:
-    """Why kind cannot be used on this machine; empty when it can, as far as is known without making a cluster."""
+    """Why kind cannot be used on this machine; empty if it seems usable. Makes no cluster."""
     return engine.answers() or _no_node_image() or _no_command()
 
 
@@ -51,14 +50,14 @@ def _no_node_image() -> str:
 
 
 class KindCluster(RealCluster):
-    """A running cluster of kind's."""
+    """A running kind cluster."""
 
     def __init__(self, state: ClusterState, why: str) -> None:
         self.state = state
         super().__init__(facts=state.facts(why, ABILITIES), kubeconfig=state.kubeconfig, nodes=DockerNodes())
 
     def close(self, keep: bool = False) -> None:
-        """End the cluster, unless it is to be kept, or was kept by an earlier run."""
+        """Delete the cluster, unless it is kept now or was kept by an earlier run."""
         super().close()
         if keep and not self.state.kept:
             self.state.kept = True
@@ -68,10 +67,10 @@ class KindCluster(RealCluster):
 
 
 def start(options: RunOptions, name: str = NAME) -> KindCluster:
-    """A cluster with these networks (empty: all that can stand beside each other) and genie; a kept one is used again.
+    """A cluster with genie and these networks (empty: all that can share a cluster); a kept one is used again.
 
     Raises:
-        Unavailable: it cannot be had here; what was made half-way is gone again.
+        Unavailable: it cannot be made here; incomplete parts have been removed.
     """
     progress = Progress(console=options.console)
     if reason := unavailable():
@@ -84,7 +83,7 @@ def start(options: RunOptions, name: str = NAME) -> KindCluster:
             _make(kind, state, known, options.networks, progress)
         except BaseException as error:
             if not state.complete:
-                with progress.step("removing what was made half-way"):
+                with progress.step("removing the incomplete cluster"):
                     _delete(kind)
             if isinstance(error, Exception):
                 raise Unavailable(f"kind: {error}") from error
@@ -94,7 +93,7 @@ def start(options: RunOptions, name: str = NAME) -> KindCluster:
 
 
 def connect(options: RunOptions) -> KindCluster:
-    """The cluster that another process has started, as it is.
+    """The cluster that another process started.
 
     Raises:
         Unavailable: there is none.
@@ -106,7 +105,7 @@ def connect(options: RunOptions) -> KindCluster:
 
 
 def delete(name: str = NAME) -> None:
-    """End a cluster and forget it; no error where there is none."""
+    """Delete a cluster and its state file; no error if there is none."""
     with locked(name):
         _delete(Kind(name))
 
@@ -149,27 +148,27 @@ def _make(
 
 
 def _have_cluster(kind: Kind, state: ClusterState, progress: Progress) -> None:
-    """The bare cluster: one that is there and answers, else a new one."""
+    """The cluster without networks: an existing one that answers, else a new one."""
     if kind.exists():
         try:
             kind.kubeconfig(state.kubeconfig)
             Objects(client(state.kubeconfig)).get("/version")
-            progress.note(f"cluster {kind.name} is there and is used again")
+            progress.note(f"using the existing cluster {kind.name}")
             return
-        except Exception as error:  # whatever it is, such a cluster is of no use
-            progress.note(f"cluster {kind.name} is there but does not answer ({type(error).__name__}): making it anew")
+        except Exception as error:  # any error: the cluster is unusable
+            progress.note(f"cluster {kind.name} exists but does not answer ({type(error).__name__}): making a new one")
             kind.delete()
     fresh = ClusterState(name=state.name)
     vars(state).update(vars(fresh))
     state.save()
     with progress.step("cluster: a control plane and two workers"):
         kind.create(state.kubeconfig, os.environ.get("GENIE_NODE_IMAGE", ""))
-        for node in kind.nodes():  # on an engine without IPv6 a node refuses IPv6 addresses, its own bridges' too
+        for node in kind.nodes():  # on an engine without IPv6, a node refuses IPv6 addresses even on its own bridges
             DockerNodes().run(node, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0", check=False)
 
 
 def _load(kind: Kind, state: ClusterState, images: Sequence[str]) -> None:
-    """Put images onto the nodes, but those that they have got from here already."""
+    """Load images onto the nodes, except those that this harness loaded earlier."""
     wanted = {image: engine.image_id(image) for image in images}
     kind.load(tuple(image for image, identity in wanted.items() if state.loaded.get(image) != identity))
     state.loaded |= wanted
@@ -182,7 +181,7 @@ def _have_image(progress: Progress) -> str:
 
 
 def _remove_kept(api: ApiClient, nodes: Sequence[str], progress: Progress) -> None:
-    """Remove what scenarios of an earlier run have kept: it holds host ports and addresses."""
+    """Remove the namespaces kept by an earlier run: their pods occupy host ports and addresses."""
     objects = Objects(api)
     label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
 
@@ -191,19 +190,19 @@ def _remove_kept(api: ApiClient, nodes: Sequence[str], progress: Progress) -> No
 
     if not kept():
         return
-    with progress.step("removing what an earlier run kept"):
+    with progress.step("removing namespaces kept by an earlier run"):
         for node in nodes:
             DockerNodes().run(node, "sh", "-c", f"rm -f {MANIFESTS}/{OF_SCENARIO}*")
         for name in kept():
             objects.delete(f"/api/v1/namespaces/{name}")
-        wait("the end of kept namespaces", lambda: ", ".join(kept()), GENIE_READY)
+        wait("deletion of kept namespaces", lambda: ", ".join(kept()), GENIE_READY)
 
 
 def _renew_system_pods(objects: Objects) -> frozenset[str]:
-    """Have pods made anew that some network's plugin made before genie was first in net.d: CoreDNS's, mostly.
+    """Recreate pods that were attached before genie was first in net.d: mostly CoreDNS's.
 
     Returns:
-        The UIDs of those that go.
+        The UIDs of the deleted pods.
     """
     old = []
     for pod in objects.get("/api/v1/pods")["items"]:
@@ -215,7 +214,7 @@ def _renew_system_pods(objects: Objects) -> frozenset[str]:
 
 
 def _not_there(objects: Objects, old: frozenset[str]) -> str:
-    """Which ReplicaSets lack ready pods, those that go not counted (a Deployment's status counts them for a while)."""
+    """ReplicaSets that lack ready pods, without counting deleted pods (a Deployment's status still counts them)."""
     ready = Counter[str]()
     for pod in objects.get("/api/v1/pods")["items"]:
         if is_ready(pod) and pod["metadata"]["uid"] not in old and "deletionTimestamp" not in pod["metadata"]:

@@ -1,4 +1,4 @@
-"""Binaries of containernetworking/plugins for a cluster's nodes, which have only what kind's default network needs."""
+"""Binaries of containernetworking/plugins for kind's nodes, which have only those of kind's default network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.embedded import archives, binaries
 
 
 def find(names: Sequence[str]) -> Mapping[str, bytes]:
-    """The binaries, by name: those that the embedded cluster would use, or on other systems the pinned release's.
+    """The binaries by name: on Linux those that the embedded cluster would use, otherwise those of the pinned release.
 
     Raises:
-        Unavailable: some are nowhere; the message says where they were looked for.
+        Unavailable: some were not found; the message lists the places that were searched.
     """
     try:
         return {path.name: path.read_bytes() for path in _paths(names) if path.name in names}
@@ -26,6 +26,6 @@ def find(names: Sequence[str]) -> Mapping[str, bytes]:
 def _paths(names: Sequence[str]) -> Sequence[Path]:
     if not names:
         return []
-    if platform.system() != "Linux":  # what is installed here does not run on the nodes
+    if platform.system() != "Linux":  # binaries of this system do not run on the nodes
         return list(archives.programs(archives.pin("cni-plugins")).iterdir())
     return [Path(path) for path in binaries.plugins(binaries.given(), names, names).paths]

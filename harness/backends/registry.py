@@ -1,7 +1,7 @@
-"""The backends, and which of them a run takes.
+"""The list of backends, and the choice of one for a run.
 
-Nothing is imported before it is needed: a run on one backend must not need what another takes. To add a backend, write
-a module with a `BACKEND` (see `harness.contract.Backend`) and list it here.
+A backend is imported only when it is needed: a run on one backend must not need the dependencies of another. To add a
+backend, write a module with a `BACKEND` (see `harness.contract.Backend`) and list it here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 
 
 def choose(asked: str, environment: Mapping[str, str]) -> tuple[Backend, str]:
-    """The backend of this run, and why it is that one.
+    """The backend of this run, and the reason for the choice.
 
     Raises:
-        Unavailable: the one that was asked for cannot be used here, or there is none of that name.
+        Unavailable: the requested backend cannot be used here, or no backend has that name.
     """
     why = environment.get("GENIE_WHY", "")
     if asked != "auto":

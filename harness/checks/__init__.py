@@ -1,9 +1,9 @@
-"""What can be expected of pods, networks and nodes.
+"""Checks: expectations about pods, networks and nodes.
 
-A check is a small frozen model with one method that looks and returns what is wrong (`base.py`); it sees the
-cluster by a `View` (`view.py`). To add one: write the model in the module that it belongs to, and list it
-here. Its docstring's first paragraph, its fields' descriptions and its example are its documentation:
-`python -m harness checks` prints them.
+A check is a small frozen model with one method, which looks at the cluster through a `View` (`view.py`) and returns the
+difference from the expectation (`base.py`). To add one, write the model in the module that fits, and list it here. Its
+docstring's first paragraph, its fields' descriptions and its example are its documentation: `python -m harness checks`
+prints them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which interfaces and addresses a pod has: the first thing that a selection of networks must come to."""
+"""Checks of a pod's interfaces and addresses: the first result of a selection of networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Interfaces(Check):
-    """The pod has exactly these interfaces beside lo, each up and with an address of its network."""
+    """Apart from lo, the pod has exactly these interfaces, each up and with an address of its network."""
 
     key = "interfaces"
     example = "interfaces: {pod: both, eth0: calico, eth1: weave}"
@@ -42,7 +42,7 @@ class Interfaces(Check):
 def _wrong_with(view: View, interface: Interface, network: NetworkName) -> list[str]:
     wrong = [] if interface.up else [f"{interface.name} is down"]
     if not view.networks[network]:
-        return wrong  # a network without IPAM: there is nothing to compare
+        return wrong  # a network without IPAM has no addresses to compare
     if not any(view.belongs(address, network) for address in interface.addresses):
         had = ", ".join(map(str, interface.addresses)) or "none"
         wrong.append(f"{interface.name} has no address of {network}: expected one, it has {had}")
@@ -53,16 +53,18 @@ def _wrong_with(view: View, interface: Interface, network: NetworkName) -> list[
 
 
 class Addresses(Check):
-    """Each pod has addresses in a network: how many, and none that another of these pods has."""
+    """Each pod has addresses in a network, and no address that another of these pods has."""
 
     key = "addresses"
     example = "addresses: {pods: [one, two], network: weave, count: 1}"
 
     pods: OneOrMany[PodName]
     network: NetworkName
-    count: int | None = Field(default=None, ge=0, description="How many each pod has; without it, at least one.")
+    count: int | None = Field(
+        default=None, ge=0, description="The number of addresses of each pod; by default, at least one."
+    )
     family: int | None = Field(default=None, description="4 or 6: count only these.")
-    equal: str | None = Field(default=None, description="The very address, with or without its prefix length.")
+    equal: str | None = Field(default=None, description="Exactly this address, with or without its prefix length.")
 
     def attempt(self, view: View) -> str | None:
         looks = {pod: view.look(pod) for pod in self.pods}
@@ -87,7 +89,7 @@ class Addresses(Check):
 
 
 class Mtu(Check):
-    """Interfaces of the pod have these MTUs, which shows what a plugin has set there."""
+    """Interfaces of the pod have these MTUs; this shows the settings of plugins."""
 
     key = "mtu"
     example = "mtu: {pod: one, net1: 1300}"

@@ -1,7 +1,7 @@
-"""What every check is: a small frozen model of its parameters, and an attempt that returns what is wrong.
+"""The base class of checks: a small frozen model of parameters, with an attempt that returns the text of a failure.
 
-An attempt looks at the cluster once and returns None or the text of a failure. `run` repeats it until nothing is wrong
-or the check's time is over, so a check waits for a condition and never for a time.
+An attempt looks at the cluster once and returns None or the text of a failure. `run` repeats it until it returns None
+or the check's time is over. So a check waits for a condition, and never for a fixed time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class Check(Named):
     """Something that must hold."""
 
-    needs: ClassVar[frozenset[Ability[Any]]] = frozenset()  # what the cluster must be able to do
+    needs: ClassVar[frozenset[Ability[Any]]] = frozenset()  # abilities that the cluster must have
     patience: ClassVar[float] = 10.0
 
-    within: float | None = Field(default=None, gt=0, description="Seconds to wait for it, instead of the usual.")
+    within: float | None = Field(default=None, gt=0, description="Seconds to wait for it, instead of the default.")
 
     def attempt(self, view: View) -> str | None:
-        """Look once; what is wrong, or None."""
+        """Look once; the text of a failure, or None."""
         raise NotImplementedError
 
     def run(self, view: View) -> str | None:
-        """Wait until it holds; what is wrong at the end, or None."""
+        """Wait until the check passes; the text of the last failure, or None."""
         return view.until(lambda: self.attempt(view), self.within or self.patience)
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Check(Named):
 
 
 def _flow(value: object) -> str:
-    """A value on one line, as YAML would have it."""
+    """A value as one line of YAML."""
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_nested(item)}" for key, item in value.items())
     return _nested(value)

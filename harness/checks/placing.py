@@ -1,4 +1,4 @@
-"""Where pods are, so that a scenario which is about two nodes cannot pass on one."""
+"""Checks of pods' nodes: a scenario about two nodes must not pass on one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SameNode(Check):
 
 
 class OtherNode(Check):
-    """These pods are on nodes of their own, each on another."""
+    """Each of these pods is on a different node."""
 
     key = "other-node"
     shorthand = "pods"

@@ -1,7 +1,6 @@
-"""Whether packets get there: dialled from inside the pods, answered by the probe of the other pod.
+"""Checks of connections: made inside one pod, and answered by the probe of another.
 
-A dial that is answered proves three things: the way there, the way back, and that it was this pod who
-answered.
+An answer proves three things: the way there, the way back, and the identity of the pod that answers.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ ALL: tuple[Protocol, ...] = ("icmp", "tcp", "udp")
 
 
 class Reach(Check):
-    """One pod reaches another at each of its addresses in a network (or at its pod IPs), and that very pod
-    answers.
-    """
+    """One pod reaches another at each of its addresses in a network (or at its pod IPs), and the right pod answers."""
 
     key = "reach"
     example = "reach: {from: one, to: two, over: weave, protocols: [icmp, tcp, udp]}"
@@ -35,15 +32,17 @@ class Reach(Check):
 
     from_: PodName
     to: PodName
-    over: NetworkName | None = Field(default=None, description="The network whose addresses are dialled.")
+    over: NetworkName | None = Field(default=None, description="Connect to the addresses in this network.")
     protocols: Many[Protocol] = ALL
-    both_ways: bool = Field(default=False, description="And the other way round.")
-    from_network: NetworkName | None = Field(default=None, description="Dial from the address that the pod has there.")
+    both_ways: bool = Field(default=False, description="Also in the other direction.")
+    from_network: NetworkName | None = Field(
+        default=None, description="Connect from the pod's address in this network."
+    )
     interface: str | None = Field(default=None, description="Leave by this interface.")
     seen_as: NetworkName | None = Field(
-        default=None, description="The other sees an address of the pod in this network."
+        default=None, description="The other pod sees an address of the pod in this network."
     )
-    family: int | None = Field(default=None, description="4 or 6: dial only these.")
+    family: int | None = Field(default=None, description="4 or 6: connect only to these.")
 
     def attempt(self, view: View) -> str | None:
         looks = {pod: view.look(pod) for pod in (self.from_, self.to)}
@@ -75,7 +74,7 @@ class Reach(Check):
         return next((str(own.ip) for own in view.addresses(one, self.from_network, to.version)), None)
 
     def _unlike(self, view: View, answer: dict[str, Any], other: str, one: Look) -> str:
-        """How an answer is not what is expected; empty: it is."""
+        """The difference between an answer and the expected one; empty if there is none."""
         if not answer["ok"]:
             return str(answer["error"] or "no answer")
         if answer["name"] and answer["name"].rpartition("/")[2] != other:
@@ -88,9 +87,7 @@ class Reach(Check):
 
 
 class Isolated(Check):
-    """One pod does not reach another at its addresses in a network, though that pod answers there when
-    asked by itself.
-    """
+    """One pod does not reach another at its addresses in a network, although that pod can reach itself there."""
 
     key = "isolated"
     example = "isolated: {from: blue, to: green, over: macvlan}"
@@ -99,7 +96,9 @@ class Isolated(Check):
     to: PodName
     over: NetworkName
     protocols: Many[Protocol] = ALL
-    from_network: NetworkName | None = Field(default=None, description="Dial from the address that the pod has there.")
+    from_network: NetworkName | None = Field(
+        default=None, description="Connect from the pod's address in this network."
+    )
 
     def run(self, view: View) -> str | None:
         return view.until(lambda: self._alive(view), self.within or self.patience) or view.until(
@@ -168,7 +167,7 @@ class Service(Check):
 
 
 class HostPort(Check):
-    """A pod is reached at a port of its node, from a pod anywhere, and that very pod answers."""
+    """A pod answers at a port of its node, to a pod on any node."""
 
     key = "host-port"
     example = "host-port: {from: client, to: web, port: 18473}"
@@ -194,8 +193,8 @@ class HostPort(Check):
 
 
 class Bandwidth(Check):
-    """What one pod is answered by another over a network comes no faster than this: half a second of answers is timed,
-    after the burst.
+    """The answers of one pod to another over a network are no faster than this: measured for half a second, after the
+    burst.
     """
 
     key = "bandwidth"
@@ -205,7 +204,7 @@ class Bandwidth(Check):
     from_: PodName
     to: PodName
     over: NetworkName
-    at_most: int = Field(gt=0, description="Bits per second, of payload.")
+    at_most: int = Field(gt=0, description="Bits of payload per second.")
     tolerance: ClassVar[float] = 1.25
 
     def attempt(self, view: View) -> str | None:
@@ -227,7 +226,7 @@ class Bandwidth(Check):
 
 
 def targets_of(view: View, look: Look, over: NetworkName | None, family: int | None = None) -> list[Any]:
-    """The addresses to dial a pod at: those in a network, or the ones in its status."""
+    """The addresses at which to connect to a pod: those in a network, or those in its status."""
     from ipaddress import ip_address
 
     if over is not None:

@@ -1,5 +1,5 @@
-"""Routes in a pod. Two networks that each set a default route is what breaks pods first, so it has a check
-of its own.
+"""Checks of routes in a pod. A common fault is two networks that each set a default route, so this has a separate
+check.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class DefaultRoute(Check):
-    """The pod has exactly one default route (of each family that the network has there), by this network or
+    """The pod has exactly one default route for each family of the network's addresses, through this network or
     interface.
     """
 
@@ -27,8 +27,8 @@ class DefaultRoute(Check):
     example = "default-route: {pod: both, network: calico}"
 
     pod: PodName
-    network: NetworkName | None = Field(default=None, description="The one whose interface it leaves by.")
-    interface: str | None = Field(default=None, description="The interface that it leaves by.")
+    network: NetworkName | None = Field(default=None, description="The route leaves by the interface of this network.")
+    interface: str | None = Field(default=None, description="The route leaves by this interface.")
     gateway: str | None = Field(default=None, description="The very gateway.")
     none: bool = Field(default=False, description="The pod has no default route at all.")
 
@@ -64,7 +64,7 @@ class DefaultRoute(Check):
         return []
 
     def _devices(self, view: View, look: Look, family: int) -> set[str]:
-        """The interfaces that it may leave by, if the pod has addresses of this family there."""
+        """The interfaces that the route may leave by, if the pod has addresses of this family there."""
         return {
             interface.name
             for interface in look.attached.values()
@@ -75,12 +75,12 @@ class DefaultRoute(Check):
 
 
 class ExpectedRoute(Model):
-    """A route, by what matters of it."""
+    """The relevant fields of a route."""
 
     to: str = Field(description="A subnet, or default.")
     via: str | None = Field(default=None, description="The gateway.")
     interface: str | None = None
-    table: int | None = Field(default=None, description="Without it, the main table.")
+    table: int | None = Field(default=None, description="By default, the main table.")
 
     def matches(self, route: Route) -> bool:
         return (
@@ -96,7 +96,7 @@ class ExpectedRoute(Model):
 
 
 class Routes(Check):
-    """The pod has these routes, and does not have those."""
+    """The pod has the routes under `has`, and does not have those under `lacks`."""
 
     key = "routes"
     example = "routes: {pod: both, has: [{to: 10.32.0.0/12, interface: eth1}]}"

@@ -1,4 +1,4 @@
-"""What Kubernetes shows of a pod: its status, its annotations, its events. It must be what the pod really has."""
+"""Checks of a pod's status, annotations and events in Kubernetes: they must match the pod's real network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 
 class StatusIp(Check):
-    """status.podIP is an address of this network that the pod has; podIPs has every family once, podIP
-    first.
-    """
+    """status.podIP is an address of the pod in this network; podIPs has each family once, podIP first."""
 
     key = "status-ip"
     example = "status-ip: {pod: both, network: calico}"
@@ -29,7 +27,7 @@ class StatusIp(Check):
     pod: PodName
     network: NetworkName
     families: Many[Literal[4, 6]] = Field(
-        default=(), description="podIPs has an address of the network of each of these families, the first as podIP."
+        default=(), description="podIPs has an address of the network for each of these families; the first is podIP."
     )
 
     def attempt(self, view: View) -> str | None:
@@ -61,7 +59,7 @@ def _worded(families: tuple[int, ...]) -> str:
 
 
 class Expected(Model):
-    """What an annotation's value must be."""
+    """The expected value of an annotation."""
 
     matches: Pattern | None = None
     json_: JsonValue = Field(
@@ -70,7 +68,7 @@ class Expected(Model):
     absent: bool = False
 
     def wrong(self, value: str | None) -> str:
-        """What is wrong with a value; empty: nothing."""
+        """The difference between a value and the expected one; empty if there is none."""
         if self.absent:
             return "" if value is None else f"is {value!r}, expected none"
         if value is None:
@@ -81,12 +79,12 @@ class Expected(Model):
             try:
                 return _lacking(json.loads(value), self.json_, "")
             except ValueError as error:
-                return f"is no JSON ({error}): {value!r}"
+                return f"is not JSON ({error}): {value!r}"
         return ""
 
 
 def _lacking(has: Any, wanted: Any, where: str) -> str:
-    """How a JSON value falls short of what it must have at least; empty: it does not."""
+    """The part that a JSON value lacks of the expected one; empty if it lacks nothing."""
     if isinstance(wanted, dict) and isinstance(has, dict):
         gaps = (_lacking(has.get(key), value, f"{where}.{key}") for key, value in wanted.items())
     elif isinstance(wanted, list) and isinstance(has, list) and len(has) == len(wanted):
@@ -100,8 +98,8 @@ def _lacking(has: Any, wanted: Any, where: str) -> str:
 
 
 class Annotations(Check):
-    """The pod's annotations are these: equal to a string, matching a regular expression, with at least this
-    JSON, or absent.
+    """The pod has these annotations: equal to a string, matching a regular expression, with at least this JSON, or
+    absent.
     """
 
     key = "annotations"
@@ -126,9 +124,7 @@ class Annotations(Check):
 
 
 class NetworkStatus(Check):
-    """The network-status annotation has an entry for each of these interfaces, with the addresses and MAC
-    that it really has.
-    """
+    """The network-status annotation has an entry for each of these interfaces, with its real addresses and MAC."""
 
     key = "network-status"
     example = "network-status: {pod: both, eth0: calico, eth1: weave}"
@@ -136,7 +132,7 @@ class NetworkStatus(Check):
     __pydantic_extra__: dict[str, NetworkName] = Field(init=False)
 
     pod: PodName
-    default: str = Field(default="eth0", description="The interface whose entry is the default one.")
+    default: str = Field(default="eth0", description="The entry of this interface is the default one.")
 
     def attempt(self, view: View) -> str | None:
         text = view.annotations(self.pod).get(NETWORK_STATUS)
@@ -176,9 +172,7 @@ class NetworkStatus(Check):
 
 
 class PodFails(Check):
-    """The pod never runs, and an event says why in words that match. (It is not waited for when it is
-    made.)
-    """
+    """The pod never runs, and an event has a matching message. (`create` does not wait for this pod.)"""
 
     key = "pod-fails"
     example = 'pod-fails: {pod: lost, message: "network .?nowhere.? .*(unknown|not found)"}'
@@ -186,7 +180,9 @@ class PodFails(Check):
 
     pod: PodName
     message: Pattern
-    lacks: Pattern | None = Field(default=None, description="No event of the pod may match this: a token, a traceback.")
+    lacks: Pattern | None = Field(
+        default=None, description="No event of the pod may match this, such as a token or a traceback."
+    )
 
     def attempt(self, view: View) -> str | None:
         warnings = [event for event in view.events(self.pod) if event.type == "Warning"]
@@ -204,7 +200,7 @@ class PodFails(Check):
         return self._running(view) or wrong
 
     def _tried(self, view: View) -> bool:
-        """Whether the node has tried so often that no other message is to be expected."""
+        """Whether the node has tried so often that no other message will come."""
         return sum(event.count for event in view.events(self.pod) if event.reason == "FailedCreatePodSandBox") >= 4
 
     def _running(self, view: View) -> str | None:
@@ -217,7 +213,7 @@ class PodFails(Check):
 
 
 class Events(Check):
-    """An event about the pod has this reason and a message that matches."""
+    """An event about the pod has this reason and a matching message."""
 
     key = "events"
     example = 'events: {pod: a, reason: Attached, message: "eth1.*weave"}'
@@ -240,7 +236,7 @@ class Events(Check):
 
 
 class NoWarnings(Check):
-    """No event warns of anything about these pods, those included that had their names before."""
+    """There is no warning event about these pods, or about earlier pods of the same names."""
 
     key = "no-warnings"
     shorthand = "pods"

@@ -1,8 +1,7 @@
-"""What a check sees: the scenario's pods on a cluster, asked anew each time, and the networks that
-addresses belong to.
+"""The view of a check: the scenario's pods on a cluster, read again each time, and the networks of addresses.
 
-A check only ever talks to a `View`. It hands out what the API server has of a pod, what the probe in the
-pod reports (`look`, `dial`), and which network an address is from; and it waits, so that no check sleeps.
+A check uses only a `View`. It returns a pod's object from the API server, the reports of the probe in the pod (`look`,
+`dial`), and the network of an address. It also does the waiting, so no check sleeps.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Address = IPv4Interface | IPv6Interface
 
 MAIN_TABLE = 254
 
-# Devices that the kernel puts into every network namespace once their module is loaded; nobody asked for them.
+# Devices that the kernel puts into every network namespace once their module is loaded.
 _FALLBACK_DEVICES = frozenset(
     {"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0", "lo"}
 )
@@ -59,7 +58,7 @@ class Route:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """All that the probe in a pod sees."""
+    """The report of the probe in a pod."""
 
     pod: str
     interfaces: tuple[Interface, ...]
@@ -97,7 +96,7 @@ class Look:
 
     @property
     def attached(self) -> dict[str, Interface]:
-        """The interfaces that somebody made, by name."""
+        """The interfaces by name, without those that the kernel always makes."""
         return {each.name: each for each in self.interfaces if each.name not in _FALLBACK_DEVICES}
 
     def default_routes(self, family: int) -> list[Route]:
@@ -126,7 +125,7 @@ _ID = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 def events_about(objects: Objects, namespace: str, name: str) -> list[Event]:
-    """The events about a pod; those that differ only in a sandbox's ID are one, for each retry brings another."""
+    """The events about a pod. Events that differ only in a sandbox's ID count as one: each retry has a new ID."""
     listed = objects.get(f"/api/v1/namespaces/{namespace}/events").get("items") or []
     found: dict[tuple[str, str, str], int] = {}
     for each in listed:
@@ -138,13 +137,13 @@ def events_about(objects: Objects, namespace: str, name: str) -> list[Event]:
 
 
 class Leftovers(Protocol):
-    """What is on the nodes because of this scenario and should not be (see `harness.run.leaks`)."""
+    """Leftovers of this scenario on the nodes (see `harness.run.leaks`)."""
 
     def note(self, addresses: Iterable[str]) -> None:
-        """The scenario's pods are running, with these addresses."""
+        """Note the scenario's running pods and their addresses."""
 
     def left(self) -> list[str]:
-        """One line for each thing that is left now."""
+        """One line for each present leftover."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,16 +155,17 @@ class View:
     namespace: str
     networks: Mapping[str, tuple[Subnet, ...]]
     leftovers: Leftovers
-    values: Mapping[str, str]  # what `{{ … }}` in expected values stands for
-    hurry: float = 1.0  # tests shorten every deadline by this
-    names: Mapping[str, str] = field(default_factory=dict)  # of pods that the API server has under another name
+    values: Mapping[str, str]  # values of `{{ … }}` in expected values
+    hurry: float = 1.0  # factor for every deadline; tests shorten them
+    names: Mapping[str, str] = field(default_factory=dict)  # pods that have another name on the API server
 
     # --- waiting
 
     def until(
         self, attempt: Callable[[], str | None], within: float, hopeless: Callable[[], bool] = lambda: False
     ) -> str | None:
-        """Try until nothing is wrong, the time is over or there is no hope; what was wrong the last time."""
+        """Repeat `attempt` until it returns nothing, the time is over or `hopeless` is true; returns its last
+        failure."""
 
         def look() -> str | None:
             try:
@@ -178,7 +178,7 @@ class View:
     # --- asking
 
     def name(self, pod: str) -> str:
-        """What the API server calls a pod of the scenario."""
+        """The name of a pod of the scenario on the API server."""
         return self.names.get(pod, pod)
 
     def path(self, pod: str = "") -> str:
@@ -191,7 +191,7 @@ class View:
         return self.objects.find(self.path(name))
 
     def annotations(self, name: str) -> dict[str, str]:
-        """A pod's annotations; none for a pod that is not there."""
+        """A pod's annotations; empty if the pod does not exist."""
         return dict(((self.pod(name) or {}).get("metadata") or {}).get("annotations") or {})
 
     def events(self, name: str) -> list[Event]:
@@ -199,7 +199,7 @@ class View:
         return events_about(self.objects, self.namespace, self.name(name))
 
     def look(self, name: str) -> Look:
-        """What the probe in a pod sees.
+        """The report of the probe in a pod.
 
         Raises:
             ProbeError: it cannot be asked.
@@ -210,13 +210,13 @@ class View:
         return Look.of(name, answer)
 
     def dial(self, name: str, **request: Any) -> dict[str, Any]:
-        """One dial out of a pod; see `harness.probe`."""
+        """One connection attempt from a pod; see `harness.probe`."""
         wanted = {key: value for key, value in request.items() if value is not None}
         answer = self.cluster.ask(self.namespace, self.name(name), {"op": "dial", **wanted})
         return {"ok": False, "seen_as": "", "name": "", "peer": "", "error": "", **answer}
 
     def all_at_once(self, asks: Iterable[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Answers of several dials, asked together because each may take its full time."""
+        """The answers to several attempts, made at the same time because each may take its full time."""
         asks = list(asks)
         if len(asks) < 2:
             return [ask() for ask in asks]
@@ -231,7 +231,7 @@ class View:
         return any(ip in subnet for subnet in self.networks[network] if subnet.version == ip.version)
 
     def network_of(self, address: Address | str) -> str:
-        """The network that an address is of; empty for none of the scenario's."""
+        """The network of an address; empty if it is in none of the scenario's networks."""
         return next((name for name in self.networks if self.belongs(address, name)), "")
 
     def addresses(self, look: Look, network: str, family: int | None = None) -> list[Address]:
@@ -246,7 +246,7 @@ class View:
     # --- words
 
     def describe(self, *looks: Look, networks: Iterable[str] = ()) -> str:
-        """What pods really have and where the networks are, for the end of a failure's text."""
+        """The pods' real interfaces and addresses and the networks' subnets, for the end of a failure's text."""
         lines = [line for look in looks for line in self._pod_lines(look)]
         names = list(dict.fromkeys(networks))
         if names:
@@ -271,5 +271,5 @@ class View:
 
 
 def subnets(texts: Iterable[str]) -> tuple[Subnet, ...]:
-    """Subnets from their texts."""
+    """Parse subnets."""
     return tuple(ip_network(text, strict=False) for text in texts)

@@ -1,4 +1,4 @@
-"""What remains: once its pods are gone a node must be as it was, and while they run, CHECK and STATUS must pass."""
+"""Checks of nodes: no leftovers after the pods are deleted; CHECK and STATUS pass while they run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 class NothingLeft(Check):
-    """Nothing that this scenario's pods brought is on any node: interface, IPAM address, netfilter rule,
-    namespace, record.
-    """
+    """No node has leftovers of this scenario's pods: interface, IPAM address, netfilter rule, namespace, record."""
 
     key = "nothing-left"
     example = "nothing-left"
@@ -30,9 +28,7 @@ class NothingLeft(Check):
 
 
 class CheckPasses(Check):
-    """CNI CHECK of these pods succeeds; or fails, with a message that matches. (The scenario needs
-    cni-calls.)
-    """
+    """CNI CHECK of these pods passes, or fails with a matching message. (The scenario needs cni-calls.)"""
 
     key = "check-passes"
     shorthand = "pods"
@@ -40,7 +36,7 @@ class CheckPasses(Check):
     needs = frozenset({CNI_CALLS})
 
     pods: OneOrMany[PodName]
-    fails: Pattern | None = Field(default=None, description="It fails with a message that matches.")
+    fails: Pattern | None = Field(default=None, description="It fails with a matching message.")
 
     def attempt(self, view: View) -> str | None:
         cluster = has(view.cluster, CNI_CALLS)
@@ -49,17 +45,15 @@ class CheckPasses(Check):
 
 
 class StatusPasses(Check):
-    """CNI STATUS on every node says that pods can be attached; or why not, with a message that matches. (The scenario
-    needs cni-calls.)
-    """
+    """CNI STATUS passes on every node, or fails with a matching message. (The scenario needs cni-calls.)"""
 
     key = "status-passes"
     example = 'status-passes: {genie: {default_plugin: nowhere}, fails: "no network .nowhere"}'
     needs = frozenset({CNI_CALLS})
 
-    genie: dict[str, JsonValue] = Field(default_factory=dict, description="Keys of genie.conf, for this one call.")
-    env: dict[str, str] = Field(default_factory=dict, description="Variables of the environment, for this one call.")
-    fails: Pattern | None = Field(default=None, description="It fails with a message that matches.")
+    genie: dict[str, JsonValue] = Field(default_factory=dict, description="Keys of genie.conf for this call.")
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables for this call.")
+    fails: Pattern | None = Field(default=None, description="It fails with a matching message.")
 
     def attempt(self, view: View) -> str | None:
         cluster = has(view.cluster, CNI_CALLS)
@@ -68,7 +62,7 @@ class StatusPasses(Check):
 
 
 def _unlike(call: str, error: str, wanted: str | None) -> str:
-    """How a call's error is not what is expected; empty: it is."""
+    """The difference between a call's error and the expected one; empty if there is none."""
     if wanted is None:
         return f"{call} fails: {error}" if error else ""
     if re.search(wanted, error, re.IGNORECASE | re.DOTALL):

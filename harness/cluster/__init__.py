@@ -1,1 +1,1 @@
-"""What real clusters have in common, kind's and any other: how they are furnished, asked, disturbed and inspected."""
+"""The common parts of real clusters, kind's and others: installs networks and genie, asks, disturbs and inspects."""

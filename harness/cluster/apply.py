@@ -1,6 +1,6 @@
-"""Puts manifests on an API server, and takes them off again: what `kubectl apply --server-side` does, without kubectl.
+"""Applies manifests to an API server, and deletes them: like `kubectl apply --server-side`, without kubectl.
 
-Server-side apply makes every step idempotent, so that a cluster that was made half-way can be gone on with.
+Server-side apply makes every step idempotent, so an interrupted creation of a cluster can continue.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
 
 
 class Applier:
-    """One API server to apply to. Not for several threads at once: make one a thread."""
+    """Applies objects to one API server. Not thread-safe: make one instance for each thread."""
 
     def __init__(self, api: ApiClient) -> None:
         self.client: Any = DynamicClient(api)  # type: ignore[no-untyped-call]
 
     def apply(self, objects: Iterable[Object]) -> None:
-        """Make or change objects, namespaces and CRDs first; a kind that a CRD is just making is waited for."""
+        """Create or change objects, namespaces and CRDs first; waits for the kind of a new CRD."""
         for thing in in_order(objects):
             try:
                 retry(lambda thing=thing: self._apply(thing), 30.0, _is_early)  # type: ignore[misc]
@@ -37,7 +37,7 @@ class Applier:
                 raise _named(thing, error) from error
 
     def delete(self, objects: Iterable[Object]) -> None:
-        """Take objects off, in reverse; those that are not there are no error."""
+        """Delete objects in reverse order; missing objects are no error."""
         for thing in reversed(in_order(objects)):
             try:
                 self._resource(thing).delete(**_place(thing), body={"propagationPolicy": "Background"})
@@ -45,7 +45,7 @@ class Applier:
                 continue
 
     def exists(self, thing: Object) -> bool:
-        """Whether there is an object of this kind and name."""
+        """Whether an object of this kind and name exists."""
         try:
             self._resource(thing).get(**_place(thing))
         except (NotFoundError, ResourceNotFoundError):
@@ -63,22 +63,22 @@ class Applier:
 
 
 def in_order(objects: Iterable[Object]) -> list[Object]:
-    """Objects in an order that works, Lists taken apart."""
+    """The objects in an order that works, with Lists flattened."""
     flat = [item for thing in objects for item in (thing["items"] if thing.get("kind") == "List" else [thing])]
     return sorted(flat, key=lambda thing: FIRST.index(thing["kind"]) if thing["kind"] in FIRST else len(FIRST))
 
 
 def _is_early(error: Exception) -> bool:
-    """Whether the server may take it soon: a CRD or namespace is still being made."""
+    """Whether a later attempt may succeed: a CRD or namespace is still being created."""
     early = isinstance(error, ResourceNotFoundError | NotFoundError | ConflictError)
     return early or (isinstance(error, DynamicApiError) and error.status in (429, 500, 503))
 
 
 def wait(what: str, seen: Callable[[], str], timeout: float) -> None:
-    """Wait until `seen` returns nothing; what it returns is what is still missing.
+    """Wait until `seen` returns an empty string; it returns a description of the missing parts.
 
     Raises:
-        NotReady: it did not within `timeout` seconds.
+        NotReady: something is still missing after `timeout` seconds.
     """
 
     def missing() -> str:

@@ -1,7 +1,7 @@
-"""A probe's console in a pod: one exec session, kept, that takes a request a line and answers with a line.
+"""The console of a probe in a pod: one long exec session with one request and one answer per line.
 
-Starting Python in a pod costs a few hundred milliseconds, so it is done once a pod and not once a question. The session
-goes through the kubelet and the runtime, not through the pod's network, so a pod that nobody can reach still answers.
+To start Python in a pod takes a few hundred milliseconds, so the harness does it once for each pod. The session goes
+through the kubelet and the runtime, not through the pod's network, so an unreachable pod still answers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kubernetes.stream import stream
 from harness.contract import ProbeError
 
 COMMAND = ("python", "-m", "harness.probe", "console")
-GRACE = 10.0  # seconds for an answer, beyond the timeout that a request has itself
+GRACE = 10.0  # seconds for an answer, in addition to the request's own timeout
 
 
 class Consoles:
-    """The consoles of one cluster's pods, made when a pod is first asked. Safe to use from several threads."""
+    """The consoles of one cluster's pods, each made for the first request. Thread-safe."""
 
     def __init__(self, client: Callable[[], ApiClient]) -> None:
         self._client = client
@@ -31,10 +31,10 @@ class Consoles:
         self._lock = threading.Lock()
 
     def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Put a request to a pod's probe; a session that broke (the pod was made again) is opened anew, once.
+        """Send a request to a pod's probe. If the session is broken (the pod was recreated), open a new one, once.
 
         Raises:
-            ProbeError: the pod is not there, or its probe did not answer.
+            ProbeError: the pod does not exist, or its probe did not answer.
         """
         for attempt in (1, 2):
             with self._lock:
@@ -61,7 +61,7 @@ class Consoles:
 
 
 class _Broken(Exception):
-    """The session cannot go on."""
+    """The session is broken."""
 
 
 class _Console:
@@ -90,7 +90,7 @@ class _Console:
             self._session = None
 
     def _start(self) -> Any:
-        # `stream` changes the client that it is given, so each session has its own.
+        # `stream` changes its client, so each session has a separate one.
         return stream(
             CoreV1Api(self._client()).connect_get_namespaced_pod_exec, self._pod, self._namespace,
             command=list(COMMAND), stdin=True, stdout=True, stderr=True, tty=False, _preload_content=False,

@@ -1,8 +1,7 @@
-"""genie onto a cluster: its image, and the manifests of genie/deploy with that image in them.
+"""Installs genie on a cluster: its image, and the manifests of genie/deploy with that image.
 
-The image is built from this checkout and named by a digest of what goes into it, so that a cluster that is used
-again gets a new agent exactly when something changed. `$GENIE_IMAGE` names another one, which vendors without a
-checkout need.
+The image is built from this checkout. Its tag is a digest of its source files, so a kept cluster gets a new agent
+exactly when a file changed. `$GENIE_IMAGE` names another image, for vendors without a checkout.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from harness.waiting import NotReady
 
 NAMESPACE = "kube-system"
 AGENT_LABEL = "app.kubernetes.io/name=genie"
-HOPELESS = 5  # times that a container may end with an error before it is given up
+HOPELESS = 5  # restarts of a failing container before the harness gives up
 CONF_DIR = "/etc/cni/net.d"
 CONF = f"{CONF_DIR}/00-genie.conflist"
 ROOT = Path(__file__).resolve().parents[2]
-#: What the Dockerfile copies; `.dockerignore` lets nothing else through.
+#: The files that the Dockerfile copies; `.dockerignore` excludes all others.
 SOURCES = (
     *("Dockerfile", "pyproject.toml", "README.md", "LICENSE", "hatch_build.py"),
     *("genie", "harness/__init__.py", "harness/probe.py"),
@@ -39,10 +38,10 @@ SOURCES = (
 
 
 def image() -> str:
-    """The image to use: `$GENIE_IMAGE`, else one built from this checkout, now if the engine does not have it.
+    """The image to use: `$GENIE_IMAGE`, else one built from this checkout, unless the engine already has it.
 
     Raises:
-        Unavailable: there is neither.
+        Unavailable: neither is possible.
     """
     if named := os.environ.get("GENIE_IMAGE"):
         engine.have_image(named)
@@ -59,7 +58,7 @@ def image() -> str:
 
 
 def digest() -> str:
-    """A digest of everything that goes into the image."""
+    """A digest of all source files of the image."""
     total = hashlib.sha256()
     for path in sorted(path for name in SOURCES for path in _files(ROOT / name)):
         total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
@@ -84,7 +83,7 @@ def objects(genie_image: str) -> list[Object]:
 
 
 def crds() -> list[Object]:
-    """Kinds of network objects that genie reads and that are not its own to define."""
+    """The definitions of network objects that genie reads but does not install."""
     return [
         thing
         for path in sorted((FIXTURES / "crds").glob("*.yaml"))
@@ -103,14 +102,14 @@ def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:
     """Apply genie's manifests and wait until every node has a ready agent.
 
     Raises:
-        NotReady: that did not come about; the message has what was seen.
+        NotReady: some agents are not ready; the message has the last state.
     """
     Applier(api).apply(objects(genie_image))
     wait("genie", lambda: rollout(Objects(api), "DaemonSet", NAMESPACE, "genie"), timeout)
 
 
 def remove_pods(api: ApiClient, timeout: float = 90.0) -> None:
-    """Delete genie's DaemonSet and wait for the end of its pods, which put their nodes back as they were."""
+    """Delete genie's DaemonSet and wait until its pods are gone; they restore their nodes."""
     listed = Objects(api)
     Applier(api).delete([thing for thing in objects("") if thing["kind"] == "DaemonSet"])
 
@@ -118,14 +117,14 @@ def remove_pods(api: ApiClient, timeout: float = 90.0) -> None:
         pods = listed.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=AGENT_LABEL)["items"]
         return ", ".join(pod["metadata"]["name"] for pod in pods)
 
-    wait("the end of genie's pods", still_there, timeout)
+    wait("deletion of genie's pods", still_there, timeout)
 
 
 def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
-    """What a DaemonSet's or Deployment's rollout still lacks; empty when it is done.
+    """The missing part of the rollout of a DaemonSet or Deployment; empty if it is complete.
 
     Raises:
-        NotReady: waiting longer is of no use: a container ends again and again.
+        NotReady: a container fails again and again, so there is no point in waiting.
     """
     thing = objects.get(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/{name}")
     spec, status = thing["spec"], thing.get("status", {})
@@ -143,7 +142,7 @@ def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
 
 
 def _trouble(objects: Objects, namespace: str, labels: dict[str, str]) -> str:
-    """Why pods do not start: the kubelet's reason, and the last line of a container that has ended."""
+    """Why pods do not start: the kubelet's reason, and the last line of an exited container."""
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     reasons: dict[str, None] = {}
     for pod in objects.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)["items"]:

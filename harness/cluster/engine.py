@@ -1,7 +1,8 @@
-"""The Docker engine, through its command: kind itself needs that command, and it follows the user's contexts.
+"""Access to the Docker engine through the `docker` command, which kind also needs and which follows the user's
+contexts.
 
-The error of a command has what was run and what it printed last, for most of what goes wrong with a cluster on a
-laptop goes wrong here.
+The error of a command has the command line and the end of its output, because most problems of a cluster on a laptop
+occur here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness.contract import Unavailable
 
 
 class CommandFailed(Exception):
-    """A command ended with an error; the message has the command and the end of what it printed."""
+    """A command failed; the message has the command and the end of its output."""
 
 
 def run(
@@ -26,10 +27,10 @@ def run(
     check: bool = True,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a command to its end and return its standard output.
+    """Run a command and return its standard output.
 
     Raises:
-        CommandFailed: it ended with an error (and `check`), or took longer than `timeout` seconds.
+        CommandFailed: it failed (and `check`), or took longer than `timeout` seconds.
     """
     surroundings = {**os.environ, **env} if env else None
     try:
@@ -52,7 +53,7 @@ def docker(*argv: str, stdin: bytes | None = None, timeout: float = 600.0, check
 
 
 def answers() -> str:
-    """Why no Docker engine can be used here; empty when one answers."""
+    """Why no Docker engine can be used here; empty if one answers."""
     if shutil.which("docker") is None:
         return "there is no docker command on PATH"
     try:
@@ -63,12 +64,12 @@ def answers() -> str:
 
 
 def image_id(image: str) -> str:
-    """The ID of an image that the engine has; empty when it has none of that name."""
+    """The ID of an image in the engine; empty if it has no image of that name."""
     return docker("image", "inspect", "--format", "{{.Id}}", image, check=False, timeout=30).strip()
 
 
 def have_image(image: str) -> None:
-    """Have an image in the engine; one that is there already is not pulled.
+    """Pull an image into the engine, unless it is there already.
 
     Raises:
         Unavailable: it is not there and cannot be pulled.

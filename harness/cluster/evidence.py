@@ -1,7 +1,7 @@
-"""What only a real cluster has to explain a failure, written into files while it is still there to be seen.
+"""Collects evidence of a failure that only a real cluster has, before the pods are deleted.
 
-The agent's log lines of the pod, the kubelet's and the runtime's journal since it was made, and the network in the
-pod and on its node. Each piece is collected by itself; one that cannot be had leaves the reason in its file.
+It writes the agent's log lines about the pod, the journals of the kubelet and the runtime since the pod's creation, and
+the network state of the pod and its node. If one part is not available, its file has the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ exit 0
 
 
 def collect(api: ApiClient, nodes: Nodes, namespace: str, pod: str, into: Path) -> list[Path]:
-    """Write what there is about a pod's failure into a folder; returns the files."""
+    """Write the evidence about a pod's failure into a folder; returns the files."""
     into.mkdir(parents=True, exist_ok=True)
     found = Objects(api).find(f"/api/v1/namespaces/{namespace}/pods/{pod}")
     node = str(found["spec"].get("nodeName", "")) if found else ""
@@ -50,8 +50,8 @@ def collect(api: ApiClient, nodes: Nodes, namespace: str, pod: str, into: Path) 
 def _write(path: Path, content: Callable[[], str]) -> Path:
     try:
         text = content()
-    except Exception as error:  # why something is not to be had belongs into its place
-        text = f"(not to be had: {type(error).__name__}: {error})\n"
+    except Exception as error:  # the reason goes into the file
+        text = f"(not available: {type(error).__name__}: {error})\n"
     path.write_text(text)
     return path
 

@@ -1,4 +1,4 @@
-"""What is on a node that pods may leave behind (see `leftovers.py`), read with one command on the node."""
+"""Reads everything on a node that pods may leave behind (see `leftovers.py`), with one command on the node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.cluster import ipam
 from harness.cluster.nodes import Nodes
 from harness.contract import Inventory
 
-#: Sections of what the node prints, each after a line "#### NAME".
+#: Prints sections, each after a line "#### NAME".
 SCRIPT = (
     r"""
 section() { printf '\n#### %s\n' "$1"; }
@@ -37,12 +37,12 @@ _LIFETIME = re.compile(r"\s(expires|hoplimit|age) \S+|\s\[\d+:\d+\]|\slinkdown|\
 
 
 def take(nodes: Nodes, node: str) -> Inventory:
-    """What is on a node now."""
+    """The inventory of a node now."""
     return parse(nodes.run(node, "sh", "-c", SCRIPT, "sh", *ipam.arguments(), timeout=60), node)
 
 
 def parse(printed: str, node: str) -> Inventory:
-    """Sort out what SCRIPT printed on a node."""
+    """Parse the output of SCRIPT on a node."""
     parts = dict(_sections(printed))
     links = json.loads(parts.get("links") or "[]")
     shared = {link["ifname"] for link in links if _kind(link) in leftovers.SHARED_KINDS}

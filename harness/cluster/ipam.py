@@ -1,8 +1,7 @@
-"""Which addresses a node's IPAM has given out: of host-local, of weave, of calico with either of its datastores.
+"""Reads the addresses that a node's IPAM has reserved: of host-local, of weave, of calico with either datastore.
 
-Each keeps its books elsewhere: host-local in files, weave in its daemon, calico in blocks of addresses, which are in
-etcd or objects of Kubernetes'. What can be read on the node is printed by SCRIPT, which needs nothing there but bash;
-the rest is sorted out here.
+host-local stores them in files, weave in its daemon, calico in blocks of addresses in etcd or in Kubernetes objects.
+SCRIPT prints the stores that can be read on the node, and needs only bash there; this module parses them.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from harness import leftovers
 
 Block = Mapping[str, Any]  # calico's AllocationBlock, the same in etcd as in an IPAMBlock's spec
 
-#: Sections of what a node prints; `section` is the caller's. A store that is there and does not answer is an error, for
-#: leaks could not be seen. $1 and $2 are requests to etcd: see `arguments`. (An etcd behind TLS is not read: it
-#: is an administrator's, not a test cluster's.)
+#: Prints the stores of a node in sections; the caller defines `section`. A store that does not answer is an error,
+#: because the harness could not see leaks. $1 and $2 are requests to etcd: see `arguments`. (It does not read an etcd
+#: behind TLS, which test clusters do not have.)
 SCRIPT = r"""
 http() {  # HOST PORT METHOD PATH BODY: the body of the answer, without curl, which nodes need not have
   for _ in 1 2 3; do
@@ -40,12 +39,12 @@ section calico-endpoints; [ -n "$etcd" ] && http $etcd POST /v3/kv/range "$2"
 
 
 def arguments() -> tuple[str, str]:
-    """SCRIPT's arguments: what etcd is asked for, all of calico's IPAM and all of its workloads' endpoints."""
+    """SCRIPT's arguments: requests to etcd for all of calico's IPAM and for all workload endpoints."""
     return _range("/calico/ipam/v2/"), _range("/calico/resources/v3/projectcalico.org/workloadendpoints/")
 
 
 def _range(prefix: str) -> str:
-    """A request for all keys with a prefix, as etcd's gRPC gateway takes it."""
+    """A request to etcd's gRPC gateway for all keys with a prefix."""
     after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     return json.dumps({"key": _base64(prefix), "range_end": _base64(after)})
 
@@ -55,7 +54,8 @@ def _base64(text: str) -> str:
 
 
 def printed(sections: Mapping[str, str], node: str) -> Iterator[str]:
-    """What SCRIPT printed on a node, an address a line; of calico, which has one store for all, what is this node's."""
+    """Parse the output of SCRIPT, one address per line; calico has one store for all nodes, so select this node's
+    part."""
     yield from _host_local(sections.get("host-local", ""))
     yield from _weave(sections.get("weave", ""))
     stored = _stored(sections.get("calico-ipam", ""))
@@ -68,7 +68,7 @@ def printed(sections: Mapping[str, str], node: str) -> Iterator[str]:
 
 
 def calico(blocks: Iterable[Block], handles: Iterable[str], node: str) -> Iterator[str]:
-    """What calico's IPAM has given out to a node's pods, and handles that no address belongs to any more."""
+    """Addresses of calico's IPAM that a node's pods have, and handles without an address."""
     owned: set[str] = set()
     for block in blocks:
         first = ip_network(block["cidr"]).network_address
@@ -78,9 +78,9 @@ def calico(blocks: Iterable[Block], handles: Iterable[str], node: str) -> Iterat
             attribute = block["attributes"][index]
             handle, about = str(attribute.get("handle_id")), attribute.get("secondary") or {}
             owned.add(handle)
-            if about.get("node") == node and "type" not in about:  # a type is a tunnel's
+            if about.get("node") == node and "type" not in about:  # only handles of tunnels have a type
                 yield f"calico {first + offset} {handle}"
-    yield from (f"calico handle {handle}, of no address" for handle in handles if handle not in owned)
+    yield from (f"calico handle {handle}, without an address" for handle in handles if handle not in owned)
 
 
 def _stored(text: str) -> dict[str, Any]:

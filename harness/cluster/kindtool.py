@@ -1,4 +1,4 @@
-"""The `kind` command: found, or fetched at a pinned version; and what is asked of it."""
+"""The `kind` command, found on PATH or downloaded in a pinned version, and calls of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHA256 = {
     "darwin-amd64": "4f0b6e3b88bdc66d922c08469f05ef507d4903dd236e6319199bb9c868eed274",
     "darwin-arm64": "ceaf40df1d1551c481fb50e3deb5c3deecad5fd599df5469626b70ddf52a1518",
 }
-POD_SUBNET = "10.244.0.0/16"  # what the nodes' own pod subnets are cut from: flannel's and canal's
+POD_SUBNET = "10.244.0.0/16"  # the range of the nodes' pod subnets, which flannel and canal use
 
 
 class Kind:
@@ -31,7 +31,7 @@ class Kind:
         self.name, self.binary = name, binary or find()
 
     def exists(self) -> bool:
-        """Whether there is a cluster of this name, whatever state it is in."""
+        """Whether a cluster of this name exists, in any state."""
         return self.name in engine.run(self.binary, "get", "clusters").split()
 
     def nodes(self) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ class Kind:
         return tuple(sorted(found, key=lambda node: ("control-plane" not in node, node)))
 
     def create(self, kubeconfig: Path, image: str = "") -> None:
-        """Make the cluster: one control plane and two workers without any pod network."""
+        """Create the cluster: one control plane and two workers, without a pod network."""
         config = {
             "kind": "Cluster",
             "apiVersion": "kind.x-k8s.io/v1alpha4",
@@ -59,20 +59,20 @@ class Kind:
         path.chmod(0o600)
 
     def load(self, images: tuple[str, ...]) -> None:
-        """Put images of the engine onto the nodes that lack them."""
+        """Load images from the engine onto the nodes that lack them."""
         if images:
             engine.run(self.binary, "load", "docker-image", "--name", self.name, *images, timeout=900)
 
     def delete(self) -> None:
-        """End the cluster; no error where there is none."""
+        """Delete the cluster; no error if there is none."""
         engine.run(self.binary, "delete", "cluster", "--name", self.name, timeout=300)
 
 
 def find() -> str:
-    """The kind command: the one on PATH if it is new enough, else the pinned release, fetched once.
+    """The kind command: the one on PATH if it is new enough, else the pinned release, downloaded once.
 
     Raises:
-        Unavailable: there is none, and it cannot be fetched.
+        Unavailable: kind is not on PATH and cannot be downloaded.
     """
     seen = ""
     if there := shutil.which("kind"):
@@ -83,18 +83,18 @@ def find() -> str:
     target = f"{platform.system().lower()}-{machine}"
     reason = f"the kind on PATH is too old ({seen.strip()})" if seen else "there is no kind on PATH"
     if target not in SHA256:
-        raise Unavailable(f"{reason}, and none is known for {target}: install kind {PINNED} or later")
+        raise Unavailable(f"{reason}, and no release is pinned for {target}: install kind {PINNED} or later")
     url = f"https://github.com/kubernetes-sigs/kind/releases/download/{PINNED}/kind-{target}"
     try:
         path = Download(urls=(url,), checksum=f"sha256:{SHA256[target]}").get()
     except NotHad as error:
         advice = f"install kind {PINNED} or later"
-        raise Unavailable(f"{reason}, and {PINNED} cannot be fetched ({error}): {advice}") from error
+        raise Unavailable(f"{reason}, and {PINNED} cannot be downloaded ({error}): {advice}") from error
     path.chmod(0o755)
     return str(path)
 
 
 def version(text: str) -> tuple[int, int]:
-    """kind's version, out of what `kind version` prints."""
+    """kind's version, from the output of `kind version`."""
     found = re.search(r"v(\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2])) if found else (0, 0)

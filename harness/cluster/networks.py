@@ -1,8 +1,7 @@
-"""Networks onto a real cluster: manifests applied, binaries and configurations put on nodes, all waited for by
-condition.
+"""Installs networks on a real cluster: manifests, binaries and configurations, with waits for conditions.
 
-All networks are installed at once, for their software mostly waits for itself. What cannot be had here (an image that
-neither the engine has nor a registry gives) is found out before anything is applied, and becomes an offer with its
+All networks are installed at the same time, because their software mostly waits. If a network is not available (its
+image is neither in the engine nor in a registry), this is found before anything is applied, and the offer has the
 reason.
 """
 
@@ -24,13 +23,13 @@ from harness.contract import Offer, Unavailable
 from harness.download import NotHad
 from harness.objects import Objects
 
-#: What the configurations take that scenarios bring along themselves.
+#: Plugins of configurations that scenarios bring with them.
 OWN = frozenset({"bandwidth", "bridge", "host-local", "macvlan", "portmap", "static", "tuning"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """What is to be installed: networks that can be had, with their objects; and why the others cannot."""
+    """The networks to install, with their objects; and why the others are not available."""
 
     chosen: Mapping[str, Software]
     objects: Mapping[str, list[Object]]
@@ -40,7 +39,8 @@ class Installation:
         return images([thing for things in self.objects.values() for thing in things])
 
     def plugins(self) -> tuple[str, ...]:
-        """Every binary of containernetworking/plugins that a chosen network, or a scenario's own, needs on nodes."""
+        """All binaries of containernetworking/plugins that chosen networks or scenarios' configurations need on
+        nodes."""
         return tuple(sorted({plugin for software in self.chosen.values() for plugin in software.plugins} | OWN))
 
     def offers(self, known: Mapping[str, Software]) -> dict[str, Offer]:
@@ -55,13 +55,15 @@ class Installation:
 
 
 def plan(known: Mapping[str, Software], asked: Sequence[str] | None) -> Installation:
-    """Which networks to install, of those known; `asked` names them, else it is all that fit beside each other."""
+    """The known networks to install: those that `asked` names, else all that can share a cluster."""
     missing: dict[str, str] = {}
     wanted = [name for name in known if (name in asked if asked else not known[name].on_request)]
     for name in known:
         if name not in wanted:
             missing[name] = _left_out(name, known[name], wanted)
-    for name in sorted(wanted, key=lambda name: not known[name].on_request):  # those give way to the others
+    for name in sorted(
+        wanted, key=lambda name: not known[name].on_request
+    ):  # networks with conflicts give way to the others
         if rival := next((other for other in wanted if other in known[name].conflicts), ""):
             wanted.remove(name)
             missing[name] = _rivalry(name, known[name], rival)
@@ -80,20 +82,20 @@ def _left_out(name: str, software: Software, wanted: Iterable[str]) -> str:
 
 def _rivalry(name: str, software: Software, rival: str) -> str:
     return (
-        f"it cannot be beside {rival}: {software.conflict_reason}; a cluster of its own has it: --networks {name} "
+        f"it cannot share a cluster with {rival}: {software.conflict_reason}; make a cluster with --networks {name} "
         f"without {' and '.join(software.conflicts)}"
     )
 
 
 def _had(software: Software) -> list[Object] | str:
-    """A network's objects, all of whose images are in the engine by now; or why that cannot be."""
+    """A network's objects, after its images were pulled into the engine; or why this failed."""
     try:
         found = software.objects()
         for image in images(found):
             engine.have_image(image)
         return found
     except NotHad as error:
-        return f"its manifest cannot be had: {error}"
+        return f"its manifest is not available: {error}"
     except Unavailable as error:
         return str(error)
 
@@ -101,10 +103,10 @@ def _had(software: Software) -> list[Object] | str:
 def install(
     api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Installation, binaries: Mapping[str, bytes]
 ) -> None:
-    """Put binaries and configurations on the nodes and apply the manifests; does not wait.
+    """Copy binaries and configurations to the nodes and apply the manifests; does not wait.
 
     Args:
-        names: every node, the control plane too; their order numbers them, from 1.
+        names: all nodes, including the control plane; their order gives them numbers, from 1.
         binaries: a plugin's name to its executable.
     """
     addresses = node_addresses(api)
@@ -121,10 +123,10 @@ def install(
 
 
 def _lent(api: ApiClient, parts: frozenset[str]) -> dict[str, str]:
-    """The images of parts of the control plane, as its own pods have them; waits for these to show.
+    """The images of parts of the control plane, from its pods; waits until these exist.
 
     Raises:
-        NotReady: they do not, as where somebody else runs the control plane.
+        NotReady: there are no such pods, for example because a provider runs the control plane.
     """
     objects, found = Objects(api), dict[str, str]()
 
@@ -147,7 +149,7 @@ def _furnish(
     number: int,
     others: Mapping[int, str],
 ) -> None:
-    """One node: binaries that it lacks, its configurations, and its routes to the other nodes' subnets.
+    """Prepare one node: missing binaries, its configurations, and routes to the other nodes' subnets.
 
     Args:
         others: the other nodes' numbers and addresses.
@@ -165,24 +167,24 @@ def _furnish(
 
 
 def _furniture(confs: Iterable[NodeConf], todo: Installation, number: int, others: Mapping[int, str]) -> Iterator[str]:
-    """Commands for what a node needs beside configurations; each can be given again."""
+    """Commands for a node's bridge and routes; each can be repeated."""
     for conf in confs:
         if conf.bridge:
             name, address = conf.bridge.name, for_node(conf.bridge.address, number)
             yield f"ip link show {name} >/dev/null 2>&1 || ip link add {name} type bridge"
-            # Its own address, set: else it takes the lowest of its ports', which come and go.
+            # Set its address: otherwise it takes the lowest address of its ports, which changes as ports come and go.
             yield f"ip link set {name} address $(cat /sys/class/net/{name}/address)"
             yield f"ip addr replace {address} dev {name}; ip link set {name} up"
         if conf.routes:
             for other, address in others.items():
                 yield f"ip route replace {for_node(conf.routes, other)} via {address}"
     for software in todo.chosen.values():
-        if software.node_conf:  # what no node has a way to must not leave the cluster by the default route
+        if software.node_conf:  # packets to an address of no node must not leave the cluster by the default route
             yield from (f"ip route replace unreachable {subnet} metric 4278198272" for subnet in software.subnets)
 
 
 def node_addresses(api: ApiClient) -> dict[str, str]:
-    """Each node's own address."""
+    """Each node's address."""
     return {
         node["metadata"]["name"]: next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
         for node in Objects(api).get("/api/v1/nodes")["items"]
@@ -190,10 +192,10 @@ def node_addresses(api: ApiClient) -> dict[str, str]:
 
 
 def wait_ready(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Installation, timeout: float) -> None:
-    """Wait until every network can be used on every node: its software rolled out, its configuration in net.d.
+    """Wait until every network works on every node: its software is rolled out, its configuration is in net.d.
 
     Raises:
-        NotReady: it did not come about; the message has what was seen last.
+        NotReady: some are not ready; the message has the last state.
     """
     objects = Objects(api)
 

@@ -1,7 +1,7 @@
-"""Commands on a cluster's nodes, whichever way leads there.
+"""Runs commands on a cluster's nodes.
 
-kind's nodes are containers of the Docker engine, so `docker exec` does, and goes on doing when the API server is away.
-The nodes of any other cluster are reached through a privileged pod of the harness's own on each of them.
+kind's nodes are containers, so `docker exec` works, even without the API server. For the nodes of other clusters, the
+harness has a privileged pod on each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Nodes(Protocol):
         """Run a command and return its standard output.
 
         Raises:
-            CommandFailed: it ended with an error (and `check`) or did not end in time.
+            CommandFailed: it failed (and `check`) or did not end in time.
         """
 
 
@@ -34,10 +34,10 @@ class DockerNodes:
 
 
 def put(nodes: Nodes, node: str, files: Mapping[str, bytes], mode: int = 0o644, unread: bool = False) -> None:
-    """Put files on a node, each there whole or not at all: unpacked beside its place, then renamed.
+    """Write files on a node atomically: unpack each under another name, then rename it.
 
     Args:
-        unread: the files' time of last reading is 0 until somebody reads them.
+        unread: set the files' access time to 0, so that a later read can be noticed.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:

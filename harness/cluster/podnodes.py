@@ -1,4 +1,4 @@
-"""Nodes of any cluster, through a privileged pod of the harness on each: commands by exec, in the node's namespaces."""
+"""Runs commands on nodes of any cluster through a privileged pod on each: by exec, in the node's namespaces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 32 * 1024
 
 
 def objects(image: str) -> list[Object]:
-    """What puts the pods on the nodes."""
+    """The manifests that create the pods on the nodes."""
     container = {
         "name": "node", "image": image, "command": ["sleep", "infinity"],
         "securityContext": {"privileged": True},
@@ -61,7 +61,7 @@ class PodNodes:
         """Run a command and return its standard output.
 
         Raises:
-            CommandFailed: it ended with an error (and `check`), did not end in time, or could not be started.
+            CommandFailed: it failed (and `check`), did not end in time, or could not be started.
         """
         try:
             session = stream(

@@ -1,8 +1,8 @@
-"""A real cluster: what kind's clusters and any other have in common once they are there.
+"""A running real cluster, made by kind or by others.
 
-Scenarios' pods are made by a real kubelet and a real runtime here. So this only has to ask (the probes in the pods, by
-exec), look (commands on the nodes, see `nodes.py`) and disturb (a sandbox ended, genie.conf changed, a service
-restarted).
+A real kubelet and a real runtime create the scenarios' pods. So this module only asks (the probes in the pods, by
+exec), inspects (by commands on the nodes, see `nodes.py`) and disturbs (ends a sandbox, changes genie.conf, restarts a
+service).
 """
 
 from __future__ import annotations
@@ -50,14 +50,13 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
         contract.TAMPERING,
     }
 )
-OF_SCENARIO = "genie-harness-"  # how the files of scenarios' static pods begin
+OF_SCENARIO = "genie-harness-"  # prefix of the files of scenarios' static pods
 MANIFESTS = "/etc/kubernetes/manifests"  # kubeadm's
-#: Puts a static pod's manifest in place whole: what is half there would be another pod to the kubelet.
+#: Writes a static pod's manifest atomically: to the kubelet, an incomplete file would be another pod.
 _STATIC = f'cat >{MANIFESTS}/../"$1".new && mkdir -p {MANIFESTS} && mv {MANIFESTS}/../"$1".new {MANIFESTS}/"$1"'
 
-#: Ends a pod's sandbox by the runtime alone, and returns when its network namespace is gone, which is after CNI DEL.
-#: Where there is no crictl its first process is killed, which the runtime takes for its end and the kubelet cleans up
-#: after.
+#: Ends a pod's sandbox through the runtime, and returns when its network namespace is gone, after CNI DEL. Without
+#: crictl, it kills the sandbox's first process; the runtime then ends the sandbox and the kubelet cleans up.
 _END_SANDBOX = r"""
 namespace=$1 pod=$2 running=$(ctr -n k8s.io tasks list | awk '$3 == "RUNNING" {print $1}')
 for id in $(ctr -n k8s.io containers list -q "labels.\"io.cri-containerd.kind\"==sandbox,labels.\"io.kubernetes.pod.namespace\"==$namespace,labels.\"io.kubernetes.pod.name\"==$pod"); do
@@ -78,7 +77,7 @@ def client(kubeconfig: Path, context: str | None = None) -> ApiClient:
 
 
 class RealCluster:
-    """A cluster reached by a kubeconfig, and its nodes by `nodes`."""
+    """A cluster, accessed with a kubeconfig and, for its nodes, with `nodes`."""
 
     def __init__(self, *, facts: Facts, kubeconfig: Path, nodes: Nodes, context: str | None = None) -> None:
         self.facts, self.kubeconfig, self.nodes, self._context = facts, kubeconfig, nodes, context
@@ -87,7 +86,7 @@ class RealCluster:
         self._mine = threading.local()
 
     def api(self) -> ApiClient:
-        """A client of the Kubernetes API with every right; one a thread, for it keeps connections."""
+        """A client of the Kubernetes API with all rights; one for each thread, because it keeps connections."""
         if not hasattr(self._mine, "client"):
             self._mine.client = client(self.kubeconfig, self._context)
         mine: ApiClient = self._mine.client
@@ -98,14 +97,14 @@ class RealCluster:
         return self._consoles.ask(namespace, pod, request)
 
     def inventory(self, node: str) -> Inventory:
-        """See `Cluster.inventory`. calico may keep its addresses on the API server, so they are asked for there too."""
+        """See `Cluster.inventory`. calico may store its addresses on the API server, so this also reads them there."""
         found = inventory.take(self.nodes, node)
         blocks, handles = (self._of_calico(kind) for kind in ("ipamblocks", "ipamhandles"))
         given_out = ipam.calico(blocks, (handle["handleID"] for handle in handles), node)
         return replace(found, addresses=found.addresses | frozenset(given_out))
 
     def _of_calico(self, kind: str) -> list[dict[str, Any]]:
-        """What calico keeps on the API server, if it does; not what is on its way out."""
+        """calico's objects on the API server, if any, without those that are being deleted."""
         found = Objects(self.api()).find(f"/apis/crd.projectcalico.org/v1/{kind}") or {"items": []}
         return [item["spec"] for item in found["items"] if not item["spec"].get("deleted")]
 
@@ -119,7 +118,7 @@ class RealCluster:
         """The node that a pod is on.
 
         Raises:
-            ProbeError: there is no such pod, or it is on no node.
+            ProbeError: the pod does not exist, or has no node.
         """
         try:
             found = Objects(self.api()).get(f"/api/v1/namespaces/{namespace}/pods/{pod}")
@@ -131,7 +130,7 @@ class RealCluster:
 
     @contextmanager
     def settings(self, genie_conf: Mapping[str, Any], namespace: str) -> Iterator[None]:
-        """See `ChangesSettings`: changes genie.conf on every node, and puts it back."""
+        """See `ChangesSettings`: changes genie.conf on every node, and restores it."""
         before = {node: self.nodes.run(node, "cat", CONF) for node in self.facts.nodes}
         try:
             for node, text in before.items():
@@ -142,7 +141,7 @@ class RealCluster:
                 self._set(node, text)
 
     def _set(self, node: str, text: str) -> None:
-        """Put genie.conf on a node and wait until the runtime has read it: the time of its last reading moves on."""
+        """Write genie.conf on a node and wait until the runtime has read it: its access time then changes."""
         put(self.nodes, node, {CONF: text.encode()}, mode=0o600, unread=True)
 
         def unread() -> str:
@@ -196,7 +195,7 @@ class RealCluster:
 
     @contextmanager
     def api_server_away(self, namespace: str) -> Iterator[None]:
-        """See `CutsOff`: workers refuse to send to the API server; the harness still reaches it."""
+        """See `CutsOff`: workers block packets to the API server; the harness still reaches it."""
         address, port = self._api_address()
         sending = ("OUTPUT", "-p", "tcp", "-d", address, "--dport", port)
         refused = ("-m", "comment", "--comment", leftovers.OWN, "-j", "REJECT", "--reject-with", "tcp-reset")
@@ -209,12 +208,12 @@ class RealCluster:
                 self.nodes.run(node, "iptables", "-w", "-D", *sending, *refused, check=False)
 
     def _api_address(self) -> tuple[str, str]:
-        """Where nodes reach the API server: what stands behind the `kubernetes` Service."""
+        """The addresses of the API server for nodes: the endpoints of the `kubernetes` Service."""
         slices = Objects(self.api()).get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")
         return str(slices["endpoints"][0]["addresses"][0]), str(slices["ports"][0]["port"])
 
     def restart(self, what: Restartable, node: str) -> None:
-        """Restart the kubelet, containerd or genie's agent of a node, without waiting for it to be back."""
+        """Restart the kubelet, containerd or genie's agent of a node, without waiting until it is ready."""
         if what != "agent":
             self.nodes.run(node, "systemctl", "restart", what, timeout=120)
             return
@@ -225,7 +224,7 @@ class RealCluster:
 
     @contextmanager
     def rolling_update(self) -> Iterator[None]:
-        """See `Updates`: as `kubectl rollout restart` has it."""
+        """See `Updates`: as `kubectl rollout restart` does it."""
         objects, metadata = Objects(self.api()), {"annotations": {"genie-harness/updated": time.strftime("%FT%TZ")}}
         objects.patch(
             f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/genie", {"spec": {"template": {"metadata": metadata}}}
@@ -255,12 +254,12 @@ class RealCluster:
         return collect(self.api(), self.nodes, namespace, pod, into)
 
     def close(self, keep: bool = False) -> None:
-        """Close what is open here; what is to be done with the cluster, its backend knows."""
+        """Close connections; the backend decides what happens to the cluster."""
         self._consoles.close()
 
 
 def _failure(call: Callable[[], None]) -> str:
-    """A plugin's error; empty: none."""
+    """A plugin's error; empty if it succeeded."""
     try:
         call()
     except CniFailure as error:

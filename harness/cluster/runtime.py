@@ -1,7 +1,7 @@
-"""The verbs that a kubelet never has called, on a real node: CHECK, GC and STATUS, as its runtime would call them.
+"""Calls CHECK, GC and STATUS on a real node, as its runtime would: a kubelet never asks for them.
 
-Environment and configuration are libcni's (see `harness/libcni.py`), from what the node's runtime keeps of each ADD
-under /var/lib/cni/results. The plugin is started on the node, so the shim there and the agent behind it do the rest.
+Environment and configuration are like libcni's (see `harness/libcni.py`), from the files of the node's runtime under
+/var/lib/cni/results. The plugin is started on the node, so the real shim and agent handle the call.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from harness.libcni import BINARIES, Attachment, Json, Kept
 
 _FIRST_CONF = 'cd "$1" && cat "$(ls | grep -E "\\.(conf|conflist|json)$" | head -n 1)"'
 _ALL_KEPT = 'cd "$1" 2>/dev/null && for file in $(ls -t); do cat "$file" 2>/dev/null && echo; done; true'
-#: Reads $1 bytes of its standard input: what is sent through the API server has no end that a node would see.
+#: Reads $1 bytes of its standard input: input through the API server has no end of file.
 _CALL = 'size=$1; shift; head -c "$size" | env -i PATH="$PATH" HOME=/root "$@"; printf "\\n%s" "$?"'
 _TAMPER = {
     "addresses": 'ip addr flush dev "$1"',
-    # A table that never had a route cannot be flushed, and that is no error here.
+    # It is no error that a table without routes cannot be flushed.
     "routes": 'ip link show "$1" >/dev/null; tables=$(ip rule | sed -n "s/.*lookup \\([^ ]*\\).*/\\1/p" | sort -u); '
     'for table in $tables; do [ "$table" = local ] || ip route flush table "$table" dev "$1" 2>/dev/null || true; done',
     "rules": 'for own in $(ip -o addr show dev "$1" scope global | sed "s/.*inet6* \\([^/]*\\).*/\\1/"); do '
@@ -34,16 +34,15 @@ _TAMPER = {
 
 @dataclass(frozen=True, kw_only=True)
 class Verbs:
-    """The runtime's side of CNI on the nodes of a cluster."""
+    """Acts as the runtime of a cluster's nodes."""
 
     nodes: Nodes
 
     def check(self, node: str, namespace: str, pod: str) -> None:
-        """CHECK of a pod, with the result that its ADD gave.
+        """CHECK of a pod, with the result of its ADD.
 
         Raises:
-            CniFailure: a plugin is not content.
-            LookupError: the runtime keeps nothing of such a pod.
+            CniFailure: a plugin reports an error. LookupError: the runtime has no result for such a pod.
         """
         kept = self._of_pod(node, namespace, pod)
         for plugin in kept.network["plugins"]:
@@ -61,7 +60,7 @@ class Verbs:
             self._call(node, "STATUS", plugin, libcni.configuration(network, plugin), env=env)
 
     def collect_garbage(self, node: str) -> None:
-        """GC, with every attachment that the runtime keeps something of.
+        """GC, with all attachments that the runtime has a result of.
 
         Raises:
             CniFailure: a plugin failed.
@@ -72,7 +71,7 @@ class Verbs:
             self._call(node, "GC", plugin, libcni.configuration(network, plugin, valid=valid))
 
     def lose_sandbox(self, node: str, namespace: str, pod: str) -> None:
-        """ADD for one more sandbox of a pod, whose namespace then goes without a DEL; the runtime never knew it.
+        """ADD for one more sandbox of a pod; its namespace then disappears without a DEL. The runtime does not know it.
 
         Raises:
             CniFailure: a plugin failed.
@@ -87,7 +86,7 @@ class Verbs:
             self.nodes.run(node, "ip", "netns", "del", name)
 
     def tamper(self, node: str, namespace: str, pod: str, interface: str, remove: str) -> None:
-        """Take the addresses or routes of a pod's interface away, or the interface itself.
+        """Remove the addresses or routes of a pod's interface, or the interface itself.
 
         Raises:
             CommandFailed: there is no such interface.
@@ -114,7 +113,7 @@ class Verbs:
             raise libcni.failure(str(plugin["type"]), verb, int(status), stdout)
 
     def _network(self, node: str, change: Mapping[str, Any]) -> Json:
-        """The network of all pods there, as a runtime of CNI 1.1 has it."""
+        """The network of all pods on the node, as a runtime of CNI 1.1 reads it."""
         conf = json.loads(self.nodes.run(node, "sh", "-c", _FIRST_CONF, "sh", libcni.CONF_DIR))
         return libcni.as_list(libcni.with_settings(conf, "genie", {"cniVersion": "1.1.0", **change}))
 
@@ -122,10 +121,10 @@ class Verbs:
         for kept in self._all(node):
             if (kept.attachment.namespace, kept.attachment.pod) == (namespace, pod):
                 return kept
-        raise LookupError(f"the runtime of {node} keeps nothing of an ADD for {namespace}/{pod}")
+        raise LookupError(f"the runtime of {node} has no result of an ADD for {namespace}/{pod}")
 
     def _all(self, node: str) -> Iterable[Kept]:
-        """What is kept there, the newest first."""
+        """The stored results, newest first."""
         for line in self.nodes.run(node, "sh", "-c", _ALL_KEPT, "sh", libcni.CACHE).splitlines():
             with suppress(ValueError, KeyError, TypeError):
                 yield Kept.of(line)

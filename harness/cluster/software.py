@@ -1,8 +1,8 @@
-"""A network's software on a real cluster: the `cluster:` section of a file under fixtures/networks/, and what it makes.
+"""A network's software on a real cluster: the `cluster:` section of a file under fixtures/networks/, and its objects.
 
-Two sorts. Some networks come as manifests from their vendor: pinned, patched so that several stand side by side,
-applied, waited for. Others (bridge, ptp, macvlan) are nothing but a configuration on each node, whose binaries and
-routes the harness brings. Nothing here touches a cluster, so all of it is tested without one.
+There are two kinds of networks. Some come as manifests from their vendor: pinned, and patched so that several can share
+a cluster. Others (bridge, ptp, macvlan) are only a configuration on each node; the harness adds binaries and routes.
+Nothing here touches a cluster, so the tests need none.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _BORROWED = re.compile(r"\{\{ *image of ([a-z-]+) *\}\}")
 
 
 class Manifest(Section):
-    """A vendor's manifest, as its release has it."""
+    """A vendor's manifest, unchanged from its release."""
 
-    urls: tuple[str, ...] = Field(description="Where it can be had, best first; all have the same content.")
+    urls: tuple[str, ...] = Field(description="URLs with the same content, best first.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     def objects(self) -> list[Object]:
@@ -44,24 +44,26 @@ class Manifest(Section):
 
 
 class Patch(Section):
-    """A change to some of a manifest's objects: merged into them, or (`drop`) leaving them out."""
+    """A change to some of a manifest's objects: merged into them, or `drop` to leave them out."""
 
     kind: str
     name: str = Field("", description="Empty: every object of that kind.")
-    why: str = Field(description="What would go wrong without it.")
+    why: str = Field(description="The problem that this patch prevents.")
     drop: bool = False
     merge: dict[str, Any] = Field(
-        {}, description="Merged as kubectl's strategic merge does: lists of things with a name by that name."
+        {}, description="Merged like kubectl's strategic merge: lists of named objects are merged by name."
     )
     json_in: dict[str, dict[str, Any]] = Field(
-        {}, alias="json-in", description="Of a ConfigMap: key of its data to what is merged into the JSON there."
+        {},
+        alias="json-in",
+        description="For a ConfigMap: for each key of its data, an object to merge into the JSON there.",
     )
 
     def fits(self, thing: Object) -> bool:
         return bool(thing["kind"] == self.kind and self.name in ("", thing["metadata"]["name"]))
 
     def on(self, thing: Object) -> Object:
-        """An object that it fits, changed."""
+        """A matching object, changed."""
         thing = merge(thing, self.merge)
         data = {
             key: json.dumps(merge(json.loads(thing["data"][key]), change), indent=2)
@@ -71,7 +73,7 @@ class Patch(Section):
 
 
 class Rollout(Section):
-    """What must be rolled out before the network can be used."""
+    """A rollout that must be complete before the network works."""
 
     kind: Literal["DaemonSet", "Deployment"]
     namespace: str
@@ -79,55 +81,57 @@ class Rollout(Section):
 
 
 class NodeBridge(Section):
-    """A bridge that stands for all pods of the network, made on each node before any plugin needs it."""
+    """A bridge for all pods of the network, made on each node before any plugin needs it."""
 
     name: str
     address: str
 
 
 class NodeConf(Section):
-    """A configuration that the harness writes to each node; `{n}` in any string is the node's number, from 1."""
+    """A configuration that the harness writes to each node; `{n}` in a string is the node's number, from 1."""
 
     content: dict[str, Any]
     bridge: NodeBridge | None = None
-    routes: str = Field("", description="The node's own subnet of this network, which all other nodes get a route to.")
+    routes: str = Field("", description="The node's subnet of this network; all other nodes get a route to it.")
 
 
 class Software(Section):
-    """What a network is on a real cluster."""
+    """A network on a real cluster."""
 
-    software: str = Field(description="What really runs, for reports.")
-    conf: str = Field(description="The file that its configuration is in net.d: how its readiness is seen on a node.")
+    software: str = Field(description="The software that really runs, for reports.")
+    conf: str = Field(description="The name of its configuration in net.d: the node is ready when this file exists.")
     subnets: tuple[str, ...]
-    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets one by itself.")
+    default_route: bool = Field(True, alias="default-route", description="Whether its plugin sets a default route.")
     first_only: str = Field(
-        "", alias="first-only", description="Why it works as a pod's first network only; empty: it works as any."
+        "",
+        alias="first-only",
+        description="Why it works only as a pod's first network; empty if there is no such limit.",
     )
     manifests: tuple[Manifest, ...] = ()
     patches: tuple[Patch, ...] = ()
     own_objects: tuple[Object, ...] = Field(
-        (), alias="objects", description="Objects beside the manifests', as what the vendor takes for granted."
+        (), alias="objects", description="Further objects that the vendor expects to exist."
     )
     ready: tuple[Rollout, ...] = ()
     plugins: tuple[str, ...] = Field((), description="Binaries of containernetworking/plugins that it needs.")
     node_conf: NodeConf | None = Field(None, alias="node-conf")
-    conflicts: tuple[str, ...] = Field((), description="Networks that it cannot share a node with.")
+    conflicts: tuple[str, ...] = Field((), description="Networks that cannot share a node with it.")
     conflict_reason: str = Field("", alias="conflict-reason")
-    on_request: bool = Field(False, alias="on-request", description="Installed only when it is asked for by name.")
+    on_request: bool = Field(False, alias="on-request", description="Installed only if requested by name.")
 
     def objects(self) -> list[Object]:
-        """The patched objects of all its manifests, and its own.
+        """The patched objects of all its manifests, and its further objects.
 
         Raises:
             NotHad: a manifest cannot be downloaded.
-            ValueError: a patch fits nothing, as after a change of version.
+            ValueError: a patch matches no object, for example after a change of version.
         """
         vendors = [thing for manifest in self.manifests for thing in manifest.objects()]
         return [*patched(vendors, self.patches), *self.own_objects]
 
 
 def patched(objects: list[Object], patches: tuple[Patch, ...]) -> list[Object]:
-    """Objects with patches on them; a patch that fits none is an error, for it was written for another version."""
+    """Objects with patches applied. A patch without a match is an error: it was written for another version."""
     for patch in patches:
         if not any(patch.fits(thing) for thing in objects):
             raise ValueError(f"patch for {patch.kind} {patch.name or '(any)'}: no such object in the manifest")
@@ -140,8 +144,8 @@ def patched(objects: list[Object], patches: tuple[Patch, ...]) -> list[Object]:
 
 
 def merge(value: Object, change: Mapping[str, Any]) -> Object:
-    """An object with a change merged into it, lists of things with a name by that name. null removes a key;
-    `$patch: delete` removes an item from a list.
+    """An object with a change merged into it; lists of named objects are merged by name. null removes a key; `$patch:
+    delete` removes an item from a list.
     """
     return merged(value, change, _merge_lists)
 
@@ -156,7 +160,7 @@ def _merge_lists(old: Any, new: list[Any]) -> list[Any]:
             items = [item for item in items if item["name"] != change["name"]]
         elif at is None:
             items.append(change)
-        else:  # an environment variable has a value or a source, not the old one beside the new
+        else:  # an environment variable has either a value or a source, so the new one replaces the old
             items[at] = change if {"value", "valueFrom"} & change.keys() else merge(items[at], change)
     return items
 
@@ -166,20 +170,20 @@ def _named(value: Any) -> bool:
 
 
 def images(objects: list[Object]) -> tuple[str, ...]:
-    """Every image that objects would have run, each once; those that the nodes have already are left out."""
+    """All images that objects need, without duplicates and without those that the nodes have already."""
     return tuple(image for image in dict.fromkeys(_images(objects)) if not _BORROWED.fullmatch(image))
 
 
 def borrowed(objects: list[Object]) -> frozenset[str]:
-    """The parts of the control plane whose own images objects take: `{{ image of etcd }}`."""
+    """The parts of the control plane that objects take images from: `{{ image of etcd }}`."""
     return frozenset(found[1] for image in _images(objects) if (found := _BORROWED.fullmatch(image)))
 
 
 def with_borrowed(objects: list[Object], lent: Mapping[str, str]) -> list[Object]:
-    """Objects with the control plane's images in place.
+    """Objects with the control plane's images filled in.
 
     Args:
-        lent: part of the control plane to its image.
+        lent: the image for each part of the control plane.
     """
     text = _BORROWED.sub(lambda found: lent[found[1]], json.dumps(objects))
     return list(json.loads(text))
@@ -199,7 +203,7 @@ def _images(value: Any) -> Iterator[str]:
 
 
 def for_node(value: Any, number: int) -> Any:
-    """A node's own version of a configuration: `{n}` replaced in every string."""
+    """A configuration for one node: `{n}` replaced in every string."""
     return change_texts(value, lambda text: text.replace("{n}", str(number)))
 
 
@@ -213,7 +217,7 @@ def mistakes(source: YamlFile, section: Any) -> list[Mistake]:
 
 
 def known(networks: Mapping[str, Network]) -> dict[str, Software]:
-    """The networks that can be had on a real cluster.
+    """The networks with a `cluster:` section.
 
     Raises:
         ProfileError: a `cluster:` section is not valid.

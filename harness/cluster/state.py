@@ -1,6 +1,6 @@
-"""What is known of a real cluster between processes and between runs: a file a cluster, in the cache folder.
+"""The state of a real cluster between processes and between runs: one file for each cluster, in the cache folder.
 
-pytest-xdist's workers read it to find the cluster that the controller started; a later run, to use a kept one again.
+pytest-xdist's workers read it to find the cluster that the controller started, and later runs to find a kept cluster.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class ClusterState:
     name: str
     backend: str = "kind"
     complete: bool = False
-    kept: bool = False  # somebody wants it to stay: a run without --keep leaves it alone
+    kept: bool = False  # a user wants to keep it: a run without --keep does not delete it
     image: str = ""  # genie's
-    loaded: dict[str, str] = field(default_factory=dict)  # images that its nodes have got, and their IDs
+    loaded: dict[str, str] = field(default_factory=dict)  # images on its nodes, with their IDs
     nodes: tuple[str, ...] = ()  # workers
     api_server: str = ""
     offers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    added: list[dict[str, Any]] = field(default_factory=list)  # objects that the harness put on somebody's cluster
+    added: list[dict[str, Any]] = field(default_factory=list)  # objects that the harness added to a user's cluster
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
 
@@ -46,37 +46,37 @@ class ClusterState:
         return self.folder / "kubeconfig"
 
     def save(self) -> None:
-        """Write it, whole or not at all."""
+        """Write the file atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / "state.json.new"
         temporary.write_text(json.dumps(asdict(self), indent=2))
         temporary.replace(self.folder / "state.json")
 
     def forget(self) -> None:
-        """Remove what was kept of it."""
+        """Remove the file."""
         for file in ("state.json", "kubeconfig"):
             (self.folder / file).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, name: str) -> ClusterState:
-        """What is known of a cluster; nothing, if that is nothing."""
+        """The state of a cluster; an empty one if there is no valid file."""
         try:
             return cls(**json.loads((folder(name) / "state.json").read_text()))
         except (OSError, ValueError, TypeError):
             return cls(name=name)
 
     def offer(self, offers: Mapping[str, Offer]) -> None:
-        """Remember what the cluster has."""
+        """Set the cluster's networks."""
         self.offers = {name: asdict(offer) for name, offer in offers.items()}
 
     def look(self, objects: Objects) -> None:
-        """Remember the version of its API server and the nodes that pods can be put on."""
+        """Read the version of its API server, and its nodes that take pods."""
         self.api_server = f"kube-apiserver {objects.get('/version')['gitVersion']}"
         nodes = objects.get("/api/v1/nodes")["items"]
         self.nodes = tuple(sorted(node["metadata"]["name"] for node in nodes if _takes_pods(node)))
 
     def facts(self, why: str, abilities: frozenset[Ability[Any]]) -> Facts:
-        """What a report states of it."""
+        """The facts for a report."""
         return Facts(
             backend=self.backend,
             why=why,
@@ -91,13 +91,13 @@ class ClusterState:
 
 
 def folder(name: str) -> Path:
-    """Where a cluster's state is kept."""
+    """The path of a cluster's state file."""
     return cache_dir() / "clusters" / name
 
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Nobody else makes or ends this cluster meanwhile."""
+    """No other process creates or deletes this cluster during the context."""
     folder(name).mkdir(parents=True, exist_ok=True)
     with (folder(name) / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,7 +105,7 @@ def locked(name: str) -> Iterator[None]:
 
 
 def _takes_pods(node: Mapping[str, Any]) -> bool:
-    """Whether a pod without tolerations may be on a node."""
+    """Whether a pod without tolerations can run on a node."""
     taints = node["spec"].get("taints") or []
     lasting = [taint for taint in taints if not taint["key"].startswith("node.kubernetes.io/not-ready")]
     return not any(taint["effect"] in ("NoSchedule", "NoExecute") for taint in lasting)

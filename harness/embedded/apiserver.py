@@ -1,8 +1,7 @@
-"""The API server of a run: a real kube-apiserver with its etcd where both are there, else kmock's emulator.
+"""The API server of a run: a real kube-apiserver with etcd if both were found, else kmock's emulator.
 
-Both listen on the underlay, where nodes reach them, and write nothing outside the run's own directory. The real one
-checks tokens and rights: the harness is an administrator, genie may do what its role on a real cluster lets it, and
-no more.
+Both listen on the underlay, where nodes reach them, and write only to the run's directory. The real one checks tokens
+and rights: the harness is an administrator, genie has only the rights of its role on a real cluster.
 """
 
 from __future__ import annotations
@@ -53,20 +52,20 @@ class Running:
 
 
 def start(binaries: Binaries, address: str, place: Path) -> Running:
-    """Start an API server, to be reached at an address that this network namespace may get later.
+    """Start an API server on an address that this network namespace may get later.
 
-    It is not ready when this returns: see `wait`.
+    It is not ready when this function returns: see `wait`.
     """
     place.mkdir(parents=True)
     return _start_real(binaries, address, place) if binaries.real else _start_emulator(address, place)
 
 
 def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> Running:
-    """Wait until it can be connected to; returns it with the certificate that it made for itself. The real one then
-    lets whoever connects wait until it can answer. `see` may raise NotReady meanwhile.
+    """Wait until it accepts connections; returns it with the certificate that it made. The real one answers the first
+    requests later. `see` may raise NotReady during the wait.
 
     Raises:
-        NotReady: it ended, or could not be connected to in time.
+        NotReady: it exited, or did not accept connections in time.
     """
     certificate = running.logs[0].parent / "certificates" / "apiserver.crt"
 
@@ -79,19 +78,19 @@ def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lam
 
 
 def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> None:
-    """Wait until it answers. `see` may raise NotReady meanwhile.
+    """Wait until it answers. `see` may raise NotReady during the wait.
 
     Raises:
-        NotReady: it ended, or did not answer in time.
+        NotReady: it exited, or did not answer in time.
     """
     until(lambda: Client(running.admin, timeout=2.0).get("/api/v1/namespaces"), running, timeout, see)
 
 
 def until(attempt: Callable[[], T], running: Running, timeout: float, see: Callable[[], None] = lambda: None) -> T:
-    """Try something until the API server takes it. `see` may raise NotReady meanwhile.
+    """Repeat a request until the API server accepts it. `see` may raise NotReady during the wait.
 
     Raises:
-        NotReady: a process of it ended, or it did not take it in time.
+        NotReady: one of its processes exited, or it did not accept the request in time.
     """
 
     def one_try() -> T:
@@ -155,10 +154,10 @@ def _kube_apiserver(binary: str, address: str, place: Path) -> list[str]:
         f"--cert-dir={place / 'certificates'}", f"--token-auth-file={place / 'tokens'}", "--authorization-mode=RBAC",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
-        # No controller makes service accounts or endpoints here, and nothing must be fair to anybody.
+        # No controller makes service accounts or endpoints here, and requests need no fairness.
         "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
         "--enable-priority-and-fairness=false",
-        # Half a second less to start: nobody here lists thousands of things.
+        # Starts half a second faster: here nobody lists thousands of objects.
         "--watch-cache=false", "--profiling=false",
     ]  # fmt: skip
 
@@ -171,7 +170,7 @@ def _start_emulator(address: str, place: Path) -> Running:
 
 
 def python(module: str, argument: str, *, log: Path) -> subprocess.Popen[bytes]:
-    """Start a module of this package, wherever the package is."""
+    """Start a module of this package as a process."""
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     return linux.spawn([sys.executable, "-m", module, argument], log, environment)

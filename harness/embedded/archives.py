@@ -32,7 +32,7 @@ class Pin:
 
 
 def pin(name: str) -> Pin:
-    """What is pinned under a name."""
+    """The entry of a name."""
     data: dict[str, Any] = yaml.safe_load((FIXTURES / "pins.yaml").read_text())[name]
     arch = _ARCHITECTURES.get(platform.machine(), platform.machine())
     known = ("version", "url", "checksums")
@@ -49,7 +49,7 @@ def programs(pinned: Pin) -> Path:
     """A directory with the executables of a pinned archive.
 
     Raises:
-        NotHad: it cannot be had; the message says where it was looked for.
+        NotHad: it is not available; the message lists the places that were tried.
     """
     ours = mirrored([pinned.url])
     if ours is None and not pinned.checksum:
@@ -79,7 +79,7 @@ def _unpack(archive: Path, place: Path) -> None:
 
 @contextmanager
 def made_whole(place: Path) -> Iterator[Path]:
-    """A directory that takes its name only when what fills it has succeeded; another run may have been first."""
+    """A directory that gets its final name only after it was filled successfully; another run may do so first."""
     place.parent.mkdir(parents=True, exist_ok=True)
     at = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
     at.chmod(0o755)

@@ -1,8 +1,8 @@
-"""Finds the programs that the embedded cluster runs: the plugins, and kube-apiserver with etcd. Runs on the host,
-before isolation.
+"""Finds the programs of the embedded cluster: the plugins, and kube-apiserver with etcd. Runs on the host, before
+isolation.
 
-Each is looked for in a fixed order, from what was named to what must be fetched or built; the first place that has
-all wins, and when none does, one message lists what was tried.
+It searches places in a fixed order: first those that the user named, last those that must be downloaded or built. The
+first place with all programs wins. If none has all, one message lists the places that were tried.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from harness.download import NotHad, cache_dir
 from harness.embedded import apiserver, archives
 
 INSTALLED = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
-PLACES = (Path("/opt/bin"), *INSTALLED)  # of what is only looked for, beside what is given and PATH
+PLACES = (Path("/opt/bin"), *INSTALLED)  # searched in addition to $GENIE_CNI_BIN and PATH; nothing is downloaded
 _GO_FOLDERS = {"ipam": ("dhcp", "host-local", "static"), "meta": ("bandwidth", "firewall", "portmap", "sbr", "tuning")}
 _VERSION = re.compile(r"\bv?\d+\.\d+(\.\d+)?(-[\w.]+)?")
 _GO_MODULE = re.compile(rb"\nmod\t[^\t\n]+\t(v[^\t\n]+)")
 
 
 class NotFound(Exception):
-    """Programs that cannot be had; the message lists what was tried."""
+    """Programs were not found; the message lists the places that were tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +36,19 @@ class Plugins:
 
     paths: tuple[str, ...]
     source: str  # for reports: "containernetworking/plugins v1.9.1, installed in /opt/cni/bin"
-    lacking: frozenset[str] = frozenset()  # names that were wanted and are nowhere
+    lacking: frozenset[str] = frozenset()  # wanted names that were not found
 
 
 def plugins(given: Sequence[Path], wanted: Iterable[str], needed: Iterable[str]) -> Plugins:
-    """Binaries for all wanted plugins, as far as they can be had.
+    """Binaries for all wanted plugins that can be found.
 
     Args:
         given: directories that come before all others.
         wanted: names, among them vendors' own.
-        needed: those of containernetworking/plugins that nothing works without.
+        needed: plugins of containernetworking/plugins that every cluster needs.
 
     Raises:
-        NotFound: one of `needed` is nowhere.
+        NotFound: one of `needed` was not found.
     """
     found: dict[str, Path] = {}
     missing = set(wanted) | set(needed)
@@ -77,7 +77,7 @@ def plugins(given: Sequence[Path], wanted: Iterable[str], needed: Iterable[str])
 
 
 def _take(directory: Path, found: dict[str, Path]) -> set[str]:
-    """Add a directory's executables that are not found yet; all their names."""
+    """Add a directory's executables that were not found yet; returns all names in the directory."""
     names = set()
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         if path.is_file() and os.access(path, os.X_OK):
@@ -87,7 +87,7 @@ def _take(directory: Path, found: dict[str, Path]) -> set[str]:
 
 
 def look(names: Iterable[str], directories: Iterable[Path]) -> dict[str, Path]:
-    """Those of the programs that are in one of the directories, the first that has it; nothing is fetched."""
+    """Each program from the first directory that has it; downloads nothing."""
     places = list(directories)
     found = {name: shutil.which(name, path=os.pathsep.join(map(str, places))) for name in names}
     return {name: Path(path).resolve() for name, path in found.items() if path}
@@ -104,7 +104,7 @@ def on_path() -> list[Path]:
 
 
 def version(program: Path) -> str:
-    """What a program prints at --version, else what Go wrote into it when it was built from a released module."""
+    """A program's version: its output for --version, else the module version that Go wrote into it."""
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
         if found := _VERSION.search(done.stdout + done.stderr):
@@ -117,7 +117,7 @@ def version(program: Path) -> str:
 
 
 def _places(given: Sequence[Path], tried: list[str], missing: set[str]) -> Iterator[tuple[Path, str]]:
-    """Directories in the order to look in them; what is costly happens only when it comes to it."""
+    """Directories in search order; slow steps (download, build) happen only when the iteration reaches them."""
     for directory in given:
         yield directory, f"given: {directory}"
     for directory in INSTALLED:
@@ -145,7 +145,7 @@ def _reason(error: Exception) -> str:
 
 
 def _release(directory: Path) -> str:
-    """What the plugins in a directory call themselves: "CNI bridge plugin v1.9.1"."""
+    """The version that the plugins in a directory print: "CNI bridge plugin v1.9.1"."""
     try:
         done = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False)
     except (OSError, subprocess.SubprocessError):
@@ -196,13 +196,13 @@ def _run(command: list[str], directory: Path, **env: str) -> None:
 
 
 def api_server(choice: str) -> tuple[apiserver.Binaries, str]:
-    """The API server, and why it is this one.
+    """The API server, and the reason for the choice.
 
     Args:
-        choice: "kmock", "kube-apiserver", or empty: the real one where it can be had.
+        choice: "kmock", "kube-apiserver", or empty for the real one if it can be found.
 
     Raises:
-        NotFound: the real one was asked for and cannot be had.
+        NotFound: the real one was requested and was not found.
     """
     if choice == "kmock":
         return apiserver.Binaries(), "asked for"

@@ -1,4 +1,4 @@
-"""What a control plane does beside kube-apiserver: bind pods to nodes, empty namespaces that are deleted."""
+"""The rest of a control plane: binds pods to nodes, and empties deleted namespaces."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Control:
                     see(thing)
 
     def _pod(self, pod: Object) -> None:
-        """Bind a pod that no one has bound; let one go that was deleted before it was."""
+        """Bind a pod without a node; release one that was deleted before that."""
         meta = pod["metadata"]
         if pod["spec"].get("nodeName"):
             return
@@ -72,7 +72,7 @@ class Control:
             threading.Thread(target=self._empty, args=(name,), daemon=True).start()
 
     def _empty(self, name: str) -> None:
-        """Delete what is in a namespace, wait until its pods are gone, and let it go."""
+        """Delete the contents of a namespace, wait until its pods are gone, and release it."""
         until_nothing(lambda: not self._emptied(name), math.inf, longest=0.05)
         self._ending.discard(name)
 

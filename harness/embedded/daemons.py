@@ -1,8 +1,7 @@
-"""The daemons of networks that are there as themselves (flanneld), one of each on every node.
+"""The daemons of networks that run as real software (flanneld), one of each on every node.
 
-A daemon runs in its node's namespaces, so what it writes is the node's alone and ends with the cluster. It is started
-as soon as the API server can be connected to, which then lets it wait until it answers: that hides most of the time
-that a daemon takes.
+A daemon runs in its node's namespaces, so its files and links belong to the node and end with the cluster. It starts as
+soon as the API server accepts connections, before that answers: this hides most of a daemon's start time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _TIMEOUT = 45.0
 
 
 class Died(Exception):
-    """A daemon has ended, or does not do its part; the message has the end of its log."""
+    """A daemon exited, or is not ready in time; the message has the end of its log."""
 
 
 class Daemons:
@@ -39,10 +38,10 @@ class Daemons:
         self._running = [(plan, _spawn(plan)) for plan in self._plans]
 
     def await_ready(self, timeout: float = _TIMEOUT) -> None:
-        """Wait until each has done what it is to do before pods come.
+        """Wait until each is ready for pods.
 
         Raises:
-            Died: one will not.
+            Died: one exited or is not ready in time.
         """
 
         def lacking() -> tuple[DaemonPlan, str] | None:
@@ -55,10 +54,10 @@ class Daemons:
             raise Died(self._told(left[0], f"has not made {left[1]} in {timeout:.0f} s"))
 
     def check(self) -> None:
-        """See that they run.
+        """Check that they run.
 
         Raises:
-            Died: one has ended.
+            Died: one exited.
         """
         for plan, process in self._running:
             if process.poll() is not None:
@@ -89,7 +88,7 @@ def _log(plan: DaemonPlan) -> Path:
 
 
 def _lacking(plan: DaemonPlan) -> str:
-    """What is not there yet: a file, or a route to another node."""
+    """The missing files and routes."""
     for path in plan.ready_files:
         if not Path(path).exists():
             return path

@@ -1,9 +1,8 @@
-"""kmock's Kubernetes emulator, where no kube-apiserver is to be had: objects in memory, served over HTTP.
+"""kmock's Kubernetes emulator, used without a kube-apiserver: objects in memory, served over HTTP.
 
-kmock keeps and streams what it is given. What the harness counts on beyond that is added here, and only that: a server
-gives objects their namespace, UID, creation time and version, and a pod that is deleted stays, with a deletion
-timestamp, until its kubelet is done with it (a namespace: until it is empty). No rights are checked, no schema is, no
-default is filled in.
+kmock stores and streams objects. This module adds only the other features that the harness needs: the server sets
+namespace, UID, creation time and version; a deleted pod stays, with a deletion timestamp, until its kubelet releases it
+(a namespace until it is empty). It checks no rights and no schema, and fills in no defaults.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from typing import Any
 import aiohttp.web
 import kmock
 
-#: kmock takes what follows "namespaces" in a path for a namespace and what is in it; of namespaces themselves it
-#: knows nothing.
+#: kmock reads "namespaces/NAME/…" in a path as the contents of a namespace; it does not know namespaces as objects.
 _NAMESPACES = "all-namespaces"
 _OF_NAMESPACES = re.compile(r"^(/api/v1/)namespaces(/[^/]+(/status|/finalize)?)?/?$")
 KINDS = {
@@ -30,11 +28,11 @@ KINDS = {
     "apiextensions.k8s.io/v1": ("CustomResourceDefinition",),
 }
 _DEFINITIONS = "customresourcedefinitions"
-_HELD = "harness.genie/kubelet"  # the finalizer that has kmock keep a deleted pod until its kubelet lets go
+_HELD = "harness.genie/kubelet"  # with this finalizer, kmock keeps a deleted pod until its kubelet releases it
 
 
 class Emulator(kmock.KubernetesEmulator):
-    """kmock's emulator with the manners of a server that pods need."""
+    """kmock's emulator with the server features that pods need."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +44,7 @@ class Emulator(kmock.KubernetesEmulator):
                 self.resources[kmock.resource(group, version, plural)] = kmock.ResourceInfo(kind=kind)
 
     async def __call__(self, raw_request: aiohttp.web.BaseRequest) -> aiohttp.web.StreamResponse:
-        """As kmock, with namespaces as a resource like others, and PUT as a PATCH."""
+        """Like kmock, but namespaces are a resource like others, and PUT is a PATCH."""
         path = _OF_NAMESPACES.sub(rf"\1{_NAMESPACES}\2", raw_request.path)
         method = "PATCH" if raw_request.method == "PUT" else raw_request.method
         return await super().__call__(
@@ -54,7 +52,7 @@ class Emulator(kmock.KubernetesEmulator):
         )
 
     async def _serve_list(self, request: kmock.Request) -> Any:
-        """As kmock, with the kind and the version, without which Go's clients read no list."""
+        """Like kmock, with the kind and the version, which Go's clients need in a list."""
         listed: Any = await super()._serve_list(request)
         resource: Any = request.resource
         group_version = "/".join(filter(None, [resource.group, resource.version]))
@@ -63,7 +61,7 @@ class Emulator(kmock.KubernetesEmulator):
         return {**listed, "kind": kind, "apiVersion": group_version, "metadata": {"resourceVersion": version}}
 
     def _serve_watch(self, request: kmock.Request) -> Any:
-        """As kmock, with the content type, without which Go's clients read no watch."""
+        """Like kmock, with the content type, which Go's clients need for a watch."""
         json = {"Content-Type": "application/json"}
         return kmock.Response(headers=json, payload=super()._serve_watch(request))  # type: ignore[attr-defined]
 
@@ -75,7 +73,7 @@ class Emulator(kmock.KubernetesEmulator):
             self._forget(request)
 
     def _mind(self, request: kmock.Request) -> None:
-        """What a server does with what it is sent, before it is kept."""
+        """Change a received object as a server does, before it is stored."""
         data = request.data if isinstance(request.data, dict) else {}
         if request.resource is None:
             return
@@ -94,7 +92,7 @@ class Emulator(kmock.KubernetesEmulator):
                 self._let_go(request)
 
     def _forget(self, request: kmock.Request) -> None:
-        """kmock remembers all requests for assertions, and looks each new one up among them."""
+        """Drop old requests: kmock remembers all for assertions, and searches them for each new one."""
         memories: list[Any] = [self, *self._payloads]
         for memory in memories:
             memory._requests[:] = [other for other in memory._requests if other is not request]
@@ -102,7 +100,7 @@ class Emulator(kmock.KubernetesEmulator):
             self._sweep(request)
 
     def _sweep(self, request: kmock.Request) -> None:
-        """kmock keeps what is deleted, too; with a namespace goes all that was in it, with a definition its kinds."""
+        """Remove deleted objects, which kmock keeps; a namespace with its contents, a definition with its objects."""
         key: Any = (request.resource, request.namespace, request.name)
         if request.resource is None or key not in self.objects or not self.objects[key].deleted:
             return
@@ -130,7 +128,7 @@ class Emulator(kmock.KubernetesEmulator):
             data.setdefault("status", {"phase": "Pending" if request.resource.plural == "pods" else "Active"})
 
     def _must_be(self, request: kmock.Request, expected: dict[str, Any]) -> None:
-        """Refuse a request that is meant for an object of another UID."""
+        """Refuse a request for an object of another UID."""
         key: Any = (request.resource, request.namespace, request.name)
         if "uid" not in expected or key not in self.objects or self.objects[key].deleted:
             return
@@ -146,7 +144,7 @@ class Emulator(kmock.KubernetesEmulator):
 
 
 def _defined(definition: dict[str, Any]) -> list[Any]:
-    """The kinds that a CustomResourceDefinition has served, one a version."""
+    """The kinds of a CustomResourceDefinition, one for each version."""
     spec = definition["spec"]
     return [kmock.resource(spec["group"], each["name"], spec["names"]["plural"]) for each in spec["versions"]]
 

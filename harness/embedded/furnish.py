@@ -1,4 +1,4 @@
-"""What a fresh API server is given before anybody uses it: the nodes, genie's rights, the kinds of network objects."""
+"""Creates the first objects of a new API server: the nodes, genie's rights, the kinds of network objects."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from harness.waiting import NotReady, retry
 
 
 def introduce(running: apiserver.Running, nodes: Sequence[NodePlan], timeout: float = 60.0) -> None:
-    """Have it know the nodes before it answers anybody: daemons of networks look for theirs first of all, and one that
-    does not find it looks again after seconds. The real one gets them by way of its etcd, which is there much sooner.
+    """Create the nodes before it answers other requests: networks' daemons first look for their node, and retry only
+    after seconds. The real API server gets the nodes through etcd, which is ready much earlier.
 
     Raises:
-        NotReady: it ended, or does not take them in time.
+        NotReady: it exited, or did not accept them in time.
     """
     real = running.admin.server.startswith("https:")
     client = Client(Access(server=apiserver.ETCD) if real else running.admin, timeout=2.0)
@@ -42,11 +42,10 @@ def _base64(text: str) -> str:
 
 
 def furnish(client: Client) -> None:
-    """What a cluster has beside its nodes: genie's rights, as genie/deploy has them, and kinds of network objects.
+    """Create the other objects: genie's rights from genie/deploy, and the kinds of network objects.
 
     Raises:
-        Refusal: the API server does not take one of them.
-        NotReady: it does not serve the new kinds.
+        Refusal: the API server rejects one of them. NotReady: it does not serve the new kinds.
     """
     for thing in _documents(resources.files("genie") / "deploy" / "rbac.yaml"):
         if thing["kind"] in ("ClusterRole", "ClusterRoleBinding"):
@@ -81,7 +80,7 @@ def _is_early(error: Exception) -> bool:
 def _node(node: NodePlan) -> dict[str, Any]:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "node-role.kubernetes.io/worker": ""}
-    # Every kubelet writes this; flanneld (0.28) cannot do with a node that has no annotation at all.
+    # Every kubelet writes this; flanneld (0.28) fails on a node without any annotation.
     annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
     ready = {
         "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "the harness is its kubelet",

@@ -1,7 +1,7 @@
-"""What is on a node that belongs to no pod (see `leftovers.py`), read over netlink and from files.
+"""Reads everything on a node that belongs to no living pod (see `leftovers.py`), over netlink and from files.
 
-Scenarios run side by side on the same nodes, so what belongs to a sandbox that is alive (its container ID, its
-addresses, the other ends of its interfaces) is left out: it cannot be a leak yet.
+Scenarios share the nodes, so it omits everything that belongs to a living sandbox (its container ID, its addresses, the
+other ends of its interfaces): that is not a leak.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from harness.embedded.sandbox import Sandbox
 
 NETNS, STORES, RECORDS = Path("/run/netns"), Path("/var/lib/cni/networks"), Path("/var/lib/cni/genie")
 _BY_KERNEL = 2  # of a route: it came with an address
-_TABLE_LOCAL, _MULTICAST, _UNREACHABLE = 255, 5, 7  # unreachable: the harness itself cuts nodes off that way
+_TABLE_LOCAL, _MULTICAST, _UNREACHABLE = 255, 5, 7  # unreachable: the harness uses such routes to cut off nodes
 
 
 @dataclass(frozen=True)
 class Owned:
-    """What sandboxes that are alive have on the node."""
+    """Everything that living sandboxes have on the node."""
 
     namespaces: frozenset[str] = frozenset()
     peers: frozenset[int] = frozenset()  # interface numbers on the node's side
@@ -37,7 +37,7 @@ class Owned:
 
     @classmethod
     def by(cls, sandboxes: Iterable[Sandbox]) -> Owned:
-        """Of sandboxes; one that goes away meanwhile has nothing."""
+        """Read from sandboxes; one that ends during this has nothing."""
         alive = list(sandboxes)
         peers: set[int] = set()
         addresses: set[str] = set()
@@ -60,7 +60,7 @@ class Owned:
 def _ends() -> tuple[set[int], set[str]]:
     """In a pod: the numbers of the interfaces at the other ends of its own, and its addresses.
 
-    A veth's other end is the pod's; what a macvlan sits on is not.
+    A veth's other end belongs to the pod, a macvlan's parent interface does not.
     """
     with IPRoute() as pod:
         links = {int(link.get("link")) for link in pod.get_links() if link.get("link") and _kind(link) == "veth"}
@@ -69,7 +69,7 @@ def _ends() -> tuple[set[int], set[str]]:
 
 
 def take(owned: Owned) -> dict[str, list[str]]:
-    """What is on this node beside what is owned, by the names of `harness.backends.Inventory`'s fields."""
+    """Everything on this node that is not in `owned`, by the names of the fields of `harness.contract.Inventory`."""
     with IPRoute() as node:
         links = list(node.get_links())
         names = {int(link["index"]): str(link.get("ifname")) for link in links}
@@ -106,7 +106,7 @@ def _interfaces(links: Iterable[Any], names: dict[int, str], left_out: set[int] 
 
 
 def _addresses(owned: Owned) -> Iterator[str]:
-    """host-local's: a file an address, with the container and the interface that have it."""
+    """host-local's addresses: one file for each, with its container and interface."""
     for file in sorted(path for path in STORES.glob("*/*") if path.is_file()):
         content = _text(file)
         entry = leftovers.host_local(file.parent.name, file.name, content)

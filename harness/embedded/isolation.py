@@ -1,14 +1,14 @@
-"""What a run lives in: namespaces of its own, so that the host sees nothing of it and keeps nothing of it.
+"""Private namespaces for a run: the host does not see the run, and nothing remains after it.
 
-The program to run (pytest, mostly) becomes the grandchild of the process that a person started:
+The program to run (mostly pytest) becomes a grandchild of the original process:
 
     the outer process     on the host: waits, hands signals on, gives the exit status back
      └ the keeper         process 1 of a new pid namespace: reaps; when it ends, the kernel ends all the rest
         └ the program     with the marker in its environment, free to make nodes, bridges and mounts
 
-Whichever of the three is killed, with whatever signal, the keeper goes and with it every process, interface and mount
-of the run. Only if the program asked to `keep` the isolation does the keeper stay, alone, when the program has ended.
-A caller that is not root gets a user namespace and is root in it, where the machine allows that.
+If any of the three is killed, by any signal, the keeper ends, and with it every process, interface and mount of the
+run. The keeper outlives the program only if the program called `keep`. A caller who is not root gets a user namespace
+and is root in it, if the machine allows that.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from typing import NoReturn
 
 from harness.embedded import linux
 
-MARKER = "GENIE_ISOLATION"  # in the program's environment: the directory that is the run's own
-KEEPER = "GENIE_ISOLATION_KEEPER"  # and the process that ends all when it ends, as the host numbers it
-#: Where the run's own directory may be mounted: over something that is on every machine and that a test run does not
-#: miss.
+MARKER = "GENIE_ISOLATION"  # in the program's environment: the run's directory
+KEEPER = "GENIE_ISOLATION_KEEPER"  # and the keeper's process ID on the host
+#: Mount points for the run's directory: they exist on every machine, and a test run does not need their contents.
 _PLACES = ("/dev/shm", "/mnt", "/media", "/srv")
 _KEPT = "keep"
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Refused(Exception):
-    """The machine does not allow the namespaces; the message has the reason and what to do."""
+    """The machine does not allow the namespaces; the message has the reason and advice."""
 
 
 def inside() -> Path | None:
@@ -43,7 +42,7 @@ def inside() -> Path | None:
 
 
 def keep() -> int:
-    """Have the isolation go on when its program ends, until the process whose number is returned is killed."""
+    """Keep the isolation after its program ends, until the process with the returned ID is killed."""
     place = inside()
     if place is not None:
         (place / _KEPT).touch()
@@ -51,7 +50,7 @@ def keep() -> int:
 
 
 def enter(argv: Sequence[str]) -> NoReturn:
-    """Replace this process by one that runs `argv` in isolation and ends as it does."""
+    """Replace this process by one that runs `argv` in isolation and exits with its status."""
     root = Path(__file__).resolve().parents[2]
     setup = f"import sys; sys.path.insert(0, {str(root)!r})"
     code = f"{setup}; from harness.embedded.isolation import main; main(sys.argv[1:])"
@@ -61,7 +60,7 @@ def enter(argv: Sequence[str]) -> NoReturn:
 
 
 def probe() -> None:
-    """Try, in a child, whether isolation is possible here.
+    """Try in a child process whether isolation is possible here.
 
     Raises:
         Refused: it is not.
@@ -102,7 +101,7 @@ def main(argv: list[str]) -> NoReturn:
 
 
 def _unshare() -> None:
-    """New namespaces for this process, and (pid) for its children.
+    """Create new namespaces for this process; the pid namespace is for its children.
 
     Raises:
         Refused: the kernel refuses.
@@ -152,7 +151,7 @@ def _keep(argv: list[str], outer: int, number: int, statuses: int) -> NoReturn:
             os.write(2, f"genie: {argv[0]}: {error.strerror}\n".encode())
         os._exit(127)
     status = _attend(program)
-    # Process 1 cannot be ended by a signal of its own, so how the program ended is reported by a status.
+    # Process 1 cannot kill itself by a signal, so it reports the end of the program as a status.
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
     if (Path(place) / _KEPT).exists():
         _stay(statuses, code)
@@ -160,7 +159,7 @@ def _keep(argv: list[str], outer: int, number: int, statuses: int) -> NoReturn:
 
 
 def _stay(statuses: int, code: int) -> None:
-    """Let the outer process go, and reap until somebody ends this one."""
+    """Release the outer process, and reap children until this process is killed."""
     linux.die_with_parent(0)
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -178,7 +177,7 @@ def _ended(pidfd: int) -> bool:
 
 
 def _furnish() -> str:
-    """/proc and the run's own directory."""
+    """Mount /proc and the run's directory."""
     linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     place = next(path for path in _PLACES if Path(path).is_dir())
     linux.mount("genie", place, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
@@ -188,9 +187,9 @@ def _furnish() -> str:
 
 
 def _attend(child: int, pipe: int | None = None) -> int:
-    """Wait for a child, reaping others and handing on signals that people send; the wait status of the child.
+    """Wait for a child, reap others, and forward signals; returns the wait status of the child.
 
-    Or, with `pipe`, the exit status that comes through that pipe.
+    With `pipe`, it may instead return the exit status that comes through that pipe.
     """
     waited = {*_PASSED_ON, signal.SIGCHLD}
     if pipe is not None:
@@ -205,7 +204,7 @@ def _attend(child: int, pipe: int | None = None) -> int:
                 if code := os.read(pipe, 1):
                     return code[0] << 8
         elif info.si_signo != signal.SIGCHLD:
-            # What a terminal sends (si_code > 0: the kernel), it sends to the program as well.
+            # Signals from a terminal (si_code > 0: from the kernel) also reach the program directly.
             if info.si_code <= 0:
                 _send(child, info.si_signo)
         elif (status := _reaped(child)) is not None:
@@ -213,7 +212,7 @@ def _attend(child: int, pipe: int | None = None) -> int:
 
 
 def _reaped(child: int) -> int | None:
-    """Reap whoever has ended; the wait status of `child` if it is among them."""
+    """Reap all exited processes; returns the wait status of `child` if it is one of them."""
     with suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             if found[0] == child:

@@ -1,7 +1,8 @@
-"""What pods may leave on a node, worded the same in every backend's inventories.
+"""Wording of leftovers of pods on nodes, the same in the inventories of all backends.
 
-What stands for all pods is left out: it comes with the first pod and stays by design. Those are bridges and tunnels,
-built-in chains, kube-proxy's, those that plugins set up once, and the harness's own. So are counters and handles.
+Inventories omit objects that all pods share, because they come with the first pod and stay by design: bridges and
+tunnels; built-in chains, those of kube-proxy, of the harness, and those that plugins set up once. They also omit
+counters and handles.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-#: Kinds of interfaces that stand for all pods of a network.
+#: Kinds of interfaces that all pods of a network share.
 SHARED_KINDS = ("bridge", "vxlan", "dummy", "openvswitch", "nlmon")
-#: The comment of rules that the harness itself puts on nodes for a while.
+#: The comment of rules that the harness itself temporarily adds on nodes.
 OWN = "genie-harness"
-#: kube-proxy's, the engine's, and what weave's policy controller makes for every namespace there is.
+#: Chains of kube-proxy, of the engine, and of weave's policy controller for every namespace.
 _KUBE = re.compile(r"(^|\s)(-A |-N |-j |:)?(KUBE-|DOCKER_|WEAVE-NPC)")
-#: The portmap and firewall plugins'.
+#: Shared chains of the portmap and firewall plugins.
 _BASE = re.compile(
     r":CNI-(HOSTPORT|ADMIN|FORWARD)|-A (PREROUTING|OUTPUT|POSTROUTING|FORWARD) .*-j CNI-(HOSTPORT-|ADMIN|FORWARD)"
     r"|-A CNI-HOSTPORT-(SETMARK|MASQ) |-A CNI-FORWARD .*-j CNI-ADMIN"
@@ -26,18 +27,18 @@ _CHANGING = re.compile(r" ?\[\d+:\d+\]| # handle \d+")
 
 
 def interface(name: str, master: str | None) -> str:
-    """An interface, and the bridge that it is a port of."""
+    """An interface, with its bridge if it is a port of one."""
     return f"{name} (bridge {master})" if master else name
 
 
 def host_local(network: str, file: str, content: str) -> str:
-    """An address that host-local has given out, by the file that it keeps of it; empty for its other files."""
+    """The address that a file of host-local reserves; empty for its other files."""
     kept_besides = file.startswith(("last_reserved_ip", "lock"))
     return "" if kept_besides else f"{network} {file} {'/'.join(content.split())}"
 
 
 def iptables(family: str, text: str) -> Iterator[str]:
-    """Chains and rules of `iptables-save`, each with the family (as it is to be called) and its table."""
+    """Chains and rules of `iptables-save`, each with the given name of the family and its table."""
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
@@ -53,8 +54,8 @@ def _of_pods(line: str) -> bool:
 
 
 def nft(text: str, *, by_iptables: bool = True) -> Iterator[str]:
-    """Rules, sets and chains of `nft list ruleset`, each with its table; without kube-proxy's, and, where iptables is
-    there to print them, its own.
+    """Rules, sets and chains of `nft list ruleset`, each with its table; without those of kube-proxy, and without those
+    of iptables if that program can print them.
     """
     table, inner, foreign, skip = "", "", False, False
     for line in (line.strip() for line in text.splitlines()):

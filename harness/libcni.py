@@ -1,9 +1,9 @@
-"""What a container runtime sends a plugin for each verb, as containerd has it from libcni, and what it keeps.
+"""The messages of a container runtime to a plugin for each verb, and its stored results, as in containerd with libcni.
 
-Written anew rather than with `genie.cni`: what genie is tested with must not share its mistakes. That is, of libcni:
-a conf taken as a list of one, name and version put into every plugin's part, capability arguments only for plugins
-that declare the capability, the result kept on disk for prevResult (0.4.0 and later), the list of valid attachments
-for GC. How a plugin is started, and where what is kept lies, is the caller's: the embedded node's runtime (see
+This module does not use `genie.cni`, so that genie's tests do not share genie's mistakes. It has these parts of libcni:
+a conf is treated as a list of one plugin; every plugin gets the name and version; capability arguments go only to
+plugins that declare the capability; the result is stored on disk for prevResult (0.4.0 and later); GC gets the list of
+valid attachments. The caller starts plugins and chooses the place for results: the embedded node's runtime (see
 `embedded/runtime.py`), or commands on a real node (see `cluster/runtime.py`).
 """
 
@@ -25,7 +25,7 @@ KNOWN = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 class CniFailure(Exception):
-    """A plugin's error, worded as libcni words it to the runtime."""
+    """A plugin's error, with libcni's wording."""
 
     def __init__(self, plugin: str, verb: str, code: int, message: str) -> None:
         super().__init__(f'plugin type="{plugin}" failed ({verb.lower()}): {message}')
@@ -34,7 +34,7 @@ class CniFailure(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Attachment:
-    """What a plugin is called for."""
+    """The attachment that a plugin is called for."""
 
     namespace: str
     pod: str
@@ -58,7 +58,7 @@ class Attachment:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What is on disk of an ADD: the attachment, the network as it was then, and the result."""
+    """The stored result of an ADD: the attachment, the network at that time, and the result."""
 
     attachment: Attachment
     network: Json
@@ -89,7 +89,7 @@ class Kept:
         """From a file's content.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none, or one that is only half written.
+            ValueError, KeyError, TypeError: it is invalid or incomplete.
         """
         kept = json.loads(text)
         args = dict(kept.get("cniArgs") or [])
@@ -110,8 +110,8 @@ class Kept:
 
 
 def as_list(conf: Json) -> Json:
-    """A configuration as a list of plugins, which one of a single plugin is taken for; in the highest version that it
-    offers and libcni knows.
+    """A configuration as a list of plugins, also if it has a single plugin; in the highest version that both it and
+    libcni support.
     """
     if "plugins" not in conf:
         return {"name": conf["name"], "cniVersion": conf.get("cniVersion"), "plugins": [conf]}
@@ -121,7 +121,7 @@ def as_list(conf: Json) -> Json:
 
 
 def with_settings(conf: Json, plugin: str, change: Mapping[str, Any]) -> Json:
-    """A configuration with a change merged into the part of a plugin; what is a list's goes to the list."""
+    """A configuration with a change merged into a plugin's part; keys of the list go to the list."""
     if "plugins" not in conf:
         return merged(conf, change)
     whole = {key: value for key, value in change.items() if key in ("name", "cniVersion")}
@@ -144,7 +144,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def environment(verb: str, attachment: Attachment | None) -> dict[str, str]:
-    """The parameters of a call; of GC and STATUS, which are about no container, most are empty."""
+    """The parameters of a call; most are empty for GC and STATUS, which concern no container."""
     return {
         "CNI_COMMAND": verb,
         "CNI_CONTAINERID": attachment.sandbox if attachment else "",
@@ -163,11 +163,11 @@ def configuration(
     result: Json | None = None,
     valid: Iterable[Attachment] | None = None,
 ) -> Json:
-    """What a plugin of a network reads from its standard input.
+    """The standard input of a plugin of a network.
 
     Args:
         result: prevResult.
-        valid: every attachment that there is, for GC.
+        valid: all existing attachments, for GC.
     """
     stdin = {**plugin, "name": network["name"], "cniVersion": network.get("cniVersion") or "0.2.0"}
     declared = stdin.get("capabilities") or {}
@@ -183,7 +183,7 @@ def configuration(
 
 
 def failure(plugin: str, verb: str, status: int, stdout: str, stderr: str = "") -> CniFailure:
-    """The error that a plugin ended with."""
+    """The error that a plugin reported."""
     try:
         reported = json.loads(stdout)
         message = ": ".join(filter(None, (str(reported["msg"]), str(reported.get("details") or ""))))

@@ -1,8 +1,8 @@
-"""What scenarios, steps and checks are built from: strict frozen models, names that refer to a thing, one-key mappings.
+"""The parts of scenarios, steps and checks: strict frozen models, names of pods and networks, one-key mappings.
 
-A scenario file has `- reach: {from: a, to: b}`: a mapping of one key, whose name picks the model of what follows.
-`OneKey` is that, for pydantic. `PodName` and `NetworkName` are strings that must name a pod or a
-network of the same file; being types of their own, they are found in any model without it having to list them.
+A scenario file has `- reach: {from: a, to: b}`: a mapping of one key, which selects the model for the value. `OneKey`
+implements this for pydantic. `PodName` and `NetworkName` are strings that must name a pod or a network of the same
+file. They are separate types, so the harness finds them in every model.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from error
+        raise ValueError(f"not a regular expression: {error}") from error
     return pattern
 
 
-Pattern = Annotated[str, AfterValidator(_compiles), Field(description="A regular expression, searched for anywhere.")]
+Pattern = Annotated[
+    str, AfterValidator(_compiles), Field(description="A regular expression that matches anywhere in the text.")
+]
 
 
 def _kebab(name: str) -> str:
@@ -51,7 +53,7 @@ def _kebab(name: str) -> str:
 
 
 class Model(BaseModel):
-    """Strict, frozen, no unknown keys; `same_as` in Python is `same-as` in the file, `from_` is `from`."""
+    """A strict frozen model without unknown keys; `same_as` in Python is `same-as` in the file, `from_` is `from`."""
 
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", alias_generator=_kebab, validate_by_alias=True, validate_by_name=False
@@ -59,15 +61,15 @@ class Model(BaseModel):
 
 
 class Named(Model):
-    """What stands behind one key of a one-key mapping: a check, a step."""
+    """The value of a one-key mapping: a check or a step."""
 
     key: ClassVar[str]  # its name in files
-    shorthand: ClassVar[str] = ""  # the field that a value which is no mapping goes to: `same-node: [a, b]`
+    shorthand: ClassVar[str] = ""  # the field for a value that is not a mapping: `same-node: [a, b]`
     example: ClassVar[str] = ""  # YAML, for people
 
 
 class Reference(str):
-    """A string that names something of the same file."""
+    """A string that names a pod or network of the same file."""
 
     what: ClassVar[str]
     pattern: ClassVar[str] = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -102,7 +104,7 @@ class NetworkName(Reference):
 
 
 def references(value: object, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
-    """Every reference in a model, with the path that leads to it in the file."""
+    """Every reference in a model, with its path in the file."""
     if isinstance(value, Reference):
         yield loc, value
     elif isinstance(value, Named):
@@ -125,17 +127,17 @@ def _fields(model: BaseModel, loc: tuple[str | int, ...]) -> Iterator[tuple[tupl
 
 
 class _Opened(dict[str, Any]):
-    """The inside of a one-key mapping, on its way to the model that the key names."""
+    """The value of a one-key mapping, for the model that the key names."""
 
     key: str
 
 
-#: Stands in a JSON Schema for the list of all checks or steps, until that is known.
+#: A placeholder in the JSON Schema for the list of all checks or steps, until that is complete.
 ONE_KEY = "one-key"
 
 
 class OneKey:
-    """For `Annotated[X, OneKey("check", registry)]`: one key of the registry, then what its model takes."""
+    """For `Annotated[X, OneKey("check", registry)]`: one key of the registry, with a value for its model."""
 
     def __init__(self, what: str, known: Mapping[str, type[Named]]) -> None:
         self.what, self.known = what, known
@@ -148,7 +150,7 @@ class OneKey:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {ONE_KEY: self.what}  # steps hold steps: `harness.scenario.schema` makes a reference of it
+        return {ONE_KEY: self.what}  # steps contain steps, so `harness.scenario.schema` makes it a reference
 
     def _open(self, value: object) -> object:
         if isinstance(value, Named):
@@ -188,7 +190,7 @@ def _closed(value: Named) -> dict[str, Any]:
 
 
 def needs_nothing(model: type[BaseModel]) -> bool:
-    """Whether the name alone will do: `- nothing-left`."""
+    """Whether the name alone is enough: `- nothing-left`."""
     return not any(field.is_required() for field in model.model_fields.values())
 
 

@@ -1,8 +1,8 @@
-"""Kubernetes objects as plain JSON, over the connection that a backend's `ApiClient` has.
+"""Kubernetes objects as plain JSON, over the connections of a backend's `ApiClient`.
 
-The runner lists a namespace's pods many times a second while it waits. The generated client would build and
-validate a model of thousands of fields each time, so this goes beneath it, to the same pool of connections
-with the same credentials, and hands on what the API server sent.
+The runner lists a namespace's pods many times a second while it waits. The generated client would build and validate a
+model of thousands of fields each time. So this module uses the client's pool of connections and credentials directly,
+and returns the API server's JSON.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 Object = Mapping[str, Any]
 
-#: The label of scenarios' namespaces: what one run keeps, the next one removes.
+#: The label of scenarios' namespaces: the next run removes namespaces that a run kept.
 OF_SCENARIOS = {"app.kubernetes.io/managed-by": "genie-harness"}
 
-# What scenarios mostly make, so that it needs no discovery: kind to plural; the others are asked for.
+# Plurals of common kinds in scenarios; for other kinds, the API server is asked.
 _PLURALS = {
     "ConfigMap": "configmaps",
     "Event": "events",
@@ -36,7 +36,7 @@ _CLUSTER_WIDE = frozenset({"Namespace", "Node", "CustomResourceDefinition"})
 
 
 class ApiError(Exception):
-    """The API server refused; the message is its own."""
+    """The API server refused; the message comes from it."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
@@ -54,15 +54,15 @@ class Objects:
         self._lock = threading.Lock()
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """What is at a path.
+        """The object at a path.
 
         Raises:
-            ApiError: the API server refuses; `status` 404 for what is not there.
+            ApiError: the API server refuses; `status` is 404 if there is no object.
         """
         return self._request("GET", path, query=query)
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """The same, None for what is not there."""
+        """The object at a path; None if there is none."""
         try:
             return self.get(path)
         except ApiError as error:
@@ -71,15 +71,15 @@ class Objects:
             raise
 
     def create(self, thing: Object, namespace: str = "") -> dict[str, Any]:
-        """Create an object, in this namespace unless it names another or its kind has none."""
+        """Create an object in this namespace, unless it names another or its kind has no namespace."""
         return self._request("POST", self.collection(thing, namespace), body=thing)
 
     def patch(self, path: str, change: Object) -> dict[str, Any]:
-        """Merge a change into what is at a path."""
+        """Merge a change into the object at a path."""
         return self._request("PATCH", path, body=change, content_type="application/merge-patch+json")
 
     def delete(self, path: str, *, grace: int | None = None) -> None:
-        """Delete what is at a path; it is no error when nothing is."""
+        """Delete the object at a path; no error if there is none."""
         options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
@@ -90,7 +90,7 @@ class Objects:
                 raise
 
     def collection(self, thing: Object, namespace: str = "") -> str:
-        """The path of the collection that an object belongs into."""
+        """The path of the collection that an object belongs to."""
         version, kind = str(thing["apiVersion"]), str(thing["kind"])
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
         plural, namespaced = self._resource(root, version, kind)

@@ -1,4 +1,4 @@
-"""A pod of a scenario: what its file has of it, the node that it goes to, and its manifest."""
+"""A pod of a scenario: its model, its node, and its manifest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMAND = ("python3", "-m", "harness.probe", "serve", "--name")
 
 
 def _annotation(value: object) -> object:
-    """An annotation is a string; a mapping or list is a convenience for JSON in one."""
+    """An annotation is a string; a mapping or list is converted to JSON."""
     if isinstance(value, dict | list):
         return json.dumps(value)
     if isinstance(value, bool | int | float) or value is None:
@@ -63,7 +63,7 @@ class Pod(Model):
 
     annotations: dict[str, AnnotationValue] = Field(
         default_factory=dict,
-        description="What it asks for. A mapping or list becomes JSON; {{ namespace }} and the like are filled in.",
+        description="The pod's annotations. A mapping or list becomes JSON; {{ namespace }} etc. are filled in.",
     )
     labels: dict[str, str] = Field(default_factory=dict)
     node: Annotated[str, AfterValidator(_node)] = Field(
@@ -72,27 +72,27 @@ class Pod(Model):
     )
     ports: Many[Port] = ()
     restart: Literal["always", "never"] = Field(
-        default="always", description="never: a sandbox that ended is not made anew."
+        default="always", description="never: an ended sandbox is not replaced."
     )
-    static: bool = Field(default=False, description="A static pod: from a file in its node's manifest directory.")
+    static: bool = Field(default=False, description="A static pod, from a file in its node's manifest directory.")
 
     @property
     def beside(self) -> str | None:
-        """The pod that its node depends on."""
+        """The pod that determines its node."""
         found = _NODE.fullmatch(self.node)
         return found["pod"] if found else None
 
     @property
     def needs_second_node(self) -> bool:
-        """Whether it cannot be where it is to be on a cluster of one node."""
+        """Whether it needs a cluster of two nodes."""
         return self.node in ("second", "other") or self.node.startswith("other-than")
 
 
 def place(pods: Mapping[str, Pod], nodes: Sequence[str], seed: str) -> dict[str, str]:
-    """A node for each pod.
+    """Choose a node for each pod.
 
-    `first` and `second` are the cluster's. Pods that do not care share one node, which the seed picks: the load of many
-    scenarios is spread, and each run is the same.
+    `first` and `second` are nodes of the cluster. Pods without a `node` share one, which the seed selects: this spreads
+    the load of many scenarios, and is the same in each run.
     """
     home = nodes[zlib.crc32(seed.encode()) % len(nodes)]
     placed: dict[str, str] = {}
@@ -119,7 +119,7 @@ def _other(node: str, nodes: Sequence[str]) -> str:
 
 
 def mirrored(pods: Mapping[str, Pod], nodes: Mapping[str, str]) -> dict[str, str]:
-    """The names of static pods on the API server, where the kubelet shows them: their own and their node's."""
+    """The names of static pods on the API server, where the kubelet shows them as NAME-NODE."""
     return {name: f"{name}-{nodes[name]}" for name, pod in pods.items() if pod.static}
 
 

@@ -1,18 +1,16 @@
-"""What runs inside a pod: it reports what the pod sees, dials others, and answers when it is dialled.
+"""Runs inside a pod: reports the pod's network, connects to other pods, and answers their connections.
 
-A check never guesses from outside what a pod has. It asks the probe, and the probe asks the kernel: which
-interfaces, routes and rules there are (`look`), and whether a packet really gets to an address and back
-(`dial`). The other half (`serve`) is the far end of a dial: it answers over TCP and UDP with its name, the
-address that it was reached at, and the address that it saw, so that a check can distinguish the right pod from a
-wrong one and a routed packet from a masqueraded one.
+A check does not guess a pod's network from outside. It asks the probe, and the probe asks the kernel for interfaces,
+routes and rules (`look`), or tests whether a packet reaches an address and comes back (`dial`). The other half
+(`serve`) answers over TCP and UDP with its name, its own address, and the address of the peer. So a check can
+distinguish the right pod from a wrong one, and a routed packet from a masqueraded one.
 
-The file stands alone, on the standard library and (for `look`) pyroute2, because it is run in images that
-hold nothing else:
+The file needs only the standard library and (for `look`) pyroute2, because it runs in images without anything else:
 
-    python -m harness.probe serve --name POD      serves, until it is ended
-    python -m harness.probe console               one JSON request a line in, one JSON answer a line out
+    python -m harness.probe serve --name POD      serves until it is killed
+    python -m harness.probe console               reads one JSON request per line, writes one JSON answer per line
 
-All of it works in the network namespace of the calling thread, so that one process may serve for many pods.
+All of it works in the network namespace of the calling thread, so one process can serve many pods.
 """
 
 from __future__ import annotations
@@ -43,8 +41,8 @@ _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _ARPHRD_LOOPBACK = 772
 _TABLE_LOCAL = 255
 _RTN_UNICAST = 1
-_UDP_RETRY = 0.25  # seconds between two datagrams of one dial; one may be lost while a neighbour is looked up
-TCP_ANSWER = 4000  # bytes: more than one packet's, so that a path that loses large packets is found out
+_UDP_RETRY = 0.25  # seconds between two datagrams of one attempt; one may be lost during neighbour discovery
+TCP_ANSWER = 4000  # bytes: more than one packet, to detect a path that loses large packets
 _MAX_LINE = 65536
 
 
@@ -52,8 +50,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one request, in the network namespace of the calling thread.
 
     {"op": "look"} returns interfaces, routes and rules; {"op": "dial", "protocol": "tcp"|"udp"|"icmp",
-    "address": …}, with port, source, device and timeout where wanted, returns whether somebody answered. What
-    cannot be understood is answered with {"error": …}, never raised: the asker is in another process.
+    "address": …}, with port, source, device and timeout where wanted, returns whether there was an answer. For an
+    invalid request it returns {"error": …} and does not raise, because the client is another process.
     """
     try:
         match request.get("op"):
@@ -71,7 +69,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def look() -> dict[str, Any]:
-    """Interfaces with their addresses, routes (but not the local table's) and rules."""
+    """Interfaces with their addresses, routes (without the local table) and rules."""
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
@@ -155,13 +153,13 @@ def _rule(rule: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dial:
-    """One attempt to be answered by somebody."""
+    """One attempt to get an answer from an address."""
 
     protocol: str
     address: str
     port: int = PORT
-    source: str | None = None  # bind to this address of ours
-    device: str | None = None  # leave by this interface, whatever the routes are
+    source: str | None = None  # bind to this local address
+    device: str | None = None  # leave by this interface, regardless of routes
     timeout: float = 2.0
 
     @classmethod
@@ -183,11 +181,11 @@ class Dial:
         return socket.AF_INET6 if ":" in self.address else socket.AF_INET
 
 
-Way = Callable[[Dial, float], tuple[str, dict[str, str]]]  # by when to end: who answered, and what
+Way = Callable[[Dial, float], tuple[str, dict[str, str]]]  # the deadline; returns the peer's address and its answer
 
 
 def dial(to: Dial) -> dict[str, Any]:
-    """Dial once (UDP and ICMP: until the time is over) and return who answered, or why nobody did."""
+    """Connect once (UDP and ICMP: repeat until the time is over); returns the answer, or the error."""
     ways: dict[str, Way] = {"tcp": _dial_tcp, "udp": _dial_udp, "icmp": _dial_icmp}
     begin = time.monotonic()
     result: dict[str, Any] = {"ok": False, "error": "", "peer": "", "seen_as": "", "name": ""}
@@ -265,7 +263,7 @@ def _dial_icmp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
 
 
 def _icmp_socket(family: socket.AddressFamily) -> socket.socket:
-    """A raw socket, or, where that takes a capability that we lack, a ping socket."""
+    """A raw socket, or a ping socket if we lack the capability for it."""
     protocol = socket.IPPROTO_ICMPV6 if family == socket.AF_INET6 else socket.IPPROTO_ICMP
     try:
         return socket.socket(family, socket.SOCK_RAW, protocol)
@@ -288,7 +286,7 @@ def _checksum(packet: bytes) -> int:
 
 
 def _await_echo(sock: socket.socket, to: Dial, ident: int | None, until: float) -> str:
-    """The address that sent our echo back, or nothing when it is time to ask again."""
+    """The address that sent our echo back, or None if it is time for the next request."""
     reply = 129 if to.family == socket.AF_INET6 else 0
     while (left := until - time.monotonic()) > 0:
         sock.settimeout(left)
@@ -306,7 +304,7 @@ def _await_echo(sock: socket.socket, to: Dial, ident: int | None, until: float) 
 
 
 def _plain(address: str) -> str:
-    """An address without its zone, and an IPv4 one without the prefix that a dual-stack socket gives it."""
+    """An address without its zone, and an IPv4 address without the prefix of a dual-stack socket."""
     return address.partition("%")[0].removeprefix("::ffff:")
 
 
@@ -327,7 +325,7 @@ def _said(line: bytes) -> dict[str, str]:
 
 @dataclass
 class _Conversation:
-    """One accepted connection: a request up to the end of the line, an answer, and it is over."""
+    """One accepted connection: reads a request line, answers, and closes."""
 
     sock: socket.socket
     since: float = field(default_factory=time.monotonic)
@@ -335,7 +333,7 @@ class _Conversation:
 
 
 class Server:
-    """Answers over TCP and UDP in the network namespace that it was made in, from one thread."""
+    """Answers over TCP and UDP in the network namespace where it was created, from one thread."""
 
     def __init__(self, port: int, name: str) -> None:
         self._name = name
@@ -355,7 +353,7 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering and free the port; a second time it does nothing."""
+        """Stop answering and free the port; a second call does nothing."""
         with contextlib.suppress(OSError):
             self._wake.send(b".")
         self._thread.join(timeout=5)
@@ -367,7 +365,7 @@ class Server:
                 if key.fileobj is self._woken:
                     ending = True
                     break
-                with contextlib.suppress(OSError):  # somebody who goes away in the middle is no concern of the next
+                with contextlib.suppress(OSError):  # a client that disconnects does not affect the next one
                     key.data(key.fileobj)
             for talk in [talk for talk in self._talks.values() if time.monotonic() - talk.since > 30]:
                 self._hang_up(talk)
@@ -405,7 +403,7 @@ class Server:
         talk.sock.close()
 
     def _datagram(self, sock: socket.socket) -> None:
-        """Answer from the address that the datagram was sent to, but by the pod's routes: they are under test."""
+        """Answer from the address that the datagram was sent to, but along the pod's routes, which are under test."""
         _, control, _, client = sock.recvmsg(4096, 256)
         local, reply = _sent_to(control)
         sock.sendmsg([self._line(client[0], local)], reply, 0, client)
@@ -418,12 +416,12 @@ class Server:
 
 
 def serve(port: int = PORT, name: str = "") -> Server:
-    """Serve in the network namespace of the calling thread; the caller may go elsewhere once this returns."""
+    """Serve in the network namespace of the calling thread; the caller may leave the namespace afterwards."""
     return Server(port, name or socket.gethostname())
 
 
 def _listener(kind: socket.SocketKind, port: int) -> socket.socket:
-    """A socket for both families, or for IPv4 alone where the kernel has no IPv6."""
+    """A socket for both families, or only for IPv4 if the kernel has no IPv6."""
     try:
         sock = socket.socket(socket.AF_INET6, kind)
     except OSError:
@@ -484,12 +482,12 @@ def console() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m harness.probe", description="What the harness runs inside a pod.")
+    parser = argparse.ArgumentParser(prog="python -m harness.probe", description="The harness's probe inside a pod.")
     commands = parser.add_subparsers(dest="command", required=True)
-    serving = commands.add_parser("serve", help="answer over TCP and UDP until ended")
+    serving = commands.add_parser("serve", help="answer over TCP and UDP until killed")
     serving.add_argument("--name", default="", help="the name to answer with (default: the host's)")
     serving.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
-    commands.add_parser("console", help="one JSON request a line in, one JSON answer a line out")
+    commands.add_parser("console", help="read one JSON request per line, write one JSON answer per line")
     options = parser.parse_args(argv)
     if options.command == "console":
         console()

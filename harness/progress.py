@@ -1,7 +1,7 @@
-"""Progress that a person can follow while something is prepared: one line a step, with its time.
+"""Progress of a preparation for people: one line for each step, with its time.
 
-Steps of one preparation may overlap (images load while networks start), so a line is printed when its step ends, and
-what is under way shows as a spinner beneath on a terminal. Elsewhere (CI, a pipe) only the lines remain.
+Steps can overlap (images load while networks start), so a line is printed when its step ends. On a terminal, running
+steps show a spinner below. Otherwise (CI, a pipe) there are only the lines.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Progress:
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     started: float = field(default_factory=time.monotonic)
-    times: dict[str, float] = field(default_factory=dict)  # what each step took, for reports
+    times: dict[str, float] = field(default_factory=dict)  # the seconds of each step, for reports
     _open: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _status: Status | None = None
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """One step; its line has ✓ or ✗, and how long it took."""
+        """One step; its line has ✓ or ✗, and its time."""
         began, mark = time.monotonic(), "[red]✗[/]"
         self._change(add=name)
         try:
@@ -42,11 +42,11 @@ class Progress:
             self.console.print(f" {mark} {escape(name)} [dim]{self.times[name]:.1f} s[/]")
 
     def note(self, line: str) -> None:
-        """A line that is no step."""
+        """Print a line without a step."""
         self.console.print(f"   {escape(line)}")
 
     def total(self) -> float:
-        """Seconds since the first step could begin."""
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
     def _change(self, *, add: str = "", remove: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Functions over plain JSON values, as files and API servers have them."""
+"""Functions for plain JSON values of files and API servers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def change_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """A value with every text in it changed, also inside objects and lists; keys stay."""
+    """A value with a function applied to every text in it, also inside objects and lists, but not to keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
@@ -20,10 +20,10 @@ def change_texts(value: Any, change: Callable[[str], str]) -> Any:
 def merged(
     value: Mapping[str, Any], change: Mapping[str, Any], lists: Callable[[Any, list[Any]], Any] = lambda _, new: new
 ) -> dict[str, Any]:
-    """A value with a change merged into it, objects by key; null removes a key (RFC 7396).
+    """A value with a change merged into it; objects are merged by key, null removes a key (RFC 7396).
 
     Args:
-        lists: what comes of an old value and a new list; by default, the new list.
+        lists: merges an old value and a new list; by default, returns the new list.
     """
     result = dict(value)
     for key, new in change.items():

@@ -1,4 +1,4 @@
-"""The one way to wait: for a condition and never for a time, with pauses that grow and a deadline."""
+"""The only loop that waits: for a condition and never for a fixed time, with growing pauses and a deadline."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ T = TypeVar("T")
 
 
 class NotReady(Exception):
-    """A condition did not come about in time; the message has what was seen last."""
+    """A condition was not met in time; the message has the last state."""
 
 
 def until_nothing(
     look: Callable[[], T], within: float, *, hopeless: Callable[[T], bool] = lambda _: False, longest: float = 0.4
 ) -> T:
-    """Look until nothing is wrong any more; returns what the last look found, a false value when all is well.
+    """Call `look` until it returns a false value or the time is over; returns its last result.
 
     Args:
-        look: returns what is still missing or wrong; a false value ends the wait.
-        within: seconds.
-        hopeless: whether waiting longer is of no use.
-        longest: the longest pause between two looks, in seconds.
+        look: returns a description of the missing part; a false value ends the wait. within: seconds. hopeless: whether
+        there is no point in waiting. longest: the longest pause between two calls, in seconds.
     """
     for _ in _pauses(within, longest):
         if not (found := look()) or hopeless(found):
@@ -31,10 +29,10 @@ def until_nothing(
 
 
 def retry(action: Callable[[], T], within: float, again: Callable[[Exception], bool], *, longest: float = 0.4) -> T:
-    """Do something until it succeeds; returns its result, or raises its last error when `within` seconds are over.
+    """Repeat an action until it succeeds; returns its result, or raises its last error after `within` seconds.
 
     Args:
-        again: whether an error may go away by itself; any other is raised at once.
+        again: whether an error may disappear by itself; any other is raised at once.
     """
     for _ in _pauses(within, longest):
         try:
@@ -46,7 +44,7 @@ def retry(action: Callable[[], T], within: float, again: Callable[[Exception], b
 
 
 def _pauses(within: float, longest: float) -> Iterator[None]:
-    """Yields at once and then after each pause, until the time is over: the last turn is the caller's, at the end."""
+    """Yield at once and after each pause until the time is over, and a last time at the deadline."""
     deadline, pause = time.monotonic() + within, 0.02
     while (left := deadline - time.monotonic()) > 0:
         yield

@@ -1,8 +1,8 @@
-"""YAML with places: the values of a file, and where in the file each of them is.
+"""YAML with positions: the values of a file, and the place of each in the file.
 
-The author of a scenario needs `calico.yaml:7:12: pods.a.nodes: …`, not that something somewhere did not validate.
-PyYAML's node tree has those places; here it is kept beside the plain values, and a path into the values ("pods", "a",
-"node") is turned back into a line and a column.
+The author of a scenario needs `calico.yaml:7:12: pods.a.nodes: …`, not a validation error without a place. PyYAML's
+node tree has the places. This module keeps it with the plain values, and converts a path into the values ("pods", "a",
+"node") to a line and a column.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Mistake:
-    """One thing that is wrong in a file, in words that help to put it right."""
+    """One mistake in a file, in words that help to correct it."""
 
     file: str
     line: int
@@ -49,7 +49,7 @@ class Mistake:
 
 
 class Mistakes(Exception):
-    """A file cannot be used; everything that is wrong in it, in the order of its lines."""
+    """A file cannot be used; has all mistakes, in the order of lines."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         self.mistakes = tuple(sorted(mistakes))
@@ -58,7 +58,7 @@ class Mistakes(Exception):
 
 @dataclass(frozen=True)
 class YamlFile:
-    """A file that is YAML: its values, and the nodes that they came from."""
+    """A YAML file: its values, and their nodes."""
 
     file: str
     values: Any
@@ -66,7 +66,7 @@ class YamlFile:
 
     @classmethod
     def read(cls, path: Path, shown: str = "", edit: Callable[[str], str] = str) -> YamlFile:
-        """Read a file, as if its text had been edited.
+        """Read a file, with an edit applied to its text.
 
         Raises:
             Mistakes: it cannot be read, is not YAML, is empty, or has a key twice.
@@ -81,7 +81,7 @@ class YamlFile:
 
     @classmethod
     def parse(cls, text: str, file: str) -> YamlFile:
-        """The same for text that is already here."""
+        """The same for a text."""
         try:
             loader = _Loader(text)
             root = loader.get_single_node()
@@ -102,7 +102,7 @@ class YamlFile:
             raise Mistakes([Mistake(file=file, line=1, column=1, field="", text=f"not YAML: {error}")]) from error
 
     def mistake(self, loc: Loc, text: str, *, at_key: bool = False) -> Mistake:
-        """A mistake at the value that `loc` leads to, or at its key; as near as the file has it."""
+        """A mistake at the value at the path `loc`, or at its key; otherwise at the nearest place in the file."""
         node, mark, found = self._root, self._root.start_mark, list[str | int]()
         for depth, part in enumerate(loc):
             last = depth == len(loc) - 1
@@ -144,7 +144,7 @@ class YamlFile:
         return self.mistake(loc, text[:1].lower() + text[1:], at_key=at_key)
 
     def _twice(self, node: Any, loc: tuple[str | int, ...]) -> list[Mistake]:
-        """Keys that a mapping has twice: YAML forbids it, PyYAML lets the last one win."""
+        """Duplicate keys of a mapping: YAML forbids them, but PyYAML uses the last one."""
         found: list[Mistake] = []
         if isinstance(node, yaml.MappingNode):
             seen: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""A node's kubelet: sees pods bound to its node, has the runtime make and end their sandboxes, reports their status.
+"""A node's kubelet: watches pods of its node, lets the runtime make and end their sandboxes, reports their status.
 
-One thread watches; each pod has a thread of its own, which is the pod's life as one reads it: start, stay, end. As a
-kubelet does, a sandbox that fails is ended and a new one tried after a pause that doubles, the pod's events say why,
-and a deleted pod is let go only when CNI DEL has succeeded. The link to the API server is not the node's (see
-`rest`): a node that is cut off keeps its kubelet.
+One thread watches; each pod has a thread, and its code shows the pod's life in order: start, stay, end. Like a real
+kubelet, it ends a sandbox that fails and tries a new one after a pause that doubles; it writes the reason into the
+pod's events; and it releases a deleted pod only after CNI DEL succeeded. Its connection to the API server does not use
+the node's links (see `rest`), so the kubelet of a node without network still works.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from harness.waiting import retry, until_nothing
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # between attempts at a sandbox
 _MIRROR, _HASH, _SOURCE = (f"kubernetes.io/config.{what}" for what in ("mirror", "hash", "source"))
-_PATIENCE = 10.0  # seconds for which an API server that does not answer is asked again
-_RESYNC = 2.0  # seconds between full looks, for what a watch may have missed
+_PATIENCE = 10.0  # seconds of retries if the API server does not answer
+_RESYNC = 2.0  # seconds between full lists, for events that a watch may have missed
 
 
 class Kubelet:
@@ -37,7 +37,7 @@ class Kubelet:
         self.node, self.address, self.client, self.runtime = node, address, client, runtime
         self._pods: dict[str, PodLife] = {}
         self._static: dict[str, PodLife] = {}  # by file
-        self._past: set[str] = set()  # UIDs of pods that have ended: an old list or event must not bring them back
+        self._past: set[str] = set()  # UIDs of ended pods: an old list or event must not start them again
         self._lock = threading.Lock()
         self.problems: list[str] = []
 
@@ -47,7 +47,7 @@ class Kubelet:
             threading.Thread(target=work, daemon=True).start()
 
     def pod(self, namespace: str, name: str) -> PodLife:
-        """The pod of that name, the one that is wanted rather than one that is on its way out.
+        """The pod of that name; a wanted pod has precedence over one that is ending.
 
         Raises:
             KeyError: there is none on this node.
@@ -59,17 +59,17 @@ class Kubelet:
         return min(found, key=lambda life: life.leaving.is_set())
 
     def lives(self) -> list[PodLife]:
-        """All pods that this kubelet has something of."""
+        """All pods of this kubelet, including ending ones."""
         with self._lock:
             return list(self._pods.values())
 
     def static(self, file: str, manifest: Object | None) -> None:
-        """A file in the manifest directory came, with this pod in it, or went.
+        """Handle a new file with this pod in the manifest directory, or a removed file.
 
-        A static pod's UID is a hash of what is in the file. The API server gets a mirror of it, with a UID of its own.
+        A static pod's UID is a hash of the file's contents. The API server gets a mirror pod, with another UID.
 
         Raises:
-            Refusal: the API server does not take the mirror.
+            Refusal: the API server rejects the mirror pod.
         """
         if manifest is None:
             if life := self._static.pop(file, None):
@@ -131,33 +131,33 @@ class Kubelet:
 
 
 class PodLife:
-    """One pod on this node, from the first sight of it until nothing of it is left."""
+    """One pod on this node, from its first event until everything of it is gone."""
 
     def __init__(self, kubelet: Kubelet, pod: Object, done: Callable[[PodLife], None]) -> None:
         meta = pod["metadata"]
         self.namespace, self.name, self.uid = str(meta["namespace"]), str(meta["name"]), str(meta["uid"])
         self.static = _HASH in (meta.get("annotations") or {})
         self.leaving = threading.Event()
-        self.sandboxes: list[Sandbox] = []  # the last one is the pod's; earlier ones could not be ended yet
+        self.sandboxes: list[Sandbox] = []  # the last one is current; earlier ones could not be ended yet
         self.running = False
         self._kubelet, self._pod, self._done = kubelet, pod, done
-        self._busy = threading.RLock()  # held while a plugin works on this pod
+        self._busy = threading.RLock()  # held while a plugin runs for this pod
 
     @property
     def sandbox(self) -> Sandbox | None:
-        """The one that runs."""
+        """The running sandbox, or None."""
         return self.sandboxes[-1] if self.running and self.sandboxes else None
 
     def start(self) -> None:
-        """Begin, in a thread."""
+        """Start the thread."""
         threading.Thread(target=self._live, daemon=True).start()
 
     def changed(self, pod: Object) -> None:
-        """The pod as it is now: its next sandbox gets these annotations."""
+        """Update the pod's object: its next sandbox gets these annotations."""
         self._pod = pod
 
     def leave(self) -> None:
-        """The pod is to end."""
+        """Make the pod end."""
         self.leaving.set()
 
     def _live(self) -> None:
@@ -170,7 +170,7 @@ class PodLife:
         self._done(self)
 
     def end_sandbox(self) -> None:
-        """End the sandbox now, as an administrator does at the runtime; the pod stays in the API without one.
+        """End the sandbox now, as an administrator does with the runtime; the pod's object stays.
 
         Raises:
             CniFailure: DEL failed.
@@ -185,7 +185,7 @@ class PodLife:
                 sandbox.close()
 
     def check(self) -> str:
-        """CNI CHECK of the sandbox; the error's message, empty when all is well."""
+        """CNI CHECK of the sandbox; returns the error's message, empty if it passes."""
         with self._busy:
             if (sandbox := self.sandbox) is None:
                 raise KeyError(f"pod {self.namespace}/{self.name} has no sandbox")
@@ -196,7 +196,7 @@ class PodLife:
         return ""
 
     def lose_sandbox(self) -> None:
-        """One more sandbox, whose namespace goes without a DEL, and which the runtime has forgotten.
+        """Make one more sandbox; its namespace ends without a DEL, and the runtime forgets it.
 
         Raises:
             CniFailure: ADD failed.
@@ -228,7 +228,7 @@ class PodLife:
         return True
 
     def _undo(self, sandbox: Sandbox, error: CniFailure) -> None:
-        """What containerd does with a sandbox that could not be set up, and the kubelet with the error."""
+        """Handle a sandbox that failed, as containerd does, and the error, as the kubelet does."""
         with suppress(CniFailure):
             self._kubelet.runtime.delete(self._attachment(sandbox))
             self.sandboxes.remove(sandbox)
@@ -243,7 +243,7 @@ class PodLife:
         self.running = False
         until_nothing(lambda: not self._ended(), math.inf, longest=_LONGEST_PAUSE / 2)
         body: Object = {"gracePeriodSeconds": 0}
-        if not self.static:  # the mirror has a UID of its own
+        if not self.static:  # the mirror pod has another UID
             body = {**body, "preconditions": {"uid": self.uid}}
         with suppress(Refusal, OSError):
             retry(lambda: self._kubelet.client.delete(self._path(), body), _PATIENCE, _may_pass)
@@ -291,7 +291,7 @@ class PodLife:
                 _container(container, now) for container in self._pod["spec"].get("containers") or []
             ],
         }
-        with suppress(Refusal, OSError):  # refused: it is gone, or another pod has its name
+        with suppress(Refusal, OSError):  # refused: the pod is gone, or another pod has its name
             patch = {"status": status}
             retry(lambda: self._kubelet.client.patch(self._path("/status"), patch), _PATIENCE, _is_cut_off)
 
@@ -311,8 +311,8 @@ class PodLife:
 
 
 def capabilities(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """What kubelet and containerd offer to plugins with capabilities: always the pod's annotations and its cgroup; host
-    ports, bandwidth and DNS where it has any.
+    """The capability arguments that kubelet and containerd pass: always the pod's annotations and cgroup; host ports,
+    bandwidth and DNS if it has any.
     """
     notes = pod["metadata"].get("annotations") or {}
     offered: dict[str, Any] = {
@@ -332,7 +332,7 @@ def capabilities(pod: Mapping[str, Any]) -> dict[str, Any]:
         if f"kubernetes.io/{way}-bandwidth" in notes
     }
     if rates:
-        # No burst of its own: the largest that fits, as go-cni has it.
+        # No burst is given, so use the largest possible value, as go-cni does.
         offered["bandwidth"] = {**rates, **{name.replace("Rate", "Burst"): 2**31 - 1 for name in rates}}
     if dns := pod["spec"].get("dnsConfig"):
         offered["dns"] = {"servers": dns.get("nameservers") or [], "searches": dns.get("searches") or []}
@@ -352,7 +352,7 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "
 
 
 def _quantity(text: str) -> int:
-    """Kubernetes' notation of a number: "10M"; one that is not is 0, no limit."""
+    """A number in Kubernetes' notation, such as "10M"; 0 (no limit) if it is invalid."""
     number = text.rstrip("KMGTki")
     try:
         return int(float(number) * _UNITS[text[len(number) :]])
@@ -361,7 +361,7 @@ def _quantity(text: str) -> int:
 
 
 def _probe_name(pod: Mapping[str, Any]) -> str:
-    """What the probe is to answer with: the last word of its command, else the pod's name."""
+    """The name with which the probe answers: the last word of its command, else the pod's name."""
     return str((pod["spec"]["containers"][0].get("command") or [pod["metadata"]["name"]])[-1])
 
 
@@ -383,7 +383,7 @@ def _is_cut_off(error: Exception) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether a deletion that failed may succeed later: the pod is still there, and still this one."""
+    """Whether a failed deletion may succeed later: this pod (not only its name) still exists."""
     return isinstance(error, OSError) or (isinstance(error, Refusal) and error.status not in (404, 409))
 
 

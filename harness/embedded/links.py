@@ -1,9 +1,7 @@
-"""The links of a cluster: the underlay that joins its nodes, and what a node needs for a network (bridges, tunnels,
-routes).
+"""The links of a cluster: the underlay that connects its nodes, and a node's bridges, tunnels and routes for networks.
 
-The underlay is a bridge in the run's own network namespace, where the API server listens; each node has one leg of a
-veth pair on it. What a network needs comes as plain data (see `catalog.setup`) and is made once, before the first
-pod.
+The underlay is a bridge in the run's network namespace, where the API server listens; each node has a veth pair to it.
+The links of a network come as plain data (see `catalog.setup`) and are made once, before the first pod.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ class Leg:
 
 
 def join(address: str, legs: Sequence[Leg]) -> None:
-    """Make the underlay, with an address of this namespace's own, and connect nodes to it."""
+    """Make the underlay, with an address for this namespace, and connect nodes to it."""
     with IPRoute() as here:
         here.link("add", ifname=UNDERLAY, kind="bridge", br_stp_state=0)
         bridge = _index(here, UNDERLAY)
@@ -53,7 +51,7 @@ def join(address: str, legs: Sequence[Leg]) -> None:
 
 
 def build(steps: Sequence[Mapping[str, Any]]) -> None:
-    """Do a network's steps on the node that this process is on."""
+    """Make a network's links and routes on this process's node."""
     with IPRoute() as node:
         for step in steps:
             if "vxlan" in step:
@@ -67,7 +65,7 @@ def build(steps: Sequence[Mapping[str, Any]]) -> None:
 def _bridge(node: IPRoute, step: Mapping[str, Any]) -> None:
     node.link("add", ifname=step["bridge"], kind="bridge", mtu=step["mtu"])
     index = _index(node, step["bridge"])
-    # Its own address, set: else it takes the lowest of its ports', which come and go.
+    # Set its address: otherwise it takes the lowest address of its ports, which changes as ports come and go.
     node.link("set", index=index, address=node.get_links(index)[0].get("IFLA_ADDRESS"))
     _address(node, index, step["address"])
     node.link("set", index=index, state="up")
@@ -103,7 +101,7 @@ def _index(where: IPRoute, name: str) -> int:
 
 
 def has_route(subnet: str) -> bool:
-    """Whether this node has a route to just that subnet."""
+    """Whether this node has a route to exactly this subnet."""
     address, _, length = subnet.partition("/")
     with IPRoute() as node:
         routes = node.get_routes(family=socket.AF_INET)
@@ -111,13 +109,13 @@ def has_route(subnet: str) -> bool:
 
 
 def cut(address: str) -> None:
-    """Have this node reach an address no more, at once and not by a time-out."""
+    """Make an address unreachable for this node; connections fail at once, without a timeout."""
     with IPRoute() as node:
         node.route("add", dst=f"{address}/32", type="unreachable")
 
 
 def tamper(interface: str, remove: str) -> None:
-    """Take an interface's addresses or routes away, or itself, in the namespace that this thread is in.
+    """Remove an interface's addresses or routes, or the interface, in this thread's namespace.
 
     Raises:
         LookupError: there is no such interface.

@@ -1,4 +1,4 @@
-"""The system calls that namespaces take and that Python (before 3.12) has no functions for."""
+"""System calls for namespaces that Python (before 3.12) has no functions for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread (for CLONE_NEWNET) or process new namespaces.
+    """Create new namespaces for the calling thread (CLONE_NEWNET) or process.
 
     Raises:
         OSError: the kernel refuses.
@@ -41,7 +41,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(fd: int, kind: int) -> None:
-    """Put the calling thread into the namespace that `fd` is open on.
+    """Move the calling thread into the namespace that the descriptor `fd` refers to.
 
     Raises:
         OSError: the kernel refuses.
@@ -59,7 +59,7 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 
 def make_read_only(target: str) -> None:
-    """Make a mount, and all beneath it, read-only.
+    """Make a mount and all mounts below it read-only.
 
     Raises:
         OSError: the kernel refuses, or is older than 5.12.
@@ -77,19 +77,19 @@ def make_read_only(target: str) -> None:
 
 
 def unmount(target: str) -> None:
-    """Take a mount away at once, whoever still uses it.
+    """Detach a mount at once, even if it is in use.
 
     Raises:
-        OSError: it is no mount.
+        OSError: it is not a mount.
     """
     _check(_libc.umount2(target.encode(), MNT_DETACH), target)
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make `new` the root; the former one is at `old` beneath it.
+    """Make `new` the root; the previous root is then at `old` below it.
 
     Raises:
-        OSError: the kernel refuses, or this machine's number for the call is not known here.
+        OSError: the kernel refuses, or the call's number on this architecture is not known.
     """
     number = _PIVOT_ROOT.get(os.uname().machine)
     if number is None:
@@ -99,7 +99,7 @@ def pivot_root(new: str, old: str) -> None:
 
 
 def die_with_parent(signal: int) -> None:
-    """Have the kernel send this process a signal when its parent ends; 0: no more."""
+    """Ask the kernel to send this process a signal when its parent ends; 0 turns this off."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)
 
 
@@ -110,7 +110,7 @@ def net_namespace() -> int:
 
 @contextmanager
 def within(net: int) -> Iterator[None]:
-    """The calling thread in another network namespace for a while; sockets made there stay there."""
+    """Run the calling thread in another network namespace during the context; sockets made there stay there."""
     back = net_namespace()
     try:
         setns(net, CLONE_NEWNET)
@@ -121,7 +121,7 @@ def within(net: int) -> Iterator[None]:
 
 
 def new_net_namespace() -> int:
-    """A descriptor of a new network namespace, with its loopback up. It lives while somebody holds on to it.
+    """A descriptor of a new network namespace, with its loopback up. It exists while a descriptor is open.
 
     Raises:
         OSError: the kernel refuses.
@@ -145,7 +145,7 @@ def new_net_namespace() -> int:
 
 
 def loopback_up() -> None:
-    """Set the loopback of this network namespace up, without netlink: it is too little to import pyroute2 for."""
+    """Set the loopback of this network namespace up, without netlink: too small a task for an import of pyroute2."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sh14x", b"lo", 0)
         _, flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
@@ -153,7 +153,7 @@ def loopback_up() -> None:
 
 
 def spawn(command: Sequence[str], log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a program in the background; what it prints goes to a log."""
+    """Start a program in the background, with its output in a log."""
     with log.open("wb") as output:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
@@ -161,24 +161,24 @@ def spawn(command: Sequence[str], log: Path, env: Mapping[str, str]) -> subproce
 
 
 def tail(log: Path, lines: int) -> str:
-    """The last lines of a log, as one."""
+    """The last lines of a log, joined to one line."""
     text = log.read_text(errors="replace") if log.exists() else ""
     return " | ".join(text.strip().splitlines()[-lines:]) or "it logged nothing"
 
 
 def search_path() -> str:
-    """PATH, and where a system has what only root uses: iptables is there, and not every user's PATH is."""
+    """PATH and the directories of root's programs: iptables is there, and some users' PATH lacks them."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(dict.fromkeys([*path, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
 
 
 def is_real_root() -> bool:
-    """Whether this process is in the user namespace of the machine, not in one of its own."""
+    """Whether this process is in the machine's initial user namespace."""
     return Path("/proc/self/uid_map").read_text().split()[2] == "4294967295"
 
 
 def has_vxlan() -> bool:
-    """Whether a VXLAN device can be made, tried in a network namespace that goes with it. Without pyroute2 too."""
+    """Whether a VXLAN device can be made, tried in a temporary network namespace. Without pyroute2, too."""
     information = _attribute(_IFLA_VXLAN_ID, struct.pack("=I", 1)) + _attribute(
         _IFLA_VXLAN_PORT, struct.pack("!H", 4789)
     )

@@ -1,4 +1,4 @@
-"""A node's daemon: becomes the node (namespaces, files, links), then is its kubelet and answers the harness."""
+"""A node's daemon: sets up the node (namespaces, files, links), runs its kubelet, and answers the harness."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _SYSCTLS = {
 
 
 def run(plan: Plan, node: NodePlan, net: int) -> None:
-    """Be a node, for ever."""
-    base = linux.net_namespace()  # where the API server is reached whatever becomes of the node's own links
+    """Run a node, for ever."""
+    base = linux.net_namespace()  # the API server is reachable from here, even if the node's links are down
     linux.setns(net, linux.CLONE_NEWNET)
     place = Path(plan.place)
     listening = place / f"{node.name}.sock"
@@ -60,7 +60,7 @@ def run(plan: Plan, node: NodePlan, net: int) -> None:
 
 
 def _early_socket(path: Path) -> Path:
-    """The socket's path from within the node: by a descriptor of its directory, which survives the change of root."""
+    """The socket's path inside the node: through a descriptor of its directory, which survives the change of root."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     return Path(f"/proc/self/fd/{directory}") / path.name
 
@@ -76,10 +76,11 @@ def _give(path: Path, access: Access) -> None:
 
 
 def _install_genie(plan: Plan, access: Access) -> None:
-    """genie in direct mode, by the command that an administrator types, with a way to the API server and one to none.
+    """Install genie in direct mode, with an administrator's command, and two kubeconfigs: a working one and a broken
+    one.
 
     Raises:
-        RuntimeError: the command fails; the message has its log.
+        RuntimeError: the command failed; the message has its log.
     """
     _give(Path(KUBECONFIG), access)
     _give(Path(UNREACHABLE_KUBECONFIG), replace(access, server=plan.unreachable_server(access.server)))
@@ -95,12 +96,12 @@ def _take_away(paths: list[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
         if path.parent != CONF_DIR:
-            with suppress(OSError):  # another file is in the folder still
+            with suppress(OSError):  # the folder still has another file
                 path.parent.rmdir()
 
 
 class Daemon:
-    """What the harness asks a node for."""
+    """Answers requests of the harness to a node."""
 
     def __init__(self, node: NodePlan, notes: list[str], base: int, daemons: Daemons) -> None:
         self._node, self._notes, self._base = node, notes, base
@@ -126,7 +127,7 @@ class Daemon:
         socket_api.serve(path, answers, holds)
 
     def start(self, access: Access) -> None:
-        """Begin to be the kubelet."""
+        """Start the kubelet."""
         self._kubelet = Kubelet(self._node.name, self._node.address, Client(access, net=self._base), self._runtime)
         self._kubelet.run()
 
@@ -185,7 +186,7 @@ class Daemon:
         return lambda: self._runtime.restore(key)
 
     def _away(self, request: dict[str, Any]) -> Callable[[], None]:
-        """For the pods of a namespace, genie's kubeconfig names an address that nobody has."""
+        """For the pods of a namespace, use a kubeconfig with an unused address."""
         conf = {"kubernetes": {"kubeconfig": UNREACHABLE_KUBECONFIG}}
         return self._settings({"namespace": request["namespace"], "conf": conf})
 

@@ -1,7 +1,7 @@
-"""The process that the nodes come from: `python -m harness.embedded.nodes PLAN`.
+"""The parent process of the nodes: `python -m harness.embedded.nodes PLAN`.
 
-It imports what nodes need once, joins them by the underlay, and forks into one daemon a node. What stays is the
-control plane's part. It ends with the run, or with the first daemon that ends before.
+It imports all modules once, makes the underlay, and forks one daemon for each node. The parent then runs the control
+plane. It ends with the run, or when a daemon ends too early.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.embedded.rest import Access, Client
 
 
 def main(path: str) -> None:
-    """Make the nodes of a plan and stay."""
+    """Make the nodes of a plan, and run the control plane."""
     plan = Plan.read(Path(path))
     nets = {one.name: linux.new_net_namespace() for one in plan.nodes}
     legs = [links.Leg(net=nets[one.name], number=one.number, address=one.address) for one in plan.nodes]

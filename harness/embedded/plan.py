@@ -1,4 +1,4 @@
-"""What a run is to have, worked out once by the backend and handed to the nodes' process as JSON."""
+"""The plan of a cluster: computed once by the backend, and passed to the nodes' process as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NodePlan:
     setup: list[dict[str, Any]] = field(default_factory=list)  # see `catalog.setup`
     daemons: list[DaemonPlan] = field(default_factory=list)
     pod_subnets: list[str] = field(default_factory=list)  # spec.podCIDRs
-    kubeconfig: str = ""  # where daemons find an administrator's
+    kubeconfig: str = ""  # the path of an administrator's kubeconfig for daemons
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> NodePlan:
@@ -45,13 +45,13 @@ class NodePlan:
 class Plan:
     """The cluster."""
 
-    place: str  # the run's own directory
+    place: str  # the run's directory
     address: str  # of the API server, on the underlay
-    nowhere: str  # an address on the underlay that nobody has
+    nowhere: str  # an unused address on the underlay
     emulated: bool
     nodes: tuple[NodePlan, ...]
     plugins: tuple[str, ...]  # paths of plugin binaries
-    genie_conf: dict[str, Any]  # what the nodes' genie is installed with
+    genie_conf: dict[str, Any]  # genie.conf for the nodes
 
     def unreachable_server(self, server: str) -> str:
         return server.replace(self.address, self.nowhere)

@@ -1,8 +1,8 @@
-"""The Kubernetes API in the few words that the embedded cluster speaks, over the standard library.
+"""A small client of the Kubernetes API for the embedded cluster, with the standard library only.
 
-The Kubernetes client takes most of a second to import, in each process; the node daemons start many times a day.
-Connections can be made in a given network namespace (a socket stays in the one it was made in), which is how a node's
-kubelet keeps its link to the API server while its node has none.
+The import of the Kubernetes client takes almost a second in each process; the node daemons must start fast. Connections
+can be made in a given network namespace (a socket stays in the namespace where it was made). So a node's kubelet keeps
+its connection to the API server even if its node has no network.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Where the API server is and who asks it; `write` and `read` take it from one process to the next."""
+    """The API server's address and the client's credentials; `write` and `read` pass them between processes."""
 
     server: str  # "https://172.30.0.1:6443"
     token: str = ""
     ca: str = ""  # PEM
 
     def kubeconfig(self) -> Object:
-        """The same for everybody else's clients."""
+        """The same as a kubeconfig, for other clients."""
         import base64
 
         cluster: Object = {"server": self.server}
@@ -61,13 +61,13 @@ class Access:
         }
 
     def write(self, path: Path) -> None:
-        """Write it to a file that is there whole or not at all, for others wait for it."""
+        """Write it to a file atomically, because others wait for the file."""
         path.with_suffix(".new").write_text(json.dumps(vars(self)))
         path.with_suffix(".new").rename(path)
 
     @classmethod
     def read(cls, path: Path) -> Access:
-        """Wait until somebody has written it, and read it."""
+        """Wait until the file exists, and read it."""
         until_nothing(lambda: not path.exists(), math.inf, longest=0.01)
         return cls(**json.loads(path.read_text()))
 
@@ -122,7 +122,7 @@ class Client:
                 content = answer.read()
             except (http.client.HTTPException, OSError) as error:
                 connection.close()
-                if fresh or last:  # an idle connection may have been closed by the other side meanwhile
+                if fresh or last:  # the server may have closed an idle connection
                     raise error if isinstance(error, OSError) else OSError(str(error)) from error
                 continue
             with self._lock:
@@ -131,11 +131,10 @@ class Client:
         raise AssertionError("not reached")
 
     def watch(self, path: str, **query: str) -> Iterator[Object]:
-        """Events as they come, until the server ends the watch.
+        """Yield events until the server ends the watch.
 
         Raises:
-            Refusal: the server does not begin it.
-            OSError: the connection broke.
+            Refusal: the server refuses the watch. OSError: the connection broke.
         """
         connection = self._connection(None)
         try:
@@ -153,7 +152,7 @@ class Client:
             connection.close()
 
     def follow(self, path: str, see: Callable[[Object], None], problems: list[str], **query: str) -> None:
-        """See every event, for ever; a watch that breaks is begun anew, and its error becomes a problem."""
+        """Handle every event, for ever; start a broken watch again, and report its error as a problem."""
         while True:
             try:
                 for event in self.watch(path, **query):

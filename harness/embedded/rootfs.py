@@ -1,10 +1,9 @@
-"""A node's own file system: the host's, seen through a root in which the directories that CNI writes to are private.
+"""A node's file system: the host's, but with private directories where CNI writes.
 
-The root is a tmpfs. The host's top-level directories are bound into it, so that programs, wherever they are, work;
-`/etc`, `/opt`, `/run` and `/var` are rebuilt out of symbolic links to the host's entries (under `/.host`), except for
-what is a node's own. What is the host's is read-only (but for `/tmp` and the kernel's file systems), so a plugin that
-writes where it should not is found out and changes nothing, and the host needs to have none of the directories that
-CNI wants.
+The root is a tmpfs. The host's top-level directories are bind-mounted into it, so all programs work. `/etc`, `/opt`,
+`/run` and `/var` consist of symbolic links to the host's entries (under `/.host`), except for the node's private
+directories. The host's files are read-only (except `/tmp` and the kernel's file systems), so a plugin that writes to a
+wrong place fails and changes nothing. The host does not need the directories that CNI uses.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 from harness.embedded import linux
 
 HOST = "/.host"
-#: Directories that are a node's own, and where they are.
+#: A node's private directories, with their paths.
 OWN = (
     "/etc/cni/net.d",
     "/etc/kubernetes",
@@ -56,7 +55,7 @@ def enter(root: Path, hostname: str) -> None:
 
 
 def _bring(entry: os.DirEntry[str], root: Path) -> None:
-    """One of the host's top-level entries, as it is there, unless it is to be rebuilt."""
+    """Bind one of the host's top-level entries, unless it consists of links."""
     there = root / entry.name
     if entry.path in _REBUILT:
         there.mkdir()
@@ -65,7 +64,7 @@ def _bring(entry: os.DirEntry[str], root: Path) -> None:
     elif entry.is_dir():
         there.mkdir()
         if not (entry.path == _OWN_SYS and _mount_sysfs(there)):
-            # What cannot be bound (a mount of some file system of the host's own) is reached under HOST.
+            # An entry that cannot be bound (some mounts of the host) is reachable under HOST.
             with suppress(OSError):
                 linux.mount(entry.path, str(there), flags=linux.MS_BIND | linux.MS_REC)
                 if entry.path not in _WRITABLE:
@@ -73,13 +72,13 @@ def _bring(entry: os.DirEntry[str], root: Path) -> None:
 
 
 def _protect(directory: str) -> None:
-    """Read-only, where the kernel can; an older one leaves it to file permissions."""
+    """Make a mount read-only if the kernel supports it; on older kernels, file permissions must do."""
     with suppress(OSError):
         linux.make_read_only(directory)
 
 
 def _mount_sysfs(there: Path) -> bool:
-    """sysfs of this network namespace; kernels allow it under conditions that containers do not always meet."""
+    """Mount the sysfs of this network namespace; the kernel does not allow it in every container."""
     try:
         linux.mount("sysfs", str(there), "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     except OSError:
@@ -88,7 +87,7 @@ def _mount_sysfs(there: Path) -> bool:
 
 
 def _rebuild(directory: str) -> None:
-    """A directory of links to what the host has in its own, except where something of the node's is to be."""
+    """Fill a directory with links to the host's entries, except for the node's private ones."""
     Path(directory).mkdir(exist_ok=True)
     host = Path(HOST + directory)
     for name in _listed(host):
@@ -103,7 +102,7 @@ def _rebuild(directory: str) -> None:
 
 
 def _target(entry: Path) -> Path:
-    """Where a link to a host's entry leads; the host's own links are copied, for what they name is on the node too."""
+    """The target of a link to a host's entry; links of the host are copied, because their targets exist on the node."""
     return entry.readlink() if entry.is_symlink() else entry
 
 
@@ -112,7 +111,7 @@ def _leads_to_own(path: str) -> bool:
 
 
 def _of_use(entry: Path) -> bool:
-    """Of /run, only directories: no socket or lock of the host's may be reached from a node."""
+    """Link only directories of /run: a node must not reach sockets or locks of the host."""
     return entry.is_dir() and entry.name not in ("docker", "containerd", "cni", "flannel", "netns")
 
 
@@ -124,15 +123,15 @@ def _listed(directory: Path) -> list[str]:
 
 
 def install(directory: str, binaries: Iterable[str]) -> None:
-    """Links to plugin binaries in a node's directory; the first of a name wins."""
+    """Make links to plugin binaries in a node's directory; the first one of a name wins."""
     for binary in binaries:
         place = Path(directory) / Path(binary).name
         if not place.is_symlink() and not place.exists():
-            place.symlink_to(HOST + binary)  # where it is even if its directory is one that the node has for itself
+            place.symlink_to(HOST + binary)  # also works if the node has a private directory in its place
 
 
 def write_sysctls(settings: dict[str, str], report: Callable[[str], None]) -> None:
-    """Set sysctls of this network namespace; one that this kernel does not have is reported, not fatal."""
+    """Set sysctls of this network namespace; report one that this kernel lacks, and continue."""
     for name, value in settings.items():
         try:
             Path("/proc/sys", *name.split(".")).write_text(value)

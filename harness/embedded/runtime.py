@@ -1,6 +1,6 @@
-"""The runtime of an embedded node: it starts plugins itself, and keeps what libcni keeps (see `libcni.py`) of each ADD.
+"""The runtime of an embedded node: starts plugins, and stores the result of each ADD as libcni does (see `libcni.py`).
 
-The network of all pods is the first configuration in net.d by file name; DEL goes through its plugins in reverse.
+The network of all pods is the first configuration in net.d by file name; DEL calls its plugins in reverse order.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from harness.libcni import Attachment, CniFailure, Json, Kept, version
 
 CONF_DIR, CACHE, BINARIES = Path(libcni.CONF_DIR), Path(libcni.CACHE), libcni.BINARIES
 _SECRET = ("k8s_auth_token", "token")
-_DEADLINE = 120.0  # the kubelet's for a request to its runtime
+_DEADLINE = 120.0  # the kubelet's limit for a request to its runtime
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedCall:
-    """One call of a plugin, for the record."""
+    """One call of a plugin, for the log."""
 
     at: float
-    attachment: Attachment | None  # of GC and STATUS, which are about no pod, none
+    attachment: Attachment | None  # empty for GC and STATUS, which concern no pod
     plugin: str
     env: Mapping[str, str]
     stdin: Json
@@ -40,7 +40,7 @@ class RecordedCall:
     ms: float
 
     def text(self) -> str:
-        """For people who look for what went wrong."""
+        """The call as readable text."""
         when = time.strftime("%H:%M:%S", time.localtime(self.at)) + f".{int(self.at % 1 * 1000):03d}"
         cni = "\n".join(f"  {name}={value}" for name, value in self.env.items() if name.startswith("CNI_"))
         outputs = "".join(
@@ -72,7 +72,7 @@ class Runtime:
         """ADD; returns the result.
 
         Raises:
-            CniFailure: a plugin failed. As with libcni, it is the caller's part to DEL.
+            CniFailure: a plugin failed. As with libcni, the caller must DEL.
         """
         network = self._network(attachment.namespace)
         result: Json | None = None
@@ -84,10 +84,10 @@ class Runtime:
         return kept.result
 
     def check(self, attachment: Attachment) -> None:
-        """CHECK, with the result that ADD gave.
+        """CHECK, with the result of ADD.
 
         Raises:
-            CniFailure: a plugin is not content, or there was no ADD.
+            CniFailure: a plugin reports an error, or there was no ADD.
         """
         kept = _kept(attachment)
         if kept is None:
@@ -112,12 +112,12 @@ class Runtime:
         self.forget(attachment)
 
     def forget(self, attachment: Attachment) -> None:
-        """Keep nothing of an attachment any more."""
+        """Remove the stored result of an attachment."""
         for path in _files(attachment):
             path.unlink(missing_ok=True)
 
     def collect_garbage(self) -> None:
-        """GC of 1.1, as CRI-O calls it when it starts: whatever nothing is kept of is garbage.
+        """GC of 1.1, as CRI-O calls it when it starts: attachments without a stored result are garbage.
 
         Raises:
             CniFailure: a plugin failed.
@@ -131,8 +131,7 @@ class Runtime:
         """STATUS of 1.1.
 
         Args:
-            change: merged into the configuration for this one call.
-            env: further variables, for this one call.
+            change: merged into the configuration for this call. env: further variables for this call.
 
         Raises:
             CniFailure: a plugin reports that an ADD could not work now.
@@ -171,7 +170,7 @@ class Runtime:
         valid: Iterable[Attachment] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Json | None:
-        """One plugin's part of a verb; the result, if it is ADD."""
+        """Call one plugin; returns the result of ADD."""
         name = str(plugin["type"])
         stdin = libcni.configuration(network, plugin, attachment, result=result, valid=valid)
         own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root"}
@@ -198,7 +197,7 @@ class Runtime:
         try:
             return dict(json.loads(stdout))
         except ValueError as error:
-            raise CniFailure(name, verb, 6, f"its result is no JSON object ({error}): {stdout[:200]!r}") from error
+            raise CniFailure(name, verb, 6, f"its result is not a JSON object ({error}): {stdout[:200]!r}") from error
 
 
 def _execute(argv: list[str], env: dict[str, str], stdin: bytes) -> tuple[int, str, str]:
@@ -222,7 +221,7 @@ def _files(attachment: Attachment) -> list[Path]:
 
 
 def _kept(attachment: Attachment) -> Kept | None:
-    """The network as it was at ADD, and ADD's result."""
+    """The network at the time of ADD, and ADD's result."""
     for path in _files(attachment):
         with suppress(OSError, ValueError, KeyError):
             return Kept.of(path.read_text())

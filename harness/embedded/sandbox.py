@@ -1,8 +1,7 @@
-"""A pod's network namespace, as a runtime makes it for CNI: a file under /run/netns with nothing but a loopback
-behind it.
+"""A pod's network namespace, as a runtime makes it for CNI: a file under /run/netns, with only a loopback interface.
 
-The probe that answers for the pod is no process of its own: threads of the node's daemon enter the namespace, so that
-asking a pod costs microseconds and a hundred pods cost no memory to speak of.
+The pod's probe is not a separate process: threads of the node's daemon enter the namespace. So a request to a pod takes
+microseconds, and a hundred pods need hardly any memory.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from harness import probe
 from harness.embedded import linux
 
 T = TypeVar("T")
-_PLACE = Path("/var/run/netns")  # as containerd names it to plugins
+_PLACE = Path("/var/run/netns")  # the path that containerd passes to plugins
 
 
 class Sandbox:
@@ -38,7 +37,7 @@ class Sandbox:
 
     @property
     def netns(self) -> str:
-        """What CNI_NETNS is: empty once the namespace is gone."""
+        """The value of CNI_NETNS: empty after the namespace is gone."""
         return str(self.path) if self._net >= 0 else ""
 
     def inside(self, what: Callable[..., T], *args: Any) -> T:
@@ -60,11 +59,11 @@ class Sandbox:
         return future.result()
 
     def serve(self, name: str) -> None:
-        """Have the pod answer those who dial it."""
+        """Make the pod answer connections."""
         self._server = self.inside(probe.serve, probe.PORT, name)
 
     def close(self) -> None:
-        """Take the namespace away, and with it whatever interfaces are still in it."""
+        """Remove the namespace, and with it all interfaces in it."""
         with self._lock:
             if self._server:
                 self._server.close()

@@ -1,8 +1,7 @@
-"""How the harness asks a node: a unix socket that takes a line of JSON and answers with one, for each connection any
-number.
+"""Requests of the harness to a node: over a unix socket, with one line of JSON for each request and each answer.
 
-A connection can also hold something (`hold`): changed settings, for example. It is undone when the holder asks for it,
-and when the connection ends, so that a test process that is killed leaves no changed node to the others.
+A connection can also hold a change (`hold`), such as changed settings. The change is undone on request and when the
+connection ends, so a killed test process leaves no changed node.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ Answer = Callable[[Json], Any]
 
 
 class Failed(Exception):
-    """The other side could not do what it was asked for; the message is its own."""
+    """The node could not fulfil the request; the message comes from the node."""
 
 
 class Line:
-    """A connection to a node. Not for several threads at once; `ask` makes one of its own."""
+    """A connection to a node. Not thread-safe; `ask` makes a new one."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -36,7 +35,7 @@ class Line:
         """One request and its answer.
 
         Raises:
-            Failed: the node could not; its message.
+            Failed: the node could not fulfil it.
             OSError: the connection broke.
         """
         self._file.write(json.dumps({"do": do, **what}).encode() + b"\n")
@@ -54,7 +53,7 @@ class Line:
 
 
 def ask(path: Path, do: str, **what: Any) -> Any:
-    """One request on a connection of its own; see `Line.ask`."""
+    """One request on a new connection; see `Line.ask`."""
     line = Line(path)
     try:
         return line.ask(do, **what)
@@ -64,7 +63,7 @@ def ask(path: Path, do: str, **what: Any) -> Any:
 
 @contextmanager
 def hold(paths: Mapping[str, Path], do: str, **what: Any) -> Iterator[None]:
-    """Have nodes do something for the time of the context."""
+    """Make nodes hold a change during the context."""
     lines = []
     try:
         for path in paths.values():
@@ -80,7 +79,7 @@ def hold(paths: Mapping[str, Path], do: str, **what: Any) -> Iterator[None]:
 
 
 def serve(path: Path, answers: Mapping[str, Answer], holds: Mapping[str, Callable[[Json], Callable[[], None]]]) -> None:
-    """Serve in threads. `answers` by request; `holds` return what undoes them. The path is there once this listens."""
+    """Serve in threads. `answers` by request; `holds` return what undoes them. The path exists when this listens."""
     early = path.with_suffix(".early")
     server = socketserver.ThreadingUnixStreamServer(str(early), _handler(answers, holds))
     early.rename(path)
@@ -98,7 +97,7 @@ def _handler(
                 for line in self.rfile:
                     self.wfile.write(json.dumps(self._answer(json.loads(line), held)).encode() + b"\n")
             except OSError:
-                pass  # the asker has gone
+                pass  # the client is gone
             finally:
                 _let_go(held)
 
@@ -112,7 +111,7 @@ def _handler(
                     held.append(holds[do](request))
                     return {"answer": None}
                 return {"answer": answers[do](request)}
-            except Exception as error:  # whatever it is, it is reported to the asker and the daemon goes on
+            except Exception as error:  # report any error to the client; the daemon continues
                 return {"error": str(error.args[0]) if isinstance(error, KeyError) else str(error) or repr(error)}
 
     return Handler

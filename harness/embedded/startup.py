@@ -1,6 +1,6 @@
-"""The start of a cluster, once its plan is made: API server and nodes side by side.
+"""Starts a cluster from its plan: API server and nodes at the same time.
 
-Neither asks the other for anything; what each waits for is a file in the run's directory.
+They do not call each other; each waits for files in the run's directory.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _TIMEOUT = 60.0
 
 
 def bring_up(plan: Plan, running: apiserver.Running) -> None:
-    """Start the nodes of a plan, and wait until they and the API server that was started are ready.
+    """Start the nodes of a plan, and wait until they and the API server are ready.
 
     Raises:
-        NotReady: they are not, and the message says which and why.
-        Refusal: the API server does not take what it is given.
+        NotReady: one is not ready; the message names it and the reason.
+        Refusal: the API server rejects an object.
     """
     place = Path(plan.place)
     compileall.compile_dir(str(resources.files("genie")), quiet=2)  # on nodes genie's files are read-only
@@ -56,5 +56,5 @@ def bring_up(plan: Plan, running: apiserver.Running) -> None:
 
 
 def socket_of(place: Path, node: str) -> Path:
-    """Where a node answers the harness."""
+    """The path of a node's socket for the harness."""
     return place / f"{node}.sock"

@@ -1,7 +1,7 @@
-"""What a run leaves to be read: a JSON file with everything, and one HTML page made from it.
+"""The reports of a run: a JSON file with everything, and one HTML page made from it.
 
-JUnit XML is pytest's own, and the terminal has its reporter (`terminal.py`). The page (`page.py`) is made from the
-JSON alone, so it can be made again from a file that CI kept: `python -m harness report page DIR`.
+pytest writes JUnit XML, and `terminal.py` reports to the terminal. The page (`page.py`) is made only from the JSON, so
+it can be made again from a file that CI kept: `python -m harness report page DIR`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """All of a run, as plain JSON."""
+    """A run as plain JSON."""
     facts = run.facts
     return {
         "format": FORMAT,
@@ -42,14 +42,14 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def write(run: Run, directory: Path) -> Path:
-    """Write report.json and index.html into a directory; the page's path."""
+    """Write report.json and index.html into a directory; returns the page's path."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "report.json").write_text(json.dumps(summary(run), indent=2) + "\n", encoding="utf-8")
     return rewrite(directory)
 
 
 def rewrite(directory: Path) -> Path:
-    """Make the page anew from a report.json."""
+    """Make the page again from a report.json."""
     page = directory / "index.html"
     page.write_text(render(json.loads((directory / "report.json").read_text(encoding="utf-8"))), encoding="utf-8")
     return page

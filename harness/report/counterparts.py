@@ -1,7 +1,7 @@
 """The tables of docs/counterparts.md, with results filled in from reports: `python -m harness counterparts REPORT…`.
 
-A row names scenarios by links to their files, and a column is headed by a backend. Whoever changes the table adds rows
-by hand; what came of them in a run is never typed.
+A row has links to the files of scenarios, and the heading of a column is a backend. People add rows by hand, but
+results always come from reports.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def refresh(text: str, reports: Iterable[Mapping[str, Any]]) -> str:
-    """The page with the columns of these reports' backends made anew, and their date."""
+    """The page with new columns for these reports' backends, and their date."""
     by_backend: dict[str, Mapping[str, Any]] = {}
     for report in reports:
         backend = report["cluster"]["backend"]
@@ -37,7 +37,7 @@ def refresh(text: str, reports: Iterable[Mapping[str, Any]]) -> str:
 
 
 def together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two runs on one backend as one: of each scenario the last result that is no skip."""
+    """Merge two runs on one backend: for each scenario the last result that is not a skip."""
     outcomes = {each["name"]: each for each in (*other["scenarios"], *one["scenarios"])}
     outcomes |= {each["name"]: each for each in other["scenarios"] if each["verdict"] != "skipped"}
     networks = {name: offer for name, offer in other["networks"].items() if not offer["missing"]}
@@ -46,7 +46,7 @@ def together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mark(names: Iterable[str], report: Mapping[str, Any]) -> str:
-    """What a run made of scenarios together: the worst of it."""
+    """The worst result of several scenarios in a run."""
     outcomes = {outcome["name"]: outcome for outcome in report["scenarios"]}
     found = [outcomes.get(name, {"name": name, "verdict": "skipped", "reason": "not run"}) for name in names]
     if failed := [outcome["name"] for outcome in found if outcome["verdict"] == "failed"]:

@@ -1,6 +1,6 @@
-"""What a scenario and a run came to: plain data for the reports.
+"""The outcomes of scenarios and of a run: plain data for the reports.
 
-Outcomes travel from pytest-xdist workers, so they become JSON and back.
+pytest-xdist workers send outcomes to the controller, so they convert to JSON and back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Verdict = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A check, and what was wrong; nothing where `failure` is empty."""
+    """A check with its failure; `failure` is empty if it passed."""
 
     check: str
     seconds: float
@@ -25,23 +25,23 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A step of a scenario as it went."""
+    """The outcome of a step of a scenario."""
 
     name: str
     seconds: float
-    failure: str = ""  # of the step itself; its checks have their own
+    failure: str = ""  # seconds of the step itself, without its checks
     findings: tuple[Finding, ...] = ()
 
     @property
     def failures(self) -> list[str]:
-        """Everything that was wrong at this step."""
+        """All failures of this step."""
         own = [self.failure] if self.failure else []
         return own + [finding.failure for finding in self.findings if finding.failure]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A scenario and what came of it."""
+    """The outcome of a scenario."""
 
     name: str
     title: str
@@ -54,13 +54,15 @@ class Outcome:
     stages: tuple[Stage, ...] = ()
     namespace: str = ""
     evidence: tuple[str, ...] = ()  # files, relative to the report's directory
-    unclaimed: tuple[str, ...] = ()  # on the nodes at its end, perhaps another scenario's: for the end of the run
-    notes: tuple[str, ...] = ()  # what was kept and how to look at it
+    unclaimed: tuple[
+        str, ...
+    ] = ()  # leftovers on the nodes at its end that may belong to another scenario; for the end of the run
+    notes: tuple[str, ...] = ()  # kept pods, and how to look at them
     worker: str = ""
 
     @property
     def failures(self) -> list[tuple[str, str]]:
-        """(where, what) for everything that was wrong."""
+        """All failures, each as (place, text)."""
         found = []
         for stage in self.stages:
             if stage.failure:
@@ -89,10 +91,10 @@ def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """All of a run, for its reports."""
+    """The outcome of a run, for its reports."""
 
     facts: Facts
     outcomes: tuple[Outcome, ...]
-    leaked: tuple[str, ...]  # what is left on the nodes at the end
+    leaked: tuple[str, ...]  # leftovers on the nodes at the end
     seconds: float
-    start_seconds: float  # of these, the cluster's start
+    start_seconds: float  # the part of these for the cluster's start

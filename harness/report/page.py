@@ -1,4 +1,4 @@
-"""One self-contained HTML page out of a run's JSON: the compatibility matrix, then every scenario with its steps."""
+"""Makes a self-contained HTML page from a run's JSON: the compatibility matrix, then all scenarios with their steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What one group of scenarios came to on one network."""
+    """The results of one group of scenarios on one network."""
 
     passed: int
     failed: int
@@ -69,7 +69,7 @@ def render(report: Mapping[str, Any]) -> str:
     )
 
 
-# Groups in the order in which one would ask; others follow by name.
+# The first groups, by importance; others follow by name.
 _GROUPS = ("one-network", "across-nodes", "two-networks", "three-networks", "same-network-twice", "default-network")
 
 
@@ -78,7 +78,7 @@ def _rank(group: str) -> tuple[int, str]:
 
 
 def matrix(outcomes: list[Outcome], groups: list[str], networks: Mapping[str, Any]) -> list[Row]:
-    """A row for each network that some scenario takes."""
+    """A row for each network that a scenario needs."""
     taken = dict.fromkeys(name for outcome in outcomes for name in outcome.networks or ("none",))
     return [
         Row(
@@ -117,5 +117,5 @@ def _kind(name: str, networks: Mapping[str, Any]) -> str:
 def _software(name: str, networks: Mapping[str, Any]) -> str:
     offer = networks.get(name)
     if offer is None:
-        return "scenarios that take no network" if name == "none" else "not known on this cluster"
+        return "scenarios that need no network" if name == "none" else "not known on this cluster"
     return str(offer["missing"] or offer["software"])

@@ -1,7 +1,7 @@
-"""The terminal: one line a scenario while they run, and at the end what each network was seen to do.
+"""The terminal reporter: one line for each scenario during the run, and a summary of each network at the end.
 
-pytest's own reporter goes on doing its part (errors, FAILURES, the last line); this replaces its dots for scenarios.
-Colours and symbols are for terminals: NO_COLOR, a pipe and a narrow window are all respected.
+pytest's reporter still shows errors, FAILURES and the last line; this replaces its dots for scenarios. Colours and
+symbols depend on the terminal: it respects NO_COLOR, pipes and narrow windows.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MARKS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "skipped": (
 
 
 class Terminal:
-    """pytest's terminal, for what its reporter cannot show of scenarios."""
+    """Prints scenarios' lines to pytest's terminal."""
 
     def __init__(self, reporter: Any) -> None:
-        reporter.showfspath = False  # a scenario's line has more than its file's name
+        reporter.showfspath = False  # a scenario's line has more than the file's name
         reporter._show_progress_info = False
         self._reporter, self._tw = reporter, reporter._tw
 
     def show_cluster(self, facts: Facts, seconds: float) -> None:
-        """The cluster is there: what it is, and how many seconds it took."""
+        """Print that the cluster is ready, with its facts and the seconds of its start."""
         self._reporter.ensure_newline()
         for line in (
             f"{facts.api_server}; genie: {facts.genie}",
@@ -46,7 +46,7 @@ class Terminal:
         self._print(_line(outcome, self._width()))
 
     def show_summary(self, run: Run, page: Path | None, *, notes: bool) -> None:
-        """What each network was seen to do; with `notes`, also what was kept."""
+        """Print the summary of each network; with `notes`, also kept pods."""
         self._reporter.section("scenarios by network")
         self._print(by_network(run.outcomes, run.facts.offers))
         if run.leaked:
@@ -65,7 +65,7 @@ class Terminal:
             self._print(Text("\n".join(note for each in run.outcomes for note in each.notes)))
 
     def show_error(self, text: str) -> None:
-        """Why the run is no success, though no scenario failed."""
+        """Print why the run fails although no scenario failed."""
         self._print(Text(f"ERROR: {text}", style="bold red"))
 
     def _width(self) -> int:
@@ -84,7 +84,7 @@ class Terminal:
 
 
 def _line(outcome: Outcome, width: int) -> Text:
-    """One scenario on one line; in a narrow terminal its end is cut off, elsewhere nothing is."""
+    """One scenario on one line; only a narrow terminal cuts off its end."""
     mark, style = MARKS[outcome.verdict]
     time = f"{outcome.seconds:5.1f} s" if outcome.verdict != "skipped" else "       "
     line = Text.assemble(
@@ -102,7 +102,7 @@ def _line(outcome: Outcome, width: int) -> Text:
 
 
 def by_network(outcomes: Iterable[Outcome], offers: Mapping[str, Offer]) -> Table:
-    """What was seen of each network, and what its software really was."""
+    """The results of each network, and its real software."""
     counts: dict[str, Counter[str]] = {}
     for outcome in outcomes:
         for network in outcome.networks or ("none",):
@@ -121,10 +121,10 @@ def by_network(outcomes: Iterable[Outcome], offers: Mapping[str, Offer]) -> Tabl
 
 
 def what_it_is(network: str, offers: Mapping[str, Offer]) -> str:
-    """Real or a stand-in, and what runs; or why it is not here."""
+    """Real or a stand-in, with its software; or why it is missing."""
     offer = offers.get(network)
     if offer is None:
-        return "no network of its own" if network == "none" else "not known here"
+        return "not a separate network" if network == "none" else "not known here"
     if offer.missing:
         return f"missing: {offer.missing}"
     return f"{'real' if offer.kind == 'real' else 'a stand-in'}: {offer.software}"

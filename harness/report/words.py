@@ -1,6 +1,4 @@
-"""A failure in words, for pytest's FAILURES section and JUnit: what was wrong, what was there, and where to look
-next.
-"""
+"""A failure as text, for pytest's FAILURES section and JUnit: the failure, the pod's state, and files to read."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from harness.report.outcome import Outcome
 
 
 def failure(outcome: Outcome, report: Path) -> str:
-    """Everything that a person needs who sees only this text."""
+    """The complete text, for readers who see nothing else."""
     lines = [f"{outcome.title} ({outcome.file})", ""]
     for where, what in outcome.failures:
         first, *rest = what.splitlines() or [""]
@@ -24,7 +22,7 @@ def failure(outcome: Outcome, report: Path) -> str:
 
 
 def short(outcome: Outcome) -> str:
-    """The same in one line."""
+    """The failure in one line."""
     if outcome.verdict == "skipped":
         return outcome.reason
     if not outcome.failures:
@@ -41,6 +39,6 @@ def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:
 
 
 def _near(path: Path) -> str:
-    """A path as one would type it here."""
+    """A path relative to the current directory if possible."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("../..") else relative

@@ -1,1 +1,1 @@
-"""A run of scenarios and each scenario's life: collected, prepared, taken step by step, cleaned up, and reported."""
+"""A run of scenarios: collects, prepares, executes, cleans up and reports them."""

@@ -1,6 +1,6 @@
-"""Scenario files as pytest's items: which files are meant, what is collected of one, and how an item runs and fails.
+"""Scenario files as pytest's items: selects files, collects items, runs them and formats failures.
 
-An item is run by the suite of this pytest process, which `session.py` puts into the configuration's stash.
+The suite of this pytest process runs the items; `session.py` puts it into the configuration's stash.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _IS_SCENARIO = re.compile(r"^scenario\s*:", re.MULTILINE)
 
 
 class Runs(Protocol):
-    """What items need of a suite."""
+    """The part of a suite that items use."""
 
     report: Path
 
@@ -35,7 +35,7 @@ SUITE: pytest.StashKey[Runs] = pytest.StashKey()
 
 
 def requested(config: pytest.Config) -> bool:
-    """Whether scenarios are among what pytest was asked to run, by its arguments alone: nothing is collected yet."""
+    """Whether pytest's arguments include scenarios; nothing is collected yet."""
     return any(_may_hold_scenarios(config.invocation_params.dir / _path_of(arg)) for arg in config.args)
 
 
@@ -50,7 +50,7 @@ def _may_hold_scenarios(path: Path) -> bool:
 
 
 def files(config: pytest.Config) -> list[Path]:
-    """The scenario files among what pytest was asked to run."""
+    """The scenario files among pytest's arguments."""
     found: dict[Path, None] = {}
     for arg in config.args:
         path = config.invocation_params.dir / _path_of(arg)
@@ -60,7 +60,7 @@ def files(config: pytest.Config) -> list[Path]:
 
 
 def file_of(path: Path, parent: pytest.Collector) -> ScenarioFile | None:
-    """The collector of a YAML file under `scenarios/`, or of one that was named, if it has the key `scenario`."""
+    """The collector for a YAML file with the key `scenario` that is under `scenarios/` or named in the arguments."""
     named = {parent.config.invocation_params.dir / _path_of(arg) for arg in parent.config.args}
     return ScenarioFile.from_parent(parent, path=path) if _is_scenario(path, explicit=path in named) else None
 
@@ -75,7 +75,7 @@ def _is_scenario(path: Path, *, explicit: bool) -> bool:
 
 
 class ScenarioFile(pytest.File):
-    """A file that holds one scenario."""
+    """A file with one scenario."""
 
     def collect(self) -> Iterable[pytest.Item]:
         """The scenario, if nothing is wrong with the file; of one about two networks, one for each other network."""
@@ -93,7 +93,7 @@ def scenarios_of(config: pytest.Config, path: Path) -> list[Scenario]:
     """The scenarios of a file: none if --swap is about others; several if it is about each of the project's networks.
 
     Raises:
-        Mistakes: everything that is wrong with the file.
+        Mistakes: all mistakes in the file.
     """
     from harness.scenario.file import OTHER, UNDER_TEST
     from harness.scenario.reading import read
@@ -147,7 +147,7 @@ class ScenarioItem(pytest.Item):
             raise ScenarioFailed(self.outcome)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The values that were wrong, not the code that compared them."""
+        """Show the wrong values, and not the code that compared them."""
         if isinstance(excinfo.value, ScenarioFailed):
             from harness.report.words import failure
 
@@ -155,17 +155,17 @@ class ScenarioItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """Where it is, and its name and title."""
+        """Its file, name and title."""
         return self.path, 0, f"{self.name}: {self.scenario.title}"
 
 
 def order(items: list[pytest.Item]) -> None:
-    """Have those that take longest first, so that no worker is left with one of them at the end."""
+    """Sort slow scenarios first, so that no worker has one of them at the end."""
     items.sort(key=lambda item: -item.scenario.pods_made if isinstance(item, ScenarioItem) else 0)
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """--networks: leave out the scenarios that take other networks."""
+    """--networks: deselect scenarios that need other networks."""
     allowed = set(names(config))
     out = [item for item in items if isinstance(item, ScenarioItem) and not set(item.scenario.networks) <= allowed]
     if allowed and out:
@@ -179,5 +179,5 @@ def names(config: pytest.Config) -> tuple[str, ...]:
 
 
 def argv(config: pytest.Config) -> list[str]:
-    """How to start this very pytest again."""
+    """The command that starts the same pytest again."""
     return [sys.executable, "-m", "pytest", *map(str, config.invocation_params.args)]

@@ -1,7 +1,7 @@
-"""What is collected when a scenario fails, while its pods are still there.
+"""Collects evidence of a failed scenario, while its pods still exist.
 
-Everything goes into files under the report's directory, so that a failure in CI can be understood from its artifacts.
-Collecting never fails a run: what could not be collected leaves the reason in its file.
+It writes files into the report's directory, so that CI's artifacts explain a failure. An error never fails the run: it
+is written into the file instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.checks.view import View
 
 
 def collect(view: View, pods: Iterable[str], into: Path) -> list[Path]:
-    """Evidence of these pods: their objects, events, what they see, and what the backend knows of them."""
+    """Write evidence about these pods: objects, events, reports of probes, and evidence of the backend."""
     into.mkdir(parents=True, exist_ok=True)
     base = f"/api/v1/namespaces/{view.namespace}"
     wanted: list[tuple[str, Callable[[], object]]] = [
@@ -34,7 +34,7 @@ def _pod(view: View, pod: str, into: Path) -> list[Path]:
     files = [_write(into / "seen.txt", lambda: view.describe(view.look(pod), networks=view.networks))]
     try:
         files += view.cluster.evidence(view.namespace, view.name(pod), into)
-    except Exception as error:  # evidence must not hide the failure that it is about
+    except Exception as error:  # an error here must not hide the failure of the scenario
         files.append(_write(into / "evidence.txt", lambda error=error: f"could not be collected: {error!r}"))  # type: ignore[misc]
     return files
 
@@ -55,6 +55,6 @@ def _write(path: Path, make: Callable[[], object]) -> Path:
         made = make()
         text = made if isinstance(made, str) else json.dumps(made, indent=2)
     except Exception as error:
-        text = f"could not be had: {error!r}"
+        text = f"not available: {error!r}"
     path.write_text(text + "\n", encoding="utf-8")
     return path

@@ -1,6 +1,6 @@
-"""The beginning of a run: the backend is chosen, and pytest started once more where that needs to be.
+"""The start of a run: chooses the backend, and starts pytest again elsewhere if the backend needs it.
 
-Apart from `session.py`, which imports everything that scenarios take: the process that a person started needs little.
+It is separate from `session.py`, which imports everything for scenarios: the original process needs little.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CHOSEN = pytest.StashKey[tuple[Backend, str]]()
 
 
 def begin(config: pytest.Config) -> int | None:
-    """Choose the backend and print which; run pytest where the backend needs it, if that is not here.
+    """Choose the backend and print it; if the backend needs pytest elsewhere, run it there.
 
     Returns:
-        The exit status of the run, where it was elsewhere; None: it goes on here.
+        The exit status of a run elsewhere; None if the run continues here.
     """
     try:
         _check_profiles(config)
@@ -65,7 +65,7 @@ def _print(config: pytest.Config, line: str) -> None:
 
 
 def _release(config: pytest.Config) -> None:
-    """Give standard output and error back: what follows is another process, or prompts a person."""
+    """Restore standard output and error, for another process or for a prompt."""
     manager: Any = config.pluginmanager.getplugin("capturemanager")
     if manager is not None:
         manager.suspend_global_capture(in_=True)
@@ -82,5 +82,5 @@ def run_options(config: pytest.Config, why: str, networks: Iterable[str]) -> Run
 
 
 def report_dir(config: pytest.Config) -> Path:
-    """Where evidence goes: the report's directory, or `report/` of where pytest was started."""
+    """The directory for evidence: the report's directory, or `report/` in pytest's start directory."""
     return (config.invocation_params.dir / (config.option.report or "report")).resolve()

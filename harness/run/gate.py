@@ -1,4 +1,4 @@
-"""Whether a run has tested what its user asked for: what never ran must not look like a success."""
+"""Checks that a run tested the requested networks: a run without tests must not look like a success."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.yamlfile import hint
 
 
 def asked(profiles: Iterable[str], swap: tuple[str, str] | None) -> dict[str, str]:
-    """The networks that a run is about, each with the option that asks for it.
+    """The requested networks of a run, each with the option that requests it.
 
     Raises:
         ProfileError: a profile cannot be used.
@@ -23,7 +23,7 @@ def asked(profiles: Iterable[str], swap: tuple[str, str] | None) -> dict[str, st
 
 
 def unknown(networks: Mapping[str, str], limit: Iterable[str], profiles: Iterable[str]) -> str:
-    """Which network, of those that were asked for and of --networks, nobody describes; empty: none.
+    """The error for a requested network, or one of --networks, without a description; empty if all have one.
 
     Raises:
         ProfileError: a profile cannot be used.
@@ -38,11 +38,11 @@ def unknown(networks: Mapping[str, str], limit: Iterable[str], profiles: Iterabl
 def unselected(
     networks: Mapping[str, str], taken: Iterable[str], swap: tuple[str, str] | None, limit: Collection[str]
 ) -> str:
-    """Why no scenario tests what was asked for; empty: some do.
+    """Why no scenario tests the requested networks; empty if some do.
 
     Args:
         networks: as `asked` returns them.
-        taken: the networks that the selected scenarios take.
+        taken: the networks that the selected scenarios need.
         swap: the value of --swap.
         limit: the names of --networks.
     """
@@ -59,7 +59,7 @@ def unselected(
 
 
 def impossible(networks: Mapping[str, str], offers: Mapping[str, Offer]) -> str:
-    """Why the cluster does not have a network that was asked for; empty: it has all of them."""
+    """Why the cluster lacks a requested network; empty if it has all."""
     for network, option in networks.items():
         offer = offers.get(network)
         if offer is None:
@@ -70,7 +70,7 @@ def impossible(networks: Mapping[str, str], offers: Mapping[str, Offer]) -> str:
 
 
 def untested(networks: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
-    """Why a run that has ended has tested nothing, or not what was asked for; empty: it has."""
+    """Why a completed run tested nothing, or not the requested networks; empty if it did."""
     for network, option in {"": "nothing was tested", **networks}.items():
         about = [each for each in outcomes if not network or network in each.networks]
         if about and all(each.verdict == "skipped" for each in about):

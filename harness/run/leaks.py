@@ -1,13 +1,12 @@
-"""Whether pods left something behind on the nodes, also while other scenarios run there.
+"""Finds leftovers of pods on the nodes, also while other scenarios run there.
 
-A scenario that has the cluster for itself simply compares: whatever is on a node and was not there before is its own.
-Under pytest-xdist several scenarios share the nodes, and a difference may be another's, come a moment ago and gone in
-the next. Then a scenario answers at once for what bears its mark: entries that name the container IDs or addresses
-that its pods had while they ran, or its namespace. (A backend whose inventories leave out what living pods have,
-feature "living-left-out", makes it simpler: what stays there all the time that a scenario waits is nobody's, so it is
-a leak.) The rest it only notes (`unclaimed`), and when the run is over and nothing should be anywhere, `Sweep`
-compares the nodes with how they were at first, and names the scenarios that had seen each thing that remains. So a
-leak is never missed, and never charged to a scenario because of its neighbour.
+For a scenario that runs alone, every new entry on a node is a leftover. Under pytest-xdist several scenarios share the
+nodes, so a new entry may belong to another scenario and disappear soon. A scenario then fails only for entries with its
+mark: the container IDs and addresses of its pods while they ran, or its namespace. (With the ability "living-left-out",
+inventories omit everything of living pods, so every entry that stays while the scenario waits is a leak.) The scenario
+only notes other entries (`unclaimed`). At the end of the run, `Sweep` compares the nodes with their state at the start,
+and names the scenarios that noted each remaining entry. So no leak is missed, and no scenario fails because of another
+one.
 """
 
 from __future__ import annotations
@@ -24,36 +23,36 @@ _ID = re.compile(r"\b[0-9a-f]{32,64}\b")
 
 
 def take(cluster: Cluster) -> dict[str, Inventory]:
-    """What is on every node now."""
+    """The inventories of all nodes now."""
     nodes = cluster.facts.nodes
     with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
         return dict(zip(nodes, pool.map(cluster.inventory, nodes), strict=True))
 
 
 def beyond(now: Mapping[str, Inventory], before: Mapping[str, Inventory]) -> list[str]:
-    """What is there now and was not before, one line each with its node."""
+    """The new entries, one line each with the node."""
     return [f"{node}: {line}" for node, found in now.items() for line in found.beyond(before[node])]
 
 
 @dataclass
 class Ledger:
-    """What one scenario answers for."""
+    """The leftovers of one scenario."""
 
     cluster: Cluster
     namespace: str
-    alone: bool  # nothing else runs on the cluster meanwhile
+    alone: bool  # no other scenario runs at the same time
     before: dict[str, Inventory] = field(default_factory=dict)
     _marks: set[str] = field(default_factory=set)
     _own: set[str] = field(default_factory=set)
     _stayed: set[str] | None = None  # in every look so far
 
     def open(self) -> None:
-        """Before the first pod."""
+        """Take the inventories before the first pod."""
         self.before = take(self.cluster)
         self._marks = {self.namespace}
 
     def note(self, addresses: Iterable[str]) -> None:
-        """While its pods are there, with these addresses: learn their marks."""
+        """Learn the marks of its running pods and their addresses."""
         if self.alone or LIVING_LEFT_OUT in self.cluster.facts.abilities:
             return
         new = beyond(take(self.cluster), self.before)
@@ -62,7 +61,7 @@ class Ledger:
         self._own |= {line for line in new if (self._marks | own) & _words(line) or self._marked(line)}
 
     def left(self) -> list[str]:
-        """What is left of it on the nodes; to be asked again until nothing is or time is over."""
+        """Its leftovers on the nodes now; the caller repeats this until there are none or the time is over."""
         new = beyond(take(self.cluster), self.before)
         if self.alone:
             return new
@@ -72,7 +71,7 @@ class Ledger:
         return [line for line in new if line in self._own or self._marked(line)]
 
     def unclaimed(self) -> list[str]:
-        """What is new on the nodes and may be another's."""
+        """New entries on the nodes that may belong to another scenario."""
         return [] if self.alone else beyond(take(self.cluster), self.before)
 
     def _marked(self, line: str) -> bool:
@@ -80,24 +79,24 @@ class Ledger:
 
 
 def _words(line: str) -> set[str]:
-    """The words of a line; an address counts without its prefix length too."""
+    """The words of a line; an address also without its prefix length."""
     words = set(re.split(r"[\s,/()]+", line))
     return words | {word.rstrip(".") for word in words}
 
 
 @dataclass
 class Sweep:
-    """The nodes before the first scenario of a run, to compare with when the last one is over."""
+    """The nodes' state before the first scenario, to compare with after the last one."""
 
     cluster: Cluster
     before: dict[str, Inventory] = field(default_factory=dict)
 
     def open(self) -> None:
-        """Before the first scenario."""
+        """Take the inventories before the first scenario."""
         self.before = take(self.cluster)
 
     def left(self, unclaimed: Mapping[str, Iterable[str]], within: float = 20.0) -> list[str]:
-        """What remains, each line with the scenarios that had noted it; waits for what is on its way out."""
+        """The remaining entries, each with the scenarios that noted it; waits for entries that will disappear."""
         remains = until_nothing(lambda: beyond(take(self.cluster), self.before), within)
         suspects = {
             line: [name for name, lines in unclaimed.items() if line in set(lines)] or ["no scenario noted it"]

@@ -1,9 +1,9 @@
-"""A scenario's life on a cluster: a namespace, its objects, its pods, what must hold, and then all of it gone again.
+"""A scenario's life on a cluster: creates its namespace, objects and pods, runs its checks, and deletes everything.
 
-Where the cluster lacks what the scenario needs, it is skipped before anything is created. Steps are taken in order
-until one fails; of a step's checks all are tried, but once one has failed the others no longer wait. Then evidence is
-collected while the pods are still there, the pods are deleted, what must hold after that is checked, and the namespace
-goes, whatever happened. How long each part took is part of the outcome.
+If the cluster lacks a network or an ability, the scenario is skipped before anything is created. Steps run in order
+until one fails. All checks of a step are tried, but after one failed, the others do not wait. After a failure, evidence
+is collected while the pods exist. Then, in every case, the pods are deleted, the checks after deletion run, and the
+namespace is deleted. The outcome has the time of each part.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from harness.waiting import NotReady
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How scenarios are run."""
+    """Settings for running scenarios."""
 
-    report: Path  # where evidence goes
+    report: Path  # the directory for evidence
     locks: Path  # a directory that all workers of one cluster share
-    shared: bool = False  # others use the cluster meanwhile
+    shared: bool = False  # other scenarios run on the cluster at the same time
     keep: bool = False  # leave pods and namespace
-    hurry: float = 1.0  # every deadline of a check is multiplied by this
+    hurry: float = 1.0  # factor for every deadline of a check
     worker: str = ""
 
 
 def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
-    """Run one scenario; raises nothing but an interrupt, and leaves nothing unless it is to be kept."""
+    """Run one scenario; raises only KeyboardInterrupt, and deletes everything unless `keep` is set."""
     described: dict[str, Any] = {
         "name": scenario.name,
         "title": scenario.title,
@@ -84,7 +84,7 @@ def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
 
 @dataclass
 class Life:
-    """One run of one scenario, while it lasts."""
+    """One run of one scenario."""
 
     scenario: Scenario
     cluster: Cluster
@@ -154,7 +154,7 @@ class Life:
             objects.create(thing, self.namespace)
 
     def _delete(self) -> None:
-        """The pods go, and what must hold then."""
+        """Delete the pods, and run the checks after deletion."""
         there = self._there()
         if there and not self._stage(f"delete {', '.join(there)}", lambda: self.scene.delete(there)):
             return
@@ -163,7 +163,7 @@ class Life:
         self.unclaimed = self.ledger.unclaimed()
 
     def _bury(self) -> None:
-        """Remove the namespace, and before it what an API server without controllers would leave in it."""
+        """Delete the namespace, and first its objects, because an API server without controllers would keep them."""
         objects = self.scene.objects
         for thing in self._objects():
             objects.delete(objects.path(thing, self.namespace))
@@ -183,7 +183,7 @@ class Life:
     # --- steps
 
     def _steps(self, steps: tuple[Step, ...]) -> bool:
-        """Take steps until one fails; whether all went well."""
+        """Run steps until one fails; returns whether all succeeded."""
         return all(self._step(step) for step in steps)
 
     def _step(self, step: Step) -> bool:
@@ -195,7 +195,7 @@ class Life:
         return self._stage(str(step), lambda: step.act(self.scene))
 
     def _within(self, step: Around) -> bool:
-        """Steps in a state that begins before them and ends after them."""
+        """Run steps inside a state, which begins before them and ends after them."""
         with ExitStack() as around:
             if not self._stage(str(step), lambda: around.enter_context(step.state(self.scene))):
                 return False
@@ -205,11 +205,11 @@ class Life:
     # --- bookkeeping
 
     def _stage(self, name: str, action: Callable[[], object]) -> bool:
-        """Do something that takes time and can fail, and record how it went; whether it went well."""
+        """Run an action, and record its time and error; returns whether it succeeded."""
         begin, failure = time.monotonic(), ""
         try:
             action()
-        except Exception as error:  # a backend's own trouble fails this scenario, and does not end the run
+        except Exception as error:  # an error of the backend fails this scenario, but does not end the run
             failure = _worded(error)
         self.stages.append(Stage(name=name, seconds=time.monotonic() - begin, failure=failure))
         return not failure
@@ -231,7 +231,7 @@ class Life:
 
 
 def _worded(error: Exception) -> str:
-    """An error that is about the cluster in its own words, any other with its traceback."""
+    """The message of an error about the cluster; other errors with their traceback."""
     if isinstance(error, NotReady | ApiError | ProbeError | CniFailure | Unavailable):
         return str(error)
     return "the harness or its backend failed:\n" + "".join(traceback.format_exception(error)).rstrip()

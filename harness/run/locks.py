@@ -1,8 +1,8 @@
-"""Whose turn it is on a cluster that several pytest-xdist workers share.
+"""Locks for scenarios on a cluster that several pytest-xdist workers share.
 
-Most scenarios may run beside others. One that changes genie.conf on the nodes or cuts them off from the API server
-may not. Files are locked, so that a worker which dies gives its turn up. Whoever wants the cluster for itself waits
-at the gate and so keeps newcomers behind it; otherwise it might wait for ever.
+Most scenarios can run at the same time as others. Scenarios that change genie.conf on the nodes or cut them off from
+the API server must run alone. The locks are file locks, so a worker that dies releases them. A scenario that must run
+alone holds the gate while it waits, and new scenarios wait behind it; otherwise it might wait for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 @contextmanager
 def turn(directory: Path, *, alone: bool) -> Iterator[None]:
-    """Wait for a turn, beside others or alone, and have it for the time of the context."""
+    """Wait for a turn, shared or alone, and hold it during the context."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "gate.lock").open("a") as gate, (directory / "turn.lock").open("a") as lock:
         fcntl.flock(gate, fcntl.LOCK_EX)

@@ -1,8 +1,8 @@
-"""One run of scenarios: the backend that it chose, its cluster from first to last, and the outcome of each scenario.
+"""One run of scenarios: its backend, its cluster from start to end, and the outcomes of scenarios.
 
-Without pytest-xdist one process does it all. With it, the controller starts the cluster, gives the workers the place of
-its state, and gathers the outcomes that come back with their reports; the workers connect and run. So reports are
-always written by the process that started the cluster.
+Without pytest-xdist, one process does everything. With it, the controller starts the cluster, passes the place of its
+state to the workers, and collects the outcomes from their reports; the workers connect and run scenarios. So the
+process that started the cluster always writes the reports.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Suite:
     terminal: Terminal | None = None
     asked: dict[str, str] = field(default_factory=dict)  # networks that options name
     _session: pytest.Session | None = None
-    _mistaken: bool = False  # a file could not be read, which is reported in its own place
+    _mistaken: bool = False  # a file could not be read; this is reported separately
 
     @classmethod
     def of(cls, config: pytest.Config) -> Suite:
-        """The suite of this process: the controller's, or a worker's."""
+        """The suite of this process, a controller or a worker."""
         given: dict[str, Any] = getattr(config, "workerinput", {})
         if given:
             backend, why = choose(given["genie_backend"], {"GENIE_WHY": given["genie_why"]})
@@ -83,13 +83,13 @@ class Suite:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self) -> None:
-        """With pytest-xdist the cluster must be there before the workers are."""
+        """Start the cluster before pytest-xdist starts the workers."""
         assert self._session is not None
         self._start_for(self._found(self._session))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Give a worker what it needs to connect."""
+        """Pass the connection data to a worker."""
         node.workerinput |= {
             "genie_backend": self.backend.name,
             "genie_why": self.why,
@@ -98,13 +98,13 @@ class Suite:
         }
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Now it is known which scenarios will run."""
+        """Start the cluster when the selected scenarios are known."""
         if not self.is_worker and not self.is_shared and self.cluster is None:
             self._mistaken = session.testsfailed > 0
             self._start_for(session.items)
 
     def _found(self, session: pytest.Session) -> list[pytest.Item]:
-        """The scenarios that the workers will find and select, by -k, --networks and whatever else pytest knows."""
+        """The scenarios that the workers will select, by -k, --networks and other options of pytest."""
         items: list[pytest.Item] = []
         for path in collect.files(self.config):
             try:
@@ -115,7 +115,7 @@ class Suite:
         return items
 
     def _start_for(self, items: Iterable[pytest.Item]) -> None:
-        """Start the cluster with the networks of these scenarios; without any scenario, none is started."""
+        """Start the cluster with the networks of these scenarios; without scenarios, start none."""
         chosen = [item.scenario for item in items if isinstance(item, collect.ScenarioItem)]
         networks = dict.fromkeys(name for each in chosen for name in each.networks if name != FIRST)
         option = self.config.option
@@ -155,13 +155,13 @@ class Suite:
     # --- reports
 
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        """No letter for a scenario: it has its own line."""
+        """Print no letter for a scenario, because it has a separate line."""
         shown = self.terminal is not None and hasattr(report, "genie")
         return (report.outcome, "", report.outcome.upper()) if shown else None
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Gather the outcome of each scenario, and show its line."""
+        """Collect the outcome of each scenario, and print its line."""
         if not self.is_worker and hasattr(report, "genie"):
             self.outcomes.append(Outcome.from_json(report.genie))
             if self.terminal is not None:
@@ -169,7 +169,7 @@ class Suite:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Look for what is left on the nodes, and write the reports."""
+        """Look for leftovers on the nodes, and write the reports."""
         if self.is_worker or self.cluster is None:
             return
         if self.sweep is not None and not self.config.option.keep:
@@ -182,7 +182,7 @@ class Suite:
             self.page = write(self._run(self.cluster), self.report)
 
     def pytest_terminal_summary(self) -> None:
-        """What each network was seen to do."""
+        """Print the summary of each network."""
         if self.terminal is not None and self.cluster is not None and self.outcomes:
             self.terminal.show_summary(self._run(self.cluster), self.page, notes=self.config.option.keep)
             if self._untested:
@@ -204,7 +204,7 @@ class Suite:
     # --- the end
 
     def pytest_unconfigure(self) -> None:
-        """Whatever happened, the cluster ends with the run."""
+        """End the cluster with the run, in every case."""
         if self.cluster is not None:
             cluster, self.cluster = self.cluster, None
             if not self.is_worker:

@@ -1,4 +1,4 @@
-"""Why a scenario cannot run on a cluster, so that it is skipped before anything is created."""
+"""Reasons to skip a scenario on a cluster, before anything is created."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from harness.yamlfile import nearest
 
 
 class UnknownNetwork(Exception):
-    """A scenario names a network that no cluster has, by the look of it a typing mistake."""
+    """A scenario names a network that no cluster has; probably a misspelling."""
 
 
 def why_not(scenario: Scenario, facts: Facts) -> str:
-    """Why a scenario cannot run on this cluster; empty: it can.
+    """Why a scenario cannot run on this cluster; empty if it can.
 
     Raises:
         UnknownNetwork: a network's name is misspelt.
@@ -35,14 +35,14 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
 
 
 def networks_of(scenario: Scenario, facts: Facts) -> tuple[str, ...]:
-    """A scenario's networks as this cluster calls them: the one that its nodes have first has a name of its own."""
+    """A scenario's networks by their names on this cluster; `first-of-node` becomes the name of that network."""
     return tuple(facts.first or FIRST if network == FIRST else network for network in scenario.networks)
 
 
 def _why_not_on(network: str, scenario: Scenario, facts: Facts) -> str:
     """Why a scenario cannot have one of its networks here; see `why_not`."""
     if network == FIRST:
-        return "the network that the nodes have first is none that the harness knows"
+        return "the harness does not know the nodes' first network"
     offer = facts.offers.get(network)
     if offer is None:
         meant = nearest(network, facts.offers)

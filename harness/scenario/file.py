@@ -1,6 +1,6 @@
-"""A scenario: what pods to create, and what must then hold. One YAML file is one scenario; this is its model.
+"""The model of a scenario: pods to create, and checks of them. One YAML file is one scenario.
 
-The short form (`pods`, `expect`, `after-delete`) is a straight line and becomes steps, so the runner knows only steps.
+The short form (`pods`, `expect`, `after-delete`) is converted to steps, so the runner knows only steps.
 """
 
 from __future__ import annotations
@@ -35,51 +35,49 @@ Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][-a-z0-9_.]*$")]
 
 
 class ScenarioSpec(Model):
-    """One scenario, as its file says it."""
+    """One scenario, as in its file."""
 
-    scenario: str = Field(min_length=1, description="One sentence: what is true when this passes.")
+    scenario: str = Field(min_length=1, description="One sentence that is true if the scenario passes.")
     networks: Many[Name] = Field(
-        description="The networks that it takes. Where one is missing, it is skipped, with the reason. "
-        f"{FIRST}: the one whose configuration is the first in the nodes' net.d, whichever that is."
+        description="The networks that it needs. If one is missing, the scenario is skipped, with the reason. "
+        f"{FIRST}: the network with the first configuration in the nodes' net.d."
     )
     own_networks: dict[Name, Many[str]] = Field(
         default_factory=dict,
-        description="Networks that the scenario's own objects make: name to subnets, for checks to know.",
+        description="Networks that the scenario's objects define: name to subnets, for checks.",
     )
-    needs: Many[str] = Field(default=(), description="What the cluster must be able to do: " + ", ".join(ABILITIES))
-    labels: Many[Label] = Field(default=(), description="Words to select it by: -m LABEL.")
-    genie: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Keys of genie.conf, for the time of this scenario."
-    )
+    needs: Many[str] = Field(default=(), description="Abilities that the cluster must have: " + ", ".join(ABILITIES))
+    labels: Many[Label] = Field(default=(), description="Words for -m LABEL.")
+    genie: dict[str, JsonValue] = Field(default_factory=dict, description="Keys of genie.conf during this scenario.")
     objects: Many[ObjectSpec] = Field(
-        default=(), description="Kubernetes objects, made before the pods, in its namespace."
+        default=(), description="Kubernetes objects, created before the pods in the scenario's namespace."
     )
     net_d: dict[NetDFile, dict[str, JsonValue]] = Field(
         default_factory=dict,
-        description="Files in the nodes' net.d, for the time of this scenario: a configuration's name, or one in a "
+        description="Files in the nodes' net.d during this scenario: a file name, or a path in a "
         "network's folder (chained/10-tuning.conf), to its content.",
     )
-    pods: dict[Name, Pod | None] = Field(min_length=1, description="The pods, by name.")
-    expect: Many[AnyCheck] = Field(default=(), description="What must hold once the pods run.")
-    steps: Many[AnyStep] = Field(default=(), description="Instead of expect, where things happen in turn.")
+    pods: dict[Name, Pod | None] = Field(min_length=1, description="The pods by name.")
+    expect: Many[AnyCheck] = Field(default=(), description="Checks after the pods run.")
+    steps: Many[AnyStep] = Field(default=(), description="Used instead of expect if things happen in order.")
     after_delete: Many[AnyCheck] = Field(
-        default=(CHECKS["nothing-left"](),), description="What must hold once the pods are gone."
+        default=(CHECKS["nothing-left"](),), description="Checks after the pods are gone."
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A scenario, ready to be run."""
+    """A scenario that is ready to run."""
 
     file: str
-    name: str  # the file's stem: what one types into -k
+    name: str  # the file's stem, for -k
     spec: ScenarioSpec
     pods: Mapping[str, Pod]
     steps: tuple[Step, ...]
 
     @classmethod
     def of(cls, spec: ScenarioSpec, *, file: str, name: str) -> Scenario:
-        """The scenario of a file's content."""
+        """The scenario from a file's contents."""
         straight: list[Step] = [Create(pods=tuple(map(PodName, spec.pods)))]
         if spec.expect:
             straight.append(Expect(checks=spec.expect))
@@ -96,7 +94,7 @@ class Scenario:
 
     @property
     def needs(self) -> frozenset[Ability[Any]]:
-        """What the cluster must be able to do: what the file names, and what its content implies."""
+        """The abilities that it needs: those that the file names, and those that its contents imply."""
         needs = {ABILITIES[name] for name in self.spec.needs}
         if self.spec.genie:
             needs.add(SETTINGS)
@@ -109,32 +107,32 @@ class Scenario:
 
     @property
     def checks(self) -> list[Check]:
-        """Every check, in the order in which they are made."""
+        """All checks, in the order in which they run."""
         inside = [check for step in walk(self.steps) if isinstance(step, Expect) for check in step.checks]
         return [*inside, *self.spec.after_delete]
 
     def later(self, network: str) -> str:
-        """The first pod that asks for a network but not as its first one; empty: none does."""
+        """The first pod that has a network as a later one; empty if there is none."""
         return next((name for name, pod in self.pods.items() if _later(pod.annotations, network)), "")
 
     @property
     def failing(self) -> frozenset[str]:
-        """The pods that are expected to fail, so they are not waited for."""
+        """The pods that must fail; the harness does not wait for them."""
         return frozenset(check.pod for check in self.checks if isinstance(check, PodFails))
 
     @property
     def pods_made(self) -> int:
-        """How many pods it creates in all, which determines how long it takes."""
+        """The number of pods that it creates; this determines its time."""
         return sum(len(step.pods) for step in walk(self.steps) if isinstance(step, Create | Recreate))
 
     @property
     def group(self) -> str:
-        """The group that it belongs to in reports: its first label."""
+        """Its group in reports: the first label."""
         return self.spec.labels[0] if self.spec.labels else "other"
 
 
 def _later(annotations: Mapping[str, str], network: str) -> bool:
-    """Whether a network is asked for after another one, or beside the default network."""
+    """Whether a pod asks for a network after another one, or in addition to the default network."""
     primary = [ask.partition("@")[0].strip() for ask in annotations.get("cni", "").split(",")]
     named = re.search(rf"(?<![-.\w]){re.escape(network)}(?![-.\w])", annotations.get("k8s.v1.cni.cncf.io/networks", ""))
     return network in primary[1:] or named is not None

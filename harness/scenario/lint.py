@@ -1,4 +1,4 @@
-"""Mistakes in scenario files that can be found without a cluster, also those that a run would take for a skip."""
+"""Finds mistakes in scenario files without a cluster, including those that a run would report as a skip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def known_networks(profiles: Iterable[Path] = ()) -> frozenset[str]:
 
 
 def mistakes(path: Path, networks: Iterable[str] | None = None) -> list[Mistake]:
-    """Everything that is wrong with a file; beside what its model finds, a network that nobody describes."""
+    """All mistakes in a file: those that its model finds, and networks without a description."""
     known = frozenset(known_networks() if networks is None else networks)
     try:
         scenario = read(path)

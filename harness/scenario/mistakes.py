@@ -1,4 +1,4 @@
-"""What is wrong with a scenario file: what pydantic finds, in words that help to correct it, and what it cannot see."""
+"""Mistakes in a scenario file: pydantic's errors in helpful words, and mistakes that pydantic cannot find."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def worded(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
 
 
 def _keys_at(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that would have been right beside an unknown one."""
+    """The valid keys in place of an unknown one."""
     model: type[Model] = ScenarioSpec
     for part in loc[:-1]:
         model = Pod if model is ScenarioSpec and part == "pods" else _MODELS.get(str(part), model)
@@ -42,7 +42,7 @@ def _keys_at(loc: tuple[str | int, ...]) -> list[str]:
 
 
 def wrong_names(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
-    """References to what the file does not have."""
+    """References to names that the file does not define."""
     known = {PodName: list(scenario.pods), NetworkName: [*scenario.networks, *scenario.spec.own_networks]}
     found = list(references(scenario.spec))
     asked = " ".join(text for pod in scenario.pods.values() for text in pod.annotations.values())
@@ -74,19 +74,19 @@ def wrong_names(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
 
 
 def wrong_order(source: YamlFile, scenario: Scenario) -> Iterator[Mistake]:
-    """Steps that cannot be taken: a pod is looked at or deleted before it is made, or `expect` beside `steps`."""
+    """Impossible steps: a pod is used or deleted before it is created, or there is `expect` together with `steps`."""
     if scenario.spec.steps and scenario.spec.expect:
-        yield source.mistake(("expect",), "beside steps there is no expect: make it a step", at_key=True)
+        yield source.mistake(("expect",), "with steps, expect must be a step", at_key=True)
     there: set[str] = set()
     for loc, step in _walk_located(scenario.spec.steps, ("steps",)):
         names = {str(reference): at for at, reference in references(step, loc) if isinstance(reference, PodName)}
         if isinstance(step, Create):
             for name in names.keys() & there:
-                yield source.mistake(names[name], f"pod {name!r} is there already: delete it first, or recreate it")
+                yield source.mistake(names[name], f"pod {name!r} exists already: delete it first, or recreate it")
             there |= names.keys()
         elif not isinstance(step, Around):
             for name in (names.keys() & scenario.pods.keys()) - there:
-                yield source.mistake(names[name], f"pod {name!r} is not there at this step: create it first")
+                yield source.mistake(names[name], f"pod {name!r} does not exist at this step: create it first")
             if isinstance(step, Delete):
                 there -= names.keys()
 
@@ -99,7 +99,7 @@ def _walk_located(steps: tuple[Step, ...], loc: tuple[str | int, ...]) -> Iterat
 
 
 def _texts(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
-    """Every text that places are filled in, with where it stands."""
+    """Every text with places to fill in, with its path."""
     for name, pod in scenario.pods.items():
         for key, value in (*pod.annotations.items(), *pod.labels.items()):
             yield ("pods", name, "annotations" if key in pod.annotations else "labels", key), value

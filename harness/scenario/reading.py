@@ -1,6 +1,6 @@
 """Reads a scenario file: YAML, its model (pydantic: strict, no unknown keys), and names checked against each other.
 
-Whatever is wrong is reported with file, line, column and field, and with what would have been right.
+Each mistake is reported with file, line, column and field, and with the expected value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def read(path: Path, shown: str = "", *, swaps: Mapping[str, str] | None = None)
     """Read a scenario file, as if it had been written for other networks: `swaps` has the new name of each old one.
 
     Raises:
-        Mistakes: everything that is wrong with it; also that it expects nothing, for it could not fail.
+        Mistakes: all mistakes; also if it has no checks, because it could not fail.
     """
     if not swaps:
         return _expecting(YamlFile.read(path, shown), path.stem)
@@ -44,7 +44,7 @@ def _expecting(source: YamlFile, name: str) -> Scenario:
 
 
 def parse(text: str, file: str = "scenario.yaml") -> Scenario:
-    """The same for text that is already here, which need not expect anything yet."""
+    """The same for a text, which may be without checks."""
     return _understand(YamlFile.parse(text, file), Path(file).stem)
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of a scenario file: what editors check a file against."""
+"""The JSON Schema of a scenario file, for editors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ANYTHING: dict[str, Any] = {"type": ["array", "string"]}
 def schema() -> dict[str, Any]:
     """The schema; `python -m harness schema` prints it, scenarios/schema.json is a copy.
 
-    A check or step is one object with one property, not one object out of many: only so an editor knows what to offer
-    while there is none yet. All checks and all steps are described once, in `$defs`, for steps hold steps.
+    A check or step is one object with one property, not one of many objects: otherwise an editor cannot complete an
+    empty object. All checks and all steps are described once, in `$defs`, because steps contain steps.
     """
     named: dict[str, type[Named]] = {**CHECKS, **STEPS}
     models: list[type[Model]] = [ScenarioSpec, *named.values()]
@@ -32,7 +32,7 @@ def schema() -> dict[str, Any]:
 
 
 def _one_key(models: Mapping[str, type[Named]], inside: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """An object whose one property is a key of `models`, or such a key alone where it needs nothing else."""
+    """An object with one property, a key of `models`, or the key alone if it needs no value."""
     properties = {}
     for key, model in models.items():
         ways = [inside[key]]
@@ -46,7 +46,7 @@ def _one_key(models: Mapping[str, type[Named]], inside: Mapping[str, dict[str, A
 
 
 def _linked(part: Any) -> Any:
-    """The same schema with a reference wherever a check or a step stands."""
+    """The same schema with references in place of checks and steps."""
     if isinstance(part, list):
         return [_linked(item) for item in part]
     if not isinstance(part, dict):

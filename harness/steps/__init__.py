@@ -1,8 +1,8 @@
-"""What a scenario can do.
+"""Steps: the actions of scenarios.
 
-A step is a small frozen model with one method that does it (`base.py`), on the scenario as it is now (`scene.py`). To
-add one: write the model in the module that it belongs to, and list it here. Its docstring's first paragraph, its
-fields' descriptions and its example are its documentation: `python -m harness checks` prints them.
+A step is a small frozen model with one method that acts (`base.py`) on the running scenario (`scene.py`). To add one,
+write the model in the module that fits, and list it here. Its docstring's first paragraph, its fields' descriptions and
+its example are its documentation: `python -m harness checks` prints them.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ STEPS |= {
         WithDefinitionAway,
     )
 }
-for _step in STEPS.values():  # steps hold steps, so each can be built only now that all are known
+for _step in STEPS.values():  # steps contain steps, so the models can be completed only when all are known
     _step.model_rebuild(force=True)

@@ -1,7 +1,7 @@
-"""What every step is: a small frozen model of its parameters, what it needs of the cluster, and what it does.
+"""The base classes of steps: a small frozen model of parameters, with needed abilities and an action.
 
-Most steps `act` once. A step that is `Around` others is a state that they happen in: it begins before them and ends
-after them. (`Expect` is the third kind; its checks are the runner's, which times each of them.)
+Most steps `act` once. An `Around` step surrounds other steps with a state, which begins before them and ends after
+them. (`Expect` is the third kind: the runner runs and times its checks.)
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from harness.model import Many, Named, OneKey, OneOrMany, PodName
 if TYPE_CHECKING:
     from harness.steps.scene import Scene
 
-STEPS: dict[str, type[Step]] = {}  # filled by harness.steps, for steps hold steps
+STEPS: dict[str, type[Step]] = {}  # filled by harness.steps, because steps contain steps
 AnyStep = Annotated[Any, OneKey("step", STEPS)]
 
 
 class Step(Named):
-    """Something that happens, in its turn. Its `str` is its name in reports."""
+    """One action of a scenario. Its `str` is its name in reports."""
 
-    needs: ClassVar[frozenset[Ability[Any]]] = frozenset()  # what the cluster must be able to do
+    needs: ClassVar[frozenset[Ability[Any]]] = frozenset()  # abilities that the cluster must have
 
     def needed(self) -> frozenset[Ability[Any]]:
-        """What this very step needs, where its fields decide."""
+        """The abilities that this instance needs, if its fields decide."""
         return self.needs
 
     def act(self, scene: Scene) -> None:
-        """Do it, and wait until it is done."""
+        """Act, and wait until the action is complete."""
         raise NotImplementedError(self.key)
 
 
 class OfPods(Step):
-    """Something that happens to pods."""
+    """An action on pods."""
 
     shorthand = "pods"
     verb: ClassVar[str]
@@ -47,17 +47,17 @@ class OfPods(Step):
 
 
 class Around(Step):
-    """A state that other steps are taken in."""
+    """A state during other steps."""
 
     steps: Many[AnyStep] = ()
 
     def state(self, scene: Scene) -> AbstractContextManager[None]:
-        """The state, from the beginning of the context to its end."""
+        """Hold the state during the context."""
         raise NotImplementedError(self.key)
 
 
 def walk(steps: Iterable[Step]) -> Iterator[Step]:
-    """Every step, also those inside others."""
+    """All steps, including those inside others."""
     for step in steps:
         yield step
         if isinstance(step, Around):

@@ -1,4 +1,4 @@
-"""The step that has checks made: the runner makes them, one by one, and times each."""
+"""The step with checks: the runner runs them one by one, and times each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AnyCheck = Annotated[Any, OneKey("check", CHECKS)]
 
 
 class Expect(Step):
-    """Check these, in this order."""
+    """Run these checks in this order."""
 
     key = "expect"
     shorthand = "checks"

@@ -46,7 +46,7 @@ class Apply(_OfObjects):
 
 
 class Remove(_OfObjects):
-    """Delete these Kubernetes objects (kind and name will do)."""
+    """Delete these Kubernetes objects (kind and name are enough)."""
 
     key = "remove"
     example = "remove: [{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}]"

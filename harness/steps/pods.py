@@ -10,7 +10,7 @@ from harness.steps.scene import Scene
 
 
 class Create(OfPods):
-    """Make these pods, all at once, and wait until they run (but not for those that some pod-fails names)."""
+    """Create these pods at the same time, and wait until they run (except those that a `pod-fails` names)."""
 
     key = "create"
     verb = "create"
@@ -32,13 +32,13 @@ class Delete(OfPods):
 
 
 class Recreate(OfPods):
-    """Delete these pods, and make pods of the same names the moment that the names are free."""
+    """Delete these pods, and create pods of the same names as soon as the names are free."""
 
     key = "recreate"
     verb = "recreate"
     example = "recreate: [one]"
 
-    force: bool = Field(default=False, description="Free the names before the node has taken the old pods down.")
+    force: bool = Field(default=False, description="Free the names before the node has stopped the old pods.")
 
     def act(self, scene: Scene) -> None:
         scene.delete(self.pods, force=self.force)
@@ -46,7 +46,7 @@ class Recreate(OfPods):
 
 
 class Annotate(Step):
-    """Change annotations of a pod that is there already; null removes one."""
+    """Change annotations of an existing pod; null removes one."""
 
     key = "annotate"
     example = "annotate: {pod: one, annotations: {cni: weave}}"

@@ -1,4 +1,4 @@
-"""Steps that go past the API server: to a node's runtime, or to the network of a pod."""
+"""Steps that act on nodes without the API server: on a node's runtime, or on the network of a pod."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.steps.scene import Scene
 
 
 class EndSandbox(OfPods):
-    """Have the node's runtime end the sandboxes of these pods (CNI DEL), without the API server's doing."""
+    """The node's runtime ends the sandboxes of these pods (CNI DEL), without the API server."""
 
     key = "end-sandbox"
     verb = "end the sandbox of"
@@ -26,8 +26,8 @@ class EndSandbox(OfPods):
 
 
 class LoseSandbox(OfPods):
-    """Have the node's runtime make one more sandbox for each of these pods, and lose it: its namespace goes, and
-    nobody calls CNI DEL.
+    """The node's runtime makes one more sandbox for each of these pods, and loses it: its namespace ends without CNI
+    DEL.
     """
 
     key = "lose-sandbox"
@@ -41,7 +41,7 @@ class LoseSandbox(OfPods):
 
 
 class CollectGarbage(Step):
-    """Have CNI GC called on every node, with the attachments that the runtime knows of."""
+    """Call CNI GC on every node, with the attachments that the runtime knows."""
 
     key = "collect-garbage"
     example = "collect-garbage"
@@ -56,7 +56,7 @@ class CollectGarbage(Step):
 
 
 class Tamper(Step):
-    """Take something of a pod's network away, behind genie's back."""
+    """Remove a part of a pod's network without genie."""
 
     key = "tamper"
     example = "tamper: {pod: one, interface: eth1, remove: addresses}"

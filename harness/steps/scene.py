@@ -1,4 +1,4 @@
-"""A scenario on a cluster while it lasts: what steps act on. What checks see of it is its `view`."""
+"""A running scenario on a cluster: steps act on it, and checks see its `view`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.waiting import NotReady, retry, until_nothing
 
 START, GONE = 60.0, 60.0  # seconds that pods may take
 SERVICE_ACCOUNT = 30.0  # seconds that a controller may take to give a new namespace its service account
-GIVE_UP = 40.0  # seconds that a pod may go on failing to get its network; a kubelet tries again after 10 to 15
+GIVE_UP = 40.0  # seconds for which a pod's network may keep failing; a kubelet retries after 10 to 15
 
 
 @dataclass(kw_only=True)
@@ -24,10 +24,10 @@ class Scene:
     """A scenario's pods and objects on a cluster."""
 
     view: View
-    pods: Mapping[str, Pod]  # as the scenario describes them
+    pods: Mapping[str, Pod]  # the models of the scenario's pods
     nodes: Mapping[str, str]  # the node of each
-    failing: frozenset[str]  # pods that are expected to fail, so they are not waited for
-    there: list[str] = field(default_factory=list)  # pods that were created and not deleted since
+    failing: frozenset[str]  # pods that must fail; the harness does not wait for them
+    there: list[str] = field(default_factory=list)  # existing pods
 
     @property
     def cluster(self) -> Cluster:
@@ -42,10 +42,10 @@ class Scene:
         return self.view.namespace
 
     def create(self, names: Iterable[str]) -> None:
-        """Create pods, all at once, and wait until they run.
+        """Create pods at the same time, and wait until they run.
 
         Raises:
-            NotReady: some do not; each with its phase and the warnings about it.
+            NotReady: some do not run; the message has the phase and warnings of each.
         """
         names = tuple(names)
         self.there += names
@@ -69,7 +69,7 @@ class Scene:
         """Delete pods and wait until they are gone; with `force`, their names are free before the nodes are done.
 
         Raises:
-            NotReady: some are still there.
+            NotReady: some still exist.
         """
         names = tuple(names)
         for name in names:
@@ -87,7 +87,7 @@ class Scene:
         self.there = [name for name in self.there if name not in names]
 
     def clear(self) -> None:
-        """Remove whatever pods are left, without waiting for it."""
+        """Delete all remaining pods, without waiting."""
         for name, pod in self.pods.items():
             if pod.static:
                 self._write_static(name, None)
@@ -95,13 +95,13 @@ class Scene:
             self.objects.delete(self.view.path(name), grace=0)
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        """All pods in the namespace, by the scenario's names."""
+        """All pods in the namespace, by their names in the scenario."""
         own = {shown: name for name, shown in self.view.names.items()}
         found = {each["metadata"]["name"]: each for each in self.objects.get(self.view.path("")).get("items") or []}
         return {own.get(name, name): pod for name, pod in found.items()}
 
     def state(self, name: str) -> str:
-        """A pod's phase, the state of its container, and the warnings about it, in words."""
+        """A pod's phase, the state of its container, and its warnings, as text."""
         pod = self.view.pod(name)
         if pod is None:
             return f"{name} is not on the API server"
@@ -151,5 +151,5 @@ def _runs(pod: Mapping[str, Any] | None) -> bool:
 
 
 def _is_early(error: Exception) -> bool:
-    """Whether a pod is refused only because its namespace has no service account yet."""
+    """Whether the API server refuses a pod only because its namespace has no service account yet."""
     return isinstance(error, ApiError) and error.status == 403 and "serviceaccount" in str(error)

@@ -1,4 +1,4 @@
-"""States that other steps happen in."""
+"""Steps that hold a state during other steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RESTARTS: dict[str, Ability[Restarts]] = {
 
 
 class WithApiServerAway(Around):
-    """Do these steps while no node can reach the API server (the scenario needs api-outage)."""
+    """Run these steps while no node can reach the API server (the scenario needs api-outage)."""
 
     key = "with-api-server-away"
     shorthand = "steps"
@@ -37,7 +37,7 @@ class WithApiServerAway(Around):
 
 
 class WithSettings(Around):
-    """Do these steps with these keys in genie.conf (the scenario needs settings)."""
+    """Run these steps with these keys in genie.conf (the scenario needs settings)."""
 
     key = "with-settings"
     example = "with-settings: {genie: {default_plugin: weave}, steps: [{create: one}]}"
@@ -53,7 +53,7 @@ class WithSettings(Around):
 
 
 class WithRestart(Around):
-    """Restart the kubelet, containerd or genie's agent of every node, do these steps meanwhile, then wait for ready
+    """Restart the kubelet, containerd or genie's agent of every node, run these steps meanwhile, then wait for ready
     nodes.
     """
 
@@ -78,7 +78,7 @@ class WithRestart(Around):
 
 
 class WithRollingUpdate(Around):
-    """Do these steps while genie's agents are replaced by newer ones, node by node, then wait for the end of that."""
+    """Run these steps while genie's agents are replaced node by node, then wait until all are replaced."""
 
     key = "with-rolling-update"
     shorthand = "steps"
@@ -93,7 +93,7 @@ class WithRollingUpdate(Around):
 
 
 class WithDefinitionAway(Around):
-    """Do these steps while the cluster lacks a custom resource definition, and with it all objects of that kind."""
+    """Run these steps while a custom resource definition is missing, and with it all objects of that kind."""
 
     key = "with-definition-away"
     example = "with-definition-away: {name: network-attachment-definitions.k8s.cni.cncf.io, steps: [{create: one}]}"
@@ -106,7 +106,7 @@ class WithDefinitionAway(Around):
 
     @contextmanager
     def state(self, scene: Scene) -> Iterator[None]:
-        """The definition goes, and comes back as it was; the objects of its kind do not."""
+        """Delete the definition and restore it unchanged; the objects of its kind are lost."""
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{self.name}"
         before = scene.objects.get(path)
         metadata, spec = before["metadata"], before["spec"]

@@ -32,4 +32,4 @@ def test_a_kind_command_that_cannot_be_had_is_one_line(
     monkeypatch.setattr("platform.machine", lambda: "abacus")
     assert main(["cluster", "status"]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("there is no kind on PATH, and none is known for linux-abacus: install kind v")
+    assert line.startswith("there is no kind on PATH, and no release is pinned for linux-abacus: install kind v")

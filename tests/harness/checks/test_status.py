@@ -22,7 +22,7 @@ from tests.rigs.scenarios import Runner, two
             ["annotation cni of both is 'calico,weave', expected 'weave'"],
         ),
         ("", "annotations: {pod: both, has: {cni: {matches: ^w}}}", ["expected a match of '^w'"]),
-        ("", "annotations: {pod: both, has: {cni: {json: []}}}", ["is no JSON"]),
+        ("", "annotations: {pod: both, has: {cni: {json: []}}}", ["is not JSON"]),
         (
             "",
             "network-status: {pod: both, eth0: calico}",

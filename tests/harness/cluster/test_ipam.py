@@ -29,7 +29,7 @@ HANDLES = ("vxlan-tunnel-addr-w1", "k8s-pod-network.0123", "k8s-pod-network.4567
 
 
 def test_calicos_addresses_are_told_of_the_node_that_has_them() -> None:
-    stray = "calico handle k8s-pod-network.89ab, of no address"
+    stray = "calico handle k8s-pod-network.89ab, without an address"
     assert set(ipam.calico([BLOCK], HANDLES, "w1")) == {"calico 10.245.1.66 k8s-pod-network.0123", stray}
     assert set(ipam.calico([BLOCK], HANDLES, "w2")) == {"calico 10.245.1.67 k8s-pod-network.4567", stray}
 

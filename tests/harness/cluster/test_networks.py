@@ -20,7 +20,7 @@ class TestPlan:
     def test_all_that_fit_beside_each_other(self, known: dict[str, Software]) -> None:
         plan = networks.plan(known, None)
         assert set(plan.chosen) == set(known) - {"canal"}
-        assert "cannot be beside calico" in plan.missing["canal"]
+        assert "cannot share a cluster with calico" in plan.missing["canal"]
 
     def test_what_is_on_request_gives_way_to_what_is_not(self, known: dict[str, Software]) -> None:
         assert set(networks.plan(known, ["canal", "flannel", "bridge"]).chosen) == {"flannel", "bridge"}
@@ -28,7 +28,7 @@ class TestPlan:
     def test_on_request(self, known: dict[str, Software]) -> None:
         plan = networks.plan(known, ["canal", "bridge"])
         assert set(plan.chosen) == {"canal", "bridge"}
-        assert "cannot be beside canal" in plan.missing["flannel"]
+        assert "cannot share a cluster with canal" in plan.missing["flannel"]
         assert plan.missing["weave"] == "it was not asked for (--networks weave)"
 
     def test_every_known_network_is_an_offer(self, known: dict[str, Software]) -> None:

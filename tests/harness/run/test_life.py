@@ -55,7 +55,7 @@ def test_the_first_network_is_whichever_the_nodes_have_first(go: Runner) -> None
     assert (outcome.verdict, outcome.networks) == ("passed", ("bridge",)), outcome.failures
     assert "eth0 has no address of first-of-node" in go.fails(text.replace("a: }", "a: {annotations: {cni: weave}}}"))
     outcome, _ = go(text, offers={})
-    assert outcome.reason == "the network that the nodes have first is none that the harness knows"
+    assert outcome.reason == "the harness does not know the nodes' first network"
 
 
 def test_evidence_is_collected_while_the_pods_are_there(go: Runner, tmp_path: Path) -> None:

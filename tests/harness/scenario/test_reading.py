@@ -144,9 +144,9 @@ def test_all_mistakes_are_told_in_the_order_of_lines() -> None:
 @pytest.mark.parametrize(
     ("steps", "mistake"),
     [
-        ("- delete: a\n", "pod 'a' is not there at this step"),
-        ("- create: a\n- create: a\n", "pod 'a' is there already"),
-        ("- create: a\n- delete: a\n- expect: [{check-passes: a}]\n", "pod 'a' is not there at this step"),
+        ("- delete: a\n", "pod 'a' does not exist at this step"),
+        ("- create: a\n- create: a\n", "pod 'a' exists already"),
+        ("- create: a\n- delete: a\n- expect: [{check-passes: a}]\n", "pod 'a' does not exist at this step"),
         ("- creat: a\n", "unknown step 'creat'; did you mean 'create'?"),
         ("- apply: [{kind: ConfigMap}]\n", "it has no apiVersion, metadata.name"),
     ],
@@ -158,7 +158,7 @@ def test_steps_in_an_order_that_cannot_be(steps: str, mistake: str) -> None:
 
 def test_expect_beside_steps_is_a_mistake() -> None:
     told = wrong(f"{ONE}expect: [{{check-passes: a}}]\nsteps: [{{create: a}}]\n")
-    assert any("beside steps there is no expect" in line for line in told)
+    assert any("with steps, expect must be a step" in line for line in told)
 
 
 def test_a_good_step_list_has_no_mistakes() -> None:

@@ -1,24 +1,24 @@
-/* The shim: what a container runtime starts as /opt/cni/bin/genie when genie runs in agent mode.
+/* The shim: the executable /opt/cni/bin/genie in agent mode, which the container runtime starts.
  *
  * The agent decides, the shim executes. It sends its environment and standard input to the agent's socket, starts the
- * delegates that the agent names (where the runtime started *it*: same namespaces, cgroup and limits), reports what
- * they said, and prints the agent's answer. It parses no JSON and decides nothing, so it has no reason to change.
+ * delegates that the agent names (with the runtime's namespaces, cgroup and limits), reports their output, and prints the
+ * agent's answer. It parses no JSON and decides nothing, so it rarely changes.
  *
- * What it does promise, whatever happens to the agent, to a delegate or to itself:
- *   - one CNI result or one CNI error on standard output; code 11 ("try again later") where the agent is the reason;
- *   - no delegate that is cut off outlives it, nor does anything that the delegate has started: when its time is up, when
- *     it dies, when the agent goes, on SIGTERM. SIGKILL leaves a process no last word, so there are two: the one that the
- *     runtime has started, and may kill, keeps the other, which works. Each sees the other die. What loses its parent
- *     below them becomes theirs (a subreaper), so that they find all of it, whatever session it is in and whatever it has
- *     closed; and the agent's socket stays open until it has ended, so that no DEL begins before;
- *   - what a delegate leaves behind when it ends by itself is meant to stay, a daemon for example;
+ * It guarantees, even if the agent, a delegate or the shim itself fails:
+ *   - one CNI result or one CNI error on standard output; code 11 ("try again later") if the agent is the reason;
+ *   - no interrupted delegate outlives it, and no descendant of that delegate: after a timeout, the death of the
+ *     delegate, the end of the agent's connection, or SIGTERM. A process cannot react to SIGKILL, so there are two: the
+ *     runtime starts (and may kill) the keeper, which starts the worker. Each notices the other's death. Both are
+ *     subreapers, so orphaned descendants become their children, and they find all of them in any session. The agent's
+ *     socket stays open until these have ended, so no DEL begins earlier;
+ *   - if a delegate exits by itself and leaves a process behind, such as a daemon, that process stays;
  *   - bounded memory and time: see the limits below.
  *
- * With the call goes a descriptor of the pod's network namespace (SCM_RIGHTS), for its path may mean nothing where the agent
- * is: a process of another PID namespace, or a mount that does not show there.
+ * With the call, it sends a descriptor of the pod's network namespace (SCM_RIGHTS), because the agent may be unable to
+ * open its path: it can name a process of another PID namespace, or a mount that the agent does not have.
  *
- * A frame is: length (4 bytes, big-endian, of what follows), kind (1 byte), then integers of 4 bytes and blobs, a blob being
- * a length of 4 bytes and so many bytes. genie/agent/protocol.py is the other end, and says what each kind holds.
+ * A frame is: length of the rest (4 bytes, big-endian), kind (1 byte), then integers of 4 bytes and blobs. A blob is a
+ * length of 4 bytes and that many bytes. genie/agent/protocol.py is the other end, and describes the fields of each kind.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -46,7 +46,7 @@
 #define GENIE_VERSION "unknown"
 #endif
 #ifndef CALL_MS
-#define CALL_MS 225000          /* kubelet gives a sandbox 4 minutes: this ends before, with an error that says why */
+#define CALL_MS 225000          /* the kubelet's limit for a sandbox is 4 minutes: end before, with an error */
 #endif
 
 enum {
@@ -58,14 +58,14 @@ enum {
     ENV_MAX = 1 << 20,
     FRAME_MAX = 3 << 20,        /* a RUN frame: an environment, a standard input, a path */
     STDOUT_MAX = 1 << 20,
-    STDERR_MAX = 64 << 10,      /* the rest is read and dropped: a talkative delegate is no reason to fail */
-    BACKLOG_MAX = 4 << 20,      /* results that the agent has not read: beyond it no more work is taken */
+    STDERR_MAX = 64 << 10,      /* the rest is read and dropped: much output is not a failure */
+    BACKLOG_MAX = 4 << 20,      /* results that the agent has not read: above this, accept no more work */
     DELEGATES_MAX = 16,
 
-    CONNECT_MS = 850,           /* how long an agent that is away is waited for: an answer within a second */
+    CONNECT_MS = 850,           /* how long to wait for a missing agent: the runtime has an answer within a second */
     CONNECT_STEP_MS = 10,
     STDIN_MS = 10000,
-    END_MS = 1000,              /* how long what was killed is waited for: one that hangs in the kernel does not end */
+    END_MS = 1000,              /* how long to wait for killed processes: one that hangs in the kernel does not end */
     RECONNECTS = 3,
     MEANT_MAX = 64,             /* daemons that delegates have left behind in one call */
 };
@@ -77,11 +77,11 @@ struct buffer { unsigned char *at; size_t len, room; };
 struct delegate {
     uint32_t id;
     pid_t pid;                          /* 0: this slot is free */
-    int in, out, err;                   /* our ends of its pipes, -1 when closed */
+    int in, out, err;                   /* our ends of its pipes, -1 if closed */
     struct buffer frame;                /* its RUN frame, which holds its standard input */
-    size_t in_at, in_end;               /* of which this much has not been written */
+    size_t in_at, in_end;               /* the range of it that is not written yet */
     struct buffer output, errors;
-    int64_t started, deadline;          /* microseconds; deadline 0: none of its own */
+    int64_t started, deadline;          /* microseconds; deadline 0: only the call's */
     uint32_t how;
 };
 
@@ -90,11 +90,11 @@ static struct buffer config, inbox, outbox;
 static size_t outbox_at;
 static int agent = -1, signals = -1, namespace = -1;
 static int handed;                      /* the agent has the namespace */
-static pid_t keeper;                    /* the process that the runtime has started, once there are two */
+static pid_t keeper;                    /* the process that the runtime started, after the fork */
 static pid_t meant[MEANT_MAX];
 static const char *command = "";
 static int64_t call_deadline;           /* microseconds */
-static sigset_t runtime_mask;           /* what the runtime gave us, for the delegates to have again */
+static sigset_t runtime_mask;           /* the mask from the runtime, restored for the delegates */
 static struct sigaction runtime_pipe;
 
 static _Noreturn void fail(int code, const char *msg, const char *details);
@@ -160,7 +160,7 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
-/* Up to n bytes into b; 0 at the end or on an error, -1 when there is nothing now. */
+/* Reads up to n bytes into b; 0 at the end or on an error, -1 if there is nothing now. */
 static ssize_t read_some(int fd, struct buffer *b, size_t n)
 {
     reserve(b, n);
@@ -180,16 +180,17 @@ static void write_all(int fd, const void *bytes, size_t n)
         if (done < 0 && errno == EINTR)
             continue;
         if (done < 0)
-            _exit(1);                   /* the runtime does not listen any more */
+            _exit(1);                   /* the runtime no longer reads */
         p += done;
         n -= (size_t)done;
     }
 }
 
-/* ---- what the shim says when the agent cannot ---- */
+/* ---- answers of the shim without the agent ---- */
 
-/* The caller's cniVersion, for an error must name the version in use ("Error", CNI specification, section 5). It is looked for,
- * not parsed: libcni writes it before anything nested that could hold another, and only digits and dots are ever copied. */
+/* The caller's cniVersion, because an error must name the version in use ("Error", CNI specification, section 5). It is
+ * searched, not parsed: libcni writes it before nested objects that could have another, and only digits and dots are
+ * copied. */
 static const char *cni_version(void)
 {
     static char found[16];
@@ -209,7 +210,7 @@ static const char *cni_version(void)
     return n && p < end && *p == '"' ? found : "1.0.0";
 }
 
-/* ---- what delegates have started, and its end ---- */
+/* ---- descendants of delegates, and their end ---- */
 
 struct child { pid_t pid, group; };
 
@@ -231,8 +232,8 @@ static int is_child(pid_t pid, pid_t *group)
     return 1;
 }
 
-/* Up to max processes whose parent this one is; none without a /proc of this PID namespace. Without memory of its own, for
- * the process that works may have been killed while it took some. */
+/* Finds up to max children of this process; none without a /proc of this PID namespace. It allocates no memory, because
+ * the worker may have been killed during an allocation. */
 static int children(struct child *found, int max)
 {
     static struct { uint64_t inode; int64_t offset; uint16_t size; uint8_t type; char name[]; } *entry;
@@ -256,7 +257,7 @@ static int has_children(void)
     return !waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
 }
 
-/* Whether it is a delegate that runs, or of its group. */
+/* Whether a process is a running delegate, or in the group of one. */
 static int runs(struct child child, const struct delegate *besides)
 {
     for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
@@ -273,8 +274,9 @@ static pid_t *find_meant(pid_t pid)
     return NULL;
 }
 
-/* Kills all children but those that are meant to stay, until there are none: what a process has started becomes a child here
- * when it dies. With a delegate, which has ended, only what the others have not started. False if it took more than END_MS. */
+/* Kills all children except those that are meant to stay, until there are none: when a process dies, its children become
+ * children of this one. With an ended delegate as argument, it spares descendants of the other delegates. Returns false
+ * after END_MS. */
 static int end_children(const struct delegate *of)
 {
     struct child found[256];
@@ -295,7 +297,7 @@ static int end_children(const struct delegate *of)
     return 1;
 }
 
-/* Delegates have all ended by themselves: what is left of them is there on purpose. */
+/* All delegates have exited by themselves, so their remaining processes are meant to stay. */
 static void spare_children(void)
 {
     struct child found[MEANT_MAX];
@@ -309,8 +311,8 @@ static void spare_children(void)
         meant[n] = found[n].pid;
 }
 
-/* What was killed hangs in the kernel. The runtime need not wait for it, but the agent does, with the container's next call:
- * the socket stays open. */
+/* A killed process hangs in the kernel. The runtime need not wait for it. But the agent waits for it before the
+ * container's next call: the socket stays open. */
 static _Noreturn void linger(int status)
 {
     for (int fd = 0; fd < 3; fd++)
@@ -321,7 +323,7 @@ static _Noreturn void linger(int status)
     _exit(0);
 }
 
-/* Last words, and out. Whoever reads them may count on nothing running any more that was cut off. */
+/* Prints the answer and exits. All interrupted processes have ended before. */
 static _Noreturn void leave(int status, int cut_off, const void *text, size_t len)
 {
     for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
@@ -350,19 +352,19 @@ static _Noreturn void fail(int code, const char *msg, const char *details)
 
 static _Noreturn void fail_without_agent(const char *details)
 {
-    if (!strcmp(command, "VERSION")) {                  /* the one answer that takes no agent */
+    if (!strcmp(command, "VERSION")) {                  /* the only answer that needs no agent */
         char text[256];
         int len = snprintf(text, sizeof text, "{\"cniVersion\": \"%s\", \"supportedVersions\": [\"0.1.0\", \"0.2.0\", \"0.3.0\", "
                            "\"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n", cni_version());
         leave(0, 0, text, (size_t)len);
     }
-    /* STATUS has a code of its own for "cannot service ADD requests". */
+    /* STATUS has a separate code for "cannot service ADD requests". */
     fail(strcmp(command, "STATUS") ? TRY_AGAIN : NOT_AVAILABLE, "genie: its agent on this node is not running; try again later", details);
 }
 
 /* ---- two processes ---- */
 
-/* Waits for the process that works, and ends as it has ended. If that was killed, what it has started ends before. */
+/* Waits for the worker, and exits with its status. If the worker was killed, its descendants are killed first. */
 static _Noreturn void keep(pid_t worker, const sigset_t *mask)
 {
     for (;;) {
@@ -380,29 +382,29 @@ static _Noreturn void keep(pid_t worker, const sigset_t *mask)
     }
 }
 
-/* The other process shares memory and descriptors, which costs a quarter of a fork. What they must not do at once, they do not:
- * this one sleeps until the other has ended. */
+/* The worker shares memory and descriptors with this process, which takes a quarter of a fork's time. They never run at
+ * the same time: this one sleeps until the worker has ended. */
 static _Noreturn void split(int (*work)(void *), const sigset_t *mask)
 {
     unsigned char stack[256 << 10] __attribute__((aligned(16)));
     keeper = getpid();
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     pid_t worker = clone(work, stack + sizeof stack, CLONE_VM | CLONE_FILES | SIGCHLD, NULL);
-    if (worker < 0 && !(worker = fork()))       /* an emulator of another architecture cannot */
+    if (worker < 0 && !(worker = fork()))       /* emulators of other architectures cannot share memory */
         _exit(work(NULL));
     if (worker < 0)
         fail(TRY_AGAIN, "genie: cannot start its second process", strerror(errno));
     keep(worker, mask);
 }
 
-/* In the process that works. */
+/* In the worker. */
 static void be_worker(void)
 {
-    setpgid(0, 0);                      /* who kills the runtime's process group kills the keeper alone */
+    setpgid(0, 0);                      /* a kill of the runtime's process group reaches only the keeper */
     prctl(PR_SET_NAME, "genie-worker", 0, 0, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-    if (getppid() != keeper)            /* it died before it could be asked for */
+    if (getppid() != keeper)            /* it died before the request took effect */
         _exit(1);
 }
 
@@ -414,7 +416,7 @@ static const char *socket_path(void)
     return path && *path ? path : GENIE_SOCKET;
 }
 
-/* An agent that is being replaced is away for a moment: knock for CONNECT_MS. */
+/* There may be no agent for a moment during an update: try for CONNECT_MS. */
 static void connect_agent(void)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
@@ -458,7 +460,7 @@ static void queue_call(void)
     append_blob(&outbox, config.at, config.len);
 }
 
-/* What the runtime names, as far as it can be opened; else the agent says what is wrong with it. */
+/* Opens the namespace that the runtime names, if possible; otherwise the agent reports the error. */
 static void open_namespace(void)
 {
     const char *path = getenv("CNI_NETNS");
@@ -466,7 +468,7 @@ static void open_namespace(void)
         namespace = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
 
-/* False when the agent is gone. */
+/* Returns false if the agent is gone. */
 static int flush_outbox(void)
 {
     while (outbox_at < outbox.len) {
@@ -496,13 +498,14 @@ static int flush_outbox(void)
 
 struct plan { const char *binary; char **env; int in, out, err, error; pid_t parent; };
 
-/* Runs in the parent's memory until exec (vfork's bargain, by clone so that musl and glibc agree on it): system calls only. */
+/* Runs in the parent's memory until exec (like vfork, but by clone, which is the same in musl and glibc): system calls
+ * only. */
 static int become_delegate(void *given)
 {
     struct plan *plan = given;
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if (getppid() == plan->parent               /* else the shim died before it could be asked for */
+    if (getppid() == plan->parent               /* otherwise the shim died before the request took effect */
         && dup2(plan->in, 0) == 0 && dup2(plan->out, 1) == 1 && dup2(plan->err, 2) == 2) {
         sigaction(SIGPIPE, &runtime_pipe, NULL);
         sigprocmask(SIG_SETMASK, &runtime_mask, NULL);
@@ -571,7 +574,7 @@ static void feed(struct delegate *d)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0)
-            break;                      /* it closed its standard input unread: its own affair */
+            break;                      /* it closed its standard input without reading it: not an error */
         d->in_at += (size_t)n;
     }
     close_fd(&d->in);
@@ -591,7 +594,7 @@ static void drain(struct delegate *d)
             d->output.len = 0;
             kill(-d->pid, SIGKILL);
         }
-        if (d->how == TOO_MUCH) {       /* not read to its end: another process may hold the pipe and go on */
+        if (d->how == TOO_MUCH) {       /* do not read to the end: another process may hold the pipe and write more */
             close_fd(&d->out);
             d->output.len = 0;
         }
@@ -601,7 +604,7 @@ static void drain(struct delegate *d)
                                                : read(d->err, dropped, sizeof dropped);
         if (!n)
             close_fd(&d->err);
-        if (n <= 0 || d->errors.len >= STDERR_MAX)      /* one dropped piece at a time, lest it keep us here */
+        if (n <= 0 || d->errors.len >= STDERR_MAX)      /* drop one piece at a time, to return to the loop */
             break;
     }
 }
@@ -615,11 +618,11 @@ static void reap(void)
             *daemon = 0;
         for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
             if (d->pid == pid) {
-                /* What it said is in the pipes by now; a process that it left behind and that holds them is not waited for. */
+                /* All its output is in the pipes now; do not wait for remaining processes that hold the pipes. */
                 drain(d);
                 int cut_off = WIFSIGNALED(status) || d->how != EXITED;
                 if (cut_off)
-                    end_children(d);    /* they would go on with half of its work */
+                    end_children(d);    /* they would continue a half-done task */
                 report(d, WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status), 0);
                 if (!cut_off)
                     spare_children();
@@ -657,7 +660,7 @@ static const unsigned char *take_blob(struct reader *r, size_t *len)
     return at;
 }
 
-/* RUN: id, timeout in ms (0: none), binary with its NUL, environment as NUL-terminated strings, standard input. */
+/* RUN: id, timeout in ms (0: no timeout), binary with its NUL, environment as NUL-terminated strings, standard input. */
 static int handle_run(const unsigned char *body, size_t len)
 {
     struct delegate *d = delegates;
@@ -708,7 +711,7 @@ static int handle_answer(const unsigned char *body, size_t len)
     leave((int)status, 0, text, text_len);
 }
 
-/* Each whole frame of the inbox; false when the agent speaks nonsense. */
+/* Handles each complete frame of the inbox; returns false if a frame is invalid. */
 static int handle_frames(void)
 {
     size_t at = 0;
@@ -751,7 +754,7 @@ static void read_config(void)
 static void prepare_process(sigset_t *mask)
 {
     for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = dup(fd))
-        if (fd > 2) {                   /* 0, 1 and 2 are open now, so that no pipe or socket becomes one of them */
+        if (fd > 2) {                   /* 0, 1 and 2 are open now, so no pipe or socket gets one of these numbers */
             close(fd);
             break;
         }
@@ -760,10 +763,10 @@ static void prepare_process(sigset_t *mask)
     sigaddset(mask, SIGTERM);
     sigaddset(mask, SIGINT);
     sigaddset(mask, SIGHUP);
-    sigaddset(mask, SIGUSR1);           /* from the process that works, see linger() */
+    sigaddset(mask, SIGUSR1);           /* from the worker, see linger() */
     sigprocmask(SIG_BLOCK, mask, &runtime_mask);
     sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, &runtime_pipe);
-    signal(SIGCHLD, SIG_DFL);           /* if it was inherited as ignored, the children would vanish unreported */
+    signal(SIGCHLD, SIG_DFL);           /* if the inherited action is to ignore it, ends of children would not be reported */
     signals = signalfd(-1, mask, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals < 0)
         fail(TRY_AGAIN, "genie: no signalfd", strerror(errno));
@@ -774,7 +777,7 @@ static void handle_signals(void)
     struct signalfd_siginfo info;
     while (read(signals, &info, sizeof info) == sizeof info)
         if (info.ssi_signo != SIGCHLD)
-            fail(TRY_AGAIN, "genie: told to stop before the call was done", strsignal((int)info.ssi_signo));
+            fail(TRY_AGAIN, "genie: stopped before the call was done", strsignal((int)info.ssi_signo));
     reap();
 }
 
@@ -787,12 +790,12 @@ static int poll_timeout(int64_t next)
     return left < 0 ? 0 : (int)left;
 }
 
-/* The call, from here to its end. */
+/* Handles the call to its end. */
 static int work(void *unused)
 {
     (void)unused;
     be_worker();
-    int heard = 0, reconnects = 0;      /* heard: the agent has begun to act on this call */
+    int heard = 0, reconnects = 0;      /* heard: the agent has started to act on this call */
     for (;;) {
         struct pollfd fds[2 + 3 * DELEGATES_MAX];
         nfds_t n = 2;
@@ -800,7 +803,7 @@ static int work(void *unused)
         fds[0] = (struct pollfd){.fd = agent, .events = (short)((backlog < BACKLOG_MAX ? POLLIN : 0) | (backlog ? POLLOUT : 0))};
         fds[1] = (struct pollfd){.fd = signals, .events = POLLIN};
         for (struct delegate *d = delegates; d < delegates + DELEGATES_MAX; d++)
-            if (d->pid) {               /* poll passes over an fd of -1 */
+            if (d->pid) {               /* poll ignores an fd of -1 */
                 fds[n++] = (struct pollfd){.fd = d->in, .events = POLLOUT};
                 fds[n++] = (struct pollfd){.fd = d->out, .events = POLLIN};
                 fds[n++] = (struct pollfd){.fd = d->err, .events = POLLIN};
@@ -830,13 +833,13 @@ static int work(void *unused)
             gone = !got;
             heard |= got > 0;
             if (got > 0 && !handle_frames())
-                fail(TRY_AGAIN, "genie: its agent said something that was not understood", "");
+                fail(TRY_AGAIN, "genie: its agent sent an invalid frame", "");
             if (!flush_outbox())        /* a delegate that could not be started is reported at once */
                 gone = 1;
         }
         if (gone) {
             close_fd(&agent);
-            /* Not begun: nothing was done that a new agent's doing could double. */
+            /* The agent has not started, so a new agent repeats nothing. */
             if (heard || reconnects++ == RECONNECTS)
                 fail(TRY_AGAIN, "genie: its agent went away before the call was done; try again later", "");
             connect_agent();
@@ -861,6 +864,6 @@ int main(void)
     open_namespace();
     connect_agent();
     queue_call();
-    flush_outbox();                     /* what it does not send now, the loop will */
-    split(work, &mask);                 /* while the agent is at it */
+    flush_outbox();                     /* the loop sends the rest */
+    split(work, &mask);                 /* while the agent works */
 }

@@ -23,7 +23,7 @@ from harness.steps.expect import AnyCheck, Expect
 from harness.steps.objects import ObjectSpec
 from harness.steps.pods import Create, Recreate
 
-FIRST = "first-of-node"  # the name that stands for the network that the nodes have first
+FIRST = "first-of-node"  # the name for the nodes' first network
 UNDER_TEST = "network-under-test"  # in scenarios/conformance: the network that --swap puts there
 OTHER = "other-network"  # beside it: each of the project's own networks in turn
 

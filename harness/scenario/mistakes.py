@@ -27,7 +27,7 @@ _MODELS: Mapping[str, type[Model]] = {
 
 
 def worded(source: YamlFile, error: Mapping[str, Any]) -> Mistake:
-    """A pydantic error, as a person would put it."""
+    """A pydantic error in plain words."""
     loc = tuple(part for part in error["loc"] if part not in ("[key]", "str", "Expected"))
     at_key = error["type"] == "unknown_name" or (error["type"] == "string_pattern_mismatch" and "[key]" in error["loc"])
     return source.worded({**error, "loc": loc}, _keys_at(loc), at_key=at_key)

@@ -61,7 +61,7 @@ def test_check_on_a_node_takes_the_kept_result(node: Path) -> None:
     (node / "fails").write_text('{"code": 100, "msg": "eth0 is gone"}')
     with pytest.raises(CniFailure, match=r"failed \(check\): eth0 is gone"):
         Verbs(nodes=Here()).check("n", "ns", "p")
-    with pytest.raises(LookupError, match="nothing of an ADD for ns/q"):
+    with pytest.raises(LookupError, match="no result of an ADD for ns/q"):
         Verbs(nodes=Here()).check("n", "ns", "q")
 
 

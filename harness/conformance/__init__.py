@@ -1,7 +1,7 @@
-"""One plugin against the CNI specification, alone: no cluster, no runtime, nothing of genie.
+"""Tests one plugin against the CNI specification: without a cluster, a runtime or genie.
 
-A check is a value: a name, a sentence, the section of the specification, the versions it holds for, and a function over
-a scene. Each runs in a process and on a machine of its own, so what one check finds does not disturb the next.
+A check is a value: a name, a sentence, a section of the specification, the versions that it applies to, and a function
+over a scene. Each runs in a separate process on a separate machine, so checks do not affect each other.
 
 command      `harness conformance`
 profile/     a vendor's profile: what is wrong with it, and as something to test

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
-SECONDS = 30.0  # that a call may take; a runtime gives minutes, and a plugin of ours milliseconds
+SECONDS = 30.0  # the limit for a call; a runtime allows minutes, and a plugin normally needs milliseconds
 NOT_STARTED = 126  # the exit status of what cannot be started, as a shell has it
-_LIMIT = 1 << 20  # bytes of output that are kept
+_LIMIT = 1 << 20  # the limit of stored output, in bytes
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What a plugin is given."""
+    """The input of a plugin: binary, variables and standard input."""
 
     binary: str
     env: Mapping[str, str]
@@ -45,14 +45,14 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a plugin answered."""
+    """The outcome of a call: exit status and output."""
 
     call: Call
     status: int  # negative: the signal that ended it, as in subprocess
     stdout: bytes
     stderr: bytes
     seconds: float
-    late: bool = False  # ended by the harness, because it took too long
+    late: bool = False  # killed by the harness, because it took too long
 
     @property
     def ok(self) -> bool:
@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def answer(self) -> Any:
-        """What is on standard output, parsed; None if that is no JSON."""
+        """Standard output, parsed; None if it is not JSON."""
         try:
             return json.loads(self.stdout)
         except (ValueError, RecursionError):
@@ -69,7 +69,7 @@ class Outcome:
 
     @property
     def object(self) -> Json:
-        """The same; empty if it is no object."""
+        """The same; empty if it is not an object."""
         return self.answer if isinstance(self.answer, dict) else {}
 
     @property
@@ -80,7 +80,7 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """An error in words."""
+        """The error as text."""
         if self.late:
             return f"no answer within {SECONDS:g} s"
         said = ": ".join(str(self.object[key]) for key in ("msg", "details") if self.object.get(key))
@@ -92,8 +92,8 @@ class Outcome:
 def run(call: Call, seconds: float = SECONDS) -> Outcome:
     """Run a plugin to its end.
 
-    Its input and output are files in memory: a process that it leaves behind, and that holds the output open, does not
-    keep the harness waiting.
+    Its input and output are files in memory. So a process that it leaves behind and that holds the output open does not
+    block the harness.
     """
     began = time.monotonic()
     with Memory.of(call.stdin) as stdin, Memory.of() as stdout, Memory.of() as stderr:
@@ -148,13 +148,13 @@ class Memory:
     fd: int
 
     def content(self) -> bytes:
-        """What is in it, up to a limit."""
+        """The contents of a file in memory, up to a limit."""
         return os.pread(self.fd, _LIMIT, 0)
 
     @classmethod
     @contextmanager
     def of(cls, content: bytes = b"") -> Iterator[Memory]:
-        """One with that content, at its beginning."""
+        """A file in memory with these contents, at its start."""
         fd = os.memfd_create("cni", os.MFD_CLOEXEC)
         try:
             view = memoryview(content)

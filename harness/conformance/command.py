@@ -28,23 +28,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.description = DESCRIPTION
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("profile", nargs="?", type=Path, help="a profile: what docs/vendors.md describes")
+    parser.add_argument("profile", nargs="?", type=Path, help="a profile, see docs/vendors.md")
     parser.add_argument("--plugin", type=Path, help="the plugin's executable")
     parser.add_argument("--conf", type=Path, help="its configuration, as in /etc/cni/net.d")
-    parser.add_argument("--path", type=Path, action="append", default=[], help="a directory with the plugins beside it")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only checks that begin so")
+    parser.add_argument("--path", type=Path, action="append", default=[], help="a directory with further plugins")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="only checks with names that begin with NAME"
+    )
     parser.add_argument("--versions", default="", metavar="A,B", help="only these of the versions that it claims")
     parser.add_argument(
         "--behind", nargs="?", const="too", choices=("too", "only"), help="also behind genie (only: nothing but that)"
     )
     parser.add_argument("--backend", default="embedded", metavar="NAME", help="for --behind: where its pods run")
-    parser.add_argument("--rounds", type=int, default=200, help="of ADD and DEL, to find what fails now and then")
+    parser.add_argument("--rounds", type=int, default=200, help="rounds of ADD and DEL, to find occasional failures")
     parser.add_argument("--jobs", type=int, default=0, help="checks at once; default: as many as there are processors")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a report and end")
     parser.add_argument("--format", choices=("text", "json", "yaml"), default="text", help="of standard output")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON, or YAML if it ends so")
-    parser.add_argument("--release", default="", metavar="NAME", help="what the report calls the plugin's release")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write the report as JSON, or as YAML if FILE ends in .yaml"
+    )
+    parser.add_argument("--release", default="", metavar="NAME", help="the plugin's release, for the report")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -104,13 +108,13 @@ def _results(options: argparse.Namespace, subject: Subject, done: Callable[[Chec
 
 
 def _next(report: Path | None) -> str:
-    """What one can do with the report."""
+    """The next steps with the report."""
     if not report:
-        return "\nNo report was written. With --report report.json there is one to look at, to compare and to publish."
+        return "\nNo report was written. Use --report report.json to write one, to look at, compare and publish."
     return (
         f"\nThe report is {report}. Next:\n"
         f"  harness report merge {report} --out page       a page: each finding with its script and evidence\n"
-        f"  harness report diff {report} NEWER.json        what a later run has new and fixed\n"
+        f"  harness report diff {report} NEWER.json        new and fixed findings of a later run\n"
         f"  harness report badge {report} --out badge.svg  for a README"
     )
 
@@ -124,7 +128,7 @@ def _schema() -> str:
 
 
 def _listed() -> str:
-    """Every check in a line."""
+    """The checks, one per line."""
     from harness.conformance.checks import CHECKS
 
     lines = []

@@ -1,6 +1,6 @@
-"""A plugin's ipam plugin, watched: a script in its place that writes down each call, and answers itself if it is to.
+"""Watches a plugin's ipam plugin: a script in its place records each call, and can answer by itself.
 
-It stands first in CNI_PATH, under the ipam plugin's name, so the tested plugin finds it as it finds any other.
+It comes first in CNI_PATH, under the ipam plugin's name, so the tested plugin finds it like any other.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Delegate:
         script.chmod(0o755)
 
     def answer(self, verb: str, answer: Json, status: int = 0) -> str:
-        """Have it answer a verb itself; that as shell."""
+        """Make it answer a verb by itself; returns this as shell."""
         text = json.dumps(answer)
         (self._directory / f"{verb}.answer").write_text(text)
         (self._directory / f"{verb}.status").write_text(str(status))

@@ -1,4 +1,4 @@
-"""What a check finds, and who is at fault."""
+"""The findings of checks, and the component at fault."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from harness.conformance.call import Outcome
 from harness.conformance.spec import Section
 
-_SHOWN = 4000  # characters of input or output that a report keeps
+_SHOWN = 4000  # characters of input or output in a report
 
 
 class Fault(enum.StrEnum):
-    """Who is at fault."""
+    """The component at fault."""
 
     PLUGIN = "plugin"
     IPAM = "ipam plugin"
@@ -23,23 +23,23 @@ class Fault(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """How a check ended."""
+    """The verdict of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
     WARNED = "warned"  # not as the specification recommends; it does not demand it
-    FLAKY = "flaky"  # failed, and passed when it was run again
-    BLOCKED = "blocked"  # what it builds on failed, and is a finding of its own
-    SKIPPED = "skipped"  # does not apply to this plugin; the reason says why
+    FLAKY = "flaky"  # failed, but passed when it was run again
+    BLOCKED = "blocked"  # a check that it depends on failed, which has a separate finding
+    SKIPPED = "skipped"  # does not apply to this plugin, for the given reason
     BROKEN = "broken"  # the environment made it impossible
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is not as the specification demands."""
+    """One violation of the specification."""
 
     headline: str
-    demand: str  # by the specification, in words of our own
+    demand: str  # the requirement of the specification, in our words
     section: Section
     fault: Fault = Fault.PLUGIN
     should: bool = False  # the specification recommends it, and does not demand it
@@ -75,6 +75,6 @@ def evidence(outcome: Outcome) -> dict[str, Any]:
 
 
 def shown(content: bytes) -> str:
-    """Bytes as text that is not too long."""
+    """Bytes as text, shortened if too long."""
     text = content.decode(errors="backslashreplace")
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} … ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""What the kernel has in a network namespace, as plain data that can be compared."""
+"""The kernel's state of a network namespace, as plain data for comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.conformance import netlink
 from harness.conformance.netlink import Message
 
 _UP = 1
-_KERNEL = 2  # protocol of a route that came with an address
+_KERNEL = 2  # the protocol of routes that come with an address
 _LOCAL_TABLE, _UNICAST = 255, 1
 _FAMILIES = {int(socket.AF_INET): "0.0.0.0", int(socket.AF_INET6): "::"}
 
@@ -28,7 +28,7 @@ class Link:
     mtu: int
     up: bool
     master: int  # index; 0: none
-    peer: int  # index of the other end, or of what it is on top of; 0: none
+    peer: int  # index of the other end or of the parent interface; 0: none
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A unicast route of any table but the local one."""
+    """A unicast route of any table except the local one."""
 
     dst: str
     gw: str = ""

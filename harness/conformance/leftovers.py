@@ -1,8 +1,8 @@
-"""What an attachment left on the machine: pure, over two snapshots.
+"""Finds leftovers of an attachment on the machine: pure functions over two snapshots.
 
-Shared things come with the first attachment and stay by design: a bridge that the configuration names, a lock file,
-chains of a firewall. So the machine is looked at before anything (`clean`), after a first attachment came and went
-(`used`), and after a second one did (`after`). What is new since `used` was left by the second.
+Shared objects come with the first attachment and stay by design: a bridge that the configuration names, a lock file,
+chains of a firewall. So there are snapshots before the first attachment (`clean`), after its DEL (`used`), and after
+the DEL of a second one (`after`). Objects that are new since `used` are leftovers of the second.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from harness.conformance.machine import Snapshot
 
 
 def left(used: Snapshot, after: Snapshot, words: Sequence[str]) -> Iterator[str]:
-    """What is there after an attachment has gone and was not there before it came.
+    """Objects that exist after an attachment's DEL and did not exist before its ADD.
 
     Args:
-        words: what names the attachment, such as its container ID; a file that mentions it is about it.
+        words: identify the attachment, such as its container ID; a file that contains one belongs to it.
     """
     yield from of_kernel(used, after)
     yield from (f"the file {path}" for path in sorted(files(used, after, words)))
@@ -26,13 +26,13 @@ def left(used: Snapshot, after: Snapshot, words: Sequence[str]) -> Iterator[str]
 
 
 def of_kernel(used: Snapshot, after: Snapshot) -> Iterator[str]:
-    """Interfaces, addresses, routes and rules that are new."""
+    """New interfaces, addresses, routes and rules."""
     yield from interfaces(used, after)
     yield from _kernel(used.kernel, after.kernel)
 
 
 def files(used: Snapshot, after: Snapshot, words: Sequence[str]) -> set[str]:
-    """Files that are new, or that mention one of the words."""
+    """Files that are new, or that contain one of the words."""
     return {
         path
         for path, content in after.files.items()
@@ -41,7 +41,7 @@ def files(used: Snapshot, after: Snapshot, words: Sequence[str]) -> set[str]:
 
 
 def interfaces(clean: Snapshot, after: Snapshot, shared: Set[str] = frozenset()) -> Iterator[str]:
-    """Interfaces that stay and that are not shared by design."""
+    """Remaining interfaces that are not shared by design."""
     before = {link.name for link in clean.kernel.links}
     for link in after.kernel.links:
         if link.name not in before and link.name not in shared:
@@ -49,7 +49,7 @@ def interfaces(clean: Snapshot, after: Snapshot, shared: Set[str] = frozenset())
 
 
 def processes(clean: Snapshot, after: Snapshot) -> Iterator[str]:
-    """Processes that go on."""
+    """Remaining processes."""
     for number, command in after.processes.items():
         if number not in clean.processes:
             yield f"the process {command!r}"

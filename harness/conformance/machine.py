@@ -1,9 +1,9 @@
-"""The machine that one check has to itself: namespaces of its own, and every directory as a copy of its own.
+"""A separate machine for one check: new namespaces, with a private copy of every directory.
 
-A check runs in a process made for it, which is process 1 of a new pid namespace, in a new network namespace with
-nothing but a loopback and an uplink. Each of the host's top-level directories lies under an overlay, so what a plugin
-writes, wherever that is, lands in one place, where it is seen, and is gone when the check has ended. With the process
-go all namespaces, mounts, files and processes.
+A check runs in a new process, which is process 1 of a new pid namespace, in a new network namespace with only a
+loopback and an uplink. Each of the host's top-level directories is under an overlay. So all files that a plugin writes
+are in one place, where the harness sees them, and disappear when the check ends. When the process ends, all namespaces,
+mounts, files and processes end with it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from harness.embedded import linux
 T = TypeVar("T")
 UPLINK = "eth0"
 NETNS = Path("/run/netns")
-PLACE = Path("/dev/shm")  # the harness's own, which is not looked at
+PLACE = Path("/dev/shm")  # the harness's directory, which is ignored
 _UPPER = PLACE / "upper"
 _KEPT = ("proc", "sys", "dev", "run", "lost+found")
-_SMALL = 1 << 16  # bytes of a file that are read to see whom it is about
+_SMALL = 1 << 16  # bytes of a file that are searched for words of an attachment
 _NOISE = re.compile(r" ?\bcounter packets \d+ bytes \d+| ?# handle \d+|^#.*$|\[\d+:\d+\]", re.MULTILINE)
 
 
@@ -39,10 +39,10 @@ class NoMachine(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What is on the machine outside the containers."""
+    """The state of the machine outside the containers."""
 
     kernel: Kernel
-    files: dict[str, bytes]  # written since the machine began: path to content
+    files: dict[str, bytes]  # files written since the machine's start: path to contents
     processes: dict[int, str]
     firewall: frozenset[str]
 
@@ -57,16 +57,16 @@ class Sandbox:
         linux.mount(f"/proc/self/fd/{self._net}", str(self.path), flags=linux.MS_BIND)
 
     def inside(self, what: Callable[..., T], *args: Any, **more: Any) -> T:
-        """Call something in the namespace, which may be one that has no name any more."""
+        """Call a function in the namespace, which may have lost its name."""
         with linux.within(self._net):
             return what(*args, **more)
 
     def look(self) -> Kernel:
-        """What the kernel has in it."""
+        """The kernel's state of it."""
         return self.inside(look)
 
     def close(self) -> None:
-        """Take it away with all that is in it, as a reboot does."""
+        """Remove it with everything in it, as a reboot does."""
         with suppress(OSError):
             linux.unmount(str(self.path))
         self.path.unlink(missing_ok=True)
@@ -74,11 +74,11 @@ class Sandbox:
 
 
 def begin(masters: Sequence[str], needed: Sequence[Path]) -> None:
-    """Make this process, which must be a fork made for it, the first of a new machine. Returns in a child of it.
+    """Make this process (a new fork) the first one of a new machine. Returns in a child of it.
 
     Args:
-        masters: interfaces that the configuration builds on; each becomes an interface that is up.
-        needed: directories that must be seen though they may lie on mounts of their own.
+        masters: interfaces that the configuration needs on the host; each becomes an interface that is up.
+        needed: directories that must be watched, even if they are on separate mounts.
 
     Raises:
         NoMachine: the kernel refuses.
@@ -109,7 +109,7 @@ def _mount(needed: Sequence[Path]) -> None:
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     flags = linux.MS_NOSUID | linux.MS_NODEV
     linux.mount("proc", "/proc", "proc", flags | linux.MS_NOEXEC)
-    with suppress(OSError):  # what an unprivileged container may not have
+    with suppress(OSError):  # unprivileged containers may lack it
         linux.mount("sysfs", "/sys", "sysfs", flags | linux.MS_NOEXEC)
     held = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in needed if path.is_dir()}
     linux.mount("machine", str(PLACE), "tmpfs", flags, "mode=755")
@@ -128,14 +128,14 @@ def _overlay(path: Path) -> None:
     upper, work = _UPPER / path.name, PLACE / "work" / path.name
     upper.mkdir(parents=True)
     work.mkdir(parents=True)
-    with suppress(OSError):  # a file system that cannot be under an overlay stays as it is, unwatched
+    with suppress(OSError):  # a file system that cannot be under an overlay is used directly and not watched
         linux.mount("overlay", str(path), "overlay", 0, f"lowerdir={path},upperdir={upper},workdir={work}")
 
 
 def _links(names: Sequence[str]) -> None:
-    """Interfaces that are up, each one end of a veth pair whose other end is in a namespace of its own."""
+    """Interfaces that are up: each is one end of a veth pair, with the other end in a separate namespace."""
     linux.loopback_up()
-    outside = linux.new_net_namespace()  # kept open as long as the process lives
+    outside = linux.new_net_namespace()  # open for the lifetime of the process
     for number, name in enumerate(dict.fromkeys(names)):
         netlink.pair(name, f"far{number}", outside)
         netlink.up(name)
@@ -174,13 +174,13 @@ def _content(path: Path) -> bytes:
 
 
 def remove(paths: Sequence[str]) -> None:
-    """Take files away, as somebody does who tampers with a plugin's store."""
+    """Remove files, to tamper with a plugin's store."""
     for path in paths:
         Path(path).unlink(missing_ok=True)
 
 
 def _processes() -> dict[int, str]:
-    """Those that run, but for this one and those that only wait to be reaped."""
+    """Running processes, except this one and zombies."""
     found = {}
     for place in Path("/proc").iterdir():
         if place.name.isdecimal() and int(place.name) != os.getpid():
@@ -193,7 +193,7 @@ def _processes() -> dict[int, str]:
 
 
 def _firewall() -> frozenset[str]:
-    """Every rule, each with where it stands, without its counters."""
+    """All rules, each with its table and chain, without counters."""
     lines: set[str] = set()
     if nft := shutil.which("nft", path=linux.search_path()):
         table = chain = ""
@@ -207,7 +207,7 @@ def _firewall() -> frozenset[str]:
             elif text not in ("", "}"):
                 lines.add(f"{table} {chain}: {text}")
     for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
-        # Asking it loads the kernel's modules where nobody has used them, so only where a table is there already.
+        # The command loads unused kernel modules, so it runs only if a table exists already.
         tables = Path("/proc/net", "ip6_tables_names" if program.startswith("ip6") else "ip_tables_names")
         if (found := shutil.which(program, path=linux.search_path())) and tables.exists() and tables.read_text():
             lines.update(f"{program}: {line.strip()}" for line in _printed([found]) if line.strip())

@@ -1,4 +1,4 @@
-"""The report as a document that others read: its form, version and JSON Schema, and reading one."""
+"""The format of a published report: its model, version and JSON Schema, and a reader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.conformance.findings import Fault, Verdict
 
 
 class BadReport(Exception):
-    """A file is no report; the message names the file, the field and what was expected."""
+    """A file is not a report; the message names the file, the field and the expected value."""
 
 
 class _Part(BaseModel):
@@ -33,14 +33,14 @@ class Implementation(_Part):
 
     name: str = Field(description="The network's.")
     type: str = Field(description="The tested plugin's.")
-    version: str = Field(default="", description="The release, as the one who tested it calls it.")
+    version: str = Field(default="", description="The release, as given by the tester.")
     network: dict[str, Any] = Field(description="The configuration, as a list of plugins.")
     binaries: tuple[Binary, ...] = Field(description="The plugin, its ipam plugin and the plugins around it.")
-    supportedVersions: tuple[str, ...] = Field(description="What the plugin answered to VERSION.")  # noqa: N815
+    supportedVersions: tuple[str, ...] = Field(description="The plugin's answer to VERSION.")  # noqa: N815
 
 
 class Environment(_Part):
-    """Where it was tested."""
+    """The machine of the test."""
 
     kernel: str
     machine: str
@@ -74,19 +74,19 @@ class CallOf(_Part):
     stdout: str
     stderr: str
     seconds: float
-    late: bool = Field(default=False, description="Whether the harness ended it, because it took too long.")
+    late: bool = Field(default=False, description="Whether the harness killed it because it took too long.")
 
 
 class FindingOf(_Part):
-    """One thing that is not as the specification demands."""
+    """One violation of the specification."""
 
-    fault: Fault = Field(description="Who is at fault.")
+    fault: Fault = Field(description="The component at fault.")
     strength: Literal["must", "should"] = Field(default="must", description="Whether it is demanded or recommended.")
     headline: str
-    demand: str = Field(description="What the specification demands, in other words.")
+    demand: str = Field(description="The requirement of the specification, in other words.")
     section: SectionOf
     call: CallOf | None = None
-    reproducer: str = Field(description="A shell script that shows it without the harness.")
+    reproducer: str = Field(description="A shell script that reproduces it without the harness.")
     versions: tuple[str, ...] = Field(description="With which it was found.")
 
 
@@ -104,7 +104,7 @@ class CheckOf(_Part):
     seconds: float
     reason: str = ""
     findings: tuple[FindingOf, ...]
-    calls: dict[str, tuple[float, ...]] = Field(description="How long the plugin took, by verb.")
+    calls: dict[str, tuple[float, ...]] = Field(description="The times of the plugin by verb.")
     notes: tuple[str, ...]
 
 
@@ -132,7 +132,7 @@ def read(path: Path) -> ConformanceReport:
     """A report in JSON or YAML.
 
     Raises:
-        BadReport: it is none.
+        BadReport: it is not a report.
     """
     try:
         text = path.read_text(encoding="utf-8")

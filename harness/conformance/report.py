@@ -1,4 +1,4 @@
-"""A run's report: for a terminal, and as plain data with a version and a schema of its own."""
+"""A run's report: as text for a terminal, and as plain data with a version and a schema."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _checked(result: Checked) -> dict[str, Any]:
 
 
 def merged_findings(result: Checked) -> list[dict[str, Any]]:
-    """What a check found; the same in several versions is one finding."""
+    """The findings of a check; the same finding in several versions counts once."""
     found: dict[str, dict[str, Any]] = {}
     for trial in result.trials:
         for finding in trial.findings:
@@ -93,7 +93,7 @@ def _version() -> str:
 
 
 def line(result: Checked) -> str:
-    """A check in one line of a terminal, with its findings below it."""
+    """A check as one line for a terminal, with its findings below."""
     reason = next((trial.reason for trial in result.trials if trial.reason), "")
     more = f"  ({reason.strip().splitlines()[-1]})" if reason and result.verdict != Verdict.PASSED else ""
     lines = [f"{_MARKS[result.verdict.value]} {result.check.name}: {result.check.sentence}{more}"]

@@ -1,4 +1,4 @@
-"""A result of any version in one form, for comparisons with the kernel."""
+"""Results of all versions in one form, for comparisons with the kernel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ip:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The parts of a result that are of the right form; what is not, `wellformed` reports."""
+    """The well-formed parts of a result; `wellformed` reports the others."""
 
     interfaces: tuple[Interface, ...]
     ips: tuple[Ip, ...]
@@ -74,7 +74,7 @@ def _ip(item: Json) -> Ip:
 
 
 def cidr(value: Any) -> str:
-    """An address with its prefix as the kernel writes it; empty if it is none."""
+    """An address with its prefix in the kernel's notation; empty if it is invalid."""
     try:
         return str(ipaddress.ip_interface(value)) if isinstance(value, str) else ""
     except ValueError:
@@ -82,7 +82,7 @@ def cidr(value: Any) -> str:
 
 
 def destination(value: Any) -> str:
-    """A route's destination as the kernel writes it; empty if it is none."""
+    """A route's destination in the kernel's notation; empty if it is invalid."""
     try:
         return str(ipaddress.ip_network(value, strict=False)) if isinstance(value, str) else ""
     except ValueError:

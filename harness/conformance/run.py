@@ -1,4 +1,4 @@
-"""A run: each check with each version that it is for, in a process and on a machine of its own."""
+"""Runs each check with each of its versions, in a separate process on a separate machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.conformance.scene import Blocked, Broken, Scene, Skipped
 from harness.conformance.spec import is_in
 from harness.conformance.subject import Subject
 
-LIMIT = 180.0  # seconds that a check may take with one version
+LIMIT = 180.0  # seconds for a check with one version
 
 
 @dataclass(kw_only=True)
@@ -47,7 +47,7 @@ class Checked:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the versions'."""
+        """The worst verdict of the versions."""
         order = (Verdict.FAILED, Verdict.BROKEN, Verdict.FLAKY, Verdict.WARNED, Verdict.BLOCKED, Verdict.PASSED)
         found = {trial.verdict for trial in self.trials}
         return next((verdict for verdict in order if verdict in found), Verdict.SKIPPED)
@@ -66,11 +66,11 @@ def run(
     """All checks, several at once, each after those that it builds on.
 
     Args:
-        only: names, or beginnings of names; what they build on runs too, and is not reported.
-        rounds: of ADD and DEL, to find what fails now and then.
+        only: names, or prefixes of names; checks that they depend on run, too, but are not reported.
+        rounds: rounds of ADD and DEL, to find occasional failures.
         done: called with each check, in the order of a report.
-        again: how often a check that fails is run again, to see whether it does so each time.
-        alone: without what they build on, which then blocks nothing either.
+        again: how often to run a failed check again, to see whether it always fails.
+        alone: without the checks that they depend on, which then block nothing.
         jobs: how many at once; 0: as many as there are processors.
     """
     load.ROUNDS = rounds
@@ -312,7 +312,7 @@ def _trials(each: _Running, late: str) -> list[Trial]:
 
 
 def _in_child(checks: Sequence[Check], version: str, subject: Subject, pipe: int) -> None:
-    """The rest of a process's life: the checks, and what they found into the pipe."""
+    """Run the checks in the new process, write their findings into the pipe, and exit."""
     try:
         needed = sorted({binary.parent for binary in subject.binaries.values()})
         machine.begin(subject.masters, needed)
@@ -332,7 +332,7 @@ def _mistaken() -> dict[str, Any]:
 
 
 def _found(check: Check, scene: Scene) -> dict[str, Any]:
-    """What one check finds; the scene may be one that others have used."""
+    """The findings of one check; the scene may be shared with other checks."""
     scene.section, scene.findings, scene.notes, scene.seconds, scene.changes = check.section, [], [], {}, {}
     scene.should = check.should
     verdict, reason = Verdict.PASSED, ""

@@ -1,7 +1,6 @@
-"""What a check gets to see and do: a machine, the plugin in one version of the specification, containers.
+"""The scene of a check: a machine, the plugin in one version of the specification, and containers.
 
-Everything done here is also written down as shell, so that a finding comes with a script that shows it without this
-project.
+Every action is also recorded as shell, so each finding has a script that reproduces it without this project.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ mount -t tmpfs run /run; mkdir -p /run/netns /var/lib/cni; mount -t tmpfs cni /v
 
 
 class Blocked(Exception):
-    """The check cannot be done, because what it builds on does not work; another check is about that."""
+    """The check cannot run, because a call that it needs fails; another check reports that."""
 
 
 class Skipped(Exception):
@@ -44,12 +43,12 @@ class Skipped(Exception):
 
 
 class Broken(Exception):
-    """The environment, or a plugin beside the tested one, made the check impossible."""
+    """The environment, or another plugin, made the check impossible."""
 
 
 @dataclass(kw_only=True)
 class Attachment:
-    """One container's interface on the network, as the runtime knows it."""
+    """One container's interface on the network, as the runtime sees it."""
 
     sandbox: Sandbox | None
     container: str
@@ -59,8 +58,8 @@ class Attachment:
     result: Json | None = None  # the tested plugin's
     args: str = ""
     runtime: Json = field(default_factory=dict)  # runtimeConfig
-    around: Snapshot | None = None  # of a plugin that is not the first: the machine before its ADD
-    undone: Snapshot | None = None  # and after its DEL, before that of the plugins before it
+    around: Snapshot | None = None  # if the plugin is not the first: the machine before its ADD
+    undone: Snapshot | None = None  # the machine after its DEL, before the DEL of earlier plugins
 
     @property
     def variables(self) -> dict[str, str]:
@@ -80,7 +79,7 @@ class Scene:
         self.notes: list[str] = []
         self._script: list[str] = []
         self._containers = self._delegates = 0
-        self.cache: dict[str, Any] = {}  # what checks of one batch share
+        self.cache: dict[str, Any] = {}  # shared by the checks of a batch
         #: Merged over the configuration of every call.
         self.changes: Json = {}
         self.path = subject.path
@@ -94,7 +93,7 @@ class Scene:
         """Whether the version of the specification is this one or a later one."""
         return number(self.version) >= number(version)
 
-    # --- what a runtime does
+    # --- actions of a runtime
 
     def container(self, ifname: str = "eth0", **more: Any) -> Attachment:
         """A new container's attachment, not yet made."""
@@ -106,7 +105,7 @@ class Scene:
         return Attachment(sandbox=sandbox, container=identity, ifname=ifname, netns=str(sandbox.path), **more)
 
     def conf(self, attachment: Attachment | None = None, previous: Json | None = None) -> Json:
-        """What the tested plugin reads from its standard input."""
+        """The standard input of the tested plugin."""
         return self._conf(self.subject.conf, attachment, previous)
 
     def _conf(self, part: Json, attachment: Attachment | None, previous: Json | None) -> Json:
@@ -136,7 +135,7 @@ class Scene:
         Args:
             conf: its input; by default its configuration.
             without: variables to leave out.
-            env: variables beside the attachment's, or in their place.
+            env: additional variables, or replacements for the attachment's.
         """
         if conf is None:
             conf = self.conf(attachment)
@@ -162,14 +161,14 @@ class Scene:
         return run(call)
 
     def add(self, attachment: Attachment) -> Outcome:
-        """ADD, after the plugins that are before the tested one; the result is kept if it is an object."""
+        """ADD, after the ADD of earlier plugins; the result is stored if it is an object."""
         self.prepare(attachment)
         outcome = self.call("ADD", attachment, self.conf(attachment, attachment.before))
         attachment.result = outcome.object if outcome.ok and outcome.object else None
         return outcome
 
     def prepare(self, attachment: Attachment) -> None:
-        """ADD of the plugins before the tested one, once."""
+        """ADD of the plugins before the tested one, only once."""
         if attachment.before is not None:
             return
         for part in self.subject.network["plugins"][: self.subject.position]:
@@ -182,7 +181,7 @@ class Scene:
             attachment.around = self.snapshot()
 
     def added(self, attachment: Attachment) -> Attachment:
-        """ADD that must work for the check to go on.
+        """ADD that must succeed, so that the check can continue.
 
         Raises:
             Blocked: it does not.
@@ -192,7 +191,7 @@ class Scene:
         return attachment
 
     def delete(self, attachment: Attachment, **more: Any) -> Outcome:
-        """DEL as a runtime calls it: with prevResult from 0.4.0 on. Then of the plugins before the tested one."""
+        """DEL as a runtime calls it, with prevResult since 0.4.0; then DEL of the plugins before the tested one."""
         conf = self.conf(attachment, attachment.result if self.has("0.4.0") else None)
         outcome = self.call("DEL", attachment, conf, **more)
         if self.subject.position:
@@ -201,7 +200,7 @@ class Scene:
         return outcome
 
     def interrupted(self, verb: str, attachment: Attachment, kill_at: int) -> trace.Traced:
-        """A call that is killed after that many system calls that change something; 0: not at all."""
+        """A call that is killed after this number of system calls that change something; 0: it is not killed."""
         conf = self.conf(attachment, attachment.before)
         variables = {"CNI_COMMAND": verb, "CNI_PATH": self.path, **attachment.variables}
         call = Call(binary=str(self.subject.binary), env=variables, stdin=json.dumps(conf).encode())
@@ -212,7 +211,7 @@ class Scene:
         return trace.run(call, kill_at)
 
     def other(self, binary: Path, part: Json, verb: str, attachment: Attachment, result: Json | None) -> Json:
-        """Call a plugin that is not the tested one; its result, or its error object."""
+        """Call another plugin; returns its result or its error object."""
         outcome = self._run(str(binary), verb, attachment, self._conf(part, attachment, result))
         if not outcome.ok:
             return {"code": outcome.code or 100, "msg": outcome.message}
@@ -225,7 +224,7 @@ class Scene:
             self._run(str(self.subject.binaries[part["type"]]), "DEL", attachment, conf)
 
     def deleted(self, attachment: Attachment) -> None:
-        """DEL that must work for the check to go on.
+        """DEL that must succeed, so that the check can continue.
 
         Raises:
             Blocked: it does not.
@@ -262,19 +261,19 @@ class Scene:
         self.write(f"# from here on {name} is a script in {directory} which can answer by itself")
         return Delegate(directory, name, self.subject.binaries[name])
 
-    # --- what an observer does
+    # --- actions of an observer
 
     def inside(self, attachment: Attachment) -> Kernel:
-        """What the kernel has in the container."""
+        """The kernel's state of the container."""
         assert attachment.sandbox is not None
         return attachment.sandbox.look()
 
     def snapshot(self) -> Snapshot:
-        """What is on the machine outside the containers."""
+        """The state of the machine outside the containers."""
         return machine.snapshot()
 
     def about(self, attachment: Attachment) -> set[str]:
-        """Files, and rules of the firewall, that mention the container and are not of plugins before the tested one."""
+        """Files and firewall rules that mention the container, without those of earlier plugins."""
         now, word = self.snapshot(), attachment.container
         found = {path for path, content in now.files.items() if word in path or word.encode() in content}
         found = {path for path in found if not path.startswith(("/var/log/", "/tmp/"))}
@@ -284,14 +283,14 @@ class Scene:
         return found | rules
 
     def reboot(self, attachment: Attachment) -> None:
-        """Take a container's namespace away."""
+        """Remove a container's namespace."""
         if attachment.sandbox is not None:
             attachment.sandbox.close()
             self.write(f"ip netns del {attachment.sandbox.name}")
             attachment.sandbox = None
 
     def netlink(self, attachment: Attachment | None, line: str, do: Callable[[IPRoute], Any]) -> None:
-        """Change something in a container (or, with None, on the host), and write it down.
+        """Change something in a container (or, with None, on the host), and record it.
 
         Args:
             line: the same for `ip`, without the namespace.
@@ -306,7 +305,7 @@ class Scene:
         sandbox.inside(change) if sandbox else change()
 
     def write(self, line: str) -> None:
-        """Add to the script what was done by other means."""
+        """Add an action to the script."""
         self._script.append(line)
 
     def expect(
@@ -321,7 +320,7 @@ class Scene:
         look: str = "",
         should: bool | None = None,
     ) -> bool:
-        """Note a finding unless the condition holds; whether it holds.
+        """Report a finding unless the condition is true; returns the condition.
 
         Args:
             look: a line of shell that shows the fault at the end of the reproducer.

@@ -1,4 +1,4 @@
-"""What the specification is divided into, and what came with which version of it."""
+"""The sections and versions of the specification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Section:
 
     @property
     def url(self) -> str:
-        """Where it can be read."""
+        """The address of the text."""
         return f"{self.page}#{self.anchor}"
 
 
@@ -49,11 +49,11 @@ def number(version: str) -> tuple[int, ...]:
     """A version as numbers that can be compared.
 
     Raises:
-        ValueError: it is no version.
+        ValueError: it is not a version.
     """
     return tuple(int(part) for part in version.split("."))
 
 
 def is_in(version: str, since: str, until: str) -> bool:
-    """Whether a version is one of a range, both ends of which belong to it."""
+    """Whether a version is in a range, including both ends."""
     return number(since) <= number(version) <= number(until)

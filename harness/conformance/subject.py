@@ -1,4 +1,4 @@
-"""What is tested: a plugin's binary, with the configuration that it is called with and the plugins around it."""
+"""The subject of a test: a plugin's binary, its configuration, and the other plugins of its network."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.conformance.call import NOT_STARTED, Call, Json, Outcome, run
 from harness.conformance.spec import VERSIONS
 from harness.embedded.binaries import INSTALLED, given
 
-_DEFAULT_BRIDGES = {"bridge": "cni0", "flannel": "cni0"}  # what plugins make that name none
+_DEFAULT_BRIDGES = {"bridge": "cni0", "flannel": "cni0"}  # the interface of plugins that name none
 
 
 class Unusable(Exception):
-    """There is nothing to test; the message names the file and what was expected."""
+    """There is nothing to test; the message names the file and the expected value."""
 
 
 class BadProfile(Unusable):
@@ -34,18 +34,18 @@ class Subject:
     network: Json  # as a list of plugins
     position: int  # of the plugin in the list
     binaries: Mapping[str, Path]  # by type: those of the list, and their ipam plugins
-    stays: tuple[str, ...] = ()  # interfaces that stand for all containers
+    stays: tuple[str, ...] = ()  # interfaces that all containers share
     claims: frozenset[str] = frozenset()
     places: tuple[Path, ...] = ()  # directories with further plugins
     supported: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()  # that the profile states
     default_route: bool | None = None  # what the profile states
     mistakes: tuple[str, ...] = ()  # of the profile or the configuration, each with its place
-    limits: tuple[tuple[str, ...], ...] = ()  # versions that the plugins before it claim, and that were asked for
+    limits: tuple[tuple[str, ...], ...] = ()  # requested versions that the plugins before it claim
 
     @property
     def conf(self) -> Json:
-        """The plugin's own part of the configuration."""
+        """The plugin's part of the configuration."""
         part: Json = self.network["plugins"][self.position]
         return part
 
@@ -66,17 +66,17 @@ class Subject:
         return os.pathsep.join(dict.fromkeys(str(binary.parent) for binary in self.binaries.values()))
 
     def beside(self, name: str) -> Path | None:
-        """Another plugin that is where this one's are."""
+        """Another plugin, from the same directories."""
         return find(name, [*self.places, *(binary.parent for binary in self.binaries.values())])
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Those that the plugin claims, that are known here, and that nothing else rules out."""
+        """The versions that the plugin claims, that the harness knows, and that are not excluded."""
         return tuple(each for each in VERSIONS if all(each in listed for listed in (self.supported, *self.limits)))
 
     @property
     def features(self) -> set[str]:
-        """Extended features that are claimed: those that the profile names, and those that the configuration uses."""
+        """Claimed extended features: those that the profile names, and those that the configuration uses."""
         declared = self.conf.get("capabilities")
         wanted = {f"capability:{name}" for name, on in declared.items() if on} if isinstance(declared, dict) else set()
         used = {"dns": self.conf.get("dns"), "capabilities": wanted, "pool": "subnet" in dict(_strings(self.conf))}
@@ -89,13 +89,13 @@ class Subject:
 
     @property
     def masters(self) -> list[str]:
-        """Interfaces of the machine that the configuration builds on."""
+        """Interfaces of the host that the configuration needs."""
         found = [value for key, value in _strings(self.network) if key in ("master", "device") and value]
         return list(dict.fromkeys(found))
 
     @property
     def shared(self) -> set[str]:
-        """Interfaces that may stay when all containers are gone, because the administrator named them."""
+        """Interfaces that may stay after the last container, because the administrator named them."""
         named = {value for _, value in _strings(self.network)}
         made = {
             _DEFAULT_BRIDGES[plugin["type"]] for plugin in self.network["plugins"] if plugin["type"] in _DEFAULT_BRIDGES
@@ -103,7 +103,7 @@ class Subject:
         return named | made | set(self.stays)
 
     def described(self) -> Json:
-        """For a report: what was really there, not what somebody typed."""
+        """For a report: the real binaries with their checksums."""
         return {
             "name": self.name,
             "type": self.conf["type"],
@@ -154,16 +154,16 @@ def of(
     stays: Sequence[str] = (),
     claims: Sequence[str] = (),
 ) -> Subject:
-    """A network's configuration that is already read.
+    """The subject from a parsed configuration.
 
     Args:
         where: the file that it is from, for messages.
-        plugin: the binary; without it, it is looked for by its type.
+        plugin: the binary; if empty, it is searched by its type.
         wanted: the type of the plugin that is tested; by default the binary's name, else the first of the list.
         paths: directories with further plugins, before those of $GENIE_CNI_BIN and the usual ones.
 
     Raises:
-        Unusable: it is no configuration, or a plugin that it needs is nowhere.
+        Unusable: it is not a configuration, or a plugin that it needs was not found.
     """
     listed = as_list(network, where)
     types = [part["type"] for part in listed["plugins"]]
@@ -195,7 +195,7 @@ def as_list(network: Any, where: str) -> Json:
     """A configuration as a list of plugins.
 
     Raises:
-        Unusable: it is none.
+        Unusable: it is not valid.
     """
     if not isinstance(network, dict) or not isinstance(network.get("name"), str):
         raise Unusable(f"{where}: name: expected the network's name")
@@ -221,7 +221,7 @@ def _ipam(part: Json) -> str:
 
 
 def probe(subject: Subject, version: str = "1.0.0") -> Outcome:
-    """What the plugin answers to VERSION."""
+    """The plugin's answer to VERSION."""
     env = {"CNI_COMMAND": "VERSION", "CNI_PATH": subject.path}
     return run(Call(binary=str(subject.binary), env=env, stdin=json.dumps({"cniVersion": version}).encode()))
 
@@ -229,8 +229,8 @@ def probe(subject: Subject, version: str = "1.0.0") -> Outcome:
 def claimed_versions(outcome: Outcome, configured: str = "0.1.0") -> tuple[str, ...]:
     """Versions in an answer to VERSION.
 
-    Without a version that is known there, the plugin is taken to have 0.1.0, which has no such verb, and the version
-    that its configuration has: so a broken VERSION is found, and the rest is tested all the same.
+    If the answer has no known version, the plugin is assumed to support 0.1.0, which has no VERSION, and the version in
+    its configuration. So a broken VERSION is found, and the other checks still run.
     """
     listed = outcome.object.get("supportedVersions") if outcome.ok else None
     texts = tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()

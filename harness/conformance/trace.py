@@ -1,9 +1,9 @@
-"""A plugin that is killed at one of its system calls, as a node that loses power or a runtime that is impatient does.
+"""Kills a plugin at one of its system calls, to simulate a power failure or an impatient runtime.
 
 The call runs under ptrace, with all its threads and children. Only system calls that change something (files,
 interfaces, processes) are counted, so a sweep over them is a sweep over every state that an interrupted call can leave.
 A filter in the kernel (seccomp) stops the call at these alone, so it is nearly as fast as it is without.
-Python has no ptrace, and the libraries that have it bring a debugger; this takes four of its requests.
+Python has no ptrace, and libraries with ptrace are debuggers; this module needs only four of its requests.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class NoTracing(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Traced:
-    """How a traced call went."""
+    """The outcome of a traced call."""
 
-    changes: int  # system calls that change something, as far as it got
-    killed: str = ""  # the system call after which it was killed; empty: it ended by itself
+    changes: int  # the number of its system calls that change something
+    killed: str = ""  # the system call after which it was killed; empty if it ended by itself
     status: int = 0
 
 
 def run(call: Call, kill_at: int = 0) -> Traced:
-    """Run a call and kill it when it has returned from that many system calls that change something.
+    """Run a call and kill it after this number of system calls that change something.
 
     Args:
-        kill_at: the number, from 1; 0 lets it run to its end.
+        kill_at: the number, from 1; with 0 it runs to its end.
 
     Raises:
         NoTracing: it cannot be traced.
@@ -109,7 +109,7 @@ class _Tracer:
         self._killed = ""
 
     def watch(self) -> Traced:
-        """Until nothing of the call is left."""
+        """Run until no process of the call is left."""
         status = self._begin()
         signal.signal(signal.SIGALRM, lambda *_: self._end("", _ALL))
         signal.alarm(int(SECONDS))
@@ -126,7 +126,7 @@ class _Tracer:
                     if process == self._child:
                         status = os.waitstatus_to_exitcode(stop)
                         if not self._killed:
-                            break  # what it leaves behind is not part of the call
+                            break  # remaining processes are not part of the call
         finally:
             signal.alarm(0)
         if self._changes < 0:
@@ -173,7 +173,7 @@ class _Tracer:
                 self._end(name, 0)
 
     def _end(self, name: str, _: int) -> None:
-        """Kill all of it at once."""
+        """Kill all processes of the call at once."""
         self._killed = name or "nothing: it took too long"
         for process in self._alive:
             with suppress(ProcessLookupError):

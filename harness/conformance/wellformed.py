@@ -1,4 +1,4 @@
-"""Whether a result is what a version of the specification says one is: pure, over the answer alone."""
+"""Checks the form of a result in a version of the specification: pure functions over the answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Complaints = Iterator[str]
 
 
 def complaints(result: Any, version: str) -> Complaints:
-    """What of a result is not as the version has it; where and what was expected.
+    """The mistakes in a result's form for a version, each with its place and the expected value.
 
-    Keys that the version does not know are no fault: it does not forbid them.
+    Unknown keys are no mistake: the specification does not forbid them.
     """
     if not isinstance(result, dict):
         yield f"the result is {_kind(result)}, expected an object"
@@ -25,7 +25,9 @@ def complaints(result: Any, version: str) -> Complaints:
         yield from _old(result)
     else:
         yield from _listed(result, "interfaces", lambda item, at: _interface(item, at, version))
-        key = "ip" if version == "0.3.0" and "ip" in result else "ips"  # its text says `ip`, its intent is `ips`
+        key = (
+            "ip" if version == "0.3.0" and "ip" in result else "ips"
+        )  # the text of the specification has `ip`, but means `ips`
         yield from _listed(result, key, lambda item, at: _ip(item, at, version))
         for old in ("ip4", "ip6"):
             if old in result:

@@ -1,4 +1,4 @@
-"""The checks, by verb, in the order in which a report has them.
+"""The checks by verb, in the order of reports.
 
 base         what a check is
 life         one attachment that many checks look at

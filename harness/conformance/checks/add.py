@@ -1,4 +1,4 @@
-"""ADD: what it answers, and that this is what the kernel has."""
+"""ADD: its result, compared with the kernel."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def mac(scene: Scene) -> None:
 def mac_given(scene: Scene) -> None:
     it = made(scene)
     if not it.link.mac or it.link.kind in ("ipvlan", "tun", "ipip", "wireguard"):
-        return  # a hardware address means nothing there
+        return  # a hardware address has no meaning there
     own = [interface for interface in it.result.interfaces if interface.name == "eth0"]
     it.expect(
         any(each.mac for each in own),
@@ -335,7 +335,7 @@ def nothing_more(scene: Scene) -> None:
     it = made(scene)
     listed = {ip.cidr for ip in it.result.ips}
     for cidr in it.kernel.of(it.link):
-        if scene.has("0.3.0") or len(it.kernel.of(it.link)) <= 2:  # the old form has one of each family
+        if scene.has("0.3.0") or len(it.kernel.of(it.link)) <= 2:  # the old form has one address of each family
             it.expect(
                 cidr in listed,
                 f"eth0 has {cidr}; the result has {', '.join(sorted(listed)) or 'no address'}",
@@ -362,7 +362,7 @@ def gateway(scene: Scene) -> None:
                 "`gateway` is the default gateway of the subnet.",
             )
             near = ipaddress.ip_address(ip.gateway)
-            alone = interface.network.num_addresses == 1 or near.is_link_local  # a gateway that is next by a route
+            alone = interface.network.num_addresses == 1 or near.is_link_local  # a route leads to the gateway
             it.expect(
                 alone or near in interface.network,
                 f"the gateway {ip.gateway} is not in the subnet of {ip.cidr}",

@@ -1,4 +1,4 @@
-"""What a check is."""
+"""The class of checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.conformance.spec import VERSIONS, Section
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One demand of the specification and how to see whether a plugin meets it."""
+    """One requirement of the specification, with a function that tests it."""
 
     name: str
     sentence: str
@@ -19,14 +19,14 @@ class Check:
     run: Callable[[Scene], None]
     since: str = VERSIONS[0]
     until: str = VERSIONS[-1]
-    feature: str = ""  # empty: core, which every plugin must do; else only where it is claimed
-    each: bool = False  # with every version that the plugin claims, not with the newest alone
+    feature: str = ""  # empty: core, for every plugin; otherwise only for plugins that claim this feature
+    each: bool = False  # run with every version that the plugin claims, not only with the newest
     ends: bool = False  # with the oldest and the newest of them
-    first: bool = False  # only of a plugin that makes the interface
-    after: tuple[str, ...] = ()  # checks that must have passed for this one to say something of its own
-    repeat: bool = True  # a failure counts when it happens again
-    batch: str = ""  # checks of one batch look at one attachment, which the first of them makes
-    should: bool = False  # the specification recommends it, and does not demand it
+    first: bool = False  # only for a plugin that makes the interface
+    after: tuple[str, ...] = ()  # checks that must pass before this one gives a separate verdict
+    repeat: bool = True  # run a failed check again; if it then passes, it is flaky
+    batch: str = ""  # the checks of a batch share one attachment, which the first of them makes
+    should: bool = False  # the specification recommends it, but does not require it
 
     def describe(self) -> dict[str, str]:
         """For lists and reports."""
@@ -51,7 +51,7 @@ def check(
     batch: str = "",
     should: bool = False,
 ) -> Callable[[Callable[[Scene], None]], Check]:
-    """Make a check of the function below."""
+    """Decorator: make a check from a function."""
 
     def made(run: Callable[[Scene], None]) -> Check:
         return Check(

@@ -1,4 +1,4 @@
-"""Capabilities that the configuration declares: what runtimeConfig asks for is done or refused."""
+"""Capabilities that the configuration declares: the plugin fulfils runtimeConfig, or refuses it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAC = "02:42:c6:12:00:07"
 
 
 def _asked(scene: Scene, **wanted: object) -> Attachment | None:
-    """An attachment with runtimeConfig; None if the plugin refused, in the right way."""
+    """An attachment with runtimeConfig; None if the plugin refused correctly."""
     attachment = scene.container(runtime=dict(wanted))
     outcome = scene.add(attachment)
     if not outcome.ok:
@@ -124,7 +124,7 @@ def port_mappings(scene: Scene) -> None:
 
 
 class _Listener:
-    """A server in a container that accepts and says a word."""
+    """A server in a container that accepts connections and sends a word."""
 
     def __init__(self, attachment: Attachment, port: int) -> None:
         assert attachment.sandbox is not None
@@ -155,7 +155,7 @@ class _Listener:
 
 
 def _answers(port: int) -> bool:
-    """Whether a container answers at a port of the host's own address."""
+    """Whether a container answers at a port of the host's address."""
     for host in ("192.0.2.10", "127.0.0.1"):
         try:
             with socket.create_connection((host, port), timeout=3) as connection:

@@ -1,4 +1,5 @@
-"""Chains: prevResult passed on whole; first, in the middle, last; behind and before the reference plugins."""
+"""Chains: prevResult is passed on completely; the plugin as first, middle and last, before and after the reference
+plugins."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _PLAIN: dict[str, Json] = {
 
 
 def _next(scene: Scene, name: str, verb: str, attachment: Attachment, result: Json | None) -> Json:
-    """Call one of the reference plugins as the next of the chain."""
+    """Call one of the reference plugins as the next one in the chain."""
     binary = scene.subject.beside(name)
     if binary is None:
         raise Skipped(f"no {name} beside the plugin")
@@ -89,7 +90,7 @@ def passes(scene: Scene) -> None:
 
 
 def _kept(key: str, item: Any, result: Json) -> bool:
-    """Whether an item of prevResult is in a result, perhaps with changes of the plugin's own."""
+    """Whether an item of prevResult is in a result, possibly with changes of the plugin."""
     identity = {"interfaces": ("name", "sandbox"), "ips": ("address",), "routes": ("dst",)}[key]
     items = [each for each in result.get(key) or () if isinstance(each, dict)]
     return any(all(each.get(part) == item.get(part) for part in identity) for each in items)

@@ -51,7 +51,7 @@ def collects(scene: Scene) -> None:
 
 
 def _expect_collected(scene: Scene, before: Snapshot, stale: list[Attachment], valid: list[Attachment]) -> None:
-    """Take the stale ones' namespaces away; GC has to remove what is there of them beyond these."""
+    """Remove the namespaces of stale attachments; GC must remove the rest of them."""
     for each in stale:
         scene.reboot(each)
     if not settled(lambda: _outlive(scene, before, stale)):
@@ -59,7 +59,7 @@ def _expect_collected(scene: Scene, before: Snapshot, stale: list[Attachment], v
     outcome = scene.collect(valid)
     scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome)
     for what in _outlive(scene, before, stale):
-        # GC was passed on: gc-asks-ipam is about that.
+        # GC was passed on: gc-asks-ipam checks that.
         host_local = scene.subject.ipam == "host-local" and what.startswith("the file /var/lib/cni/networks/")
         fault = Fault.IPAM if host_local else Fault.PLUGIN
         look = "ip link; ip route; ip rule; ls -R /var/lib/cni"
@@ -67,7 +67,7 @@ def _expect_collected(scene: Scene, before: Snapshot, stale: list[Attachment], v
 
 
 def _outlive(scene: Scene, before: Snapshot, stale: list[Attachment]) -> list[str]:
-    """What is there of attachments without a namespace, and was not before them; nothing of plugins before this one."""
+    """Leftovers of attachments without a namespace, except those that existed before and those of earlier plugins."""
     now = scene.snapshot()
     found = {what: None for each in stale for what in leftovers.left(each.around or before, now, [each.container])}
     return list(found)
@@ -274,7 +274,7 @@ def fails_late(scene: Scene) -> None:
 
 
 def _impossible(version: str) -> Json:
-    """What an ipam plugin answers, with a next hop that is nowhere near."""
+    """A result of an ipam plugin, with an unreachable next hop."""
     ip: Json = {"address": "198.18.5.5/24", "gateway": "198.18.5.1"}
     if number(version) < number("0.3.0"):
         routes = [{"dst": "203.0.113.0/24", "gw": "192.168.77.1"}]

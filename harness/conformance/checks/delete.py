@@ -59,10 +59,10 @@ def removes(scene: Scene) -> None:
 
 
 def used(scene: Scene, *, watch: bool = True) -> Snapshot:
-    """The machine after a first attachment has come and gone: what stays by design is there.
+    """The machine after a first ADD and DEL, with everything that stays by design.
 
     Args:
-        watch: note the calls of the ipam plugin, to know who is at fault for an address that stays.
+        watch: record the calls of the ipam plugin, to find out which plugin is at fault for an address that stays.
     """
     if "used" not in scene.cache:
         scene.deleted(scene.added(scene.container()))
@@ -73,14 +73,14 @@ def used(scene: Scene, *, watch: bool = True) -> Snapshot:
 
 
 def words(attachment: Attachment) -> list[str]:
-    """What a file says that is about an attachment."""
+    """Words in files that identify an attachment."""
     return [attachment.container]
 
 
 def expect_nothing_left(
     scene: Scene, before: Snapshot, attachment: Attachment, when: str, *, should: bool | None = None
 ) -> None:
-    """Note what an attachment left on the machine."""
+    """Report leftovers of an attachment on the machine."""
 
     def left() -> list[str]:
         if attachment.around is not None and attachment.undone is not None:
@@ -94,7 +94,7 @@ def expect_nothing_left(
 
 
 def _is_ipam_plugins(scene: Scene, attachment: Attachment, what: str) -> bool:
-    """Whether it is in the ipam plugin's store, though that was called with DEL and reported success."""
+    """Whether it is in the ipam plugin's store, although that plugin's DEL reported success."""
     if scene.subject.ipam != "host-local" or not what.startswith("the file /var/lib/cni/networks/"):
         return False
     if (delegate := scene.cache.get("delegate")) is None:
@@ -162,7 +162,7 @@ _AFTER = ("del-succeeds", "del-leaves-nothing")
 
 
 def _expect_gone(scene: Scene, before: Snapshot, attachment: Attachment, outcome: Outcome, how: str) -> None:
-    """DEL succeeded and left nothing."""
+    """Check that DEL succeeded and left nothing."""
     # That DEL succeeds is demanded where a section's "must" has it; how much it finds without what is missing is not.
     demand = "DEL completes without an error, even if resources are missing, and releases what it can."
     if scene.expect(outcome.ok, f"DEL {how} fails: {outcome.message}", demand, outcome):

@@ -1,4 +1,4 @@
-"""Calls that must fail: an error object with the right code, nothing beside it, nothing changed."""
+"""Calls that must fail: with only an error object with the right code, and without changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _OBJECT = ("error-object",)
 
 
 def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int] = (), word: str = "") -> None:
-    """Note what is wrong with a refusal.
+    """Check a refusal.
 
     Args:
         what: the call, as in "ADD with …".
-        codes: one of which the error must have, from 1.0.0 on, where they are defined.
-        word: what the message must name.
+        codes: the error must have one of these, from version 1.0.0 on, which defines them.
+        word: the message must contain it.
     """
     demand = "On failure a plugin exits with another status than 0 and prints an error object: cniVersion, code, msg."
     if not scene.expect(not outcome.ok, f"{what} succeeds", "The call must fail.", outcome):
@@ -61,15 +61,15 @@ def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int]
 
 
 class Refused:
-    """The machine and a container before a call that must fail; afterwards, what the call changed."""
+    """The state of the machine and a container before a call that must fail; later compared with the state after it."""
 
     def __init__(self, scene: Scene, attachment: Attachment, *, taken: bool = False) -> None:
-        """With `taken`, the container's interface is somebody else's, and no DEL may follow."""
+        """With `taken`, the container's interface belongs to another plugin, and no DEL may follow."""
         self.scene, self.attachment, self.taken = scene, attachment, taken
         self.before, self.inside = scene.snapshot(), scene.inside(attachment)
 
     def expect_nothing(self, outcome: Outcome, what: str) -> None:
-        """Note what a failed call left, but for what stands for all containers."""
+        """Report leftovers of a failed call, except for objects that all containers share."""
         after, inside = self.scene.snapshot(), self.scene.inside(self.attachment)
         demand = "A call that fails changes nothing; what is reserved for it is released by the DEL that follows."
         known = {link.name for link in self.inside.links}
@@ -98,7 +98,7 @@ class Refused:
 def error_object(scene: Scene) -> None:
     outcome = refused(scene)
     if scene.subject.position and outcome.ok:
-        return  # a plugin that adjusts something else may need no namespace
+        return  # a plugin that adjusts other objects may need no namespace
     expect_error(scene, outcome, "ADD with a namespace that does not exist")
 
 
@@ -149,7 +149,7 @@ def netns_missing(scene: Scene) -> None:
 def netns_host(scene: Scene) -> None:
     attachment = scene.container()
     refused = Refused(scene, attachment)
-    attachment.netns = "/proc/1/ns/net"  # the namespace of the harness, which plays the runtime
+    attachment.netns = "/proc/1/ns/net"  # the namespace of the harness, which acts as the runtime
     outcome = scene.call("ADD", attachment)
     expect_error(scene, outcome, "ADD with the host's namespace, which has an eth0,")
     now = scene.snapshot().kernel
@@ -288,7 +288,7 @@ def unknown_command(scene: Scene) -> None:
 
 
 def _accepted_or_refused(scene: Scene, conf: Json, what: str) -> None:
-    """Either is right; a crash, or an error without its object, is not."""
+    """Success and an error are both correct; a crash or an error without its object is not."""
     attachment = scene.container()
     scene.prepare(attachment)
     refused = Refused(scene, attachment)

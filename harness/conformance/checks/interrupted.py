@@ -1,4 +1,4 @@
-"""ADD and DEL that are killed on the way."""
+"""ADD and DEL that are killed half-way."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness.conformance.scene import Attachment, Scene, Skipped
 from harness.conformance.spec import DEL
 from harness.conformance.trace import NoTracing
 
-MOMENTS = 40  # of a call; those between are left out
+MOMENTS = 40  # moments per call; others are skipped
 
 
 def _moments(scene: Scene, verb: str, attachment: Attachment) -> list[int]:
-    """The numbers of system calls after which to kill, of a call that is let run to its end."""
+    """The numbers of system calls after which to kill, from a call that ran to its end."""
     try:
         changes = scene.interrupted(verb, attachment, 0).changes
     except NoTracing as error:
@@ -41,7 +41,7 @@ def add_killed(scene: Scene) -> None:
         scene.prepare(attachment)
         traced = scene.interrupted("ADD", attachment, moment)
         if not traced.killed:
-            break  # this time there were fewer
+            break  # this time it made fewer system calls
         _expect_deleted(
             scene, attachment, f"of an ADD that was killed after {traced.killed} ({moment} of {moments[-1]})"
         )
@@ -80,7 +80,7 @@ def del_killed(scene: Scene) -> None:
 
 
 def _is_enough(scene: Scene) -> bool:
-    """Whether the sweep can end: one finding is, unless it is another's, behind which there may be the plugin's own."""
+    """Whether to end the sweep: after a finding about the plugin, but not after one about another component."""
     del scene.findings[2:]
     if len(scene.findings) == 2 and scene.findings[1].fault is scene.findings[0].fault is Fault.IPAM:
         del scene.findings[1]

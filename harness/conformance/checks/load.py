@@ -1,4 +1,4 @@
-"""Many at once, a pool that is full, and the same answer every time."""
+"""Many calls at once, a full pool, and the same result every time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _many(scene: Scene) -> tuple[Snapshot, list[Attachment], list[Outcome]]:
 
 
 def _inside(attachment: Attachment, ip: Any) -> bool:
-    """Whether an address is the container's, not one of the host's that the result lists."""
+    """Whether an address belongs to the container, and not to the host."""
     interfaces = parse(attachment.result or {}).interfaces
     return ip.interface is None or ip.interface >= len(interfaces) or bool(interfaces[ip.interface].sandbox)
 
@@ -95,7 +95,7 @@ def _subnets(value: Any) -> Iterator[str]:
 
 
 def _room(conf: Json) -> int:
-    """How many containers there is room for; many, if that cannot be seen."""
+    """The number of containers that the pool can hold; a large number if unknown."""
     if conf.get("ipam", {}).get("type") == "static":
         return 1
     return min((_size(subnet) for subnet in _subnets(conf)), default=1 << 16)
@@ -109,7 +109,7 @@ def _size(subnet: str) -> int:
 
 
 def _narrowed(value: Any) -> Any:
-    """A configuration with every IPv4 subnet made so small that it is soon full."""
+    """A configuration with very small IPv4 subnets, which are soon full."""
     if isinstance(value, list):
         return [_narrowed(inner) for inner in value]
     if not isinstance(value, dict):
@@ -177,7 +177,7 @@ def deterministic(scene: Scene) -> None:
             failed["DEL"].append(deleted)
         scene.reboot(attachment)
         if number == ROUNDS // 4 and len(failed["ADD"]) == number + 1:
-            break  # all of them: no use to wait for more
+            break  # all failed: more rounds show nothing new
     demand = "The same call, with nothing different around it, has the same outcome."
     for verb, outcomes in failed.items():
         if outcomes:

@@ -1,4 +1,4 @@
-"""CHECK: it agrees with what is right, and finds what is not."""
+"""CHECK: it passes for a correct attachment, and detects damage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def succeeds(scene: Scene) -> None:
 
 
 def _finds(scene: Scene, what: str, tamper: Callable[[Attachment], Json | None]) -> None:
-    """Do something to an attachment; CHECK must find it."""
+    """Damage an attachment; CHECK must detect it."""
     attachment = scene.added(scene.container())
     changed = tamper(attachment)
     outcome = scene.verify(attachment, changed)

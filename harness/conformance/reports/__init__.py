@@ -1,4 +1,4 @@
-"""What people make of reports: several in one matrix, two compared, a badge.
+"""Tools for reports: a matrix of several reports, a comparison of two, a badge.
 
 command      `harness report merge`, `diff`, `badge`
 page         the page for people, from page.html.j2

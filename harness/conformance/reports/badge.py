@@ -13,7 +13,7 @@ _COLOURS = {"passed": "#17713d", "failed": "#b3261e", "none": "#5d646c"}
 
 
 def verdict(report: ConformanceReport) -> tuple[str, str]:
-    """What the badge says, and whether that is passed, failed or none."""
+    """The text of the badge, and its kind: passed, failed or none."""
     found = whole(report)
     if found.failed:
         return f"{found.failed} of {found.tested} fail", "failed"
@@ -30,7 +30,7 @@ def _passes(cell: Cell) -> bool:
 
 
 def svg(report: ConformanceReport) -> str:
-    """The badge, with a text of its own for those who hear it."""
+    """The badge as SVG, with a text for screen readers."""
     message, kind = verdict(report)
     left, right = _width(_TITLE), _width(message)
     words = escape(f"{_TITLE}: {message}")

@@ -1,4 +1,4 @@
-"""Failures with one cause as one finding, over checks, versions and implementations."""
+"""Combines failures with one cause to one finding, over checks, versions and implementations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WITHOUT_FINDING = {
     Verdict.BROKEN: "The environment, or the check itself, made a verdict impossible.",
     Verdict.FAILED: "The report has no more about it.",
 }
-# What differs from run to run: addresses, versions, identifiers, numbers.
+# Parts that differ between runs: addresses, versions, identifiers, numbers.
 _VARIES = re.compile(
     r"/\S*/(?=\w)|(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|\b(?=\w*\d)(?:veth|cnitest|[0-9a-f]{6,})[\w-]*|[0-9]+(?:[.:/][0-9]+)*"
 )
@@ -42,11 +42,11 @@ _Found = tuple[Seen, FindingOf]
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """One thing that is wrong, wherever it was seen."""
+    """One fault, in all places where it was found."""
 
     headline: str
     verdict: Verdict
-    fault: Fault | None  # None: the report does not name one
+    fault: Fault | None  # None: the report names none
     demand: str
     section: str
     url: str
@@ -64,15 +64,15 @@ class Cause:
 
     @property
     def reports(self) -> tuple[int, ...]:
-        """The reports that have it."""
+        """The reports with this cause."""
         return tuple(dict.fromkeys(each.report for each in self.seen))
 
 
 def causes(reports: Sequence[ConformanceReport]) -> tuple[Cause, ...]:
-    """Every cause, what most depends on first.
+    """All causes; those with the most dependent checks come first.
 
-    Findings are one if their headlines are alike but for what differs from run to run; if one plugin returned the same
-    error to the same verb where the same section demands something else; or if a plugin leaves the same thing behind.
+    Findings are combined if their headlines are equal apart from parts that differ between runs, if one plugin returned
+    the same error to the same verb against the same section, or if a plugin leaves the same object behind.
     """
     groups: dict[Hashable, list[_Found]] = {}
     for seen, finding in _all(reports):
@@ -135,12 +135,12 @@ def _keys(report: ConformanceReport, seen: Seen, finding: FindingOf) -> Iterator
 
 
 def alike(headline: str) -> str:
-    """A headline without what differs from run to run."""
+    """A headline without the parts that differ between runs."""
     return _VARIES.sub("#", headline)
 
 
 def _error(call: CallOf) -> str:
-    """What the plugin returned as its error."""
+    """The error that the plugin returned."""
     with suppress(ValueError):
         answer = json.loads(call.stdout)
         if isinstance(answer, dict):
@@ -173,7 +173,7 @@ def _cause(group: Sequence[_Found], reports: Sequence[ConformanceReport]) -> Cau
 
 
 def _roots(check: CheckOf, report: ConformanceReport) -> set[str]:
-    """The checks that failed, because of which this one could not be made."""
+    """The failed checks that block this one."""
     by_name = {each.name: each for each in report.checks}
     todo, found = [check.name], set[str]()
     while todo:

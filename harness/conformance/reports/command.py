@@ -36,7 +36,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0; 1 if `diff` found something worse; 2 if a file is no report or cannot be written."""
+    """Returns 0; 1 if `diff` found something worse; 2 if a file is not a report or cannot be written."""
     from harness.conformance.published import BadReport
 
     try:
@@ -62,7 +62,7 @@ def merge(options: argparse.Namespace) -> int:
 
 
 def write(reports: list[ConformanceReport], matrix: dict[str, Any], out: Path) -> None:
-    """The page and the matrix, into a directory."""
+    """Write the page and the matrix into a directory."""
     from harness.conformance.reports.page import render
 
     page = render(reports)

@@ -1,4 +1,4 @@
-"""What changed between two reports."""
+"""Compares two reports."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from harness.conformance.reports.causes import alike
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Failures by what became of them; each is a line for people."""
+    """The failures as lines of text: new, fixed and known ones."""
 
     new: tuple[str, ...]
     fixed: tuple[str, ...]
     known: tuple[str, ...]
-    lost: tuple[str, ...]  # a verdict in the old report, and none in the new one
+    lost: tuple[str, ...]  # checks with a verdict only in the old report
 
     @property
     def status(self) -> int:
-        """1 if something is worse than it was: a new failure, or a check that gives no verdict any more."""
+        """1 if something became worse: a new failure, or a check that lost its verdict."""
         return 1 if self.new or self.lost else 0
 
 
 _FAILURES = (Verdict.FAILED, Verdict.FLAKY)
-Key = tuple[str, str]  # a check's name, and what was found, without what differs from run to run
+Key = tuple[str, str]  # a check's name and its finding, without parts that differ between runs
 
 
 def compare(old: ConformanceReport, new: ConformanceReport) -> Comparison:
-    """Hold a report against an earlier one.
+    """Compare a report with an earlier one.
 
-    A failure is known if the same check found the same before. One that the new report does not test is not fixed.
+    A failure is known if the same check had the same finding before. A failure that the new report did not test is not
+    fixed.
     """
     before, after = _failures(old), _failures(new)
     verdicts = {check.name: check.verdict for check in new.checks}
@@ -54,7 +55,7 @@ def _now(verdicts: Mapping[str, Verdict], name: str) -> str:
 
 
 def _is_verdict(verdict: Verdict | None) -> bool:
-    """Whether it says something about the plugin: a check that is blocked, skipped or broken does not."""
+    """Whether it is a verdict about the plugin; blocked, skipped and broken checks have none."""
     return verdict in (Verdict.PASSED, Verdict.WARNED, *_FAILURES)
 
 

@@ -1,4 +1,4 @@
-"""Implementations by features: what a reader sees first."""
+"""The matrix of implementations and features, the first part of the page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.conformance.report import API_VERSION
 from harness.conformance.reports.causes import FAILING
 from harness.conformance.spec import number
 
-# The core's features by the beginnings of their checks' names, in the order in which one would ask. A check that is
-# in none of them is in "more".
+# The core features, with the prefixes of their checks' names, by importance. A check without a matching prefix is in
+# "more".
 _CORE = {
     "VERSION": ("version-",),
     "killed": ("add-killed", "del-killed"),
@@ -46,7 +46,7 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What the checks of one feature came to for one implementation."""
+    """The results of one feature's checks for one implementation."""
 
     counts: Counter[Verdict]
 
@@ -75,27 +75,27 @@ class Cell:
 
     @property
     def words(self) -> str:
-        """For those who hear the page."""
+        """The text for screen readers."""
         shown = [f"{self.counts[verdict]} {verdict.value}" for verdict in Verdict if self.counts[verdict]]
         return ", ".join(shown) or "no check"
 
 
 def label(report: ConformanceReport) -> str:
-    """An implementation by a short name: its plugin with the release, or what its binary's checksum begins with."""
+    """A short name of an implementation: its plugin with the release, or with the start of its binary's checksum."""
     tested = report.implementation
     sums = [binary.sha256[:7] for binary in tested.binaries if binary.type == tested.type]
     return f"{tested.type} {tested.version or next(iter(sums), '')}".strip()
 
 
 def labels(reports: Sequence[ConformanceReport]) -> list[str]:
-    """A name for each; those that would have the same one get the network's, then a number."""
+    """A unique name for each; equal names get the network's name, then a number."""
     names = [label(report) for report in reports]
     names = _apart(names, [report.implementation.name for report in reports])
     return _apart(names, [str(names[: at + 1].count(name)) for at, name in enumerate(names)])
 
 
 def _apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Names, with what tells them apart where two are the same."""
+    """Names, with additions that make equal ones unique."""
     return [f"{name} ({added})" if names.count(name) > 1 else name for name, added in zip(names, more, strict=True)]
 
 
@@ -110,12 +110,12 @@ def feature(check: CheckOf) -> Feature:
 
 
 def features(reports: Sequence[ConformanceReport]) -> tuple[Feature, ...]:
-    """All that some implementation was tested for or claims."""
+    """All features that an implementation claims or was tested for."""
     return tuple(sorted({feature(check) for report in reports for check in report.checks}))
 
 
 def cells(report: ConformanceReport, columns: Sequence[Feature]) -> tuple[Cell, ...]:
-    """A row, with these columns alone."""
+    """A row with only these columns."""
     by_feature: dict[Feature, Counter[Verdict]] = {column: Counter() for column in columns}
     for check in report.checks:
         if (found := feature(check)) in by_feature:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page out of reports: the matrix first, then each cause with its evidence, then times."""
+"""Makes a self-contained HTML page from reports: the matrix, then each cause with its evidence, then times."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from harness.conformance.reports.causes import Cause, causes
 from harness.conformance.reports.matrix import Cell, Feature, cells, feature, features, labels, whole
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
-_LARGEST = 900_000  # bytes of a page: it must open on a phone; what scripts, inputs and outputs do not fit is cut
-_USEFUL = 2_000  # bytes of a piece of evidence that show something
-_OTHERS = 12  # headlines of one cause
+_LARGEST = 900_000  # bytes of a page, which must open on a phone; scripts, inputs and outputs that do not fit are cut
+_USEFUL = 2_000  # the smallest useful size of a piece of evidence, in bytes
+_OTHERS = 12  # the number of headlines of one cause
 _VERBS = ("ADD", "DEL")
 
 
@@ -28,21 +28,21 @@ class Row:
     name: str
     report: ConformanceReport
     whole: Cell
-    cells: tuple[tuple[Feature, Cell, str], ...]  # the last: the id of what was found, to jump to
+    cells: tuple[tuple[Feature, Cell, str], ...]  # the last is the finding's id, as a link target
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A piece of evidence, as far as the page has room for it."""
+    """A piece of evidence, cut if the page has no room."""
 
     title: str
     shown: str
-    cut: int  # characters that are missing
+    cut: int  # the number of cut characters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A cause as the page shows it."""
+    """A cause on the page."""
 
     id: str
     cause: Cause
@@ -70,7 +70,7 @@ class Times:
 
 
 def render(reports: Sequence[ConformanceReport]) -> str:
-    """The page, of reports in the order in which it has them."""
+    """The page, with the reports in the given order."""
     found, room = causes(reports), _LARGEST
     while len((page := _page(reports, found, room)).encode()) > _LARGEST and room:
         room = max(0, room - (len(page.encode()) - _LARGEST) - _LARGEST // 50)
@@ -109,7 +109,7 @@ def _says(report: ConformanceReport, column: Feature) -> bool:
 
 
 def _safe_url(url: str) -> str:
-    """A report comes from anywhere: only an address on the web becomes a link."""
+    """A link only for a web address, because reports may come from untrusted sources."""
     return url if url.startswith("https://") else ""
 
 
@@ -176,10 +176,10 @@ def _size(text: str) -> int:
 
 
 def _limits(sizes: Sequence[Sequence[int]], room: int) -> list[int]:
-    """How large the pieces of each cause's evidence may be so that all fit.
+    """The size limits for the pieces of each cause's evidence, so that all fit.
 
-    Small ones stay whole, large ones share the rest. Where the shares were too small to be of use, what comes first
-    gets a useful one, and what comes last none.
+    Small pieces stay complete, large ones share the rest. If the shares would be too small to be useful, the first
+    pieces get a useful size, and the last ones nothing.
     """
     limit = _share(sorted(size for pieces in sizes for size in pieces), room)
     if limit >= _USEFUL:

@@ -1,4 +1,4 @@
-"""How long calls took, as small pictures that stand in the page itself."""
+"""The times of calls as small pictures inside the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from html import escape
 
 from harness.conformance.published import ConformanceReport
 
-_ROUNDS = "deterministic"  # the check that does the same many times, alone on its machine
+_ROUNDS = "deterministic"  # the check that repeats the same calls, alone on its machine
 _FEW = 5
 _BINS, _WIDTH, _HEIGHT = 48, 240, 28
 
@@ -28,12 +28,12 @@ class Timing:
 
     @property
     def most(self) -> float:
-        """What 95 of 100 calls do not exceed."""
+        """The 95th percentile."""
         return self.seconds[max(0, math.ceil(0.95 * len(self.seconds)) - 1)]
 
 
 def timing(report: ConformanceReport, verb: str) -> Timing | None:
-    """A verb's calls: those of the rounds that are all alike, or of all checks where these are too few."""
+    """A verb's calls: those of the equal rounds, or of all checks if these are too few."""
     rounds = [time for check in report.checks if check.name == _ROUNDS for time in check.calls.get(verb, ())]
     every = [time for check in report.checks for time in check.calls.get(verb, ())]
     seconds = sorted(time for time in (rounds if len(rounds) >= _FEW else every) if time >= 0)
@@ -48,7 +48,7 @@ class Scale:
     high: float
 
     def x(self, seconds: float) -> float:
-        """Where on the axis, from 0 to 1."""
+        """The position on the axis, from 0 to 1."""
         return min(1.0, max(0.0, math.log(max(seconds, self.low) / self.low) / math.log(self.high / self.low)))
 
     @property
@@ -58,7 +58,7 @@ class Scale:
 
 
 def scale(timings: Sequence[Timing]) -> Scale:
-    """From a power of ten to a power of ten that hold all."""
+    """The smallest range between powers of ten that contains all values."""
     every = [time for timing in timings for time in (timing.seconds[0], timing.seconds[-1])] or [0.01, 0.1]
     low = 10.0 ** math.floor(math.log10(max(min(every), 1e-4)))
     high = 10.0 ** math.ceil(math.log10(max(*every, low * 1.01)))
@@ -66,12 +66,12 @@ def scale(timings: Sequence[Timing]) -> Scale:
 
 
 def shown(seconds: float) -> str:
-    """A time for people."""
+    """A time as text."""
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def svg(timing: Timing, axis: Scale, name: str) -> str:
-    """The distribution: how many calls took how long, with the median as a line."""
+    """The histogram of times, with the median as a line."""
     bins = [0] * _BINS
     for time in timing.seconds:
         bins[min(_BINS - 1, int(axis.x(time) * _BINS))] += 1

@@ -1,7 +1,8 @@
-"""The matrix of released plugins, by what package registries give: `nox -s matrix`.
+"""Makes the matrix of released plugins from package registries: `nox -s matrix`.
 
-Each release is built (`go install`), unpacked (Debian's package) or lies in the repository (the example), and tested
-like a vendor's plugin. What cannot be had is reported and makes the exit status 2: a matrix must not shrink in silence.
+Each release is built (`go install`), unpacked (Debian's package) or in the repository (the example), and tested like a
+vendor's plugin. A plugin that is not available is reported, and the exit status is 2: a matrix must not lose plugins
+silently.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Release:
 
     plugin: str
     version: str
-    get: Callable[[], Path]  # the directory with the plugin and those beside it
+    get: Callable[[], Path]  # the directory with the plugin and other plugins
 
     @property
     def name(self) -> str:
@@ -54,7 +55,7 @@ class Release:
 
 
 def newest_of_minors(versions: Iterable[str]) -> list[str]:
-    """The newest release of each minor version from 0.8 on, oldest first; no release candidates."""
+    """The newest release of each minor version since 0.8, oldest first; without release candidates."""
     newest: dict[tuple[int, ...], tuple[int, ...]] = {}
     for version in versions:
         try:
@@ -67,7 +68,7 @@ def newest_of_minors(versions: Iterable[str]) -> list[str]:
 
 
 def releases(lacking: list[str]) -> Iterator[Release]:
-    """All that registries and the repository give; what cannot be had goes to `lacking`, with the reason."""
+    """All releases from registries and the repository; for others, `lacking` gets the reason."""
     module, debian = (archives.pin("cni-plugins").more[key] for key in ("go", "debian"))
     try:
         for version in newest_of_minors(_versions(module.removesuffix("/plugins"))):
@@ -101,13 +102,14 @@ def _builder(module: str, version: str, plugin: str) -> Callable[[], Path]:
 
 
 def configuration(release: Release) -> dict[str, Any]:
-    """The release's configuration; one that is older than the capabilities must not declare them."""
+    """The release's configuration; releases older than the capabilities must not declare them."""
     declared = CONFIGURATIONS[release.plugin]
     return {key: value for key, value in declared.items() if key != "capabilities" or release.version[:3] != "v0."}
 
 
 def _chained() -> Path:
-    """A directory with plugins to chain, in the newest release: their own faults in old ones are not the plugin's."""
+    """A directory with chained plugins in the newest release, because faults in their old releases are not the
+    plugin's."""
     pinned = archives.pin("cni-plugins")
     place = cache_dir() / "programs" / f"chained-{pinned.version}"
     place.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,7 @@ def _example() -> Path:
 
 
 def test(release: Release, out: Path, options: Sequence[str]) -> str:
-    """Test one and write its report; why there is none, or nothing."""
+    """Test one release and write its report; returns why this failed, or an empty string."""
     try:
         directory, chained = release.get(), _chained() if shutil.which("go") else None
     except (NotHad, OSError, subprocess.SubprocessError) as error:
@@ -156,7 +158,7 @@ def _summary(report: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0; 2 if something could not be had or tested, or if nothing was asked for that there is."""
+    """Returns 0; 2 if a plugin is not available or cannot be tested, or if no plugin matches."""
     options = _options(argv)
     lacking: list[str] = []
     every = list(releases(lacking))
@@ -165,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(each.name for each in chosen))
     elif chosen:
         options.out.mkdir(parents=True, exist_ok=True)
-        for each in chosen:  # one after the other, before two at once want the same
+        for each in chosen:  # one after the other, before parallel tests need the same file
             with suppress(NotHad, OSError, subprocess.SubprocessError):  # reported when it is tested
                 each.get()
                 _chained()
@@ -182,16 +184,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s matrix --", description=__doc__)
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="begins so: bridge, ptp-v1.9.1")
-    parser.add_argument("--list", action="store_true", help="list what there is, and end")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only plugins with names that begin with this: bridge, ptp-v1.9.1",
+    )
+    parser.add_argument("--list", action="store_true", help="list the plugins and end")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=20, help="of ADD and DEL, for each; default: %(default)s")
-    parser.add_argument("--jobs", type=int, default=2, help="at once; default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="rounds of ADD and DEL for each plugin; default: %(default)s"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="plugins to test at once; default: %(default)s")
     return parser.parse_args(argv)
 
 
 def _page(out: Path) -> None:
-    """The page of all reports that are there, also of those that others added."""
+    """Make the page of all reports in the directory, including those that others added."""
     if reports := sorted(path for path in out.glob("*.json") if path.name != "matrix.json"):
         command.main(argparse.Namespace(act=command.merge, reports=reports, out=out))
 

@@ -146,21 +146,22 @@ def generate() -> dict[str, Any]:
     return found
 
 
-def main(patterns: Sequence[str], jobs: int, tests: Sequence[str]) -> int:
+def main(patterns: Sequence[str], jobs: int, tests: Sequence[str], only_new: bool) -> int:
     """Run the tests, by default those of pyproject.toml, on the mutants that match any of the patterns, by default all.
-    Returns the exit status.
+    only_new: leave out mutants with a result, because their function has not changed. Returns the exit status.
     """
     from mutmut.configuration import config
 
     files = generate()
-    every = [name for data in files.values() for name in data.exit_code_by_key]
+    known = {name: code for data in files.values() for name, code in data.exit_code_by_key.items()}
+    every = [name for name, code in known.items() if code is None or not only_new]
     names = [name for name in every if not patterns or any(fnmatch.fnmatch(name, each) for each in patterns)]
 
     def save(results: Mapping[str, int]) -> None:
         for data in files.values():
-            known = data.exit_code_by_key
-            known.update({name: code for name, code in results.items() if name in known})
-            data.save()
+            if found := {name: code for name, code in results.items() if name in data.exit_code_by_key}:
+                data.exit_code_by_key.update(found)
+                data.save()
 
     options = ["-c", "pyproject.toml", "-q", "--tb=native", "--assert=plain", "-o", "tmp_path_retention_policy=failed"]
     os.chdir("mutants")
@@ -173,5 +174,6 @@ if __name__ == "__main__":
     parser.add_argument("patterns", nargs="*", help="names of mutants")
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, dest="jobs", help="mutants at a time")
     parser.add_argument("-t", action="append", default=[], dest="tests", help="a file with tests, if not all")
+    parser.add_argument("--new", action="store_true", help="only mutants of functions that changed since the last run")
     given = parser.parse_args()
-    sys.exit(main(given.patterns, given.jobs, given.tests))
+    sys.exit(main(given.patterns, given.jobs, given.tests, given.new))

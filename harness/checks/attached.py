@@ -66,6 +66,9 @@ class Addresses(Check):
     family: int | None = Field(default=None, description="4 or 6: count only these.")
     equal: str | None = Field(default=None, description="Exactly this address, with or without its prefix length.")
 
+    def wants_families(self) -> list[tuple[str, int]]:
+        return [(self.network, self.family)] if self.family and self.count != 0 else []
+
     def attempt(self, view: View) -> str | None:
         looks = {pod: view.look(pod) for pod in self.pods}
         wrong, holders = [], dict[str, list[str]]()

@@ -25,6 +25,10 @@ class Check(Named):
 
     within: float | None = Field(default=None, gt=0, description="Seconds to wait for it, instead of the default.")
 
+    def wants_families(self) -> list[tuple[str, int]]:
+        """Networks with the address families that they must have for this to be asked."""
+        return []
+
     def attempt(self, view: View) -> str | None:
         """Look once; the text of a failure, or None."""
         raise NotImplementedError

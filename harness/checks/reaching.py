@@ -44,6 +44,9 @@ class Reach(Check):
     )
     family: int | None = Field(default=None, description="4 or 6: connect only to these.")
 
+    def wants_families(self) -> list[tuple[str, int]]:
+        return [(self.over, self.family)] if self.over and self.family else []
+
     def attempt(self, view: View) -> str | None:
         looks = {pod: view.look(pod) for pod in (self.from_, self.to)}
         ways = [(self.from_, self.to)] + ([(self.to, self.from_)] if self.both_ways else [])

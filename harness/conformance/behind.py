@@ -10,14 +10,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import catalog
+from harness.conformance.call import Json
 from harness.conformance.checks.base import Check
-from harness.conformance.findings import Fault, Finding, Verdict
+from harness.conformance.findings import Fault, Finding, Verdict, shown
 from harness.conformance.run import Checked, Trial
 from harness.conformance.spec import BEHIND
 from harness.conformance.subject import Unusable
@@ -26,6 +27,8 @@ from harness.download import SCENARIOS
 TEMPLATES = SCENARIOS / "conformance"
 _SWAP = "network-under-test"  # as the templates name the network
 PREFIX = "behind-"  # of the checks' names
+_CALLS = "plugin-calls.json"  # how the names of such files of evidence end
+_OUTSIDE = "in no network of this scenario"  # in the text of a failure: an address that no subnet of the profile has
 _ERRORS = 12  # lines of pytest's output that a report keeps if there is no more
 
 
@@ -53,6 +56,15 @@ class Wanted:
         parts = [each.removeprefix(PREFIX) for each in self.only if each.startswith(PREFIX)]
         return [] if "" in parts or any(PREFIX.startswith(each) for each in self.only) else parts
 
+    @property
+    def plugins(self) -> tuple[set[str], set[str]]:
+        """The types of the network's plugins, and those of its ipam plugins."""
+        section = catalog.read(self.profile).embedded
+        conf = section.conf if section else {}
+        parts = [part for part in conf.get("plugins") or [conf] if isinstance(part, dict)]
+        ipam = {str(part["ipam"].get("type")) for part in parts if isinstance(part.get("ipam"), dict)}
+        return {str(part.get("type")) for part in parts}, ipam
+
     def wants(self, name: str) -> bool:
         """Whether a check is asked for."""
         return not self.only or name.startswith(self.only)
@@ -78,7 +90,9 @@ def run(wanted: Wanted, done: Callable[[Checked], None] = lambda _: None) -> lis
         except catalog.ProfileError as error:
             raise Unusable(str(error)) from error
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        checked = _checked(report, wanted) or [_broken(ended.stdout)]
+        checked = _checked(report, wanted)
+        if ended.returncode and not any(each.verdict == Verdict.FAILED for each in checked):
+            checked.append(_broken(ended.stdout))  # something ended the run, or a scenario, without an outcome
     for each in checked:
         done(each)
     return checked
@@ -89,7 +103,7 @@ def _checked(report: Path, wanted: Wanted) -> list[Checked]:
     if not file.is_file():
         return []
     outcomes = json.loads(file.read_text(encoding="utf-8"))["scenarios"]
-    return [each for outcome in outcomes if wanted.wants((each := of(outcome, wanted)).check.name)]
+    return [each for outcome in outcomes if wanted.wants((each := of(outcome, wanted, report)).check.name)]
 
 
 def _check(name: str, sentence: str, feature: str = "") -> Check:
@@ -103,7 +117,7 @@ def _broken(output: str) -> Checked:
     return Checked(check=check, trials=[Trial(version="", verdict=Verdict.BROKEN, reason="\n".join(lines))])
 
 
-def of(outcome: Mapping[str, Any], wanted: Wanted) -> Checked:
+def of(outcome: Mapping[str, Any], wanted: Wanted, report: Path) -> Checked:
     """A scenario's outcome as a check."""
     feature = "" if outcome["group"] == "core" else str(outcome["group"])
     check = _check(f"{PREFIX}{outcome['name']}", str(outcome["title"]), feature)
@@ -111,8 +125,11 @@ def of(outcome: Mapping[str, Any], wanted: Wanted) -> Checked:
     if outcome["verdict"] == "skipped":
         trial.reason = str(outcome["reason"])
     elif outcome["verdict"] == "failed":
-        script = wanted.by_hand(str(outcome["name"]))
-        trial.findings = [_finding(where, what, check, script).as_json() for where, what in failures(outcome)]
+        script, calls = wanted.by_hand(str(outcome["name"])), _calls(outcome, report)
+        trial.findings = [
+            _finding(where, what, check, script, blame(what, calls, *wanted.plugins))
+            for where, what in failures(outcome)
+        ]
     return Checked(check=check, trials=[trial])
 
 
@@ -125,14 +142,50 @@ def failures(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _finding(where: str, what: str, check: Check, script: str) -> Finding:
+def _calls(outcome: Mapping[str, Any], report: Path) -> list[Json]:
+    """The calls of plugins for a scenario's pods, as the backend has recorded them."""
+    files = [report / name for name in outcome.get("evidence") or () if str(name).endswith(_CALLS)]
+    return [call for file in files if file.is_file() for call in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _finding(where: str, what: str, check: Check, script: str, found: Blame) -> Json:
     headline, _, more = what.partition("\n")
-    return Finding(
-        headline=f"{where}: {headline}", demand=check.sentence, section=BEHIND, fault=blame(what),
-        reproducer=f"# {script}\n" + "".join(f"# {line}\n" for line in more.splitlines()),
-    )  # fmt: skip
+    finding = Finding(
+        headline=f"{where}: {headline}", demand=check.sentence, section=BEHIND, fault=found.fault,
+        reproducer=f"# {script}\n" + "".join(f"#   {line}\n" for line in more.splitlines()),
+    ).as_json()  # fmt: skip
+    if found.call:
+        call = {**found.call, **{key: shown(str(found.call[key]).encode()) for key in ("stdin", "stdout", "stderr")}}
+        finding["call"] = call
+    return finding
 
 
-def blame(what: str) -> Fault:
-    """Who is at fault."""
-    return Fault.ENVIRONMENT if what.startswith("the harness or its backend failed") else Fault.PLUGIN
+@dataclass(frozen=True, kw_only=True)
+class Blame:
+    """Who is at fault, with the call that shows it."""
+
+    fault: Fault
+    call: Json | None = None
+
+
+def blame(what: str, calls: Sequence[Json], own: Collection[str], ipam: Collection[str]) -> Blame:
+    """Who is at fault for a failure.
+
+    Args:
+        what: the failure's text.
+        calls: of plugins for the scenario's pods, oldest first.
+        own: the types of the network's plugins.
+        ipam: those of its ipam plugins.
+    """
+    if what.startswith("the harness or its backend failed"):
+        return Blame(fault=Fault.ENVIRONMENT)
+    for types, fault in ((ipam, Fault.IPAM), (own, Fault.PLUGIN)):
+        if failed := [call for call in calls if call["status"] and call["binary"] in types]:
+            return Blame(fault=fault, call=failed[0])
+    if failed := [call for call in calls if call["status"]]:
+        return Blame(fault=Fault.ENVIRONMENT, call=failed[0])  # a plugin of another network
+    if 'type="genie" failed' in what:
+        return Blame(fault=Fault.GENIE)
+    adds = [call for call in calls if call["binary"] in own and call["env"].get("CNI_COMMAND") == "ADD"]
+    fault = Fault.PROFILE if _OUTSIDE in what else Fault.PLUGIN
+    return Blame(fault=fault, call=adds[-1] if adds else None)

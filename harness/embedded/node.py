@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.embedded import inventory, links, linux, rootfs, socket_api
+from harness.embedded import inventory, links, linux, plugincalls, rootfs, socket_api
 from harness.embedded.daemons import Daemons
 from harness.embedded.inventory import Owned
 from harness.embedded.kubelet import Kubelet, PodLife
@@ -45,7 +45,7 @@ def run(plan: Plan, node: NodePlan, net: int) -> None:
     rootfs.write_sysctls(_SYSCTLS, notes.append)
     links.build(node.setup)
     links.cut(plan.nowhere)
-    rootfs.install(BINARIES, plan.plugins)
+    plugincalls.install(BINARIES, plan.plugins)
     for name, content in node.files.items():
         (CONF_DIR / name).write_text(json.dumps(content, indent=2) + "\n")
     daemons = Daemons(node.name, node.daemons)
@@ -194,6 +194,8 @@ class Daemon:
         """Texts by file name."""
         calls = self._runtime.calls_for(request["namespace"], request["pod"])
         texts = {"cni-calls.txt": "\n".join(call.text() for call in calls) or "no plugin was called for this pod\n"}
+        if found := plugincalls.of_pod(request["namespace"], request["pod"]):
+            texts["plugin-calls.json"] = json.dumps(found, indent=1)
         texts |= self._daemons.logs()
         texts["node.txt"] = inventory.look(f"node {socket.gethostname()}: {self._node.name}") + json.dumps(
             self._inventory(), indent=1

@@ -47,7 +47,7 @@ class RecordedCall:
             f"{name}:\n{text.rstrip()}\n" for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text
         )
         head = f"{when} {self.plugin} {self.env['CNI_COMMAND']}: status {self.status}, {self.ms:.1f} ms"
-        return f"{head}\n{cni}\nstdin:\n{json.dumps(_masked(self.stdin), indent=1)}\n{outputs}"
+        return f"{head}\n{cni}\nstdin:\n{json.dumps(masked(self.stdin), indent=1)}\n{outputs}"
 
 
 class Runtime:
@@ -228,7 +228,8 @@ def _kept(attachment: Attachment) -> Kept | None:
     return None
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
+    """A configuration without secrets, for people."""
     if isinstance(value, Mapping):
-        return {key: "(not shown)" if key in _SECRET and inner else _masked(inner) for key, inner in value.items()}
-    return [_masked(inner) for inner in value] if isinstance(value, list) else value
+        return {key: "(not shown)" if key in _SECRET and inner else masked(inner) for key, inner in value.items()}
+    return [masked(inner) for inner in value] if isinstance(value, list) else value

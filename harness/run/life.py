@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +134,10 @@ class Life:
                 if self.failed:
                     self._stage("collect evidence", self._collect)
                 if not self.options.keep:
+                    there = self._there()
                     self._delete()
+                    if self.failed and not self.evidence:  # of pods that are gone, their calls remain
+                        self._stage("collect evidence", lambda: self._collect(there))
         finally:
             if self.options.keep:
                 self.notes.append(f"kept: namespace {self.namespace} with {', '.join(self._there()) or 'no pod'}")
@@ -173,9 +176,9 @@ class Life:
     def _objects(self) -> list[dict[str, Any]]:
         return [fill(thing, self.scene.view.values) for thing in self.scenario.spec.objects]
 
-    def _collect(self) -> None:
+    def _collect(self, pods: Sequence[str] = ()) -> None:
         into = self.options.report / "evidence" / self.scenario.name
-        self.evidence = diagnose.collect(self.scene.view, self._there(), into)
+        self.evidence = diagnose.collect(self.scene.view, pods or self._there(), into)
 
     def _there(self) -> list[str]:
         return list(dict.fromkeys(self.scene.there))

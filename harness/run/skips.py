@@ -27,6 +27,12 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
         offer = facts.offers.get(first)
         if pod.ports and offer and not offer.host_ports:
             return f"{first} declares no capability portMappings, and {name} has a host port"
+    for check in scenario.checks:
+        for network, family in check.wants_families():
+            if (offer := facts.offers.get(network)) and not any(
+                (":" in each) == (family == 6) for each in offer.subnets
+            ):
+                return f"{network} has no IPv{family} subnet"
     if lacking := sorted(ability.name for ability in scenario.needs - facts.abilities - OF_GENIE):
         return f"the {facts.backend} backend cannot do this here: {', '.join(lacking)}"
     if len(facts.nodes) < 2 and any(pod.needs_second_node for pod in scenario.pods.values()):

@@ -79,7 +79,9 @@ def test_behind_takes_a_profile(profile: Path) -> None:
 
 
 def test_what_is_skipped_has_its_reason_and_what_is_optional_its_feature(profile: Path) -> None:
-    found = behind.of(outcome(verdict="skipped", reason="no such thing", group="host-ports"), wanted(profile))
+    found = behind.of(
+        outcome(verdict="skipped", reason="no such thing", group="host-ports"), wanted(profile), profile.parent
+    )
     assert (found.verdict, found.trials[0].reason) == (Verdict.SKIPPED, "no such thing")
     assert found.check.describe()["level"] == "extended: host-ports"
 
@@ -87,8 +89,48 @@ def test_what_is_skipped_has_its_reason_and_what_is_optional_its_feature(profile
 def test_each_failure_is_a_finding_with_a_command_that_shows_it(profile: Path) -> None:
     findings = [{"check": "reach", "seconds": 1, "failure": "tcp: no answer\na has: nothing"}]
     stage = {"name": "create", "seconds": 1, "failure": "the harness or its backend failed: x", "findings": findings}
-    found = behind.of(outcome(verdict="failed", stages=[stage]), wanted(profile)).trials[0].findings
+    found = behind.of(outcome(verdict="failed", stages=[stage]), wanted(profile), profile.parent).trials[0].findings
     assert [each["fault"] for each in found] == [Fault.ENVIRONMENT, Fault.PLUGIN]
     assert found[1]["headline"] == "reach: tcp: no answer"
     assert "-k alone" in found[1]["reproducer"]
     assert "a has: nothing" in found[1]["reproducer"]
+
+
+def call(binary: str, status: int, verb: str = "ADD") -> dict[str, Any]:
+    return {"binary": binary, "env": {"CNI_COMMAND": verb}, "status": status}
+
+
+FAILED = 'a is Pending\n  Warning FailedCreatePodSandBox: plugin type="genie" failed (add): x'
+
+
+@pytest.mark.parametrize(
+    ("what", "calls", "fault", "shown"),
+    [
+        (FAILED, [call("mynet", 0), call("mynet", 1)], Fault.PLUGIN, 1),
+        (FAILED, [call("store", 1), call("mynet", 1)], Fault.IPAM, 0),
+        (FAILED, [call("mynet", 0), call("flannel", 1)], Fault.ENVIRONMENT, 1),
+        (FAILED, [call("mynet", 0)], Fault.GENIE, None),
+        ("eth0 up, 10.9.0.1/24 (in no network of this scenario)", [call("mynet", 0)], Fault.PROFILE, 0),
+        ("tcp from a to b: no answer", [call("mynet", 0), call("mynet", 0, "DEL")], Fault.PLUGIN, 0),
+        ("the harness or its backend failed:\nTraceback", [call("mynet", 1)], Fault.ENVIRONMENT, None),
+    ],
+)
+def test_blame(what: str, calls: list[dict[str, Any]], fault: Fault, shown: int | None) -> None:
+    found = behind.blame(what, calls, {"mynet"}, {"store"})
+    assert (found.fault, found.call) == (fault, None if shown is None else calls[shown])
+
+
+@pytest.mark.root
+def test_a_plugin_that_fails_is_blamed_with_its_own_input_and_output(profile: Path, cni_bin: str) -> None:
+    """A DEL that leaves the pair: found when the pods are gone, with the plugin's own calls as evidence."""
+    plugin = profile.parent / "mynet"
+    source = plugin.read_text()
+    plugin.write_text(source.replace("        name = name or self.host()\n", "        return\n"))
+    assert plugin.read_text() != source
+    done = conformance(profile, cni_bin, "--only", "behind-alone")
+    assert done.returncode == 1, done.stdout
+    [check] = published.read(profile.parent / "report.json").checks
+    [finding] = [each for each in check.findings if "nothing-left" in each.headline]
+    assert finding.fault == Fault.PLUGIN
+    assert finding.call
+    assert '"mynet"' in finding.call.stdin

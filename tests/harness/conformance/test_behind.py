@@ -122,10 +122,10 @@ def test_blame(what: str, calls: list[dict[str, Any]], fault: Fault, shown: int 
 
 @pytest.mark.root
 def test_a_plugin_that_fails_is_blamed_with_its_own_input_and_output(profile: Path, cni_bin: str) -> None:
-    """A DEL that leaves the pair: found when the pods are gone, with the plugin's own calls as evidence."""
+    """A route that stays on the node: found when the pods are gone, with the plugin's own calls as evidence."""
     plugin = profile.parent / "mynet"
     source = plugin.read_text()
-    plugin.write_text(source.replace("        name = name or self.host()\n", "        return\n"))
+    plugin.write_text(source.replace("self.pair()\n", "self.pair(); ip_unless_there('route add 10.77.9.9 dev lo')\n"))
     assert plugin.read_text() != source
     done = conformance(profile, cni_bin, "--only", "behind-alone")
     assert done.returncode == 1, done.stdout

@@ -59,5 +59,5 @@ def test_add_keeps_the_result_for_del(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_token_is_not_in_the_record() -> None:
     assert "s3cret" not in json.dumps(
-        runtime._masked({"policy": {"k8s_auth_token": "s3cret"}, "list": [{"token": "s3cret"}]})
+        runtime.masked({"policy": {"k8s_auth_token": "s3cret"}, "list": [{"token": "s3cret"}]})
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.config import Conf
-from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Ask, Asked, SelectionError, asks
+from genie.select.annotations import (
+    ANNOTATION_MAX,
+    ATTACHMENTS,
+    CNI,
+    DEFAULT,
+    LOGICAL,
+    READ,
+    Ask,
+    Asked,
+    SelectionError,
+    asks,
+)
+from tests.rigs.counting import lines_run
 from tests.rigs.selection import CONF, JSON, attachments, chosen, pod, told
 
 WITH_DEFAULT = Conf(name="k8s", cni_version="1.0.0", default_plugin=("flannel", "macvlan"))
@@ -446,3 +460,60 @@ def test_annotations_that_are_no_strings(annotations: dict[str, Any]) -> None:
         asks(pod(annotations), CONF)
     except SelectionError as error:
         assert str(error).startswith("annotation ")
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+MANY = "net," * 40 + "net"
+
+
+@pytest.mark.parametrize(
+    ("notes", "where"),
+    [
+        ({CNI: MANY}, "annotation cni"),
+        ({LOGICAL: MANY}, "annotation networks"),
+        ({ATTACHMENTS: MANY}, f"annotation {ATTACHMENTS}"),
+        ({ATTACHMENTS: json.dumps([{"name": "net"}] * 41)}, f"annotation {ATTACHMENTS}"),
+        ({CNI: "," * 40}, "annotation cni"),
+    ],
+)
+def test_more_networks_than_a_pod_may_have(notes: dict[str, str], where: str) -> None:
+    with pytest.raises(SelectionError) as refused:
+        asks(pod(notes), CONF)
+    assert str(refused.value) == f"{where}: 41 networks, and a pod may have at most 32 (max_networks in genie.conf)"
+
+
+def test_the_annotations_together_count() -> None:
+    notes = {CNI: ",".join(["a"] * 20), ATTACHMENTS: ",".join(["b"] * 12)}
+    assert len(told(asks(pod(notes), CONF))) == 32
+    more = {**notes, CNI: notes[CNI] + ",a"}
+    with pytest.raises(SelectionError, match="^the pod's annotations: 33 networks, and a pod may have at most 32"):
+        asks(pod(more), CONF)
+    assert len(told(asks(pod(more), replace(CONF, max_networks=33)))) == 33
+    with pytest.raises(SelectionError, match="3 networks, and a pod may have at most 2"):
+        asks(pod({CNI: "", ATTACHMENTS: "a,b"}), replace(CONF, max_networks=2))
+
+
+@pytest.mark.parametrize("key", READ)
+def test_an_annotation_longer_than_genie_reads(key: str) -> None:
+    complaint = f"^annotation {key}: it has more than 65536 characters, the most that genie reads$"
+    with pytest.raises(SelectionError, match=complaint):
+        asks(pod({key: "a" * (ANNOTATION_MAX + 1)}), CONF)
+
+
+@pytest.mark.parametrize("form", ["names", "short", "json"])
+def test_to_refuse_too_many_takes_no_more_steps_for_more(form: str) -> None:
+    def make(count: int) -> Callable[[], object]:
+        text = ",".join(["net"] * count)
+        if form == "json":
+            text = json.dumps([{"name": "net", "ips": ["10.0.0.1"]}] * count)
+        notes = pod({CNI if form == "names" else ATTACHMENTS: text})
+
+        def refuse() -> None:
+            with pytest.raises(SelectionError, match=f"{count} networks"):
+                asks(notes, CONF)
+
+        return refuse
+
+    few, many = (lines_run(make(count)) for count in (100, 1000))
+    assert many <= few + 50

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -15,16 +14,12 @@ from hypothesis import strategies as st
 from genie.cni.config import NetworkConfig, validate_ifname
 from genie.config import Conf
 from genie.kube import Pod
-from genie.select import annotations as annotating
 from genie.select import selection
 from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Ask, Asked, SelectionError, asks
 from genie.select.selection import Choice, Found, assemble
 from tests.rigs.core import names, network
-from tests.rigs.counting import is_linear, lines_run
+from tests.rigs.counting import is_linear
 from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, found, ifnames, pod, told
-
-# --- precedence: docs/annotations.md has the same rows --------------------------------------------------------------
-
 
 # --- claims of addresses -------------------------------------------------------------------------------------------
 
@@ -146,9 +141,6 @@ def test_an_interface_that_is_the_default_networks_is_named_with_its_owner() -> 
     )
 
 
-# --- errors name the annotation and the position --------------------------------------------------------------------
-
-
 # --- the JSON form, field by field ----------------------------------------------------------------------------------
 
 
@@ -215,9 +207,6 @@ def test_cni_args_go_to_every_plugin_beside_its_own() -> None:
         {"cni": {"colour": "blue"}},
     ]
     assert net.plugins[1] == {"type": "tuning"}, "the configuration is shared: it must not be written to"
-
-
-# --- namespaces -----------------------------------------------------------------------------------------------------
 
 
 # --- what the runtime passes ----------------------------------------------------------------------------------------
@@ -441,61 +430,7 @@ def test_to_number_interfaces_takes_as_many_steps_as_there_are(named: bool, prim
     assert is_linear(make, 300)
 
 
-MANY = "net," * 40 + "net"
-
-
-@pytest.mark.parametrize(
-    ("notes", "where"),
-    [
-        ({CNI: MANY}, "annotation cni"),
-        ({LOGICAL: MANY}, "annotation networks"),
-        ({ATTACHMENTS: MANY}, f"annotation {ATTACHMENTS}"),
-        ({ATTACHMENTS: json.dumps([{"name": "net"}] * 41)}, f"annotation {ATTACHMENTS}"),
-        ({CNI: "," * 40}, "annotation cni"),
-    ],
-)
-def test_more_networks_than_a_pod_may_have(notes: dict[str, str], where: str) -> None:
-    with pytest.raises(SelectionError) as refused:
-        asks(pod(notes), CONF)
-    assert str(refused.value) == f"{where}: 41 networks, and a pod may have at most 32 (max_networks in genie.conf)"
-
-
-def test_the_annotations_together_count() -> None:
-    notes = {CNI: ",".join(["a"] * 20), ATTACHMENTS: ",".join(["b"] * 12)}
-    assert len(told(asks(pod(notes), CONF))) == 32
-    more = {**notes, CNI: notes[CNI] + ",a"}
-    with pytest.raises(SelectionError, match="^the pod's annotations: 33 networks, and a pod may have at most 32"):
-        asks(pod(more), CONF)
-    assert len(told(asks(pod(more), replace(CONF, max_networks=33)))) == 33
-    with pytest.raises(SelectionError, match="3 networks, and a pod may have at most 2"):
-        asks(pod({CNI: "", ATTACHMENTS: "a,b"}), replace(CONF, max_networks=2))
-
-
-@pytest.mark.parametrize("key", annotating.READ)
-def test_an_annotation_longer_than_genie_reads(key: str) -> None:
-    with pytest.raises(SelectionError, match=f"annotation {key}: it has more than 65536 characters"):
-        asks(pod({key: "a" * (annotating.ANNOTATION_MAX + 1)}), CONF)
-
-
-@pytest.mark.parametrize("form", ["names", "short", "json"])
-def test_to_refuse_too_many_takes_no_more_steps_for_more(form: str) -> None:
-    def make(count: int) -> Callable[[], object]:
-        text = ",".join(["net"] * count)
-        if form == "json":
-            text = json.dumps([{"name": "net", "ips": ["10.0.0.1"]}] * count)
-        notes = pod({CNI if form == "names" else ATTACHMENTS: text})
-
-        def refuse() -> None:
-            with pytest.raises(SelectionError, match=f"{count} networks"):
-                asks(notes, CONF)
-
-        return refuse
-
-    few, many = (lines_run(make(count)) for count in (100, 1000))
-    assert many <= few + 50
-
-
-# --- genie.conf -----------------------------------------------------------------------------------------------------
+# --- plugins that know a pod once -----------------------------------------------------------------------------------
 
 
 def test_calico_is_attached_once() -> None:

@@ -226,6 +226,25 @@ CASES: dict[str, Case] = {
         spec={"plugins": [{"type": "plug", "x": "y" * 400}] * 16},
         ip=lambda: links(32),
     ),
+    "definitions: routes": Case(
+        notes={ATTACHMENTS: ",".join(f"n{n}" for n in range(31))},
+        spec={
+            "type": "bridge",
+            "ipam": {"type": "host-local", "routes": [{"dst": f"1.{n}.0.0/24"} for n in range(200)]},
+        },
+        ip=lambda: links(32),
+    ),
+    "definitions: ranges of ptp": Case(
+        notes={ATTACHMENTS: ",".join(f"n{n}" for n in range(4))},
+        spec={
+            "type": "ptp",
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": f"1.{n >> 8}.{n & 255}.0/24", "gateway": "2.0.0.1"}] for n in range(1000)],
+            },
+        },
+        ip=lambda: links(5),
+    ),
     "result: the most": Case(result=most, ip=lambda: links(1)),
     "result: the most, two networks": Case(notes=TWO, result=lambda n: most(n, 2), ip=lambda: links(2)),
     "result: the most, 4 networks": Case(notes=many(4), result=lambda n: most(n, 4), ip=lambda: links(4), files=4),
@@ -355,12 +374,25 @@ async def rounds(case: Case, netns: str, place: Path) -> dict[str, dict[str, flo
     return found
 
 
-def measure(name: str, case: Case, place: Path) -> bool:
-    shutil.rmtree(place / "net.d", ignore_errors=True)
-    (place / "net.d").mkdir()
+def plugins(place: Path) -> None:
+    """Something to be found where the plugins are, which the stand-in takes the place of."""
+    (place / "bin").mkdir()
+    for name in ("plug", "bridge", "ptp"):
+        (place / "bin" / name).write_text("")
+        (place / "bin" / name).chmod(0o755)
+
+
+def fill(case: Case, place: Path) -> None:
+    """Write the case's net.d."""
     for number in range(max(case.files, 2 if case.notes.get(CNI) == TWO[CNI] else 1)):
         config = {"cniVersion": "1.0.0", "name": f"net{number}", "type": "plug"}
         (place / "net.d" / f"10-net{number}.conf").write_text(json.dumps(config))
+
+
+def measure(name: str, case: Case, place: Path) -> bool:
+    shutil.rmtree(place / "net.d", ignore_errors=True)
+    (place / "net.d").mkdir()
+    fill(case, place)
     subprocess.run(["ip", "netns", "add", "pod"], check=True)
     try:
         batch = "\n".join(case.ip())
@@ -391,9 +423,7 @@ def main() -> int:
     met = True
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        (place / "bin").mkdir()
-        (place / "bin" / "plug").write_text("")
-        (place / "bin" / "plug").chmod(0o755)
+        plugins(place)
         profile = cProfile.Profile() if arguments.profile else None
         for name, case in CASES.items():
             if arguments.k not in name:

@@ -198,6 +198,18 @@ def _modified(path: str) -> float:
         return time.time()
 
 
+def _bytes(path: str) -> bytes | None:
+    """A record's file; None if there is none."""
+    with _disk(f"read the record {path}"):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except IsADirectoryError as error:
+            raise DamagedError(path, "it is a directory") from error
+
+
 def _line(record: Record) -> bytes:
     return json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n"
 
@@ -215,7 +227,16 @@ class Records:
             DamagedError: its content is malformed.
             CniError: 5; it cannot be read.
         """
-        return self._load(self._path(container_id, ifname))
+        data = self.data(container_id, ifname)
+        return None if data is None else self.parsed(container_id, ifname, data)
+
+    def data(self, container_id: str, ifname: str) -> bytes | None:
+        """The bytes of a record, for `parsed`; None if there is none. Raises the errors of `read`."""
+        return _bytes(self._path(container_id, ifname))
+
+    def parsed(self, container_id: str, ifname: str, data: bytes) -> Record:
+        """A record from its bytes. Raises DamagedError."""
+        return self._parsed(self._path(container_id, ifname), data)
 
     def write(self, record: Record) -> None:
         """Write the record to disk, atomically, so that it survives a power cut. This may take a while.
@@ -397,14 +418,11 @@ class Records:
         return f"{self.directory}/{container_id}@{ifname}{SUFFIX}"
 
     def _load(self, path: str) -> Record | None:
-        with _disk(f"read the record {path}"):
-            try:
-                with open(path, "rb") as file:
-                    *lines, rest = file.read().split(b"\n")
-            except FileNotFoundError:
-                return None
-            except IsADirectoryError as error:
-                raise DamagedError(path, "it is a directory") from error
+        data = _bytes(path)
+        return None if data is None else self._parsed(path, data)
+
+    def _parsed(self, path: str, data: bytes) -> Record:
+        *lines, rest = data.split(b"\n")
         why = "it is empty"
         for line in filter(None, (*reversed(lines), rest)):  # an earlier line lacks only the results
             try:

@@ -34,6 +34,7 @@ from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
 from genie.agent.writer import Writer, left_over
 from genie.cni.errors import CniError
+from genie.cni.execute import compute
 from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.kube import write_annotations
@@ -221,7 +222,10 @@ class Agent:
         began = time.perf_counter()
         request = Request(env=call.env, stdin=call.stdin, namespace=executor.namespace)
         try:
-            conf = _conf(call.stdin) if len(call.stdin) < _CACHED_CONF else config.read(call.stdin)
+            if len(call.stdin) < _CACHED_CONF:
+                conf = _conf(call.stdin)
+            else:  # with the result of the ADD, or the pod's annotations
+                conf = await compute(executor, lambda: config.read(call.stdin), size=len(call.stdin))
         except CniError:
             conf = None  # `serve` gets the same error, and reports it in the verb's form
         collecting = None

@@ -28,6 +28,9 @@ T = TypeVar("T")
 BUSY_RETRIES, BUSY_WAIT = 5, 0.2  # seconds
 # Bytes, as in shim.c: a plugin that prints more than the first is killed; text beyond the second is dropped.
 STDOUT_MAX, STDERR_MAX = 1 << 20, 64 << 10
+LARGE = 16384
+"""Bytes of JSON that are read or written on the event loop at once; more in a thread."""
+
 _PIECE, _PIECES = 1 << 16, 32
 _TICK = 0.01  # seconds between looks at a child, on kernels without pidfd (before 5.3)
 _GUARD_AFTER = 0.3  # seconds; runtimes kill only long calls, so most calls need no guard
@@ -99,6 +102,14 @@ async def run(executor: Executor, call: PluginCall) -> Outcome:
             return outcome
         await executor.in_thread(lambda: time.sleep(BUSY_WAIT), waits=True)
     return await executor.run(call)
+
+
+async def compute(executor: Executor, work: Callable[[], T], *, size: int) -> T:
+    """Compute something: here if it is small, otherwise in a thread, because other pods wait for the event loop.
+
+    size: in bytes of JSON, or as many; what takes a millisecond has about `LARGE`.
+    """
+    return work() if size <= LARGE else await executor.in_thread(work)
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:

@@ -21,7 +21,7 @@ from genie.cni import result as results
 from genie.cni import version as versions
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code, joined
-from genie.cni.execute import Executor, Outcome, PluginCall, run
+from genie.cni.execute import Executor, Outcome, PluginCall, compute, run
 from genie.cni.result import Result
 
 RESULT_MAX = 131072
@@ -247,7 +247,9 @@ class _Step(NamedTuple):
     async def add(self, prev_result: Result | None) -> Result:
         outcome, version = await self._call("ADD", prev_result)
         try:
-            return results.parse(_decoded(outcome.stdout), version)
+            return await compute(
+                self.executor, lambda: results.parse(_decoded(outcome.stdout), version), size=4 * len(outcome.stdout)
+            )
         except CniError as error:
             raise self._failed("ADD", error) from error
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from genie.cni.execute import Executor
+from genie.cni.execute import Executor, compute
 from genie.config import Conf
 from genie.kube import Kube, Pod
 from genie.records import Records
 from genie.select import networks
-from genie.select.annotations import CNI, Ask, Asked, asks
+from genie.select.annotations import CNI, READ, Ask, Asked, asks
 from genie.select.networks import Directory
 from genie.select.selection import Selection, assemble
 
@@ -42,19 +42,30 @@ async def choose(
         CniError: the request cannot be met, or the API server or the kubelet does not answer.
     """
     directory = networks.directory(conf.conf_dir)
-    asked = asks(pod, conf)
+    length = sum(len(note) for note in map(pod.annotations.get, READ) if isinstance(note, str))
+    asked = await compute(executor, lambda: asks(pod, conf), size=length)
     notes: Mapping[str, str] = {}
     if asked.smart:
         smart = asked
         asked = await executor.in_thread(lambda: _least_loaded(smart, directory, path, conf, earlier))
         notes = {CNI: asked.primary[0].name}
     found = await networks.find(
-        asked.primary + asked.extra, kube, directory, pod.namespace, path, devices=lambda: _devices(pod, executor)
+        asked.primary + asked.extra,
+        kube,
+        directory,
+        pod.namespace,
+        path,
+        executor=executor,
+        devices=lambda: _devices(pod, executor),
     )
-    chosen = assemble(
-        asked, found, ifname=ifname, runtime_config=conf.runtime_config, drop_undeclared=conf.drop_undeclared
-    )
-    return chosen, notes
+    size = 4 * length + 4 * sum(one.length for one in found) + 1000 * len(found)
+
+    def assembled() -> Selection:
+        return assemble(
+            asked, found, ifname=ifname, runtime_config=conf.runtime_config, drop_undeclared=conf.drop_undeclared
+        )
+
+    return replace(await compute(executor, assembled, size=size), size=size), notes
 
 
 async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
@@ -72,6 +83,7 @@ def _least_loaded(
     """
     from genie.select import least_loaded, spent
 
+    directory = directory.now()
     candidates = [network for network in directory.networks() if not networks.unusable(network, path)]
     names = {network.name: directory.title(network) for network in candidates}
     known = list(Records(conf.state_dir))

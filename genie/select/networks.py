@@ -11,12 +11,14 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 from genie.cni import config as cni_config
 from genie.cni import invoke
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
+from genie.cni.execute import Executor, compute
 from genie.cni.fields import invalid
 from genie.config import GENIE
 from genie.kube import Kube
@@ -70,19 +72,27 @@ class Directory:
         Raises:
             CniError: the only file of that name is broken; the error is the file's.
         """
+        entry = self._by_name().get(name)
+        if isinstance(entry, CniError):
+            raise entry
+        return entry
+
+    def _by_name(self) -> dict[str, NetworkConfig | CniError]:
+        """The configurations by the names that find them."""
         entries = self.entries()
-        for entry in entries.values():
-            if isinstance(entry, NetworkConfig) and entry.name == name:
-                return entry
-        broken: CniError | None = None
-        for file, entry in entries.items():
-            if file_network(file) == name:
-                if isinstance(entry, NetworkConfig):
-                    return entry
-                broken = broken or entry
-        if broken:
-            raise broken
-        return None
+        whole = [(file, entry) for file, entry in entries.items() if isinstance(entry, NetworkConfig)]
+        found: dict[str, NetworkConfig | CniError] = {}
+        for _, entry in whole:
+            found.setdefault(entry.name, entry)
+        for file, network in whole:
+            found.setdefault(file_network(file), network)
+        for file, one in entries.items():
+            found.setdefault(file_network(file), one)
+        return found
+
+    def now(self) -> Directory:
+        """The configurations as they are at the first look, for one call: with many files, each look takes a while."""
+        return _Snapshot(self)
 
     def title(self, network: NetworkConfig) -> str:
         """The name that people use: the file's (`calico` for k8s-pod-network), unless it finds another network."""
@@ -132,6 +142,28 @@ class Directory:
         except CniError as error:
             entry = error
         return stamp, entry
+
+
+class _Snapshot(Directory):
+    """A directory that is looked at once, when something is asked of it."""
+
+    def __init__(self, live: Directory) -> None:
+        super().__init__(live.path)
+        self._live = live
+
+    @cached_property
+    def _entries(self) -> dict[str, NetworkConfig | CniError]:
+        return self._live.entries()
+
+    @cached_property
+    def _names(self) -> dict[str, NetworkConfig | CniError]:
+        return super()._by_name()
+
+    def entries(self) -> dict[str, NetworkConfig | CniError]:
+        return self._entries
+
+    def _by_name(self) -> dict[str, NetworkConfig | CniError]:
+        return self._names
 
 
 def _stamp(path: str, folder: str) -> tuple[int, ...]:
@@ -194,18 +226,25 @@ async def find(
     pod_namespace: str,
     path: Sequence[str],
     *,
+    executor: Executor | None = None,
     devices: Devices = _no_devices,
 ) -> list[Found]:
     """Look up each network that the pod asks for.
 
     Args:
         path: the directories of CNI_PATH, where a generated configuration's plugin must be.
+        executor: runs long computations off the event loop; without one they run here.
         devices: returns the pod's devices by resource; asked at most once, and only for a network that runs over one.
 
     Raises:
         SelectionError: a network does not exist; the message names the places searched and the networks found there.
     """
-    found = [await _find(ask, kube, directory, pod_namespace, path) for ask in asks]
+    directory = directory.now()
+    found: list[tuple[Found, str]] = []
+    length = 0  # of the definitions so far: many short ones take as long as a long one
+    for ask in asks:
+        found.append(await _find(ask, kube, directory, pod_namespace, path, executor=executor, before=length))
+        length += found[-1][0].length
     _not_too_long([one for one, _ in found], asks)
     for ask, (one, _) in zip(asks, found, strict=True):
         if why := rival(one.network):
@@ -239,9 +278,16 @@ def with_device(network: NetworkConfig, device: str) -> NetworkConfig:
 
 
 async def _find(
-    ask: Ask, kube: Kube, directory: Directory, pod_namespace: str, path: Sequence[str]
+    ask: Ask,
+    kube: Kube,
+    directory: Directory,
+    pod_namespace: str,
+    path: Sequence[str],
+    *,
+    executor: Executor | None,
+    before: int,
 ) -> tuple[Found, str]:
-    """A network and its device resource, if any."""
+    """A network and its device resource, if any. before: the characters of definitions that were read before it."""
     try:
         if ask.lookup == "first":
             network = first(directory, path)
@@ -257,8 +303,9 @@ async def _find(
             definition = await kube.network("NetworkAttachmentDefinition", namespace, ask.name, needed=needed)
             if definition is not None:
                 resource = ((definition.get("metadata") or {}).get("annotations") or {}).get(RESOURCE, "")
-                network = from_definition(definition, namespace, ask.name, directory)
-                length = len((definition.get("spec") or {}).get("config") or "")
+                length = _length(definition)
+                read = partial(from_definition, definition, namespace, ask.name, directory)
+                network = await compute(executor, read, size=before + length) if executor else read()
                 return Found(network=network, label=f"{namespace}/{ask.name}", length=length), resource
             if needed:
                 raise CniError(Code.INVALID_CONFIG, f"there is no NetworkAttachmentDefinition {namespace}/{ask.name}")
@@ -267,6 +314,13 @@ async def _find(
         raise
     except CniError as error:
         raise SelectionError(ask.where, error.msg, error.code, error.details) from error
+
+
+def _length(definition: Mapping[str, Any]) -> int:
+    """Characters of a definition's configuration."""
+    spec = definition.get("spec")
+    config = spec.get("config") if isinstance(spec, dict) else None
+    return len(config) if isinstance(config, str) else 0
 
 
 def first(directory: Directory, path: Sequence[str]) -> NetworkConfig:

@@ -74,12 +74,13 @@ class Choice:
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """The ordered networks of a pod. The first one's address goes to the kubelet. primary: how many of them, counted
-    from the first, are default networks.
+    from the first, are default networks. size: about how much JSON it is (see `execute.compute`).
     """
 
     choices: tuple[Choice, ...]
     primary: int = 1
     why: str = ""
+    size: int = 0
 
 
 def assemble(

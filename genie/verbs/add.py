@@ -22,7 +22,7 @@ from genie.select.selection import DEVICE_INFO_FILE, Choice, Selection
 from genie.verbs import network_status
 from genie.verbs.context import HERE, Context, placed
 from genie.verbs.delete import undo
-from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged
+from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged, results_size
 
 DROPPED = "CapabilityDropped"
 """Reason of the Event for requests that were dropped because of genie.conf (`undeclared_capabilities`)."""
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from genie.kernel.netlink import Netlink
     from genie.kernel.netns import Conversation, Link
 
+    _Done = tuple[list[Result], routes.Plan | None]
+    """The results, and how their routes were arranged; None for a network alone."""
+
 
 async def add(call: Context) -> Mapping[str, Any]:
     """Attach the pod, and return the result in the version that the runtime speaks.
@@ -40,7 +43,7 @@ async def add(call: Context) -> Mapping[str, Any]:
     """
     request = call.request
     await call.claim(request.container_id, request.ifname)
-    if left := call.records.read(request.container_id, request.ifname):
+    if left := await call.record():
         if left.complete:
             raise CniError(
                 Code.INVALID_ENVIRONMENT,
@@ -54,21 +57,18 @@ async def add(call: Context) -> Mapping[str, Any]:
     call.story.update(why=chosen.why, selection=[[c.label, c.ifname] for c in chosen.choices])
     record = _record(call, pod, chosen)
     call.steps.done("select")
-    saved = call.executor.in_thread(call.records.begin(record))
+    sync = await call.compute(lambda: call.records.begin(record), size=chosen.size)
+    saved = call.executor.in_thread(sync)
     call.steps.done("record")
     progress: dict[int, Progress] = {}
     try:
-        results, plan = await _attach(call, record, chosen, progress, saved)
-        shown = in_place(results, plan.reported) if plan else results
-        whole = merged(shown, first_elsewhere=chosen.choices[0].ifname != request.ifname)
-        answer = cni_result.to_json(whole, call.conf.cni_version)
-        notes = {**network_status.on_pod(chosen.choices, shown, _devices(call, record)), **extra_notes}
-        attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
-        done = replace(
-            record, attached=attached, complete=True, annotations=notes, arranged=plan.arranged if plan else ()
+        attached = await _attach(call, record, chosen, progress, saved)
+        size = chosen.size + results_size(*attached)
+        answer, shown, done = await call.compute(
+            lambda: _answered(call, record, chosen, attached, extra_notes), size=size
         )
         call.steps.done("answer")
-        call.records.complete(done)
+        await call.compute(lambda: call.records.complete(done), size=size)
         call.steps.done("record")
     except BaseException as error:  # a cancelled call too
         if CNI in extra_notes:
@@ -84,6 +84,20 @@ async def add(call: Context) -> Mapping[str, Any]:
         if message := network_status.added(choice, result):
             await call.event(pod, network_status.ADDED, message)
     return answer
+
+
+def _answered(
+    call: Context, record: Record, chosen: Selection, done: _Done, extra_notes: Mapping[str, str]
+) -> tuple[Mapping[str, Any], Sequence[Result], Record]:
+    """The answer for the runtime, the results as they are shown, and the complete record."""
+    results, plan = done
+    shown = in_place(results, plan.reported) if plan else results
+    whole = merged(shown, first_elsewhere=chosen.choices[0].ifname != call.request.ifname)
+    answer = cni_result.to_json(whole, call.conf.cni_version)
+    notes = {**network_status.on_pod(chosen.choices, shown, _devices(call, record)), **extra_notes}
+    attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
+    arranged = plan.arranged if plan else ()
+    return answer, shown, replace(record, attached=attached, complete=True, annotations=notes, arranged=arranged)
 
 
 async def _pod(call: Context) -> Pod:
@@ -104,8 +118,8 @@ def _bad_argument(where: str, message: str) -> CniError:
 def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
     request = call.request
     attached = []
-    for position, choice in enumerate(chosen.choices):
-        before = [earlier.network for earlier in chosen.choices[:position]]
+    before: set[str] = set()
+    for choice in chosen.choices:
         container_id = call.container_id(request.container_id, choice.network, choice.ifname, before)
         attached.append(
             RecordedAttachment(
@@ -117,6 +131,7 @@ def _record(call: Context, pod: Pod, chosen: Selection) -> Record:
                 default_route=choice.ask.default_route,
             )
         )
+        before.update(choice.network.types)
     return Record(
         container_id=request.container_id,
         ifname=request.ifname,
@@ -140,8 +155,8 @@ def _arguments(choice: Choice, container_id: str) -> Mapping[str, Any]:
 
 async def _attach(
     call: Context, record: Record, chosen: Selection, progress: dict[int, Progress], saved: Awaitable[None]
-) -> tuple[list[Result], routes.Plan | None]:
-    """Run the delegates. Returns their results, and how their routes were arranged; None for a network alone.
+) -> _Done:
+    """Run the delegates.
 
     progress: of each network that was started, by position. saved: the write to disk of the record (see records.py).
     """
@@ -292,8 +307,8 @@ async def _arrange(
     from genie.kernel import routes
 
     with call.asking_kernel("arrange the routes"):
-        large = sum(len(one.result.ips) + len(one.result.routes) + len(one.taken) for one in placed) > HERE
-        plan = await call.in_namespace(kernel, lambda: routes.arrange(kernel, placed, links), large=large)
+        entries = sum(8 + len(one.result.ips) + len(one.result.routes) + len(one.taken) for one in placed)
+        plan = await call.in_namespace(kernel, lambda: routes.arrange(kernel, placed, links), large=entries > HERE)
     call.steps.done("routes")
     return plan
 

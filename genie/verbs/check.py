@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
+from genie.cni.execute import LARGE
 from genie.cni.fields import invalid
 from genie.cni.result import Result, Route
 from genie.records import Record
 from genie.verbs.context import Context, placed
-from genie.verbs.results import in_place
+from genie.verbs.results import in_place, results_size
 
 
 async def check(call: Context) -> None:
@@ -22,14 +23,14 @@ async def check(call: Context) -> None:
         CniError: 3 without a record; otherwise the first difference found.
     """
     request = call.request
-    record = call.records.read(request.container_id, request.ifname)
+    record = await call.record()
     if record is None:
         raise CniError(Code.UNKNOWN_CONTAINER, f"genie has attached no {request.ifname} to {request.container_id}")
     if not record.complete:
         raise CniError(
             Code.INTERNAL, f"the ADD of {request.ifname} to {request.container_id} never came to an end: DEL must come"
         )
-    _consult(call, record)
+    await call.compute(lambda: _consult(call, record), size=4 * len(request.stdin))
     results, found = await _look(call, record)
     for attached, result in zip(record.attached, results, strict=True):
         await invoke.check(
@@ -75,5 +76,6 @@ async def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]
         return routes.plan(places, state).reported, routes.drift(places, state, record.arranged)
 
     with call.asking_kernel("read the routes"), call.netlink() as kernel:
-        reported, found = await call.in_namespace(kernel, look)
+        large = results_size(results) > LARGE
+        reported, found = await call.in_namespace(kernel, look, large=large)
     return in_place(results, reported), found

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from genie.cni import execute
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import Executor
@@ -14,7 +15,7 @@ from genie.cni.fields import invalid
 from genie.cni.invoke import Attachment
 from genie.config import Conf
 from genie.kube import POD_ANNOTATIONS, Kube, Pod
-from genie.records import RecordedAttachment, Records
+from genie.records import Record, RecordedAttachment, Records
 from genie.request import Request
 from genie.select import networks
 from genie.verbs.trace import StepTimes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HERE = 128
+HERE = 64
 """The limit for one list of a pod's namespace (its routes, for example) that is read without a thread."""
 
 LOCK = ".lock"
@@ -71,17 +72,29 @@ class Context:
     def records(self) -> Records:
         return Records(self.conf.state_dir)
 
+    async def record(self) -> Record | None:
+        """The record of the request's container and interface. Raises the errors of `Records.read`."""
+        records, key = self.records, (self.request.container_id, self.request.ifname)
+        data = records.data(*key)
+        return None if data is None else await self.compute(lambda: records.parsed(*key, data), size=len(data))
+
+    async def compute(self, work: Callable[[], T], *, size: int) -> T:
+        """See execute.py."""
+        return await execute.compute(self.executor, work, size=size)
+
     @property
     def directory(self) -> networks.Directory:
         return networks.directory(self.conf.conf_dir)
 
-    def container_id(self, own: str, network: NetworkConfig, ifname: str, before: Iterable[NetworkConfig]) -> str:
+    def container_id(self, own: str, network: NetworkConfig, ifname: str, before: Iterable[str]) -> str:
         """The CNI_CONTAINERID of an attachment: usually the container's own. Some plugins name their resources by the
         ID alone (CNI-Genie #133), without the network's name. If an earlier network of the pod has the same such
         plugin, this one gets an ID derived from the container's and the interface, of the same length.
+
+        Args:
+            before: the plugins' types of the networks before this one.
         """
-        taken = {kind for earlier in before for kind in earlier.types}
-        if not taken.intersection(network.types, self.conf.container_id_per_interface):
+        if not set(self.conf.container_id_per_interface).intersection(network.types).intersection(before):
             return own
         import hashlib
 

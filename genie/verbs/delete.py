@@ -19,7 +19,7 @@ async def delete(call: Context) -> None:
     """Delete the attachments in the record; without a record there is usually nothing to do (unrecorded.py)."""
     await call.claim(call.request.container_id, call.request.ifname)
     try:
-        record = call.records.read(call.request.container_id, call.request.ifname)
+        record = await call.record()
     except DamagedError as damaged:
         await do_without(call, damaged)
         return

@@ -16,6 +16,14 @@ from genie.cni.config import NetworkConfig
 Footprint = tuple[IPv4Network | IPv6Network, ...]
 """Destinations of routes, without routes that the kernel makes for an address: these never collide."""
 
+MOST = 16
+"""The limit for the destinations of one network; with more, it counts as unknown. Definitions are users', and each
+destination is compared with those of the pod's other networks.
+"""
+
+MOST_TOGETHER = 64
+"""The limit for the destinations of the networks that are attached at the same time."""
+
 DEFAULTS: Footprint = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 #: Reference plugins that set the routes of their ipam, and those that set none.
@@ -43,17 +51,27 @@ def _of_plugin(plugin: Mapping[str, Any]) -> Iterable[IPv4Network | IPv6Network]
     ipam = plugin.get("ipam") or {}
     if plugin["type"] not in (*PLAIN, "ptp") or (ipam and ipam.get("type") not in ("host-local", "static")):
         raise ValueError
-    found = [ip_network(route["dst"], strict=False) for route in ipam.get("routes") or ()]
+    found = [ip_network(route["dst"], strict=False) for route in _few(ipam.get("routes") or ())]
     if plugin.get("isDefaultGateway"):
         found += DEFAULTS
     if plugin["type"] == "ptp":  # it sets the route to its subnet by its gateway
         if ipam.get("type") != "host-local" or (plugin.get("capabilities") or {}).get("ipRanges"):
             raise ValueError
-        ranges = [*([ipam] if ipam.get("subnet") else []), *(one for each in ipam.get("ranges") or () for one in each)]
+        ranges = [
+            *([ipam] if ipam.get("subnet") else []),
+            *(one for each in _few(ipam.get("ranges") or ()) for one in _few(each)),
+        ]
         found += [ip_network(one["subnet"], strict=False) for one in ranges]
         gateways = [ip_network(one["gateway"]) for one in ranges if one.get("gateway")]
         found += [gateway for gateway in gateways if all(_apart([gateway], [other]) for other in found)]
     return found
+
+
+def _few(entries: Any) -> Any:
+    """The list, if it is short. Raises ValueError."""
+    if len(entries) > MOST:
+        raise ValueError
+    return entries
 
 
 def at_once(first: Footprint | None, others: Sequence[Footprint | None]) -> list[int]:
@@ -61,10 +79,14 @@ def at_once(first: Footprint | None, others: Sequence[Footprint | None]) -> list
     chosen: list[int] = []
     taken = first
     for position, one in enumerate(others):
-        if one == () or (one is not None and taken is not None and _apart(one, taken)):
+        if one == () or (one is not None and taken is not None and _fits(one, taken)):
             chosen.append(position)
             taken = None if taken is None else (*taken, *one)
     return chosen
+
+
+def _fits(one: Footprint, taken: Footprint) -> bool:
+    return len(one) + len(taken) <= MOST_TOGETHER and _apart(one, taken)
 
 
 def _apart(one: Iterable[IPv4Network | IPv6Network], two: Iterable[IPv4Network | IPv6Network]) -> bool:

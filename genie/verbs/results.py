@@ -12,6 +12,7 @@ from genie.cni.result import Interface, Result, Route
 
 if TYPE_CHECKING:
     from genie.kernel.netns import Link  # imported only if a result lacks something
+    from genie.kernel.routes import Plan
 
 
 ADDRESSES_MAX, ROUTES_MAX = 256, 512
@@ -27,6 +28,12 @@ def check_total(results: Sequence[Result]) -> None:
     for what, (total, most) in totals.items():
         if total > most:
             raise CniError(Code.INVALID_CONFIG, f"the pod's networks report {total} {what}, of at most {most}")
+
+
+def results_size(results: Sequence[Result], plan: Plan | None = None) -> int:
+    """About how much JSON the results are, with the record of what genie arranged (see `execute.compute`)."""
+    entries = sum(len(one.interfaces) + len(one.ips) + len(one.routes) + len(one.dns.search) for one in results)
+    return 200 * entries + (100 * len(plan.arranged) if plan else 0)
 
 
 def attributed(result: Result, ifname: str, netns: str) -> Result:

@@ -77,7 +77,8 @@ async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect
         pod = await call.pod(of_any_uid=True)
         if pod is None:
             return None
-        asked = asks(pod, call.conf)
+        length = sum(len(note) for note in pod.annotations.values() if isinstance(note, str))
+        asked = await call.compute(lambda: asks(pod, call.conf), size=length)
         if asked.smart:
             asked = replace(asked, primary=(Ask(name="", where="", lookup=_ANY),))
         names = interface_names(asked, ifname)
@@ -85,16 +86,21 @@ async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect
         ignored.append(str(error))
         return None
     found: list[Suspect] = []
+    directory = call.directory.now()
     for ask, interface in zip(asked.primary + asked.extra, names, strict=True):
-        found += [(network, interface) for network in await _looked_up(call, ask, pod, ignored)]
+        found += [(network, interface) for network in await _looked_up(call, directory, ask, pod, ignored)]
     return found
 
 
-async def _looked_up(call: Context, ask: Ask, pod: Pod, ignored: list[str]) -> list[NetworkConfig]:
+async def _looked_up(
+    call: Context, directory: networks.Directory, ask: Ask, pod: Pod, ignored: list[str]
+) -> list[NetworkConfig]:
     if ask.lookup == _ANY:
         return _on_node(call, ignored)
     try:
-        found = await networks.find([ask], call.kube, call.directory, pod.namespace, call.request.path)
+        found = await networks.find(
+            [ask], call.kube, directory, pod.namespace, call.request.path, executor=call.executor
+        )
     except CniError as error:
         ignored.append(str(error))
         return []
@@ -148,9 +154,9 @@ def _identified(call: Context, own: str, suspects: Iterable[Suspect]) -> list[tu
     attachment under another ID.
     """
     found: dict[tuple[str, str, str], tuple[NetworkConfig, str, str]] = {}
-    before: list[NetworkConfig] = []
+    before: set[str] = set()
     for network, ifname in suspects:
         for container in dict.fromkeys((own, call.container_id(own, network, ifname, before))):
             found.setdefault((network.name, ifname, container), (network, ifname, container))
-        before.append(network)
+        before.update(network.types)
     return list(found.values())

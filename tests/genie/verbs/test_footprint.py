@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie.verbs.footprint import Footprint, at_once, footprint
+from genie.verbs.footprint import MOST, MOST_TOGETHER, Footprint, at_once, footprint
 from tests.rigs.core import network
 
 HOST_LOCAL = {"type": "host-local", "subnet": "10.1.0.0/16"}
@@ -92,3 +92,19 @@ def test_no_two_that_go_at_once_have_a_route_of_one_place(
     everything = [destination for one in routes for destination in set(one)]
     assert len(everything) == len(set(everything))
     assert first is not None or all(others[i] == () for i in chosen)
+
+
+@pytest.mark.parametrize("key", ["routes", "ranges", "a range"])
+def test_a_network_with_very_many_destinations_is_unknown(key: str) -> None:
+    """A definition is a user's: what is compared with each other must not grow with its length."""
+    more: dict[str, Any] = {
+        "routes": {"routes": [{"dst": f"1.0.{n}.0/24"} for n in range(MOST + 1)]},
+        "ranges": {"ranges": [[{"subnet": f"1.0.{n}.0/24"}] for n in range(MOST + 1)]},
+        "a range": {"ranges": [[{"subnet": f"1.0.{n}.0/24"} for n in range(MOST + 1)]]},
+    }
+    assert footprint(network("x", {"type": "ptp", "ipam": {"type": "host-local", **more[key]}})) is None
+
+
+def test_networks_with_very_many_destinations_together_are_attached_one_by_one() -> None:
+    each = [nets(*(f"{net}.0.{n}.0/24" for n in range(MOST))) for net in range(1, 10)]
+    assert at_once(each[0], each[1:]) == list(range(MOST_TOGETHER // MOST - 1))

@@ -163,6 +163,8 @@ def _names(text: str, where: str, most: int, lookup: str = "named") -> tuple[Ask
             raise SelectionError(here, f"{name!r} is not the name of a network: letters, digits, '-', '.', '_'")
         if at and not ifname:
             raise SelectionError(here, "expected an interface name after '@'")
+        if "@" in ifname:
+            raise SelectionError(here, "expected one '@'")
         result.append(Ask(name=name, where=here, lookup=lookup, ifname=ifname))
     return tuple(result)
 
@@ -252,9 +254,9 @@ def _from_json(item: Any, where: str) -> Ask:
         namespace=_matching(read, "namespace", _NAME, "the name of a namespace"),
         where=f'{where} ("{name}")',
         lookup="attachment",
-        ifname=_text(read, "interface") or _text(read, "interfaceRequest"),
+        ifname=_ifname(read),
         ips=_ips(read),
-        mac=_hardware(read, "mac", *_MAC),
+        mac=_mac(read),
         default_route=read.addresses("default-route") if item.get("default-route") is not None else None,
         cni_args=read.object("cni-args"),
         bandwidth=_bandwidth(read),
@@ -279,6 +281,22 @@ def _ips(read: Fields) -> tuple[str, ...]:
     if (count := len(read.items("ips", "a list of addresses"))) > _MOST_ADDRESSES:
         raise SelectionError(read.where, f"ips: {count} addresses, and a network gives at most {_MOST_ADDRESSES}")
     return read.addresses("ips", prefix=True)
+
+
+def _ifname(read: Fields) -> str:
+    """The interface, by its name or by the one that it had before the specification."""
+    name, former = _text(read, "interface"), _text(read, "interfaceRequest")
+    if name and former and name != former:
+        raise read.wrong("interfaceRequest", f"none beside interface, which is {name!r}")
+    return name or former
+
+
+def _mac(read: Fields) -> str:
+    """A MAC that an interface can have: Linux refuses group addresses and zero (`is_valid_ether_addr`)."""
+    address = _hardware(read, "mac", *_MAC)
+    if address and (int(address[:2], 16) & 1 or address == "00:00:00:00:00:00"):
+        raise read.wrong("mac", "one interface's address, not a group's and not zero")
+    return address
 
 
 def _hardware(read: Fields, key: str, size: int, expected: str) -> str:

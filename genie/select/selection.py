@@ -156,6 +156,10 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
             raise SelectionError(ask.where, f"interface name: expected {IFNAME_IS}")
         if why := RESERVED_IFNAMES.get(ask.ifname):
             raise SelectionError(ask.where, f"interface name: {ask.ifname!r} is {why}")
+        if ask.ifname.startswith("-"):
+            raise SelectionError(
+                ask.where, "interface name: expected one without '-' at its beginning, as of an option"
+            )
         if "%" in ask.ifname:
             raise SelectionError(ask.where, "interface name: expected one without '%', which the kernel counts up")
         if ask.ifname in taken:

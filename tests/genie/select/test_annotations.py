@@ -191,6 +191,7 @@ MALFORMED: list[tuple[str, str, str]] = [
     (CNI, "calico,", r'annotation cni, item 2 \(""\): expected the name of a network'),
     (CNI, "calico,@eth1", r'annotation cni, item 2 \("@eth1"\): expected the name of a network'),
     (CNI, "calico@", r'annotation cni, item 1 \("calico@"\): expected an interface name after \'@\''),
+    (CNI, "calico@x@y", r"annotation cni, item 1 .*: expected one '@'"),
     (CNI, "../calico", r"annotation cni, item 1 .*'../calico' is not the name of a network"),
     (CNI, "ns/calico", r"annotation cni, item 1 .* is not the name of a network"),
     (LOGICAL, "blue,gr een", r"annotation networks, item 2 .*'gr een' is not the name of a network"),
@@ -236,6 +237,9 @@ WRONG_FIELDS: list[tuple[str, Any, str]] = [
     ("namespace", "a b", "namespace: expected the name of a namespace, found 'a b'"),
     ("namespace", ["a"], "namespace: expected a string"),
     ("interface", 1, "interface: expected a string, found 1"),
+    ("mac", "01:00:5e:00:00:01", "mac: expected one interface's address, not a group's and not zero, found"),
+    ("mac", "ff-ff-ff-ff-ff-ff", "mac: expected one interface's address, not a group's"),
+    ("mac", "0000.0000.0000", "mac: expected one interface's address, not a group's and not zero"),
     ("ips", "10.1.1.1", "ips: expected a list of addresses"),
     ("ips", ["10.1.1.1/33"], "ips: expected an IP address, found '10.1.1.1/33'"),
     ("ips", ["10.1.1.1/"], "ips: expected an IP address"),
@@ -322,6 +326,10 @@ def test_protocols_of_a_port(protocol: dict[str, str]) -> None:
 
 def test_the_former_name_of_interface() -> None:
     assert chosen({"interfaceRequest": "data0"}).ifname == "data0"
+    assert chosen({"interfaceRequest": "data0", "interface": "data0"}).ifname == "data0"
+    assert chosen({"interfaceRequest": "data0", "interface": ""}).ifname == "data0"
+    with pytest.raises(SelectionError, match="interfaceRequest: expected none beside interface, which is 'x'"):
+        chosen({"interfaceRequest": "data0", "interface": "x"})
 
 
 KNOWN = ["name", "namespace", "interface", "ips", "mac", "default-route", "cni-args", "bandwidth", "portMappings"]

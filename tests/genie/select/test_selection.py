@@ -119,6 +119,8 @@ def test_the_runtimes_own_interface_name() -> None:
         ("a@x y", r"interface name: .*white space"),
         ("a@x/y", r"interface name: .*'/'"),
         ("a@lo", r"interface name: 'lo' is the pod's loopback"),
+        ("a@-1", r"interface name: expected one without '-' at its beginning"),
+        ("a@--help", r"interface name: expected one without '-' at its beginning"),
         ("a@all", r"interface name: 'all' is the kernel's name"),
         (
             "a@net%d",

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from tests.faults import trace
-from tests.faults.world import Node, Said, drop_netns, make_netns, node
+from tests.faults.world import CallOutcome, Node, drop_netns, make_netns, node
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ def run(*, who: str, verb: str, seed: int, seconds: float, at: int) -> list[str]
         for count in order:
             if seconds and time.monotonic() - began > seconds:
                 break
-            seen, said, tries = _moment(here, who, Point(verb, count))
+            seen, outcome, tries = _moment(here, who, Point(verb, count))
             done += bool(seen.at)
             if left := here.left(before, within=2):
                 faults.append(f"{who} ended on entering {seen.at} ({count}) of {verb}: left {left}")
                 before = here.inventory()
-            if said.status:
-                faults.append(f"{who} ended at {seen.at} ({count}) of {verb}: {tries} DELs failed: {said.message}")
+            if outcome.status:
+                faults.append(f"{who} ended at {seen.at} ({count}) of {verb}: {tries} DELs failed: {outcome.message}")
         print(f"{who} {verb}: {done} of {total} moments (seed {seed})")
         return faults + ([] if done or not order else [f"{who} was never ended: the trace does not work"])
 
@@ -59,14 +59,14 @@ def run(*, who: str, verb: str, seed: int, seconds: float, at: int) -> list[str]
 def _whole(here: Node, point: Point) -> None:
     """A pod's whole life without trouble."""
     netns = make_netns(point.container)
-    said = here.call("ADD", "three", point.container, netns)
-    if said.status:
-        raise RuntimeError(f"ADD without any trouble failed: {said.message}")
+    outcome = here.call("ADD", "three", point.container, netns)
+    if outcome.status:
+        raise RuntimeError(f"ADD without any trouble failed: {outcome.message}")
     here.delete("three", point.container, netns)
     drop_netns(point.container)
 
 
-def _moment(here: Node, who: str, point: Point) -> tuple[trace.Traced, Said, int]:
+def _moment(here: Node, who: str, point: Point) -> tuple[trace.Traced, CallOutcome, int]:
     """A pod whose ADD or DEL is cut short; returns what was traced, and the last DEL."""
     here.ensure_agent()
     netns = make_netns(point.container)
@@ -77,16 +77,16 @@ def _moment(here: Node, who: str, point: Point) -> tuple[trace.Traced, Said, int
     gone = point.count % 2 == 1  # of every other one the namespace is gone before the runtime calls DEL
     if gone:
         drop_netns(point.container)
-    said = here.delete("three", point.container, "" if gone else netns, tries=40)
+    outcome = here.delete("three", point.container, "" if gone else netns, tries=40)
     drop_netns(point.container)
-    return seen, said, 40
+    return seen, outcome, 40
 
 
 def _cut_agent(here: Node, point: Point, netns: str) -> trace.Traced:
     assert here.agent
     tracer = trace.attach(here.agent.pid, point.count)
-    said = here.call(point.verb, "three", point.container, netns)
-    if said.status == 0:
+    outcome = here.call(point.verb, "three", point.container, netns)
+    if outcome.status == 0:
         time.sleep(0.1)  # what the agent does after its answer counts, too
     return tracer.end()
 

@@ -68,16 +68,16 @@ def _pod(here: Node, name: str, before: dict[str, set[str]]) -> list[str]:
     beside = here.call("ADD", "good", "beside", other, timeout=60)
     if beside.status:
         faults.append(f"another pod's ADD failed: {beside.message}")
-    said = here.finish(process, timeout=60)
+    outcome = here.finish(process, timeout=60)
     comes_up = PLUGINS[name][1]
-    if comes_up is not None and (said.status == 0) != comes_up:
-        faults.append(f"ADD ended with {said.status}: {said.message[:200]}")
-    if said.status and not (said.answer.get("code") and said.answer.get("msg")):
-        faults.append(f"ADD failed without a CNI error object: {said.answer}")
-    print(f"{name}: ADD {said.status} in {time.monotonic() - began:.1f} s {said.message[:100]}")
+    if comes_up is not None and (outcome.status == 0) != comes_up:
+        faults.append(f"ADD ended with {outcome.status}: {outcome.message[:200]}")
+    if outcome.status and not (outcome.answer.get("code") and outcome.answer.get("msg")):
+        faults.append(f"ADD failed without a CNI error object: {outcome.answer}")
+    print(f"{name}: ADD {outcome.status} in {time.monotonic() - began:.1f} s {outcome.message[:100]}")
     for pod, container, there in ((name, name, netns), ("good", "beside", other)):
-        if (said := here.delete(pod, container, there, tries=3)).status:
-            faults.append(f"DEL of {container} failed: {said.message[:200]}")
+        if (outcome := here.delete(pod, container, there, tries=3)).status:
+            faults.append(f"DEL of {container} failed: {outcome.message[:200]}")
     drop_netns(name)
     drop_netns("other")
     if name in DAEMONS:

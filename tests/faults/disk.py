@@ -75,8 +75,8 @@ def damage(*, seed: int) -> list[str]:
             for there in (True, False):
                 container = f"{name}-{there}".lower()
                 netns = make_netns(container)
-                if (said := here.call("ADD", "two", container, netns)).status:
-                    faults.append(f"{container}: ADD failed: {said.message}")
+                if (outcome := here.call("ADD", "two", container, netns)).status:
+                    faults.append(f"{container}: ADD failed: {outcome.message}")
                 harm(here.state / f"{container}@eth0.json", dice)
                 if not there:
                     drop_netns(container)
@@ -131,13 +131,13 @@ def full(*, seed: int) -> list[str]:
             here.start_agent()
             before = here.inventory()
             first, second = make_netns("first"), make_netns("second")
-            if (said := here.call("ADD", "two", "first", first)).status and not name.endswith("from the start"):
-                faults.append(f"{name}: ADD failed before there was trouble: {said.message}")
+            if (outcome := here.call("ADD", "two", "first", first)).status and not name.endswith("from the start"):
+                faults.append(f"{name}: ADD failed before there was trouble: {outcome.message}")
             harm(here)
-            said = here.call("ADD", "two", "second", second)
-            if said.status and not said.message:
+            outcome = here.call("ADD", "two", "second", second)
+            if outcome.status and not outcome.message:
                 faults.append(f"{name}: ADD failed without a reason")
-            print(f"{name}: ADD {said.status} {said.message[:120]}")
+            print(f"{name}: ADD {outcome.status} {outcome.message[:120]}")
             here.call("DEL", "two", "first", first)
             _mend(here, mounted)
             faults += [f"{name}: {fault}" for fault in _gone(here, [("first", first), ("second", second)])]
@@ -189,9 +189,9 @@ def _gone(here: Node, pods: list[tuple[str, str]]) -> list[str]:
     """DEL of each pod; then no address may be reserved by it."""
     faults = []
     for container, netns in pods:
-        said = here.delete("two", container, netns, tries=20)
-        if said.status:
-            faults.append(f"DEL of {container} never succeeded: {said.message}")
+        outcome = here.delete("two", container, netns, tries=20)
+        if outcome.status:
+            faults.append(f"DEL of {container} never succeeded: {outcome.message}")
         owned = [name for name, owner in _owners(here) if owner == container]
         faults += [f"{container} has still {owned}"] if owned else []
     return faults

@@ -76,13 +76,13 @@ def big(*, objects: int, pods: int) -> list[str]:
         here.script("net", PLUGIN)
         agent = here.start_agent(wait=120)
         netns = make_netns("known")
-        said = here.call("ADD", "known", "known", netns, timeout=60)
+        outcome = here.call("ADD", "known", "known", netns, timeout=60)
         here.delete("known", "known", netns)
         drop_netns("known")
         peak = int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{agent.pid}/status").read_text())[0]) // 1024
         print(f"{objects} definitions of 1 MB, {pods} pods: the agent had {peak} MiB at most")
         faults = [f"the agent had {peak} MiB, its limit is {MEMORY}"] if peak > MEMORY else []
-        return faults + ([f"ADD failed: {said.message}"] if said.status else [])
+        return faults + ([f"ADD failed: {outcome.message}"] if outcome.status else [])
 
 
 class _Handler(fake_api._Handler):

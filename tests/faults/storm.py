@@ -58,16 +58,16 @@ class Storm:
             self.counts[verb] += 1
             self.running.add(process.pid)
         try:
-            said = self.node.finish(process)
+            outcome = self.node.finish(process)
         except subprocess.TimeoutExpired:
             self.messages[f"{verb} TIMEOUT"] += 1
             return -1
         finally:
             with self.lock:
                 self.running.discard(process.pid)
-        if said.status > 0:
-            self.messages[f"{verb}: {_general(said.message)}"] += 1
-        return said.status
+        if outcome.status > 0:
+            self.messages[f"{verb}: {_general(outcome.message)}"] += 1
+        return outcome.status
 
     def delete(self, pod: str, container: str, netns: str) -> None:
         """DEL again and again until it succeeds, as a runtime does."""

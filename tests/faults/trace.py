@@ -60,11 +60,11 @@ class Tracer:
         if not wait:
             os.kill(self.pid, signal.SIGTERM)
         with os.fdopen(self.pipe, "rb") as pipe:
-            told = pipe.read().split()
+            reported = pipe.read().split()
         os.waitpid(self.pid, 0)
-        if len(told) < 2:
+        if len(reported) < 2:
             raise RuntimeError("the tracer ended without a report")
-        return Traced(at=CALLS.get(int(told[-2]), ""), total=int(told[-1]))
+        return Traced(at=CALLS.get(int(reported[-2]), ""), total=int(reported[-1]))
 
 
 def attach(pid: int, count: int) -> Tracer:

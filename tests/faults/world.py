@@ -75,7 +75,7 @@ def drop_netns(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Said:
+class CallOutcome:
     """The end of a call. status: the exit status, negative for a signal."""
 
     status: int
@@ -208,7 +208,7 @@ class Node:
         env = self.env(verb, pod, container, netns)
         return subprocess.Popen([self.executable], env=env, stdin=pipe, stdout=pipe, stderr=pipe)
 
-    def finish(self, process: subprocess.Popen[bytes], timeout: float = 240) -> Said:
+    def finish(self, process: subprocess.Popen[bytes], timeout: float = 240) -> CallOutcome:
         """Wait for a call's end.
 
         Raises:
@@ -225,20 +225,20 @@ class Node:
             answer = json.loads(stdout) if stdout else {}
         except ValueError:
             answer = {"code": -1, "msg": f"NOT JSON: {stdout[:200]!r}"}
-        return Said(status=process.returncode, answer=answer, seconds=time.monotonic() - began)
+        return CallOutcome(status=process.returncode, answer=answer, seconds=time.monotonic() - began)
 
-    def call(self, verb: str, pod: str, container: str, netns: str, timeout: float = 240) -> Said:
+    def call(self, verb: str, pod: str, container: str, netns: str, timeout: float = 240) -> CallOutcome:
         return self.finish(self.begin(verb, pod, container, netns), timeout)
 
-    def delete(self, pod: str, container: str, netns: str, tries: int = 200) -> Said:
+    def delete(self, pod: str, container: str, netns: str, tries: int = 200) -> CallOutcome:
         """DEL as a runtime makes it: again and again until it succeeds."""
         for _ in range(tries):
             self.ensure_agent()
-            said = self.call("DEL", pod, container, netns)
-            if said.status == 0:
+            outcome = self.call("DEL", pod, container, netns)
+            if outcome.status == 0:
                 break
             time.sleep(0.05)
-        return said
+        return outcome
 
     # what is left
 

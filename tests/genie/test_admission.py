@@ -56,9 +56,9 @@ class Cluster:
 
     def patch(self, change: Any, *, node: str = "node-1", account: str = ACCOUNT) -> str:
         """A patch of the pod by genie; what it was refused with, empty if it was not."""
-        status, said = self.ask("PATCH", "/api/v1/namespaces/default/pods/p", change, node=node, account=account)
-        assert status in (200, 422), said
-        return "" if status == 200 else str(said["message"])
+        status, output = self.ask("PATCH", "/api/v1/namespaces/default/pods/p", change, node=node, account=account)
+        assert status in (200, 422), output
+        return "" if status == 200 else str(output["message"])
 
     def annotate(self, node: str = "node-1", /, **annotations: str | None) -> str:
         return self.patch({"metadata": {"annotations": annotations}}, node=node)
@@ -112,11 +112,11 @@ def _create(cluster: Cluster, thing: Any) -> None:
 def _post(cluster: Cluster, path: str, thing: Any) -> None:
     deadline = time.monotonic() + 30
     while True:
-        status, said = cluster.ask("POST", path, thing)
+        status, output = cluster.ask("POST", path, thing)
         if status == 201:
             return
         # An API server that has just started makes its namespaces and roles when it comes to that.
-        assert status in (403, 404) and time.monotonic() < deadline, said
+        assert status in (403, 404) and time.monotonic() < deadline, output
         time.sleep(0.1)
 
 
@@ -162,11 +162,11 @@ def write_event(cluster: Cluster, body: Any) -> tuple[int, Any]:
 
 def test_genie_writes_events_and_counts_them(cluster: Cluster) -> None:
     for made in (event(), event(source={"component": "genie"}, reportingInstance="")):
-        status, said = write_event(cluster, made)
-        assert status == 201, said
+        status, output = write_event(cluster, made)
+        assert status == 201, output
         path = f"/api/v1/namespaces/default/events/{made['metadata']['name']}"
-        status, said = cluster.ask("PATCH", path, events.happened(1e9 + 60, 2), node="node-1", account=ACCOUNT)
-        assert (status, said.get("count")) == (200, 2), said
+        status, output = cluster.ask("PATCH", path, events.happened(1e9 + 60, 2), node="node-1", account=ACCOUNT)
+        assert (status, output.get("count")) == (200, 2), output
 
 
 def test_other_events_than_its_own_it_does_not_write(cluster: Cluster) -> None:
@@ -176,8 +176,8 @@ def test_other_events_than_its_own_it_does_not_write(cluster: Cluster) -> None:
         (event(source={"component": "genie", "host": "node-2"}), "may not report as another node"),
         (event(involvedObject={"kind": "Secret", "namespace": "default", "name": "s"}), "of no object but pods"),
     ):
-        status, said = write_event(cluster, made)
-        assert status == 422 and complaint in said["message"], said
+        status, output = write_event(cluster, made)
+        assert status == 422 and complaint in output["message"], output
     others = event(source={"component": "kubelet", "host": "node-1"})
     assert cluster.ask("POST", "/api/v1/namespaces/default/events", others)[0] == 201
     path = f"/api/v1/namespaces/default/events/{others['metadata']['name']}"

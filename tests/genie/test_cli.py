@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from genie import __main__, __version__, cli
-from tests.rigs.cli import said
+from tests.rigs.cli import printed
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    text = said(capsys, "--help")
+    text = printed(capsys, "--help")
     for name, (_, sentence) in cli.COMMANDS.items():
         assert name in text and sentence.split(";")[0][:40] in " ".join(text.split())
     assert "docs/annotations.md" in text
@@ -26,7 +26,7 @@ def test_every_command_is_there() -> None:
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "--version").strip() == f"genie {__version__}"
+    assert printed(capsys, "--version").strip() == f"genie {__version__}"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_arguments(capsys: pytest.CaptureFixture[str], argv: list[str], complaint: str) -> None:
-    assert complaint in said(capsys, *argv, status=2)
+    assert complaint in printed(capsys, *argv, status=2)
 
 
 def test_a_person_with_cni_command_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_the_hosts_own_namespace_is_no_pods(node: Node, override: str) -> None:
         assert node.executor.calls == [] and node.left() == []
     else:
         node.ok("ADD", CNI_NETNS="/proc/self/ns/net", CNI_NETNS_OVERRIDE=override)
-        assert [said.env["CNI_NETNS_OVERRIDE"] for said in node.executor.calls] == [override]
+        assert [output.env["CNI_NETNS_OVERRIDE"] for output in node.executor.calls] == [override]
 
 
 def test_nothing_is_deleted_in_the_hosts_own_namespace(node: Node) -> None:
@@ -101,7 +101,7 @@ def test_an_unknown_container_is_one_that_needs_no_del(node: Node) -> None:
     node.executor.act = unknown
     node.kube.annotations = {"cni": "calico,flannel"}
     assert node.fails("ADD")["code"] == 3 and node.left() == []
-    node.executor.act = lambda said: unknown(said) or stuck(said)
+    node.executor.act = lambda output: unknown(output) or stuck(output)
     error = node.fails("ADD")
     assert error["code"] == 999 and "unknown" in error["msg"] and "stuck" in error["details"]
     assert node.left() == [f"{CONTAINER}@eth0.json"]
@@ -200,7 +200,7 @@ def test_serve_never_raises_and_a_failed_add_leaves_nothing(  # noqa: PLR0917
     node.conf = conf
     node.write("20-x.conf", {"name": "x", "type": "calico", **network})
     node.kube.annotations = annotations
-    node.executor.act = lambda said: outcome if said.verb == "ADD" else None
+    node.executor.act = lambda output: outcome if output.verb == "ADD" else None
     reply = node.call(verb, stdin, **env)
     answer = json.loads(reply.stdout) if reply.stdout else {}
     if reply.status:

@@ -158,8 +158,8 @@ def test_nothing_is_started_for_nothing(folder: Folder) -> None:
 def test_reports(folder: Folder) -> None:
     result = folder.run("scenarios", "--report", "out", faults=("two-defaults",))
     result.stdout.fnmatch_lines(["report: *out/index.html"])
-    said = json.loads((folder.path / "out/report.json").read_text())
-    assert [each["verdict"] for each in said["scenarios"]] == ["passed", "skipped", "passed"]
+    output = json.loads((folder.path / "out/report.json").read_text())
+    assert [each["verdict"] for each in output["scenarios"]] == ["passed", "skipped", "passed"]
     page = (folder.path / "out/index.html").read_text()
     assert "calico of the fake" in page
     assert "stand-in" in page

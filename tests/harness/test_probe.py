@@ -28,11 +28,11 @@ def server() -> Iterator[int]:
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", "::1"])
 def test_a_dial_is_answered_from_the_address_that_was_asked(server: int, protocol: str, address: str) -> None:
-    said = probe.answer({"op": "dial", "protocol": protocol, "address": address, "port": server, "timeout": 2})
-    assert said["ok"], said
-    assert said["peer"] == address
-    assert said["name"] == "far-end"
-    assert said["seen_as"] == ("::1" if ":" in address else "127.0.0.1")
+    output = probe.answer({"op": "dial", "protocol": protocol, "address": address, "port": server, "timeout": 2})
+    assert output["ok"], output
+    assert output["peer"] == address
+    assert output["name"] == "far-end"
+    assert output["seen_as"] == ("::1" if ":" in address else "127.0.0.1")
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -53,15 +53,15 @@ def test_icmp(address: str) -> None:
         probe._icmp_socket(socket.AF_INET).close()
     except PermissionError:
         pytest.skip("neither raw nor ping sockets are allowed here")
-    said = probe.answer({"op": "dial", "protocol": "icmp", "address": address})
-    assert said["ok"], said
-    assert said["peer"] == address
+    output = probe.answer({"op": "dial", "protocol": "icmp", "address": address})
+    assert output["ok"], output
+    assert output["peer"] == address
 
 
 def test_nobody_there_is_an_error_with_its_name() -> None:
-    said = probe.answer({"op": "dial", "protocol": "tcp", "address": "127.0.0.1", "port": 1, "timeout": 1})
-    assert not said["ok"]
-    assert said["error"] == "connection refused (ECONNREFUSED)"
+    output = probe.answer({"op": "dial", "protocol": "tcp", "address": "127.0.0.1", "port": 1, "timeout": 1})
+    assert not output["ok"]
+    assert output["error"] == "connection refused (ECONNREFUSED)"
 
 
 def test_somebody_else_is_not_a_probe(server: int) -> None:
@@ -75,11 +75,11 @@ def test_somebody_else_is_not_a_probe(server: int) -> None:
 
     thread = threading.Thread(target=reply)
     thread.start()
-    said = probe.answer({"op": "dial", "protocol": "udp", "address": "127.0.0.1", "port": other.getsockname()[1]})
+    output = probe.answer({"op": "dial", "protocol": "udp", "address": "127.0.0.1", "port": other.getsockname()[1]})
     thread.join()
     other.close()
-    assert not said["ok"]
-    assert "no probe" in said["error"]
+    assert not output["ok"]
+    assert "no probe" in output["error"]
 
 
 def test_a_dial_ends_in_time() -> None:
@@ -92,19 +92,19 @@ def test_a_dial_ends_in_time() -> None:
         "port": silent.getsockname()[1],
         "timeout": 0.3,
     }
-    said = probe.answer(request)
+    output = probe.answer(request)
     silent.close()
-    assert said["error"] == "no answer within 0.3 s"
+    assert output["error"] == "no answer within 0.3 s"
 
 
 def test_look_tells_the_loopback_interface() -> None:
     pytest.importorskip("pyroute2")
-    said = probe.answer({"op": "look"})
-    lo = next(interface for interface in said["interfaces"] if interface["name"] == "lo")
+    output = probe.answer({"op": "look"})
+    lo = next(interface for interface in output["interfaces"] if interface["name"] == "lo")
     assert lo["kind"] == "loopback"
     assert "127.0.0.1/8" in lo["addresses"]
-    assert all(route["table"] != 255 for route in said["routes"])
-    assert json.loads(json.dumps(said)) == said
+    assert all(route["table"] != 255 for route in output["routes"])
+    assert json.loads(json.dumps(output)) == output
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ PLUGIN = b'{"cniVersion": "1.0.0", "name": "n", "type": "genie"}'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class ShimOutcome:
     """What a shim that has ended said."""
 
     status: int
@@ -64,14 +64,14 @@ async def start(binary: Path, socket: Path, *, stdin: bytes = PLUGIN, **env: str
     return process
 
 
-async def end(process: asyncio.subprocess.Process, seconds: float = 60) -> Said:
+async def end(process: asyncio.subprocess.Process, seconds: float = 60) -> ShimOutcome:
     """Wait for a shim's end."""
     stdout, stderr = await asyncio.wait_for(process.communicate(), seconds)
     assert process.returncode is not None
-    return Said(status=process.returncode, stdout=stdout, stderr=stderr)
+    return ShimOutcome(status=process.returncode, stdout=stdout, stderr=stderr)
 
 
-async def call(binary: Path, socket: Path, *, stdin: bytes = PLUGIN, **env: str) -> Said:
+async def call(binary: Path, socket: Path, *, stdin: bytes = PLUGIN, **env: str) -> ShimOutcome:
     """One call, from start to end."""
     return await end(await start(binary, socket, stdin=stdin, **env))
 
@@ -129,14 +129,14 @@ def _name(pid: int) -> str:
 
 def answer(outcome: Outcome) -> protocol.Answer:
     """An answer that tells everything of an outcome, for the test to look at."""
-    told = {
+    reported = {
         "status": outcome.status,
         "stdout": outcome.stdout.decode("latin-1"),
         "stderr": outcome.stderr.decode("latin-1"),
         "error": outcome.error,
         "seconds": outcome.seconds,
     }
-    return protocol.Answer(status=0, stdout=json.dumps(told).encode())
+    return protocol.Answer(status=0, stdout=json.dumps(reported).encode())
 
 
 def running(

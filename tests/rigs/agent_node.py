@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.rigs.agent import Said, call, script, start, until
+from tests.rigs.agent import ShimOutcome, call, script, start, until
 from tests.rigs.fake_api import FakeApi
 
 TOKEN = "sesame-open-up"
@@ -70,7 +70,7 @@ class Node:
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID=uid-{pod}",
         }  # fmt: skip
 
-    async def call(self, verb: str, pod: str = "p", container: str = "c1", **more: str) -> Said:
+    async def call(self, verb: str, pod: str = "p", container: str = "c1", **more: str) -> ShimOutcome:
         return await call(self.binary, self.socket, stdin=self.stdin, **self.env(verb, pod, container, **more))
 
     async def start(self, verb: str, pod: str = "p", container: str = "c1") -> asyncio.subprocess.Process:

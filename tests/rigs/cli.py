@@ -7,7 +7,7 @@ import pytest
 from genie import cli
 
 
-def said(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> str:
+def printed(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> str:
     try:
         found = cli.main(list(argv))
     except SystemExit as stopped:

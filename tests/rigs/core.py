@@ -37,7 +37,7 @@ def network(name: str = "calico", *plugins: Mapping[str, Any], source: str = "")
 
 
 @dataclass(frozen=True)
-class Said:
+class SeenCall:
     """One call of a delegate, as the executor saw it."""
 
     plugin: str
@@ -49,15 +49,15 @@ class Said:
 
 
 #: What a plugin does instead of what it should; None for "what it should".
-Answer = Callable[[Said], Outcome | None]
+Answer = Callable[[SeenCall], Outcome | None]
 
 
 @dataclass
 class FakeExecutor:
     """Plugins that give 10.N.0.2/24 to the attachment N of all that were made; `act` may answer for one instead."""
 
-    act: Answer = lambda said: None
-    calls: list[Said] = field(default_factory=list)
+    act: Answer = lambda call: None
+    calls: list[SeenCall] = field(default_factory=list)
     addresses: dict[tuple[str, str, str], int] = field(default_factory=dict)
     kernel: FakeKernel = field(default_factory=FakeKernel)
 
@@ -66,7 +66,7 @@ class FakeExecutor:
 
     async def run(self, call: PluginCall) -> Outcome:
         env, stdin = call.env, json.loads(call.stdin)
-        said = Said(
+        seen = SeenCall(
             plugin=call.binary.rpartition("/")[2],
             verb=env["CNI_COMMAND"],
             ifname=env.get("CNI_IFNAME", ""),
@@ -74,14 +74,14 @@ class FakeExecutor:
             env=env,
             stdin=stdin,
         )
-        self.calls.append(said)
-        outcome = self.act(said)
+        self.calls.append(seen)
+        outcome = self.act(seen)
         if outcome is None:
-            stdout = json.dumps(self.result(said)).encode() if said.verb == "ADD" else b""
+            stdout = json.dumps(self.result(seen)).encode() if seen.verb == "ADD" else b""
             outcome = Outcome(status=0, stdout=stdout)
-        if said.verb == "ADD" and outcome.status == 0:
+        if seen.verb == "ADD" and outcome.status == 0:
             with suppress(CniError, ValueError):  # a test may have it answer nonsense
-                self.kernel.attach(said.ifname, parse_result(json.loads(outcome.stdout), "1.0.0"))
+                self.kernel.attach(seen.ifname, parse_result(json.loads(outcome.stdout), "1.0.0"))
         return outcome
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
@@ -96,19 +96,19 @@ class FakeExecutor:
     def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
         return SubprocessExecutor().in_thread(work, waits=waits)
 
-    def result(self, said: Said) -> dict[str, Any]:
-        if said.stdin.get("prevResult"):
-            return dict(said.stdin["prevResult"])
-        key = (said.stdin["name"], said.container_id, said.ifname)
+    def result(self, call: SeenCall) -> dict[str, Any]:
+        if call.stdin.get("prevResult"):
+            return dict(call.stdin["prevResult"])
+        key = (call.stdin["name"], call.container_id, call.ifname)
         number = self.addresses.setdefault(key, len(self.addresses) + 1)
-        if said.stdin["cniVersion"] in ("0.1.0", "0.2.0"):
-            return {"cniVersion": said.stdin["cniVersion"], "ip4": {"ip": f"10.{number}.0.2/24"}}
-        family = {"version": "4"} if said.stdin["cniVersion"].startswith("0.") else {}
+        if call.stdin["cniVersion"] in ("0.1.0", "0.2.0"):
+            return {"cniVersion": call.stdin["cniVersion"], "ip4": {"ip": f"10.{number}.0.2/24"}}
+        family = {"version": "4"} if call.stdin["cniVersion"].startswith("0.") else {}
         return {
-            "cniVersion": said.stdin["cniVersion"],
+            "cniVersion": call.stdin["cniVersion"],
             "interfaces": [
                 {"name": f"host{number}"},
-                {"name": said.ifname, "mac": f"02:00:00:00:00:{number:02x}", "sandbox": said.env["CNI_NETNS"]},
+                {"name": call.ifname, "mac": f"02:00:00:00:00:{number:02x}", "sandbox": call.env["CNI_NETNS"]},
             ],
             "ips": [{**family, "address": f"10.{number}.0.2/24", "gateway": f"10.{number}.0.1", "interface": 1}],
             "routes": [{"dst": f"10.{number}.0.0/16"}],
@@ -116,14 +116,14 @@ class FakeExecutor:
 
     def made(self, verb: str) -> list[tuple[str, str]]:
         """(plugin, interface) of each call of a verb, in order."""
-        return [(said.plugin, said.ifname) for said in self.calls if said.verb == verb]
+        return [(call.plugin, call.ifname) for call in self.calls if call.verb == verb]
 
 
 def failing(plugin: str, verb: str = "ADD", *, code: int = 123, msg: str = "no more addresses") -> Answer:
     """A plugin that fails with an error object of its own."""
 
-    def act(said: Said) -> Outcome | None:
-        if (said.plugin, said.verb) != (plugin, verb):
+    def act(call: SeenCall) -> Outcome | None:
+        if (call.plugin, call.verb) != (plugin, verb):
             return None
         return Outcome(status=1, stdout=json.dumps({"cniVersion": "1.0.0", "code": code, "msg": msg}).encode())
 
@@ -138,7 +138,7 @@ class FakeKube:
     objects: dict[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
     away: bool = False
     asked: list[tuple[str, ...]] = field(default_factory=list)
-    told: dict[str, str] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
     events: list[tuple[str, str, str]] = field(default_factory=list)  # type, reason, message
 
     def _reach(self, *question: str) -> None:
@@ -160,7 +160,7 @@ class FakeKube:
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Any) -> str:
         self._reach("annotate", pod.namespace, pod.name)
-        self.told.update(annotations)
+        self.written.update(annotations)
         return ""
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:

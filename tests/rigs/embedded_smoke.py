@@ -68,8 +68,8 @@ def _create(objects: Objects, name: str, network: str, node: str) -> None:
 def _address(objects: Objects, name: str) -> str:
     path = f"{NAMESPACE}/pods/{name}"
     if until_nothing(lambda: objects.get(path)["status"]["phase"] != "Running", 30):
-        said = [event["message"] for event in objects.get(f"{NAMESPACE}/events")["items"]]
-        raise SystemExit(f"pod {name} does not run: {said}")
+        output = [event["message"] for event in objects.get(f"{NAMESPACE}/events")["items"]]
+        raise SystemExit(f"pod {name} does not run: {output}")
     return str(objects.get(path)["status"]["podIP"])
 
 

@@ -79,7 +79,7 @@ class FakeCluster:
         self.attached: dict[tuple[str, str], list[Json]] = {}
         self.leaked: set[str] = set()
         self.stranger: set[str] = set()  # what another scenario has on the nodes
-        self.said: list[str] = []
+        self.history: list[str] = []
         self.static: dict[str, str] = {}  # file to the mirror's path
         self.closed: bool | None = None
         self._next = 10
@@ -213,7 +213,7 @@ class FakeCluster:
         isolated = "isolate" in self.faults and address not in {each["ip"] for each in interfaces}
         if target is None or isolated or "unreachable" in self.faults:
             return {"ok": False, "error": "no answer within 2 s", "peer": "", "seen_as": "", "name": "", "ms": 2000}
-        self.said.append(f"{request['protocol']} {address}")
+        self.history.append(f"{request['protocol']} {address}")
         near = (each["ip"] for each in interfaces if ip_address(address) in each["net"])
         name = "somebody" if "wrong-pod" in self.faults else target.removesuffix("-one").removesuffix("-two")
         seen_as = next(near, interfaces[0]["ip"])
@@ -232,7 +232,7 @@ class FakeCluster:
 
     def end_sandbox(self, namespace: str, pod: str) -> None:
         self._detach(namespace, pod)
-        self.said.append(f"end {pod}")
+        self.history.append(f"end {pod}")
 
     def cni_check(self, namespace: str, pod: str) -> str:
         return "eth0 has lost its address" if "check" in self.faults else ""
@@ -257,21 +257,21 @@ class FakeCluster:
 
     @contextmanager
     def net_d(self, files: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-        self.said.append(f"net.d {dict(files)}")
+        self.history.append(f"net.d {dict(files)}")
         yield
-        self.said.append("net.d back")
+        self.history.append("net.d back")
 
     @contextmanager
     def settings(self, genie_conf: Mapping[str, Any], namespace: str) -> Iterator[None]:
-        self.said.append(f"settings {dict(genie_conf)}")
+        self.history.append(f"settings {dict(genie_conf)}")
         yield
-        self.said.append("settings back")
+        self.history.append("settings back")
 
     @contextmanager
     def api_server_away(self, namespace: str) -> Iterator[None]:
-        self.said.append("API server away")
+        self.history.append("API server away")
         yield
-        self.said.append("API server back")
+        self.history.append("API server back")
 
     def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
         file = into / "genie.log"

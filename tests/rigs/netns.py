@@ -62,12 +62,12 @@ class Namespace:
         """Run `ip` with each of the commands; returns what they printed."""
 
         def each() -> str:
-            said = ""
+            output = ""
             for command in commands:
                 done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"ip {command}: {done.stderr}"
-                said += done.stdout
-            return said
+                output += done.stdout
+            return output
 
         return self.run(each)
 

@@ -44,7 +44,7 @@ def found(*networks: NetworkConfig) -> list[Found]:
     return [Found(network=each, label=each.name) for each in networks]
 
 
-def told(asked: Asked) -> list[str]:
+def names_of(asked: Asked) -> list[str]:
     return [one.name for one in asked.primary + asked.extra]
 
 

@@ -56,24 +56,24 @@ def test_a_kubelet_that_hangs_holds_up_no_other_pod(place: Path, binary: Path, m
         "conf_dir": str(place / "net.d"), "state_dir": str(place / "records"),
     }  # fmt: skip
 
-    async def work(told: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
-        reply = await serve(Request(env=told.env, stdin=told.stdin), Kube(), executor)
+    async def work(reported: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
+        reply = await serve(Request(env=reported.env, stdin=reported.stdin), Kube(), executor)
         return protocol.Answer(status=reply.status, stdout=reply.stdout)
 
     async def add(pod: str) -> tuple[dict[str, Any], float]:
         args = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}"
-        said = await call(
+        outcome = await call(
             binary, place / "agent.sock", stdin=json.dumps(conf).encode(),
             CNI_CONTAINERID=pod, CNI_ARGS=args, CNI_PATH=str(place / "bin"),
         )  # fmt: skip
-        return said.json, time.monotonic()
+        return outcome.json, time.monotonic()
 
     async def go() -> None:
         async with serving(work, place / "agent.sock"):
             hanging = [asyncio.create_task(add(f"fast{n}")) for n in range(12)]  # more than there are other threads
             silent = [(await asyncio.to_thread(kubelet.accept))[0] for _ in hanging]
-            told, _ = await add("plain")
-            assert told["ips"], told
+            reported, _ = await add("plain")
+            assert reported["ips"], reported
             deleted = await call(
                 binary, place / "agent.sock", stdin=json.dumps(conf).encode(),
                 CNI_COMMAND="DEL", CNI_CONTAINERID="plain", CNI_PATH=str(place / "bin"),

@@ -81,8 +81,8 @@ def test_a_rule_that_is_taken_away_is_put_back_and_said(pod: Pod) -> None:
     assert pod.look() == []
     before = pod.namespace.ip("rule")
     pod.namespace.ip("rule del from 10.1.0.2")
-    (said,) = pod.look()
-    assert said == "somebody changed the pod's network; put back: rule from 10.1.0.2 lookup 2001"
+    (outcome,) = pod.look()
+    assert outcome == "somebody changed the pod's network; put back: rule from 10.1.0.2 lookup 2001"
     assert pod.namespace.ip("rule") == before and pod.counted() == (1, 0)
     (event,) = pod.events
     assert (event.reason, event.namespace, event.name, event.uid, event.warning) == (
@@ -94,8 +94,8 @@ def test_a_rule_that_is_taken_away_is_put_back_and_said(pod: Pod) -> None:
 def test_what_is_put_back_too_often_is_left(pod: Pod) -> None:
     for count in range(checker.MOST):
         pod.namespace.ip("rule del from 10.1.0.2")
-        (said,) = pod.look()
-        assert ("genie will not do so again" in said) == (count == checker.MOST - 1)
+        (outcome,) = pod.look()
+        assert ("genie will not do so again" in outcome) == (count == checker.MOST - 1)
     pod.namespace.ip("rule del from 10.1.0.2")
     assert pod.look() == ["somebody changed the pod's network; left as it is: missing: rule from 10.1.0.2 lookup 2001"]
     assert "10.1.0.2" not in pod.namespace.ip("rule")
@@ -114,8 +114,8 @@ def test_what_somebody_adds_is_reported_once_and_again_if_it_comes_again(pod: Po
     pod.look()
     for _ in range(2):
         pod.namespace.ip("route add 10.9.0.0/16 dev eth1 table 2001")
-        (said,) = pod.look()
-        assert "left as it is: unexpected: route 10.9.0.0/16" in said
+        (outcome,) = pod.look()
+        assert "left as it is: unexpected: route 10.9.0.0/16" in outcome
         assert pod.look() == []
         pod.namespace.ip("route del 10.9.0.0/16 dev eth1 table 2001")
         assert pod.look() == []
@@ -128,7 +128,7 @@ def test_an_address_that_is_taken_away_is_reported(
     pod = Pod(namespace(), tmp_path, *names)
     assert pod.look() == []
     pod.namespace.ip("addr del 10.0.0.2/24 dev eth0")
-    assert any("missing: address 10.0.0.2" in said for said in pod.look())
+    assert any("missing: address 10.0.0.2" in outcome for outcome in pod.look())
     assert "10.0.0.2" not in pod.namespace.ip("addr show dev eth0"), "that is its network's"
 
 

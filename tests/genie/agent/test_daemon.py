@@ -21,7 +21,7 @@ from genie import config, removals
 from genie.agent import daemon
 from genie.cni.errors import CniError
 from genie.removals import Removals
-from tests.rigs.agent import Said, end, is_alive, until
+from tests.rigs.agent import ShimOutcome, end, is_alive, until
 from tests.rigs.agent_node import TOKEN, Node
 from tests.rigs.fake_api import FakeApi
 
@@ -60,7 +60,7 @@ def test_what_a_plugin_leaves_out_of_its_result_is_read_from_the_pods_namespace(
     pod = namespace()
     pod.ip("link add eth0 address 02:00:00:00:00:42 mtu 1337 type veth peer name other")
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with node.agent():
             added = await node.call("ADD", netns=pod.path)
             await until(lambda: "k8s.v1.cni.cncf.io/network-status" in node.api.notes("p"))
@@ -73,13 +73,13 @@ def test_what_a_plugin_leaves_out_of_its_result_is_read_from_the_pods_namespace(
 
 
 def test_a_delegate_that_fails_is_told_and_logged(node: Node) -> None:
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with node.agent():
             node.set("broken")
             return await node.call("ADD")
 
-    said = asyncio.run(go())
-    assert said.status == 1 and said.json["code"] == 110 and "no luck" in said.json["msg"]
+    outcome = asyncio.run(go())
+    assert outcome.status == 1 and outcome.json["code"] == 110 and "no luck" in outcome.json["msg"]
     (line,) = node.lines("call")
     assert line["level"] == "error" and "no luck" in line["error"]
 
@@ -100,7 +100,7 @@ def test_metrics_and_probes(node: Node) -> None:
             )
             return await asyncio.to_thread(_get, port, "/metrics")
 
-    told = asyncio.run(go())
+    reported = asyncio.run(go())
     for line in (
         'genie_calls_total{verb="ADD",result="ok"} 1',
         'genie_calls_total{verb="CHECK",result="error"} 1',
@@ -112,7 +112,7 @@ def test_metrics_and_probes(node: Node) -> None:
         "# TYPE genie_conf_removed_total counter",
         "genie_conf_removed_total 3",
     ):
-        assert line in told.splitlines(), told
+        assert line in reported.splitlines(), reported
 
 
 def test_killed_in_the_middle_it_leaves_an_error_and_a_record_to_delete_by(node: Node) -> None:
@@ -122,8 +122,8 @@ def test_killed_in_the_middle_it_leaves_an_error_and_a_record_to_delete_by(node:
             shim = await node.start("ADD")
             await until((node.place / "hanging").exists)
             agent.kill()
-            said = await end(shim, 5)
-            assert said.status == 1 and said.json["code"] == 11
+            outcome = await end(shim, 5)
+            assert outcome.status == 1 and outcome.json["code"] == 11
             assert not is_alive(int((node.place / "hanging").read_text()))
         node.set("hang", False)
         assert node.records and node.socket.exists()  # the dead one's socket is in nobody's way
@@ -154,14 +154,16 @@ def test_a_runtime_that_loses_patience(node: Node) -> None:
 
 
 def test_a_delegate_that_hangs_ends_in_one_clear_error(node: Node) -> None:
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         node.conf["delegate_timeout"] = 0.4
         node.set("hang")
         async with node.agent():
             return await node.call("ADD")
 
-    said = asyncio.run(go())
-    assert said.status == 1 and "plug" in said.json["msg"] and "no answer within 0.4 seconds" in said.json["msg"]
+    outcome = asyncio.run(go())
+    assert (
+        outcome.status == 1 and "plug" in outcome.json["msg"] and "no answer within 0.4 seconds" in outcome.json["msg"]
+    )
 
 
 def test_told_to_stop_it_finishes_what_it_has_begun(node: Node) -> None:
@@ -223,8 +225,8 @@ def test_a_hundred_pods_at_once_cost_it_a_few_megabytes(node: Node) -> None:
             await node.call("ADD", pod="p0", container="first")
             before = _peak(agent.pid)
             shims = [await node.start("ADD", pod=f"p{n}", container=f"c{n}") for n in range(100)]
-            said = await asyncio.gather(*(end(shim, 60) for shim in shims))
-            return [one.status for one in said], before, _peak(agent.pid)
+            outcome = await asyncio.gather(*(end(shim, 60) for shim in shims))
+            return [one.status for one in outcome], before, _peak(agent.pid)
 
     statuses, before, after = asyncio.run(go())
     assert statuses == [0] * 100
@@ -250,23 +252,23 @@ def test_without_a_node_or_a_way_to_the_api_server_it_says_what_is_missing(place
     assert "--concurrency" in helped and "SIGTERM" in helped
 
 
-def said(options: list[str], conf: dict[str, Any]) -> tuple[Any, ...]:
+def settings_of(options: list[str], conf: dict[str, Any]) -> tuple[Any, ...]:
     parsed = config.parse({"name": "genie", "type": "genie", **conf})
     settings = daemon.with_conf(daemon.parse(["--node", "n", *options]), parsed)
     return settings.concurrency, settings.listen, settings.grace, settings.log_level
 
 
 def test_an_option_wins_over_genie_conf_and_that_over_the_default() -> None:
-    assert said([], {}) == (16, "127.0.0.1:9465", 25.0, "info")
+    assert settings_of([], {}) == (16, "127.0.0.1:9465", 25.0, "info")
     conf = {"agent": {"concurrency": 3, "listen": "", "grace": 7}, "log_level": "error"}
-    assert said([], conf) == (3, "", 7.0, "error")
-    assert said(["--concurrency", "5", "--listen", "[::]:1", "--grace", "0", "--log-level", "debug"], conf) == (
+    assert settings_of([], conf) == (3, "", 7.0, "error")
+    assert settings_of(["--concurrency", "5", "--listen", "[::]:1", "--grace", "0", "--log-level", "debug"], conf) == (
         5,
         "[::]:1",
         0.0,
         "debug",
     )
-    assert said(["--listen", ""], {"agent": {"listen": ":1"}})[1] == ""
+    assert settings_of(["--listen", ""], {"agent": {"listen": ":1"}})[1] == ""
 
 
 @pytest.mark.parametrize(
@@ -284,7 +286,7 @@ def test_an_option_wins_over_genie_conf_and_that_over_the_default() -> None:
 )
 def test_what_is_wrong_in_the_agents_part_of_genie_conf_is_told(agent: Any, complaint: str) -> None:
     with pytest.raises(CniError, match=complaint) as caught:
-        said([], {"agent": agent})
+        settings_of([], {"agent": agent})
     assert caught.value.code == 7
 
 

@@ -14,7 +14,7 @@ import pytest
 from genie.agent import protocol
 from genie.agent.server import Server, ShimExecutor
 from genie.cni.execute import Outcome, PluginCall
-from tests.rigs.agent import Said, answer, call, end, running, serving, start, until, worker
+from tests.rigs.agent import ShimOutcome, answer, call, end, running, serving, start, until, worker
 from tests.rigs.leftovers import WAYS, Started
 
 Cut = Callable[[asyncio.subprocess.Process], Awaitable[None]]
@@ -32,7 +32,7 @@ def way(request: pytest.FixtureRequest) -> str:
     return WAYS[str(request.param)]
 
 
-def cut_off(binary: Path, started: Started, way: str, cut: Cut) -> tuple[Said, list[int]]:
+def cut_off(binary: Path, started: Started, way: str, cut: Cut) -> tuple[ShimOutcome, list[int]]:
     """Cut a call off when its plugin has begun. Returns what the shim said, and what ran when the agent saw its end."""
     plugin = started.plugin(f"touch {started.path}/begun; {way}")
     left: list[list[int]] = []
@@ -42,7 +42,7 @@ def cut_off(binary: Path, started: Started, way: str, cut: Cut) -> tuple[Said, l
         left.append(started.running())
         return protocol.Answer(status=0, stdout=b"nobody reads this")
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(work, started.path / "s"):
             process = await start(binary, started.path / "s")
             await until((started.path / "begun").exists)
@@ -57,24 +57,24 @@ def test_killed_by_the_runtime(binary: Path, started: Started, way: str) -> None
     async def kill(process: asyncio.subprocess.Process) -> None:
         process.kill()
 
-    said, left = cut_off(binary, started, way, kill)
-    assert (said.status, left) == (-signal.SIGKILL, [])
+    outcome, left = cut_off(binary, started, way, kill)
+    assert (outcome.status, left) == (-signal.SIGKILL, [])
 
 
 def test_ended_by_the_runtime(binary: Path, started: Started, way: str) -> None:
     async def terminate(process: asyncio.subprocess.Process) -> None:
         process.terminate()
 
-    said, left = cut_off(binary, started, way, terminate)
-    assert (said.json["code"], left) == (11, [])
+    outcome, left = cut_off(binary, started, way, terminate)
+    assert (outcome.json["code"], left) == (11, [])
 
 
 def test_the_process_that_works_is_killed(binary: Path, started: Started, way: str) -> None:
     async def kill(process: asyncio.subprocess.Process) -> None:
         os.kill(await worker(process.pid), signal.SIGKILL)
 
-    said, left = cut_off(binary, started, way, kill)
-    assert (said.json["code"], said.json["details"], left) == (11, "Killed", [])
+    outcome, left = cut_off(binary, started, way, kill)
+    assert (outcome.json["code"], outcome.json["details"], left) == (11, "Killed", [])
 
 
 def test_its_process_group_is_killed(binary: Path, started: Started) -> None:
@@ -86,14 +86,14 @@ def test_its_process_group_is_killed(binary: Path, started: Started) -> None:
     leads = started.path / "leads"  # a shim that leads a group
     leads.write_text(f"#!/bin/sh\nexec setsid {binary}\n")
     leads.chmod(0o755)
-    said, left = cut_off(leads, started, WAYS["orphan"], kill)
-    assert (said.status, left) == (-signal.SIGKILL, [])
+    outcome, left = cut_off(leads, started, WAYS["orphan"], kill)
+    assert (outcome.status, left) == (-signal.SIGKILL, [])
 
 
 def test_the_agent_goes_away(binary: Path, started: Started, way: str) -> None:
     plugin = started.plugin(f"touch {started.path}/begun; {way}")
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         server = Server(running(plugin, env=started.env, timeout=60))
         await server.start(started.path / "s")
         process = await start(binary, started.path / "s")
@@ -124,7 +124,7 @@ def serve(
         assert isinstance(outcomes[-1], Outcome)
         return answer(outcomes[-1])
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(work, started.path / "s"):
             return await call(binary, started.path / "s")
 

@@ -149,7 +149,7 @@ def test_libfuzzer_finds_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-said = st.one_of(
+frames_said = st.one_of(
     frames,
     st.builds(
         Result,
@@ -168,7 +168,7 @@ said = st.one_of(
 def calls(draw: st.DrawFn) -> bytes:
     """What a client may say: a call most often, and more; some with bytes changed, cut out or put in."""
     call = Call(env={"CNI_COMMAND": "ADD", "CNI_CONTAINERID": draw(names)}, stdin=b"{}")
-    more = b"".join(encode(frame) for frame in draw(st.lists(said, max_size=4)))
+    more = b"".join(encode(frame) for frame in draw(st.lists(frames_said, max_size=4)))
     stream = bytearray((encode(call) if draw(st.integers(0, 4)) else b"") + more)
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(stream)))

@@ -12,13 +12,13 @@ import pytest
 
 from genie.agent import protocol
 from genie.agent.protocol import Answer, Run, encode
-from tests.rigs.agent import Said, call, gone, hanging, running, script, serving, until
+from tests.rigs.agent import ShimOutcome, call, gone, hanging, running, script, serving, until
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BIG = protocol.FRAME_MAX
 
 
-def against(binary: Path, place: Path, *peers: Peer, rounds: int = 1) -> list[Said]:
+def against(binary: Path, place: Path, *peers: Peer, rounds: int = 1) -> list[ShimOutcome]:
     """Calls to an agent whose connections are these, one after the other, the last one for all that follow."""
     count = 0
 
@@ -30,7 +30,7 @@ def against(binary: Path, place: Path, *peers: Peer, rounds: int = 1) -> list[Sa
         finally:
             writer.close()
 
-    async def go() -> list[Said]:
+    async def go() -> list[ShimOutcome]:
         server = await asyncio.start_unix_server(accept, place / "s")
         async with server:
             return [await call(binary, place / "s") for _ in range(rounds)]
@@ -81,14 +81,14 @@ NONSENSE = {
 @pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_one_error(either: Path, place: Path, nonsense: bytes) -> None:
     # some /bin/cat may have been done, and reported, before the seventeenth: then nothing follows but our end
-    (said,) = against(either, place, saying(nonsense))
-    assert (said.status, said.json["code"], said.stderr) == (1, 11, b"")
+    (outcome,) = against(either, place, saying(nonsense))
+    assert (outcome.status, outcome.json["code"], outcome.stderr) == (1, 11, b"")
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 14])
 def test_an_agent_that_goes_in_the_middle_of_a_frame(either: Path, place: Path, length: int) -> None:
-    (said,) = against(either, place, saying(encode(Answer(status=0, stdout=b"{}"))[:length]))
-    assert said.status == 1 and "went away" in said.json["msg"] and not said.stderr
+    (outcome,) = against(either, place, saying(encode(Answer(status=0, stdout=b"{}"))[:length]))
+    assert outcome.status == 1 and "went away" in outcome.json["msg"] and not outcome.stderr
 
 
 def test_random_bytes(sanitized: Path, place: Path) -> None:
@@ -105,10 +105,10 @@ def test_random_bytes(sanitized: Path, place: Path) -> None:
             data[dice.randrange(len(data))] = dice.randrange(256)
         writer.write(bytes(data))
 
-    for said in against(sanitized, place, peer, rounds=60):
-        assert said.status in (0, 1) or said.stdout == b"{}", said
-        assert b"Sanitizer" not in said.stderr and b"runtime error" not in said.stderr, said
-        assert said.stdout
+    for outcome in against(sanitized, place, peer, rounds=60):
+        assert outcome.status in (0, 1) or outcome.stdout == b"{}", outcome
+        assert b"Sanitizer" not in outcome.stderr and b"runtime error" not in outcome.stderr, outcome
+        assert outcome.stdout
 
 
 def test_an_agent_that_goes_before_it_begins_is_looked_for_again(either: Path, place: Path) -> None:
@@ -117,8 +117,8 @@ def test_an_agent_that_goes_before_it_begins_is_looked_for_again(either: Path, p
     async def close(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read(10)
 
-    (said,) = against(either, place, close, close, saying(encode(Answer(status=0, stdout=b"{}"))))
-    assert (said.status, said.stdout) == (0, b"{}")
+    (outcome,) = against(either, place, close, close, saying(encode(Answer(status=0, stdout=b"{}"))))
+    assert (outcome.status, outcome.stdout) == (0, b"{}")
     assert against(either, place, close)[0].json["code"] == 11
 
 
@@ -129,8 +129,8 @@ def test_an_agent_that_goes_half_way_takes_the_delegates_with_it(either: Path, p
         writer.write(encode(Run(id=1, binary=plugin, env=dict(os.environ), stdin=b"")))
         await until((place / "self").exists)
 
-    (said,) = against(either, place, peer)
-    assert said.status == 1 and said.json["code"] == 11 and "went away" in said.json["msg"]
+    (outcome,) = against(either, place, peer)
+    assert outcome.status == 1 and outcome.json["code"] == 11 and "went away" in outcome.json["msg"]
     gone(place)
 
 
@@ -148,8 +148,8 @@ def test_an_agent_that_reads_nothing_is_given_no_more_than_a_few_megabytes(eithe
             peak = max(peak, _resident(pid))
         writer.transport.abort()  # a close would wait for the shim to read, which waits for this to
 
-    (said,) = against(either, place, peer)
-    assert said.json["code"] == 11
+    (outcome,) = against(either, place, peer)
+    assert outcome.json["code"] == 11
     if "release" in os.environ.get("PYTEST_CURRENT_TEST", ""):
         assert peak < 40 << 20, f"{peak >> 20} MiB"
 
@@ -157,12 +157,12 @@ def test_an_agent_that_reads_nothing_is_given_no_more_than_a_few_megabytes(eithe
 def test_a_server_answers_the_sanitized_shim(sanitized: Path, place: Path) -> None:
     plugin = script(place, "p", "cat; echo err >&2")
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(running(plugin, stdin=b"q" * 100_000), place / "s"):
             return await call(sanitized, place / "s")
 
-    said = asyncio.run(go())
-    assert len(said.json["stdout"]) == 100_000 and said.json["stderr"] == "err\n" and not said.stderr
+    outcome = asyncio.run(go())
+    assert len(outcome.json["stdout"]) == 100_000 and outcome.json["stderr"] == "err\n" and not outcome.stderr
 
 
 def _peer_pid(writer: asyncio.StreamWriter) -> int:

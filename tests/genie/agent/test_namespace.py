@@ -15,7 +15,7 @@ import pytest
 from genie.agent import protocol
 from genie.agent.server import ShimExecutor
 from genie.request import Request
-from tests.rigs.agent import Said, call, environment, serving, until
+from tests.rigs.agent import ShimOutcome, call, environment, serving, until
 from tests.rigs.agent_node import Node
 from tests.rigs.fake_api import FakeApi
 
@@ -65,7 +65,7 @@ def test_a_fifo_keeps_nobody_waiting(binary: Path, place: Path) -> None:
     os.mkfifo(place / "fifo")
     work = Seen()
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(work, place / "s"):
             return await call(binary, place / "s", CNI_NETNS=str(place / "fifo"))
 
@@ -126,11 +126,11 @@ def test_an_agent_from_before_understands_the_call(binary: Path, place: Path) ->
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(place / "s"))
             listener.listen()
-            frame, said = await asyncio.gather(
+            frame, outcome = await asyncio.gather(
                 asyncio.to_thread(agent, listener), call(binary, place / "s", CNI_NETNS=OWN)
             )
         assert isinstance(frame, protocol.Call)
-        assert (frame.env["CNI_NETNS"], said.status) == (OWN, 0)
+        assert (frame.env["CNI_NETNS"], outcome.status) == (OWN, 0)
 
     asyncio.run(go())
 
@@ -142,14 +142,14 @@ def test_a_namespace_named_by_a_process_that_the_agent_cannot_see(binary: Path, 
         node = Node(place, binary, api)
         api.pod("two", annotations={"cni": "net,net"})
 
-        async def go() -> tuple[Said, Said]:
+        async def go() -> tuple[ShimOutcome, ShimOutcome]:
             await until(lambda: os.readlink(f"/proc/{pod.pid}/ns/net") != os.readlink(OWN))  # noqa: PTH115
             netns = f"/proc/{pod.pid}/ns/net"
             async with node.agent(prefix=("unshare", "-p", "-f", "--mount-proc", "--kill-child")) as agent:
-                said = (await node.call("ADD", "two", netns=netns), await node.call("DEL", "two", netns=netns))
+                outcome = (await node.call("ADD", "two", netns=netns), await node.call("DEL", "two", netns=netns))
                 agent.kill()
                 await agent.wait()
-                return said
+                return outcome
 
         added, deleted = asyncio.run(go())
         pod.kill()

@@ -18,7 +18,7 @@ from genie.agent.server import DELEGATES_MAX, ShimExecutor
 from genie.cni.execute import PluginCall
 from genie.serve import versions
 from tests.rigs.agent import (
-    Said,
+    ShimOutcome,
     answer,
     call,
     end,
@@ -48,10 +48,10 @@ sees_why_exec_failed = pytest.mark.parametrize(
 )
 
 
-def run(binary: Path, place: Path, work: object, **options: object) -> Said:
+def run(binary: Path, place: Path, work: object, **options: object) -> ShimOutcome:
     """One call to an agent that does this work."""
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(work, place / "s"):
             return await call(binary, place / "s", **options)  # type: ignore[arg-type]
 
@@ -66,17 +66,17 @@ def test_the_call_reaches_the_agent_as_it_was_made_and_the_answer_the_runtime(bi
         return protocol.Answer(status=7, stdout=b'{"a": 1}')
 
     big = b'{"x": "' + b"y" * 300_000 + b'"}'
-    said = run(binary, place, work, stdin=big, CNI_ARGS="A=1;B=2")
-    assert (said.status, said.stdout, said.stderr) == (7, b'{"a": 1}', b"")
+    outcome = run(binary, place, work, stdin=big, CNI_ARGS="A=1;B=2")
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (7, b'{"a": 1}', b"")
     assert seen[0].stdin == big
     assert seen[0].env == environment(place / "s", CNI_ARGS="A=1;B=2")
 
 
 def test_a_delegate_gets_its_environment_and_input_and_nothing_else(binary: Path, place: Path) -> None:
     plugin = script(place, "p", 'env | sort; echo "stdin: $(wc -c)"; echo oops >&2; exit 3')
-    said = run(binary, place, running(plugin, stdin=b"z" * 200_000, env={"A": "1", "B": "x=y"})).json
-    assert (said["status"], said["stderr"], said["error"]) == (3, "oops\n", "")
-    lines = said["stdout"].splitlines()
+    outcome = run(binary, place, running(plugin, stdin=b"z" * 200_000, env={"A": "1", "B": "x=y"})).json
+    assert (outcome["status"], outcome["stderr"], outcome["error"]) == (3, "oops\n", "")
+    lines = outcome["stdout"].splitlines()
     assert "A=1" in lines and "B=x=y" in lines and not any(line.startswith("CNI_") for line in lines)
     assert "stdin: 200000" in lines
     open_files = run(binary, place, running(script(place, "q", "exec ls /proc/self/fd"))).json["stdout"]
@@ -100,8 +100,8 @@ def test_a_delegate_is_where_the_runtime_put_the_shim(binary: Path, place: Path)
     )
     command = ["/bin/sh", "-c", f"exec {script(place, 'p', show)}"]
     direct = subprocess.run(command, capture_output=True, text=True, check=True)
-    said = run(binary, place, running(str(place / "p")))
-    assert said.json["stdout"] == direct.stdout
+    outcome = run(binary, place, running(str(place / "p")))
+    assert outcome.json["stdout"] == direct.stdout
 
 
 def test_delegates_run_at_the_same_time_and_each_gets_its_own_result(binary: Path, place: Path) -> None:
@@ -112,11 +112,11 @@ def test_delegates_run_at_the_same_time_and_each_gets_its_own_result(binary: Pat
     async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
         calls = [PluginCall(binary=plugin, env={**os.environ, "N": str(n)}, stdin=b"", timeout=20) for n in range(20)]
         outcomes = await executor.gather(*map(executor.run, calls))
-        told = [[o.status, o.stdout.decode()] for o in outcomes if not isinstance(o, BaseException)]
-        return protocol.Answer(status=0, stdout=json.dumps(told).encode())
+        reported = [[o.status, o.stdout.decode()] for o in outcomes if not isinstance(o, BaseException)]
+        return protocol.Answer(status=0, stdout=json.dumps(reported).encode())
 
-    said = run(binary, place, work)
-    assert json.loads(said.stdout) == [[n, f"{n}\n"] for n in range(20)]
+    outcome = run(binary, place, work)
+    assert json.loads(outcome.stdout) == [[n, f"{n}\n"] for n in range(20)]
 
 
 @sees_why_exec_failed
@@ -124,8 +124,8 @@ def test_what_cannot_be_started_says_why(binary: Path, place: Path) -> None:
     assert "No such file" in run(binary, place, running(str(place / "none"))).json["error"]
     (place / "flat").write_text("text")
     assert "Permission denied" in run(binary, place, running(str(place / "flat"))).json["error"]
-    said = run(binary, place, running(script(place, "p", "kill -9 $$")))
-    assert (said.json["status"], said.json["error"]) == (-9, "")
+    outcome = run(binary, place, running(script(place, "p", "kill -9 $$")))
+    assert (outcome.json["status"], outcome.json["error"]) == (-9, "")
 
 
 @sees_why_exec_failed
@@ -134,7 +134,7 @@ def test_an_executable_that_is_just_being_written_is_tried_again(binary: Path, p
     plugin.write_bytes(Path("/bin/true").read_bytes())
     plugin.chmod(0o755)
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(running(str(plugin)), place / "s"):
             with plugin.open("ab"):
                 process = await start(binary, place / "s")
@@ -146,34 +146,34 @@ def test_an_executable_that_is_just_being_written_is_tried_again(binary: Path, p
 
 def test_a_delegate_that_hangs_is_killed_with_all_that_it_started(binary: Path, place: Path) -> None:
     plugin = script(place, "p", f"sleep 60 & echo $! >{place}/child; echo $$ >{place}/self; sleep 60")
-    said = run(binary, place, running(plugin, timeout=0.3)).json
-    assert said["error"] == "no answer within 0.3 seconds; killed" and said["status"] == -signal.SIGKILL
+    outcome = run(binary, place, running(plugin, timeout=0.3)).json
+    assert outcome["error"] == "no answer within 0.3 seconds; killed" and outcome["status"] == -signal.SIGKILL
     gone(place)
 
 
 def test_a_delegate_that_leaves_a_process_behind_is_not_waited_for(binary: Path, place: Path) -> None:
     """A daemon that holds on to standard output must not hold up the pod (nor is it killed: it was meant)."""
     plugin = script(place, "p", f"sleep 60 & echo $! >{place}/daemon; echo done")
-    said = run(binary, place, running(plugin)).json
-    assert (said["stdout"], said["status"]) == ("done\n", 0)
+    outcome = run(binary, place, running(plugin)).json
+    assert (outcome["stdout"], outcome["status"]) == ("done\n", 0)
     daemon = int((place / "daemon").read_text())
     assert is_alive(daemon)
     os.kill(daemon, signal.SIGKILL)
 
 
 def test_output_is_bounded(binary: Path, place: Path) -> None:
-    said = run(binary, place, running(script(place, "p", "yes"), timeout=20)).json
-    assert said["error"] == "more than 1 MiB of output; killed" and said["stdout"] == ""
+    outcome = run(binary, place, running(script(place, "p", "yes"), timeout=20)).json
+    assert outcome["error"] == "more than 1 MiB of output; killed" and outcome["stdout"] == ""
     noisy = script(place, "q", "head -c 3000000 /dev/zero >&2; echo fine")
-    said = run(binary, place, running(noisy, timeout=20)).json
-    assert said["stdout"] == "fine\n" and len(said["stderr"]) == 64 * 1024
+    outcome = run(binary, place, running(noisy, timeout=20)).json
+    assert outcome["stdout"] == "fine\n" and len(outcome["stderr"]) == 64 * 1024
     large = script(place, "r", "head -c 1000000 /dev/zero | tr '\\0' x")
     assert len(run(binary, place, running(large, timeout=20)).json["stdout"]) == 1_000_000
 
 
 def test_a_delegate_that_reads_no_input_does_not_hold_the_call_up(binary: Path, place: Path) -> None:
-    said = run(binary, place, running(script(place, "p", "echo ok"), stdin=b"x" * 900_000)).json
-    assert (said["stdout"], said["status"]) == ("ok\n", 0)
+    outcome = run(binary, place, running(script(place, "p", "echo ok"), stdin=b"x" * 900_000)).json
+    assert (outcome["stdout"], outcome["status"]) == ("ok\n", 0)
 
 
 def test_nothing_is_left_of_a_call(binary: Path, place: Path) -> None:
@@ -186,16 +186,16 @@ def test_nothing_is_left_of_a_call(binary: Path, place: Path) -> None:
 
 def test_version_needs_no_agent_and_says_what_the_agent_would(binary: Path, place: Path) -> None:
     stdin = b'{"cniVersion": "0.4.0"}'
-    said = asyncio.run(call(binary, place / "none", CNI_COMMAND="VERSION", stdin=stdin))
-    assert said.status == 0 and said.json == versions("0.4.0")
+    outcome = asyncio.run(call(binary, place / "none", CNI_COMMAND="VERSION", stdin=stdin))
+    assert outcome.status == 0 and outcome.json == versions("0.4.0")
 
 
 @pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)])
 def test_without_an_agent_it_says_try_again(binary: Path, place: Path, command: str, code: int) -> None:
     stdin = b'{\n  "cniVersion" : "0.3.1", "prevResult": {"cniVersion": "9"}}'
-    said = asyncio.run(call(binary, place / "none", CNI_COMMAND=command, stdin=stdin))
-    assert said.status == 1 and (said.json["code"], said.json["cniVersion"]) == (code, "0.3.1")
-    assert "No such file" in said.json["details"]
+    outcome = asyncio.run(call(binary, place / "none", CNI_COMMAND=command, stdin=stdin))
+    assert outcome.status == 1 and (outcome.json["code"], outcome.json["cniVersion"]) == (code, "0.3.1")
+    assert "No such file" in outcome.json["details"]
 
 
 @pytest.mark.parametrize(
@@ -203,25 +203,25 @@ def test_without_an_agent_it_says_try_again(binary: Path, place: Path, command: 
     [b"", b"{}", b'{"cniVersion": "1.0\\"x"}', b'{"cniVersion"', b'{"cniVersion": 3}', b'"cniVersion": "' + b"1" * 99],
 )
 def test_whatever_is_on_its_input_its_own_error_is_json(binary: Path, place: Path, stdin: bytes) -> None:
-    said = asyncio.run(call(binary, place / 'no"ne\n', stdin=stdin))
-    assert said.json["code"] == 11 and said.json["cniVersion"] == "1.0.0"
+    outcome = asyncio.run(call(binary, place / 'no"ne\n', stdin=stdin))
+    assert outcome.json["code"] == 11 and outcome.json["cniVersion"] == "1.0.0"
 
 
 def test_input_and_environment_are_bounded(binary: Path, place: Path) -> None:
-    said = asyncio.run(call(binary, place / "none", stdin=b"x" * (2 << 20)))
-    assert said.json["code"] == 5 and "larger than 1 MiB" in said.json["msg"]
+    outcome = asyncio.run(call(binary, place / "none", stdin=b"x" * (2 << 20)))
+    assert outcome.json["code"] == 5 and "larger than 1 MiB" in outcome.json["msg"]
     long: dict[str, Any] = {f"V{n}": "x" * 100_000 for n in range(12)}
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(running("/bin/true"), place / "s"):
             return await call(binary, place / "s", **long)
 
-    said = asyncio.run(go())
-    assert said.json["code"] == 4 and "environment" in said.json["msg"]
+    outcome = asyncio.run(go())
+    assert outcome.json["code"] == 4 and "environment" in outcome.json["msg"]
 
 
 def test_an_agent_that_starts_while_it_knocks_is_found(binary: Path, place: Path) -> None:
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         process = await start(binary, place / "s")
         await asyncio.sleep(0.3)
         async with serving(running("/bin/true"), place / "s"):
@@ -238,15 +238,15 @@ def test_a_person_who_starts_it_is_told_what_it_is(binary: Path) -> None:
 def test_sigterm_ends_the_delegates_and_the_call(binary: Path, place: Path) -> None:
     plugin = hanging(place)
 
-    async def go() -> Said:
+    async def go() -> ShimOutcome:
         async with serving(running(plugin, timeout=30), place / "s"):
             process = await start(binary, place / "s")
             await until((place / "self").exists)
             process.send_signal(signal.SIGTERM)
             return await end(process, 3)
 
-    said = asyncio.run(go())
-    assert said.status == 1 and said.json["code"] == 11 and "stop" in said.json["msg"]
+    outcome = asyncio.run(go())
+    assert outcome.status == 1 and outcome.json["code"] == 11 and "stop" in outcome.json["msg"]
     gone(place)
 
 

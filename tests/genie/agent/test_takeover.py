@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from genie import locks
-from tests.rigs.agent import Said, end, until
+from tests.rigs.agent import ShimOutcome, end, until
 from tests.rigs.agent_node import Node
 from tests.rigs.fake_api import FakeApi
 
@@ -28,7 +28,7 @@ class Stream:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.said: list[Said] = []
+        self.history: list[ShimOutcome] = []
         self._stop = False
 
     async def _work(self, worker: int) -> None:
@@ -36,12 +36,12 @@ class Stream:
         while not self._stop:
             turn += 1
             for verb in ("ADD", "DEL"):
-                self.said.append(await self.node.call(verb, container=f"c{worker}x{turn}"))
+                self.history.append(await self.node.call(verb, container=f"c{worker}x{turn}"))
 
     async def more(self, count: int = 10) -> None:
         """Wait until so many more calls are done."""
-        so_far = len(self.said)
-        await until(lambda: len(self.said) >= so_far + count, 30)
+        so_far = len(self.history)
+        await until(lambda: len(self.history) >= so_far + count, 30)
 
     @asynccontextmanager
     async def running(self, workers: int = 4) -> AsyncIterator[Stream]:
@@ -52,7 +52,7 @@ class Stream:
 
     @property
     def failures(self) -> list[str]:
-        return [said.stdout.decode() for said in self.said if said.status]
+        return [outcome.stdout.decode() for outcome in self.history if outcome.status]
 
 
 def test_no_call_fails_through_three_takeovers(node: Node) -> None:
@@ -73,7 +73,7 @@ def test_no_call_fails_through_three_takeovers(node: Node) -> None:
         await old.__aexit__(None, None, None)
         assert not stream.failures
         assert not node.records
-        return len(stream.said)
+        return len(stream.history)
 
     began = time.monotonic()
     calls = asyncio.run(go())
@@ -122,7 +122,7 @@ def test_no_call_fails_while_one_pod_follows_the_other(node: Node) -> None:
             await stream.more()
         await old.__aexit__(None, None, None)
         assert not stream.failures and not node.records
-        return len(stream.said)
+        return len(stream.history)
 
     assert asyncio.run(go()) >= 50
 

@@ -147,8 +147,8 @@ def test_a_slip_is_reported_where_it_is(value: dict[str, Any], indent: int, data
     for wrong, end in ((text[:at] + "?" + text[at:], False), (text[:at], True)):
         with pytest.raises(CniError, match="x: not valid JSON at character ") as caught:
             decode(wrong.encode() if data.draw(st.booleans()) else wrong, "x")
-        said = str(caught.value)
-        where = re.search(r"character (\d+) \(line (\d+), column (\d+)\)", said)
+        output = str(caught.value)
+        where = re.search(r"character (\d+) \(line (\d+), column (\d+)\)", output)
         assert where
         character, line, column = (int(each) for each in where.groups())
         before = wrong[: character - 1]

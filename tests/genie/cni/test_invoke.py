@@ -80,7 +80,7 @@ class Fake:
         return [(command, kind) for kind, command, _, _ in self.calls]
 
     def requests(self, command: str) -> list[dict[str, Any]]:
-        return [request for _, said, request, _ in self.calls if said == command]
+        return [request for _, output, request, _ in self.calls if output == command]
 
 
 @pytest.fixture(scope="module")

@@ -1211,8 +1211,8 @@ def test_a_client_behind_each_router_talks_to_the_address_it_knows(namespace: Ca
         threading.Thread(target=_greet, args=(server, 2), daemon=True).start()
         for at, router in enumerate(routers):
             target, source = (f"10.{at + 1}.0.2", port), (f"192.0.2.{at + 1}", 0)
-            said = router.run(lambda target=target, source=source: _dial(target, source))
-            assert said == target[0]
+            output = router.run(lambda target=target, source=source: _dial(target, source))
+            assert output == target[0]
         server.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from genie import cli
 from genie.verbs import collect
 from tests.rigs.api import POD, Api
-from tests.rigs.cli import said
+from tests.rigs.cli import printed
 from tests.rigs.core import CONTAINER, Node, damage, failing
 from tests.rigs.netns import Namespace
 
@@ -148,7 +148,7 @@ def test_which_container_is_to_be_forgotten(capsys: pytest.CaptureFixture[str], 
 
 def test_gc_where_genie_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genie.config.find", lambda _: None)
-    assert "name it with --conf" in said(capsys, "gc", status=1)
+    assert "name it with --conf" in printed(capsys, "gc", status=1)
 
 
 # --- what is gone -----------------------------------------------------------------------------------------------------

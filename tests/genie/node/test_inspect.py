@@ -13,43 +13,43 @@ from genie import removals
 from genie.node import inspect
 from genie.removals import Removals
 from tests.rigs.api import POD, Api
-from tests.rigs.cli import said
+from tests.rigs.cli import printed
 from tests.rigs.core import Node
 
 
 def test_a_conf_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    text = said(capsys, "status", "--conf", str(tmp_path / "none"), status=1)
+    text = printed(capsys, "status", "--conf", str(tmp_path / "none"), status=1)
     assert text.startswith(f"genie status: cannot read {tmp_path}/none: No such file")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"plugins": 5}', '{"plugins": [5]}', "[" * 100_000])
 def test_a_conf_that_is_broken(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
     (tmp_path / "genie.conf").write_text(text)
-    assert said(capsys, "status", "--conf", str(tmp_path / "genie.conf"), status=1).startswith("genie status: ")
+    assert printed(capsys, "status", "--conf", str(tmp_path / "genie.conf"), status=1).startswith("genie status: ")
 
 
 def test_status(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
-    assert said(capsys, "status", "--conf", conf).endswith("\n\n0 containers\n")
+    assert printed(capsys, "status", "--conf", conf).endswith("\n\n0 containers\n")
     node.add("calico,weave-net@data0")
     node.kube.annotations = {"cni": "calico"}
     node.ok("ADD", CNI_CONTAINERID="another")
     (node.root / "state" / "another@eth0.json").write_text("{")
-    lines = said(capsys, "status", "--conf", conf).partition("\n\n")[2].splitlines()
+    lines = printed(capsys, "status", "--conf", conf).partition("\n\n")[2].splitlines()
     damaged, first, calico, weave, count = sorted(lines, key=len)[::-1]
     assert "another@eth0.json is damaged" in damaged
-    text = said(capsys, "status", "--conf", conf)
+    text = printed(capsys, "status", "--conf", conf)
     assert f"blue/web  {'c0ffee0123456'}\n" in text
     assert "  eth0            calico                   10.1.0.2/24\n" in text
     assert "  data0           weave-net                10.2.0.2/24\n" in text
     assert text.endswith("1 container\n")
     assert {first, calico, weave, count} < set(text.splitlines())
     node.ok("DEL", CNI_CONTAINERID="another")
-    assert "another@eth0.json.damaged: a damaged record, set aside" in said(capsys, "status", "--conf", conf)
+    assert "another@eth0.json.damaged: a damaged record, set aside" in printed(capsys, "status", "--conf", conf)
 
 
 def health(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> list[str]:
     bin_dir, socket = str(node.root / "bin"), str(node.root / "agent.sock")
-    text = said(capsys, "status", "--conf", conf, "--bin-dir", bin_dir, "--socket", socket)
+    text = printed(capsys, "status", "--conf", conf, "--bin-dir", bin_dir, "--socket", socket)
     return text.partition("\n\n")[0].splitlines()
 
 
@@ -125,7 +125,7 @@ def test_status_says_that_genies_configuration_was_renamed(
     text = Path(conf).read_text()
     renamed = Path(conf).rename(f"{conf}.cilium_bak")
     (node.net_d / "README").write_text("nothing of genie's")
-    said_so = said(capsys, "status", status=1)
+    said_so = printed(capsys, "status", status=1)
     assert (
         "has no configuration of type genie that a runtime loads (.conf, .conflist, .json): it was renamed to"
         in said_so
@@ -193,17 +193,17 @@ def test_status_finds_genies_configuration_by_its_type(
 ) -> None:
     monkeypatch.setattr(inspect, "DEFAULT_CONF_DIR", str(node.net_d))
     Path(conf).rename(node.net_d / "0-genie.conf")
-    assert said(capsys, "status").startswith(f"configuration  {node.net_d}/0-genie.conf\n")
+    assert printed(capsys, "status").startswith(f"configuration  {node.net_d}/0-genie.conf\n")
     (node.net_d / "0-genie.conf").unlink()
-    assert "genie is not installed here" in said(capsys, "status", status=1)
+    assert "genie is not installed here" in printed(capsys, "status", status=1)
     node.write("0-genie.conf", '{\n "type": "genie",\n}')
-    said_so = said(capsys, "status", status=1)
+    said_so = printed(capsys, "status", status=1)
     assert f"; broken, and perhaps genie's: {node.net_d}/0-genie.conf: not valid JSON" in said_so
     assert "(line 3, column 1)" in said_so
 
 
 def explained(capsys: pytest.CaptureFixture[str], conf: str, status: int = 0) -> str:
-    return said(capsys, "explain", "pod", "blue/web", "--conf", conf, status=status)
+    return printed(capsys, "explain", "pod", "blue/web", "--conf", conf, status=status)
 
 
 def annotate(api: Api, **annotations: str) -> None:
@@ -227,7 +227,7 @@ def test_explain_the_least_loaded(capsys: pytest.CaptureFixture[str], node: Node
     annotate(api, cni="")
     for name in ("calico", "weave-net"):
         node.binary(name)
-    text = said(capsys, "explain", "pod", "blue/web", "--conf", conf, "--bin-dir", str(node.root / "bin"))
+    text = printed(capsys, "explain", "pod", "blue/web", "--conf", conf, "--bin-dir", str(node.root / "bin"))
     assert 'why: annotation cni is "": the least loaded network: calico (calico 0 B/s in 0' in text
 
 
@@ -240,5 +240,5 @@ def test_explain_what_cannot_be(capsys: pytest.CaptureFixture[str], conf: str, a
 
 @pytest.mark.parametrize("name", ["web", "/web", "blue/", "a/b/c"])
 def test_explain_what_is_no_pods_name(capsys: pytest.CaptureFixture[str], conf: str, name: str) -> None:
-    text = said(capsys, "explain", "pod", name, "--conf", conf, status=1)
+    text = printed(capsys, "explain", "pod", name, "--conf", conf, status=1)
     assert text == f"genie explain: expected NAMESPACE/NAME, found {name!r}\n"

@@ -17,9 +17,9 @@ from tests.rigs.install import CONF, main, tree
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         install.main(["--help"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in ("examples:", "genie install --direct", "--remove", "00-genie.conflist", "root"):
-        assert part in said
+        assert part in output
 
 
 def test_direct_mode_takes_a_way_to_the_api_server(

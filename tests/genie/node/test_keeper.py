@@ -358,6 +358,8 @@ class TestKeeper:
         make()
         until(lambda: files.in_place(machine, b"shim"))
         assert main(machine, what) == 1
-        said = capfd.readouterr().err
-        assert f"cannot {'remove' if what == '--remove' else 'install'}" in said and "delete daemonset genie" in said
+        output = capfd.readouterr().err
+        assert (
+            f"cannot {'remove' if what == '--remove' else 'install'}" in output and "delete daemonset genie" in output
+        )
         assert files.in_place(machine, b"shim")

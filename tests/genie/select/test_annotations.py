@@ -25,7 +25,7 @@ from genie.select.annotations import (
     asks,
 )
 from tests.rigs.counting import lines_run
-from tests.rigs.selection import CONF, JSON, attachments, chosen, pod, told
+from tests.rigs.selection import CONF, JSON, attachments, chosen, names_of, pod
 
 WITH_DEFAULT = Conf(name="k8s", cni_version="1.0.0", default_plugin=("flannel", "macvlan"))
 PRECEDENCE: list[tuple[str, Conf, dict[str, str], list[str], str]] = [
@@ -173,7 +173,7 @@ def test_an_error_has_a_code_and_details() -> None:
 
 def test_an_empty_cni_annotation_is_the_least_loaded() -> None:
     asked = attachments("net-a", WITH_DEFAULT, cni=" ")
-    assert asked.smart and asked.primary == () and told(asked) == ["net-a"]
+    assert asked.smart and asked.primary == () and names_of(asked) == ["net-a"]
 
 
 @pytest.mark.parametrize("other", [CNI, LOGICAL])
@@ -340,7 +340,7 @@ def test_an_element_has_no_keys_but_the_specifications(key: str, value: Any) -> 
     """Multi-network specification, 4.1.2.1: keys without a period are reserved; what is not known is not granted."""
     asked = {"name": "a", key: value}
     if "." in key or value is None:
-        assert told(attachments([{"name": "a", key: value}])) == ["", "a"]
+        assert names_of(attachments([{"name": "a", key: value}])) == ["", "a"]
     elif key not in (*KNOWN, "interfaceRequest", "infiniband-guid", "ipam-claim-reference"):
         with pytest.raises(SelectionError, match="item 1: ") as caught:
             attachments([asked])
@@ -400,7 +400,7 @@ def test_two_default_routes_of_one_family() -> None:
         {"name": "b", "default-route": ["fd00::1"]},
         {"name": "c", "default-route": ["10.2.2.1"]},
     ]
-    assert told(attachments(items[:2])) == ["", "a", "b"]
+    assert names_of(attachments(items[:2])) == ["", "a", "b"]
     with pytest.raises(SelectionError, match=r'item 3 \("c"\): default-route: .*item 1 \("a"\) has the IPv4'):
         attachments(items)
 
@@ -434,7 +434,7 @@ ISOLATED = Conf(name="k8s", cni_version="1.0.0", namespace_isolation=True, globa
 
 @pytest.mark.parametrize("allowed", ["a", "blue/a", "default/a", "shared/a"])
 def test_namespaces_within_isolation(allowed: str) -> None:
-    assert told(attachments(allowed, ISOLATED)) == ["", "a"]
+    assert names_of(attachments(allowed, ISOLATED)) == ["", "a"]
 
 
 @pytest.mark.parametrize("annotation", [ATTACHMENTS, DEFAULT])
@@ -447,7 +447,7 @@ def test_isolation_keeps_to_the_pods_namespace(annotation: str) -> None:
 
 
 def test_isolation_leaves_the_default_networks_namespace() -> None:
-    assert told(asks(pod({DEFAULT: "red"}), ISOLATED)) == ["red"]
+    assert names_of(asks(pod({DEFAULT: "red"}), ISOLATED)) == ["red"]
     with pytest.raises(SelectionError):
         attachments("kube-system/red", ISOLATED)
     with pytest.raises(SelectionError, match="namespace other is not this pod's"):
@@ -493,11 +493,11 @@ def test_more_networks_than_a_pod_may_have(notes: dict[str, str], where: str) ->
 
 def test_the_annotations_together_count() -> None:
     notes = {CNI: ",".join(["a"] * 20), ATTACHMENTS: ",".join(["b"] * 12)}
-    assert len(told(asks(pod(notes), CONF))) == 32
+    assert len(names_of(asks(pod(notes), CONF))) == 32
     more = {**notes, CNI: notes[CNI] + ",a"}
     with pytest.raises(SelectionError, match="^the pod's annotations: 33 networks, and a pod may have at most 32"):
         asks(pod(more), CONF)
-    assert len(told(asks(pod(more), replace(CONF, max_networks=33)))) == 33
+    assert len(names_of(asks(pod(more), replace(CONF, max_networks=33)))) == 33
     with pytest.raises(SelectionError, match="3 networks, and a pod may have at most 2"):
         asks(pod({CNI: "", ATTACHMENTS: "a,b"}), replace(CONF, max_networks=2))
 

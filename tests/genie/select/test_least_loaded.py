@@ -125,7 +125,7 @@ def test_the_loopback_is_never_chosen(node: Node) -> None:
     node.write("99-loopback.conf", {"cniVersion": "1.0.0", "name": "loopback", "type": "loopback"})
     for number in range(3):
         node.add("", container=f"c{number}")
-        assert node.kube.told["cni"] == "calico"
+        assert node.kube.written["cni"] == "calico"
     (node.net_d / "10-calico.conf").unlink()
     node.kube.annotations = {"cni": ""}
     assert "nothing to choose from" in node.fails("ADD", CNI_CONTAINERID="c9")["msg"]
@@ -137,4 +137,4 @@ def test_a_network_whose_plugin_is_gone_is_no_candidate(node: Node) -> None:
     node.install("aaa", "bbb")
     (node.root / "bin" / "aaa").unlink()
     node.add("")
-    assert node.kube.told["cni"] == "bbb"
+    assert node.kube.written["cni"] == "bbb"

@@ -88,10 +88,11 @@ def test_the_first_of_two_files_with_one_name_inside(node: Node) -> None:
 def test_an_error_tells_where_it_looked_and_what_there_is(node: Node) -> None:
     node.write("10-weave.conf", conf("weave-net"))
     node.write("20-bad.conf", {"name": "bad name", "type": "x"})
-    said = refused(node, "calico")
-    assert "no NetworkAttachmentDefinition of that name" in said
+    output = refused(node, "calico")
+    assert "no NetworkAttachmentDefinition of that name" in output
     assert (
-        f"no configuration in {node.net_d} (which has: weave-net, weave; broken: {node.net_d}/20-bad.conf: name" in said
+        f"no configuration in {node.net_d} (which has: weave-net, weave; broken: {node.net_d}/20-bad.conf: name"
+        in output
     )
 
 
@@ -135,8 +136,8 @@ def test_a_first_file_that_is_cut_off_is_never_the_next_network(at: int, file: s
         node.binary("bridge")
         node.write(file, WHOLE[:at])
         node.write("20-calico.conf", conf("calico"))
-        said = refused(node, "", "first", 11)
-        assert f"{file}: not valid JSON at character " in said and "repair or remove it" in said
+        output = refused(node, "", "first", 11)
+        assert f"{file}: not valid JSON at character " in output and "repair or remove it" in output
         node.write("10-weave.conflist", WHOLE)
         (node.net_d / file).unlink() if file != "10-weave.conflist" else None
         assert one(node, "", "first").name == "weave"
@@ -174,8 +175,8 @@ def test_the_first_configuration_that_can_be_a_pods_network(kinds: list[str]) ->
         if "bridge" in kinds:
             assert one(node, "", "first").name == f"net{kinds.index('bridge')}"
         else:
-            said = refused(node, "", "first", 11)
-            assert all(f"{number}0-net.conf" in said for number in range(len(kinds)))
+            output = refused(node, "", "first", 11)
+            assert all(f"{number}0-net.conf" in output for number in range(len(kinds)))
 
 
 def test_only_broken_files(node: Node) -> None:
@@ -212,16 +213,16 @@ MULTUS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("left", MULTUS)
 def test_multus_configuration_is_nobodys_network(node: Node, left: dict[str, Any]) -> None:
     node.write("00-multus.conf", left)
-    says = f"00-multus.conf is Multus' own configuration: .* remove Multus {re.escape('(docs/migration.md)')}"
-    assert re.search(says, refused(node, "", "first", 11)), "alone, it is what the error names"
+    message = f"00-multus.conf is Multus' own configuration: .* remove Multus {re.escape('(docs/migration.md)')}"
+    assert re.search(message, refused(node, "", "first", 11)), "alone, it is what the error names"
     node.write("10-calico.conf", conf("calico"))
     node.binary("bridge")
     assert one(node, "", "first").name == "calico"
     for name in ("multus-cni-network", "multus"):
-        assert re.search(says, refused(node, name))
-        assert re.search(says, refused(node, name, "default"))
+        assert re.search(message, refused(node, name))
+        assert re.search(message, refused(node, name, "default"))
     (multus,) = [each for each in Directory(str(node.net_d)).networks() if each.name == "multus-cni-network"]
-    assert re.search(says, networks.unusable(multus, ())), "nor is it ever the least loaded one"
+    assert re.search(message, networks.unusable(multus, ())), "nor is it ever the least loaded one"
     assert refused(node, "y").endswith("(which has: calico)")
 
 
@@ -315,8 +316,8 @@ def test_definitions_without_a_configuration_are_looked_up_on_the_node(node: Nod
 )
 def test_broken_definitions(node: Node, spec: Any, complaint: str, code: int) -> None:
     node.kube.objects["NetworkAttachmentDefinition", "blue", "net-a"] = {"spec": spec}
-    said = refused(node, "net-a", "attachment", code)
-    assert "NetworkAttachmentDefinition blue/net-a" in said and complaint in said
+    output = refused(node, "net-a", "attachment", code)
+    assert "NetworkAttachmentDefinition blue/net-a" in output and complaint in output
 
 
 def test_a_definition_of_any_size(node: Node) -> None:

@@ -19,7 +19,7 @@ from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Ask, As
 from genie.select.selection import Choice, Found, assemble
 from tests.rigs.core import names, network
 from tests.rigs.counting import is_linear
-from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, found, ifnames, pod, told
+from tests.rigs.selection import ABLE, CONF, JSON, ask, attachments, chosen, found, ifnames, names_of, pod
 
 # --- claims of addresses -------------------------------------------------------------------------------------------
 
@@ -381,7 +381,7 @@ BLANK = st.sampled_from(["", " ", "  ", "\t", "\n"])
 def test_names_are_given_and_kept(items: list[tuple[str, str | None, str]], extra: list[str], ifname: str) -> None:
     text = ",".join(f"{blank}{name}{blank}@{blank}{at}" if at else f"{blank}{name}{blank}" for name, at, blank in items)
     asked = asks(pod({CNI: text, ATTACHMENTS: ",".join(extra)}), CONF)
-    assert told(asked) == [*(name for name, _, _ in items), *extra]
+    assert names_of(asked) == [*(name for name, _, _ in items), *extra]
     wanted = [at for _, at, _ in items if at]
     clash = len(set(wanted)) < len(wanted) or (not items[0][1] and ifname in wanted)
     try:

@@ -121,52 +121,52 @@ def two(node: Node) -> Node:
 
 def test_an_exhausted_network_goes_last(two: Node) -> None:
     two.ok("ADD")
-    assert two.kube.told["cni"] == "aaa"
+    assert two.kube.written["cni"] == "aaa"
     two.ok("DEL")
     (two.root / "leases" / "aaa").mkdir(parents=True)
     for last in range(2, 7):
         (two.root / "leases" / "aaa" / f"10.7.0.{last}").write_text("another runtime's")
     for number in range(3):
         reply = two.call("ADD", CNI_CONTAINERID=f"c{number}")
-        assert reply.status == 0 and two.kube.told["cni"] == "bbb"
+        assert reply.status == 0 and two.kube.written["cni"] == "bbb"
         assert "aaa goes last: no free address" in reply.story["why"]
     (two.net_d / "10-bbb.conf").unlink()
     two.ok("ADD", CNI_CONTAINERID="c9")
-    assert two.kube.told["cni"] == "aaa", "there is no other"
+    assert two.kube.written["cni"] == "aaa", "there is no other"
 
 
 def test_a_failed_add_counts_for_a_while(two: Node) -> None:
     two.executor.act = failing("aaa")
     assert "no more addresses" in two.fails("ADD")["msg"]
     reply = two.call("ADD")
-    assert reply.status == 0 and two.kube.told["cni"] == "bbb"
+    assert reply.status == 0 and two.kube.written["cni"] == "bbb"
     assert "aaa goes last: an ADD failed there a moment ago" in reply.story["why"]
     two.ok("DEL")
     assert two.left() == ["aaa.failed"]
     (two.net_d / "10-bbb.conf").unlink()
-    two.executor.act = lambda said: None
+    two.executor.act = lambda output: None
     two.ok("ADD")
     two.ok("DEL")
-    assert two.kube.told["cni"] == "aaa", "there is no other"
+    assert two.kube.written["cni"] == "aaa", "there is no other"
     two.install("bbb")
     past = time.time() - spent.WHILE - 1
     os.utime(two.root / "state" / "aaa.failed", (past, past))
     two.ok("ADD")
-    assert two.kube.told["cni"] == "aaa"
+    assert two.kube.written["cni"] == "aaa"
     two.ok("DEL")
     assert two.left() == []
 
 
 def test_an_add_that_the_runtime_gave_up_counts(two: Node) -> None:
-    def hang(said: Any) -> None:
-        if (said.plugin, said.verb) == ("aaa", "ADD"):
+    def hang(output: Any) -> None:
+        if (output.plugin, output.verb) == ("aaa", "ADD"):
             raise asyncio.CancelledError
 
     two.executor.act = hang
     with pytest.raises(asyncio.CancelledError):
         two.call("ADD")
     two.ok("ADD")
-    assert two.kube.told["cni"] == "bbb"
+    assert two.kube.written["cni"] == "bbb"
 
 
 def test_the_failure_of_another_network_does_not_count(two: Node) -> None:

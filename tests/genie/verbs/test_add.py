@@ -25,7 +25,7 @@ from tests.rigs.core import (
     FakeExecutor,
     FakeKube,
     Node,
-    Said,
+    SeenCall,
     addresses,
     failing,
     on,
@@ -67,8 +67,8 @@ def test_several_networks_are_one_result_with_right_indices(node: Node) -> None:
 
 def test_each_delegate_gets_the_runtimes_parameters_and_an_interface_of_its_own(node: Node) -> None:
     node.add("calico@net1,flannel")
-    for said, ifname in zip(node.executor.calls, ["net1", "eth1"], strict=True):
-        cni = {key: value for key, value in said.env.items() if key.startswith("CNI_")}
+    for call, ifname in zip(node.executor.calls, ["net1", "eth1"], strict=True):
+        cni = {key: value for key, value in call.env.items() if key.startswith("CNI_")}
         assert cni == {
             "CNI_COMMAND": "ADD",
             "CNI_CONTAINERID": CONTAINER,
@@ -77,7 +77,7 @@ def test_each_delegate_gets_the_runtimes_parameters_and_an_interface_of_its_own(
             "CNI_ARGS": ARGS,
             "CNI_PATH": str(node.root / "bin"),
         }
-        assert said.env["PATH"] == "/usr/bin"
+        assert call.env["PATH"] == "/usr/bin"
 
 
 def test_runtime_config_goes_to_the_first_network_and_to_those_that_declare_it(node: Node) -> None:
@@ -94,11 +94,11 @@ def test_runtime_config_goes_to_the_first_network_and_to_those_that_declare_it(n
 def test_the_record_is_on_disk_before_the_first_delegate(node: Node) -> None:
     seen = []
 
-    def look(said: Said) -> None:
+    def look(call: SeenCall) -> None:
         record = node.record
         assert [attached.label for attached in record.attached] == ["calico", "weave-net"]
         assert (record.complete, record.pod, record.uid, record.args) == (False, "web", "u-1", ARGS)
-        seen.append(said.plugin)
+        seen.append(call.plugin)
 
     node.executor.act = look
     node.add("calico,weave-net")
@@ -135,22 +135,22 @@ def test_the_second_of_two_networks_that_fails(node: Node) -> None:
     deletes = node.executor.made("DEL")
     assert deletes[-1] == ("calico", "eth0") and {deleted for deleted, _ in deletes} == {"weave-net", "calico"}
     assert node.left() == []
-    assert node.kube.told == {}
+    assert node.kube.written == {}
 
 
 def test_a_rollback_hands_on_what_there_was(node: Node) -> None:
     node.kube.annotations = {"cni": "calico,weave-net"}
     node.executor.act = failing("weave-net")
     node.fails("ADD")
-    (calico,) = [said for said in node.executor.calls if (said.plugin, said.verb) == ("calico", "DEL")]
+    (calico,) = [call for call in node.executor.calls if (call.plugin, call.verb) == ("calico", "DEL")]
     assert calico.stdin["prevResult"]["ips"][0]["address"] == "10.1.0.2/24"
 
 
 def test_a_rollback_is_in_reverse_and_goes_on_past_a_failure(node: Node) -> None:
     node.kube.annotations = {"cni": THREE}
 
-    def act(said: Said) -> Outcome | None:
-        return failing("flannel")(said) or failing("weave-net", "DEL", msg="stuck")(said)
+    def act(call: SeenCall) -> Outcome | None:
+        return failing("flannel")(call) or failing("weave-net", "DEL", msg="stuck")(call)
 
     node.executor.act = act
     error = node.fails("ADD")
@@ -159,7 +159,7 @@ def test_a_rollback_is_in_reverse_and_goes_on_past_a_failure(node: Node) -> None
     order = [plugin for plugin, _ in node.executor.made("DEL")]
     assert order[-3:] == ["flannel", "weave-net", "calico"]
     assert [attached.label for attached in node.record.attached] == ["weave-net"], "the runtime's DEL tries it again"
-    node.executor.act = lambda said: None
+    node.executor.act = lambda call: None
     node.executor.calls.clear()
     node.ok("DEL")
     assert node.executor.made("DEL") == [("weave-net", "eth1")]
@@ -177,8 +177,8 @@ def test_a_plugin_that_is_not_there(node: Node) -> None:
 
 @pytest.mark.parametrize(("code", "kept"), [(7, False), (100, False), (11, True)])
 def test_a_plugin_that_refuses_its_configuration_in_both_directions(node: Node, code: int, kept: bool) -> None:
-    said = Outcome(status=1, stdout=json.dumps({"code": code, "msg": "no IP ranges specified"}).encode())
-    node.executor.act = lambda call: said if call.plugin == "flannel" else None
+    seen = Outcome(status=1, stdout=json.dumps({"code": code, "msg": "no IP ranges specified"}).encode())
+    node.executor.act = lambda call: seen if call.plugin == "flannel" else None
     node.kube.annotations = {"cni": "calico,flannel"}
     assert "no IP ranges" in node.fails("ADD")["msg"]
     assert [attached.label for record in node.records for attached in record.attached] == ["flannel"] * kept
@@ -197,7 +197,7 @@ def test_a_plugin_that_refuses_its_configuration_in_both_directions(node: Node, 
 )
 def test_delegates_that_misbehave(node: Node, outcome: Outcome, complaint: str) -> None:
     node.kube.annotations = {"cni": "calico"}
-    node.executor.act = lambda said: outcome if said.verb == "ADD" else None
+    node.executor.act = lambda call: outcome if call.verb == "ADD" else None
     error = node.fails("ADD")
     assert error["msg"].startswith("network 'calico': plugin 'calico': ADD: ") and complaint in error["msg"]
     assert node.left() == []
@@ -300,7 +300,7 @@ def test_what_a_pod_asks_for_beside_its_default_network_comes_after_it(node: Nod
         async def gather(self, *work: Any) -> Any:
             before = len(self.calls)
             done = await super().gather(*work)
-            gathered.append([said.ifname for said in self.calls[before:]])
+            gathered.append([call.ifname for call in self.calls[before:]])
             return done
 
     node.executor = Grouping()
@@ -322,8 +322,8 @@ def test_one_of_those_attached_at_once_fails(node: Node) -> None:
     node.binary("macvlan")
     node.kube.annotations = {"cni": "calico,blue,green"}
 
-    def act(said: Said) -> Outcome | None:
-        return Outcome(status=1) if (said.verb, said.ifname) == ("ADD", "eth1") else None
+    def act(call: SeenCall) -> Outcome | None:
+        return Outcome(status=1) if (call.verb, call.ifname) == ("ADD", "eth1") else None
 
     node.executor.act = act
     assert "network 'blue'" in node.fails("ADD")["msg"]
@@ -341,7 +341,7 @@ def test_weave_twice_has_a_container_id_of_its_own_the_second_time(node: Node) -
     assert first.container_id == CONTAINER != second.container_id
     assert len(second.container_id) == len(CONTAINER) and second.container_id.isalnum()
     node.ok("DEL")
-    assert [said.container_id for said in node.executor.calls[2:]] == [second.container_id, CONTAINER]
+    assert [call.container_id for call in node.executor.calls[2:]] == [second.container_id, CONTAINER]
 
 
 @pytest.mark.parametrize(
@@ -362,21 +362,21 @@ def test_two_networks_of_one_plugin_share_no_container_id(node: Node, cni: str, 
     node.write("20-chained.conflist", {"cniVersion": "1.0.0", "name": "chained", "plugins": plugins})
     node.binary("ptp")
     node.add(cni)
-    added = {said.ifname: said.container_id for said in node.executor.calls if said.verb == "ADD"}
+    added = {call.ifname: call.container_id for call in node.executor.calls if call.verb == "ADD"}
     assert [container == CONTAINER for container in added.values()] == own
     assert len(set(added.values())) == own.count(False) + 1
     node.ok("DEL")
-    assert {said.ifname: said.container_id for said in node.executor.calls if said.verb == "DEL"} == added
+    assert {call.ifname: call.container_id for call in node.executor.calls if call.verb == "DEL"} == added
 
 
 def test_any_other_network_twice_keeps_the_containers_id(node: Node) -> None:
     node.install("ptp")
     node.add("ptp,ptp")
-    assert [said.container_id for said in node.executor.calls] == [CONTAINER, CONTAINER]
+    assert [call.container_id for call in node.executor.calls] == [CONTAINER, CONTAINER]
     node.ok("DEL")
     node.conf["container_id_per_interface"] = ["ptp"]
     node.add("ptp,ptp")
-    assert len({said.container_id for said in node.executor.calls if said.verb == "ADD"}) == 2
+    assert len({call.container_id for call in node.executor.calls if call.verb == "ADD"}) == 2
 
 
 # --- a record that survives a power cut ----------------------------------------------------------------------------
@@ -397,11 +397,11 @@ def test_the_record_is_synced_while_the_first_delegate_runs_and_before_any_other
         if kind == "names":
             synced.set()
 
-    def act(said: Said) -> Outcome | None:
-        if said.ifname == "eth0":
+    def act(call: SeenCall) -> Outcome | None:
+        if call.ifname == "eth0":
             running.set()
             assert synced.wait(30)
-        order.append(said.ifname)
+        order.append(call.ifname)
         return None
 
     (node.root / "state").mkdir()
@@ -440,10 +440,10 @@ def test_a_first_network_on_another_interface_than_the_runtimes(node: Node) -> N
 def test_addresses_without_interfaces_are_given_theirs(node: Node) -> None:
     old = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/32"}]}
 
-    def act(said: Said) -> Outcome | None:
+    def act(call: SeenCall) -> Outcome | None:
         return (
             Outcome(status=0, stdout=json.dumps(old).encode())
-            if (said.plugin, said.verb) == ("calico", "ADD")
+            if (call.plugin, call.verb) == ("calico", "ADD")
             else None
         )
 
@@ -458,10 +458,10 @@ def test_addresses_without_interfaces_are_given_theirs(node: Node) -> None:
 def test_the_kernel_is_asked_once_and_only_for_what_a_result_lacks(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Context, "conversation", lambda _: node.kernel)
 
-    def act(said: Said) -> Outcome | None:
-        if said.verb != "ADD":
+    def act(call: SeenCall) -> Outcome | None:
+        if call.verb != "ADD":
             return None
-        result = node.executor.result(said)
+        result = node.executor.result(call)
         del result["interfaces"][1]["mac"]
         return Outcome(status=0, stdout=json.dumps(result).encode())
 
@@ -475,16 +475,16 @@ def test_the_kernel_is_asked_once_and_only_for_what_a_result_lacks(node: Node, m
     macs = ["02:00:00:00:01:02", "02:00:00:00:01:03"]
     assert [each.get("mac") for each in result["interfaces"]] == [None, macs[0], None, macs[1]]
     assert [each.get("mtu") for each in result["interfaces"]] == [None, 1400, None, 1400]
-    assert [each["mac"] for each in json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])] == macs
+    assert [each["mac"] for each in json.loads(node.kube.written["k8s.v1.cni.cncf.io/network-status"])] == macs
     node.add("calico", container="four")
     assert node.kernel.asked == ["links"] * 3
 
 
 def test_the_merged_result_has_one_default_route(node: Node) -> None:
-    def act(said: Said) -> Outcome | None:
-        if said.verb != "ADD":
+    def act(call: SeenCall) -> Outcome | None:
+        if call.verb != "ADD":
             return None
-        result = node.executor.result(said)
+        result = node.executor.result(call)
         result["routes"] = [{"dst": "0.0.0.0/0"}]
         return Outcome(status=0, stdout=json.dumps(result).encode())
 
@@ -522,17 +522,17 @@ def test_routes_that_cannot_be_arranged_undo_the_add(node: Node, monkeypatch: py
 def with_routes(node: Node, **reported: list[dict[str, Any]]) -> None:
     """Have a delegate report these routes, and set them."""
 
-    def act(said: Said) -> Outcome | None:
-        if said.verb != "ADD":
+    def act(call: SeenCall) -> Outcome | None:
+        if call.verb != "ADD":
             return None
-        result = {**node.executor.result(said), "routes": reported.get(said.plugin.replace("-", "_"), [])}
+        result = {**node.executor.result(call), "routes": reported.get(call.plugin.replace("-", "_"), [])}
         return Outcome(status=0, stdout=json.dumps(result).encode())
 
     node.executor.act = act
 
 
 def gateways(node: Node) -> list[list[str]]:
-    status = json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])
+    status = json.loads(node.kube.written["k8s.v1.cni.cncf.io/network-status"])
     return [one.get("gateway", []) for one in status]
 
 
@@ -564,7 +564,7 @@ def test_the_pods_own_choice_is_in_the_result_and_in_the_status(node: Node) -> N
     result = node.add("calico", **{"k8s.v1.cni.cncf.io/networks": wish})
     assert result["routes"] == [{"dst": "10.99.0.0/16", "gw": "10.2.0.1"}, {"dst": "0.0.0.0/0", "gw": "10.2.0.254"}]
     assert gateways(node) == [[], ["10.2.0.254"]]
-    status = json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])
+    status = json.loads(node.kube.written["k8s.v1.cni.cncf.io/network-status"])
     assert status[1]["default-route"] == ["10.2.0.254"]
     assert "route default via 10.2.0.254 dev 3 table 254" in node.kernel.main()
 
@@ -594,17 +594,17 @@ def test_a_dropped_wish_is_logged_and_an_event(node: Node) -> None:
 
 def test_the_status_is_written_to_the_pod(node: Node) -> None:
     node.add("calico,weave-net")
-    status = json.loads(node.kube.told["k8s.v1.cni.cncf.io/network-status"])
+    status = json.loads(node.kube.written["k8s.v1.cni.cncf.io/network-status"])
     assert [(one["name"], one["interface"], one["ips"], one["default"]) for one in status] == [
         ("calico", "eth0", ["10.1.0.2"], True),
         ("weave-net", "eth1", ["10.2.0.2"], False),
     ]
     assert status[1]["mac"] == "02:00:00:00:00:02"
-    assert json.loads(node.kube.told["multi-ip-preferences"]) == {
+    assert json.loads(node.kube.written["multi-ip-preferences"]) == {
         "multi_entry": 2,
         "ips": {"ip1": {"ip": "10.1.0.2", "interface": "eth0"}, "ip2": {"ip": "10.2.0.2", "interface": "eth1"}},
     }
-    assert node.record.annotations == node.kube.told
+    assert node.record.annotations == node.kube.written
 
 
 def test_a_status_that_cannot_be_written_keeps_no_pod_down(node: Node) -> None:
@@ -657,11 +657,11 @@ def test_the_least_loaded_network_is_written_back(node: Node) -> None:
     node.add("weave-net")
     node.ok("DEL")
     result = node.add("")
-    assert node.kube.told["cni"] == "calico", "all are idle and empty: the first configuration"
+    assert node.kube.written["cni"] == "calico", "all are idle and empty: the first configuration"
     assert on(result) == ["eth0"]
     node.kube.annotations = {"cni": ""}
     node.ok("ADD", CNI_CONTAINERID="another")
-    assert node.kube.told["cni"] == "flannel", "the fewest attachments, then the order of the configurations"
+    assert node.kube.written["cni"] == "flannel", "the fewest attachments, then the order of the configurations"
 
 
 def test_without_kubernetes(node: Node) -> None:

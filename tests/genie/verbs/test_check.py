@@ -11,7 +11,7 @@ from genie.cni.execute import Outcome
 from genie.kernel.netlink import Rule
 from tests.rigs.core import (
     Node,
-    Said,
+    SeenCall,
     failing,
 )
 from tests.rigs.kernel import FakeKernel
@@ -20,10 +20,10 @@ from tests.rigs.kernel import FakeKernel
 def routed(node: Node) -> None:
     """Have each delegate set and report a default route, by the gateway of its network."""
 
-    def act(said: Said) -> Outcome | None:
-        if said.verb != "ADD":
+    def act(call: SeenCall) -> Outcome | None:
+        if call.verb != "ADD":
             return None
-        result = {**node.executor.result(said), "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16"}]}
+        result = {**node.executor.result(call), "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16"}]}
         return Outcome(status=0, stdout=json.dumps(result).encode())
 
     node.executor.act = act
@@ -43,9 +43,9 @@ def test_check_asks_every_delegate_with_its_own_result(node: Node) -> None:
     node.add("calico,weave-net")
     node.kube.away = True
     node.ok("CHECK")
-    checks = [said for said in node.executor.calls if said.verb == "CHECK"]
-    assert [(said.plugin, said.ifname) for said in checks] == [("calico", "eth0"), ("weave-net", "eth1")]
-    assert [said.stdin["prevResult"]["ips"][0]["address"] for said in checks] == ["10.1.0.2/24", "10.2.0.2/24"]
+    checks = [call for call in node.executor.calls if call.verb == "CHECK"]
+    assert [(call.plugin, call.ifname) for call in checks] == [("calico", "eth0"), ("weave-net", "eth1")]
+    assert [call.stdin["prevResult"]["ips"][0]["address"] for call in checks] == ["10.1.0.2/24", "10.2.0.2/24"]
 
 
 @pytest.mark.parametrize("asked", ["calico,weave-net", "weave-net,calico"])
@@ -53,8 +53,8 @@ def test_check_does_not_ask_for_routes_that_genie_took_away(node: Node, asked: s
     routed(node)
     node.add(asked)
     node.ok("CHECK")
-    checks = [said for said in node.executor.calls if said.verb == "CHECK"]
-    given = [{route["dst"] for route in said.stdin["prevResult"].get("routes", ())} for said in checks]
+    checks = [call for call in node.executor.calls if call.verb == "CHECK"]
+    given = [{route["dst"] for route in call.stdin["prevResult"].get("routes", ())} for call in checks]
     assert given == [{"0.0.0.0/0", "10.8.0.0/16"}, set()]
 
 

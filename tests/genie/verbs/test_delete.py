@@ -40,9 +40,9 @@ def test_del_works_from_the_record(node: Node, meanwhile: str) -> None:
 def test_del_hands_each_delegate_its_own_result(node: Node) -> None:
     node.add("calico,weave-net")
     node.ok("DEL")
-    deletes = [said for said in node.executor.calls if said.verb == "DEL"]
-    assert [said.stdin["prevResult"]["ips"][0]["address"] for said in deletes] == ["10.2.0.2/24", "10.1.0.2/24"]
-    assert all(said.env["CNI_ARGS"] == ARGS for said in deletes)
+    deletes = [call for call in node.executor.calls if call.verb == "DEL"]
+    assert [call.stdin["prevResult"]["ips"][0]["address"] for call in deletes] == ["10.2.0.2/24", "10.1.0.2/24"]
+    assert all(call.env["CNI_ARGS"] == ARGS for call in deletes)
 
 
 def test_del_goes_on_past_a_failing_delegate_and_reports_it(node: Node) -> None:
@@ -54,7 +54,7 @@ def test_del_goes_on_past_a_failing_delegate_and_reports_it(node: Node) -> None:
     assert [attached.label for attached in node.record.attached] == ["weave-net"]
     node.executor.calls.clear()
     assert node.fails("DEL")["code"] == 111
-    node.executor.act = lambda said: None
+    node.executor.act = lambda call: None
     node.ok("DEL")
     assert [plugin for plugin, _ in node.executor.made("DEL")] == ["weave-net", "weave-net"]
     assert node.left() == []
@@ -62,8 +62,8 @@ def test_del_goes_on_past_a_failing_delegate_and_reports_it(node: Node) -> None:
 
 def test_del_tells_every_failure(node: Node) -> None:
     node.add("calico,weave-net")
-    node.executor.act = lambda said: (
-        Outcome(status=1, stdout=b'{"code": 100, "msg": "no"}') if said.verb == "DEL" else None
+    node.executor.act = lambda call: (
+        Outcome(status=1, stdout=b'{"code": 100, "msg": "no"}') if call.verb == "DEL" else None
     )
     error = node.fails("DEL")
     assert "'weave-net'" in error["msg"] and "'calico'" in error["details"]
@@ -101,7 +101,7 @@ def test_del_of_a_lost_record_asks_whom_the_annotations_name(
     node.kube.annotations = annotations
     node.ok("DEL", CNI_NETNS=None)
     assert set(node.executor.made("DEL")) >= set(asked)
-    assert {said.container_id for said in node.executor.calls if said.plugin == "sriov"} <= {CONTAINER}
+    assert {call.container_id for call in node.executor.calls if call.plugin == "sriov"} <= {CONTAINER}
 
 
 def test_del_of_a_lost_record_asks_for_derived_container_ids_too(node: Node) -> None:
@@ -110,7 +110,7 @@ def test_del_of_a_lost_record_asks_for_derived_container_ids_too(node: Node) -> 
     node.records.remove(CONTAINER, "eth0")
     node.executor.calls.clear()
     node.ok("DEL", CNI_NETNS=None)
-    asked = [(said.ifname, said.container_id) for said in node.executor.calls if said.plugin == "flannel"]
+    asked = [(call.ifname, call.container_id) for call in node.executor.calls if call.plugin == "flannel"]
     assert set(asked) == {("eth0", CONTAINER), ("eth1", CONTAINER), ("eth1", second)}
 
 
@@ -147,7 +147,7 @@ def test_del_of_a_damaged_record_asks_every_network_and_sets_it_aside(node: Node
     story = node.call("DEL", CNI_NETNS=None).story
     networks = ("calico", "flannel", "weave-net")
     assert set(node.executor.made("DEL")) == {*((name, "eth0") for name in networks), ("flannel", "eth1")}
-    assert {said.container_id for said in node.executor.calls} >= {CONTAINER}
+    assert {call.container_id for call in node.executor.calls} >= {CONTAINER}
     assert "is damaged" in story["damaged"] and "no more addresses" in story["ignored"][0]
     assert node.left() == [f"{file}.damaged"]
     node.add("calico")

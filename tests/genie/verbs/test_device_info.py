@@ -15,7 +15,7 @@ from genie.cni.execute import Outcome
 from genie.select import devices
 from genie.verbs import device_info
 from genie.verbs.network_status import NETWORK_STATUS
-from tests.rigs.core import CONTAINER, Node, Said, failing
+from tests.rigs.core import CONTAINER, Node, SeenCall, failing
 
 RESOURCE = "nic.example/fast"
 PCI = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:03:02.1", "pf-pci-address": "0000:03:00.0"}}
@@ -64,7 +64,7 @@ def device_plugin_wrote(devinfo: Path, content: str, device: str = "0000:03:02.1
 
 def shown(node: Node) -> Any:
     """The device-info of the second network."""
-    return json.loads(node.kube.told[NETWORK_STATUS])[1].get("device-info")
+    return json.loads(node.kube.written[NETWORK_STATUS])[1].get("device-info")
 
 
 @pytest.mark.parametrize("info", [PCI, VDPA, MEMIF, USER])
@@ -72,9 +72,9 @@ def test_what_the_device_plugin_wrote_reaches_the_plugin_and_the_pod(fast: Node,
     device_plugin_wrote(devinfo, json.dumps(info))
     read: list[Any] = []
 
-    def reads(said: Said) -> Outcome | None:
-        if said.plugin == "sriov" and said.verb == "ADD":
-            read.append(json.loads(Path(said.stdin["runtimeConfig"]["CNIDeviceInfoFile"]).read_text()))
+    def reads(call: SeenCall) -> Outcome | None:
+        if call.plugin == "sriov" and call.verb == "ADD":
+            read.append(json.loads(Path(call.stdin["runtimeConfig"]["CNIDeviceInfoFile"]).read_text()))
         return None
 
     fast.executor.act = reads
@@ -84,7 +84,7 @@ def test_what_the_device_plugin_wrote_reaches_the_plugin_and_the_pod(fast: Node,
     assert [path.name for path in (devinfo / "cni").iterdir()] == [f"{CONTAINER}@net1.json"]
     assert "runtimeConfig" not in fast.executor.calls[0].stdin, "calico declares nothing"
     fast.ok("DEL")
-    given = [said.stdin["runtimeConfig"]["CNIDeviceInfoFile"] for said in fast.executor.calls if said.plugin == "sriov"]
+    given = [call.stdin["runtimeConfig"]["CNIDeviceInfoFile"] for call in fast.executor.calls if call.plugin == "sriov"]
     assert given == [str(devinfo / "cni" / f"{CONTAINER}@net1.json")] * 2, "the same at DEL"
     assert list((devinfo / "cni").iterdir()) == []
     assert len(list((devinfo / "dp").iterdir())) == 1, "the device plugin's own"
@@ -100,9 +100,9 @@ def test_what_the_plugin_wrote_reaches_the_pod(
     (devinfo / "cni").mkdir(parents=True, exist_ok=True)
     (devinfo / "cni" / f"{CONTAINER}@net1.json").write_text("an earlier container's")
 
-    def writes(said: Said) -> Outcome | None:
-        if said.plugin == "sriov" and said.verb == "ADD":
-            file = Path(said.stdin["runtimeConfig"]["CNIDeviceInfoFile"])
+    def writes(call: SeenCall) -> Outcome | None:
+        if call.plugin == "sriov" and call.verb == "ADD":
+            file = Path(call.stdin["runtimeConfig"]["CNIDeviceInfoFile"])
             assert file.exists() == resource, "nothing old"
             file.write_text(json.dumps(USER))
         return None
@@ -120,7 +120,7 @@ def test_a_plugin_that_does_not_declare_it_is_not_given_it(
     over(fast, "mlx5_core.sf.4", monkeypatch, declared=False)
     device_plugin_wrote(devinfo, json.dumps(VDPA), "mlx5_core.sf.4")
     fast.add("calico", **{NETWORKS: "fast"})
-    assert all("runtimeConfig" not in said.stdin for said in fast.executor.calls)
+    assert all("runtimeConfig" not in call.stdin for call in fast.executor.calls)
     assert shown(fast) == VDPA, "it is the pod's all the same"
     fast.ok("DEL")
     assert list((devinfo / "cni").iterdir()) == []

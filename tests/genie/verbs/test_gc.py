@@ -12,7 +12,7 @@ from genie.records import Records
 from tests.rigs.core import (
     CONTAINER,
     Node,
-    Said,
+    SeenCall,
     damage,
     failing,
     valid,
@@ -27,13 +27,15 @@ def test_gc_deletes_what_nothing_explains_and_hands_on_what_stays(node: Node) ->
     node.executor.calls.clear()
     node.conf.update(valid((CONTAINER, "eth0")))
     node.ok("GC", CNI_CONTAINERID=None, CNI_NETNS=None, CNI_IFNAME=None)
-    assert {said.container_id for said in node.executor.calls if said.verb == "DEL"} > {"gone"}
+    assert {call.container_id for call in node.executor.calls if call.verb == "DEL"} > {"gone"}
     assert node.record == kept
-    told = {said.plugin: said.stdin["cni.dev/valid-attachments"] for said in node.executor.calls if said.verb == "GC"}
-    assert told["calico"] == [{"containerID": CONTAINER, "ifname": "eth0"}]
+    reported = {
+        call.plugin: call.stdin["cni.dev/valid-attachments"] for call in node.executor.calls if call.verb == "GC"
+    }
+    assert reported["calico"] == [{"containerID": CONTAINER, "ifname": "eth0"}]
     second = {"containerID": kept.attached[2].container_id, "ifname": "eth2"}
-    assert {"containerID": CONTAINER, "ifname": "eth1"} in told["weave-net"] and second in told["weave-net"]
-    assert "flannel" not in told, "GC came with 1.1.0"
+    assert {"containerID": CONTAINER, "ifname": "eth1"} in reported["weave-net"] and second in reported["weave-net"]
+    assert "flannel" not in reported, "GC came with 1.1.0"
 
 
 def test_gc_of_a_plugin_without_names_keeps_the_attachments_of_all_its_networks(node: Node) -> None:
@@ -43,10 +45,10 @@ def test_gc_of_a_plugin_without_names_keeps_the_attachments_of_all_its_networks(
     second = {"containerID": node.record.attached[1].container_id, "ifname": "eth1"}
     node.conf.update(valid((CONTAINER, "eth0")))
     node.ok("GC", CNI_NETNS=None)
-    asked = [said.stdin for said in node.executor.calls if said.verb == "GC"]
-    told = {stdin["name"]: stdin["cni.dev/valid-attachments"] for stdin in asked}
-    assert second in told["flannel"] and second in told["second"]
-    assert second not in told["calico"] and {"containerID": CONTAINER, "ifname": "eth2"} in told["calico"]
+    asked = [call.stdin for call in node.executor.calls if call.verb == "GC"]
+    reported = {stdin["name"]: stdin["cni.dev/valid-attachments"] for stdin in asked}
+    assert second in reported["flannel"] and second in reported["second"]
+    assert second not in reported["calico"] and {"containerID": CONTAINER, "ifname": "eth2"} in reported["calico"]
 
 
 def test_gc_with_a_damaged_record_of_a_valid_container(node: Node) -> None:
@@ -60,7 +62,7 @@ def test_gc_with_a_damaged_record_of_a_valid_container(node: Node) -> None:
     error = node.fails("GC", CNI_NETNS=None)
     assert error["code"] == 6 and "is damaged" in error["msg"]
     assert node.executor.made("GC") == []
-    assert [(said.container_id, said.verb) for said in node.executor.calls] == [("gone", "DEL")]
+    assert [(call.container_id, call.verb) for call in node.executor.calls] == [("gone", "DEL")]
     assert node.left() == [f"{CONTAINER}@eth0.json"]
 
 
@@ -72,7 +74,7 @@ def test_gc_with_a_damaged_record_of_a_container_that_is_gone(node: Node) -> Non
     node.executor.calls.clear()
     node.conf.update(valid(("alive", "eth0")))
     node.ok("GC", CNI_NETNS=None)
-    assert {said.container_id for said in node.executor.calls if said.verb == "DEL"} == {CONTAINER}
+    assert {call.container_id for call in node.executor.calls if call.verb == "DEL"} == {CONTAINER}
     assert node.executor.made("GC") == [("calico", "")]
     assert node.left() == ["alive@eth0.json", f"{CONTAINER}@eth0.json.damaged"]
 
@@ -99,9 +101,9 @@ def test_gc_is_passed_on_to_networks_of_network_objects_too(node: Node) -> None:
     node.add("calico", **{"k8s.v1.cni.cncf.io/networks": "fast"})
     node.conf.update(valid((CONTAINER, "eth0")))
     node.ok("GC", CNI_NETNS=None)
-    (told,) = [said for said in node.executor.calls if said.verb == "GC"]
-    assert told.plugin == "sriov"
-    assert {"containerID": CONTAINER, "ifname": "net1"} in told.stdin["cni.dev/valid-attachments"]
+    (reported,) = [call for call in node.executor.calls if call.verb == "GC"]
+    assert reported.plugin == "sriov"
+    assert {"containerID": CONTAINER, "ifname": "net1"} in reported.stdin["cni.dev/valid-attachments"]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +121,8 @@ def test_gc_goes_on_past_failures_and_tells_them(node: Node) -> None:
     node.add("flannel")
     node.conf.update(valid())
 
-    def act(said: Said) -> Outcome | None:
-        return failing("flannel", "DEL", msg="stuck")(said) or failing("calico", "GC", msg="cannot")(said)
+    def act(call: SeenCall) -> Outcome | None:
+        return failing("flannel", "DEL", msg="stuck")(call) or failing("calico", "GC", msg="cannot")(call)
 
     node.executor.act = act
     error = node.fails("GC")

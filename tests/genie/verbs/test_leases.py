@@ -14,7 +14,7 @@ import pytest
 from genie.cni.execute import Outcome
 from genie.records import Records
 from genie.verbs import leases
-from tests.rigs.core import CONTAINER, Node, Said, network
+from tests.rigs.core import CONTAINER, Node, SeenCall, network
 
 pytestmark = pytest.mark.usefixtures("cni_bin")
 
@@ -39,9 +39,9 @@ class Store:
         done = subprocess.run(
             [f"{self.cni_bin}/host-local"], input=stdin.encode(), env=env, capture_output=True, check=False
         )
-        said = json.loads(done.stdout or "{}")
-        assert isinstance(said, dict)
-        return said
+        seen = json.loads(done.stdout or "{}")
+        assert isinstance(seen, dict)
+        return seen
 
     def add(self, container: str) -> str:
         """The address that it gives."""
@@ -85,7 +85,7 @@ def test_an_address_that_a_record_names_is_written_anew_as_host_local_writes_it(
     address = store.add(CONTAINER)
     written = store.leases()
 
-    def act(said: Said) -> Outcome | None:
+    def act(call: SeenCall) -> Outcome | None:
         ips = [{"address": f"{address}/29"}]
         return Outcome(status=0, stdout=json.dumps({"cniVersion": "1.0.0", "ips": ips}).encode())
 
@@ -117,9 +117,9 @@ def test_a_failed_add_its_del_and_gc_mend_what_a_killed_host_local_left(store: S
     node.binary("bridge")
     address = store.add(CONTAINER)
 
-    def act(said: Said) -> Outcome | None:
-        if said.verb != "ADD":
-            return Outcome(status=1) if said.verb == verb == "DEL" and broken else None
+    def act(call: SeenCall) -> Outcome | None:
+        if call.verb != "ADD":
+            return Outcome(status=1) if call.verb == verb == "DEL" and broken else None
         (store.directory / address).write_text("")
         return Outcome(status=-9, error="no answer within 60 seconds; killed")
 

@@ -20,7 +20,7 @@ ADDRESS = IP("10.0.0.2/24")
 
 
 @pytest.mark.parametrize(
-    ("told", "complete"),
+    ("reported", "complete"),
     [
         (Result(interfaces=(HOST, WHOLE), ips=(replace(ADDRESS, interface=1),)), None),
         (Result(interfaces=(HOST, replace(WHOLE, mac=""))), (HOST, WHOLE)),
@@ -40,14 +40,16 @@ ADDRESS = IP("10.0.0.2/24")
         ),
     ],
 )
-def test_what_a_result_lacks_is_filled_in(told: Result, complete: tuple[Interface, ...] | None) -> None:
-    assert lacks(told, "eth0") == (complete is not None)
-    whole = told if complete is None else attributed(completed(told, "eth0", "/n", {"eth0": LINK}), "eth0", "/n")
+def test_what_a_result_lacks_is_filled_in(reported: Result, complete: tuple[Interface, ...] | None) -> None:
+    assert lacks(reported, "eth0") == (complete is not None)
+    whole = (
+        reported if complete is None else attributed(completed(reported, "eth0", "/n", {"eth0": LINK}), "eth0", "/n")
+    )
     shown = [replace(each, mac=each.mac.lower()) for each in whole.interfaces]
-    assert shown == list(told.interfaces if complete is None else complete)
+    assert shown == list(reported.interfaces if complete is None else complete)
     assert not lacks(whole, "eth0")
     assert all(whole.interfaces[ip.interface].sandbox for ip in whole.ips if ip.interface is not None)
-    assert len(whole.ips) == len(told.ips) and all(ip.interface is not None for ip in whole.ips)
+    assert len(whole.ips) == len(reported.ips) and all(ip.interface is not None for ip in whole.ips)
 
 
 def test_an_address_without_an_interface_is_on_the_pods() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from genie.cni.execute import Outcome, PluginCall
 from genie.serve import serve
-from tests.rigs.core import FakeExecutor, Node, Said, failing
+from tests.rigs.core import FakeExecutor, Node, SeenCall, failing
 
 
 def refusal(code: int, msg: str) -> Outcome:
@@ -45,7 +45,7 @@ def test_the_plugins_that_were_called_are_undone_in_reverse_with_the_last_result
     chained.executor.act = failing(bad)
     assert chained.fails("ADD")["msg"] == f"network 'chain': plugin '{bad}': ADD: no more addresses"
     assert deleted(chained) == [*reversed("abc"[: position + 1])]
-    known = {"prevResult" in said.stdin for said in chained.executor.calls if said.verb == "DEL"}
+    known = {"prevResult" in call.stdin for call in chained.executor.calls if call.verb == "DEL"}
     assert known == {position > 0}
     assert chained.left() == []
 
@@ -75,8 +75,8 @@ def test_a_plugin_that_is_not_there_is_forgotten_and_not_its_network(chained: No
 
 
 def test_a_plugin_that_refuses_alike_is_forgotten_and_another_of_the_same_words_is_not(chained: Node) -> None:
-    chained.executor.act = lambda said: (
-        refusal(7, "no subnet") if said.plugin == "b" or (said.plugin, said.verb) == ("a", "DEL") else None
+    chained.executor.act = lambda call: (
+        refusal(7, "no subnet") if call.plugin == "b" or (call.plugin, call.verb) == ("a", "DEL") else None
     )
     chained.fails("ADD")
     assert chained.record.attached[0].left == (0,), "a was attached: that it cannot be read now deletes nothing"
@@ -84,8 +84,8 @@ def test_a_plugin_that_refuses_alike_is_forgotten_and_another_of_the_same_words_
 
 def test_of_a_network_twice_each_attachment_is_judged_by_its_own_failure(node: Node) -> None:
     node.kube.annotations = {"cni": "calico,flannel,flannel"}
-    node.executor.act = lambda said: (
-        refusal(7, "no subnet") if said.plugin == "flannel" and (said.verb == "DEL" or said.ifname == "eth2") else None
+    node.executor.act = lambda call: (
+        refusal(7, "no subnet") if call.plugin == "flannel" and (call.verb == "DEL" or call.ifname == "eth2") else None
     )
     node.fails("ADD")
     assert [attached.ifname for attached in node.record.attached] == ["eth1"]
@@ -100,7 +100,7 @@ def test_of_a_network_twice_each_attachment_is_judged_by_its_own_failure(node: N
     ],
 )
 def test_what_says_nothing_about_what_was_done_is_never_forgotten(chained: Node, outcome: Outcome) -> None:
-    chained.executor.act = lambda said: outcome if said.plugin == "c" else None
+    chained.executor.act = lambda call: outcome if call.plugin == "c" else None
     chained.fails("ADD")
     assert chained.record.attached[0].left == (2,)
 
@@ -111,7 +111,7 @@ def test_a_plugin_that_could_not_be_started_is_forgotten(
 ) -> None:
     monkeypatch.setattr("genie.cni.execute.BUSY_WAIT", 0)
     outcome = Outcome(status=-1, error="/bin/c could not be started", errno=number)
-    chained.executor.act = lambda said: outcome if said.plugin == "c" else None
+    chained.executor.act = lambda call: outcome if call.plugin == "c" else None
     chained.fails("ADD")
     assert chained.left() == [] and deleted(chained)[-2:] == ["b", "a"]
 
@@ -177,14 +177,14 @@ class Holding:
         self.held: set[tuple[str, str]] = set()
         self.called: set[tuple[str, str]] = set()
 
-    def __call__(self, said: Said) -> Outcome | None:
-        key = (said.plugin, said.ifname)
-        if said.verb == "ADD":
+    def __call__(self, call: SeenCall) -> Outcome | None:
+        key = (call.plugin, call.ifname)
+        if call.verb == "ADD":
             self.called.add(key)
             self.held.add(key)
-            return refusal(100, "no more addresses") if said.plugin in self.bad else None
+            return refusal(100, "no more addresses") if call.plugin in self.bad else None
         assert key in self.called, "no DEL of what was never called"
-        if said.plugin in self.stuck:
+        if call.plugin in self.stuck:
             return refusal(11, "locked")
         self.held.discard(key)
         return None

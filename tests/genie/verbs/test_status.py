@@ -15,7 +15,7 @@ def test_status(node: Node) -> None:
     assert node.fails("STATUS", **env)["code"] == 51
     node.executor.act = failing("calico", "STATUS", code=7, msg="no")
     assert node.fails("STATUS", **env)["code"] == 50
-    node.executor.act = lambda said: None
+    node.executor.act = lambda call: None
     node.conf["default_plugin"] = "flannel"
     node.ok("STATUS", **env)
     (node.root / "bin" / "flannel").unlink()

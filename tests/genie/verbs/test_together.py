@@ -41,7 +41,7 @@ class Cluster:
     """The API server: one pod, and a NetworkAttachmentDefinition for each configuration on the node."""
 
     annotations: Mapping[str, str]
-    told: dict[str, str] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
 
     async def pod(self, namespace: str, name: str, uid: str, given: Any = None) -> Pod:
         return Pod(namespace=namespace, name=name, uid=uid, annotations=self.annotations)
@@ -53,7 +53,7 @@ class Cluster:
         pass
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Any) -> str:
-        self.told.update(annotations)
+        self.written.update(annotations)
         return ""
 
 
@@ -66,7 +66,7 @@ class Node:
     far: Any
     bin: str
     place: Path
-    told: dict[str, str] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
 
     def network(self, name: str, kind: str, number: int, **more: Any) -> None:
@@ -97,7 +97,7 @@ class Node:
         if verb in ("CHECK", "DEL"):
             conf["prevResult"] = self.kept
         request = Request(env=env, stdin=json.dumps(conf).encode())
-        cluster = Cluster(annotations, self.told)
+        cluster = Cluster(annotations, self.written)
         executor = SubprocessExecutor()
         reply = self.host.run(lambda: run_sync(serve(request, cluster, executor)))
         executor.close()
@@ -235,7 +235,7 @@ def test_an_empty_default_route_is_the_networks_own(
     (line,) = node.pod.ip("-4 route show default").splitlines()
     assert line.split()[:5] == ["default", "via", gateway, "dev", dev]
     assert [route.get("gw", gateway) for route in result["routes"] if route["dst"] == "0.0.0.0/0"] == [gateway]
-    first, second = json.loads(node.told["k8s.v1.cni.cncf.io/network-status"])
+    first, second = json.loads(node.written["k8s.v1.cni.cncf.io/network-status"])
     assert gateway in second["default-route"] and gateway in second["gateway"] and "default-route" not in first
     node.call("CHECK", asked)
 
@@ -359,9 +359,9 @@ def everything(pod: Any) -> set[str]:
 
 #: A plugin as weave's is: the real bridge, of whose result the addresses alone are left, or all but the MAC.
 TACITURN = """#!/bin/sh
-said=$({bin}/bridge) || {{ echo "$said"; exit 1; }}
+result=$({bin}/bridge) || {{ echo "$result"; exit 1; }}
 [ "$CNI_COMMAND" = ADD ] || exit 0
-echo "$said" | {python} -c '
+echo "$result" | {python} -c '
 import json, sys
 result = json.load(sys.stdin)
 {edit}
@@ -380,10 +380,10 @@ def test_what_a_plugin_does_not_tell_the_kernel_does(node: Node, edit: str, aske
     result = node.call("ADD", {"cni": asked})
     ifname = "eth1" if "," in asked else "eth0"
     (link,) = json.loads(node.pod.ip(f"-j link show {ifname}"))
-    (told,) = [each for each in result["interfaces"] if each["name"] == ifname]
-    assert told == {"name": ifname, "mac": link["address"], "mtu": 1337, "sandbox": node.pod.path}
+    (reported,) = [each for each in result["interfaces"] if each["name"] == ifname]
+    assert reported == {"name": ifname, "mac": link["address"], "mtu": 1337, "sandbox": node.pod.path}
     assert all(result["interfaces"][ip["interface"]]["sandbox"] for ip in result["ips"])
-    shown = json.loads(node.told["k8s.v1.cni.cncf.io/network-status"])
+    shown = json.loads(node.written["k8s.v1.cni.cncf.io/network-status"])
     assert [(each["interface"], bool(each["mac"]), each["mtu"]) for each in shown][-1] == (ifname, True, 1337)
     assert shown[-1]["mac"] == link["address"] and all(each["mac"] for each in shown)
     if edit == NO_MAC:  # the bridge itself misses its own interfaces

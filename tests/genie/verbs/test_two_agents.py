@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from genie.cni.execute import Outcome
-from tests.rigs.core import Node, Said
+from tests.rigs.core import Node, SeenCall
 
 
 def test_an_add_that_is_undone_brings_back_no_record_that_a_del_has_removed(node: Node) -> None:
     """The runtime gave the ADD up; its DEL went to the new agent, which is done before the old one is done undoing."""
 
-    def act(said: Said) -> Outcome | None:
-        if said.verb == "DEL":
+    def act(call: SeenCall) -> Outcome | None:
+        if call.verb == "DEL":
             for record in (node.root / "state").glob("*.json"):
                 record.unlink()  # the new agent has deleted everything
         return Outcome(status=-1, error="the shim went away, killed by the runtime perhaps")

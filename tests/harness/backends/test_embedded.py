@@ -80,8 +80,8 @@ def test_flannel_is_itself_where_it_is_found(api: str, tmp_path: Path) -> None:
     if not api and not binaries.api_server("")[0].real:
         pytest.skip("no kube-apiserver here")
     before = host.snapshot()
-    status, said = _run(tmp_path, SCENARIOS / "flannel-across-nodes.yaml", api=api)
-    assert status == 0, said
+    status, output = _run(tmp_path, SCENARIOS / "flannel-across-nodes.yaml", api=api)
+    assert status == 0, output
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["networks"]["flannel"]["kind"] == "real"
     assert report["networks"]["flannel"]["software"].startswith("flannel v0.")
@@ -93,29 +93,29 @@ def test_without_its_daemon_it_is_a_stand_in_and_called_one(tmp_path: Path) -> N
     path = os.pathsep.join(part for part in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"))
     if binaries.look(["flanneld"], [*binaries.given(), *map(Path, path.split(":")), *binaries.PLACES]):
         pytest.skip("flanneld is where it cannot be hidden")
-    status, said = _run(tmp_path, SCENARIOS / "flannel.yaml", PATH=path)
-    assert status == 0, said
-    assert "flannel is a stand-in: no flanneld" in said
-    assert "a stand-in: bridge + host-local" in said
+    status, output = _run(tmp_path, SCENARIOS / "flannel.yaml", PATH=path)
+    assert status == 0, output
+    assert "flannel is a stand-in: no flanneld" in output
+    assert "a stand-in: bridge + host-local" in output
 
 
 def test_a_daemon_that_dies_before_pods_come_ends_the_run_with_one_error(tmp_path: Path) -> None:
     scenario, more, env = _acme(tmp_path, "echo no licence; exit 4")
-    status, said = _run(tmp_path, scenario, *more, **env)
+    status, output = _run(tmp_path, scenario, *more, **env)
     assert status != 0
-    told = [line for line in said.splitlines() if "no licence" in line]
-    assert len(told) == 1, said
-    assert "the embedded cluster did not start: network acme: its daemon acmed on node worker-" in told[0]
-    assert "has ended with status 4: no licence" in told[0]
-    assert "Traceback" not in said
+    reported = [line for line in output.splitlines() if "no licence" in line]
+    assert len(reported) == 1, output
+    assert "the embedded cluster did not start: network acme: its daemon acmed on node worker-" in reported[0]
+    assert "has ended with status 4: no licence" in reported[0]
+    assert "Traceback" not in output
 
 
 def test_a_daemon_that_dies_later_is_what_its_scenarios_say(tmp_path: Path) -> None:
     dies = "touch /run/acme; until [ -e /var/lib/cni/networks/acme ]; do sleep 0.02; done; echo gone >&2; exit 4"
     scenario, more, env = _acme(tmp_path, dies)
-    status, said = _run(tmp_path, scenario, *more, **env)
+    status, output = _run(tmp_path, scenario, *more, **env)
     assert status == 1
-    assert "network acme: its daemon acmed on node worker-1 has ended with status 4: gone" in said
+    assert "network acme: its daemon acmed on node worker-1 has ended with status 4: gone" in output
     assert "gone\n" in [path.read_text() for path in tmp_path.rglob("*acmed.log")]  # as evidence
 
 

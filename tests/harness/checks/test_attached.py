@@ -8,7 +8,7 @@ from tests.rigs.scenarios import Runner, two
 
 
 @pytest.mark.parametrize(
-    ("fault", "check", "told"),
+    ("fault", "check", "reported"),
     [
         (
             "missing-interface",
@@ -31,7 +31,7 @@ from tests.rigs.scenarios import Runner, two
         ("probe-away", "interfaces: {pod: both, eth0: calico}", ["a probe could not be asked"]),
     ],
 )
-def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, told: list[str]) -> None:
+def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, reported: list[str]) -> None:
     text = go.fails(two(check), faults=(fault,))
-    for words in told:
+    for words in reported:
         assert words in text

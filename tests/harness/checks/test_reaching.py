@@ -8,7 +8,7 @@ from tests.rigs.scenarios import Runner, two
 
 
 @pytest.mark.parametrize(
-    ("fault", "check", "told"),
+    ("fault", "check", "reported"),
     [
         (
             "unreachable",
@@ -40,9 +40,9 @@ from tests.rigs.scenarios import Runner, two
         ("", "service: {from: both, name: web, answered-by: peer}", ["there is no Service web"]),
     ],
 )
-def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, told: list[str]) -> None:
+def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, reported: list[str]) -> None:
     text = go.fails(two(check), faults=(fault,))
-    for words in told:
+    for words in reported:
         assert words in text
 
 

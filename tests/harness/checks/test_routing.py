@@ -8,7 +8,7 @@ from tests.rigs.scenarios import Runner, two
 
 
 @pytest.mark.parametrize(
-    ("fault", "check", "told"),
+    ("fault", "check", "reported"),
     [
         (
             "two-defaults",
@@ -29,5 +29,5 @@ from tests.rigs.scenarios import Runner, two
         ("", "routes: {pod: both, has: [{to: 10.9.0.0/16, via: 10.2.0.1}]}", "no route 10.9.0.0/16 via 10.2.0.1"),
     ],
 )
-def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, told: str) -> None:
-    assert told in go.fails(two(check), faults=(fault,))
+def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, reported: str) -> None:
+    assert reported in go.fails(two(check), faults=(fault,))

@@ -8,7 +8,7 @@ from tests.rigs.scenarios import Runner, two
 
 
 @pytest.mark.parametrize(
-    ("fault", "check", "told"),
+    ("fault", "check", "reported"),
     [
         (
             "wrong-status",
@@ -32,9 +32,9 @@ from tests.rigs.scenarios import Runner, two
         ("", "pod-fails: {pod: both, message: x}", ["both runs, expected it to fail"]),
     ],
 )
-def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, told: list[str]) -> None:
+def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, reported: list[str]) -> None:
     text = go.fails(two(check), faults=(fault,))
-    for words in told:
+    for words in reported:
         assert words in text
 
 
@@ -43,9 +43,9 @@ def test_a_pod_that_is_to_fail(go: Runner) -> None:
     text = f"{pods}expect:\n  - pod-fails: {{pod: lost, message: '%s'}}\n"
     outcome, _ = go(text % "nowhere.* not found")
     assert outcome.verdict == "passed", outcome.failures
-    told = go.fails(text % "another reason")
-    assert "no event of lost matches 'another reason'" in told
-    assert 'network "nowhere" not found' in told
+    reported = go.fails(text % "another reason")
+    assert "no event of lost matches 'another reason'" in reported
+    assert 'network "nowhere" not found' in reported
 
 
 def test_network_status_that_is_what_the_pod_has(go: Runner) -> None:

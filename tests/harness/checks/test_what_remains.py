@@ -8,7 +8,7 @@ from tests.rigs.scenarios import Runner, two
 
 
 @pytest.mark.parametrize(
-    ("fault", "check", "told"),
+    ("fault", "check", "reported"),
     [
         ("check", "check-passes: both", ["CNI CHECK of both fails: eth0 has lost its address"]),
         ("", "check-passes: {pods: both, fails: route}", ["CNI CHECK of both passes, expected 'route'"]),
@@ -19,7 +19,7 @@ from tests.rigs.scenarios import Runner, two
         ),
     ],
 )
-def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, told: list[str]) -> None:
+def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, reported: list[str]) -> None:
     text = go.fails(two(check), faults=(fault,))
-    for words in told:
+    for words in reported:
         assert words in text

@@ -63,9 +63,9 @@ def test_a_node_is_asked_with_nothing_but_bash(tmp_path: Path, etcd: str) -> Non
             json.dumps({"plugins": [{"type": "calico", "etcd_endpoints": etcd.format(port=port)}]}, indent=1)
         )
         script = 'section() { echo; echo "#### $1"; }\n' + ipam.SCRIPT.replace("/etc/cni/net.d", str(tmp_path))
-        said = subprocess.check_output(["sh", "-c", script + "exit 0", "sh", *ipam.arguments()], text=True)
+        output = subprocess.check_output(["sh", "-c", script + "exit 0", "sh", *ipam.arguments()], text=True)
     assert asked == [json.loads(argument) for argument in ipam.arguments()]
-    assert said.count('{"kvs": []}') == 2
+    assert output.count('{"kvs": []}') == 2
 
 
 @contextmanager

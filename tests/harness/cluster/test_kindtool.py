@@ -8,7 +8,7 @@ from harness.cluster import kindtool
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("output", "version"),
     [
         ("kind v0.33.0 go1.26.8 linux/amd64", (0, 33)),
         ("kind version 0.9", (0, 0)),
@@ -16,5 +16,5 @@ from harness.cluster import kindtool
         ("", (0, 0)),
     ],
 )
-def test_kinds_version(said: str, version: tuple[int, int]) -> None:
-    assert kindtool.version(said) == version
+def test_kinds_version(output: str, version: tuple[int, int]) -> None:
+    assert kindtool.version(output) == version

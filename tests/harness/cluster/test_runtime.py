@@ -54,10 +54,10 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_check_on_a_node_takes_the_kept_result(node: Path) -> None:
     Verbs(nodes=Here()).check("n", "ns", "p")
-    said = (node / "said").read_text()
-    assert "CNI_COMMAND=CHECK\n" in said
-    assert f"CNI_CONTAINERID={'c' * 64}\n" in said
-    assert json.loads(said.splitlines()[-1])["prevResult"] == RESULT
+    output = (node / "said").read_text()
+    assert "CNI_COMMAND=CHECK\n" in output
+    assert f"CNI_CONTAINERID={'c' * 64}\n" in output
+    assert json.loads(output.splitlines()[-1])["prevResult"] == RESULT
     (node / "fails").write_text('{"code": 100, "msg": "eth0 is gone"}')
     with pytest.raises(CniFailure, match=r"failed \(check\): eth0 is gone"):
         Verbs(nodes=Here()).check("n", "ns", "p")
@@ -67,10 +67,10 @@ def test_check_on_a_node_takes_the_kept_result(node: Path) -> None:
 
 def test_status_on_a_node_is_of_the_first_configuration(node: Path) -> None:
     Verbs(nodes=Here()).status("n", {"default_plugin": "blue"}, {"CNI_PATH": "/elsewhere"})
-    said = (node / "said").read_text()
-    stdin = json.loads(said.splitlines()[-1])
+    output = (node / "said").read_text()
+    stdin = json.loads(output.splitlines()[-1])
     assert (stdin["type"], stdin["default_plugin"], stdin["cniVersion"]) == ("genie", "blue", "1.1.0")
-    assert "CNI_PATH=/elsewhere\n" in said
+    assert "CNI_PATH=/elsewhere\n" in output
 
 
 def test_gc_on_a_node_names_all_that_is_kept(node: Path) -> None:

@@ -59,8 +59,8 @@ def test_merge(into: dict[str, Any], change: dict[str, Any], result: dict[str, A
     assert software.merge(into, change) == result
 
 
-def patch(**said: Any) -> Patch:
-    return Patch.model_validate({"why": "a test", **said})
+def patch(**output: Any) -> Patch:
+    return Patch.model_validate({"why": "a test", **output})
 
 
 def test_a_patch_that_fits_nothing_is_an_error() -> None:

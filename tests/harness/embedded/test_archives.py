@@ -84,9 +84,9 @@ def pack(path: Path, programs: Mapping[str, Path], layout: str, *, text: str = "
             file.add(program.resolve(), f"{layout}{name}")
 
 
-def script(path: Path, said: str = "CNI bridge plugin v1.9.1") -> Path:
+def script(path: Path, output: str = "CNI bridge plugin v1.9.1") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho '{said}'\n")
+    path.write_text(f"#!/bin/sh\necho '{output}'\n")
     path.chmod(0o755)
     return path
 

@@ -31,7 +31,7 @@ def test_one_error_tells_all_that_was_tried(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(binaries, "built", _raise(subprocess.CalledProcessError(1, ["go"], stderr="no such module")))
     with pytest.raises(binaries.NotFound) as caught:
         binaries.plugins([tmp_path], ["bridge"], ["bridge"])
-    said = str(caught.value)
+    output = str(caught.value)
     for part in (
         f"given: {tmp_path}",
         "installed",
@@ -40,7 +40,7 @@ def test_one_error_tells_all_that_was_tried(tmp_path: Path, monkeypatch: pytest.
         "no such module",
         "GENIE_CNI_BIN",
     ):
-        assert part in said
+        assert part in output
 
 
 def test_a_vendors_plugin_that_is_nowhere_is_lacking_and_no_error(

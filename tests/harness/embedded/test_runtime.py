@@ -24,10 +24,10 @@ def test_changes_are_for_their_namespace(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_add_keeps_the_result_for_del(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = tmp_path / "said"
+    output = tmp_path / "said"
     plugin = tmp_path / "genie"
     plugin.write_text(
-        f'#!/bin/sh\necho "$CNI_COMMAND $CNI_ARGS $(cat)" >>{said}\n'
+        f'#!/bin/sh\necho "$CNI_COMMAND $CNI_ARGS $(cat)" >>{output}\n'
         """[ $CNI_COMMAND = ADD ] && echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/24"}]}'; true\n"""
     )
     plugin.chmod(0o755)
@@ -49,7 +49,7 @@ def test_add_keeps_the_result_for_del(tmp_path: Path, monkeypatch: pytest.Monkey
     assert engine.add(attachment)["ips"][0]["address"] == "10.1.2.3/24"
     engine.delete(attachment)
     engine.delete(attachment)
-    add, first, second = said.read_text().splitlines()
+    add, first, second = output.read_text().splitlines()
     assert f"IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID={'c' * 64}" in add
     assert '"runtimeConfig": {"portMappings": [{"hostPort": 80}]}' in add
     assert '"prevResult"' in first

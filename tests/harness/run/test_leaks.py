@@ -11,9 +11,9 @@ from tests.rigs.scenarios import PODS, Runner, failures, two
 
 
 def test_a_leak_is_found_at_once_by_a_scenario_that_is_alone(go: Runner) -> None:
-    told = go.fails(PODS, faults=("leak",))
-    assert "left on the nodes:" in told
-    assert "one: addresses: weave 10.2.0.12" in told
+    reported = go.fails(PODS, faults=("leak",))
+    assert "left on the nodes:" in reported
+    assert "one: addresses: weave 10.2.0.12" in reported
 
 
 def test_a_leak_is_found_beside_others_and_theirs_is_not_charged(go: Runner) -> None:

@@ -31,7 +31,7 @@ def test_a_life_from_namespace_to_nothing(go: Runner) -> None:
     assert [stage.name for stage in outcome.stages] == [
         *("prepare", "create both, peer", "expect", "delete both, peer", "after delete", "remove the namespace")
     ]
-    assert "udp 10.2.0.13" in cluster.said
+    assert "udp 10.2.0.13" in cluster.history
 
 
 def test_files_in_net_d_are_there_for_the_time_of_the_scenario(go: Runner) -> None:
@@ -44,7 +44,7 @@ pods: {a: {annotations: {cni: weave}}}
 """
     )
     assert outcome.verdict == "passed", outcome.failures
-    assert cluster.said == ["net.d {'80-blue.conf': {'name': 'it', 'type': 'bridge'}}", "net.d back"]
+    assert cluster.history == ["net.d {'80-blue.conf': {'name': 'it', 'type': 'bridge'}}", "net.d back"]
 
 
 def test_the_first_network_is_whichever_the_nodes_have_first(go: Runner) -> None:
@@ -97,5 +97,5 @@ def test_what_cannot_be_done_is_skipped_with_the_reason(go: Runner, text: str, r
 
 
 def test_a_misspelt_network_is_no_skip(go: Runner) -> None:
-    told = go.fails("scenario: x\nnetworks: [wevae]\npods: {a: }\n")
-    assert "unknown network 'wevae'; did you mean 'weave'?" in told
+    reported = go.fails("scenario: x\nnetworks: [wevae]\npods: {a: }\n")
+    assert "unknown network 'wevae'; did you mean 'weave'?" in reported

@@ -20,7 +20,9 @@ def asked_for(name: str) -> Iterator[tuple[str, ...]]:
             value = text.replace("{{ namespace }}", "apps")
             yield key, value
             with suppress(ValueError):
-                yield from ((field, json.dumps(said)) for entry in json.loads(value) for field, said in entry.items())
+                yield from (
+                    (field, json.dumps(output)) for entry in json.loads(value) for field, output in entry.items()
+                )
 
 
 def test_every_example_of_the_annotation_reference_is_a_scenarios() -> None:
@@ -32,9 +34,9 @@ def test_every_example_of_the_annotation_reference_is_a_scenarios() -> None:
         assert found, row
         asked, name = found.groups()
         if example := re.match(r"`([^`]*)` \| `([^`]*)` \|", row.removeprefix("| ")):
-            said: tuple[str, ...] = (example[1], json.dumps(json.loads(example[2])))  # a field of the JSON form
+            output: tuple[str, ...] = (example[1], json.dumps(json.loads(example[2])))  # a field of the JSON form
         elif asked.startswith("`"):
-            said = tuple(part.strip() for part in asked.split("`")[1].split(":", 1))
+            output = tuple(part.strip() for part in asked.split("`")[1].split(":", 1))
         else:
             continue  # a pod that has no annotation
-        assert said in set(asked_for(name)), row
+        assert output in set(asked_for(name)), row

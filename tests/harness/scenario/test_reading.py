@@ -125,8 +125,8 @@ def test_pods_that_are_to_fail_are_known() -> None:
 def test_a_mistake_is_told_with_its_place_and_what_would_be_right(change: tuple[str, str], mistake: str) -> None:
     text = GOOD.replace(*change)
     assert text != GOOD
-    told = wrong(text)
-    assert any(mistake in line for line in told), told
+    reported = wrong(text)
+    assert any(mistake in line for line in reported), reported
 
 
 def test_what_is_missing_is_told() -> None:
@@ -136,9 +136,9 @@ def test_what_is_missing_is_told() -> None:
 
 
 def test_all_mistakes_are_told_in_the_order_of_lines() -> None:
-    told = wrong(GOOD.replace("node: other", "nod: x").replace("to: peer", "too: peer"))
-    assert [line.split(":")[1] for line in told] == sorted(line.split(":")[1] for line in told)
-    assert len(told) == 3  # nod, too, and to is missing
+    reported = wrong(GOOD.replace("node: other", "nod: x").replace("to: peer", "too: peer"))
+    assert [line.split(":")[1] for line in reported] == sorted(line.split(":")[1] for line in reported)
+    assert len(reported) == 3  # nod, too, and to is missing
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_all_mistakes_are_told_in_the_order_of_lines() -> None:
     ],
 )
 def test_steps_in_an_order_that_cannot_be(steps: str, mistake: str) -> None:
-    told = wrong(f"{ONE}steps:\n{steps}")
-    assert any(mistake in line for line in told), told
+    reported = wrong(f"{ONE}steps:\n{steps}")
+    assert any(mistake in line for line in reported), reported
 
 
 def test_expect_beside_steps_is_a_mistake() -> None:
-    told = wrong(f"{ONE}expect: [{{check-passes: a}}]\nsteps: [{{create: a}}]\n")
-    assert any("with steps, expect must be a step" in line for line in told)
+    reported = wrong(f"{ONE}expect: [{{check-passes: a}}]\nsteps: [{{create: a}}]\n")
+    assert any("with steps, expect must be a step" in line for line in reported)
 
 
 def test_a_good_step_list_has_no_mistakes() -> None:
@@ -192,6 +192,6 @@ def test_a_swap_is_of_the_network_alone(tmp_path: Path) -> None:
 
 def test_a_mistyped_network_is_blamed_where_it_is_mistyped() -> None:
     """The list has `calcio`; every use has it right, so the uses are no mistakes."""
-    [told] = wrong(GOOD.replace("[calico, weave]", "[calcio, weave]"))
-    assert told.startswith("a.yaml:2:12: networks[0]: ")
-    assert "'calcio'; did you mean 'calico'?" in told
+    [reported] = wrong(GOOD.replace("[calico, weave]", "[calcio, weave]"))
+    assert reported.startswith("a.yaml:2:12: networks[0]: ")
+    assert "'calcio'; did you mean 'calico'?" in reported

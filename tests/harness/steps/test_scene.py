@@ -28,7 +28,7 @@ steps:
     )
     assert outcome.verdict == "passed", outcome.failures
     order = ["settings {'default_plugin': 'weave'}", "API server away", "end a", "API server back", "settings back"]
-    assert [said for said in cluster.said if said in order] == order
+    assert [output for output in cluster.history if output in order] == order
     assert cluster.store == {}
     assert [stage.name for stage in outcome.stages][1:-2] == [
         *("create a", "annotate a", "expect", "recreate a"),

@@ -67,10 +67,10 @@ def test_what_is_no_report_is_one_error_with_file_and_field(
     words = {"merge": [str(good), str(file), "--out", str(out)], "diff": [str(file), str(good)],
              "badge": [str(file), "--out", str(out)]}  # fmt: skip
     assert main(["report", command, *words[command]]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"{file}: ")
-    assert message in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"{file}: ")
+    assert message in output.err
     assert not out.exists()
 
 

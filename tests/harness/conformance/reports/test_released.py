@@ -37,9 +37,9 @@ def test_where_go_is_missing_that_is_reported_and_no_success(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert released.main(["--list"]) == 2
-    said = capsys.readouterr()
-    assert said.err == "NOT TESTED: reference plugins by go install: no go here\n"
-    assert "bridge-debian" in said.out
+    output = capsys.readouterr()
+    assert output.err == "NOT TESTED: reference plugins by go install: no go here\n"
+    assert "bridge-debian" in output.out
 
 
 def test_a_plugin_that_cannot_be_had_is_reported_with_the_reason(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""What a contributor runs: `nox -s e2e`, `nox -s tests`, `nox -s faults`, `nox -s lint`, `nox -s bench`.
+"""Commands for contributors: `nox -s e2e`, `nox -s tests`, `nox -s faults`, `nox -s lint`, `nox -s bench`.
 
-The sessions install what requirements.lock pins and the project as it lies here, so a change is live at once.
-What stands after `--` goes to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
+The sessions install the packages of requirements.lock, and this project in editable mode, so changes apply at once.
+Arguments after `--` go to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
 """
 
 from pathlib import Path
@@ -22,35 +22,37 @@ def _install(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Drive scenarios/ through genie: kind where a Docker engine and a node image are there, else embedded."""
+    """Run scenarios/ with genie: on kind if a Docker engine and a node image are available, else embedded."""
     _install(session)
     asked = session.posargs
-    # pytest alone knows which of the arguments are files and which are options' values: it takes `testpaths` for none.
+    # Only pytest knows which arguments are files and which are values of options; it uses `testpaths` if there are no
+    # files.
     usual = ["-c", "pyproject.toml", "-o", "testpaths=scenarios"]
     alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) or _is_file(argument) for argument in asked)
-    workers = [] if alone else ["-n", "3"]  # two cores mostly wait for one another's pods
+    workers = [] if alone else ["-n", "3"]  # more workers than cores, because workers mostly wait for pods
     report = [] if any(argument.startswith("--report") for argument in asked) else ["--report", "report"]
     session.run("python", "-m", "pytest", *usual, *workers, *report, *asked)
 
 
 def _is_file(argument: str) -> bool:
-    """Whether an argument may be a scenario's file, for which several workers are not worth their start."""
+    """Whether an argument may be a scenario file; for one scenario, several workers take longer to start."""
     path = Path(argument.partition("::")[0])
     return path.is_file() and "scenario:" in path.read_text(encoding="utf-8", errors="replace")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit, property and edge tests: real plugins in network namespaces where they can be had."""
+    """Unit, property and edge tests; with real plugins in network namespaces if available."""
     _install(session)
     session.run("python", "-m", "pytest", "-n", "2", *(session.posargs or ["tests"]))
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Storms, crash points, power cuts, full disks, plugins and API servers that misbehave; as root, in 6 minutes.
+    """Storms, crash points, power cuts, full disks, plugins and API servers that misbehave; as root, in 3 minutes.
 
-    `-- --seed 7 --seconds 600` for another storm, ten minutes of it; `python -m tests.faults --help` for one part.
+    `-- --seed 7 --seconds 600` runs another storm for ten minutes; `python -m tests.faults --help` shows how to run one
+    part.
     """
     _install(session)
     session.run("python", "-m", "pytest", "-c", "pyproject.toml", "tests/faults", "-v", "-n", "2", *session.posargs)
@@ -58,20 +60,22 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Change the pure modules in each small way, one at a time, and have a test fail for each; takes half an hour.
+    """Make small changes to the pure modules, one at a time; a test must fail for each. Takes half an hour.
 
-    It fails where a change goes unnoticed that tests/mutants.toml does not explain. `-- "genie.select.selection*"` for
-    some, whose results stand beside those of the last whole run.
+    The session fails if no test notices a change and tests/mutants.toml does not explain it. `--
+    "genie.select.selection*"` runs a part; the other results are those of the last whole run.
     """
     _install(session)
-    session.install("-q", "mutmut==3.8.1")  # apart from the lock: it brings thirty packages that nothing else needs
+    session.install(
+        "-q", "mutmut==3.8.1"
+    )  # not in the lock, because of its thirty dependencies, which only this session needs
     session.run("python", "-m", "tests.mutate", *session.posargs, env={"GENIE_HYPOTHESIS": "mutants"})
     session.run("python", "-m", "tests.mutants")
 
 
 @nox.session
 def defects(session: nox.Session) -> None:
-    """Run all conformance checks on each seeded defect, as root: only the right ones may fail; `-- NAME` for one."""
+    """Run all conformance checks on each seeded defect, as root; only the expected ones may fail. `-- NAME` for one."""
     _install(session)
     session.run("python", "-m", "tests.conformance", *session.posargs)
 
@@ -85,14 +89,14 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Test the plugins that package registries give, into reports/: `nox -s matrix -- --only bridge`, `--list`."""
+    """Test released plugins, into reports/: `nox -s matrix -- --only bridge`, `--list`."""
     _install(session)
     session.run("python", "-m", "harness.conformance.reports.released", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, types, and that dependencies between rooms point down only."""
+    """Check style, types, and that imports between rooms only go down."""
     _install(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -103,14 +107,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What an ADD costs through genie, beside the bare delegates in the same run."""
+    """Measure the cost of an ADD with genie, compared with the plugins alone in the same run."""
     _install(session)
     session.run("python", "-m", "benchmarks.add_cost", *session.posargs)
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write requirements.lock anew, for every platform and Python that the project supports."""
+    """Write requirements.lock for all supported platforms and Python versions."""
     session.install("-q", "uv")
     session.run(
         *("uv", "pip", "compile", "pyproject.toml", "--all-extras", "--universal", "--python-version", "3.11"),

@@ -1,13 +1,13 @@
-"""What genie costs: an ADD of one, two and three networks, bare, through the agent, and in direct mode.
+"""Measures the cost of genie: an ADD of one, two and three networks, bare, through the agent, and in direct mode.
 
     GENIE_CNI_BIN=/opt/cni/bin python benchmarks/add_cost.py [--rounds 100] [--gate]
 
-Bare is what a runtime without genie would do: the same plugins (containernetworking's bridge with host-local, for
-each network), called one after the other with the same input. All run interleaved, on the same machine, in a private
-network namespace, each ADD into a namespace of its own that is made before and deleted after the clock runs. The API
-server is a stand-in in this process, so direct mode's figure has a request in it, but none of a real one's time.
+Bare means without genie: the same plugins (containernetworking's bridge with host-local, for each network), called one
+after the other with the same input. All run interleaved, on the same machine, in a private network namespace. Each ADD
+has a new namespace, which is made before and deleted after the measurement. The API server is a stand-in in this
+process, so direct mode's figure includes a request, but not the time of a real server.
 
-Needs root, or a user namespace where it is (`unshare -rnm`), and iproute2. `--gate` makes the exit status say whether
+Needs root, or a user namespace where it is (`unshare -rnm`), and iproute2. With `--gate`, the exit status shows whether
 the goals were met: 2 ms for the first network, 0.5 ms for each further one, median.
 """
 
@@ -38,10 +38,10 @@ GOAL_FIRST, GOAL_NEXT = 2.0, 0.5
 
 
 class Api(BaseHTTPRequestHandler):
-    """Just enough of an API server: the pods of the benchmark, and no network objects."""
+    """A minimal API server: the pods of the benchmark, and no network objects."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # as real ones do; else each answer waits 40 ms for an acknowledgement
+    disable_nagle_algorithm = True  # as real servers do; otherwise each answer waits 40 ms for an acknowledgement
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
@@ -74,13 +74,13 @@ class Api(BaseHTTPRequestHandler):
 
 
 def pod(count: int) -> dict[str, object]:
-    """A pod on so many networks."""
+    """A pod on this number of networks."""
     notes = {"cni": ",".join(NAMES[:count])}
     return {"metadata": {"namespace": "default", "name": f"p{count}", "uid": f"u-{count}", "annotations": notes}}
 
 
 def network(position: int, place: Path, kind: str) -> dict[str, object]:
-    """One network's configuration, with no default route: bare ADDs of several would fail on each other's."""
+    """One network's configuration, without a default route: with it, bare ADDs of several networks would fail."""
     name = NAMES[position]
     ipam = {"type": "host-local", "subnet": f"10.{90 + position}.0.0/16", "dataDir": str(place / "ipam")}
     conf = {"cniVersion": "1.0.0", "name": name, "type": kind, "ipam": ipam}
@@ -152,7 +152,7 @@ class Bench:
 
 
 def run(command: list[str], env: dict[str, str], stdin: bytes) -> None:
-    # posix_spawn and pipes by hand would take less, but equally less in each of the three
+    # posix_spawn and pipes by hand would be faster, but equally for all three ways
     done = subprocess.run(command, env=env, input=stdin, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[-1]} failed: {done.stdout.decode()} {done.stderr.decode()}")
@@ -173,13 +173,13 @@ def measure(bench: Bench, ways: dict[str, Callable[..., None]], rounds: int) -> 
                 took = (time.perf_counter() - began) * 1000
                 ways[way]("DEL", container, netns, count)
                 subprocess.run(["ip", "netns", "delete", container], check=True)
-                if turn >= 3:  # the first are for bridges to be made and caches to be filled
+                if turn >= 3:  # the first rounds make bridges and fill caches
                     times[way, count].append(took)
     return times
 
 
 def report(times: dict[tuple[str, int], list[float]], rounds: int, kind: str) -> bool:
-    """Print the table; whether the goals were met."""
+    """Print the table; returns whether the goals were met."""
 
     def median(way: str, count: int) -> float:
         return statistics.median(times[way, count])
@@ -221,7 +221,7 @@ STEPS = {
 
 
 def account(log: Path) -> None:
-    """Print where the agent's own time goes, out of its log: medians for each number of networks."""
+    """Print the agent's own times by step, from its log: medians for each number of networks."""
     calls: dict[int, list[dict[str, Any]]] = {}
     for line in log.read_text().splitlines():
         call = json.loads(line)
@@ -251,11 +251,11 @@ def main() -> int:
     plugins = os.environ.get("GENIE_CNI_BIN", "/opt/cni/bin")
     if not os.access(f"{plugins}/bridge", os.X_OK):
         parser.error(f"no plugins in {plugins}: set GENIE_CNI_BIN to a directory with bridge and host-local")
-    if PRIVATE not in os.environ:  # once more, where nothing of the machine's can be touched
+    if PRIVATE not in os.environ:  # start again in private namespaces
         flags = ["--net", "--mount"] if os.geteuid() == 0 else ["--map-root-user", "--net", "--mount"]
         environment = {**os.environ, PRIVATE: "1"}
         return subprocess.run(["unshare", *flags, sys.executable, *sys.argv], env=environment, check=False).returncode
-    subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)  # where `ip netns` keeps its names
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)  # the directory of `ip netns`
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()

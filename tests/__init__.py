@@ -1,1 +1,1 @@
-"""Tests mirror the rooms: genie/select/networks.py has tests/genie/select/test_networks.py. rigs/: what they share."""
+"""Tests mirror the rooms: tests/genie/select/test_networks.py tests genie/select/networks.py. rigs/: shared helpers."""

@@ -1,4 +1,4 @@
-"""What tests of several rooms share: network namespaces that vanish with the test, and the real plugins."""
+"""Fixtures for all tests: temporary network namespaces, and the real plugins."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from tests.rigs.netns import Namespace
 
-# A test that is slow because the machine is busy is not wrong.
+# A test may be slow if the machine is busy.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-# `nox -s mutants` runs the tests of a function once for each of its mutants; which example fails is nobody's question.
+# `nox -s mutants` runs the tests of a function once for each of its mutants; it does not matter which example fails.
 hypothesis.settings.register_profile(
     "mutants",
     hypothesis.settings.get_profile("busy"),
@@ -27,14 +27,14 @@ hypothesis.settings.load_profile(os.environ.get("GENIE_HYPOTHESIS", "busy"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For mutants, examples before properties: most mutants fall to an example, in a hundredth of the time."""
+    """For mutants, run examples before properties: an example kills most mutants, in a hundredth of the time."""
     if os.environ.get("GENIE_HYPOTHESIS") == "mutants":
         items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))
 
 
 @pytest.fixture
 def namespace() -> Iterator[Callable[[], Namespace]]:
-    """Makes network namespaces; skips, saying why, where there can be none."""
+    """Makes network namespaces; skips with the reason if this is not possible."""
     if shutil.which("ip") is None:
         pytest.skip("network namespaces: `ip` of iproute2 is not there")
     made: list[Namespace] = []
@@ -56,8 +56,8 @@ REFERENCE = ("bridge", "bandwidth", "host-local", "loopback", "macvlan", "portma
 
 @pytest.fixture(scope="session")
 def cni_bin(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A directory with the reference plugins (containernetworking/plugins), from wherever the harness gets its own:
-    $GENIE_CNI_BIN, what is installed, the pinned release, Debian's package, a build; skips, saying why, without any.
+    """A directory with the reference plugins (containernetworking/plugins), found as by the harness: $GENIE_CNI_BIN,
+    installed ones, the pinned release, Debian's package, a build; skips with the reason if there are none.
     """
     from harness.embedded import binaries
 

@@ -1,1 +1,1 @@
-"""The suite of the suite: harness/conformance held against an example plugin with one defect at a time."""
+"""Tests of harness/conformance, with an example plugin that has one defect at a time."""

@@ -1,7 +1,7 @@
 """All checks on each defect: `python -m tests.conformance [NAME ...]`, as root; hours for all of them, minutes for one.
 
-Each defect is to be found by the check that is meant for it and by those that the table has beside it, and by no other.
-Without a name, the example without a defect comes first, which must pass everything.
+The check for a defect must find it; only the other checks that the table lists for the defect may fail, too. Without a
+name, the example without a defect runs first, and must pass everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WELL = (Verdict.PASSED, Verdict.SKIPPED, Verdict.BLOCKED)
 
 
 def _unexpected(defect: Defect, results: list[Checked]) -> list[str]:
-    """What is not as the table has it."""
+    """The differences from the table."""
     found = {result.check.name: result for result in results if result.verdict not in _WELL}
     wrong = [
         f"{name} {result.verdict}: {next((each['headline'] for trial in result.trials for each in trial.findings), '')}"
@@ -31,7 +31,7 @@ def _unexpected(defect: Defect, results: list[Checked]) -> list[str]:
 
 
 def _run(defect: Defect) -> bool:
-    """Run all checks; whether all is as the table has it."""
+    """Run all checks; returns whether the result is as in the table."""
     with tempfile.TemporaryDirectory() as directory:
         tested = subject(Path(directory), defect.name, defect.conf, defect.version)
         wrong = _unexpected(defect, run(tested, rounds=defect.rounds, again=0))
@@ -43,7 +43,7 @@ def _run(defect: Defect) -> bool:
 
 
 def main(names: list[str]) -> int:
-    """Returns 0 if all is as the table has it."""
+    """Returns 0 if all results are as in the table."""
     load.MANY = 10
     none = Defect(name="", sentence="", check="", blame="", also=(), conf="", version="1.1.0", rounds=5)
     right = [replace(none, conf=conf) for conf in CONFS]

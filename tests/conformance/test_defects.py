@@ -1,4 +1,4 @@
-"""The suite of the suite: each seeded defect is found by the check that is meant for it, which blames the right one."""
+"""Each seeded defect is found by the check for it, with the right component at fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFECTS = table()
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch, namespace: Callable[[], object]) -> None:
-    """Ten containers at once show what fifty do, in a fifth of the time."""
+    """Use ten containers at once instead of fifty, in a fifth of the time."""
     namespace()  # or skip
     monkeypatch.setattr(load, "MANY", 10)
 

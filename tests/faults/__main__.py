@@ -60,7 +60,7 @@ def main() -> None:
         print(f"FAULT: {fault}")
     print(f"{part}: {len(faults)} faults" if faults else f"{part}: nothing lost")
     sys.stdout.flush()
-    os._exit(1 if faults else 0)  # threads of a fake server do not hold us up
+    os._exit(1 if faults else 0)  # do not wait for threads of a fake server
 
 
 main()

@@ -1,6 +1,6 @@
-"""Crash points: a process ended on entering each system call that changes something, in ADD and in DEL.
+"""Crash points: kills a process at the start of each system call that changes something, in ADD and in DEL.
 
-Then the runtime calls DEL until it succeeds, the namespace goes, and nothing may be left.
+Then the runtime calls DEL until it succeeds, the namespace is removed, and nothing may be left.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.faults.world import CallOutcome, Node, drop_netns, make_netns, node
 
 @dataclass(frozen=True)
 class Point:
-    """A moment. container: the pod's, of its own for each moment."""
+    """A moment of a kill. container: the pod's container, different for each moment."""
 
     verb: str
     count: int
@@ -28,9 +28,9 @@ class Point:
 
 
 def run(*, who: str, verb: str, seed: int, seconds: float, at: int) -> list[str]:
-    """End `who` (agent, shim or direct) at one moment after the other; returns what was left of any.
+    """Kill `who` (agent, shim or direct) at one moment after the other; returns all leftovers.
 
-    seconds: go on with moments in random order for so long; 0: all of them. at: this moment alone.
+    seconds: use moments in random order for this time; 0: all of them. at: only this moment.
     """
     with node(direct=who == "direct", plugins=os.environ["GENIE_CNI_BIN"]) as here:
         here.three_networks()
@@ -57,7 +57,7 @@ def run(*, who: str, verb: str, seed: int, seconds: float, at: int) -> list[str]
 
 
 def _whole(here: Node, point: Point) -> None:
-    """A pod's whole life without trouble."""
+    """The whole life of a pod, without a fault."""
     netns = make_netns(point.container)
     outcome = here.call("ADD", "three", point.container, netns)
     if outcome.status:
@@ -67,14 +67,14 @@ def _whole(here: Node, point: Point) -> None:
 
 
 def _moment(here: Node, who: str, point: Point) -> tuple[trace.Traced, CallOutcome, int]:
-    """A pod whose ADD or DEL is cut short; returns what was traced, and the last DEL."""
+    """Interrupt a pod's ADD or DEL; returns the trace and the last DEL."""
     here.ensure_agent()
     netns = make_netns(point.container)
     if point.verb == "DEL":
         here.call("ADD", "three", point.container, netns)
     cut = _cut_agent if who == "agent" else _cut_call
     seen = cut(here, point, netns)
-    gone = point.count % 2 == 1  # of every other one the namespace is gone before the runtime calls DEL
+    gone = point.count % 2 == 1  # for every second one, the namespace is gone before the runtime calls DEL
     if gone:
         drop_netns(point.container)
     outcome = here.delete("three", point.container, "" if gone else netns, tries=40)
@@ -87,7 +87,7 @@ def _cut_agent(here: Node, point: Point, netns: str) -> trace.Traced:
     tracer = trace.attach(here.agent.pid, point.count)
     outcome = here.call(point.verb, "three", point.container, netns)
     if outcome.status == 0:
-        time.sleep(0.1)  # what the agent does after its answer counts, too
+        time.sleep(0.1)  # system calls of the agent after its answer count, too
     return tracer.end()
 
 

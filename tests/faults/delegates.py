@@ -1,4 +1,4 @@
-"""Plugins that misbehave: each costs its own pod alone, ends in one error or a result, and leaves nothing running."""
+"""Plugins that misbehave: each affects only its pod, ends in one error or a result, and leaves no process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ RESULT = (
 )
 OK = f"echo '{RESULT}'"
 ADD = '[ "$CNI_COMMAND" = ADD ] || exit 0\n'
-TIMEOUT = 2  # seconds; what hangs is ended then
-#: name → (what it does, whether the pod comes up; None: as may be)
+TIMEOUT = 2  # seconds after which a hanging plugin is killed
+#: name → (its action, whether the pod comes up; None: both are allowed)
 PLUGINS: dict[str, tuple[str, bool | None]] = {
     "good": (ADD + OK, True),
     "hangs": (ADD + "exec sleep 1000", False),
@@ -37,12 +37,12 @@ PLUGINS: dict[str, tuple[str, bool | None]] = {
     "result-on-stderr": (ADD + f"{OK} >&2", False),
     "exit-255": (ADD + "exit 255", False),
 }
-#: What these leave running when they succeed is theirs.
+#: The processes that these leave when they succeed may stay.
 DAEMONS = {"child-keeps-stdout": "sleep 500", "daemon-keeps-stdout": "sleep 500"}
 
 
 def run(*, direct: bool) -> list[str]:
-    """Make a pod with each of them; returns what went wrong."""
+    """Make a pod with each of them; returns the faults."""
     faults: list[str] = []
     with node(direct=direct, conf={"delegate_timeout": TIMEOUT}, pods={name: name for name in PLUGINS}) as here:
         for name, (text, _) in PLUGINS.items():
@@ -56,7 +56,7 @@ def run(*, direct: bool) -> list[str]:
 
 
 def _pod(here: Node, name: str, before: dict[str, set[str]]) -> list[str]:
-    """One pod of that plugin, while another pod of a good one comes up."""
+    """One pod of that plugin, while a pod of a good plugin comes up."""
     faults = []
     netns, other = make_netns(name), make_netns("other")
     began = time.monotonic()

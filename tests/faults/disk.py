@@ -1,6 +1,6 @@
 """The disk under genie's records: power cuts, no room, no inodes, read-only, damaged, gone.
 
-Each time pods come up or are refused; then the runtime calls DEL until it succeeds, and no address may stay reserved.
+Pods come up or are refused each time; then the runtime calls DEL until it succeeds, and no address may stay reserved.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Damage = Callable[[Path, random.Random], object]
 
 
 def power(*, seed: int, pods: int) -> list[str]:
-    """The power goes while pods come up: an ext4 image is copied away under load, and its copy is the disk afterwards.
+    """A power failure while pods come up: an ext4 image is copied under load, and the copy is then the disk.
 
-    Every pod whose ADD had succeeded by then must have a record that says whose its addresses are.
+    Every pod with a successful ADD before that must have a record with its addresses.
     """
     dice, faults = random.Random(seed), []
     with _node() as here:
@@ -45,7 +45,7 @@ def power(*, seed: int, pods: int) -> list[str]:
         with ThreadPoolExecutor(4) as pool:
             jobs = [pool.submit(add, name) for name in names]
             until(lambda: len(ready) >= moment, 60)
-            up = list(ready)  # what the runtime knew when the power went
+            up = list(ready)  # the runtime's state at the power failure
             shutil.copyfile(image, here.place / "cut")
             for job in jobs:
                 job.result()
@@ -66,7 +66,7 @@ def power(*, seed: int, pods: int) -> list[str]:
 
 
 def damage(*, seed: int) -> list[str]:
-    """A record that is damaged in each way, with the pod's namespace there and gone."""
+    """A record with each kind of damage, with and without the pod's namespace."""
     faults, dice = [], random.Random(seed)
     with _node() as here:
         here.start_agent()
@@ -120,7 +120,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 def full(*, seed: int) -> list[str]:
-    """No room, no inodes, read-only, a directory that is gone: at ADD, at DEL, in the middle of a write."""
+    """No room, no inodes, read-only, or a missing directory: at ADD, at DEL, in the middle of a write."""
     faults: list[str] = []
     for name, options, harm in _trouble(random.Random(seed)):
         with _node() as here:
@@ -149,7 +149,7 @@ def full(*, seed: int) -> list[str]:
 
 
 def _trouble(dice: random.Random) -> Iterator[tuple[str, str, Callable[[Node], object]]]:
-    """Name, the file system's options, and what goes wrong after the first pod."""
+    """A name, the file system's options, and the fault after the first pod."""
     yield "no room from the start", "size=64k", functools.partial(_fill, room=0)
     yield "no room", "size=96k", functools.partial(_fill, room=0)
     for _ in range(3):
@@ -161,7 +161,7 @@ def _trouble(dice: random.Random) -> Iterator[tuple[str, str, Callable[[Node], o
 
 
 def _fill(here: Node, room: int) -> None:
-    """Leave so many bytes."""
+    """Leave this number of free bytes."""
     path = here.place / "var" / "filling"
     try:
         with path.open("wb", buffering=0) as file:
@@ -186,7 +186,7 @@ def _mend(here: Node, mounted: Path) -> None:
 
 
 def _gone(here: Node, pods: list[tuple[str, str]]) -> list[str]:
-    """DEL of each pod; then no address may be reserved by it."""
+    """DEL of each pod; then it may have no reserved address."""
     faults = []
     for container, netns in pods:
         outcome = here.delete("two", container, netns, tries=20)

@@ -1,7 +1,7 @@
-"""API servers in trouble: slow, broken off, refusing, without an end, with more and larger objects than a node needs.
+"""Faulty API servers: slow, interrupted, refusing, endless, with more and larger objects than a node needs.
 
-As a program this is the server of the other parts: it has the pods of its argument, and does what its standard input
-says from then on.
+As a program, this is the server of the other parts: it has the pods of its argument, and its standard input selects its
+faults.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "'$CNI_IFNAME'", "sandbox"
 
 
 def run(*, only: str = "") -> list[str]:
-    """Each trouble in turn, under one agent; returns what went wrong."""
+    """Try each fault with one agent; returns the failures."""
     faults: list[str] = []
     pods = {"known": "net", **{f"after{number}": "net" for number in range(len(TROUBLE))}}
     with node(pods=pods) as here:
@@ -47,11 +47,11 @@ def run(*, only: str = "") -> list[str]:
 
 
 def _under(here: Node, kind: str, later: str) -> list[str]:
-    """A known pod's ADD and DEL while the server is in trouble, an unknown pod's, and one afterwards."""
+    """ADD and DEL of a known and of an unknown pod during the fault, and one afterwards."""
     faults: list[str] = []
     netns = make_netns("known")
     here.trouble(kind)
-    time.sleep(0.3)  # the agent's watches meet it
+    time.sleep(0.3)  # the agent's watches notice it
     with ThreadPoolExecutor(4) as pool:
         unknown = pool.submit(here.call, "ADD", "unknown", "unknown", netns, 120)
         known = here.call("ADD", "known", "known", netns, timeout=30)
@@ -86,7 +86,7 @@ def big(*, objects: int, pods: int) -> list[str]:
 
 
 class _Handler(fake_api._Handler):
-    """Does what `kind` says, else what the fake server does."""
+    """Answers with the fault `kind`, otherwise as the fake server."""
 
     kind = ""
 
@@ -113,7 +113,7 @@ class _Handler(fake_api._Handler):
 
 
 def _serve() -> None:
-    """The program: a line of standard input says what is wrong from now on; each is answered with a line."""
+    """The program: each line of standard input selects a fault, and gets one line as an answer."""
     socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     fake_api._Handler = _Handler  # type: ignore[misc]
     api = fake_api.FakeApi()

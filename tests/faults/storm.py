@@ -1,7 +1,7 @@
 """The storm: ADD and DEL of real plugins, many at once, while agent, shim, plugins and their children are killed.
 
-A container is a namespace, an ADD of one to three networks, a DEL as a runtime makes it, and the namespace's end. Of
-some the namespace goes before the DEL, of some the DEL comes last of all, as after a node's reboot.
+A container is a namespace, an ADD of one to three networks, a DEL as by a runtime, and the namespace's end. For some,
+the namespace is removed before the DEL; for some, the DEL comes at the very end, as after a node's reboot.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from tests.faults.world import PODS, Node, drop_netns, kill, make_netns, node, processes
 
-LATE, EARLY = 0.1, 0.15  # of all containers: DEL at the very end; namespace gone before the DEL
+LATE, EARLY = 0.1, 0.15  # shares of all containers: DEL at the very end; namespace gone before the DEL
 
 
 @dataclass
 class Storm:
-    """One storm. seconds: until no new container is begun. every: mean seconds between two kills."""
+    """One storm. seconds: time for new containers. every: mean seconds between two kills."""
 
     node: Node
     seed: int
@@ -45,14 +45,14 @@ class Storm:
         self.number = 0
 
     def next(self) -> int | None:
-        """The next container's number; None when the storm is over."""
+        """The next container's number; None if the storm is over."""
         with self.lock:
             self.number += 1
             done = self.counts["ADD"] + self.counts["DEL"]
             return None if time.monotonic() > self.ends or done >= self.operations else self.number
 
     def call(self, verb: str, pod: str, container: str, netns: str) -> int:
-        """One call, which the killer may end; returns its exit status."""
+        """One call, which may be killed; returns its exit status."""
         process = self.node.begin(verb, pod, container, netns)
         with self.lock:
             self.counts[verb] += 1
@@ -70,7 +70,7 @@ class Storm:
         return outcome.status
 
     def delete(self, pod: str, container: str, netns: str) -> None:
-        """DEL again and again until it succeeds, as a runtime does."""
+        """Repeat DEL until it succeeds, as a runtime does."""
         for _ in range(500):
             if self.call("DEL", pod, container, netns) == 0:
                 return
@@ -78,7 +78,7 @@ class Storm:
         self.counts["DEL never succeeded"] += 1
 
     def work(self, seed: int) -> None:
-        """One worker: container after container."""
+        """One worker: handles one container after the other."""
         dice = random.Random(seed)
         while (number := self.next()) is not None:
             self.container(dice, f"s{self.seed}x{number:06d}abcdef")
@@ -91,7 +91,7 @@ class Storm:
             self.counts["ADD killed" if status < 0 else "ADD failed" if status else "ADD done"] += 1
             if status == 0 or dice.random() < 0.7:
                 break
-            self.delete(pod, name, netns)  # a runtime that tries again in the same sandbox
+            self.delete(pod, name, netns)  # a runtime that retries in the same sandbox
         how = dice.random()
         if how < LATE:
             self.pending.append((pod, name, netns))
@@ -101,7 +101,7 @@ class Storm:
         self.delete(pod, name, dice.choice(["", netns]) if gone else netns)
         drop_netns(name)
 
-    # what ends, and starts again
+    # processes that are killed and restarted
 
     def keep_agent(self) -> None:
         """Start an agent whenever there is none."""
@@ -130,7 +130,7 @@ class Storm:
         return [pid for pid, name in _plugins(self.node.plugins) if (name == "host-local") == (kind == "child")]
 
     def api_server(self, dice: random.Random) -> None:
-        """Let the API server be away for a moment, or stand still."""
+        """Stop or freeze the API server for a moment."""
         if dice.random() > 0.05:
             return
         self.counts["API server away"] += 1
@@ -139,7 +139,7 @@ class Storm:
         self.node.trouble("")
 
     def last(self, item: tuple[str, str, str]) -> None:
-        """The DEL of a container that is left for the end; the namespace of every other one is gone by then."""
+        """DEL of a container at the end; for every second one, the namespace is gone."""
         pod, name, netns = item
         if gone := hash(name) % 2 == 0:
             drop_netns(name)
@@ -148,11 +148,11 @@ class Storm:
 
 
 def run(*, seed: int, seconds: float, operations: int, workers: int, every: float, direct: bool) -> list[str]:
-    """Run a storm; returns what is wrong afterwards."""
+    """Run a storm; returns the faults afterwards."""
     with node(direct=direct, plugins=os.environ["GENIE_CNI_BIN"]) as here:
         here.three_networks()
         here.ensure_agent()
-        # The first attachments make what stays on a node: bridges, directories.
+        # The first attachments make objects that stay on a node: bridges, directories.
         here.call("ADD", "three", "first", make_netns("first"))
         here.delete("three", "first", "/run/netns/first")
         drop_netns("first")
@@ -189,7 +189,7 @@ def _verdict(storm: Storm, before: dict[str, set[str]]) -> list[str]:
 
 
 def _plugins(directory: str) -> list[tuple[int, str]]:
-    """Plugins that run now, with their names."""
+    """Running plugins with their names."""
     found = []
     for pid in processes():
         with contextlib.suppress(OSError):
@@ -200,5 +200,5 @@ def _plugins(directory: str) -> list[tuple[int, str]]:
 
 
 def _general(message: str) -> str:
-    """A message without what differs from container to container."""
+    """A message without the parts that differ between containers."""
     return re.sub(r"s\d+x\d+\w*|[0-9a-f]{6,}|\d+", "#", message)[:150]

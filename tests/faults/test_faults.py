@@ -1,4 +1,4 @@
-"""Every part of the fault suite, each in a process of its own; a failure says how to run it again."""
+"""Every part of the fault suite, each in a separate process; a failure shows how to run it again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WHO = ("agent", "shim", "direct")
 
 @pytest.fixture(autouse=True)
 def plugins(cni_bin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real plugins; what they need to be run is a machine where this is root."""
+    """The real plugins; they need a machine where this user is root."""
     if os.geteuid():
         pytest.skip("faults: need root, for network, mount and PID namespaces")
     monkeypatch.setenv("GENIE_CNI_BIN", cni_bin)
 
 
 def run(*arguments: str) -> None:
-    """Run a part and show what it printed."""
+    """Run a part and show its output."""
     command = [sys.executable, "-m", "tests.faults", *arguments]
     done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     lines = [line for line in done.stdout.splitlines() if not line.startswith("{")]

@@ -1,7 +1,7 @@
-"""Ends a process on entering its Nth system call that changes something, by ptrace(2).
+"""Kills a process at the start of its Nth system call that changes something, by ptrace(2).
 
-By hand, because strace cannot end a process at a call that any of its threads makes, counted over all of them. The
-tracer is a process of its own, without threads: ptrace belongs to the thread that attached.
+strace cannot do this, because it does not count calls over all threads. The tracer is a separate process without
+threads, because ptrace belongs to the thread that attached.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CALLS = {
 
 
 def unsupported() -> str:
-    """Why nothing can be traced here; empty where it can."""
+    """Why tracing is not possible here; empty if it is."""
     if platform.machine() != "x86_64":
         return f"crash points: system calls are known for x86_64, this machine is {platform.machine()}"
     return ""
@@ -39,19 +39,20 @@ def unsupported() -> str:
 
 @dataclass(frozen=True)
 class Traced:
-    """What a tracer saw. at: the call that the process was ended on, empty when it was not. total: calls counted."""
+    """The result of a trace. at: the call at which the process was killed, empty if it was not. total: counted
+    calls."""
 
     at: str
     total: int
 
 
 class _Stop(Exception):
-    """SIGTERM: the tracer is to let go."""
+    """SIGTERM: the tracer must detach."""
 
 
 @dataclass
 class Tracer:
-    """A tracer at work; `end` lets the process go, or waits for its end, and returns what was seen."""
+    """A running tracer; `end` detaches, or waits for the end of the process, and returns the result."""
 
     pid: int
     pipe: int
@@ -68,12 +69,12 @@ class Tracer:
 
 
 def attach(pid: int, count: int) -> Tracer:
-    """Trace a process with all its threads; end it on entering its count-th call from now on."""
+    """Trace a process with all its threads; kill it at the start of its count-th call from now on."""
     return _tracer(lambda ready: _seize(pid, ready), count)
 
 
 def launch(command: Sequence[str], env: Mapping[str, str], stdin: int, stdout: int, count: int) -> Tracer:
-    """Start a command and end it on entering its count-th call; the processes that it starts are not traced."""
+    """Start a command and kill it at the start of its count-th call; its child processes are not traced."""
     return _tracer(lambda ready: _start(command, env, stdin, stdout, ready), count)
 
 
@@ -135,7 +136,7 @@ def _start(command: Sequence[str], env: Mapping[str, str], stdin: int, stdout: i
             os._exit(126)
     for name in [
         path.name for path in Path("/proc/self/fd").iterdir()
-    ]:  # the pipes' other ends too: a reader waits until nobody has them
+    ]:  # also the other ends of the pipes: a reader waits until all are closed
         with contextlib.suppress(OSError):
             if int(name) > 2 and int(name) != ready:
                 os.close(int(name))
@@ -147,7 +148,8 @@ def _start(command: Sequence[str], env: Mapping[str, str], stdin: int, stdout: i
 
 
 def _follow(threads: list[int], count: int) -> tuple[int, int]:
-    """Let them run from call to call; returns the number of the call at which the process was ended (-1), and how many.
+    """Run them from call to call; returns the number of the call at which the process was killed (-1: none), and the
+    count.
 
     The first `execve` of a launched command is not its own.
     """
@@ -177,7 +179,7 @@ def _follow(threads: list[int], count: int) -> tuple[int, int]:
 
 
 def _entered(thread: int) -> int:
-    """The system call that a stopped thread enters; -1 where it leaves one."""
+    """The system call that a stopped thread enters; -1 if it returns from one."""
     info = ctypes.create_string_buffer(88)
     _ptrace(SYSCALL_INFO, thread, len(info), info)
     operation, number = struct.unpack_from("<B23xq", info.raw)

@@ -1,4 +1,4 @@
-"""A node in namespaces of its own: real plugins, an API server in a process, agents, calls as a runtime makes them."""
+"""A node in new namespaces: real plugins, an API server in a process, agents, and calls as by a runtime."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.rigs.processes import alive
 ROOT = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
 MS_BIND, MNT_DETACH = 4096, 2
-#: The networks that each pod asks for, in the words of its annotation.
+#: The networks of each pod, as in its annotation.
 PODS = {"one": "br", "two": "br,ptp", "three": "br,ptp,mv", "other": "ptp", "back": "mv,br", "twice": "br,br"}
-#: What stays on the node for good, because every pod of a network shares it.
+#: Objects that stay on the node, because all pods of a network share them.
 SHARED_LINKS = {"lo", "up0", "up1", "br0"}
 
 
 def enter(marker: str, arguments: Sequence[str]) -> None:
-    """Go on in network, mount and PID namespaces of our own: does not return, except where it is already so."""
+    """Continue in new network, mount and PID namespaces; returns only if this process is already in them."""
     if os.environ.get(marker) != "1":
         command = ["unshare", "--net", "--mount", "--pid", "--fork", "--propagation", "private", "--mount-proc"]
         env = {**os.environ, marker: "1", "PYTHONUNBUFFERED": "1"}
@@ -40,11 +40,11 @@ def enter(marker: str, arguments: Sequence[str]) -> None:
     run("ip", "link", "set", "lo", "up")
     Path("/run/netns").mkdir(exist_ok=True)
     run("mount", "-t", "tmpfs", "none", "/run/netns")
-    run("mount", "--make-shared", "/run/netns")  # as a runtime's: a namespace that is gone is gone for all
+    run("mount", "--make-shared", "/run/netns")  # as with a runtime: a removed namespace is gone for all processes
 
 
 def run(*command: str, check: bool = True) -> str:
-    """Run a command and return what it printed."""
+    """Run a command and return its output."""
     return subprocess.run(command, check=check, capture_output=True, text=True).stdout
 
 
@@ -76,7 +76,7 @@ def drop_netns(name: str) -> None:
 
 @dataclass(frozen=True)
 class CallOutcome:
-    """The end of a call. status: the exit status, negative for a signal."""
+    """The outcome of a call. status: the exit status, negative for a signal."""
 
     status: int
     answer: Mapping[str, Any]
@@ -89,9 +89,9 @@ class CallOutcome:
 
 @dataclass
 class Node:
-    """A node. direct: calls go to the launcher that `genie install --direct` installs, else to the shim.
+    """A node. direct: calls use the launcher of `genie install --direct`, otherwise the shim.
 
-    plugins: the directory that CNI_PATH names. api: the API server's address; "": one is started, with PODS.
+    plugins: the directory in CNI_PATH. api: the API server's address; if empty, one is started, with PODS.
     """
 
     direct: bool = False
@@ -141,7 +141,7 @@ class Node:
         (self.place / "net.d" / f"{order}-{name}.conf").write_text(text)
 
     def script(self, name: str, text: str) -> None:
-        """A plugin in shell, with a network of its name."""
+        """A shell plugin, with a network of the same name."""
         path = self.place / "bin" / name
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
@@ -162,7 +162,7 @@ class Node:
         self.network(12, "mv", type="macvlan", master="up0", ipam=self.ipam(92))
 
     def trouble(self, kind: str) -> None:
-        """What the API server does from now on: a name of `server.TROUBLE`, "down", or "" for nothing special."""
+        """Set the API server's fault: a name of `server.TROUBLE`, "down", or "" for none."""
         assert self.server and self.server.stdin and self.server.stdout
         self.server.stdin.write(f"{kind}\n")
         self.server.stdin.flush()
@@ -189,7 +189,7 @@ class Node:
         return self.agent
 
     def ensure_agent(self) -> None:
-        """Start an agent again where the last one has ended, as the kubelet does."""
+        """Restart the agent if it has ended, as the kubelet does."""
         if not self.direct and (self.agent is None or self.agent.poll() is not None):
             self.start_agent()
 
@@ -231,7 +231,7 @@ class Node:
         return self.finish(self.begin(verb, pod, container, netns), timeout)
 
     def delete(self, pod: str, container: str, netns: str, tries: int = 200) -> CallOutcome:
-        """DEL as a runtime makes it: again and again until it succeeds."""
+        """DEL as by a runtime: repeated until it succeeds."""
         for _ in range(tries):
             self.ensure_agent()
             outcome = self.call("DEL", pod, container, netns)
@@ -243,14 +243,14 @@ class Node:
     # what is left
 
     def end_daemons(self, command: str) -> None:
-        """End what a plugin started on purpose and left running when it succeeded: genie leaves it alone."""
+        """Kill the processes that a successful plugin left on purpose; genie does not touch them."""
         for line in _processes(set()):
             pid, _, text = line.partition(" ")
             if text.strip() == command:
                 kill(int(pid))
 
     def inventory(self) -> dict[str, set[str]]:
-        """All that a call may not leave behind."""
+        """All objects that a call must not leave behind."""
         links = {line.split(": ")[1].split("@")[0] for line in run("ip", "-o", "link").splitlines()}
         known = {os.getpid(), *(each.pid for each in (self.agent, self.server) if each)}
         return {
@@ -266,21 +266,21 @@ class Node:
         }
 
     def _records(self) -> set[str]:
-        """Records, and temporary files beside them; not what genie keeps there for longer than a pod lives."""
+        """Records and their temporary files, without genie's long-lived files."""
         names = {path.name for path in self.state.iterdir()} if self.state.is_dir() else set()
         return {name for name in names if name != "objects" and not name.endswith((".damaged", ".failed"))}
 
     def addresses(self) -> Iterator[str]:
-        """Addresses that host-local holds as given.
+        """Addresses that host-local has reserved.
 
-        An empty file is of a host-local that was killed while it wrote: its own fault, not genie's.
+        An empty file comes from a killed host-local, and is not genie's fault.
         """
         for path in (self.place / "ipam").rglob("*"):
             if path.is_file() and path.name[0].isdigit() and path.stat().st_size:
                 yield f"{path.parent.name}/{path.name}"
 
     def _descriptors(self) -> set[str]:
-        """Sockets of calls that the agent still holds after they have ended."""
+        """Sockets that the agent still holds after their calls have ended."""
         if self.agent is None or self.agent.poll() is not None:
             return set()
         lines = run("ss", "-xpH", check=False).splitlines()
@@ -290,7 +290,7 @@ class Node:
         return {f"connection {number}" for number in range(len(ours))}
 
     def left(self, before: Mapping[str, set[str]], within: float = 3) -> list[str]:
-        """What is there now and was not before, after a moment in which it may end by itself."""
+        """New objects, after a moment in which they may disappear by themselves."""
         deadline = time.monotonic() + within
         while True:
             now = self.inventory()
@@ -300,7 +300,7 @@ class Node:
             time.sleep(0.1)
 
     def odd_lines(self) -> list[str]:
-        """Lines of the agent's log that are no JSON, and tracebacks."""
+        """Lines of the agent's log that are not JSON, and tracebacks."""
         lines = self.log.read_text(errors="replace").splitlines()
         return [line[:600] for line in lines if not line.startswith("{") or '"traceback"' in line]
 
@@ -328,7 +328,7 @@ def _api_server(pods: Mapping[str, str]) -> subprocess.Popen[str]:
 
 
 def _is_own(route: str) -> bool:
-    """Whether a route is of a pod's own link on the node."""
+    """Whether a route belongs to a pod's link on the node."""
     return not any(f"dev {link}" in route for link in SHARED_LINKS)
 
 
@@ -337,7 +337,7 @@ def processes() -> list[int]:
 
 
 def _processes(known: set[int]) -> Iterator[str]:
-    """Processes that still run; ended orphans are reaped, because we are PID 1 of our namespace."""
+    """Running processes; ended orphans are reaped, because we are PID 1 of our namespace."""
     for pid in processes():
         if pid in known:
             continue
@@ -350,7 +350,7 @@ def _processes(known: set[int]) -> Iterator[str]:
 
 
 def kill(pid: int, sent: signal.Signals = signal.SIGKILL) -> bool:
-    """Send a signal; returns whether the process was there."""
+    """Send a signal; returns whether the process existed."""
     try:
         os.kill(pid, sent)
     except ProcessLookupError:
@@ -359,7 +359,7 @@ def kill(pid: int, sent: signal.Signals = signal.SIGKILL) -> bool:
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> bool:
-    """Wait for it; returns whether it came."""
+    """Wait until the condition is true; returns whether it is."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -25,7 +25,7 @@ def shim_binary() -> Path:
 
 @pytest.fixture(scope="session")
 def binary(shim_binary: Path) -> Path:
-    """The shim that tests run if they ask for no other."""
+    """The shim that tests run by default."""
     return shim_binary
 
 
@@ -51,14 +51,14 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory with a short path: a socket's may have 107 bytes, and pytest's own directories are long."""
+    """A directory with a short path: a socket's path can have 107 bytes, and pytest's directories are long."""
     with tempfile.TemporaryDirectory(prefix="genie-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shim with every memory access and every arithmetic step watched (gcc's address and undefined sanitizers)."""
+    """The shim with gcc's address and undefined-behaviour sanitizers."""
     if not (gcc := shutil.which("gcc")):
         pytest.skip("the sanitizers: there is no gcc")
     made = tmp_path_factory.mktemp("shim") / "shim"
@@ -81,14 +81,14 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["release", "sanitized"])
 def either(request: pytest.FixtureRequest) -> Path:
-    """The shim as it is shipped, and the shim with the sanitizers."""
+    """The normal shim, and the shim with sanitizers."""
     path: Path = request.getfixturevalue("binary" if request.param == "release" else "sanitized")
     return path
 
 
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
-    """An API server that is up."""
+    """A running API server."""
     fake = FakeApi()
     yield fake
     fake.down()

@@ -1,4 +1,4 @@
-"""What takes long for one pod must not hold up another: a kubelet that does not report a pod's devices."""
+"""A slow request for one pod must not delay another: a kubelet that does not report a pod's devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "mac": "02:00:00:0
 
 
 class Kube:
-    """Pods whose names begin with `fast` run over a device, any other on net.d's network."""
+    """Pods with names that begin with `fast` use a device, others use net.d's network."""
 
     async def pod(self, namespace: str, name: str, uid: str, given: Any = None) -> Pod:
         notes = {"cni": "fast"} if name.startswith("fast") else {}

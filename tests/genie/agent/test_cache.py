@@ -1,4 +1,4 @@
-"""What the agent knows of the cluster, against an API server that changes, forgets, goes away and comes back."""
+"""The agent's cache, with an API server that changes, forgets, stops and returns."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOGICAL = "/apis/alpha.network.k8s.io/v1/logicalnetworks"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes seconds on a node takes no time here."""
+    """Waits of seconds on a node take no time here."""
     monkeypatch.setattr(cache, "BACKOFF", (0.01, 0.05))
     monkeypatch.setattr(cache, "ABSENT_SECONDS", 0.05)
     monkeypatch.setattr(cache, "PAGE", 3)
@@ -196,7 +196,7 @@ def test_network_objects_and_crds_that_are_not_there(api: FakeApi) -> None:
 
 @pytest.mark.parametrize("kind", ["Logicalnetwork", "Physicalnetwork"])
 def test_all_that_a_definition_can_have_is_kept(api: FakeApi, kind: str) -> None:
-    """What the CRD has is what a pod's network is made of: a key that is not kept counts as not given."""
+    """The CRD's schema decides: a key that the API server drops counts as absent."""
     crd = yaml.safe_load((CRDS / f"{kind.lower()}s.yaml").read_text())
     keys = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     api.absent.clear()
@@ -211,7 +211,8 @@ def test_all_that_a_definition_can_have_is_kept(api: FakeApi, kind: str) -> None
 
 
 def test_an_object_that_came_a_moment_ago_with_its_definition(api: FakeApi) -> None:
-    """What must be there is asked for before it is said to be missing: the watch may take seconds to see a new CRD."""
+    """A required object is requested before it is reported as missing: the watch may see a new CRD only after
+    seconds."""
 
     async def check(cached: CachedKube) -> None:
         assert await cached.network("LogicalNetwork", "default", "green", needed=True) is None
@@ -348,7 +349,7 @@ def test_what_has_no_room_is_known_and_asked_for_once(api: FakeApi, monkeypatch:
 
 
 def test_what_a_node_has_needs_no_rights_on_the_api_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that was none of a definition's stays the node's, whatever the API server answers from then on."""
+    """A name without a definition stays a name of the node, even if the API server later answers otherwise."""
     api.pod("a")
 
     async def check(cached: CachedKube) -> None:
@@ -515,7 +516,7 @@ def test_watches_that_end_at_once_are_not_asked_for_without_end(
 
 
 def test_the_fake_api_server_cuts_a_watch_that_came_just_before_it_went(api: FakeApi) -> None:
-    """A watch that began in between outlived the server's end, and whoever waited for that waited in vain."""
+    """A watch that started in between outlived the server, so a wait for its end never returned."""
     came = api._epoch
     api.down()
     assert list(api.watch("/api/v1/pods", 1, came)) == []

@@ -1,4 +1,4 @@
-"""The agent's own CHECK: what genie arranged is put back, everything else is reported once."""
+"""The agent's CHECK: genie's routes and rules are restored, everything else is reported once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 
 
 class Pod:
-    """A pod on two networks, as an ADD left it, and the agent's look at it."""
+    """A pod on two networks after its ADD, and the agent's check of it."""
 
     def __init__(self, namespace: Any, place: Path, *names: str, most: int = checker.MOST) -> None:
         self.namespace, self.place, self.records = namespace, str(place), Records(str(place))
@@ -58,7 +58,7 @@ class Pod:
         return RecordedAttachment(label=f"net{n}", network=net, container_id="c1", ifname=name, result=result)
 
     def look(self) -> list[str]:
-        """What the Events of this look say."""
+        """The messages of the Events of this check."""
         self.events.clear()
         self.checker.look(self.place)
         return [event.message for event in self.events]

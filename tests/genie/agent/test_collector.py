@@ -1,4 +1,4 @@
-"""What a runtime forgot is deleted by the shim of another call, and never what lives, or may."""
+"""The shim of another call deletes orphans, and never an attachment that may be alive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIVING, GONE = f"{FOLDER}/living", f"{FOLDER}/gone"
 
 @pytest.fixture
 def namespaces(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The paths of the namespaces that there are; what is in no folder of the node's cannot be known."""
+    """The paths of existing namespaces; those outside of the node's folders are unknown."""
     there = {LIVING, GONE}
 
     def has_namespace(netns: str, *, on_node: bool) -> bool | None:
@@ -45,7 +45,7 @@ def node(place: Path, binary: Path, api: FakeApi, namespaces: set[str]) -> Node:
 
 @asynccontextmanager
 async def serving(node: Node) -> AsyncIterator[Agent]:
-    """An agent in this process, whose time to look is the test's to say."""
+    """An agent in this process; the test starts its checks."""
     path = node.place / "genie.conf"
     path.write_bytes(node.stdin)
     settings = Settings(
@@ -67,7 +67,7 @@ async def look(agent: Agent) -> None:
 
 
 async def forgotten(node: Node, namespaces: set[str]) -> None:
-    """A pod that is gone with its namespace, and whose DEL never came."""
+    """A pod that is gone with its namespace, without a DEL."""
     assert (await node.call("ADD", "forgotten", "c-forgotten", netns=GONE)).status == 0
     namespaces.discard(GONE)
 
@@ -111,7 +111,7 @@ def test_what_lives_or_may_live_stays(
             if why == "namespace":
                 namespaces.add(GONE)
             await look(agent)
-            if why == "unseen":  # the agent does not see the node's namespaces: neither does it see this one
+            if why == "unseen":  # the agent does not see the node's namespaces, and so not this one
                 namespaces.discard(LIVING)
             if why == "busy":
                 monkeypatch.setattr(agent.collector, "_is_busy", lambda container: container == "c-forgotten")

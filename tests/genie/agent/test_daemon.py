@@ -1,4 +1,4 @@
-"""`genie agent` as a process of its own, called through the compiled shim, in good times and bad."""
+"""`genie agent` as a separate process, called through the compiled shim, with and without faults."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_killed_in_the_middle_it_leaves_an_error_and_a_record_to_delete_by(node:
             assert outcome.status == 1 and outcome.json["code"] == 11
             assert not is_alive(int((node.place / "hanging").read_text()))
         node.set("hang", False)
-        assert node.records and node.socket.exists()  # the dead one's socket is in nobody's way
+        assert node.records and node.socket.exists()  # the socket of the dead one does not matter
         async with node.agent():
             node.api.remove("/api/v1/pods", "default", "p")
             assert (await node.call("DEL")).status == 0
@@ -136,7 +136,7 @@ def test_killed_in_the_middle_it_leaves_an_error_and_a_record_to_delete_by(node:
 
 
 def test_a_runtime_that_loses_patience(node: Node) -> None:
-    """The shim is killed in mid-ADD; the DEL that follows finds the record, and waits for nothing."""
+    """The shim is killed during an ADD; the next DEL finds the record, and waits for nothing."""
 
     async def go() -> None:
         node.set("hang")
@@ -216,7 +216,7 @@ def test_a_rolling_update_loses_no_call(node: Node) -> None:
 
 
 def test_a_hundred_pods_at_once_cost_it_a_few_megabytes(node: Node) -> None:
-    """Multus #1346. All wait their turn, all are served, and no more than the bound at a time."""
+    """Multus #1346. All calls wait for a slot, all are served, and never more than the limit at once."""
 
     async def go() -> tuple[list[int], int, int]:
         for n in range(100):

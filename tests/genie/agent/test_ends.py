@@ -1,4 +1,4 @@
-"""What the shim starts ends as a whole, whoever is killed, before the agent sees the call's end; a daemon stays."""
+"""All processes of a call end before the agent sees the call's end, after every kind of kill; a daemon stays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 def cut_off(binary: Path, started: Started, way: str, cut: Cut) -> tuple[ShimOutcome, list[int]]:
-    """Cut a call off when its plugin has begun. Returns what the shim said, and what ran when the agent saw its end."""
+    """Interrupt a call after its plugin started. Returns the shim's outcome, and the processes at the call's end."""
     plugin = started.plugin(f"touch {started.path}/begun; {way}")
     left: list[list[int]] = []
 
@@ -78,7 +78,7 @@ def test_the_process_that_works_is_killed(binary: Path, started: Started, way: s
 
 
 def test_its_process_group_is_killed(binary: Path, started: Started) -> None:
-    """By a runtime that gives each plugin a group of its own."""
+    """For a runtime that gives each plugin a separate process group."""
 
     async def kill(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -109,7 +109,8 @@ def test_the_agent_goes_away(binary: Path, started: Started, way: str) -> None:
 def serve(
     binary: Path, started: Started, *plugins: tuple[str, float], at_once: bool = False
 ) -> list[tuple[str, list[int]]]:
-    """One call that runs plugins, each with a time limit. Returns, for each, its error and what ran after its end."""
+    """One call that runs plugins, each with a time limit. Returns for each its error and the processes after its
+    end."""
     seen: list[tuple[str, list[int]]] = []
 
     async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
@@ -133,7 +134,7 @@ def serve(
 
 
 def test_out_of_time_it_ends_with_all_that_it_has_started(binary: Path, started: Started, way: str) -> None:
-    """Before its end is reported: what follows is its DEL."""
+    """Before its end is reported, because the DEL comes next."""
     assert serve(binary, started, (way, 0.5)) == [("no answer within 0.5 seconds; killed", [])]
 
 
@@ -144,7 +145,7 @@ def test_a_plugin_that_dies_takes_what_it_has_started_with_it(binary: Path, star
 
 
 def test_a_daemon_is_meant_to_stay(binary: Path, started: Started) -> None:
-    """Whatever becomes of the plugins after it, and of the call."""
+    """Even if later plugins or the call fail."""
     daemon = "(setsid sleep 60 &); sleep 60 & exit 0"
     (_, first), (error, second) = serve(binary, started, (daemon, 20), ("(setsid sleep 50 &); sleep 50", 0.5))
     assert "killed" in error and first == second == started.running()

@@ -1,4 +1,4 @@
-"""Both ends of the socket against what no agent and no shim would say.
+"""Both ends of the socket with input that no agent and no shim would send.
 
 The shim's frame parser has its memory and arithmetic watched: against the agent's own decoder, and by libFuzzer.
 """
@@ -50,7 +50,7 @@ frames: st.SearchStrategy[Frame] = st.one_of(
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """What an agent may say: whole frames, some with bytes changed, cut out or put in."""
+    """Input of an agent: complete frames, some with changed, removed or inserted bytes."""
     stream = bytearray(b"".join(encode(frame) for frame in draw(st.lists(frames, max_size=20))))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(stream)))
@@ -59,7 +59,7 @@ def streams(draw: st.DrawFn) -> bytes:
 
 
 def build(compiler: str, to: Path, *flags: str) -> None:
-    """Compile the target; a compiler without its libraries is no reason to fail."""
+    """Compile the target; skips if the compiler lacks its libraries."""
     found = shutil.which(compiler)
     if not found:
         pytest.skip(f"the shim's parser is not fuzzed: there is no {compiler}")
@@ -71,13 +71,13 @@ def build(compiler: str, to: Path, *flags: str) -> None:
 
 
 class Parser:
-    """The shim's parser as a process: a stream in, what becomes of it out."""
+    """The shim's parser as a process: a stream as input, its results as output."""
 
     def __init__(self, binary: Path) -> None:
         self.process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def parse(self, stream: bytes, piece: int) -> tuple[str, int, list[int]]:
-        """Whether it waits (.), understands nothing (!) or ends (A), with which status, and which delegates it runs."""
+        """Whether it waits (.), rejects the input (!) or ends (A) with a status, and the delegates that it runs."""
         assert self.process.stdin and self.process.stdout and self.process.stderr
         self.process.stdin.write(struct.pack(">IB", 1 + len(stream), piece) + stream)
         self.process.stdin.flush()
@@ -97,7 +97,7 @@ def parser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parser]:
 
 
 def expected(stream: bytes) -> tuple[str, int, list[int]]:
-    """What is right, by the agent's decoder: a frame at a time, for one that is wrong undoes none before it."""
+    """The expected result by the agent's decoder, one frame at a time: an invalid frame does not undo earlier ones."""
     decoder, at = protocol.Decoder(), 0
     begun: list[int] = []
     while at < len(stream):
@@ -166,7 +166,7 @@ frames_said = st.one_of(
 
 @st.composite
 def calls(draw: st.DrawFn) -> bytes:
-    """What a client may say: a call most often, and more; some with bytes changed, cut out or put in."""
+    """Input of a client: mostly a call and more; some with changed, removed or inserted bytes."""
     call = Call(env={"CNI_COMMAND": "ADD", "CNI_CONTAINERID": draw(names)}, stdin=b"{}")
     more = b"".join(encode(frame) for frame in draw(st.lists(frames_said, max_size=4)))
     stream = bytearray((encode(call) if draw(st.integers(0, 4)) else b"") + more)
@@ -177,14 +177,14 @@ def calls(draw: st.DrawFn) -> bytes:
 
 
 async def work(_: Call, executor: ShimExecutor) -> Answer:
-    """A call that runs two plugins at once, whatever is said of them."""
+    """A call that runs two plugins at once, for every report about them."""
     plugin = PluginCall(binary="/plugin", env={"CNI_COMMAND": "ADD"}, stdin=b"", timeout=60)
     await executor.gather(executor.run(plugin), executor.run(plugin))
     return Answer(status=0, stdout=b"{}")
 
 
 async def talk(path: Path, stream: bytes, cuts: list[int], half: bool) -> None:
-    """Say it in pieces; then end what is said, or the connection."""
+    """Send it in pieces; then end the input or the connection."""
     reader, writer = await asyncio.open_unix_connection(path)
     for start, stop in pairwise((0, *cuts, len(stream))):
         writer.write(stream[start:stop])
@@ -201,7 +201,7 @@ async def talk(path: Path, stream: bytes, cuts: list[int], half: bool) -> None:
 
 @given(data=st.data(), clients=st.lists(calls(), min_size=1, max_size=4), half=st.booleans())
 def test_the_agents_socket_survives_any_client(data: st.DataObject, clients: list[bytes], half: bool) -> None:
-    """And what it held for them is free again: their slots, their containers, their descriptors."""
+    """Their slots, containers and descriptors are free again."""
     places = [data.draw(st.lists(st.integers(0, len(stream)), max_size=5).map(sorted)) for stream in clients]
 
     async def go(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The shim against agents that are broken, hostile, or gone half-way: one error, in time, and nobody left behind."""
+"""The shim with agents that are broken, hostile, or gone half-way: one error in time, and no process left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BIG = protocol.FRAME_MAX
 
 
 def against(binary: Path, place: Path, *peers: Peer, rounds: int = 1) -> list[ShimOutcome]:
-    """Calls to an agent whose connections are these, one after the other, the last one for all that follow."""
+    """Calls to an agent with these connections, one after the other; the last one repeats."""
     count = 0
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,7 +92,7 @@ def test_an_agent_that_goes_in_the_middle_of_a_frame(either: Path, place: Path, 
 
 
 def test_random_bytes(sanitized: Path, place: Path) -> None:
-    """Some are frames with something wrong inside; whatever they are, the shim ends with an answer or an error."""
+    """Some are invalid frames; the shim always ends with an answer or an error."""
     dice = random.Random(4)
     whole = encode(Run(id=1, binary="/bin/true", env={"A": "1"}, stdin=b"x" * 50)) + encode(
         Answer(status=0, stdout=b"{}")
@@ -112,7 +112,7 @@ def test_random_bytes(sanitized: Path, place: Path) -> None:
 
 
 def test_an_agent_that_goes_before_it_begins_is_looked_for_again(either: Path, place: Path) -> None:
-    """A rolling update: the old agent closes what it had not begun, the new one is there a moment later."""
+    """A rolling update: the old agent closes calls that it had not started; the new one is ready a moment later."""
 
     async def close(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read(10)
@@ -135,7 +135,7 @@ def test_an_agent_that_goes_half_way_takes_the_delegates_with_it(either: Path, p
 
 
 def test_an_agent_that_reads_nothing_is_given_no_more_than_a_few_megabytes(either: Path, place: Path) -> None:
-    """It may ask for delegates without end: the shim's memory does not follow."""
+    """It may request delegates without end: the shim's memory stays bounded."""
     chatty = script(place, "p", "head -c 1000000 /dev/zero")
     peak = 0
 

@@ -1,4 +1,4 @@
-"""The metrics page: what Prometheus reads of it."""
+"""The metrics page, as Prometheus reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from genie.agent.metrics import Counter, Histogram, Metrics
 
 
 def test_numbers_keep_all_their_digits() -> None:
-    """A counter that is told in six digits stands still from a million on."""
+    """A counter with only six digits would not grow visibly above a million."""
     counter, histogram = Counter("c", "", "verb"), Histogram("h", "")
     counter.add(1_234_567, "ADD")
     counter.add(1, "ADD")

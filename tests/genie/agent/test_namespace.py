@@ -1,4 +1,4 @@
-"""The pod's network namespace comes with the call, open: its path may mean nothing where the agent is."""
+"""The pod's network namespace comes with the call as an open descriptor: the agent may be unable to open its path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OWN = "/proc/self/ns/net"
 
 
 class Seen:
-    """An agent that remembers which namespaces came with calls."""
+    """An agent that records the namespaces of calls."""
 
     def __init__(self) -> None:
         self.namespaces: list[str] = []
@@ -87,7 +87,7 @@ def handles(place: Path) -> Iterator[list[int]]:
 def test_a_client_that_sends_more_descriptors_leaves_none(
     place: Path, handles: list[int], piece: int, whole: bool
 ) -> None:
-    """With each piece of its call, which may never be whole."""
+    """With each piece of its call, which may never be complete."""
     work = Seen()
     frame = protocol.encode(protocol.Call(env=environment(place / "s"), stdin=b"{}"))
 
@@ -113,7 +113,7 @@ def test_a_client_that_sends_more_descriptors_leaves_none(
 
 
 def test_an_agent_from_before_understands_the_call(binary: Path, place: Path) -> None:
-    """It asks for no descriptor, and so the kernel gives it none."""
+    """It requests no descriptor, so the kernel passes none."""
 
     def agent(listener: socket.socket) -> protocol.Frame:
         peer, _ = listener.accept()
@@ -137,7 +137,7 @@ def test_an_agent_from_before_understands_the_call(binary: Path, place: Path) ->
 
 @pytest.mark.root
 def test_a_namespace_named_by_a_process_that_the_agent_cannot_see(binary: Path, place: Path, api: FakeApi) -> None:
-    """As the agent's DaemonSet is: in a PID namespace of its own."""
+    """As in the agent's DaemonSet: in another PID namespace."""
     with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as pod:
         node = Node(place, binary, api)
         api.pod("two", annotations={"cni": "net,net"})

@@ -1,4 +1,4 @@
-"""Network objects on the node's disk: kept, bounded, and used while the API server is away."""
+"""Network objects on the node's disk: stored, bounded, and used while the API server is away."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def trying(api: FakeApi, disk: KeptObjects, check: Callable[[OfflineKube], Await
 
 
 def learned(api: FakeApi, disk: KeptObjects) -> None:
-    """An agent that was asked for a definition that is there, and for one that is not."""
+    """An agent after requests for an existing and a missing definition."""
     api.put(NADS, "blue", "red", spec={"config": CONFIG})
 
     async def check(made: OfflineKube) -> None:

@@ -1,4 +1,4 @@
-"""The frames: what is encoded is decoded, however the stream is cut, and nonsense is refused."""
+"""The frames: encoding and decoding agree for every split of the stream, and invalid data is rejected."""
 
 from __future__ import annotations
 

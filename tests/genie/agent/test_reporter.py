@@ -1,4 +1,4 @@
-"""Events on their way: counted, limited, never waited for; against an API server that refuses, forgets, goes away."""
+"""Sending Events: counted, limited, in the background; with an API server that refuses, forgets, stops."""
 
 from __future__ import annotations
 

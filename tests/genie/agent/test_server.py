@@ -1,4 +1,4 @@
-"""The agent's end of the socket: whose turn it is, who is let in, and what a bad client costs the others."""
+"""The agent's end of the socket: order of calls, accepted users, and effects of a bad client on others."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Client:
 
 
 class Gate:
-    """Work that waits until it is let go, and notes in which order it was begun."""
+    """Work that waits until it is released, and records the order of starts."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.begun: list[str] = []
@@ -67,7 +67,7 @@ class Gate:
 
 
 async def one_plugin(call: Call, executor: ShimExecutor) -> Answer:
-    """Work that runs one plugin, of the network and the verb in the call's environment."""
+    """Work that runs one plugin, for the network and the verb in the call's environment."""
     env = {"CNI_COMMAND": call.env["CNI_COMMAND"]}
     outcome = await executor.run(PluginCall(binary="/b", env=env, stdin=b"", timeout=60, network=call.env["NET"]))
     return Answer(status=1 if outcome.error else 0, stdout=outcome.stdout)
@@ -80,7 +80,7 @@ async def calling(path: Path, container: str, *, verb: str = "ADD", net: str = "
 
 
 async def finish(client: Client) -> None:
-    """Report the plugin that this client was asked to run, and take the answer."""
+    """Report the result of the requested plugin, and receive the answer."""
     run = await client.next()
     assert isinstance(run, Run), run
     client.send(result(run.id))
@@ -178,7 +178,7 @@ whole = encode(Call(env={"CNI_CONTAINERID": "c", "CNI_COMMAND": "ADD", "NET": "b
 def test_whatever_arrives_on_a_connection_nothing_of_it_is_left(
     parts: list[bytes], apart: bool, half_closed: bool
 ) -> None:
-    """Two calls in one packet once cancelled a task before it began, and its slot was lost."""
+    """A regression: two calls in one packet cancelled a task before it started, and its slot was lost."""
 
     async def go(path: Path) -> None:
         async with serving(one_plugin, path, concurrency=1) as served:
@@ -205,7 +205,7 @@ def test_the_health_check_is_a_real_call(place: Path) -> None:
         assert not await answers(place / "s")
         async with serving(version, place / "s"):
             assert await answers(place / "s")
-        async with serving(Gate(is_open=True), place / "s"):  # fails for want of a container's ID
+        async with serving(Gate(is_open=True), place / "s"):  # fails because the container's ID is missing
             assert not await answers(place / "s")
 
     asyncio.run(go())

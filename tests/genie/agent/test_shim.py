@@ -1,4 +1,4 @@
-"""The shim as it is compiled, against an agent that behaves: what it runs, and how; on aarch64 too, by emulation."""
+"""The compiled shim with a correct agent: the plugins that it runs, and how; also on aarch64, by emulation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def binary(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-#: For tests that emulation would fail for reasons of its own.
+#: For tests that fail only because of the emulation.
 _NO_VFORK = pytest.mark.skip(reason="QEMU's user mode runs vfork as fork: the shim is not told why exec failed")
 sees_why_exec_failed = pytest.mark.parametrize(
     "binary", ["native", pytest.param("aarch64", marks=_NO_VFORK)], indirect=True
@@ -85,7 +85,7 @@ def test_a_delegate_gets_its_environment_and_input_and_nothing_else(binary: Path
 
 @pytest.fixture
 def hangup() -> Iterator[None]:
-    """SIGHUP as usual, though the tests may run under nohup: QEMU, unlike the shim, ends its being ignored."""
+    """Reset SIGHUP, because tests may run under nohup: QEMU, unlike the shim, does not keep it ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -152,7 +152,7 @@ def test_a_delegate_that_hangs_is_killed_with_all_that_it_started(binary: Path, 
 
 
 def test_a_delegate_that_leaves_a_process_behind_is_not_waited_for(binary: Path, place: Path) -> None:
-    """A daemon that holds on to standard output must not hold up the pod (nor is it killed: it was meant)."""
+    """A daemon that keeps standard output open must not delay the pod (and is not killed, because it may stay)."""
     plugin = script(place, "p", f"sleep 60 & echo $! >{place}/daemon; echo done")
     outcome = run(binary, place, running(plugin)).json
     assert (outcome["stdout"], outcome["status"]) == ("done\n", 0)
@@ -177,7 +177,7 @@ def test_a_delegate_that_reads_no_input_does_not_hold_the_call_up(binary: Path, 
 
 
 def test_nothing_is_left_of_a_call(binary: Path, place: Path) -> None:
-    """No zombie, and neither of its two processes: the shim waits for what it started."""
+    """No zombie and none of its two processes stays: the shim waits for its children."""
     plugin = script(place, "p", "ps -o pid= --ppid $PPID 2>/dev/null >/dev/null; echo $PPID")
     shim = int(run(binary, place, running(plugin)).json["stdout"])
     left = [p for p in Path("/proc").glob("[0-9]*/status") if f"PPid:\t{shim}\n" in _read(p)]
@@ -251,7 +251,7 @@ def test_sigterm_ends_the_delegates_and_the_call(binary: Path, place: Path) -> N
 
 
 def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
-    """The runtime's deadline is a SIGKILL: its delegates go, and so do the plugins that these started."""
+    """The runtime kills with SIGKILL: the delegates and the plugins that they started end, too."""
     plugin = hanging(place)
     outcomes = []
 
@@ -275,7 +275,7 @@ def test_killed_it_leaves_no_orphan(binary: Path, place: Path) -> None:
 
 
 def test_killed_at_once_it_takes_its_delegates_with_it(binary: Path, place: Path) -> None:
-    """However early that is."""
+    """Even very early."""
     plugin = script(place, "p", f"echo $$ >{place}/self.new; mv {place}/self.new {place}/self; exec sleep 60")
 
     async def go() -> None:

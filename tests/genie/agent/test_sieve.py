@@ -1,4 +1,4 @@
-"""JSON of any size: the same values as the standard library's, however it is cut, and what is long is passed over."""
+"""JSON of any size: the same values as from the standard library, for every split, without long values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cut(text: bytes, size: int) -> Iterator[bytes]:
 
 
 def agrees(found: Any, whole: Any, wanted: Any) -> None:
-    """What was found is the value, or of a long one what was wanted."""
+    """The result is the value, or the wanted parts of a long value."""
     if isinstance(found, TooLong):
         assert found.size == len(json.dumps(whole, ensure_ascii=False)) > sieve.WINDOW
     elif isinstance(found, dict) and found != whole:

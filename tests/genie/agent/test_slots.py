@@ -1,4 +1,4 @@
-"""Slots: never more than there are, none lost and none made, whatever happens to those who hold or wait."""
+"""Slots: their number never changes, in every case for holders and waiters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = [BLUE, DEL, ("NetworkAttachmentDefinition ns/blue", "ADD")]
 
 
 class User:
-    """Somebody who wants a slot, holds it until let go, and may be cancelled or called off."""
+    """A client that wants a slot, holds it until released, and may be cancelled."""
 
     def __init__(self, slots: Slots, key: Key, order: float) -> None:
         self.key, self.order = key, order

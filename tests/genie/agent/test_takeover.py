@@ -1,4 +1,4 @@
-"""Two agents on one node, as in a rolling update with a surge: no call fails, whichever of the two ends and however."""
+"""Two agents on one node, as in a rolling update with a surge: no call fails when either of them ends in any way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def node(place: Path, binary: Path, api: FakeApi) -> Node:
 
 
 class Stream:
-    """Calls without a pause: each worker adds and deletes one container after the other."""
+    """Continuous calls: each worker adds and deletes one container after the other."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -39,7 +39,7 @@ class Stream:
                 self.history.append(await self.node.call(verb, container=f"c{worker}x{turn}"))
 
     async def more(self, count: int = 10) -> None:
-        """Wait until so many more calls are done."""
+        """Wait until this number of further calls is done."""
         so_far = len(self.history)
         await until(lambda: len(self.history) >= so_far + count, 30)
 
@@ -82,7 +82,7 @@ def test_no_call_fails_through_three_takeovers(node: Node) -> None:
 
 @asynccontextmanager
 async def pod(node: Node, own: Path) -> AsyncIterator[list[asyncio.subprocess.Process]]:
-    """Both containers of the DaemonSet's pod, ready as its probes would find them; they are told to end together."""
+    """Both containers of the DaemonSet's pod, ready for its probes; they get the signal to end together."""
     own.mkdir()
     async with node.agent("--listen", "", "--ready-file", str(own / "agent")) as agent:
         keep = await asyncio.create_subprocess_exec(
@@ -101,7 +101,7 @@ async def pod(node: Node, own: Path) -> AsyncIterator[list[asyncio.subprocess.Pr
 
 
 def test_no_call_fails_while_one_pod_follows_the_other(node: Node) -> None:
-    """A rolling update with all that takes part in it but the kubelet: the shim that is called is the installed one."""
+    """A rolling update with all its parts except the kubelet; the called shim is the installed one."""
 
     async def go() -> int:
         node.binary = node.place / "plugins" / "genie"
@@ -117,7 +117,7 @@ def test_no_call_fails_while_one_pod_follows_the_other(node: Node) -> None:
                 await old.__aexit__(None, None, None)
                 old = new
             await stream.more()
-            async with pod(node, node.place / "pod-4"):  # an update that is taken back
+            async with pod(node, node.place / "pod-4"):  # an update that is rolled back
                 await stream.more()
             await stream.more()
         await old.__aexit__(None, None, None)
@@ -129,7 +129,7 @@ def test_no_call_fails_while_one_pod_follows_the_other(node: Node) -> None:
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_the_old_agent_takes_the_socket_back_from_a_new_one_that_ends(node: Node, how: str) -> None:
-    """A new version that is no good must not cost the node its network while the old one is still there."""
+    """A broken new version must not stop the node's network while the old one still runs."""
 
     async def go() -> None:
         async with node.agent(), Stream(node).running() as stream:
@@ -141,7 +141,7 @@ def test_the_old_agent_takes_the_socket_back_from_a_new_one_that_ends(node: Node
                 await stream.more()
         assert len(node.lines("taking the socket back: nobody answered on it")) == 1
         late = [text for text in stream.failures if "went away before the call was done" in text]
-        # Killed, it takes the calls that it had begun with it; told to end, it finishes them. No other is lost.
+        # If killed, its running calls fail; on SIGTERM, it finishes them. No other call is lost.
         assert stream.failures == (late if how == "kill" else [])
         assert len(late) <= 4
 
@@ -158,7 +158,7 @@ def test_a_socket_that_somebody_deleted_is_there_again(node: Node) -> None:
 
 
 def test_an_agent_that_has_been_replaced_takes_its_time_to_finish(node: Node) -> None:
-    """Its grace is for agents that nobody has followed: they hold up the next one."""
+    """The grace period is only for agents without a successor."""
 
     async def go() -> None:
         node.set("slow")  # half a second
@@ -174,7 +174,7 @@ def test_an_agent_that_has_been_replaced_takes_its_time_to_finish(node: Node) ->
 
 
 def test_the_ready_file_tells_of_this_agent_alone(node: Node, tmp_path: Path) -> None:
-    """As the DaemonSet's probe asks: `flock` finds it held while this agent serves, whatever other agents do."""
+    """Like the DaemonSet's probe: `flock` finds the file held while this agent serves, regardless of other agents."""
 
     def probe(path: Path) -> bool:
         command = f"flock -nE 9 {path} true; test $? = 9"

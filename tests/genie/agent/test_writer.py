@@ -1,4 +1,4 @@
-"""Annotations on their way: refused, shortened, in trouble; one pod's trouble is nobody else's."""
+"""Writing annotations: refused, shortened, failed; an error of one pod does not affect others."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pod(name: str = "web") -> Pod:
 
 
 def trying(api: FakeApi, patch: Patch, check: Callable[[Writer], Coroutine[Any, Any, None]]) -> Metrics:
-    """Run a check with a writer whose patches are the test's; returns what was counted."""
+    """Run a check with a writer that uses the test's patches; returns the counters."""
     metrics = Metrics()
 
     async def go() -> None:
@@ -229,7 +229,7 @@ def on_pods(uid: str = UID, **annotations: str) -> dict[tuple[str, str], Pod]:
 
 
 def texts(*records: Record, pods: Mapping[tuple[str, str], Pod] | None = None) -> list[dict[str, str]]:
-    """What would be written, of records that were written one after the other."""
+    """The annotations that would be written for records that were written one after the other."""
     dated = [(time.time() + at, each) for at, each in enumerate(records)]
     return [notes for _, notes in writing.left_over(dated, on_pods() if pods is None else pods)]
 
@@ -244,7 +244,7 @@ def test_what_is_missing_is_written_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("order", [("dead", "alive"), ("alive", "dead")])
 def test_of_two_containers_of_a_pod_the_newer_counts(tmp_path: Path, order: tuple[str, str]) -> None:
-    """A DEL that never came: the older one's record is still there."""
+    """Without a DEL, the older container's record still exists."""
     gone = str(tmp_path / "gone")
     made = [record(name, netns=LIVING if name == "alive" else gone) for name in order]
     assert [notes["status"] for notes in texts(*made)] == (["alive"] if order[1] == "alive" else [])
@@ -294,7 +294,7 @@ def test_at_most_the_newest_is_written_whatever_was_left(made: list[tuple[bool, 
 
 
 def test_an_agent_writes_what_the_one_before_it_left(place: Path, binary: Path, api: FakeApi) -> None:
-    """Also if the API server answers only when calls are served already."""
+    """Also if the API server answers only after calls are served."""
     node = Node(place, binary, api)
     unseen = "/nowhere/netns/x"
 

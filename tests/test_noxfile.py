@@ -1,4 +1,4 @@
-"""noxfile.py: what a session runs for what a person typed after `--`."""
+"""noxfile.py: the commands of a session for arguments after `--`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def noxfile() -> ModuleType:
 
 
 def collected(noxfile: ModuleType, *asked: str) -> list[str]:
-    """The names of the tests that `nox -s e2e -- asked` has pytest run, collected by pytest itself."""
+    """The names of the tests that `nox -s e2e -- ASKED` runs, as collected by pytest."""
     commands: list[tuple[str, ...]] = []
     session: Any = SimpleNamespace(
         posargs=list(asked), install=lambda *_: None, run=lambda *command: commands.append(command)
@@ -56,7 +56,7 @@ def collected(noxfile: ModuleType, *asked: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["--profile {}.yaml", "--profile={}.yml"])
 def test_a_profile_is_not_taken_for_a_scenario(noxfile: ModuleType, tmp_path: Path, form: str) -> None:
-    """The value of an option is its own, whatever it ends in: the vendor's network runs in place of ours."""
+    """The value of an option is not a file to test, even if it ends in .yaml: the vendor's network replaces ours."""
     asked = form.format(tmp_path / "mynet").split()
     Path(asked[-1].removeprefix("--profile=")).write_text(PROFILE)
     names = collected(noxfile, *asked, "--swap", "canal=mynet")

@@ -1,4 +1,4 @@
-"""The wheel: the harness is whole in it, and works from any directory."""
+"""The wheel: it contains the complete harness, which works from any directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that the wheel is unpacked into."""
+    """A directory with the unpacked wheel."""
     if shutil.which("cc") is None:
         pytest.skip("the wheel has a compiled file, and there is no C compiler `cc`")
     made = tmp_path_factory.mktemp("wheel")
@@ -28,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, elsewhere: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a module of the wheel's from a directory that has nothing of the checkout's."""
+    """Run a module of the wheel from a directory without the checkout."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GENIE_", "PYTEST_"))}
     command = [sys.executable, "-P", "-m", *args]
     return subprocess.run(
@@ -53,7 +53,7 @@ def test_list_and_lint_are_about_the_wheel_s_scenarios(installed: Path, tmp_path
 
 
 def test_a_vendor_s_swap_runs_the_wheel_s_scenarios(installed: Path, tmp_path: Path) -> None:
-    """--swap is enough: pytest needs no path where there are no scenarios."""
+    """--swap is enough: pytest needs no path in a directory without scenarios."""
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:kmock -p no:asyncio\n")
     made = run(installed, tmp_path, "pytest", "--swap", "calico=mynet", "--collect-only", "-q")
     assert "::mynet-across-nodes" in made.stdout, made.stdout + made.stderr

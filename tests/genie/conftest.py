@@ -14,7 +14,7 @@ from tests.rigs.core import Node
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    """A node with calico, weave-net and flannel. There is no pod's namespace: `node.kernel` is in its place."""
+    """A node with calico, weave-net and flannel. `node.kernel` replaces the pod's namespace."""
     made = Node(tmp_path)
     made.install("calico", "weave-net", "flannel")
     monkeypatch.setattr(Context, "netlink", lambda _: made.kernel)

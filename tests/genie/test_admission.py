@@ -1,4 +1,4 @@
-"""What a stolen token of genie's could do: the admission policy of genie/deploy on a real API server."""
+"""The possible actions with a stolen token of genie: the admission policy of genie/deploy on a real API server."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ POD = {
 
 
 class Cluster:
-    """An API server in a network namespace of its own, with genie's policy and one pod on node-1."""
+    """An API server in a separate network namespace, with genie's policy and one pod on node-1."""
 
     def __init__(self, within: Any, running: apiserver.Running) -> None:
         self._within, self._token = within, running.admin.token
 
     def ask(self, method: str, path: str, body: Any = None, *, node: str = "", account: str = "") -> tuple[int, Any]:
-        """As an administrator, or as an account whose token was issued for a pod on a node."""
+        """Access as an administrator, or with a token for a pod on a node."""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         if method == "PATCH":
             headers["Content-Type"] = "application/merge-patch+json"
@@ -55,7 +55,7 @@ class Cluster:
         return answer
 
     def patch(self, change: Any, *, node: str = "node-1", account: str = ACCOUNT) -> str:
-        """A patch of the pod by genie; what it was refused with, empty if it was not."""
+        """A patch of the pod by genie; returns the refusal, or an empty string."""
         status, output = self.ask("PATCH", "/api/v1/namespaces/default/pods/p", change, node=node, account=account)
         assert status in (200, 422), output
         return "" if status == 200 else str(output["message"])
@@ -93,7 +93,7 @@ def _furnished(cluster: Cluster) -> Cluster:
             _create(cluster, thing)
     _post(cluster, "/api/v1/namespaces/default/pods", POD)
     deadline = time.monotonic() + 30
-    # until the policies have come into force
+    # until the policies are active
     while not cluster.patch({}, node="node-2") or write_event(cluster, event(reportingComponent="x"))[0] != 422:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -115,7 +115,7 @@ def _post(cluster: Cluster, path: str, thing: Any) -> None:
         status, output = cluster.ask("POST", path, thing)
         if status == 201:
             return
-        # An API server that has just started makes its namespaces and roles when it comes to that.
+        # A new API server creates its namespaces and roles a moment later.
         assert status in (403, 404) and time.monotonic() < deadline, output
         time.sleep(0.1)
 

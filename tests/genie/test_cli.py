@@ -1,4 +1,4 @@
-"""What an administrator types: `genie --help`, `genie status`, `genie explain pod NS/NAME`, and mistakes."""
+"""Commands of an administrator: `genie --help`, `genie status`, `genie explain pod NS/NAME`, and mistakes."""
 
 from __future__ import annotations
 

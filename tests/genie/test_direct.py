@@ -1,7 +1,7 @@
 """Direct mode end to end: genie as the runtime starts it, a process that asks an API server and runs plugins.
 
-With plugins that are a line of shell, to see what a start costs and imports; and with the reference plugins in network
-namespaces, which vanish with the test: one plays the node, another the pod.
+With plugins of one shell line, to measure the start and its imports; and with the reference plugins in temporary
+network namespaces: one acts as the node, another as the pod.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def test_a_pod_that_is_gone_and_an_api_server_that_is_away(shell: Direct) -> Non
 
 @pytest.mark.parametrize("verb", ["DEL", "ADD"])
 def test_nothing_is_attached_after_the_call_that_follows_a_killed_one(shell: Direct, verb: str) -> None:
-    """Its runtime kills genie, and not the plugin, which has another do its work, as plugins do with their ipam."""
+    """The runtime kills genie, but not the plugin, which runs another one, as plugins do with their ipam."""
     work = f"touch {shell.root}/begun; until [ -e {shell.root}/go ]; do sleep 0.02; done; touch {shell.root}/attached"
     (shell.root / "bin" / "calico").write_text(
         f"#!/bin/sh\n[ -e {shell.root}/begun ] || (setsid sh -c '{work}')\n{SCRIPT}"
@@ -161,7 +161,7 @@ def test_nothing_is_attached_after_the_call_that_follows_a_killed_one(shell: Dir
     call.wait()
     shell.call(verb)
     (shell.root / "go").touch()
-    time.sleep(0.2)  # which whoever were left would use
+    time.sleep(0.2)  # remaining processes would use it
     assert not (shell.root / "attached").exists()
     assert [path.suffix for path in (shell.root / "state").iterdir()] == ([".json"] if verb == "ADD" else [])
 
@@ -198,9 +198,9 @@ def test_version_and_garbage(shell: Direct) -> None:
     assert json.loads(shell.start("ADD").stdout)["code"] == 7
 
 
-# --- what a start costs ---------------------------------------------------------------------------------------------
+# --- the cost of a start ---------------------------------------------------------------------------------------------
 
-#: Nothing of these on the way of an ADD: each costs more than all of genie.
+#: Modules that an ADD must not import: each costs more than all of genie.
 FORBIDDEN = {"asyncio", "subprocess", "logging", "argparse", "yaml", "pydantic", "kubernetes", "pyroute2", "unittest"}
 FORBIDDEN |= {"concurrent", "multiprocessing", "tempfile", "shutil", "socketserver", "xml", "importlib.metadata"}
 #: What an ADD of one network may import besides genie, by first name; the standard library's own needs are in here.
@@ -218,7 +218,7 @@ ALLOWED = """
 
 
 def imported(stderr: bytes) -> dict[str, int]:
-    """What `-X importtime` told: microseconds by module, its own alone."""
+    """The report of `-X importtime`: microseconds by module, without its imports."""
     lines = [line[12:].split("|") for line in stderr.decode().splitlines() if line.startswith("import time:")]
     return {name.strip(): int(own) for own, _, name in lines if own.strip().isdigit()}
 
@@ -264,7 +264,7 @@ def real(tmp_path: Path, namespace: Callable[[], Any], cni_bin: str) -> Any:
 
 
 def answers(address: str) -> bool:
-    """Whether somebody is there: a port that nobody listens on is refused by whoever has the address."""
+    """Whether an address exists: its owner refuses a connection to a closed port."""
     try:
         socket.create_connection((address, 9), timeout=3).close()
     except ConnectionRefusedError:
@@ -316,7 +316,7 @@ def test_calico_and_weave_twice_with_the_reference_plugins(real: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BySbr:
-    """A network with sbr behind it. addresses: each with its gateway. by: the gateway of each address then."""
+    """A network with sbr after it. addresses: each with its gateway. by: the expected gateway of each address."""
 
     addresses: Mapping[str, str]
     routes: tuple[Mapping[str, Any], ...] = ()
@@ -356,7 +356,7 @@ def test_the_reference_plugin_sbr_keeps_its_gateways(real: Any, cni_bin: str, ne
         (node.root / "bin" / name).symlink_to(f"{cni_bin}/{name}")
     given = [{"address": address, "gateway": gateway} for address, gateway in network.addresses.items()]
     ipam = {"type": "static", "addresses": given, "routes": network.routes}
-    # bridge's own CHECK fails behind sbr, which moves the routes that it looks for
+    # bridge's CHECK fails with sbr, which moves the routes that bridge expects
     node.write(
         "side", {"type": "bridge", "bridge": "side", "ipam": ipam}, {"type": "sbr", **network.sbr}, disableCheck=True
     )

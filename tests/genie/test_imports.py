@@ -1,4 +1,4 @@
-"""What genie depends on: the standard library, and PyYAML in one place; so it is installed with nothing else."""
+"""genie's dependencies: only the standard library, and PyYAML in one place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = Path(genie.__file__).parent
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The top-level packages that a module imports, lazily too."""
+    """The top-level packages that a module imports, including lazy imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (name.name.partition(".")[0] for name in node.names)

@@ -1,4 +1,4 @@
-"""The API server as genie asks it: credentials and answers of every kind, by a real server."""
+"""Requests to a real API server: all kinds of credentials and answers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_mirror_of_another_version_of_the_static_pod_is_one_to_try_again(api: 
 
 
 def test_a_mirror_pod_that_was_replaced_is_gone(api: Api, client: Client) -> None:
-    """So that nobody goes on trying to annotate it: this asks by the mirror's own UID."""
+    """So that genie stops its attempts to annotate it: this uses the mirror's UID."""
     mirror(api, "abcdef")
     with pytest.raises(CniError, match="the pod was deleted and made again") as caught:
         kube.read_pod(client, "blue", "web", "5c1b6d0e-6f0c-4f5e-9d36-2f8f7c0a1b2c")
@@ -92,9 +92,7 @@ UIDS = st.sampled_from(["", "abcdef", "fedcba", "u-1", "u-2"])
     notes=st.dictionaries(st.sampled_from([kube.HASH, kube.MIRROR, "kubernetes.io/config.source"]), UIDS),
 )
 def test_whose_pod_it_is(asked: str, uid: str, notes: dict[str, str]) -> None:
-    """By its UID; a mirror also by its static pod's. That it is a mirror config.mirror says, which a user's own
-    config.hash does not.
-    """
+    """By its UID; a mirror also by its static pod's. A mirror has config.mirror; config.hash is not enough."""
     pod = Pod(namespace="blue", name="web", uid=uid, annotations=notes)
     mirrored = {notes[kube.MIRROR], notes.get(kube.HASH, "")} if kube.MIRROR in notes else set()
     assert pod.is_it(asked) == (asked in ("", uid) or asked in mirrored)
@@ -325,7 +323,7 @@ TRICKLES = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200
 @pytest.mark.parametrize("beginning", TRICKLES, ids=["body", "headers", "status line"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["request", "open"])
 def test_an_answer_that_trickles_has_no_more_time_than_another(beginning: bytes, streamed: bool) -> None:
-    """A byte now and then once held the agent's threads for minutes: each byte began the time limit anew."""
+    """A regression: single bytes held the agent's threads for minutes, because each byte restarted the time limit."""
     ended = threading.Event()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -553,7 +551,7 @@ def test_cni_genies_own_files_reach_a_server_that_nobody_vouches_for(secure: Api
 
 
 def test_what_genie_conf_gives_wins_over_the_kubeconfig(tmp_path: Path) -> None:
-    """As client-go lays its overrides over a file: each rule is in tools/clientcmd/client_config.go."""
+    """Overrides of a file as in client-go: each rule is in tools/clientcmd/client_config.go."""
     for name in ("ca", "crt", "key", "token"):
         (tmp_path / name).write_text(f"the policy's {name}")
     cluster = {"tls-server-name": "old", "insecure-skip-tls-verify": True}
@@ -687,7 +685,8 @@ def test_any_kubeconfig_is_read_or_refused(tmp_path: Path, parts: dict[str, Any]
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, a server's certificate for 127.0.0.1 and `api.test`, a client's; made anew, of elliptic curves: quick."""
+    """A new CA, a server's certificate for 127.0.0.1 and `api.test`, and a client's; with elliptic curves, to be
+    fast."""
     if shutil.which("openssl") is None:
         pytest.skip("TLS: `openssl` is not there to make certificates with")
     folder = tmp_path_factory.mktemp("tls")

@@ -1,4 +1,4 @@
-"""Records: what is written comes back, whole or not at all, and what is damaged says so."""
+"""Records: reading returns the complete written record or none, and damage is reported."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_a_write_that_fails_leaves_the_former_record(records: Records, monkeypat
 
 
 def test_a_full_disk_is_what_is_reported(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else fails then: to write out the rest, to remove what was begun."""
+    """Even if further steps fail: writing the rest, removing the unfinished file."""
     records.make()
     real = os.open
     monkeypatch.setattr(os, "open", lambda *_: real("/dev/full", os.O_WRONLY))
@@ -314,7 +314,7 @@ def test_an_id_that_is_too_long_for_a_file(records: Records) -> None:
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """What was fsynced: each path, and what a file held then."""
+    """The fsync calls: each path, with the contents of the file."""
     seen: list[tuple[str, bytes]] = []
     real = os.fsync
 
@@ -354,7 +354,7 @@ def test_a_record_that_cannot_be_synced(records: Records, monkeypatch: pytest.Mo
 def test_what_is_written_is_synced_before_it_replaces_another(
     records: Records, synced: list[tuple[str, bytes]]
 ) -> None:
-    """Else a power cut could leave an empty file in the place of a whole one."""
+    """Otherwise a power cut could leave an empty file in place of a complete one."""
     records.write(SIMPLE)
     synced.clear()
     records.write(replace(SIMPLE, netns="/other"))

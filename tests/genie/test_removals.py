@@ -1,4 +1,4 @@
-"""What is noted of genie's removals is read as it was written, or not at all."""
+"""The counter of genie's removals is read as it was written, or not at all."""
 
 from __future__ import annotations
 

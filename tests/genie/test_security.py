@@ -1,4 +1,4 @@
-"""docs/security.md: its table of limits is what the code has."""
+"""The table of limits in docs/security.md matches the code."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_limit_is_the_codes(what: str) -> None:
 
 
 def test_each_row_is_held_to_the_code() -> None:
-    """But for one in shim.c, which the shim's own tests hold."""
+    """Except for one in shim.c, which the shim's tests check."""
     rows = [row for row in ROWS if ROWS[row][0][0].isdigit()]
     held = [row for row in rows if any(row.startswith(what) for what in LIMITS)]
     assert set(rows) - set(held) == {"a plugin's standard output"} and len(held) == len(LIMITS)

@@ -1,4 +1,4 @@
-"""A call from end to end, whichever verb it is: versions, malformed input, what is logged."""
+"""A call from end to end, for every verb: versions, malformed input, the log."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_add_behind_another_plugin_is_refused(node: Node) -> None:
 
 @pytest.mark.parametrize("override", ["", "1", "true"])
 def test_the_hosts_own_namespace_is_no_pods(node: Node, override: str) -> None:
-    """Its routes would go; as containernetworking's plugins refuse it, unless the runtime says that it knows."""
+    """It would lose its routes; containernetworking's plugins refuse it, too, unless the runtime sets the override."""
     if not override:
         error = node.fails("ADD", CNI_NETNS="/proc/self/ns/net")
         assert error["code"] == 8 and "CNI_NETNS" in error["msg"]
@@ -78,7 +78,7 @@ def test_the_hosts_own_namespace_is_no_pods(node: Node, override: str) -> None:
 
 
 def test_nothing_is_deleted_in_the_hosts_own_namespace(node: Node) -> None:
-    """A plugin would take the host's eth0 for the pod's."""
+    """A plugin would mistake the host's eth0 for the pod's."""
     assert node.fails("DEL", CNI_NETNS="/proc/self/ns/net")["code"] == 8
     node.add("calico")
     assert node.fails("DEL", CNI_NETNS="/proc/self/ns/net")["code"] == 8
@@ -95,7 +95,7 @@ def test_a_name_that_no_network_can_have(node: Node, name: str) -> None:
 
 
 def test_an_unknown_container_is_one_that_needs_no_del(node: Node) -> None:
-    """Specification, section 5, code 3: so it cannot be the answer where something is left."""
+    """Specification, section 5, code 3: so it cannot be the answer if something is left."""
     unknown = failing("flannel", code=3, msg="unknown")
     stuck = failing("calico", "DEL", msg="stuck")
     node.executor.act = unknown

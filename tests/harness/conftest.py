@@ -20,13 +20,13 @@ def go(tmp_path: Path) -> Runner:
 
 @pytest.fixture
 def cluster() -> FakeCluster:
-    """A cluster in memory on which all goes well."""
+    """A cluster in memory without faults."""
     return FakeCluster()
 
 
 @pytest.fixture
 def isolated() -> None:
-    """Skips where there can be no namespaces."""
+    """Skips if namespaces are not possible."""
     try:
         isolation.probe()
     except isolation.Refused as error:
@@ -35,7 +35,7 @@ def isolated() -> None:
 
 @pytest.fixture
 def embedded_possible(isolated: None) -> None:
-    """Skips where there can be no embedded cluster."""
+    """Skips if an embedded cluster is not possible."""
     try:
         binaries.plugins(binaries.given(), (), embedded.CORE)
     except binaries.NotFound as error:

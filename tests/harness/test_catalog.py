@@ -1,4 +1,4 @@
-"""Networks' files: the fixtures, and what is wrong with others."""
+"""Networks' files: the fixtures, and mistakes in others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Abilities: who has which, what they are by, and who must have a cluster for itself."""
+"""Abilities: which cluster has them, their methods, and which scenarios must run alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pods leave on a node, in the words of every backend."""
+"""Leftovers of pods on a node, with the wording of every backend."""
 
 from __future__ import annotations
 

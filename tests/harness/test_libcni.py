@@ -1,4 +1,4 @@
-"""What a runtime sends a plugin and keeps of it, against examples of the specification and of libcni's own files."""
+"""A runtime's messages to plugins and its stored results, with examples from the specification and from libcni."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pytest plugin, run as people run it, on a cluster in memory."""
+"""The pytest plugin with its command line, on a cluster in memory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Folder:
         (self.path / "pytest.ini").write_text("[pytest]\naddopts = -p no:kmock -p no:asyncio --strict-markers\n")
 
     def run(self, *args: str, faults: tuple[str, ...] = ()) -> pytest.RunResult:
-        """Run pytest there, as a process of its own unless it only collects."""
+        """Run pytest there, as a separate process unless it only collects."""
         if "--collect-only" in args:
             return self._pytester.runpytest_inprocess("--backend", "fake", *args)
         (self.path / "conftest.py").write_text(CONFTEST.format(root=str(ROOT), faults=faults))
@@ -243,14 +243,14 @@ embedded:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_never_ran_is_no_success(folder: Folder, args: list[str], error: str) -> None:
-    """A gate that is green must have tested what the user asked for; else there is one clear error."""
+    """A successful run must have tested the requested networks; otherwise there is one clear error."""
     for name in ("mine", "canal"):
         (folder.path / f"{name}.yaml").write_text(PROFILE.format(network=name))
     plain = folder.scenarios / "plain.yaml"
     plain.write_text("scenario: x\nnetworks: []\npods: {a: }\nexpect: [{check-passes: a}]\n")
     result = folder.run("scenarios", *args)
     assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.INTERNAL_ERROR)
-    # A run that ends before its workers start says so on both streams, as pytest does.
+    # A run that ends before its workers start reports it on both streams, as pytest does.
     found = [sum(fnmatch(line, f"*{error}*") for line in lines) for lines in (result.outlines, result.errlines)]
     assert max(found) == 1, str(result.stdout) + str(result.stderr)
     assert "Traceback" not in str(result.stdout) + str(result.stderr)

@@ -1,4 +1,4 @@
-"""Which node a pod goes to."""
+"""The node of a pod."""
 
 from __future__ import annotations
 

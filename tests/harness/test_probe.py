@@ -1,4 +1,4 @@
-"""The probe, against itself on the loopback interface: what one end says is what the other did."""
+"""The probe with itself on the loopback interface: the report of one end matches the action of the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting: it ends when all is well, when there is no hope, and when the time is over; never before a last look."""
+"""Waiting ends on success, if there is no hope, and when the time is over; never before a last look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to call a shim as a runtime does, and agents to call."""
+"""Functions that call a shim as a runtime does, and agents for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLUGIN = b'{"cniVersion": "1.0.0", "name": "n", "type": "genie"}'
 
 @dataclass(frozen=True, kw_only=True)
 class ShimOutcome:
-    """What a shim that has ended said."""
+    """The outcome of a shim."""
 
     status: int
     stdout: bytes
@@ -36,7 +36,7 @@ class ShimOutcome:
 
 
 def environment(socket: Path, **more: str) -> dict[str, str]:
-    """As containerd sets it for an ADD, or whatever CNI_COMMAND says instead."""
+    """Like containerd for an ADD, or for another CNI_COMMAND."""
     return {
         "PATH": os.environ["PATH"],
         "GENIE_SOCKET": str(socket),
@@ -88,7 +88,7 @@ async def serving(work: Any, socket: Path, **options: Any) -> AsyncIterator[Serv
 
 
 def script(directory: Path, name: str, text: str) -> str:
-    """A delegate, written in shell."""
+    """A delegate as a shell script."""
     path = directory / name
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -96,13 +96,13 @@ def script(directory: Path, name: str, text: str) -> str:
 
 
 def hanging(place: Path) -> str:
-    """A delegate that hangs, and has started another process that does; their PIDs are in `self` and `child`."""
+    """A delegate that hangs, with a child that hangs; their PIDs are in the files `self` and `child`."""
     tell = f"sleep 60 & echo $! >{place}/child; echo $$ >{place}/self.new; mv {place}/self.new {place}/self"
     return script(place, "hanging", f"{tell}; wait")
 
 
 def gone(place: Path) -> None:
-    """Check that a hanging delegate and its child are no more; a process that was killed may take a moment to die."""
+    """Check that a hanging delegate and its child are gone; a killed process may take a moment to end."""
     left = [int((place / name).read_text()) for name in ("self", "child")]
     deadline = time.monotonic() + 3
     while any(map(is_alive, left)):
@@ -111,7 +111,7 @@ def gone(place: Path) -> None:
 
 
 async def worker(pid: int) -> int:
-    """Wait until a shim has split in two, and return the PID of the process that works."""
+    """Wait until a shim has two processes, and return the PID of the worker."""
     await until(lambda: any(_name(child) == "genie-worker" for child in _children(pid)))
     return _children(pid)[0]
 
@@ -128,7 +128,7 @@ def _name(pid: int) -> str:
 
 
 def answer(outcome: Outcome) -> protocol.Answer:
-    """An answer that tells everything of an outcome, for the test to look at."""
+    """An answer with all fields of an outcome, for the test."""
     reported = {
         "status": outcome.status,
         "stdout": outcome.stdout.decode("latin-1"),
@@ -142,7 +142,7 @@ def answer(outcome: Outcome) -> protocol.Answer:
 def running(
     binary: str, *, stdin: bytes = b"", env: Mapping[str, str] | None = None, timeout: float | None = 10
 ) -> Callable[..., Any]:
-    """The work of an agent that runs one delegate and tells all of it."""
+    """The work of an agent that runs one delegate and returns its complete outcome."""
 
     async def work(_: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
         return answer(
@@ -166,7 +166,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait until it holds."""
+    """Wait until the condition is true."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it did not come to that in time"

@@ -1,4 +1,4 @@
-"""A node whose agent runs as a process: one network whose plugin is a script, and an API server."""
+"""A node with its agent as a process: with one network, a script as its plugin, and an API server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ echo '{{"cniVersion": "1.0.0", "interfaces": [{{"name": "eth0", "sandbox": "'$CN
 
 
 class Node:
-    """A node of one network whose plugin is a script, with an API server that has pods p0, p1, …"""
+    """A node with one network, a script as its plugin, and an API server with the pods p0, p1, …"""
 
     def __init__(self, place: Path, binary: Path, api: FakeApi) -> None:
         self.place, self.binary, self.api = place, binary, api
@@ -45,7 +45,7 @@ class Node:
 
     @asynccontextmanager
     async def agent(self, *options: str, prefix: tuple[str, ...] = ()) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A running agent; its log is in `log` once it has ended. prefix: a command that starts it."""
+        """A running agent; its log is in `log` after its end. prefix: a command that starts it."""
         (self.place / "genie.conf").write_text(json.dumps(self.conf))
         out = self.place / f"agent-{len(list(self.place.glob('agent-*')))}.log"
         with out.open("wb") as log:

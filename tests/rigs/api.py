@@ -1,4 +1,4 @@
-"""A small API server on loopback: real sockets, answers of the test's choice."""
+"""A small API server on loopback, with real sockets and the test's answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POD = "/api/v1/namespaces/blue/pods/web"
 
 @dataclass
 class Api:
-    """An API server: `answers` by path, each a status with a body, or a function that says them."""
+    """An API server: `answers` by path, each a status with a body, or a function that returns them."""
 
     url: str
     answers: dict[str, Any] = field(default_factory=lambda: {POD: (200, WEB)})
@@ -30,12 +30,12 @@ class Quiet(ThreadingHTTPServer):
     request_queue_size = 16
 
     def server_bind(self) -> None:
-        """Without the look-up of this host's name that the library makes."""
+        """Skip the library's look-up of this host's name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "", 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what these tests are about."""
+        """Ignore clients that disconnect, because these tests do that."""
 
 
 def serve(api: Api, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:

@@ -1,4 +1,4 @@
-"""`genie` as a person types it."""
+"""Runs `genie` commands."""
 
 from __future__ import annotations
 

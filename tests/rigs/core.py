@@ -1,8 +1,7 @@
 """A node without a cluster, for the tests of genie's core: configurations, a fake executor, a fake API server.
 
-The executor answers as a plugin would and remembers what it was asked; a test that wants a plugin to do something
-else gives it a function. So the verbs can be looked at one delegate after the other, and at what lies on the
-disk while a delegate runs.
+The executor answers like a plugin and records its calls; a test can give it a function for other behaviour. So tests
+see the calls of the verbs one by one, and the files on disk while a delegate runs.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ARGS = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=blue;K8S_POD_NAME=web;K8S_POD_INFRA_C
 
 
 def network(name: str = "calico", *plugins: Mapping[str, Any], source: str = "") -> NetworkConfig:
-    """A network; without plugins, of one plugin of its name."""
+    """A network; by default, with one plugin of the same name."""
     raw = {"cniVersion": "1.0.0", "name": name, "plugins": list(plugins) or [{"type": name}]}
     return parse_network(json.dumps(raw), source or f"10-{name}.conflist")
 
@@ -48,13 +47,13 @@ class SeenCall:
     stdin: Mapping[str, Any]
 
 
-#: What a plugin does instead of what it should; None for "what it should".
+#: The behaviour of a plugin for a call; None for the default.
 Answer = Callable[[SeenCall], Outcome | None]
 
 
 @dataclass
 class FakeExecutor:
-    """Plugins that give 10.N.0.2/24 to the attachment N of all that were made; `act` may answer for one instead."""
+    """Plugins that give 10.N.0.2/24 to the Nth attachment; `act` can answer instead."""
 
     act: Answer = lambda call: None
     calls: list[SeenCall] = field(default_factory=list)
@@ -80,7 +79,7 @@ class FakeExecutor:
             stdout = json.dumps(self.result(seen)).encode() if seen.verb == "ADD" else b""
             outcome = Outcome(status=0, stdout=stdout)
         if seen.verb == "ADD" and outcome.status == 0:
-            with suppress(CniError, ValueError):  # a test may have it answer nonsense
+            with suppress(CniError, ValueError):  # a test may make it return invalid data
                 self.kernel.attach(seen.ifname, parse_result(json.loads(outcome.stdout), "1.0.0"))
         return outcome
 
@@ -120,7 +119,7 @@ class FakeExecutor:
 
 
 def failing(plugin: str, verb: str = "ADD", *, code: int = 123, msg: str = "no more addresses") -> Answer:
-    """A plugin that fails with an error object of its own."""
+    """A plugin that fails with an error object."""
 
     def act(call: SeenCall) -> Outcome | None:
         if (call.plugin, call.verb) != (plugin, verb):
@@ -173,13 +172,13 @@ class FakeKube:
         self.objects["NetworkAttachmentDefinition", namespace, name] = {"spec": body}
 
 
-#: Three networks, each of a plugin of its own.
+#: Three networks, each with a different plugin.
 THREE = "calico,weave-net,flannel"
 
 
 @dataclass
 class Node:
-    """A node's directories, and the way to call genie on it."""
+    """A node's directories, with functions that call genie on it."""
 
     root: Path
     kube: FakeKube = field(default_factory=FakeKube)
@@ -215,7 +214,7 @@ class Node:
         (self.net_d / file).write_text(text)
 
     def install(self, *names: str, version: str = "1.0.0", **keys: Any) -> None:
-        """Networks, each of one plugin of its name whose binary is there."""
+        """Networks, each with one plugin of the same name and its binary."""
         for name in names:
             self.write(f"10-{name}.conf", {"cniVersion": version, "name": name, "type": name, **keys})
             self.binary(name)
@@ -226,7 +225,7 @@ class Node:
             (self.root / "bin" / name).chmod(0o755)
 
     def request(self, verb: str, stdin: bytes | None = None, /, **env: str | None) -> Request:
-        """As containerd calls; an environment variable of None is left out."""
+        """A call like containerd's; an environment variable that is None is omitted."""
         conf = {
             "cniVersion": "1.1.0" if verb in ("GC", "STATUS") else "1.0.0",
             "name": "k8s",
@@ -256,7 +255,7 @@ class Node:
         return reply
 
     def ok(self, verb: str, **env: str | None) -> dict[str, Any]:
-        """A call that must succeed: its result."""
+        """A call that must succeed; returns its result."""
         reply = self.call(verb, **env)
         assert reply.status == 0, reply.stdout
         answer = json.loads(reply.stdout) if reply.stdout else {}
@@ -264,7 +263,7 @@ class Node:
         return answer
 
     def add(self, cni: str | None = None, *, container: str = CONTAINER, **annotations: str) -> dict[str, Any]:
-        """ADD of a pod with these annotations, the runtime's way."""
+        """ADD of a pod with these annotations, passed by the runtime."""
         if cni is not None:
             annotations["cni"] = cni
         if annotations:
@@ -272,7 +271,7 @@ class Node:
         return self.ok("ADD", CNI_CONTAINERID=container)
 
     def fails(self, verb: str, stdin: bytes | None = None, /, **env: str | None) -> dict[str, Any]:
-        """A call that must fail: its CNI error object."""
+        """A call that must fail; returns its CNI error object."""
         reply = self.call(verb, stdin, **env)
         assert reply.status != 0, reply.stdout
         error = json.loads(reply.stdout)
@@ -281,7 +280,7 @@ class Node:
         return dict(error)
 
     def left(self) -> list[str]:
-        """What lies in the state directory."""
+        """The files in the state directory."""
         state = self.root / "state"
         return sorted(path.name for path in state.iterdir()) if state.is_dir() else []
 

@@ -1,4 +1,4 @@
-"""How much is done, counted rather than timed: lines of Python that run."""
+"""Measures work by the number of executed lines of Python, not by time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def lines_run(work: Callable[[], object]) -> int:
-    """How many lines of Python this runs, in whatever it calls too."""
+    """The number of executed lines of Python, including called functions."""
     count = 0
 
     def trace(_: FrameType, event: str, __: Any) -> Any:
@@ -17,7 +17,7 @@ def lines_run(work: Callable[[], object]) -> int:
         count += event == "line"
         return trace
 
-    work()  # what is compiled or cached at first is not counted
+    work()  # a first run fills caches, so they are not counted
     before = sys.gettrace()
     sys.settrace(trace)
     try:
@@ -28,6 +28,6 @@ def lines_run(work: Callable[[], object]) -> int:
 
 
 def is_linear(make: Callable[[int], Callable[[], object]], size: int) -> bool:
-    """Whether twice the size takes about twice the lines, and not four times. make: the work of a size."""
+    """Whether twice the size needs about twice the lines, and not four times. make: returns the work of a size."""
     once, twice = (lines_run(make(n)) for n in (size, 2 * size))
     return twice <= 2.5 * once

@@ -1,4 +1,4 @@
-"""The example plugin with a defect, as something for the conformance suite to test."""
+"""The example plugin with a defect, as a subject for the conformance suite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFS: dict[str, list[dict[str, Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Defect:
-    """What fixtures/plugins/defects.py says of one."""
+    """A defect as listed by fixtures/plugins/defects.py."""
 
     name: str
     sentence: str
@@ -49,7 +49,7 @@ def table() -> list[Defect]:
 def subject(
     directory: Path, name: str = "", conf: str = "subnet", version: str = "", paths: Sequence[Path] = ()
 ) -> Subject:
-    """The example, with a defect, to be tested in one version; without one, in all that it claims.
+    """The example plugin with a defect, to be tested in one version; without a defect, in all its versions.
 
     Args:
         directory: an empty one, for the executable.

@@ -1,5 +1,5 @@
-"""Run by tests/harness/backends/test_embedded.py: enters isolation, makes a cluster, prints what it is, and then ends
-or lingers as its argument says.
+"""Run by tests/harness/backends/test_embedded.py: enters isolation, makes a cluster, prints its facts, and then ends or
+waits, depending on its argument.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPTIONS = RunOptions(networks=("bridge", "weave"), why="asked for", console=Cons
 NAMESPACE = "/api/v1/namespaces/smoke"
 #: Each pod's network and the number of its node.
 PODS = {"a": ("weave", 0), "b": ("weave", 1), "c": ("bridge", 0), "d": ("bridge", 1), "e": ("canal", 0)}
-_PORT = {"containerPort": 8472, "hostPort": 18080}  # which brings netfilter rules, where a plugin maps ports
+_PORT = {"containerPort": 8472, "hostPort": 18080}  # this causes netfilter rules if a plugin maps ports
 _CONTAINER = {"name": "probe", "image": embedded.IMAGE, "ports": [_PORT]}
 
 
@@ -74,7 +74,7 @@ def _address(objects: Objects, name: str) -> str:
 
 
 def _seen_on(pid: Path) -> Any:
-    """What tests look for on the host, of a node: there it must be seen."""
+    """The parts of a node that tests search on the host; on the node they must exist."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = ["nsenter", "--target", pid.read_text(), "--mount", "--net", sys.executable, "-m", "tests.rigs.host"]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout)

@@ -1,7 +1,6 @@
-"""A cluster in memory: pods get what their `cni` annotation asks for the moment that they are created, and packets get
-everywhere.
+"""A cluster in memory: pods immediately get the networks of their `cni` annotation, and packets reach all pods.
 
-What a real cluster may do wrong is switched on by `faults`: "leak", "unreachable", "no-gateway", "two-defaults",
+`faults` turns on faults of real clusters: "leak", "unreachable", "no-gateway", "two-defaults",
 "missing-interface", "never-runs", "wrong-status", "wrong-pod", "probe-away", "isolate", "check".
 """
 
@@ -41,7 +40,7 @@ LOOPBACK = {"name": "lo", "mac": "", "mtu": 1, "up": True, "kind": "loopback", "
 
 
 def facts(**changes: Any) -> Facts:
-    """What the cluster is; canal is missing on it, and calico a stand-in."""
+    """The facts of the cluster: canal is missing, and calico is a stand-in."""
     offers = {
         name: Offer(
             network=name,
@@ -78,7 +77,7 @@ class FakeCluster:
         self.store: dict[str, Json] = {}
         self.attached: dict[tuple[str, str], list[Json]] = {}
         self.leaked: set[str] = set()
-        self.stranger: set[str] = set()  # what another scenario has on the nodes
+        self.stranger: set[str] = set()  # entries of another scenario on the nodes
         self.history: list[str] = []
         self.static: dict[str, str] = {}  # file to the mirror's path
         self.closed: bool | None = None
@@ -241,7 +240,7 @@ class FakeCluster:
         return f"no plugin in {env['CNI_PATH']}" if env else ""
 
     def static_pod(self, node: str, name: str, manifest: Mapping[str, Any] | None) -> None:
-        """What the API server sees of a static pod is a mirror under another name."""
+        """The API server has only a mirror of a static pod, under another name."""
         if manifest is None:
             path = self.static.pop(name, None)
             if path and self.store.pop(path, None):

@@ -1,7 +1,8 @@
-"""What of the host an embedded run must not change, for tests that compare it before and after.
+"""The parts of the host that an embedded run must not change, for comparisons before and after.
 
-Other things happen on a machine meanwhile: another run, a container engine, a kind cluster. So only that counts which
-could be a run's own: by the names that it gives to interfaces, mounts and namespaces, by the addresses of its networks.
+Other programs change the machine at the same time: another run, a container engine, a kind cluster. So only objects
+count that could belong to a run, by the names of interfaces, mounts and namespaces, and by the addresses of its
+networks.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ _UNDERLAY = "172.30.0.0/24"
 _EMBEDDED = [network.embedded for network in catalog.load().values() if network.embedded]
 _SUBNETS = [ip_network(subnet) for network in _EMBEDDED for subnet in (*network.subnets, _UNDERLAY)]
 _DEVICES = {getattr(step, kind, "") for network in _EMBEDDED for step in network.setup for kind in ("bridge", "vxlan")}
-#: Nodes' legs on the underlay, and what plugins name themselves; a container engine's `veth` has seven digits after it.
+#: Nodes' links to the underlay, and interfaces that plugins name; a container engine's `veth` has seven digits.
 _INTERFACE = re.compile(r"underlay|node\d+|veth[0-9a-f]{8}|flannel\.\d+|cni\d+")
 _ADDRESS = re.compile(r"[0-9a-f.:]+(/\d+)?")
 
 
 def snapshot() -> dict[str, list[str]]:
-    """What is on this host now that could be a run's."""
+    """Objects on this host that could belong to a run."""
     return {
         "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir() if _is_interface(path.name)),
         "mounts": sorted(_mounts()),
@@ -40,7 +41,7 @@ def _is_interface(name: str) -> bool:
 
 
 def _mounts() -> Iterator[str]:
-    """Mounts of a run's own file systems, and of namespaces of pods."""
+    """Mounts of a run's file systems, and of pods' namespaces."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         place, source = before.split()[4], after.split()[1]

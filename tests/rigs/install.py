@@ -1,4 +1,4 @@
-"""A node that is a folder, for `genie install`."""
+"""A folder as a node, for `genie install`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def wanted(plugin: bytes = b"shim", kubeconfig: bytes | None = b"kubeconfig", **
 
 
 def tree(node: Node) -> dict[str, str]:
-    """Every file in net.d and the plugin directory, with its content."""
+    """All files in net.d and in the plugin directory, with their contents."""
     folders = [Path(node.bin_dir), Path(node.conf_dir)]
     return {
         str(p.relative_to(Path(node.bin_dir).parent)): p.read_text()
@@ -33,4 +33,4 @@ def main(node: Node, *options: str) -> int:
     try:
         return install.main([*options, *where])
     finally:
-        root.handlers[:] = before  # what is logged later must not go to this test's standard error
+        root.handlers[:] = before  # later log lines must not go to this test's standard error

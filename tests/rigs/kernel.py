@@ -1,4 +1,4 @@
-"""A pod's network namespace without a kernel: the routes that delegates report are the routes that there are."""
+"""A pod's network namespace without a kernel: it has the routes that delegates report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genie.kernel.netns import Link
 
 
 class FakeKernel:
-    """In the place of `Netlink`. log: what was asked of it that changes something, in order.
+    """A replacement for `Netlink`. log: the requests that change something, in order.
 
     unreported: routes that a plugin sets and does not report, by its interface. masters: the bridge or VRF that an
     interface belongs to. kinds: of interfaces, by index.
@@ -29,7 +29,7 @@ class FakeKernel:
         self.log: list[str] = []
 
     def attach(self, ifname: str, result: Result) -> None:
-        """What a plugin does in the pod, by the result that it reports."""
+        """Apply a plugin's reported result in the pod."""
         index = self.indices.setdefault(ifname, len(self.indices) + 2)
         for ip in result.ips:
             address, _, prefix = ip.address.partition("/")

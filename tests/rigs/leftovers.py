@@ -1,4 +1,4 @@
-"""Plugins that have others do their work, and what runs of them."""
+"""Plugins that start other processes, and a list of the running ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-#: Ways in which a plugin may have others do its work, while it lives or after its end.
+#: Ways in which a plugin can start other processes, during its life or beyond it.
 WAYS = {
     "itself": "exec sleep 60",
     "child": "sleep 60 & wait",
@@ -25,28 +25,28 @@ _WAIT = "until [ -e {} ]; do sleep 0.02; done"
 
 
 class Started:
-    """A directory with plugins; what they start is known by a variable of its environment."""
+    """A directory with plugins; their processes are identified by an environment variable."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.env = {"PATH": os.defpath, "X": str(path)}
         go, done = path / "go", path / "done"
-        #: A plugin whose work a process in a session of its own does, until there is the file `go`.
+        #: A plugin with a worker process in a separate session, which waits for the file `go`.
         self.beside = f"(setsid sh -c '{_WAIT.format(go)}; touch {done}' &); {_WAIT.format(done)}"
 
     def plugin(self, text: str, name: str = "plugin") -> str:
-        """A plugin in shell."""
+        """A plugin as a shell script."""
         file = self.path / name
         file.write_text(f"#!/bin/sh\n{text}\n")
         file.chmod(0o755)
         return str(file)
 
     def has_not_begun(self) -> bool:
-        """Whether there is no file `begun` yet."""
+        """Whether the file `begun` does not exist yet."""
         return not (self.path / "begun").exists()
 
     def running(self) -> list[int]:
-        """What plugins have started, themselves included; zombies do not count."""
+        """The plugins and the processes that they started, without zombies."""
         mark, found = f"\0X={self.path}\0".encode(), []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -57,6 +57,6 @@ class Started:
         return sorted(found)
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill the remaining processes."""
         for pid in self.running():
             os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Network namespaces for tests.
 
-One has no name and no mount: it lives as long as one open file of this process, so that tests run beside each other and
-leave the machine as they found it, even when they are killed.
+A namespace has no name and no mount: it exists as long as an open file of this process. So tests can run in parallel
+and leave nothing on the machine, even if they are killed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Namespace:
         return done[0]
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do something in the namespace; processes started there are in it too."""
+        """Run a function in the namespace; processes that it starts are in it, too."""
 
         def enter() -> T:
             if ctypes.CDLL(None, use_errno=True).setns(self._file, CLONE_NEWNET):
@@ -59,7 +59,7 @@ class Namespace:
         return self._in_thread(enter)
 
     def ip(self, *commands: str) -> str:
-        """Run `ip` with each of the commands; returns what they printed."""
+        """Run `ip` with each of the commands; returns the output."""
 
         def each() -> str:
             output = ""

@@ -1,4 +1,4 @@
-"""Networks looked up by name, as a pod that asks for them."""
+"""Looks up networks by name, as for a pod."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ask(name: str, lookup: str = "named", namespace: str = "") -> Ask:
 
 
 def labels(node: Node, *asks: Ask) -> list[str]:
-    """What status and errors call them."""
+    """Their names in status and errors."""
     found = networks.find(asks, node.kube, Directory(str(node.net_d)), "blue", (str(node.root / "bin"),))
     return [each.label for each in run_sync(found)]
 

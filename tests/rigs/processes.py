@@ -1,4 +1,4 @@
-"""Processes of tests, as /proc shows them."""
+"""Processes of tests, from /proc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def child(pid: int) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     found = [pid]
     for each in found:
         found += [int(one) for one in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
@@ -21,7 +21,7 @@ def family(pid: int) -> list[int]:
 
 
 def alive(pids: list[int], within: float = 0) -> list[int]:
-    """The processes that have not ended, after waiting for them to."""
+    """The processes that still run after a wait for their end."""
 
     def runs(pid: int) -> bool:
         try:

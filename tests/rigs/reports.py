@@ -1,4 +1,4 @@
-"""Reports as `harness conformance` writes them, made without running anything."""
+"""Reports in the form of `harness conformance`, made without a run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a router of IPv6 says to a pod on its link: advertisements, and that a packet is too big.
+"""Messages of an IPv6 router to a pod on its link: advertisements, and "packet too big".
 
-The kernel makes routes and addresses of it by itself, at any time.
+The kernel makes routes and addresses from them by itself, at any time.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def link(router: Any, ifname: str) -> None:
 
 
 def advertise(router: Any, ifname: str, *, router_lifetime: int = 1800, lifetime: int = 86400) -> None:
-    """One advertisement, to all nodes of the link, of a default route and a prefix to make addresses of; in seconds."""
+    """Send one advertisement of a default route and a prefix to all nodes of the link; lifetimes in seconds."""
     head = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, router_lifetime, 0, 0)
     prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, lifetime, 14400, 0) + socket.inet_pton(socket.AF_INET6, PREFIX)
     _said(router, ifname, head + prefix, "ff02::1")
 
 
 def too_big(router: Any, ifname: str, *, sent_from: tuple[str, int], sent_to: tuple[str, int], mtu: int = 1280) -> None:
-    """That a packet of UDP, from the pod to anywhere, did not fit."""
+    """Send "packet too big" for a UDP packet from the pod."""
     addresses = [socket.inet_pton(socket.AF_INET6, each[0]) for each in (sent_from, sent_to)]
     packet = struct.pack("!IHBB", 6 << 28, 1452, 17, 64) + b"".join(addresses)
     packet += struct.pack("!HHHH", sent_from[1], sent_to[1], 1452, 0)
@@ -48,7 +48,7 @@ def too_big(router: Any, ifname: str, *, sent_from: tuple[str, int], sent_to: tu
 
 
 def until(pod: Any, command: str, words: str, *, gone: bool = False) -> str:
-    """What `ip` prints once these words are in it (or no longer)."""
+    """The output of `ip` after these words appear in it (or disappear)."""
     end = time.monotonic() + 20
     while (words in (shown := pod.ip(command))) == gone:
         assert time.monotonic() < end, f"ip {command}: {shown}"

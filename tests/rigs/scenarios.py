@@ -27,7 +27,7 @@ def two(*checks: str) -> str:
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs scenarios, without waiting for what does not come."""
+    """Runs scenarios with short deadlines."""
 
     report: Path
 
@@ -42,13 +42,13 @@ class Runner:
         return outcome, cluster
 
     def fails(self, text: str, **how: Any) -> str:
-        """Run a scenario that must fail; what its failures say."""
+        """Run a scenario that must fail; returns the texts of its failures."""
         outcome, cluster = self(text, **how)
         assert cluster.store == {}, "whatever happens, all is gone at the end"
         return failures(outcome)
 
 
 def failures(outcome: Outcome) -> str:
-    """What the failures of a scenario say, which must have some."""
+    """The texts of a scenario's failures; there must be some."""
     assert outcome.verdict == "failed", outcome
     return "\n".join(f"{where}: {what}" for where, what in outcome.failures)

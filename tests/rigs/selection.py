@@ -1,4 +1,4 @@
-"""Pods with annotations, and what they come to."""
+"""Pods with annotations, and their selections."""
 
 from __future__ import annotations
 

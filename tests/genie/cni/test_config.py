@@ -1,4 +1,4 @@
-"""Configurations: what is right is passed on untouched, what is wrong is said with its place."""
+"""Configurations: valid ones are passed on unchanged, mistakes are reported with their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plugin as a child process: whatever it does, an outcome comes back, in time, and nothing stays behind."""
+"""A plugin as a child process: it always gives an outcome in time, and no process stays behind."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_an_executable_that_is_being_written_is_tried_again(tmp_path: Path) -> N
 
 @dataclass
 class Busy:
-    """An executor whose plugin's executable is being written for so many attempts."""
+    """An executor for a plugin that is being written during this number of attempts."""
 
     attempts: int
     number: int = errno.ETXTBSY

@@ -1,4 +1,4 @@
-"""JSON read strictly: what is refused, and in which words."""
+"""Strict JSON: refused values and their messages."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_what_is_no_address(text: str) -> None:
 
 @given(st.dictionaries(st.text(max_size=4), JSON, min_size=1), st.integers(0, 2), st.data())
 def test_a_slip_is_reported_where_it_is(value: dict[str, Any], indent: int, data: st.DataObject) -> None:
-    """A character that no JSON has there, or an end that comes too early: its line and column."""
+    """An invalid character or an early end is reported with its line and column."""
     try:
         text = json.dumps(value, indent=indent or None, allow_nan=False)
     except ValueError:

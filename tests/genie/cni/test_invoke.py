@@ -1,4 +1,4 @@
-"""A chain of plugins, played by a fake executor: who is called, in which order, with what."""
+"""A chain of plugins with a fake executor: the calls, their order and their input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def well_behaved(command: str, request: dict[str, Any]) -> Outcome:
 
 
 def speaking(*versions: str, then: Plugin = well_behaved) -> Plugin:
-    """A plugin that knows these versions alone, as the reference's skeleton behaves."""
+    """A plugin that supports only these versions, like the reference skeleton."""
 
     def plugin(command: str, request: dict[str, Any]) -> Outcome:
         if command == "VERSION":
@@ -55,7 +55,7 @@ def speaking(*versions: str, then: Plugin = well_behaved) -> Plugin:
 
 @dataclass
 class Fake:
-    """Plugins by type, and what was asked of them."""
+    """Plugins by type, with their calls."""
 
     plugins: Mapping[str, Plugin]
     calls: list[tuple[str, str, dict[str, Any], Mapping[str, str]]] = field(default_factory=list)

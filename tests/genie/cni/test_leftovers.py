@@ -1,4 +1,4 @@
-"""What a plugin has started ends when its call is cut off, however it was started; a daemon that it left stays."""
+"""Descendants of a plugin end when its call is interrupted; a daemon that an exited plugin left stays."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_killed_after_a_while_its_plugins_end_without_another_call(place: Place,
 
 
 def _has_guard(pid: int) -> bool:
-    """Whether a call has started a process that is no plugin, and that has let go of its standard input."""
+    """Whether a call has started a process that is not a plugin and has closed its standard input."""
     children = [Path(f"/proc/{child}") for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return any((child / "exe").samefile(f"/proc/{pid}/exe") and not (child / "fd/0").exists() for child in children)
 
@@ -90,13 +90,13 @@ def test_out_of_time_it_ends_with_all_that_it_has_started(place: Place, way: str
 
 
 def test_a_plugin_that_dies_takes_what_it_has_started_with_it(place: Place) -> None:
-    """What is left of it would go on to attach what the rollback has just removed."""
+    """Otherwise its processes would attach again what the rollback has removed."""
     outcome = place.run("setsid sleep 60 & sleep 60 & kill -SEGV $$", timeout=20)
     assert (outcome.status, place.running()) == (-11, [])
 
 
 def test_a_daemon_is_meant_to_stay(place: Place) -> None:
-    """Whatever becomes of the call: a plugin left it behind that had come to its own end."""
+    """In every case of the call's end: it was left by a plugin that exited by itself."""
     daemon = place.plugin("setsid sleep 60 & exit 0", "daemon")
     call = place.start(daemon, place.plugin(f"touch {place.path}/begun; sleep 60; :"))
     assert not until_nothing(place.has_not_begun, 20)
@@ -122,7 +122,7 @@ def test_what_runs_beside_a_plugin_that_is_cut_off_goes_on(place: Place) -> None
 
 
 def test_a_call_that_is_still_on_was_given_up_by_its_runtime(place: Place) -> None:
-    """A runtime that was restarted knows nothing of the calls that it had made, and makes the next."""
+    """A restarted runtime does not know its earlier calls, and makes the next one."""
     call = place.start(place.plugin(f"touch {place.path}/begun; sleep 60; :"))
     assert not until_nothing(place.has_not_begun, 20)
     Claim(place.lock).close()

@@ -1,6 +1,6 @@
-"""The verbs against the reference plugins themselves, in network namespaces: what a fake cannot tell.
+"""The verbs with the real reference plugins, in network namespaces.
 
-The plugins run in one private namespace, which plays the host, and attach another, which plays the pod.
+The plugins run in one private namespace, which acts as the host, and attach another, which acts as the pod.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def test_gc_leaves_what_is_valid(lab: Lab) -> None:
     stays = [{"containerID": "c1", "ifname": "eth0"}]
     lab.run(invoke.gc(plan, stays, EXECUTOR, path=(lab.bin,), timeout=60))
     assert lab.leases() == ["10.7.0.2", "fd07::2"]
-    lab.run(invoke.gc(plan, [], EXECUTOR, path=(lab.bin,), timeout=60))  # that host-local frees them is its affair
+    lab.run(invoke.gc(plan, [], EXECUTOR, path=(lab.bin,), timeout=60))  # host-local must free them
 
 
 def test_status_is_the_network_s(lab: Lab) -> None:
@@ -146,7 +146,7 @@ def test_status_is_the_network_s(lab: Lab) -> None:
 
 
 def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
-    """What genie does for a pod of two: each delegate finds no default route in its way, and CHECK is content after."""
+    """A pod on two networks: no delegate finds an existing default route, and CHECK passes afterwards."""
     from genie.kernel import routes
     from genie.kernel.netlink import Netlink
 

@@ -1,4 +1,4 @@
-"""Results: what is read is what was written, in every version, and what a version cannot hold is all that is lost."""
+"""Results: reading returns the written result in every version, except for fields that the version lacks."""
 
 from __future__ import annotations
 

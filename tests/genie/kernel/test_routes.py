@@ -1,4 +1,4 @@
-"""Routes in a pod of several networks: what is decided, and what the kernel then does with packets."""
+"""Routes in a pod of several networks: the plan, and the kernel's handling of packets afterwards."""
 
 from __future__ import annotations
 
@@ -902,7 +902,7 @@ def test_a_pod_comes_up_whatever_a_network_reports_that_it_did_not_do(pod: Any, 
     arrange(pod, [first, attached("eth1", claim.reports)])
     assert defaults(pod) == ["default via 10.1.0.1 dev eth0"]
     family = "-6" if ":" in claim.reports.address else "-4"
-    every = listing(pod, f"{family} route show table all")  # to ask for a table that is not there is an error
+    every = listing(pod, f"{family} route show table all")  # a request for a missing table is an error
     assert [line.replace(" table 2001", "") for line in every if "table 2001" in line] == list(claim.table)
     own = [line for line in listing(pod, f"{family} rule") if "2001" in line]
     assert own == (
@@ -928,7 +928,7 @@ def leaves_by(pod: Any, source: str) -> str:
         (["rule add from 10.2.0.5 lookup 100 priority 32765"], "10.2.0.5", "via 10.2.0.100"),
         (["rule add fwmark 7 lookup 101"], "10.2.0.5 mark 7", "via 10.2.0.101"),
         (["rule add fwmark 7 lookup 101"], "10.2.0.5", "via 10.2.0.1"),
-        # what its table does not say, genie's does
+        # genie's table has the routes that its table lacks
         (["rule add from 10.2.0.5 lookup 102"], "10.2.0.5", "via 10.2.0.1"),
         (["rule add from 10.2.0.5 lookup 100"], "10.2.0.6", "via 10.2.0.1"),
     ],
@@ -1074,7 +1074,7 @@ def test_what_fails_undoes_itself(pod: Any) -> None:
     held = take_away(pod)
     pod.ip("route add default via 10.2.0.1")
     before = (defaults(pod), listing(pod, "rule"), listing(pod, "route show table all"))
-    broken = default("10.9.0.1", held[0].oifs[0])  # on no network of the pod
+    broken = default("10.9.0.1", held[0].oifs[0])  # not on a network of the pod
     plan = [
         attached("eth0", IP("10.1.0.2/24", "10.1.0.1"), taken=(broken,)),
         attached("eth1", IP("10.2.0.2/24", "10.2.0.1")),

@@ -1,4 +1,4 @@
-"""genie's list: what is in it, whatever others put there."""
+"""genie's list, with plugins that others add."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`genie install` on a node that is a folder: what is put there, what was there before, what is there afterwards."""
+"""`genie install` on a folder as a node: the installed files, the previous files, and the files after removal."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_again_changes_nothing(machine: Node) -> None:
 
 def test_a_new_shim_replaces_the_old_one_and_not_its_inode(machine: Node) -> None:
     files.install(machine, wanted())
-    with Path(machine.plugin).open("rb") as running:  # as a process that runs it has it open
+    with Path(machine.plugin).open("rb") as running:  # like a running process, which has it open
         files.install(machine, wanted(b"newer"))
         assert running.read() == b"shim"
     assert Path(machine.plugin).read_bytes() == b"newer"
@@ -139,7 +139,7 @@ def test_removal_brings_back_another_genie(machine: Node) -> None:
 
 @pytest.mark.parametrize("before_that", ["", "CNI-Genie's configuration"])
 def test_the_configuration_of_an_earlier_genie_becomes_the_list(machine: Node, before_that: str) -> None:
-    """Which was a file of one plugin, with a name that sorts before the list's."""
+    """The previous file had one plugin, with a name that sorts before the list's."""
     old = Path(machine.conf_dir, "00-genie.conf")
     if before_that:
         old.write_text(before_that)
@@ -262,7 +262,7 @@ def test_the_runtime_is_asked_for_what_the_networks_declare(machine: Node) -> No
 
 
 def test_removal_brings_things_back_over_a_mount(machine: Node) -> None:
-    """In a pod each directory is a mount of its own, and nothing can be renamed from one to another."""
+    """In a pod each directory is a separate mount, so files cannot be renamed from one to another."""
     if Path("/dev/shm").stat().st_dev == Path(machine.state_dir).stat().st_dev:
         pytest.skip("/dev/shm is not a file system of its own here")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:

@@ -1,4 +1,4 @@
-"""`genie status` and `genie explain`: what a person is shown of a node and of a pod."""
+"""The output of `genie status` and `genie explain`."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_status_says_that_genies_configuration_was_renamed(
     assert "README" not in said_so
     first, *_ = health(capsys, node, str(renamed))
     assert first == f"configuration  {renamed}: NOT USED, the runtime loads only .conf, .conflist, .json"
-    Path(conf).write_text(text)  # `keep` has put it back
+    Path(conf).write_text(text)  # `keep` has restored it
     first, second, *_ = health(capsys, node, conf)
     assert first == f"configuration  {conf}"
     assert second.strip().startswith("00-genie.conf.cilium_bak was genie's configuration, before somebody renamed it.")

@@ -1,4 +1,4 @@
-"""`genie install`: what an administrator types, and what direct mode is given."""
+"""`genie install`: its options, and the files for direct mode."""
 
 from __future__ import annotations
 

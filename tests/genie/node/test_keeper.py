@@ -1,4 +1,4 @@
-"""`genie install --keep`: what stays on the machine, and what goes."""
+"""`genie install --keep`: the files that stay on the machine, and those that are removed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLUGINS: dict[str, bytes] = {}
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait until it holds."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that in time"
@@ -35,7 +35,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Api:
-    """An API server that knows of a DaemonSet, or does not; what it answers is a status for each request."""
+    """An API server with or without a DaemonSet; each request gets the next status."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.status, self.asked, self.fails = 200, 0, 0
@@ -77,7 +77,7 @@ class Api:
 
 
 class TestKeeper:
-    """What it does with the node; the API server that it asks for its DaemonSet says what the test wants."""
+    """Its actions on the node, with an API server that answers for its DaemonSet as the test wants."""
 
     @pytest.fixture
     def api(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
@@ -93,7 +93,7 @@ class TestKeeper:
 
     @pytest.fixture
     def make(self, machine: Node, conf: Path, api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-        """Makes keepers that run in threads; each is ended with the test."""
+        """Makes keepers that run in threads; each ends with the test."""
         monkeypatch.setattr("genie.node.keeper.signal.signal", lambda *_: None)  # not in a thread
         monkeypatch.setattr("genie.node.keeper.EVERY", 0.01)
         monkeypatch.setattr("genie.node.keeper.REFRESH", 0.05)
@@ -132,7 +132,7 @@ class TestKeeper:
     def test_backs_off_from_one_who_keeps_removing_it(
         self, make: Make, machine: Node, api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Cilium with cni.exclusive renames each configuration but its own, as often as it sees one."""
+        """Cilium with cni.exclusive renames every other configuration as soon as it sees one."""
         monkeypatch.setenv("NODE_NAME", "worker-1")
         own, renamed = (Path(machine.conf_dir, f"00-genie.conflist{suffix}") for suffix in ("", ".cilium_bak"))
         keeper, thread = make()
@@ -165,7 +165,7 @@ class TestKeeper:
         until(lambda: files.in_place(machine, b"shim"))
 
     def test_a_plugin_behind_genie_stays(self, make: Make, machine: Node, conf: Path) -> None:
-        """As istio-cni puts it there, whatever happens to genie's own part."""
+        """As istio-cni adds it, while genie's part changes."""
         own = Path(machine.conf_dir, "00-genie.conflist")
         make()
         until(lambda: files.in_place(machine, b"shim"))
@@ -250,7 +250,7 @@ class TestKeeper:
         os.close(held)
 
     def test_waits_for_a_first_network(self, make: Make, machine: Node) -> None:
-        """With genie's configuration alone in net.d the node would pass for ready, and have no network at all."""
+        """With only genie's configuration in net.d, the node would seem ready without any network."""
         flannel = Path(machine.conf_dir, "10-flannel.conflist")
         flannel.unlink()
         multus = Path(machine.conf_dir, "00-multus.conf")
@@ -287,7 +287,7 @@ class TestKeeper:
         before = tree(machine)
         keeper, thread = make()
         until(lambda: files.in_place(machine, b"shim"))
-        api.status, api.fails = 404, 3  # two answers of 503, then the truth
+        api.status, api.fails = 404, 3  # two answers with 503, then the real one
         keeper.ending.set()
         thread.join(10)
         assert tree(machine) == before
@@ -304,7 +304,7 @@ class TestKeeper:
         until(lambda: keeper.sees_daemonset)
 
     def test_of_two_the_newer_one_keeps(self, make: Make, machine: Node) -> None:
-        """A rolling update: they want different shims, and must not undo each other's."""
+        """A rolling update: they want different shims, and must not replace each other's."""
         old, _ = make(b"old")
         until(lambda: files.in_place(machine, b"old"))
         new, thread = make(b"the new one")
@@ -313,7 +313,7 @@ class TestKeeper:
         for _ in range(50):
             assert Path(machine.plugin).read_bytes() == b"the new one"
             time.sleep(0.005)
-        new.ending.set()  # the update is taken back
+        new.ending.set()  # the update is rolled back
         thread.join(10)
         until(lambda: files.in_place(machine, b"old"))
 

@@ -1,4 +1,4 @@
-"""Multus' configurations as genie.conf: what is the same, what is noted, and what is refused."""
+"""Multus' configurations as genie.conf: equal keys, warnings, and refusals."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_key_that_nobody_knows_is_named(key: str, value: Any) -> None:
 
 @pytest.fixture
 def left(machine: Node, tmp_path: Path) -> Path:
-    """A node of Multus'."""
+    """A node with Multus."""
     net_d = Path(machine.conf_dir)
     flannel = {"cniVersion": "0.3.1", "name": "cbr0", "plugins": [{"type": "flannel"}]}
     (net_d / "10-flannel.conflist").write_text(json.dumps(flannel))

@@ -1,4 +1,4 @@
-"""When genie is put back: at once at first, then ever later, and at once again after a quiet time."""
+"""When genie is restored: at first immediately, then later and later, and immediately again after a quiet time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pod asks for, out of its annotations."""
+"""The requests in a pod's annotations."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ KNOWN = ["name", "namespace", "interface", "ips", "mac", "default-route", "cni-a
 
 @given(st.text(max_size=12), st.none() | st.integers() | st.text(max_size=5))
 def test_an_element_has_no_keys_but_the_specifications(key: str, value: Any) -> None:
-    """Multi-network specification, 4.1.2.1: keys without a period are reserved; what is not known is not granted."""
+    """Multi-network specification, 4.1.2.1: keys without a period are reserved; unknown ones are refused."""
     asked = {"name": "a", key: value}
     if "." in key or value is None:
         assert names_of(attachments([{"name": "a", key: value}])) == ["", "a"]

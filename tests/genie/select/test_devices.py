@@ -1,4 +1,4 @@
-"""The kubelet's PodResources API, spoken to a real gRPC server: messages written by hand, the transport grpcio's."""
+"""The kubelet's PodResources API with a real gRPC server (grpcio), with messages written by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _number(value: int) -> bytes:
 
 def pod(name: str, namespace: str, *resources: tuple[str, list[str]]) -> bytes:
     each = [field(2, field(1, kind) + b"".join(field(2, one) for one in ids)) for kind, ids in resources]
-    container = field(1, "main") + b"".join(each) + b"\x18\x05"  # a varint field, to be passed over
+    container = field(1, "main") + b"".join(each) + b"\x18\x05"  # a varint field, which is skipped
     return field(1, field(1, name) + field(2, namespace) + field(3, container))
 
 
@@ -99,7 +99,7 @@ def test_no_kubelet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("drip", [b"", b"\0"])
 def test_a_kubelet_that_says_too_little_is_given_up_in_time(tmp_path: Path, drip: bytes) -> None:
-    """One that says nothing, and one that says something now and then: the limit is for all of it."""
+    """A silent server and a slow one: the limit is for the whole answer."""
     with socket.socket(socket.AF_UNIX) as listener, contextlib.suppress(OSError):
         listener.bind(str(tmp_path / "s"))
         listener.listen()

@@ -1,4 +1,4 @@
-"""`cni: ""`: loads, from the host's counters, and the decision over them."""
+"""`cni: ""`: loads from the host's counters, and the decision."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.Monkey
 
 
 class Name(str):
-    """A name whose comparisons can be counted."""
+    """A name with counted comparisons."""
 
     def __eq__(self, other: object) -> bool:
         return str.__eq__(self, other) is True
@@ -110,7 +110,7 @@ NO_MAKERS = ["loopback", "tuning", "portmap", "host-local"]
 
 @given(st.lists(st.sampled_from(NO_MAKERS + INTERFACE_MAKERS), min_size=1, max_size=4), st.sampled_from([0, 1]))
 def test_a_chain_that_makes_no_interface_is_no_candidate(kinds: list[str], other: int) -> None:
-    """The loopback's, named and in net.d, as CRI-O installs it; with plugins before or behind it, too."""
+    """A loopback configuration in net.d, as CRI-O installs it; also with plugins before or after it."""
     path = ["/bin-none"]
     why = networks.unusable(network("x", *({"type": kind} for kind in kinds)), path)
     assert why

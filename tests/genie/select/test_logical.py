@@ -1,4 +1,4 @@
-"""Logicalnetworks and Physicalnetworks, and what they write into a configuration."""
+"""Logicalnetworks and Physicalnetworks, and their changes of a configuration."""
 
 from __future__ import annotations
 

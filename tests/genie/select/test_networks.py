@@ -1,4 +1,4 @@
-"""Names to configurations: where they are found, in which order, and what is written into them."""
+"""Look-up of configurations by name: places, their order, and changes of the configuration."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_another_programs_json_is_passed_over(node: Node) -> None:
 
 @given(st.lists(st.sampled_from(["gone", "loopback", "tuning", "bridge", "multus"]), min_size=1, max_size=5))
 def test_the_first_configuration_that_can_be_a_pods_network(kinds: list[str]) -> None:
-    """One whose plugin is gone from the node is passed over, as by the kubelet and CRI-O."""
+    """A configuration without its plugin on the node is skipped, as by the kubelet and CRI-O."""
     with TemporaryDirectory() as place:
         node = Node(Path(place))
         node.binary("bridge", "loopback", "tuning", "multus")
@@ -201,7 +201,7 @@ def test_no_net_d(node: Node) -> None:
     assert caught.value.code == 5
 
 
-# --- others that do what genie does ----------------------------------------------------------------------------------
+# --- other meta-plugins ----------------------------------------------------------------------------------
 
 MULTUS: list[dict[str, Any]] = [
     {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "clusterNetwork": "/etc/x.conf"},
@@ -232,7 +232,7 @@ def test_a_definition_of_multus_itself_is_refused(node: Node, left: dict[str, An
     assert "NetworkAttachmentDefinition blue/blue is Multus' own configuration" in refused(node, "blue", "attachment")
 
 
-# --- what was read is kept until it changes -------------------------------------------------------------------------
+# --- files are cached until they change -------------------------------------------------------------------------
 
 
 def test_a_file_is_read_again_when_it_changes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_definitions_lend_their_name(node: Node) -> None:
 
 
 def test_what_networks_are_called(node: Node) -> None:
-    """A definition's name has its namespace, whichever annotation asked for it; the others go by what was asked for."""
+    """A definition's name has its namespace, for every annotation; other networks have the requested name."""
     node.write("10-weave.conf", conf("weave-net"))
     node.binary("bridge")
     node.kube.define("nad", {"type": "bridge"})
@@ -321,7 +321,7 @@ def test_broken_definitions(node: Node, spec: Any, complaint: str, code: int) ->
 
 
 def test_a_definition_of_any_size(node: Node) -> None:
-    """Up to the most that genie reads, by itself and together with the pod's others; one more is too many."""
+    """The limits for one definition and for all of a pod's; one more character is too many."""
     plugin = {"type": "plug"}
 
     def define(name: str, *, length: int = 0, plugins: int = 1) -> None:
@@ -387,7 +387,7 @@ def test_generated_configurations(node: Node) -> None:
     assert networks.generated("bridge", ("/none",)) is None
 
 
-# --- whatever a net.d holds -----------------------------------------------------------------------------------------
+# --- any contents of net.d -----------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["bridge", "genie", "1.0.0"]),

@@ -1,4 +1,4 @@
-"""Selection: what annotations and genie.conf come to. The table of docs/annotations.md, row by row, and properties."""
+"""Selection from annotations and genie.conf: each row of the table in docs/annotations.md, and properties."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_fields_that_are_capabilities(item: dict[str, Any], runtime_config: dict
 
 
 def test_a_selection_has_what_was_asked_and_found() -> None:
-    """And a network's configuration as it was, where nobody asks for arguments in it."""
+    """Without requested arguments, a network's configuration is unchanged."""
     asked = attachments([{"name": "net-a", "mac": "02:00:00:00:00:01", "ips": ["10.1.1.5/24"]}], cni="calico,weave")
     looked_up = [
         Found(network=network("calico"), label="calico"),
@@ -399,7 +399,7 @@ def test_names_are_given_and_kept(items: list[tuple[str, str | None, str]], extr
     st.sampled_from(["eth0", "eth1", "net2"]),
 )
 def test_each_number_is_the_lowest_that_is_free(asked: list[str | None], primary: int, ifname: str) -> None:
-    """The rule as it is documented, one network after the other; the code looks at no number twice."""
+    """The documented rule, one network after the other; the code tries no number twice."""
     asks_ = tuple(Ask(name="n", where="w", ifname=name or "") for name in asked)
     whole = Asked(primary=asks_[:primary], extra=asks_[primary:])
     try:

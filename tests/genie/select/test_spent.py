@@ -1,4 +1,4 @@
-"""`cni: ""`: networks without a free address, or where an ADD failed, are taken only if there is no other."""
+"""`cni: ""`: networks without a free address or with a failed ADD are chosen only if there is no other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SUBNET = st.sampled_from(
 
 @st.composite
 def ranges(draw: Any) -> dict[str, Any]:
-    """One of host-local's ranges; what is left out is host-local's to choose."""
+    """One of host-local's ranges; host-local chooses missing values."""
     subnet = draw(SUBNET)
     inside = [str(each) for each in ip_network(subnet, strict=False)]
     at, to = sorted(draw(st.tuples(st.integers(0, len(inside) - 1), st.integers(0, len(inside) - 1))))

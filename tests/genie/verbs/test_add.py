@@ -1,4 +1,4 @@
-"""The verbs, over a fake executor and a fake API server: what is called in which order, and what lies on the disk."""
+"""The verbs with a fake executor and a fake API server: the order of calls, and the files on disk."""
 
 from __future__ import annotations
 
@@ -356,7 +356,7 @@ def test_weave_twice_has_a_container_id_of_its_own_the_second_time(node: Node) -
     ],
 )
 def test_two_networks_of_one_plugin_share_no_container_id(node: Node, cni: str, own: list[bool]) -> None:
-    """Whatever their names are: such a plugin keeps what it needs at DEL under the ID alone."""
+    """For all names: such a plugin stores its data for DEL only under the container's ID."""
     node.write("20-second.conf", {"cniVersion": "1.0.0", "name": "second", "type": "flannel"})
     plugins = [{"type": "ptp"}, {"type": "flannel"}]
     node.write("20-chained.conflist", {"cniVersion": "1.0.0", "name": "chained", "plugins": plugins})
@@ -520,7 +520,7 @@ def test_routes_that_cannot_be_arranged_undo_the_add(node: Node, monkeypatch: py
 
 
 def with_routes(node: Node, **reported: list[dict[str, Any]]) -> None:
-    """Have a delegate report these routes, and set them."""
+    """Make a delegate report these routes, and set them."""
 
     def act(call: SeenCall) -> Outcome | None:
         if call.verb != "ADD":
@@ -589,7 +589,8 @@ def test_a_dropped_wish_is_logged_and_an_event(node: Node) -> None:
 # --- versions -------------------------------------------------------------------------------------------------------
 
 
-# --- what is written back -------------------------------------------------------------------------------------------
+# --- annotations that genie writes
+# -------------------------------------------------------------------------------------------
 
 
 def test_the_status_is_written_to_the_pod(node: Node) -> None:
@@ -692,7 +693,7 @@ def test_without_kubernetes(node: Node) -> None:
 # --- malformed input ------------------------------------------------------------------------------------------------
 
 
-# --- annotations that the runtime hands over --------------------------------------------------------------------
+# --- annotations from the runtime --------------------------------------------------------------------
 
 
 def test_with_annotations_of_the_runtime_the_api_server_is_not_asked_for_the_pod(node: Node) -> None:

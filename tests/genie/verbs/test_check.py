@@ -1,4 +1,4 @@
-"""CHECK: every delegate with its own result, then the routes that genie arranged."""
+"""CHECK: every delegate with its result, then genie's routes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.rigs.kernel import FakeKernel
 
 
 def routed(node: Node) -> None:
-    """Have each delegate set and report a default route, by the gateway of its network."""
+    """Make each delegate set and report a default route, by the gateway of its network."""
 
     def act(call: SeenCall) -> Outcome | None:
         if call.verb != "ADD":
@@ -98,7 +98,7 @@ def test_check_consults_prev_result(node: Node, kept: Any, code: int, complaint:
 
 
 def test_check_of_an_add_that_was_cut_off(node: Node) -> None:
-    """Not code 3, by which there would be nothing to clean up."""
+    """Not code 3, because that would mean that there is nothing to clean up."""
     node.add("calico")
     (path,) = (node.root / "state").glob("*.json")
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])

@@ -1,4 +1,4 @@
-"""What is known of a network's device: from the device plugin's file, past the CNI plugin, to the pod."""
+"""The information about a network's device: from the device plugin's file, through the CNI plugin, to the pod."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def devinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fast(node: Node, devinfo: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    """A node with the networks `calico` and `blue/fast`, which is over a device; the pod has one, "0000:03:02.1"."""
+    """A node with the networks `calico` and `blue/fast`, which needs a device; the pod has "0000:03:02.1"."""
     node.install("calico")
     node.binary("sriov")
     over(node, "0000:03:02.1", monkeypatch)
@@ -175,7 +175,7 @@ WRONG = {
 
 @pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
 def test_what_is_no_device_information_is_not_shown(fast: Node, devinfo: Path, content: str) -> None:
-    """And keeps no pod from coming up."""
+    """And the pod still comes up."""
     device_plugin_wrote(devinfo, content)
     fast.add("calico", **{NETWORKS: "fast"})
     assert shown(fast) == {"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:03:02.1"}}

@@ -1,4 +1,4 @@
-"""Which networks may be attached to a pod at once: those whose routes are known not to meet."""
+"""Which networks can be attached to a pod at once: those with known routes that cannot conflict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GC: what no valid attachment explains goes."""
+"""GC: everything without a valid attachment is removed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_gc_of_a_plugin_without_names_keeps_the_attachments_of_all_its_networks(
 
 
 def test_gc_with_a_damaged_record_of_a_valid_container(node: Node) -> None:
-    """What it has is not known, so no network may delete what it does not know of; what is garbage for sure goes."""
+    """Its attachments are unknown, so no network may delete unknown ones; certain garbage is removed."""
     node.install("calico", version="1.1.0")
     node.add("calico")
     damage(node)

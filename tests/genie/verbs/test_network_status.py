@@ -1,4 +1,4 @@
-"""What is shown on a pod of its networks."""
+"""The network-status of a pod."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def entries(result: Result, *before: Result) -> list[dict[str, Any]]:
 
 
 def test_each_interface_that_a_network_made_in_the_pod_has_an_entry() -> None:
-    """As OVN-Kubernetes reports a primary user-defined network beside its own; the default is where the gateway is."""
+    """Like OVN-Kubernetes with a primary user-defined network; the default is the network with the gateway."""
     ips = (IP("10.128.0.5/24", interface=1), IP("10.200.0.5/16", "10.200.0.1", 2), IP("fd00::5/64", "fd00::1", 2))
     result = Result(interfaces=(*INTERFACES, UDN), ips=ips, routes=(Route("0.0.0.0/0"), Route("::/0", "fd00::1")))
     shown = json.loads(on_pod([PLAIN], [result])[NETWORK_STATUS])
@@ -113,7 +113,7 @@ def test_an_interface_that_is_not_in_the_pod_has_no_entry() -> None:
 
 
 def test_an_attachments_only_interface_has_the_gateway_of_any_address() -> None:
-    """Also where the address is reported on the host's end, or the network has no interface in the pod at all."""
+    """Also if the address is reported on the host's end, or the network has no interface in the pod."""
     on_host = Result(interfaces=INTERFACES, ips=(replace(V4, interface=0),), routes=(Route("0.0.0.0/0"),))
     assert entry(on_host)["gateway"] == ["10.0.0.1"]
     assert entry(replace(on_host, interfaces=INTERFACES[:1])) == {

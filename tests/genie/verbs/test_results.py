@@ -1,4 +1,4 @@
-"""The results of a pod's networks made into one, and what each lacks of the pod's interface."""
+"""One merged result from a pod's networks, with the missing fields of the pod's interface."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genie.cni.result import IP, Interface, Result, Route
 from genie.kernel.netns import Link
 from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged
 
-# --- what a result lacks of the pod's interface -----------------------------------------------------------------------
+# --- missing fields of the pod's interface -----------------------------------------------------------------------
 
 LINK = Link(ifindex=2, mac="02:00:00:00:00:a9", mtu=1376)
 WHOLE = Interface("eth0", mac=LINK.mac, sandbox="/n", mtu=LINK.mtu)

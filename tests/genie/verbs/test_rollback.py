@@ -1,4 +1,4 @@
-"""An ADD that fails is undone plugin by plugin in reverse, past those that fail, until each has let go."""
+"""A failed ADD is undone plugin by plugin in reverse order, also after failures, until each plugin has released."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def refusal(code: int, msg: str) -> Outcome:
 
 
 def chain(node: Node, name: str, *plugins: str) -> None:
-    """A network of several plugins, whose executables are there."""
+    """A network of several plugins, with their executables."""
     listed = [{"type": plugin} for plugin in plugins]
     node.write(f"20-{name}.conflist", {"cniVersion": "1.0.0", "name": name, "plugins": listed})
     node.binary(*plugins)
@@ -133,7 +133,7 @@ def test_a_cancelled_add_undoes_the_plugins_that_were_called(chained: Node) -> N
 
     started = asyncio.Event()
     chained.executor = Slow()
-    (chained.root / "bin" / "c").unlink()  # never called, so that its DEL, which would fail, is not needed either
+    (chained.root / "bin" / "c").unlink()  # never called, so its DEL, which would fail, is not needed
     asyncio.run(cancel())
     assert deleted(chained) == ["b", "a"] and chained.left() == []
 
@@ -170,7 +170,7 @@ NAMES = ("one", "two", "three")
 
 
 class Holding:
-    """Plugins that hold something from the moment that their ADD begins until a DEL of theirs succeeds."""
+    """Plugins that hold something from the start of their ADD until their DEL succeeds."""
 
     def __init__(self, bad: set[str], stuck: set[str]) -> None:
         self.bad, self.stuck = bad, stuck

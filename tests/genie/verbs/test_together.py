@@ -1,7 +1,7 @@
 """Real plugins together in one pod: any of them twice, any two of them, and every address answers.
 
-A host attaches a pod by genie, with the reference plugins; a third namespace, behind a router, plays another node, from
-which each address of the pod is dialled.
+A host attaches a pod with genie and the reference plugins. A third namespace, behind a router, acts as another node,
+which connects to each address of the pod.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def node(namespace: Callable[[], Any], cni_bin: str, tmp_path: Path) -> Node:
     host.ip("addr add 192.0.2.1/24 dev up0", "-6 addr add 2001:db8::1/64 dev up0 nodad")
     far.ip("link set eth0 up", "addr add 192.0.2.9/24 dev eth0", "-6 addr add 2001:db8::9/64 dev eth0 nodad")
     far.ip("route add default via 192.0.2.1", "-6 route add default via 2001:db8::1")
-    # A bridge without an address of its own takes that of a port, which CHECK then finds changed by the next one.
+    # Otherwise the bridge takes the MAC address of a port, and CHECK finds it changed by the next port.
     host.ip("link add br0 address 02:00:00:00:00:b0 type bridge", "link add br1 address 02:00:00:00:00:b1 type bridge")
     host.run(_forward)
     made = Node(host=host, pod=pod, far=far, bin=cni_bin, place=tmp_path)
@@ -143,7 +143,7 @@ def _forward() -> None:
 
 @contextmanager
 def answering(pod: Any, address: str) -> Iterator[int]:
-    """A server in the pod on this address alone, which sends it to whoever dials it; yields its port."""
+    """A server in the pod on only this address, which it sends to each client; yields its port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = pod.run(lambda: socket.create_server((address, 0), family=family))
 
@@ -206,7 +206,8 @@ def test_every_address_answers(node: Node, names: Sequence[str]) -> None:
 
 
 def test_the_default_route_at_the_second_of_one_network(node: Node) -> None:
-    """The main table is then the second's, whose default route needs its others; the first has a table."""
+    """The second network then uses the main table, because its default route needs its others; the first has a
+    table."""
     elements = [{"name": "ptp", "default-route": ["10.1.0.1", "fd01::1"]}, {"name": "bridge"}]
     asked = {"k8s.v1.cni.cncf.io/networks": json.dumps(elements)}
     result = node.call("ADD", asked)
@@ -242,7 +243,7 @@ def test_an_empty_default_route_is_the_networks_own(
 
 @pytest.mark.parametrize(("wanted", "gateway"), [(["10.1.0.9"], "10.1.0.9"), ([], "10.1.0.1")])
 def test_the_default_route_of_a_pods_only_network(node: Node, wanted: list[str], gateway: str) -> None:
-    """ptp's gateway is the host's end of the pair, whatever its address."""
+    """ptp's gateway is the host's end of the pair, with any address."""
     element = [{"name": "ptp", "namespace": "blue", "default-route": wanted}]
     asked = {"v1.multus-cni.io/default-network": json.dumps(element)}
     result = node.call("ADD", asked)
@@ -278,7 +279,7 @@ def test_a_default_route_that_the_network_cannot_have(node: Node, network: str, 
 
 
 def test_an_address_without_a_prefix_is_the_networks_or_refused(node: Node) -> None:
-    """host-local's subnet has the prefix; static has none and says so itself. /32 would reach nobody."""
+    """host-local's subnet has the prefix; static has none and reports this. With /32, the pod would reach nothing."""
     node.network("asked", "bridge", 8, bridge="br8", isGateway=True, capabilities={"ips": True})
     element = [{"name": "asked", "ips": ["10.8.0.77", "fd08::77"]}]
     result = node.call("ADD", {"k8s.v1.cni.cncf.io/networks": json.dumps(element)})
@@ -292,7 +293,7 @@ def test_an_address_without_a_prefix_is_the_networks_or_refused(node: Node) -> N
 
 
 def test_a_link_local_gateway_is_taken(node: Node) -> None:
-    """As calico's 169.254.1.1 is, and a router's that is known by its link-local address alone."""
+    """Like calico's 169.254.1.1, or a router with only a link-local address."""
     element = [{"name": "bridge", "default-route": ["169.254.1.1", "fe80::1"]}]
     result = node.call("ADD", {"k8s.v1.cni.cncf.io/networks": json.dumps(element)})
     for v6, gateway in (("-4", "169.254.1.1"), ("-6", "fe80::1")):
@@ -318,7 +319,7 @@ BROKEN = [
 def test_what_somebody_changes_is_found(node: Node, change: str) -> None:
     asked = {"cni": "ptp,ptp"}
     node.call("ADD", asked)
-    node.pod.ip("route add 10.99.0.0/16 dev eth0", "rule add from 10.99.0.1 lookup 77")  # nobody's business
+    node.pod.ip("route add 10.99.0.0/16 dev eth0", "rule add from 10.99.0.1 lookup 77")  # of no other network
     node.call("CHECK", asked)
     node.pod.ip(change)
     with pytest.raises(RuntimeError, match="CHECK: "):
@@ -352,12 +353,12 @@ def test_what_somebody_takes_away_is_put_back_and_what_he_adds_is_not_touched(no
 
 
 def everything(pod: Any) -> set[str]:
-    """Routes and rules, without who made them and the source address, which the kernel chooses alike."""
+    """Routes and rules, without their protocol and without the source address, which the kernel chooses."""
     lines = pod.ip("route show table all", "-6 route show table all", "rule", "-6 rule").splitlines()
     return {re.sub(r" proto \w+| pref medium| metric 1024| src \S+", "", " ".join(line.split())) for line in lines}
 
 
-#: A plugin as weave's is: the real bridge, of whose result the addresses alone are left, or all but the MAC.
+#: A plugin like weave's: the real bridge, but its result has only the addresses, or everything except the MAC.
 TACITURN = """#!/bin/sh
 result=$({bin}/bridge) || {{ echo "$result"; exit 1; }}
 [ "$CNI_COMMAND" = ADD ] || exit 0
@@ -386,14 +387,14 @@ def test_what_a_plugin_does_not_tell_the_kernel_does(node: Node, edit: str, aske
     shown = json.loads(node.written["k8s.v1.cni.cncf.io/network-status"])
     assert [(each["interface"], bool(each["mac"]), each["mtu"]) for each in shown][-1] == (ifname, True, 1337)
     assert shown[-1]["mac"] == link["address"] and all(each["mac"] for each in shown)
-    if edit == NO_MAC:  # the bridge itself misses its own interfaces
+    if edit == NO_MAC:  # bridge itself requires its interfaces
         node.call("CHECK", {"cni": asked})
     node.call("DEL", {"cni": asked})
 
 
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many networks were attached at the same time, each time."""
+    """The number of networks that were attached at the same time, for each group."""
     sizes: list[int] = []
     gather = SubprocessExecutor.gather
 
@@ -406,7 +407,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def left(node: Node) -> dict[str, list[str]]:
-    """What there is of a pod: interfaces, rules, addresses, records."""
+    """Everything of a pod: interfaces, rules, addresses, records."""
     stores = node.place / "ipam"
     of_links = json.loads(node.host.ip("-json link")) + json.loads(node.pod.ip("-json link"))
     links = [link["ifname"] for link in of_links]
@@ -423,7 +424,8 @@ def left(node: Node) -> dict[str, list[str]]:
 def test_a_failure_in_the_middle_of_what_goes_on_at_once_undoes_all_of_it(
     node: Node, groups: list[int], asked: str, bad: int
 ) -> None:
-    """The chain fails at its second plugin, when the first has attached the pod; the others are attached meanwhile."""
+    """The chain fails at its second plugin, after the first attached the pod; the other networks are attached
+    meanwhile."""
     for n in range(4):
         key = "net.ipv4.conf.IFNAME.no_such_thing" if n == bad else "net.ipv4.conf.IFNAME.arp_filter"
         ipam = {"type": "host-local", "subnet": f"10.{20 + n}.0.0/24", "dataDir": str(node.place / "ipam")}

@@ -1,4 +1,4 @@
-"""Two agents on one node for a moment, as in an update: what they share is the records."""
+"""Two agents on one node for a moment, as in an update; they share only the records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from tests.rigs.core import Node, SeenCall
 
 
 def test_an_add_that_is_undone_brings_back_no_record_that_a_del_has_removed(node: Node) -> None:
-    """The runtime gave the ADD up; its DEL went to the new agent, which is done before the old one is done undoing."""
+    """The runtime gave up the ADD; its DEL went to the new agent, which finishes before the old one has undone the
+    ADD."""
 
     def act(call: SeenCall) -> Outcome | None:
         if call.verb == "DEL":

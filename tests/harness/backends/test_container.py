@@ -1,4 +1,4 @@
-"""How pytest is started once more, in a container."""
+"""How pytest starts again in a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded cluster for real: pods that reach each other, whole runs, and a host on which nothing is left."""
+"""The real embedded cluster: pods that reach each other, complete runs, and a host without leftovers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_daemon_that_dies_later_is_what_its_scenarios_say(tmp_path: Path) -> N
 
 
 def _acme(tmp_path: Path, script: str) -> tuple[Path, list[str], dict[str, str]]:
-    """A network with a daemon, a scenario on it, and how to run that."""
+    """A network with a daemon, a scenario for it, and a function that runs it."""
     daemon = tmp_path / "bin" / "acmed"
     daemon.parent.mkdir()
     daemon.write_text(f"#!/bin/sh\n{script}\n")

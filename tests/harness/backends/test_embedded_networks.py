@@ -1,4 +1,4 @@
-"""Networks as themselves or by their stand-ins: what decides, and what is reported."""
+"""Networks as real software or stand-ins: the decision and the report."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_profile_that_is_not_one_ends_the_run_with_one_error(tmp_path: Path) -
 
 
 def test_a_profile_names_the_plugins_that_go_by_the_container_s_id_alone(tmp_path: Path) -> None:
-    """genie's own list stays; without a wish, genie.conf has no list at all."""
+    """genie's default list stays; without a request, genie.conf has no list."""
     from harness.backends.embedded import _genie_conf
 
     network = _flannel()

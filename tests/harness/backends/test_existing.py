@@ -1,4 +1,4 @@
-"""What is read of a cluster that is somebody's."""
+"""Reading a user's cluster."""
 
 from __future__ import annotations
 

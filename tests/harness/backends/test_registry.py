@@ -1,4 +1,4 @@
-"""Which backend a run takes."""
+"""The choice of a backend for a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.download import Download, NotHad
 
 
 def test_a_plain_run_is_embedded_where_kind_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Docker engine alone does not make a cluster; a run that asks for kind by name is told why not."""
+    """A Docker engine alone is not enough for a cluster; a run with `--backend kind` gets the reason."""
 
     def not_had(_: Download) -> Path:
         raise NotHad("no such host")

@@ -1,4 +1,4 @@
-"""Checks of interfaces and addresses: what their failures say."""
+"""Checks of interfaces and addresses: the texts of failures."""
 
 from __future__ import annotations
 

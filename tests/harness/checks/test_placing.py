@@ -1,4 +1,4 @@
-"""Checks of where pods are."""
+"""Checks of pods' nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of packets between pods: what passes, and what failures say."""
+"""Checks of packets between pods: passing cases, and the texts of failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of routes: what their failures say."""
+"""Checks of routes: the texts of failures."""
 
 from __future__ import annotations
 

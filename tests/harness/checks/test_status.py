@@ -1,4 +1,4 @@
-"""Checks of what Kubernetes is given of a pod: what passes, and what failures say."""
+"""Checks of a pod's status in Kubernetes: passing cases, and the texts of failures."""
 
 from __future__ import annotations
 

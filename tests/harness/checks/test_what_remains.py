@@ -1,4 +1,4 @@
-"""Checks by the plugin's own CHECK and STATUS: what their failures say."""
+"""Checks by the plugin's CHECK and STATUS: the texts of failures."""
 
 from __future__ import annotations
 

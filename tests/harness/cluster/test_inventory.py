@@ -1,4 +1,4 @@
-"""What a node prints, and what of it may be a leak."""
+"""The output of a node, and the parts of it that may be leaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses that IPAM has given out, wherever it keeps its books."""
+"""Reserved addresses in the stores of all IPAM plugins."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_node_is_asked_with_nothing_but_bash(tmp_path: Path, etcd: str) -> Non
 
 @contextmanager
 def answering(answer: Any) -> Iterator[tuple[int, list[Any]]]:
-    """An HTTP server, its port, and what it was sent so far."""
+    """An HTTP server, its port, and the requests so far."""
     asked: list[Any] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Which networks are installed beside each other, and why others are not."""
+"""Which networks are installed together, and why others are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs that a kubelet never has called, on nodes that are this machine."""
+"""CHECK, GC and STATUS on nodes, with this machine as the nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/24"}]}
 
 
 class Here:
-    """Nodes that are this machine; what they are sent has no end, as through the API server."""
+    """This machine as nodes; input has no end of file, as through the API server."""
 
     def run(self, node: str, *argv: str, stdin: bytes | None = None, timeout: float = 5, check: bool = True) -> str:
         reading, writing = os.pipe()
@@ -34,7 +34,7 @@ class Here:
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A node with a plugin that notes how it was called, and fails if it is told to."""
+    """A node with a plugin that records its calls, and fails on request."""
     for name in ("bin", "net.d", "results"):
         (tmp_path / name).mkdir()
     plugin = tmp_path / "bin" / "genie"

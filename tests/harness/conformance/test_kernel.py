@@ -1,4 +1,4 @@
-"""What the kernel has, read by hand, is what `ip` shows."""
+"""The state read from the kernel is the same as the output of `ip`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results that are right in every version, and that one thing wrong in them is found."""
+"""Well-formed results in every version, and detection of a single mistake."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ def test_the_form_of_another_version_is_found(version: str, other: str) -> None:
         return sum(number(of) >= number(since) for since in ("0.3.0", "1.0.0"))
 
     wrong = bool(list(complaints(right(other), version)))
-    # 1.0.0 took `version` out of `ips`, and does not forbid what it does not know.
+    # 1.0.0 removed `version` from `ips`, but does not forbid unknown keys.
     assert wrong == (form(other) != form(version) and not (form(version) == 2 and form(other) == 1))

@@ -1,6 +1,6 @@
-"""Programs out of the pinned archives, all the way: from a server or the mirror, checked, unpacked, run.
+"""Programs from the pinned archives: downloaded from a server or the mirror, checked, unpacked, run.
 
-The archives are made here, laid out as their builders lay them out, from the programs of this machine.
+The tests make the archives from programs of this machine, with the layout of the real ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLUGINS_LAYOUT, ENVTEST_LAYOUT = "./", "controller-tools/envtest/"
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Counts, and keeps quiet."""
+    """Counts requests, without a log."""
 
     asked: list[str]
 
@@ -39,7 +39,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 class Site:
-    """A server of files, and pins that lead there."""
+    """A server of files, and pins for it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class Site:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def pin(self, name: str, checksum: str = "") -> archives.Pin:
-        """What is pinned under a name, from here: the file of the name that its URL ends with."""
+        """The pinned entry of a name, with a URL of this server."""
         pinned = archives.pin(name)
         file = pinned.url.rpartition("/")[2]
         url = f"http://127.0.0.1:{self._server.server_address[1]}/{file}"
@@ -76,7 +76,7 @@ def _none(*_: object) -> Path:
 
 
 def pack(path: Path, programs: Mapping[str, Path], layout: str, *, text: str = "README.md") -> None:
-    """An archive with these programs under a folder, and a text that is none."""
+    """An archive with these programs in a folder, and a text file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz", compresslevel=1) as file:
         file.add(Path(__file__), f"{layout}{text}", filter=lambda entry: entry.replace(mode=0o644, deep=False))
@@ -245,7 +245,7 @@ def test_without_the_archive_it_is_the_emulator_with_the_reason(
 @pytest.mark.root
 @pytest.mark.usefixtures("isolated")
 def test_a_run_with_all_of_it_out_of_the_mirror(tmp_path: Path, cni_bin: str) -> None:
-    """A whole run with the real programs, on a machine that has none but these."""
+    """A complete run with the real programs, on a machine that has only these."""
     server, why = binaries.api_server("")
     if not server.real:
         pytest.skip(why)

@@ -1,4 +1,4 @@
-"""Where programs are looked for, in which order, and what is reported when they are nowhere."""
+"""The search for programs: places, order, and the message if they are not found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemons of networks: started, ready, and what is reported of one that is not."""
+"""The daemons of networks: start, readiness, and the message about one that is not ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulated API server, as Go's clients and the harness's own read it."""
+"""The emulated API server, as Go's clients and the harness read it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _see(port: int, alive: Callable[[], bool]) -> None:
 
 
 def _see_definition(client: Client) -> None:
-    """A kind is served as long as its definition is there, and its objects go with it."""
+    """A kind is served as long as its definition exists, and its objects are removed with it."""
     definitions, served = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/acme.example/v1/nets"
     spec = {"group": "acme.example", "versions": [{"name": "v1"}], "names": {"plural": "nets", "kind": "Net"}}
     with pytest.raises(Refusal, match="404"):

@@ -1,4 +1,4 @@
-"""What is on an embedded node, without what belongs to living sandboxes."""
+"""The inventory of an embedded node, without entries of living sandboxes."""
 
 from __future__ import annotations
 

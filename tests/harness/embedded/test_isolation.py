@@ -1,4 +1,4 @@
-"""What a run lives in: signals reach it, and it ends when it should."""
+"""Isolation: signals reach the run, and it ends when it should."""
 
 from __future__ import annotations
 

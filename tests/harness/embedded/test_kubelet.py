@@ -1,4 +1,4 @@
-"""What a kubelet makes of a pod."""
+"""How the kubelet handles a pod."""
 
 from __future__ import annotations
 

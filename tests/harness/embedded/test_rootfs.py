@@ -1,4 +1,4 @@
-"""A node's own file system."""
+"""A node's file system."""
 
 from __future__ import annotations
 

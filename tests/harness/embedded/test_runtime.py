@@ -1,4 +1,4 @@
-"""The runtime of an embedded node: what plugins are started with, and what is kept and recorded."""
+"""The runtime of an embedded node: the input of plugins, stored results and the log."""
 
 from __future__ import annotations
 

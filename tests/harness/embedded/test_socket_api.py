@@ -1,4 +1,4 @@
-"""What a node is asked, and what is held for as long as somebody holds it."""
+"""Requests to a node, and changes that last as long as a connection holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/counterparts.md: results are filled in from reports, and every scenario that it names is there."""
+"""docs/counterparts.md: results are filled in from reports, and every named scenario exists."""
 
 from __future__ import annotations
 

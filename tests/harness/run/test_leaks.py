@@ -1,4 +1,4 @@
-"""What pods leave on nodes, and which scenario is charged with it."""
+"""Leftovers of pods on nodes, and the scenario that is responsible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/annotations.md: every example is one of a scenario."""
+"""docs/annotations.md: every example is used in a scenario."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def asked_for(name: str) -> Iterator[tuple[str, ...]]:
 
 
 def test_every_example_of_the_annotation_reference_is_a_scenarios() -> None:
-    """The rows are `| what is asked for | what comes of it | the scenario that asks for it |`."""
+    """The rows are `| request | effect | scenario with the request |`."""
     rows = [row for row in (ROOT / "docs/annotations.md").read_text().splitlines() if "../scenarios/" in row]
     assert len(rows) > 15
     for row in rows:

@@ -1,4 +1,4 @@
-"""Scenario files: what is understood, and how mistakes are reported."""
+"""Scenario files: accepted input, and reports of mistakes."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ expect:
 
 
 def test_a_swap_is_of_the_network_alone(tmp_path: Path) -> None:
-    """Where `bridge` is a plugin's type or a key of its configuration, it stays."""
+    """`bridge` stays if it is a plugin's type or a key of its configuration."""
     path = tmp_path / "weave-bridge.yaml"
     path.write_text(SWAPPED)
     scenario = read(path, swaps={"bridge": "mynet"})
@@ -191,7 +191,7 @@ def test_a_swap_is_of_the_network_alone(tmp_path: Path) -> None:
 
 
 def test_a_mistyped_network_is_blamed_where_it_is_mistyped() -> None:
-    """The list has `calcio`; every use has it right, so the uses are no mistakes."""
+    """The list has `calcio`; all uses are correct, so they are not reported."""
     [reported] = wrong(GOOD.replace("[calico, weave]", "[calcio, weave]"))
     assert reported.startswith("a.yaml:2:12: networks[0]: ")
     assert "'calcio'; did you mean 'calico'?" in reported

@@ -1,4 +1,4 @@
-"""The JSON Schema, the reference and the examples: what is committed is what the models have."""
+"""The JSON Schema, the reference and the examples: the committed files match the models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_committed_schema_is_current() -> None:
 
 
 def checked(*args: str | Path) -> str:
-    """What check-jsonschema, which knows nothing of this project, finds wrong; empty: nothing."""
+    """The errors of check-jsonschema, which does not know this project; empty if there are none."""
     if find_spec("check_jsonschema") is None:
         pytest.skip("check-jsonschema of the extra `dev` is not installed")
     command = [sys.executable, "-m", "check_jsonschema", *map(str, args)]
@@ -70,7 +70,7 @@ def test_the_schema_refuses_what_the_models_refuse(bad: str, tmp_path: Path) -> 
 
 
 def test_an_editor_is_offered_every_check_and_every_step() -> None:
-    """One object with a property for each; nothing in the schema is an empty choice."""
+    """One object with a property for each; the schema has no empty choice."""
     definitions = schema()["$defs"]
     for name, known in (("Check", CHECKS), ("Step", STEPS)):
         [offered] = [way for way in definitions[name].get("anyOf", [definitions[name]]) if "properties" in way]

@@ -1,4 +1,4 @@
-"""Steps, taken in turn on a cluster in memory."""
+"""Steps in order, on a cluster in memory."""
 
 from __future__ import annotations
 

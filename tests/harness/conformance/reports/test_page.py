@@ -1,4 +1,4 @@
-"""The page: what it says, that it needs nothing from outside, and that it stays small."""
+"""The page: its contents, without external resources, and of limited size."""
 
 from __future__ import annotations
 

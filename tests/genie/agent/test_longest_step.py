@@ -89,5 +89,5 @@ async def add_check_del(case: Case, netns: str, place: Path) -> None:
     for verb in ("ADD", "CHECK", "DEL"):
         if verb == "CHECK" and (added is None or "code" in added):
             continue
-        _, said = await longest_step.call(case, verb, netns, place, added if verb == "CHECK" else None)
-        added = said if verb == "ADD" else added
+        _, outcome = await longest_step.call(case, verb, netns, place, added if verb == "CHECK" else None)
+        added = outcome if verb == "ADD" else added

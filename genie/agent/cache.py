@@ -66,6 +66,8 @@ SILENCE = 150.0
 ABSENT_SECONDS = 10.0
 """Seconds between two requests for a resource that the API server does not have (no such CRD yet)."""
 BACKOFF = (0.2, 30.0)
+BLIND = 5.0
+"""The longest pause in seconds before a watch that worked, but ended early, is opened again."""
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 """Requests only the metadata of objects; every API server since Kubernetes 1.15 supports this."""
 _NAMES = dict.fromkeys(("namespace", "name", "uid", "resourceVersion"), True)
@@ -230,8 +232,11 @@ class Watch(Generic[T]):
                     pause = ABSENT_SECONDS
                 else:
                     streaming.ask(self._watch)
-                    if time.monotonic() - began > 1:
+                    lived = time.monotonic() - began
+                    if lived > BACKOFF[1]:
                         pause = 0.0
+                    elif lived > 1:  # something cuts it early, and what happens meanwhile is seen late
+                        pause, wait = min(wait, BLIND), min(wait * 2, BACKOFF[1])
             except _ExpiredError:  # a server that refuses each version at once would else be asked for lists all day
                 self._version = ""
             except _OverflowError as error:
@@ -243,7 +248,7 @@ class Watch(Generic[T]):
                 self.live, self._version = False, ""
                 asking.close()
                 self._complain(error)
-            if pause == 0 or time.monotonic() - began > BACKOFF[1]:
+            if time.monotonic() - began > BACKOFF[1]:
                 wait = BACKOFF[0]
             if pause is None:
                 pause, wait = wait, min(wait * 2, BACKOFF[1])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -488,6 +490,34 @@ def test_watches_that_end_at_once_are_not_asked_for_without_end(
     ended = [{"type": "ERROR", "object": {"code": 410}}] if event else []
     monkeypatch.setattr(api, "watch", lambda *_: iter(ended))
     monkeypatch.setattr(cache, "BACKOFF", (1.0, 64.0))
+    pauses = nine_pauses(api)
+    assert len(pauses) == 9 and api.asked("watch=1") == 9
+    assert all(0.5 * 2**n <= pause <= 2**n for n, pause in enumerate(pauses[:7])) and min(pauses[7:]) >= 32
+    assert api.asked("pods?limit") == (9 if event else 1)
+
+
+def test_watches_that_end_early_are_opened_again_less_often(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that cuts each watch after 1.1 seconds was asked for the next one at once, for ever. One that lived for a
+    while is opened again at once.
+    """
+    lives = [1.1] * 8 + [100.0, 1.1]
+    clock = [0.0]
+
+    def cut(*_: object) -> Iterator[Any]:
+        clock[0] += lives.pop(0)
+        return iter(())
+
+    monkeypatch.setattr(api, "watch", cut)
+    monkeypatch.setattr(cache, "BACKOFF", (0.2, 30.0))
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    pauses = nine_pauses(api)
+    assert all(0.1 * 2**n <= pause <= 0.2 * 2**n for n, pause in enumerate(pauses[:5]))
+    assert all(cache.BLIND / 2 <= pause <= cache.BLIND for pause in pauses[5:8])
+    assert pauses[8] <= 0.2 and not lives, "after one that lived, there is no pause, and the next is short again"
+
+
+def nine_pauses(api: FakeApi) -> list[float]:
+    """The first pauses of a watch, which does not wait for them."""
     pauses: list[float] = []
 
     class Stopped(threading.Event):
@@ -510,9 +540,7 @@ def test_watches_that_end_at_once_are_not_asked_for_without_end(
     ).pods
     watch._stopped = Stopped()
     watch._run()
-    assert len(pauses) == 9 and api.asked("watch=1") == 9
-    assert all(0.5 * 2**n <= pause <= 2**n for n, pause in enumerate(pauses[:7])) and min(pauses[7:]) >= 32
-    assert api.asked("pods?limit") == (9 if event else 1)
+    return pauses
 
 
 def test_the_fake_api_server_cuts_a_watch_that_came_just_before_it_went(api: FakeApi) -> None:

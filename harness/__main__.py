@@ -168,7 +168,7 @@ def _print_table(scenarios: Sequence[Scenario]) -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("scenario", "networks", "labels", "checks", "what it says"):
+    for column in ("scenario", "networks", "labels", "checks", "description"):
         table.add_column(column, overflow="fold")
     for scenario in scenarios:
         described = _described(scenario)

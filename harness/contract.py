@@ -71,7 +71,7 @@ class Facts:
 
     @property
     def first(self) -> str:
-        """The network whose configuration comes first in the nodes' net.d, after genie's own; empty: unknown."""
+        """The network with the first configuration in the nodes' net.d, after genie's; empty if unknown."""
         there = [offer for offer in self.offers.values() if offer.file and not offer.missing]
         return min(there, key=lambda offer: offer.file).network if there else ""
 

@@ -83,10 +83,10 @@ class Outcome:
         """The error as text."""
         if self.late:
             return f"no answer within {SECONDS:g} s"
-        said = ": ".join(str(self.object[key]) for key in ("msg", "details") if self.object.get(key))
+        text = ": ".join(str(self.object[key]) for key in ("msg", "details") if self.object.get(key))
         if self.status < 0:
-            said = f"ended by {signal.Signals(-self.status).name} {said}".strip()
-        return said or (self.stdout or self.stderr).decode(errors="replace").strip()[-300:] or f"status {self.status}"
+            text = f"ended by {signal.Signals(-self.status).name} {text}".strip()
+        return text or (self.stdout or self.stderr).decode(errors="replace").strip()[-300:] or f"status {self.status}"
 
 
 def run(call: Call, seconds: float = SECONDS) -> Outcome:
@@ -107,7 +107,7 @@ def run(call: Call, seconds: float = SECONDS) -> Outcome:
                 cwd="/",
                 start_new_session=True,
             )
-        except OSError as error:  # built for another machine, or a script whose interpreter is not here
+        except OSError as error:  # built for another machine, or a script without its interpreter
             reason = f"{call.binary} cannot be started: {error.strerror}".encode()
             return Outcome(call=call, status=NOT_STARTED, stdout=b"", stderr=reason, seconds=0.0)
         late = not _ends(process.pid, seconds)

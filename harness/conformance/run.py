@@ -263,7 +263,7 @@ class Pool:
         self._poll.register(read, select.POLLIN | select.POLLHUP)
 
     def wait(self) -> tuple[Job, list[Trial]] | None:
-        """What one of them found; None if it has only said a part of it."""
+        """The findings of one of them; None if only a part has arrived."""
         first = min(each.began for each in self._running.values()) + LIMIT
         ready = self._poll.poll(max(0.0, first - time.monotonic()) * 1000)
         if not ready:

@@ -81,7 +81,7 @@ def _become(call: Call, stdin: int, output: int, table: dict[int, str]) -> None:
             os.dup2(fd, standard)
         os.chdir("/")
         if _libc.ptrace(_TRACEME, 0, None, None) == 0:
-            os.kill(os.getpid(), signal.SIGSTOP)  # until the tracer says what it wants to see
+            os.kill(os.getpid(), signal.SIGSTOP)  # until the tracer has set its options
             if _filter(table):
                 os.execve(call.binary, [call.binary], environment(call))
     finally:

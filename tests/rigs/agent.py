@@ -97,8 +97,8 @@ def script(directory: Path, name: str, text: str) -> str:
 
 def hanging(place: Path) -> str:
     """A delegate that hangs, with a child that hangs; their PIDs are in the files `self` and `child`."""
-    tell = f"sleep 60 & echo $! >{place}/child; echo $$ >{place}/self.new; mv {place}/self.new {place}/self"
-    return script(place, "hanging", f"{tell}; wait")
+    start = f"sleep 60 & echo $! >{place}/child; echo $$ >{place}/self.new; mv {place}/self.new {place}/self"
+    return script(place, "hanging", f"{start}; wait")
 
 
 def gone(place: Path) -> None:

@@ -274,7 +274,7 @@ class FakeCluster:
 
     def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
         file = into / "genie.log"
-        file.write_text("what genie said\n")
+        file.write_text("genie's log\n")
         return [file]
 
     def close(self, keep: bool = False) -> None:

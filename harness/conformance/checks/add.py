@@ -165,7 +165,7 @@ def _real(it: Made, at: int) -> Link | None:
 
 @check(
     "result-interfaces-exist",
-    "Every interface in the result exists where it says.",
+    "Every interface in the result exists in its sandbox.",
     RESULT,
     since="0.3.0",
     each=True,
@@ -270,7 +270,7 @@ def complete(scene: Scene) -> None:
 
 @check(
     "result-address-true",
-    "Every address in the result is on the interface that it says.",
+    "Every address in the result is on its interface.",
     RESULT,
     each=True,
     after=(*_TRUE, "add-makes-interface", "result-sandbox"),
@@ -297,7 +297,7 @@ def addresses(scene: Scene) -> None:
 
 @check(
     "result-address-index",
-    "Every address of the container's interface says which interface it is on.",
+    "Every address of the container's interface has the index of its interface.",
     RESULT,
     since="0.3.0",
     first=True,

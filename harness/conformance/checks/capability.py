@@ -15,9 +15,7 @@ from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
 from harness.conformance.spec import RUNTIME_CONFIG
 
-_DEMAND = (
-    "A plugin whose configuration declares a capability acts on what runtimeConfig has of it, or returns an error."
-)
+_DEMAND = "If the configuration declares a capability, the plugin fulfils its runtimeConfig or returns an error."
 _MAC = "02:42:c6:12:00:07"
 
 

@@ -88,7 +88,7 @@ def collects_all(scene: Scene) -> None:
 
 @check(
     "gc-by-interface",
-    "GC tells a container's interfaces apart.",
+    "GC distinguishes a container's interfaces.",
     GC,
     since="1.1.0",
     first=True,

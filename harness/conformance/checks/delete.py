@@ -253,7 +253,7 @@ def netns_empty(scene: Scene) -> None:
 
 @check(
     "del-after-reboot",
-    "DEL of an attachment whose namespace is gone, as after a reboot, succeeds and leaves nothing.",
+    "DEL of an attachment without its namespace, as after a reboot, succeeds and leaves nothing.",
     DEL,
     since="0.3.0",
     ends=True,

@@ -49,10 +49,10 @@ def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int]
         should=True,
     )
     if word and outcome.code == 4:
-        said = f"{found.get('msg')} {found.get('details') or ''}"
+        text = f"{found.get('msg')} {found.get('details') or ''}"
         scene.expect(
-            word in said,
-            f"{what}: the message does not name {word}: {said.strip()}",
+            word in text,
+            f"{what}: the message does not name {word}: {text.strip()}",
             "The message of code 4 names the invalid variables.",
             outcome,
             section=ERROR_RESULT,

@@ -31,8 +31,8 @@ def binary(shim_binary: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shim for aarch64, run by QEMU. A script whose interpreter is the emulator: PID, environment and arguments are
-    the shim's own (but for a last argument, at which it does not look).
+    """The shim for aarch64, run by QEMU. A script with the emulator as its interpreter: PID, environment and arguments
+    are the shim's own (but for a last argument, at which it does not look).
     """
     if shim.host() == "aarch64":
         pytest.skip("the shim for aarch64: it is this machine's own, and tested as such")

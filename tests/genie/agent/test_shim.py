@@ -42,7 +42,9 @@ def binary(request: pytest.FixtureRequest) -> Path:
 
 
 #: For tests that fail only because of the emulation.
-_NO_VFORK = pytest.mark.skip(reason="QEMU's user mode runs vfork as fork: the shim is not told why exec failed")
+_NO_VFORK = pytest.mark.skip(
+    reason="QEMU's user mode runs vfork as fork: the shim does not get the reason why exec failed"
+)
 sees_why_exec_failed = pytest.mark.parametrize(
     "binary", ["native", pytest.param("aarch64", marks=_NO_VFORK)], indirect=True
 )

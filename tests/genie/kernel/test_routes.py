@@ -55,7 +55,7 @@ def take_away(pod: Any) -> tuple[KernelRoute, ...]:
 
 
 def arrange(pod: Any, plan: Sequence[Placed]) -> Plan:
-    """As routes.arrange; what it told is what there is then."""
+    """As routes.arrange; the reported state is then the real one."""
     with Netlink(pod.path) as kernel:
         done = routes.arrange(kernel, plan)
         bare = [replace(one, taken=()) for one in plan]

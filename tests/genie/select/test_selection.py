@@ -211,8 +211,7 @@ def test_cni_args_go_to_every_plugin_beside_its_own() -> None:
     assert net.plugins[1] == {"type": "tuning"}, "the configuration is shared: it must not be written to"
 
 
-# --- arguments from the runtime
-# ----------------------------------------------------------------------------------------
+# --- arguments from the runtime --------------------------------------------------------------------------------------
 
 
 def test_the_runtimes_own_arguments_are_the_first_networks() -> None:

@@ -589,8 +589,7 @@ def test_a_dropped_wish_is_logged_and_an_event(node: Node) -> None:
 # --- versions -------------------------------------------------------------------------------------------------------
 
 
-# --- annotations that genie writes
-# -------------------------------------------------------------------------------------------
+# --- annotations that genie writes -----------------------------------------------------------------------------------
 
 
 def test_the_status_is_written_to_the_pod(node: Node) -> None:

@@ -38,7 +38,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("bin", "net.d", "results"):
         (tmp_path / name).mkdir()
     plugin = tmp_path / "bin" / "genie"
-    plugin.write_text(f"#!/bin/sh\ncd {tmp_path}; {{ env; cat; }} >said; [ -e fails ] || exit 0; cat fails; exit 1\n")
+    plugin.write_text(f"#!/bin/sh\ncd {tmp_path}; {{ env; cat; }} >output; [ -e fails ] || exit 0; cat fails; exit 1\n")
     plugin.chmod(0o755)
     (tmp_path / "net.d" / "10-other.conf").write_text('{"name": "o", "type": "bridge"}')
     (tmp_path / "net.d" / "00-genie.conf").write_text(json.dumps(CONF))
@@ -54,7 +54,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_check_on_a_node_takes_the_kept_result(node: Path) -> None:
     Verbs(nodes=Here()).check("n", "ns", "p")
-    output = (node / "said").read_text()
+    output = (node / "output").read_text()
     assert "CNI_COMMAND=CHECK\n" in output
     assert f"CNI_CONTAINERID={'c' * 64}\n" in output
     assert json.loads(output.splitlines()[-1])["prevResult"] == RESULT
@@ -67,7 +67,7 @@ def test_check_on_a_node_takes_the_kept_result(node: Path) -> None:
 
 def test_status_on_a_node_is_of_the_first_configuration(node: Path) -> None:
     Verbs(nodes=Here()).status("n", {"default_plugin": "blue"}, {"CNI_PATH": "/elsewhere"})
-    output = (node / "said").read_text()
+    output = (node / "output").read_text()
     stdin = json.loads(output.splitlines()[-1])
     assert (stdin["type"], stdin["default_plugin"], stdin["cniVersion"]) == ("genie", "blue", "1.1.0")
     assert "CNI_PATH=/elsewhere\n" in output
@@ -75,5 +75,5 @@ def test_status_on_a_node_is_of_the_first_configuration(node: Path) -> None:
 
 def test_gc_on_a_node_names_all_that_is_kept(node: Path) -> None:
     Verbs(nodes=Here()).collect_garbage("n")
-    stdin = json.loads((node / "said").read_text().splitlines()[-1])
+    stdin = json.loads((node / "output").read_text().splitlines()[-1])
     assert stdin["cni.dev/valid-attachments"] == [{"containerID": "c" * 64, "ifname": "eth0"}]

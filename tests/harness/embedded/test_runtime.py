@@ -24,7 +24,7 @@ def test_changes_are_for_their_namespace(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_add_keeps_the_result_for_del(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = tmp_path / "said"
+    output = tmp_path / "output"
     plugin = tmp_path / "genie"
     plugin.write_text(
         f'#!/bin/sh\necho "$CNI_COMMAND $CNI_ARGS $(cat)" >>{output}\n'

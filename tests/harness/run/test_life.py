@@ -61,7 +61,7 @@ def test_the_first_network_is_whichever_the_nodes_have_first(go: Runner) -> None
 def test_evidence_is_collected_while_the_pods_are_there(go: Runner, tmp_path: Path) -> None:
     outcome, _ = go(two("default-route: {pod: both, network: weave}"))
     texts = {path: (tmp_path / path).read_text() for path in outcome.evidence}
-    assert "what genie said\n" in texts.values()
+    assert "genie's log\n" in texts.values()
     assert any("eth1 up, 10.2.0.12/16 (weave)" in text for text in texts.values())
     names = [stage.name for stage in outcome.stages]
     assert names.index("collect evidence") < names.index("delete both, peer")

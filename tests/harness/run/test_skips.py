@@ -21,7 +21,7 @@ LATER = {
 
 @pytest.fixture
 def first_only() -> Facts:
-    """A cluster whose calico works as a pod's first network only."""
+    """A cluster with a calico that works only as a pod's first network."""
     offers = facts().offers
     return facts(offers={**offers, "calico": replace(offers["calico"], first_only="by its nature")})
 

@@ -35,12 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="only checks with names that begin with NAME"
     )
-    parser.add_argument("--versions", default="", metavar="A,B", help="only these of the versions that it claims")
+    parser.add_argument("--versions", default="", metavar="A,B", help="only these versions, or: newest")
     parser.add_argument(
         "--behind", nargs="?", const="too", choices=("too", "only"), help="also behind genie (only: nothing but that)"
     )
     parser.add_argument("--backend", default="embedded", metavar="NAME", help="for --behind: where its pods run")
     parser.add_argument("--rounds", type=int, default=200, help="rounds of ADD and DEL, to find occasional failures")
+    parser.add_argument("--kills", type=int, default=40, help="system calls at which a call is killed, at most")
     parser.add_argument("--jobs", type=int, default=0, help="checks at once; default: as many as there are processors")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a report and end")
@@ -70,7 +71,8 @@ def main(options: argparse.Namespace) -> int:
         print(f"nothing was tested{blame}: {error}", file=sys.stderr)
         return 2
     if options.versions:
-        subject = replace(subject, limits=(*subject.limits, tuple(options.versions.split(","))))
+        wanted = subject.versions[-1:] if options.versions == "newest" else tuple(options.versions.split(","))
+        subject = replace(subject, limits=(*subject.limits, wanted))
     names = [check.name for check in CHECKS if options.behind != "only"] + ["behind-"] * bool(options.behind)
     if options.only and not any(_is_among(name, options.only) for name in names):
         print(f"nothing was tested: no check begins with {' or '.join(options.only)}", file=sys.stderr)
@@ -100,7 +102,11 @@ def _results(options: argparse.Namespace, subject: Subject, done: Callable[[Chec
     from harness.conformance import behind
     from harness.conformance.run import run
 
-    results = [] if options.behind == "only" else run(subject, options.only, options.rounds, done, jobs=options.jobs)
+    results = (
+        []
+        if options.behind == "only"
+        else run(subject, options.only, options.rounds, done, jobs=options.jobs, kills=options.kills)
+    )
     if options.behind and (not options.only or _is_among("behind-", options.only)):
         wanted = behind.Wanted(profile=options.profile, backend=options.backend, only=tuple(options.only))
         results += behind.run(wanted, done)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.conformance import machine
-from harness.conformance.checks import CHECKS, load
+from harness.conformance.checks import CHECKS, interrupted, load
 from harness.conformance.checks.base import Check
 from harness.conformance.findings import Verdict
 from harness.conformance.scene import Blocked, Broken, Scene, Skipped
@@ -62,6 +62,7 @@ def run(
     again: int = 1,
     alone: bool = False,
     jobs: int = 0,
+    kills: int = 40,
 ) -> list[Checked]:
     """All checks, several at once, each after those that it builds on.
 
@@ -71,9 +72,10 @@ def run(
         done: called with each check, in the order of a report.
         again: how often to run a failed check again, to see whether it always fails.
         alone: without the checks that they depend on, which then block nothing.
+        kills: at how many of its system calls a call is killed, at most.
         jobs: how many at once; 0: as many as there are processors.
     """
-    load.ROUNDS = rounds
+    load.ROUNDS, interrupted.MOMENTS = rounds, kills
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}
     plan = Plan(subject, _with_needed(wanted, alone=alone), again)
     reported = [check for check in CHECKS if check.name in wanted]
@@ -230,8 +232,8 @@ def _not_for(check: Check, subject: Subject) -> str:
     """Why a check does not apply."""
     if check.feature and check.feature not in subject.features:
         return f"not claimed: {check.feature}"
-    if check.first and subject.position:
-        return "the plugin adjusts what others made"
+    if check.first and subject.adjusts:
+        return "the plugin adjusts an interface that is there already"
     return ""
 
 

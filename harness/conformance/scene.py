@@ -95,13 +95,14 @@ class Scene:
 
     # --- actions of a runtime
 
-    def container(self, ifname: str = "eth0", **more: Any) -> Attachment:
+    def container(self, ifname: str = "", **more: Any) -> Attachment:
         """A new container's attachment, not yet made."""
         self._containers += 1
         name = f"c{self._containers}"
         sandbox = Sandbox(name)
         self.write(f"ip netns add {name}; ip -n {name} link set lo up")
         identity = hashlib.sha256(name.encode()).hexdigest()
+        ifname = ifname or self.subject.ifname
         return Attachment(sandbox=sandbox, container=identity, ifname=ifname, netns=str(sandbox.path), **more)
 
     def conf(self, attachment: Attachment | None = None, previous: Json | None = None) -> Json:

@@ -50,6 +50,16 @@ class Subject:
         return part
 
     @property
+    def ifname(self) -> str:
+        """CNI_IFNAME: runtimes call loopback with that of the interface that it is for."""
+        return "lo" if self.conf["type"] == "loopback" else "eth0"
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether the plugin adjusts an interface, which is there already, and makes none."""
+        return self.position > 0 or self.ifname == "lo"
+
+    @property
     def binary(self) -> Path:
         """The plugin's."""
         return self.binaries[self.conf["type"]]

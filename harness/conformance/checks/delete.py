@@ -87,10 +87,14 @@ def expect_nothing_left(
             return list(leftovers.left(attachment.around, attachment.undone, ()))
         return list(leftovers.left(before, scene.snapshot(), words(attachment)))
 
+    by_fault: dict[Fault, list[str]] = {}
     for what in settled(left):
         fault = Fault.IPAM if _is_ipam_plugins(scene, attachment, what) else Fault.PLUGIN
-        show = "ip link; ip route; ls -R /var/lib/cni; ps ax"
-        scene.expect(False, f"{what} is left {when}", CLEAN, fault=fault, look=show, should=should)
+        by_fault.setdefault(fault, []).append(what)
+    for fault, found in by_fault.items():
+        more = f", with {len(found) - 1} more," if len(found) > 1 else ""
+        show = "\n".join(["ip link; ip route; ls -R /var/lib/cni; ps ax", *(f"# left: {what}" for what in found)])
+        scene.expect(False, f"{found[0]}{more} is left {when}", CLEAN, fault=fault, look=show, should=should)
 
 
 def _is_ipam_plugins(scene: Scene, attachment: Attachment, what: str) -> bool:
@@ -166,7 +170,7 @@ def _expect_gone(scene: Scene, before: Snapshot, attachment: Attachment, outcome
     # That DEL succeeds is demanded where a section's "must" has it; how much it finds without what is missing is not.
     demand = "DEL completes without an error, even if resources are missing, and releases what it can."
     if scene.expect(outcome.ok, f"DEL {how} fails: {outcome.message}", demand, outcome):
-        if attachment.sandbox is not None and not scene.subject.position:
+        if attachment.sandbox is not None and not scene.subject.adjusts:
             there = scene.inside(attachment).link(attachment.ifname)
             scene.expect(
                 not there or "CNI_NETNS" not in outcome.call.env or not outcome.call.env["CNI_NETNS"],

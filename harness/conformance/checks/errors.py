@@ -36,7 +36,7 @@ def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int]
     if not scene.expect(well, no_object, demand, outcome, section=ERROR_RESULT, should=True):
         return
     zero = f"{what} fails with code 0: {found.get('msg')}"
-    zero_demand = "An error's code is not 0, which stands for success."
+    zero_demand = "Codes below 100 are the specification's, and it defines no code 0."
     if not scene.expect(outcome.code, zero, zero_demand, outcome, section=ERROR_RESULT, should=True):
         return
     wanted = tuple(codes) if scene.has("1.0.0") else ()

@@ -94,6 +94,6 @@ def _expect_deleted(scene: Scene, attachment: Attachment, which: str) -> None:
 
     def left() -> list[str]:
         link = scene.inside(attachment).link("eth0")
-        return ["eth0"] if link and not scene.subject.position else []
+        return ["eth0"] if link and not scene.subject.adjusts else []
 
     scene.expect(not settled(left), f"eth0 is in the container after DEL {which}", CLEAN, outcome)

@@ -2,8 +2,8 @@
 
 Each release is built (`go install`), unpacked (Debian's package) or in the repository (the example), and tested like a
 vendor's plugin. A plugin that is not available is reported, and the exit status is 2: a matrix must not lose plugins
-silently. The matrix takes minutes because it tests less than a vendor's own run: few rounds and kills, and only the newest
-release of each plugin with every version of the specification. Each report has that in `extent`.
+silently. The matrix takes minutes because it tests less than a vendor's own run: few rounds and kills, and only the
+newest release of each plugin with every version of the specification. Each report has that in `extent`.
 """
 
 from __future__ import annotations

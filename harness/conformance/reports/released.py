@@ -13,7 +13,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -140,7 +140,8 @@ def test(release: Release, out: Path, options: Sequence[str]) -> str:
     except (NotHad, OSError, subprocess.SubprocessError) as error:
         return f"{release.name}: {getattr(error, 'stderr', '') or error}".strip()
     report = out / f"{release.name}.json"
-    network = {"cniVersion": "1.0.0", "name": "conformance", "plugins": [configuration(release)]}
+    version = "0.4.0" if release.version.startswith("v0.") else "1.0.0"  # what it supports
+    network = {"cniVersion": version, "name": "conformance", "plugins": [configuration(release)]}
     with TemporaryDirectory() as place:
         conf = Path(place) / "10-conformance.conflist"
         conf.write_text(json.dumps(network), encoding="utf-8")
@@ -151,18 +152,18 @@ def test(release: Release, out: Path, options: Sequence[str]) -> str:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     if done.returncode in (0, 1):
-        _make_public(report, [directory, *([chained] if chained else [])])
+        _make_public(report, {str(conf.parent): "/etc/cni/net.d", str(directory): _INSTALLED, str(chained): _INSTALLED})
         print(f"{release.name}: {_summary(report)}", flush=True)
         return ""
     report.unlink(missing_ok=True)
     return f"{release.name}: {(done.stderr or done.stdout).strip()}"
 
 
-def _make_public(report: Path, places: Sequence[Path]) -> None:
+def _make_public(report: Path, places: Mapping[str, str]) -> None:
     """Take the places of this machine out of a report: its scripts run where the plugins are on a node."""
     text = report.read_text(encoding="utf-8")
-    for place in places:
-        text = text.replace(str(place), _INSTALLED)
+    for place, public in places.items():
+        text = text.replace(place, public)
     content = json.loads(text)
     report.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

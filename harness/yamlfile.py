@@ -122,10 +122,10 @@ class YamlFile:
         return Mistake(file=self.file, line=mark.line + 1, column=mark.column + 1, field=dotted(found), text=text)
 
     def worded(self, error: Mapping[str, Any], keys: Iterable[str] = (), *, at_key: bool = False) -> Mistake:
-        """A pydantic error at its place, as a person would put it.
+        """A pydantic error in plain words, with its place.
 
         Args:
-            keys: what would have been right where a key is unknown.
+            keys: the valid keys, for an unknown key.
         """
         kind, loc, given = error["type"], error["loc"], error["input"]
         if kind == "extra_forbidden":
@@ -186,13 +186,13 @@ def _shown(value: object) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, or nothing."""
+    """The known word that was probably meant, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else ""
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """What follows "unknown X" in a message: the one probably meant, and all that there are."""
+    """The rest of a message after "unknown X": the name that was probably meant, and all known names."""
     names = sorted(map(str, known))
     meant = nearest(word, names)
     listed = ", ".join(names) or "none"

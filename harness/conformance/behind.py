@@ -1,6 +1,6 @@
-"""The part behind genie: the scenarios of scenarios/conformance with a profile's network, and what comes of them.
+"""The part of a report with genie: runs the scenarios of scenarios/conformance with a profile's network.
 
-pytest runs them, as it runs all scenarios; here their outcomes become checks of the report.
+pytest runs them like all scenarios; this module converts their outcomes to checks of the report.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from harness.conformance.subject import Unusable
 from harness.download import SCENARIOS
 
 TEMPLATES = SCENARIOS / "conformance"
-_SWAP = "network-under-test"  # as the templates name the network
-PREFIX = "behind-"  # of the checks' names
-_CALLS = "plugin-calls.json"  # how the names of such files of evidence end
-_OUTSIDE = "in no network of this scenario"  # in the text of a failure: an address that no subnet of the profile has
-_ERRORS = 12  # lines of pytest's output that a report keeps if there is no more
+_SWAP = "network-under-test"  # the network's name in the templates
+PREFIX = "behind-"  # prefix of the checks' names
+_CALLS = "plugin-calls.json"  # suffix of such evidence files
+_OUTSIDE = "in no network of this scenario"  # in the text of a failure: an address outside of the profile's subnets
+_ERRORS = 12  # lines of pytest's output in the report if there is nothing else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ class Wanted:
 
     profile: Path
     backend: str
-    only: tuple[str, ...] = ()  # beginnings of checks' names
+    only: tuple[str, ...] = ()  # prefixes of checks' names
 
     def command(self, report: Path) -> list[str]:
-        """pytest's, which writes into a directory."""
+        """The command of pytest, which writes into a directory."""
         network = catalog.read(self.profile).network
         own = ["-c", str(report / "pytest.ini"), "--rootdir", str(report), "-p", "no:cacheprovider"]
         return [
@@ -52,7 +52,7 @@ class Wanted:
 
     @property
     def _selected(self) -> list[str]:
-        """What pytest is to select; nothing: all."""
+        """The selection for pytest; empty for all."""
         parts = [each.removeprefix(PREFIX) for each in self.only if each.startswith(PREFIX)]
         return [] if "" in parts or any(PREFIX.startswith(each) for each in self.only) else parts
 
@@ -66,7 +66,7 @@ class Wanted:
         return {str(part.get("type")) for part in parts}, ipam
 
     def wants(self, name: str) -> bool:
-        """Whether a check is asked for."""
+        """Whether a check is selected."""
         return not self.only or name.startswith(self.only)
 
     def by_hand(self, name: str) -> str:
@@ -77,7 +77,7 @@ class Wanted:
 
 
 def run(wanted: Wanted, done: Callable[[Checked], None] = lambda _: None) -> list[Checked]:
-    """Run the scenarios; `done` gets each as it is understood.
+    """Run the scenarios; `done` is called with each check.
 
     Raises:
         Unusable: the profile is not valid.
@@ -92,7 +92,7 @@ def run(wanted: Wanted, done: Callable[[Checked], None] = lambda _: None) -> lis
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         checked = _checked(report, wanted)
         if ended.returncode and not any(each.verdict == Verdict.FAILED for each in checked):
-            checked.append(_broken(ended.stdout))  # something ended the run, or a scenario, without an outcome
+            checked.append(_broken(ended.stdout))  # the run or a scenario ended without an outcome
     for each in checked:
         done(each)
     return checked
@@ -134,7 +134,7 @@ def of(outcome: Mapping[str, Any], wanted: Wanted, report: Path) -> Checked:
 
 
 def failures(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(where, what) for all that was wrong in a scenario."""
+    """All failures of a scenario, each as (place, text)."""
     found = []
     for stage in outcome["stages"]:
         parts = [{"check": stage["name"], "failure": stage["failure"]}, *stage["findings"]]
@@ -143,7 +143,7 @@ def failures(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _calls(outcome: Mapping[str, Any], report: Path) -> list[Json]:
-    """The calls of plugins for a scenario's pods, as the backend has recorded them."""
+    """The calls of plugins for a scenario's pods, as recorded by the backend."""
     files = [report / name for name in outcome.get("evidence") or () if str(name).endswith(_CALLS)]
     return [call for file in files if file.is_file() for call in json.loads(file.read_text(encoding="utf-8"))]
 
@@ -162,14 +162,14 @@ def _finding(where: str, what: str, check: Check, script: str, found: Blame) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Blame:
-    """Who is at fault, with the call that shows it."""
+    """The component at fault, with the call that shows it."""
 
     fault: Fault
     call: Json | None = None
 
 
 def blame(what: str, calls: Sequence[Json], own: Collection[str], ipam: Collection[str]) -> Blame:
-    """Who is at fault for a failure.
+    """The component at fault for a failure.
 
     Args:
         what: the failure's text.

@@ -16,7 +16,7 @@ from typing import Any
 
 Json = dict[str, Any]
 SECONDS = 30.0  # the limit for a call; a runtime allows minutes, and a plugin normally needs milliseconds
-NOT_STARTED = 126  # the exit status of what cannot be started, as a shell has it
+NOT_STARTED = 126  # the exit status of a shell for a program that cannot be started
 _LIMIT = 1 << 20  # the limit of stored output, in bytes
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -126,7 +126,7 @@ def run(call: Call, seconds: float = SECONDS) -> Outcome:
 
 
 def _ends(process: int, seconds: float) -> bool:
-    """Wait for a child's end; whether it came in time. Without asking again and again, as subprocess does."""
+    """Wait for a child's end; returns whether it came in time. Does not poll, as subprocess does."""
     handle = os.pidfd_open(process)
     try:
         poll = select.poll()

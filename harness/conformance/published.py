@@ -52,7 +52,7 @@ class Extent(_Part):
 
     checks: int = Field(description="How many checks there were, those that were skipped too.")
     versions: tuple[str, ...] = Field(description="Of the specification; a check's own are in `versions` of it.")
-    rounds: int = Field(description="Of ADD and DEL, to find what fails now and then.")
+    rounds: int = Field(description="The number of rounds of ADD and DEL, to find occasional failures.")
     kills: int = Field(description="At most so many moments at which an ADD, and a DEL, was killed.")
     atOnce: int = Field(description="ADDs, and DELs, of so many containers at once.")  # noqa: N815
 

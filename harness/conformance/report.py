@@ -43,7 +43,7 @@ def as_json(subject: Subject, results: Sequence[Checked], seconds: float, rounds
 
 
 def extent(results: Sequence[Checked], rounds: int) -> dict[str, Any]:
-    """How much was tested: what a reader must know to compare two reports."""
+    """The extent of the tests, for comparisons of two reports."""
     versions = {trial.version for result in results for trial in result.trials if trial.version}
     return {
         "checks": len(results),

@@ -64,7 +64,7 @@ def run(
     jobs: int = 0,
     kills: int = 40,
 ) -> list[Checked]:
-    """All checks, several at once, each after those that it builds on.
+    """Run all checks, several at once, each after the checks that it depends on.
 
     Args:
         only: names, or prefixes of names; checks that they depend on run, too, but are not reported.
@@ -80,7 +80,7 @@ def run(
     plan = Plan(subject, _with_needed(wanted, alone=alone), again)
     reported = [check for check in CHECKS if check.name in wanted]
     results: list[Checked] = []
-    gc.freeze()  # what is there now is shared with every check's process, not copied
+    gc.freeze()  # share existing objects with every check's process, without copies
     with ExitStack() as running:
         pool = Pool(jobs or len(os.sched_getaffinity(0)), running)
         while len(results) < len(reported):
@@ -109,7 +109,7 @@ def _with_needed(wanted: set[str], *, alone: bool) -> list[Check]:
 
 @dataclass(frozen=True)
 class Job:
-    """Checks to be made on one machine, with one version."""
+    """Checks to run on one machine, with one version."""
 
     checks: tuple[Check, ...]
     version: str
@@ -119,19 +119,19 @@ Key = tuple[str, str]  # a check's name, a version
 
 
 class Plan:
-    """What is to be done, what runs, and what has come of it."""
+    """The waiting jobs, the running jobs, and the results."""
 
     def __init__(self, subject: Subject, checks: Sequence[Check], again: int) -> None:
         self._subject, self._again = subject, again
         self._versions: dict[str, list[str]] = {check.name: versions_of(check, subject) for check in checks}
         self._checks = checks
         self._begun: set[Key] = set()
-        self._found: dict[Key, list[Trial]] = {}  # each time that a check was made
+        self._found: dict[Key, list[Trial]] = {}  # every run of a check
         self._decided: dict[Key, Trial] = {}
         self._decide()
 
     def ready(self) -> list[Job]:
-        """What could start now, the longest first."""
+        """The jobs that can start now, the longest first."""
         found: dict[tuple[str, str], Job] = {}
         for check, version in self._open():
             key = (check.name, version)
@@ -175,7 +175,7 @@ class Plan:
         return tuple(each for each in self._checks if each.batch == name and version in self._versions[each.name])
 
     def _blocked(self, check: Check, version: str) -> str | None:
-        """The reason why a check cannot be made; empty if it can, None as long as that is not known."""
+        """Why a check cannot run; empty if it can, None while this is unknown."""
         needed = [(name, version) for name in check.after if version in self._versions.get(name, ())]
         for key in needed:
             if (earlier := self._decided.get(key)) and earlier.verdict in _IN_THE_WAY:
@@ -183,7 +183,7 @@ class Plan:
         return "" if all(key in self._decided for key in needed) else None
 
     def _decide(self) -> None:
-        """Give verdicts where all that they depend on is known, until no more can be given."""
+        """Decide verdicts as long as all their dependencies are known."""
         more = True
         while more:
             more = False
@@ -206,16 +206,16 @@ def _failed(trial: Trial) -> bool:
 
 
 def _verdict(tries: Sequence[Trial]) -> Trial:
-    """Of a check that was made several times because it failed."""
+    """The verdict of a check that ran several times because it failed."""
     first = tries[0]
     if len(tries) == 1 or all(_failed(trial) for trial in tries):
-        return tries[-1]  # the one that was made alone, so with the shorter script
+        return tries[-1]  # the run without other checks, which has the shorter script
     reason = f"failed once, passed when run again: {_headline(first)}"
     return Trial(version=first.version, verdict=Verdict.FLAKY, reason=reason, seconds=first.seconds)
 
 
 def versions_of(check: Check, subject: Subject) -> list[str]:
-    """The versions that a check is made with; none if it does not apply."""
+    """The versions for a check; empty if it does not apply."""
     if _not_for(check, subject):
         return []
     versions = [version for version in subject.versions if is_in(version, check.since, check.until)]
@@ -242,7 +242,7 @@ def _headline(trial: Trial) -> str:
 
 
 class Pool:
-    """Processes that make checks, as many at once as there is room for."""
+    """A pool of processes that run checks."""
 
     def __init__(self, size: int, stack: ExitStack) -> None:
         self._size, self._running = size, dict[int, _Running]()
@@ -254,7 +254,7 @@ class Pool:
         return len(self._running) >= self._size
 
     def start(self, job: Job, subject: Subject) -> None:
-        """Make checks in a process of their own."""
+        """Run checks in a separate process."""
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
@@ -286,14 +286,14 @@ class Pool:
         return each.job, _trials(each, late)
 
     def _end(self) -> None:
-        """Of a run that is broken off."""
+        """Kill the processes of an interrupted run."""
         for fd in list(self._running):
             self._ended(fd, "broken off")
 
 
 @dataclass(kw_only=True)
 class _Running:
-    """A process that makes checks."""
+    """A process that runs checks."""
 
     job: Job
     process: int

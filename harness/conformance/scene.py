@@ -74,7 +74,7 @@ class Scene:
     def __init__(self, subject: Subject, version: str) -> None:
         self.subject, self.version, self.section = subject, version, PROTOCOL
         self.findings: list[Finding] = []
-        self.should = False  # whether the specification only recommends what the check is about
+        self.should = False  # whether the check tests only a recommendation of the specification
         self.seconds: dict[str, list[float]] = {}
         self.notes: list[str] = []
         self._script: list[str] = []

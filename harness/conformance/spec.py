@@ -41,7 +41,7 @@ DELEGATION = Section("Section 4: Delegated plugin execution procedure", "delegat
 RESULT = Section("Section 5: ADD Success", "add-success")
 VERSION_RESULT = Section("Section 5: VERSION Success", "version-success")
 ERROR_RESULT = Section("Section 5: Error", "error")
-#: No part of the specification: what Kubernetes and the users of several networks expect.
+#: Expectations of Kubernetes and of users of several networks, which are not in the specification.
 BEHIND = Section("Behind genie", "behind-genie", "https://github.com/genie-cni/genie/blob/main/docs/vendors.md")
 
 

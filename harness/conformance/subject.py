@@ -23,7 +23,7 @@ class Unusable(Exception):
 
 
 class BadProfile(Unusable):
-    """The same, and the profile is at fault."""
+    """There is nothing to test, and the profile is at fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ class Subject:
     places: tuple[Path, ...] = ()  # directories with further plugins
     supported: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()  # that the profile states
-    default_route: bool | None = None  # what the profile states
-    mistakes: tuple[str, ...] = ()  # of the profile or the configuration, each with its place
+    default_route: bool | None = None  # the claim of the profile
+    mistakes: tuple[str, ...] = ()  # mistakes in the profile or the configuration, each with its place
     limits: tuple[tuple[str, ...], ...] = ()  # requested versions that the plugins before it claim
 
     @property
@@ -139,10 +139,10 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def places(plugin: Path | None, paths: Sequence[Path] = ()) -> list[Path]:
-    """The directories that plugins are looked for in.
+    """The directories in which plugins are searched.
 
     Args:
-        plugin: the tested plugin's binary; others may be beside it.
+        plugin: the tested plugin's binary; its directory is searched, too.
         paths: directories that were named.
     """
     return [*paths, *([plugin.parent] if plugin else []), *given(), *INSTALLED]

@@ -1,7 +1,7 @@
-"""What genie calls on a node: each plugin is a script that runs it and keeps what went in and out.
+"""Records genie's calls of plugins on a node: a script in place of each plugin runs it and stores input and output.
 
-The script is the plugin's parent, in the same session; what ends the one ends the other. A plugin that calls another
-(its ipam plugin) finds a script, too, so both are kept.
+The script is the plugin's parent, in the same session, so a kill ends both. A plugin that calls another one (its ipam
+plugin) also finds a script, so both calls are recorded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from harness.embedded import rootfs
 from harness.embedded.runtime import masked
 
-PLUGINS = "/opt/cni/plugins"  # what the scripts run
+PLUGINS = "/opt/cni/plugins"  # the real plugins
 CALLS = Path("/var/log/cni-calls")
 _SCRIPT = f"""\
 #!/bin/sh
@@ -34,7 +34,7 @@ exit $status
 
 
 def install(directory: str, binaries: Iterable[str]) -> None:
-    """Plugins in a node's directory, each as a script that keeps its calls."""
+    """Install plugins in a node's directory, each as a script that records its calls."""
     binaries = list(binaries)
     for place in (CALLS, Path(PLUGINS)):
         place.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def install(directory: str, binaries: Iterable[str]) -> None:
 
 
 def of_pod(namespace: str, pod: str) -> list[dict[str, Any]]:
-    """The calls of plugins for a pod, oldest first, as reports have them."""
+    """The calls of plugins for a pod, oldest first, in the form of reports."""
     wanted = {f"K8S_POD_NAMESPACE={namespace}", f"K8S_POD_NAME={pod}"}
     found = []
     for place in CALLS.iterdir():
@@ -65,7 +65,7 @@ def _call(place: Path, env: dict[str, str]) -> dict[str, Any]:
         "binary": place.name.partition(".")[0],
         "env": env,
         "stdin": _shown((place / "stdin").read_text(errors="replace")),
-        "status": int(status.read_text()) if ended else -9,  # it has not ended, or was killed with its script
+        "status": int(status.read_text()) if ended else -9,  # it still runs, or was killed with its script
         "stdout": (place / "stdout").read_text(errors="replace"),
         "stderr": (place / "stderr").read_text(errors="replace"),
         "seconds": round(status.stat().st_mtime - began, 4) if ended else 0.0,
@@ -73,13 +73,13 @@ def _call(place: Path, env: dict[str, str]) -> dict[str, Any]:
 
 
 def _environment(exported: str) -> dict[str, str]:
-    """The CNI_ variables of `export -p`: no value of theirs holds a line's end."""
+    """The CNI_ variables of `export -p`; their values have no line breaks."""
     lines = (line.removeprefix("export ").partition("=") for line in exported.splitlines())
     return {name: value.strip("'\"") for name, _, value in lines if name.startswith("CNI_")}
 
 
 def _shown(text: str) -> str:
-    """A configuration without secrets; what is none as it is."""
+    """A configuration without secrets; other text unchanged."""
     with suppress(ValueError):
         return json.dumps(masked(json.loads(text)))
     return text

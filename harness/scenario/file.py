@@ -25,7 +25,7 @@ from harness.steps.pods import Create, Recreate
 
 FIRST = "first-of-node"  # the name for the nodes' first network
 UNDER_TEST = "network-under-test"  # in scenarios/conformance: the network that --swap puts there
-OTHER = "other-network"  # beside it: each of the project's own networks in turn
+OTHER = "other-network"  # another network: each of the project's networks in turn
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 NetDFile = Annotated[

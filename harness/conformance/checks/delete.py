@@ -111,9 +111,9 @@ _LASTING = ("the file ", "the firewall rule ", "/")
 
 
 def settled(left: Callable[[], list[str]]) -> list[str]:
-    """What is left after a while: the kernel takes a namespace's interfaces away in its own time.
+    """Leftovers after some time: the kernel removes a namespace's interfaces with a delay.
 
-    Files and rules do not go by themselves, so where only these are left there is nothing to wait for.
+    Files and rules do not disappear by themselves, so there is no wait if only these are left.
     """
     until, pause = time.monotonic() + _PATIENCE, 0.02
     while (found := left()) and time.monotonic() < until and not all(each.startswith(_LASTING) for each in found):
@@ -167,7 +167,7 @@ _AFTER = ("del-succeeds", "del-leaves-nothing")
 
 def _expect_gone(scene: Scene, before: Snapshot, attachment: Attachment, outcome: Outcome, how: str) -> None:
     """Check that DEL succeeded and left nothing."""
-    # That DEL succeeds is demanded where a section's "must" has it; how much it finds without what is missing is not.
+    # The specification requires ("must") that DEL succeeds, but not how much it can clean up with missing input.
     demand = "DEL completes without an error, even if resources are missing, and releases what it can."
     if scene.expect(outcome.ok, f"DEL {how} fails: {outcome.message}", demand, outcome):
         if attachment.sandbox is not None and not scene.subject.adjusts:

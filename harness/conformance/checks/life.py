@@ -1,4 +1,4 @@
-"""One attachment's life, which checks of one batch share: it is made, looked at and ended once."""
+"""The life of an attachment that the checks of a batch share: it is made, inspected and deleted once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BATCH = "life"
 
 
 class Made:
-    """A fresh attachment with what result and kernel have of it."""
+    """A new attachment, with its result and the kernel's state."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene, self.attachment = scene, scene.container()
@@ -24,7 +24,7 @@ class Made:
 
     @property
     def link(self) -> Link:
-        """The interface that was asked for."""
+        """The requested interface."""
         if (found := self.kernel.link(self.attachment.ifname)) is None:
             raise Blocked(f"there is no {self.attachment.ifname} in the container")
         return found
@@ -37,7 +37,7 @@ class Made:
 
 
 def tried(scene: Scene) -> Made:
-    """The attachment, which need not have come about."""
+    """The attachment, even if its ADD failed."""
     if "made" not in scene.cache:
         scene.cache["made"] = Made(scene)
     found: Made = scene.cache["made"]

@@ -44,7 +44,7 @@ _AT_ONCE = "Plugins handle being run at the same time for different containers, 
 
 
 def _many(scene: Scene) -> tuple[Snapshot, list[Attachment], list[Outcome]]:
-    """The machine before, containers that were added at once, and what came of it."""
+    """The machine before, containers that were added at the same time, and the outcomes."""
     if _room(scene.subject.conf) < MANY:
         raise Skipped(f"the configuration has fewer than {MANY} addresses")
     if "many" not in scene.cache:

@@ -1,4 +1,4 @@
-"""What the profile states of the plugin: where that is not so, the profile is at fault, not the plugin."""
+"""Claims of the profile about the plugin: if one is false, the profile is at fault, not the plugin."""
 
 from __future__ import annotations
 

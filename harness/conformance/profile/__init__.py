@@ -1,4 +1,4 @@
-"""A vendor's profile: what is wrong with one, and one as something to test.
+"""A vendor's profile: its mistakes, and the subject of a test from it.
 
 command        `harness profile`
 check          everything that is wrong with a profile; a profile as a subject

@@ -1,8 +1,7 @@
-"""Everything that is wrong with a profile, each with its place; and a profile as something to test.
+"""Finds the mistakes in a profile, each with its place, and makes the subject of a test from a profile.
 
-There are three kinds of mistakes. The file is no profile: nothing can be done with it. A binary is nowhere: there is
-nothing to test. The profile claims something that is not so: a run of checks reports that as findings, and the profile
-is at fault.
+There are three kinds of mistakes. The file is not a profile: it cannot be used. A binary was not found: there is
+nothing to test. The profile makes a false claim: the checks report this as findings, and the profile is at fault.
 """
 
 from __future__ import annotations
@@ -28,13 +27,14 @@ _NODES = (
     catalog.Place(number=2, name="node2", address="192.0.2.11"),
 )
 _CONF: Where = ("embedded", "conf")
-#: The plugins of containernetworking/plugins that make an interface and set no default route but what ipam gives them.
+#: The plugins of containernetworking/plugins that make an interface and set only the default route of their ipam
+#: plugin.
 _REFERENCE = frozenset({"bridge", "ptp", "macvlan", "ipvlan", "vlan", "host-device", "tap"})
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A file that is a profile, with the places of its values."""
+    """A profile, with the places of its values in the file."""
 
     network: catalog.Network
     source: YamlFile
@@ -44,7 +44,7 @@ class Profile:
         """The profile in a file.
 
         Raises:
-            ProfileError: it is none.
+            ProfileError: it is not a profile.
         """
         network, source = catalog.located(path)
         if network.cluster is not None and (found := software.mistakes(source, network.cluster)):
@@ -62,11 +62,11 @@ class Profile:
 
 
 def mistakes(path: Path, paths: Sequence[Path] = (), *, binaries: bool = True) -> list[Mistake]:
-    """Everything that is wrong with a profile.
+    """All mistakes in a profile.
 
     Args:
         paths: directories with further plugins.
-        binaries: whether the plugins must be on this machine; they are called then.
+        binaries: whether the plugins must be on this machine; if so, they are called.
     """
     try:
         profile = Profile.read(path)
@@ -85,11 +85,11 @@ def read(path: Path, plugin: Path | None = None, paths: Sequence[Path] = ()) -> 
     """The network of a profile's `embedded` section, on a first node.
 
     Args:
-        plugin: the binary, if it is not one that is found by its type.
+        plugin: the binary; if empty, it is searched by its type.
         paths: directories with further plugins.
 
     Raises:
-        BadProfile: it is not valid, describes no plugin that runs by itself, or a binary is nowhere or cannot run.
+        BadProfile: it is not valid, describes no plugin that runs alone, or a binary is missing or cannot run.
     """
     try:
         profile = Profile.read(path)
@@ -114,11 +114,11 @@ def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
     """A binary and a file of the kind that is in /etc/cni/net.d.
 
     Raises:
-        Unusable: one of the two, or a plugin that they need, is not there or not what it should be.
+        Unusable: the binary, the file or a plugin that they need is missing or invalid.
     """
     if not (plugin.is_file() and os.access(plugin, os.X_OK)):
         raise Unusable(f"{plugin}: expected a plugin's executable")
-    try:  # JSON is YAML but for tabs, and this reader knows where a value is
+    try:  # JSON is YAML except for tabs, and this reader has the places of values
         source = YamlFile.read(conf, edit=lambda text: text.replace("\t", " "))
     except Mistakes as error:
         raise Unusable(f"{conf}: expected a CNI configuration in JSON: {error}") from error
@@ -138,7 +138,7 @@ def _subject(profile: Profile, path: Path, plugin: Path | None, paths: Sequence[
 
 
 def _once(found: Iterable[Mistake]) -> list[Mistake]:
-    """Each mistake once, though several nodes' configurations have it, in the order of the file."""
+    """The mistakes in the order of the file, without duplicates from several nodes' configurations."""
     by_place: dict[tuple[int, int, str], Mistake] = {}
     for mistake in found:
         by_place.setdefault((mistake.line, mistake.column, re.sub(r"\d+", "", mistake.text)), mistake)
@@ -151,7 +151,7 @@ def _confs(network: catalog.Network) -> list[dict[str, Any]]:
 
 
 def _claimed(profile: Profile) -> Iterator[Mistake]:
-    """What the profile claims and what cannot be, whatever the binaries do."""
+    """Claims of the profile that cannot be true for any binary."""
     at = profile.source.mistake
     network = profile.network
     for conf in _confs(network):
@@ -191,9 +191,9 @@ def _embedded(profile: Profile, embedded: catalog.Embedded) -> Iterator[Mistake]
 
 
 def _default_route(profile: Profile, embedded: catalog.Embedded) -> Iterator[Mistake]:
-    """`default-route: true` of reference plugins that have no way to one.
+    """`default-route: true` for reference plugins that cannot set one.
 
-    Another plugin may set one by itself: a check looks at what it does.
+    Another plugin may set one by itself; a check tests that.
     """
     first = profile.parts[0]
     known = first.type in _REFERENCE and first.ipam.get("type") in ("host-local", "static")
@@ -225,7 +225,7 @@ def _conformance(profile: Profile) -> Iterator[Mistake]:
 
 
 def _cannot_ask(claim: str, part: Part) -> str:
-    """Why the configuration leaves no way to use what is claimed; empty: there is one."""
+    """Why the configuration makes a claim impossible; empty if it does not."""
     declared = part.conf.get("capabilities")
     on = [name for name, value in declared.items() if value] if isinstance(declared, dict) else []
     kind, _, name = claim.partition(":")
@@ -253,7 +253,7 @@ def _no_such_plugin(profile: Profile) -> Iterator[Mistake]:
 
 
 def _missing(profile: Profile, looked_in: Sequence[Path], plugin: Path | None = None) -> Iterator[Mistake]:
-    """Plugins of the configuration that are nowhere, each once."""
+    """Plugins of the configuration that were not found, without duplicates."""
     types = [part.type for part in profile.parts]
     named = [profile.network.conformance.plugin, plugin.name, *types[:1]] if plugin else []
     seen = {next(name for name in named if name in types)} if named else set[str]()
@@ -268,7 +268,7 @@ def _missing(profile: Profile, looked_in: Sequence[Path], plugin: Path | None = 
 
 
 def _seen(profile: Profile, path: Path, paths: Sequence[Path]) -> list[Mistake]:
-    """What is wrong with the plugins that are there, or does not go with them."""
+    """Mistakes in existing plugins, and contradictions to them."""
     try:
         return _answered(profile, _subject(profile, path, None, paths))
     except Unusable as error:
@@ -277,7 +277,7 @@ def _seen(profile: Profile, path: Path, paths: Sequence[Path]) -> list[Mistake]:
 
 
 def _answered(profile: Profile, subject: Subject) -> list[Mistake]:
-    """What does not go with the plugin's answer to VERSION."""
+    """Contradictions to the plugin's answer to VERSION."""
     conf = _confs(profile.network)[0]
     return [profile.source.mistake((*_CONF, *where), text) for where, text in _unsupported(conf, subject)]
 
@@ -295,9 +295,9 @@ def _unsupported(conf: dict[str, Any], subject: Subject) -> Iterator[tuple[Where
 
 
 def _unable(capability: str, subject: Subject) -> str:
-    """Why a capability that is declared is one that the plugin cannot have; empty: it may have it.
+    """Why the plugin cannot have a declared capability; empty if it may have it.
 
-    Go's JSON decoder looks for keys that are in the executable, and an ipam plugin reads what its caller was given.
+    The executable contains the keys for Go's JSON decoder, and an ipam plugin reads its caller's input.
     """
     asked = [subject.binary, *([subject.binaries[subject.ipam]] if subject.ipam else [])]
     contents = [binary.read_bytes() for binary in asked]

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 CHECK = """\
-Report everything that is wrong with profiles: file, line, column, field, and what was expected. The plugins are looked
-for beside the profile, in --path, in $GENIE_CNI_BIN, and in /opt/cni/bin, and are asked for their versions.
+Report all mistakes in profiles, with file, line, column, field and the expected value. The plugins are searched in the
+profile's directory, in --path, in $GENIE_CNI_BIN and in /opt/cni/bin, and are asked for their versions.
 
-Exit status: 0 nothing is wrong, 1 something is, 2 a file cannot be read.
+Exit status: 0 no mistakes, 1 mistakes, 2 a file cannot be read.
 """
 
 
@@ -18,7 +18,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     """The subcommands."""
     raw = argparse.RawDescriptionHelpFormatter
     checking = commands.add_parser(
-        "check", help="everything that is wrong with a profile, with file, line and column", description=CHECK,
+        "check", help="report all mistakes in a profile, with file, line and column", description=CHECK,
         formatter_class=raw,
     )  # fmt: skip
     checking.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -27,7 +27,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Returns 0 if nothing is wrong, 1 if something is, 2 if a file cannot be read."""
+    """Returns 0 without mistakes, 1 with mistakes, 2 if a file cannot be read."""
     from harness.conformance.profile.check import mistakes
 
     wrong = 0

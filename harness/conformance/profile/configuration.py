@@ -1,7 +1,7 @@
-"""What is wrong with a CNI configuration by itself: pure, over its values. Each complaint has its place in them.
+"""Mistakes in a CNI configuration by itself: pure functions over its values. Each mistake has its place.
 
-The form is the specification's (Section 1). What an address range must be like is host-local's and static's own, and is
-looked at only where one of these is the ipam plugin: another may read the same keys in another way.
+The form is that of the specification (Section 1). The rules for address ranges are those of host-local and static, and
+apply only if one of these is the ipam plugin: another plugin may use the same keys in another way.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Part:
 
     @property
     def types(self) -> Iterator[tuple[Where, str]]:
-        """The executables that it needs, each with where it is named."""
+        """The executables that it needs, each with its place."""
         yield (*self.at, "type"), self.type
         if self.ipam.get("type"):
             yield (*self.at, "ipam", "type"), str(self.ipam["type"])
 
 
 def malformed(conf: Any) -> Complaints:
-    """What makes it no configuration at all."""
+    """Mistakes that make the whole configuration invalid."""
     if not isinstance(conf, dict):
         yield (), "expected a CNI configuration"
         return
@@ -66,14 +66,14 @@ def malformed(conf: Any) -> Complaints:
 
 
 def parts(conf: dict[str, Any]) -> list[Part]:
-    """The plugins of a configuration that is not malformed."""
+    """The plugins of a well-formed configuration."""
     if "plugins" not in conf:
         return [Part((), conf)]
     return [Part(("plugins", index), part) for index, part in enumerate(conf["plugins"])]
 
 
 def wrong(conf: dict[str, Any]) -> Complaints:
-    """What plugins, or their runtime, cannot take as it is; of a configuration that is not malformed."""
+    """Values of a well-formed configuration that plugins or their runtime do not accept."""
     if "cniVersion" in conf:
         yield from _version(conf["cniVersion"])
     for part in parts(conf):
@@ -140,7 +140,7 @@ def _host_local(ipam: dict[str, Any], at: Where) -> Complaints:
 
 
 def _range(item: dict[str, Any], at: Where) -> Complaints:
-    """One range, by what host-local demands of it."""
+    """One range, by the rules of host-local."""
     subnet = item.get("subnet")
     net = network(item)
     if net is None:
@@ -209,7 +209,7 @@ def network(item: Any) -> Net | None:
 
 
 def interface(value: Any) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | None:
-    """An address with or without a prefix length; None if it is none."""
+    """An address with or without a prefix length; None if it is invalid."""
     try:
         return ipaddress.ip_interface(value) if isinstance(value, str) else None
     except ValueError:
@@ -222,7 +222,7 @@ def _address(value: Any) -> Address | None:
 
 
 def subnets(conf: dict[str, Any]) -> Iterator[tuple[Where, str]]:
-    """The subnets and addresses that containers get theirs from, as far as the configuration shows them."""
+    """The subnets and addresses for containers that the configuration shows."""
     for part in parts(conf):
         ipam, at = part.ipam, (*part.at, "ipam")
         found: list[tuple[Where, Any]] = [((*part.at, "subnet"), part.conf), ((*at, "subnet"), ipam)]
@@ -237,7 +237,7 @@ def subnets(conf: dict[str, Any]) -> Iterator[tuple[Where, str]]:
 
 
 def covered(value: str, by: Loc) -> bool:
-    """Whether a subnet or an address lies in one of several subnets."""
+    """Whether a subnet or an address is in one of several subnets."""
     inner = ipaddress.ip_network(value, strict=False)
     for text in by:
         outer = ipaddress.ip_network(text, strict=False)

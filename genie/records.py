@@ -96,7 +96,7 @@ class RecordedAttachment:
                 disable_gc=network.boolean("disableGC"),
                 raw={},
             ),
-            result=None if result is None else cni_result.parse(result, "1.1.0"),
+            result=None if result is None else cni_result.parse(result),
             left=None if read.data.get("left") is None else _positions(read, len(plugins)),
         )
 

@@ -412,7 +412,7 @@ def test_a_damaged_record_names_its_file_and_what_to_do(records: Records, text: 
     assert caught.value.code == 6
     assert (caught.value.container_id, caught.value.ifname) == ("c1", "eth0")
     assert f"the record {path} is damaged (" in str(caught.value)
-    assert ("it is empty" if not text else "record: ") in str(caught.value), "and why"
+    assert ("(it is empty)" if not text else "record: ") in str(caught.value), "and why"
     assert records.set_aside(caught.value) == f"{path}.damaged"
     assert records.set_aside(caught.value) == f"{path}.damaged", "by another DEL meanwhile"
     assert records.read("c1", "eth0") is None and list(records.all()) == []

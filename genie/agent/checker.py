@@ -1,8 +1,9 @@
 """CHECK on the agent's own schedule, without plugins: checks a pod's routes, rules and addresses.
 
-Runtimes hardly ever call CHECK. Routes and rules that genie arranged are restored if somebody removed them. Changes to
-a plugin's work, and additions, are reported but not repaired. A pod with a call in progress is left alone. The same
-thing is restored at most `MOST` times: after that somebody removes it on purpose.
+containerd never calls CHECK, and CRI-O only after the ADD and when it starts. Routes and rules that genie arranged are
+restored if somebody removed them. Changes to a plugin's work, and additions, are reported but not repaired. A pod with
+a call in progress is left alone. The same thing is restored at most `MOST` times: after that somebody removes it on
+purpose.
 """
 
 from __future__ import annotations

@@ -228,6 +228,12 @@ class Updates(Protocol):
 
 
 @runtime_checkable
+class Reboots(Protocol):
+    def reboot(self, node: str) -> None:
+        """A node loses its namespaces, links, routes and rules, keeps its files, and starts its pods again."""
+
+
+@runtime_checkable
 class Tampers(Protocol):
     def tamper(self, namespace: str, pod: str, interface: str, remove: str) -> None:
         """Remove the addresses, routes or rules of a pod's interface, or the interface itself."""
@@ -251,6 +257,7 @@ GARBAGE_COLLECTION = Ability(
 IPV6 = Ability("ipv6", "networks have IPv6 subnets beside IPv4", object)
 KUBELET_RESTART = Ability("kubelet-restart", "a node's kubelet can be restarted", Restarts, alone="yes")
 NET_D = Ability("net-d", "configurations can be put into the nodes' net.d", TakesConfigurations)
+REBOOT = Ability("reboot", "a node can lose all but its files, and start its pods again", Reboots, alone="yes")
 SERVICES = Ability("services", "a Service's cluster IP leads to its pods", object)
 SETTINGS = Ability("settings", "genie.conf can be changed for a scenario", ChangesSettings, alone="unless apart")
 STATIC_PODS = Ability("static-pods", "pods can be created from the kubelet's manifest directory", TakesStaticPods)
@@ -269,7 +276,7 @@ OF_GENIE = frozenset(_OF_GENIE)
 _NAMED: tuple[Ability[Any], ...] = (
     *(API_OUTAGE, API_OUTAGE_OF_GENIE, CNI_CALLS, DEFINITIONS_AWAY, GARBAGE_COLLECTION, IPV6),
     *(AGENT_RESTART, AGENT_UPDATE),
-    *(CONTAINERD_RESTART, END_SANDBOX, KUBELET_RESTART, NET_D, SERVICES, SETTINGS, STATIC_PODS, TAMPERING),
+    *(CONTAINERD_RESTART, END_SANDBOX, KUBELET_RESTART, NET_D, REBOOT, SERVICES, SETTINGS, STATIC_PODS, TAMPERING),
     *_OF_GENIE,
 )
 ABILITIES: Mapping[str, Ability[Any]] = {ability.name: ability for ability in _NAMED}

@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--keep", action="store_true", help="keep pods and cluster, and print how to look at them")
     group.addoption("--report", default="", metavar="DIR", help="write an HTML page, JSON and JUnit XML into DIR")
+    group.addoption("--churn", type=int, default=0, metavar="N", help="no step `churn` makes more pods than this")
     group.addoption(
         "--profile",
         action="append",

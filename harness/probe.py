@@ -37,6 +37,7 @@ PORT = 8472
 _SO_BINDTODEVICE = 25
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
 _IP_PKTINFO = 8
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3  # in one piece, whatever is known of the path
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _ARPHRD_LOOPBACK = 772
 _TABLE_LOCAL = 255
@@ -161,6 +162,7 @@ class Dial:
     source: str | None = None  # bind to this local address
     device: str | None = None  # leave by this interface, regardless of routes
     timeout: float = 2.0
+    size: int = 0  # of UDP: the whole packet's, in bytes, which no router may take apart; 0: a small one
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> Dial:
@@ -174,6 +176,7 @@ class Dial:
             source=request.get("source") or None,
             device=request.get("device") or None,
             timeout=float(request.get("timeout") or 2.0),
+            size=int(request.get("size") or 0),
         )
 
     @property
@@ -235,8 +238,13 @@ def _dial_tcp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
 def _dial_udp(to: Dial, deadline: float) -> tuple[str, dict[str, str]]:
     with socket.socket(to.family, socket.SOCK_DGRAM) as sock:
         _prepare(sock, to)
+        if to.size:
+            six = to.family == socket.AF_INET6
+            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER) if six else (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
+            sock.setsockopt(level, option, _PMTUDISC_PROBE)
+        headers = 8 + (40 if to.family == socket.AF_INET6 else 20)
         while True:
-            sock.sendto(b"{}\n", (to.address, to.port))
+            sock.sendto(b"{}\n".ljust(max(3, to.size - headers)), (to.address, to.port))
             sock.settimeout(min(_UDP_RETRY, _left(deadline)))
             try:
                 line, peer = sock.recvfrom(_MAX_LINE)

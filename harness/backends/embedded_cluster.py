@@ -29,6 +29,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
         contract.GARBAGE_COLLECTION,
         contract.LIVING_LEFT_OUT,
         contract.NET_D,
+        contract.REBOOT,
         contract.SETTINGS,
         contract.STATIC_PODS,
         contract.TAMPERING,
@@ -103,6 +104,9 @@ class EmbeddedCluster:
 
     def collect_garbage(self, node: str) -> None:
         self._of_node(node, "collect-garbage")
+
+    def reboot(self, node: str) -> None:
+        self._of_node(node, "reboot")
 
     def tamper(self, namespace: str, pod: str, interface: str, remove: str) -> None:
         self._of_pod(namespace, pod, "tamper", interface=interface, remove=remove)

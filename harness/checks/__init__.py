@@ -11,7 +11,7 @@ from __future__ import annotations
 from harness.checks.attached import Addresses, Interfaces, Mtu
 from harness.checks.base import Check
 from harness.checks.placing import OtherNode, SameNode
-from harness.checks.reaching import Bandwidth, HostPort, Isolated, Reach, Service
+from harness.checks.reaching import Bandwidth, HostPort, Isolated, MtuPath, Reach, Service
 from harness.checks.routing import DefaultRoute, Routes
 from harness.checks.status import Annotations, Events, NetworkStatus, NoWarnings, PodFails, StatusIp
 from harness.checks.what_remains import CheckPasses, NothingLeft, StatusPasses
@@ -30,6 +30,7 @@ CHECKS: dict[str, type[Check]] = {
         Service,
         HostPort,
         Bandwidth,
+        MtuPath,
         SameNode,
         OtherNode,
         PodFails,

@@ -228,6 +228,36 @@ class Bandwidth(Check):
         return f"{self.to} answers {self.from_} over {self.over} at {rate:.0f} bit/s, expected at most {self.at_most}"
 
 
+class MtuPath(Check):
+    """A packet as large as the pod's interface allows gets to another pod in one piece; one of a byte more does not."""
+
+    key = "mtu-path"
+    example = "mtu-path: {from: one, to: two, over: weave}"
+    patience = 15.0
+
+    from_: PodName
+    to: PodName
+    over: NetworkName
+
+    def attempt(self, view: View) -> str | None:
+        own, other = view.look(self.from_), view.look(self.to)
+        mtus = [each.mtu for each in own.attached.values() if any(view.belongs(ip, self.over) for ip in each.addresses)]
+        targets = targets_of(view, other, self.over)
+        if not mtus or not targets:
+            wrong = [f"{self.from_ if not mtus else self.to} has no address of {self.over}"]
+        else:
+            wrong = [text for target in targets for text in self._wrong(view, str(target), mtus[0])]
+        return join(*wrong, view.describe(own, other, networks=[self.over])) if wrong else None
+
+    def _wrong(self, view: View, target: str, mtu: int) -> Iterator[str]:
+        ask = partial(view.dial, self.from_, protocol="udp", address=target, timeout=2.0)
+        way = f"from {self.from_} to {self.to} at {target}"
+        if not (answer := ask(size=mtu))["ok"]:
+            yield f"a packet of {mtu} bytes, the interface's MTU, {way}: {answer['error']}"
+        if ask(size=mtu + 1)["ok"]:
+            yield f"a packet of {mtu + 1} bytes {way} is answered, expected none: the interface's MTU is {mtu}"
+
+
 def targets_of(view: View, look: Look, over: NetworkName | None, family: int | None = None) -> list[Any]:
     """The addresses at which to connect to a pod: those in a network, or those in its status."""
     from ipaddress import ip_address

@@ -39,6 +39,7 @@ class Wanted:
     profile: Path
     backend: str
     only: tuple[str, ...] = ()  # prefixes of checks' names
+    churn: int = 0  # the most pods that come and go; 0: 200
 
     def command(self, report: Path) -> list[str]:
         """The command of pytest, which writes into a directory."""
@@ -48,6 +49,7 @@ class Wanted:
             *(sys.executable, "-m", "pytest", str(TEMPLATES), *own, "--profile", str(self.profile.resolve())),
             *(["-k", " or ".join(self._selected)] if self._selected else []),
             *("--swap", f"{_SWAP}={network}", "--backend", self.backend, "--report", str(report)),
+            *("--churn", str(self.churn)),
         ]
 
     @property

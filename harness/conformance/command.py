@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--behind", nargs="?", const="too", choices=("too", "only"), help="also behind genie (only: nothing but that)"
     )
     parser.add_argument("--backend", default="embedded", metavar="NAME", help="for --behind: where its pods run")
+    parser.add_argument("--churn", type=int, default=0, metavar="N", help="for --behind: at most N pods come and go")
     parser.add_argument("--rounds", type=int, default=200, help="rounds of ADD and DEL, to find occasional failures")
     parser.add_argument("--kills", type=int, default=40, help="system calls at which a call is killed, at most")
     parser.add_argument("--jobs", type=int, default=0, help="checks at once; default: as many as there are processors")
@@ -108,7 +109,9 @@ def _results(options: argparse.Namespace, subject: Subject, done: Callable[[Chec
         else run(subject, options.only, options.rounds, done, jobs=options.jobs, kills=options.kills)
     )
     if options.behind and (not options.only or _is_among("behind-", options.only)):
-        wanted = behind.Wanted(profile=options.profile, backend=options.backend, only=tuple(options.only))
+        wanted = behind.Wanted(
+            profile=options.profile, backend=options.backend, only=tuple(options.only), churn=options.churn
+        )
         results += behind.run(wanted, done)
     return results
 

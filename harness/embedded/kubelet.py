@@ -14,8 +14,8 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from harness.embedded.rest import Client, Object, Refusal
@@ -27,6 +27,7 @@ from harness.waiting import retry, until_nothing
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # between attempts at a sandbox
 _MIRROR, _HASH, _SOURCE = (f"kubernetes.io/config.{what}" for what in ("mirror", "hash", "source"))
 _PATIENCE = 10.0  # seconds of retries if the API server does not answer
+_REBOOTED = 60.0  # seconds that pods may take to be up again
 _RESYNC = 2.0  # seconds between full lists, for events that a watch may have missed
 
 
@@ -62,6 +63,25 @@ class Kubelet:
         """All pods of this kubelet, including ending ones."""
         with self._lock:
             return list(self._pods.values())
+
+    def reboot(self, lose: Callable[[], None]) -> None:
+        """The node goes down and comes up: namespaces are gone without a DEL, then `lose` takes what else goes.
+
+        Raises:
+            RuntimeError: a pod did not come up again.
+        """
+        lives = self.lives()
+        with ExitStack() as quiet:
+            for life in lives:
+                quiet.enter_context(life.down())
+            lose()
+        threads = [threading.Thread(target=life.come_up, daemon=True) for life in lives]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(_REBOOTED)
+        if down := [life.name for life in lives if not life.running and not life.leaving.is_set()]:
+            raise RuntimeError(f"not up again after the reboot of {self.node}: {', '.join(down)}")
 
     def static(self, file: str, manifest: Object | None) -> None:
         """Handle a new file with this pod in the manifest directory, or a removed file.
@@ -209,6 +229,22 @@ class PodLife:
             finally:
                 self._kubelet.runtime.forget(attachment)
                 sandbox.close()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Its namespaces are gone, nobody has called DEL, and no plugin works on it meanwhile."""
+        with self._busy:
+            self.running = False
+            for sandbox in self.sandboxes:
+                sandbox.close()
+            yield
+
+    def come_up(self) -> None:
+        """After a reboot: DEL of the old sandboxes, then a new one, as often as it takes."""
+        pause = _FIRST_PAUSE
+        while not self.leaving.is_set() and not (self._ended() and self._started()):
+            self.leaving.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _started(self) -> bool:
         with self._busy:

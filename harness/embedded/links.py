@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.embedded import linux
 
@@ -112,6 +114,18 @@ def cut(address: str) -> None:
     """Make an address unreachable for this node; connections fail at once, without a timeout."""
     with IPRoute() as node:
         node.route("add", dst=f"{address}/32", type="unreachable")
+
+
+def clear(keep: Sequence[str] = ("lo", "eth0")) -> None:
+    """Remove this node's links but these, and all routes by way of a gateway but the default one."""
+    with IPRoute() as node:
+        for link in node.get_links():
+            if link.get("IFLA_IFNAME") not in keep:
+                with suppress(NetlinkError):  # it went with its peer or its master
+                    node.link("del", index=link["index"])
+        for route in node.get_routes(family=socket.AF_INET):
+            if route.get("RTA_GATEWAY") and route.get("RTA_DST"):
+                node.route("del", dst=f"{route.get('RTA_DST')}/{route['dst_len']}", gateway=route.get("RTA_GATEWAY"))
 
 
 def tamper(interface: str, remove: str) -> None:

@@ -117,6 +117,7 @@ class Daemon:
             "status": self._status,
             "lose-sandbox": lambda request: self._life(request).lose_sandbox(),
             "collect-garbage": lambda request: self._runtime.collect_garbage(),
+            "reboot": lambda request: self._living().reboot(self._lose_links),
             "tamper": self._tamper,
             "static-pod": lambda request: self._living().static(request["file"], request["manifest"]),
             "inventory": lambda request: self._inventory(),
@@ -161,6 +162,13 @@ class Daemon:
         if sandbox is None:
             raise RuntimeError(f"pod {request['namespace']}/{request['pod']} is not running")
         sandbox.inside(links.tamper, request["interface"], request["remove"])
+
+    def _lose_links(self) -> None:
+        """What the kernel forgets in a reboot; what the harness made for networks is made again."""
+        links.clear()
+        with suppress(OSError):  # without nft there are no rules of its kind
+            subprocess.run(["nft", "flush", "ruleset"], capture_output=True, check=False)
+        links.build(self._node.setup)
 
     def _net_d(self, request: dict[str, Any]) -> Callable[[], None]:
         """Files in net.d, and in folders there."""

@@ -46,6 +46,7 @@ class Options:
     keep: bool = False  # leave pods and namespace
     hurry: float = 1.0  # factor for every deadline of a check
     worker: str = ""
+    churn: int = 0  # the most pods that a churn makes; 0: as many as the scenario has
 
 
 def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
@@ -117,7 +118,7 @@ class Life:
             hurry=self.options.hurry,
             names=mirrored(scenario.pods, nodes),
         )
-        return Scene(view=view, pods=scenario.pods, nodes=nodes, failing=scenario.failing)
+        return Scene(view=view, pods=scenario.pods, nodes=nodes, failing=scenario.failing, most=self.options.churn)
 
     @property
     def failed(self) -> bool:

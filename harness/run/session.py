@@ -148,7 +148,12 @@ class Suite:
             self.cluster = self.backend.connect(run_options(self.config, self.why, ()))
         worker = self.config.workerinput["workerid"] if self.is_worker else ""  # type: ignore[attr-defined]
         options = Options(
-            report=self.report, locks=self.state, shared=self.is_shared, keep=self.config.option.keep, worker=worker
+            report=self.report,
+            locks=self.state,
+            shared=self.is_shared,
+            keep=self.config.option.keep,
+            worker=worker,
+            churn=self.config.option.churn,
         )
         return run(scenario, self.cluster, options)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from harness.steps.base import STEPS as STEPS
 from harness.steps.expect import Expect
 from harness.steps.objects import Apply, Remove
-from harness.steps.pods import Annotate, Create, Delete, Recreate
-from harness.steps.sandboxes import CollectGarbage, EndSandbox, LoseSandbox, Tamper
+from harness.steps.pods import Annotate, Churn, Create, Delete, Recreate
+from harness.steps.sandboxes import CollectGarbage, EndSandbox, LoseSandbox, Reboot, Tamper
 from harness.steps.states import WithApiServerAway, WithDefinitionAway, WithRestart, WithRollingUpdate, WithSettings
 
 STEPS |= {
@@ -20,9 +20,11 @@ STEPS |= {
         Create,
         Delete,
         Recreate,
+        Churn,
         EndSandbox,
         LoseSandbox,
         CollectGarbage,
+        Reboot,
         Tamper,
         Annotate,
         Apply,

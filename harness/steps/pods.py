@@ -45,6 +45,23 @@ class Recreate(OfPods):
         scene.create(self.pods)
 
 
+class Churn(Step):
+    """Make and delete many pods like one of the scenario's, some at once, each with an address of its own."""
+
+    key = "churn"
+    example = "churn: {like: one, count: 200, at-once: 20}"
+
+    like: PodName
+    count: int = Field(gt=0, description="How many in all; --churn changes it.")
+    at_once: int = Field(default=20, gt=0, description="How many are there at one time.")
+
+    def __str__(self) -> str:
+        return f"make and delete up to {self.count} pods like {self.like}, {self.at_once} at once"
+
+    def act(self, scene: Scene) -> None:
+        scene.churn(self.like, self.count, self.at_once)
+
+
 class Annotate(Step):
     """Change annotations of an existing pod; null removes one."""
 

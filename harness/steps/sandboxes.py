@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.contract import END_SANDBOX, GARBAGE_COLLECTION, TAMPERING, has
+from harness.contract import END_SANDBOX, GARBAGE_COLLECTION, REBOOT, TAMPERING, has
 from harness.model import PodName
 from harness.steps.base import OfPods, Step
 from harness.steps.scene import Scene
@@ -53,6 +53,19 @@ class CollectGarbage(Step):
     def act(self, scene: Scene) -> None:
         for node in scene.cluster.facts.nodes:
             has(scene.cluster, GARBAGE_COLLECTION).collect_garbage(node)
+
+
+class Reboot(OfPods):
+    """Reboot the nodes of these pods: all but their files is lost, and their pods start again."""
+
+    key = "reboot"
+    verb = "reboot the nodes of"
+    example = "reboot: [one]"
+    needs = frozenset({REBOOT})
+
+    def act(self, scene: Scene) -> None:
+        for node in dict.fromkeys(scene.nodes[pod] for pod in self.pods):
+            has(scene.cluster, REBOOT).reboot(node)
 
 
 class Tamper(Step):

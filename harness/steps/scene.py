@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ class Scene:
     nodes: Mapping[str, str]  # the node of each
     failing: frozenset[str]  # pods that must fail; the harness does not wait for them
     there: list[str] = field(default_factory=list)  # existing pods
+    most: int = 0  # pods that a churn makes; 0: as many as the scenario has
 
     @property
     def cluster(self) -> Cluster:
@@ -77,7 +78,9 @@ class Scene:
                 self._write_static(name, None)
             else:
                 self.objects.delete(self.view.path(name), grace=0 if force else None)
+        self._wait_gone(names)
 
+    def _wait_gone(self, names: Collection[str]) -> None:
         def left() -> list[str]:
             pods = self.listed()
             return [name for name in names if name in pods]
@@ -85,6 +88,39 @@ class Scene:
         if remain := until_nothing(left, GONE):
             raise NotReady("\n".join(f"not gone after {GONE:g} s: {self.state(name)}" for name in remain))
         self.there = [name for name in self.there if name not in names]
+
+    def churn(self, like: str, count: int, at_once: int) -> None:
+        """Create and delete many pods like one, in waves over all nodes.
+
+        Raises:
+            NotReady: some do not run or do not go, or two have the same address.
+        """
+        count, nodes = min(count, self.most or count), self.cluster.facts.nodes
+        for begin in range(0, count, at_once):
+            numbers = range(begin, min(begin + at_once, count))
+            names = [f"churn-{number}" for number in numbers]
+            self.there += names
+            for number, name in zip(numbers, names, strict=True):
+                pod = manifest(
+                    name, self.pods[like], node=nodes[number % len(nodes)], image=self.cluster.facts.image,
+                    values=self.view.values,
+                )  # fmt: skip
+                self.objects.create(pod, self.namespace)
+            self._wait_running(names)
+            self._refuse_twins(names)
+            for name in names:
+                self.objects.delete(self.view.path(name))
+            self._wait_gone(names)
+
+    def _refuse_twins(self, names: Iterable[str]) -> None:
+        """Raise NotReady if two of these pods have the same address, or one has none."""
+        listed, holders = self.listed(), dict[str, str]()
+        for name in names:
+            ips = [each["ip"] for each in listed[name]["status"].get("podIPs") or []]
+            twins = [f"{name} and {holders[ip]} both have {ip}" for ip in ips if ip in holders]
+            if twins or not ips:
+                raise NotReady(", ".join(twins) or f"{name} has no address in its status")
+            holders |= dict.fromkeys(ips, name)
 
     def clear(self) -> None:
         """Delete all remaining pods, without waiting."""

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,3 +140,12 @@ def test_a_closed_server_frees_its_port() -> None:
         made = probe.serve(port, "x")
         made.close()
         made.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_datagram_is_exactly_as_large_as_asked_and_in_one_piece(server: int, address: str) -> None:
+    """A loopback takes packets of 65536 bytes: one of 9000 gets there whole, one of a byte too many does not leave."""
+    request = {"op": "dial", "protocol": "udp", "address": address, "port": server, "timeout": 1}
+    assert probe.answer({**request, "size": 9000})["ok"]
+    mtu = int(Path("/sys/class/net/lo/mtu").read_text())
+    assert not probe.answer({**request, "size": mtu + 1})["ok"]

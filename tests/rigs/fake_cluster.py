@@ -1,7 +1,8 @@
 """A cluster in memory: pods immediately get the networks of their `cni` annotation, and packets reach all pods.
 
 `faults` turns on faults of real clusters: "leak", "unreachable", "no-gateway", "two-defaults",
-"missing-interface", "never-runs", "wrong-status", "wrong-pod", "probe-away", "isolate", "check".
+"missing-interface", "never-runs", "wrong-status", "wrong-pod", "probe-away", "isolate", "check",
+"narrow" (packets of at most 1400 bytes), "wide" (9000).
 """
 
 from __future__ import annotations
@@ -209,6 +210,9 @@ class FakeCluster:
         address = request["address"]
         holders = (pod for (_, pod), has in self.attached.items() if any(each["ip"] == address for each in has))
         target = next(holders, None)
+        largest = 1400 if "narrow" in self.faults else 9000 if "wide" in self.faults else 1500
+        if request.get("size", 0) > largest:
+            return {"ok": False, "error": "message too long", "peer": "", "seen_as": "", "name": "", "ms": 0.1}
         isolated = "isolate" in self.faults and address not in {each["ip"] for each in interfaces}
         if target is None or isolated or "unreachable" in self.faults:
             return {"ok": False, "error": "no answer within 2 s", "peer": "", "seen_as": "", "name": "", "ms": 2000}

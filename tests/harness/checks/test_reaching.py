@@ -25,6 +25,17 @@ from tests.rigs.scenarios import Runner, two
             "reach: {from: both, to: peer, over: weave, seen-as: calico}",
             ["seen as 10.2.0.12, expected 10.1.0.11 (calico)"],
         ),
+        (
+            "narrow",
+            "mtu-path: {from: both, to: peer, over: weave}",
+            ["a packet of 1500 bytes, the interface's MTU, from both to peer at 10.2.0.13: message too long"],
+        ),
+        (
+            "wide",
+            "mtu-path: {from: both, to: peer, over: weave}",
+            ["a packet of 1501 bytes from both to peer at 10.2.0.13 is answered, expected none"],
+        ),
+        ("", "mtu-path: {from: peer, to: both, over: calico}", ["peer has no address of calico"]),
         ("", "reach: {from: both, to: peer, over: calico}", ["peer has no address of calico to reach"]),
         (
             "",

@@ -60,3 +60,30 @@ def test_pods_that_never_run(go: Runner, monkeypatch: pytest.MonkeyPatch) -> Non
     text = go.fails(PODS, faults=("never-runs",))
     assert "both is Pending on" in text
     assert 'FailedCreatePodSandBox: plugin type="genie" failed (add)' in text
+
+
+CHURN = """\
+scenario: x
+networks: [weave]
+pods: {a: {annotations: {cni: weave}}}
+steps:
+  - create: a
+  - churn: {like: a, count: 7, at-once: 3}
+  - expect: [{addresses: {pods: a, network: weave}}]
+"""
+
+
+def test_churn_makes_pods_and_leaves_none_of_them(go: Runner) -> None:
+    outcome, cluster = go(CHURN)
+    assert outcome.verdict == "passed", outcome.failures
+    assert "make and delete up to 7 pods like a, 3 at once" in [stage.name for stage in outcome.stages]
+    assert cluster.store == {}
+
+
+def test_churn_refuses_two_pods_of_one_address(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = [{"ip": "10.2.0.9"}]
+    twins = {name: {"status": {"podIPs": same}} for name in ("churn-0", "churn-1", "churn-2")}
+    monkeypatch.setattr("harness.steps.scene.Scene._wait_running", lambda scene, names: None)
+    monkeypatch.setattr("harness.steps.scene.Scene.listed", lambda scene: twins if scene.there else {})
+    outcome, _ = go(CHURN)
+    assert "churn-1 and churn-0 both have 10.2.0.9" in str(outcome.failures)

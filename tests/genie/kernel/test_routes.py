@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genie.cni.result import IP, Interface, Result, Route
@@ -489,6 +489,12 @@ def test_a_plan_is_linear(many: tuple[str, str]) -> None:
     assert is_linear(lambda n: crowded(**{**others, **{what: n * scale[what] for what in many}}), 40)
 
 
+def nets(*written: str) -> list[ipaddress.IPv4Network]:
+    return [ipaddress.IPv4Network(each) for each in written]
+
+
+@example(nets("10.0.0.0/24"), nets("10.0.0.255"))  # the last address
+@example(nets("10.0.0.0/24"), nets("10.0.1.0/24"))  # side by side
 @given(
     *2 * (st.lists(st.builds(lambda a, b: ipaddress.IPv4Network((a << 20, b), strict=False), st.integers(0, 4095),
                              st.integers(6, 14)), max_size=4),)
@@ -497,7 +503,7 @@ def test_subnets_that_share_an_address_are_found(
     ours: list[ipaddress.IPv4Network], theirs: list[ipaddress.IPv4Network]
 ) -> None:
     meant = any(one.overlaps(two) for one in ours for two in theirs)
-    both = ([(net.network_address.packed, net.prefixlen) for net in nets] for nets in (ours, theirs))
+    both = ([(net.network_address.packed, net.prefixlen) for net in side] for side in (ours, theirs))
     assert routes._overlap(*both) == meant
 
 

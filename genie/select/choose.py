@@ -62,10 +62,15 @@ async def choose(
 
     def assembled() -> Selection:
         return assemble(
-            asked, found, ifname=ifname, runtime_config=conf.runtime_config, drop_undeclared=conf.drop_undeclared
+            asked,
+            found,
+            ifname=ifname,
+            runtime_config=conf.runtime_config,
+            drop_undeclared=conf.drop_undeclared,
+            size=size,
         )
 
-    return replace(await compute(executor, assembled, size=size), size=size), notes
+    return await compute(executor, assembled, size=size), notes
 
 
 async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:

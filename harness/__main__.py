@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     testing.add_arguments(conformance)
     conformance.set_defaults(do=testing.main)
 
-    profile = commands.add_parser("profile", help="a vendor's description of a network: check one")
+    profile = commands.add_parser("profile", help="a vendor's description of a network: init, check")
     profiling.add_arguments(profile.add_subparsers(metavar="COMMAND", required=True))
 
     _add_reports(commands)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.run import collect
+from harness.run import collect, conformance
 
 _NETWORK = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -44,6 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="a vendor's description of a network (repeatable)",
     )
+    testing = parser.getgroup("conformance", "checks of a CNI plugin (--pyargs harness.conformance)")
+    testing.addoption("--plugin", metavar="FILE", help="the plugin's executable, if --profile is not enough")
+    testing.addoption("--conf", metavar="FILE", help="its configuration, in place of --profile")
+    testing.addoption("--plugin-path", action="append", default=[], metavar="DIR", help="the plugins beside it")
+    testing.addoption("--cni-versions", default="", metavar="A,B", help="only these of the versions that it claims")
+    testing.addoption("--rounds", type=int, default=200, help="of ADD and DEL, to find what fails now and then")
     group.addoption(
         "--swap",
         type=_swap,
@@ -63,6 +69,8 @@ def _swap(text: str) -> tuple[str, str]:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Choose the backend, and restart pytest there if necessary."""
     option = config.option
+    if conformance.requested(config) and not (option.help or option.collectonly):
+        conformance.prepare(config)
     if option.swap and not collect.requested(config) and config.args_source != pytest.Config.ArgsSource.ARGS:
         from harness.download import SCENARIOS
 
@@ -88,6 +96,12 @@ def pytest_configure(config: pytest.Config) -> None:
     suite = Suite.of(config)
     config.stash[collect.SUITE] = suite
     config.pluginmanager.register(suite, "genie_suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """The checks of a CNI plugin, by `--pyargs harness.conformance`."""
+    return conformance.folder(path, parent)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -9,7 +9,7 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,22 +78,48 @@ def run(
     load.ROUNDS, interrupted.MOMENTS = rounds, kills
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}
     plan = Plan(subject, _with_needed(wanted, alone=alone), again)
+    return _carried_out(plan, subject, wanted, jobs, done)
+
+
+def _carried_out(
+    plan: Plan, subject: Subject, wanted: set[str], jobs: int, done: Callable[[Checked], None] = lambda _: None
+) -> list[Checked]:
+    """The wanted checks of a plan, in the order of a report."""
     reported = [check for check in CHECKS if check.name in wanted]
     results: list[Checked] = []
     gc.freeze()  # share existing objects with every check's process, without copies
     with ExitStack() as running:
         pool = Pool(jobs or len(os.sched_getaffinity(0)), running)
-        while len(results) < len(reported):
+        while True:
+            while len(results) < len(reported) and (result := plan.result(reported[len(results)])):
+                results.append(result)
+                done(result)
+            if len(results) == len(reported):
+                return results
             for job in plan.ready():
                 if not pool.is_full:
                     plan.started(job)
                     pool.start(job, subject)
             if (finished := pool.wait()) is not None:
                 plan.finished(*finished)
-            while len(results) < len(reported) and (result := plan.result(reported[len(results)])):
-                results.append(result)
-                done(result)
-    return results
+
+
+class Series:
+    """Checks that are asked for one at a time; what they build on is made once."""
+
+    def __init__(self, subject: Subject, rounds: int = 200) -> None:
+        load.ROUNDS = rounds
+        self._subject = subject
+        self._known: dict[Key, Trial] = {}
+
+    def check(self, name: str) -> Checked:
+        """A check by its name, after what it builds on; those of its batch are made with it."""
+        batch = next(check.batch for check in CHECKS if check.name == name)
+        wanted = {check.name for check in CHECKS if check.name == name or (batch and check.batch == batch)}
+        plan = Plan(self._subject, _with_needed(wanted, alone=False), 1, self._known)
+        results = _carried_out(plan, self._subject, wanted, jobs=0)
+        self._known = plan.decided
+        return next(result for result in results if result.check.name == name)
 
 
 def _with_needed(wanted: set[str], *, alone: bool) -> list[Check]:
@@ -121,13 +147,15 @@ Key = tuple[str, str]  # a check's name, a version
 class Plan:
     """The waiting jobs, the running jobs, and the results."""
 
-    def __init__(self, subject: Subject, checks: Sequence[Check], again: int) -> None:
+    def __init__(
+        self, subject: Subject, checks: Sequence[Check], again: int, known: Mapping[Key, Trial] | None = None
+    ) -> None:
         self._subject, self._again = subject, again
         self._versions: dict[str, list[str]] = {check.name: versions_of(check, subject) for check in checks}
         self._checks = checks
         self._begun: set[Key] = set()
         self._found: dict[Key, list[Trial]] = {}  # every run of a check
-        self._decided: dict[Key, Trial] = {}
+        self.decided: dict[Key, Trial] = dict(known or {})
         self._decide()
 
     def ready(self) -> list[Job]:
@@ -162,13 +190,13 @@ class Plan:
         if not (versions := self._versions[check.name]):
             reason = f"the plugin claims no version from {check.since} to {check.until}"
             return Checked(check=check, trials=[Trial(version="", verdict=Verdict.SKIPPED, reason=reason)])
-        trials = [self._decided.get((check.name, version)) for version in versions]
+        trials = [self.decided.get((check.name, version)) for version in versions]
         return Checked(check=check, trials=[each for each in trials if each]) if all(trials) else None
 
     def _open(self) -> Iterator[tuple[Check, str]]:
         for check in self._checks:
             for version in self._versions[check.name]:
-                if (check.name, version) not in self._decided:
+                if (check.name, version) not in self.decided:
                     yield check, version
 
     def _batch(self, name: str, version: str) -> tuple[Check, ...]:
@@ -178,9 +206,9 @@ class Plan:
         """Why a check cannot run; empty if it can, None while this is unknown."""
         needed = [(name, version) for name in check.after if version in self._versions.get(name, ())]
         for key in needed:
-            if (earlier := self._decided.get(key)) and earlier.verdict in _IN_THE_WAY:
+            if (earlier := self.decided.get(key)) and earlier.verdict in _IN_THE_WAY:
                 return f"{key[0]} {earlier.verdict}"
-        return "" if all(key in self._decided for key in needed) else None
+        return "" if all(key in self.decided for key in needed) else None
 
     def _decide(self) -> None:
         """Decide verdicts as long as all their dependencies are known."""
@@ -192,10 +220,10 @@ class Plan:
                 if (reason := self._blocked(check, version)) is None:
                     continue
                 if reason:
-                    self._decided[key] = Trial(version=version, verdict=Verdict.BLOCKED, reason=reason)
+                    self.decided[key] = Trial(version=version, verdict=Verdict.BLOCKED, reason=reason)
                 elif key in self._found and key in self._begun:
-                    self._decided[key] = _verdict(self._found[key])
-                more = more or key in self._decided
+                    self.decided[key] = _verdict(self._found[key])
+                more = more or key in self.decided
 
 
 _IN_THE_WAY = (Verdict.FAILED, Verdict.WARNED, Verdict.BLOCKED, Verdict.BROKEN)

@@ -2,5 +2,6 @@
 
 command        `harness profile`
 check          the mistakes in a profile; a profile as a subject
+init           a new profile, from a binary and its configuration; look: what the plugin does
 configuration  pure: mistakes in a CNI configuration by itself
 """

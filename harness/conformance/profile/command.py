@@ -14,6 +14,15 @@ Exit status: 0 no mistakes, 1 mistakes, 2 a file cannot be read.
 """
 
 
+INIT = """\
+Look at a plugin's executable and its configuration, ask what cannot be found out, and write a profile. The plugin is
+asked for its versions, and attaches a container on a machine of its own. Without a terminal, or with --yes, nothing is
+asked; what is taken instead is reported.
+
+Exit status: 0 the profile is written, 1 it is, and `harness profile check` finds something in it, 2 nothing is written.
+"""
+
+
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The subcommands."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -24,6 +33,15 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     checking.add_argument("files", nargs="+", type=Path, metavar="FILE")
     checking.add_argument("--path", type=Path, action="append", default=[], help="a directory with plugins")
     checking.set_defaults(do=_check)
+
+    making = commands.add_parser("init", help="write a profile for a plugin", description=INIT, formatter_class=raw)
+    making.add_argument("--plugin", type=Path, help="the plugin's executable")
+    making.add_argument("--conf", type=Path, help="its configuration, as in /etc/cni/net.d")
+    making.add_argument("--path", type=Path, action="append", default=[], help="a directory with further plugins")
+    making.add_argument("--out", type=Path, metavar="FILE", help="default: the network's name with .yaml")
+    making.add_argument("--yes", action="store_true", help="ask nothing")
+    making.add_argument("--force", action="store_true", help="replace the file if it exists")
+    making.set_defaults(do=_init)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -47,3 +65,29 @@ def _is_readable(path: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return True
+
+
+def _init(options: argparse.Namespace) -> int:
+    """Returns 0 if a profile is written, 1 if it has mistakes, 2 if none is written."""
+    from harness.conformance.profile import check, init
+    from harness.conformance.subject import Unusable
+
+    questions = init.Questions(terminal=sys.stdin.isatty() and not options.yes)
+    try:
+        found = init.configured(options.plugin, options.conf, options.path, questions)
+        profile = init.written(found, questions)
+        out = options.out or Path(f"{profile.name}.yaml")
+        if out.exists() and not options.force and not questions.sure(f"{out} exists: replace it"):
+            raise Unusable(f"{out}: exists; expected another --out, or --force")
+        out.write_text(profile.text, encoding="utf-8")
+    except (Unusable, OSError) as error:
+        print(f"nothing was written: {error}", file=sys.stderr)
+        return 2
+    except (EOFError, KeyboardInterrupt):
+        print("\nnothing was written", file=sys.stderr)
+        return 2
+    if questions.taken:
+        print("Taken without asking:", *(f"  {each}" for each in questions.taken), sep="\n")
+    mistakes = check.mistakes(out, [found.plugin.absolute().parent, *options.path])
+    print(*mistakes, f"{out} is written. Next:", *init.following(out, profile.name, found), sep="\n")
+    return 1 if mistakes else 0

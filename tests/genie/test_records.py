@@ -6,6 +6,9 @@ import copy
 import json
 import multiprocessing
 import os
+import re
+import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from genie.cni.errors import CniError
 from genie.cni.result import DNS, IP, Interface, Result, Route
-from genie.records import DamagedError, Record, RecordedAttachment, Records
+from genie.records import RECORD_MAX, DamagedError, Record, RecordedAttachment, Records
 from tests.rigs.core import network
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -442,10 +445,36 @@ def test_a_record_under_anothers_name_is_damaged(records: Records) -> None:
         records.read("c2", "eth0")
 
 
-def test_a_directory_in_a_records_place_is_damage(records: Records) -> None:
-    (Path(records.directory) / "c1@eth0.json").mkdir(parents=True)
-    with pytest.raises(DamagedError, match=r"\(it is a directory\)") as caught:
+def _huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, RECORD_MAX + 1)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+#: What may lie in a record's place, and what is wrong with it. A FIFO must not be waited for, nor must a file of many
+#: gigabytes be read.
+STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a directory": (Path.mkdir, "it is a directory"),
+    "a FIFO": (os.mkfifo, "it is no file"),
+    "a socket": (_socket, "it is no file: No such device"),
+    "a loop of links": (lambda path: path.symlink_to(path), "it is no file: Too many levels of symbolic links"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "it is no file"),
+    "a huge file": (_huge, f"it has {RECORD_MAX + 1} bytes, of at most {RECORD_MAX}"),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_what_is_no_record_in_a_records_place_is_damage(records: Records, what: str) -> None:
+    make, why = STRANGE[what]
+    Path(records.directory).mkdir(parents=True, exist_ok=True)
+    make(Path(records.directory) / "c1@eth0.json")
+    with pytest.raises(DamagedError, match=re.escape(f"({why}")) as caught:
         records.read("c1", "eth0")
+    assert [str(one) for one in records.all()] == [str(caught.value)]
     records.set_aside(caught.value)
     assert records.read("c1", "eth0") is None
 

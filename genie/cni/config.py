@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -162,10 +163,17 @@ def _object(text: bytes | str, source: str) -> Fields:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_not_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CniError(Code.IO_FAILURE, f"{path}: cannot be read", "it is no file")
             return file.read()
     except OSError as error:
         raise CniError(Code.IO_FAILURE, f"{path}: cannot be read", error.strerror or str(error)) from error
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO without waiting for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _network_name(name: object, read: Fields) -> str:

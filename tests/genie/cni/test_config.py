@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,10 @@ def test_no_container_ids(container: str) -> None:
     with pytest.raises(CniError, match="CNI_CONTAINERID"):
         configs.validate_container_id(container)
     configs.validate_container_id("0123abc_.-")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["FIFO", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "10-red.conf")
+    with pytest.raises(CniError, match=r"10-red\.conf: cannot be read; it is no file"):
+        configs.load(tmp_path / "10-red.conf")

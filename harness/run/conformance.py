@@ -105,9 +105,11 @@ class CheckItem(pytest.Item):
             raise CheckFailed(self._described(result))
 
     def _is_reported(self, result: Checked) -> bool:
-        """Whether what blocks it is a test of this run."""
+        """Whether what blocks it, or what blocks that, is a test of this run."""
         here = {item.name for item in self.session.items if isinstance(item, CheckItem)}
-        return all(blocker in here for blocker in _blockers(result))
+        blockers = _blockers(result)
+        others = [self.config.stash[_SERIES].check(name) for name in blockers if name not in here]
+        return bool(blockers) and all(map(self._is_reported, others))
 
     def _described(self, result: Checked) -> str:
         """What was found, with a script that shows it; of a check that is blocked, what blocks it."""

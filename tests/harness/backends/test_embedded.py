@@ -129,7 +129,14 @@ def _acme(tmp_path: Path, script: str) -> tuple[Path, list[str], dict[str, str]]
     conf = {"name": "acme", "cniVersion": "1.0.0", "type": "bridge", "bridge": "acme", "ipam": ipam}
     part = {"software": "acme {{ version }}", "plugins": ["bridge", "host-local"], "conf": conf}
     real = {**part, "daemon": ["acmed"], "ready": {"files": ["/run/acme"]}}
-    section = {**part, "kind": "stand-in", "subnets": ["10.99.0.0/24"], "file": "acme.conf", "real": real}
+    section = {
+        **part,
+        "kind": "stand-in",
+        "subnets": ["10.99.0.0/24"],
+        "file": "acme.conf",
+        "real": real,
+        "default-route": False,
+    }
     profile = tmp_path / "acme.yaml"
     profile.write_text(json.dumps({"network": "acme", "embedded": section}))
     scenario = tmp_path / "scenarios" / "acme.yaml"

@@ -126,7 +126,7 @@ def test_a_profile_that_is_not_one_ends_the_run_with_one_error(tmp_path: Path) -
         [*command, "--profile", str(profile)], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
     )
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"ERROR: {profile}:2:18: embedded.kind: Input should be 'real' or 'stand-in'" in done.stderr
+    assert f"{profile}:2:18: embedded.kind: expected 'real' or 'stand-in', got 'reel'" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 

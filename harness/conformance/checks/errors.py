@@ -84,7 +84,8 @@ class Refused:
         word = self.attachment.container
         found += [f"the file {path}" for path in files if word in path or word.encode() in files[path]]
         for left in found:
-            self.scene.expect(False, f"{left} is left after {what} failed", demand, outcome, section=ADD)
+            # Recommended: the section has DEL follow a failed ADD, and does not say what may be there until then.
+            self.scene.expect(False, f"{left} is left after {what} failed", demand, outcome, section=ADD, should=True)
 
 
 @check(

@@ -104,7 +104,7 @@ def scenarios_of(config: pytest.Config, path: Path) -> list[Scenario]:
     if swap is None:
         return [] if UNDER_TEST in scenario.networks else [scenario]
     old, new = swap
-    if old not in scenario.networks or new in scenario.networks:
+    if old not in scenario.networks or new in scenario.networks or old != UNDER_TEST in scenario.networks:
         return []
     if OTHER not in scenario.networks:
         return [read(path, shown, swaps={old: new})]

@@ -131,6 +131,29 @@ def test_a_vendor_puts_a_network_in_place_of_ours(folder: Folder) -> None:
     assert "started for calico" in str(result.stderr)
 
 
+UNDER_TEST = """\
+scenario: A pod on network-under-test and {other}
+networks: [network-under-test, {other}]
+pods: {{a: {{annotations: {{cni: "network-under-test,{other}"}}}}}}
+expect: [{{interfaces: {{pod: a, eth0: network-under-test, eth1: {other}}}}}]
+"""
+
+
+def test_scenarios_of_the_network_under_test_are_for_its_swap_alone(folder: Folder) -> None:
+    (folder.scenarios / "beside-other-network.yaml").write_text(UNDER_TEST.format(other="other-network"))
+    (folder.scenarios / "beside-weave.yaml").write_text(UNDER_TEST.format(other="weave"))
+
+    def found(*words: str) -> set[str]:
+        lines = folder.run("scenarios", "--collect-only", "-q", *words).outlines
+        return {line.rpartition("::")[2] for line in lines if "::" in line}
+
+    assert found() == {"calico", "canal", "weave"}
+    assert found("--swap", "weave=calico") == {"calico"}
+    others = {f"beside-{name}" for name in ("bridge", "canal", "flannel", "macvlan", "ptp", "weave")}
+    assert found("--swap", "network-under-test=calico") == others
+    assert "beside-weave" in found("--swap", "network-under-test=mynet")
+
+
 def test_a_swap_that_is_none_is_refused(folder: Folder) -> None:
     result = folder.run("scenarios", "--swap", "weave")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -171,8 +171,8 @@ def test_genie_writes_events_and_counts_them(cluster: Cluster) -> None:
 
 def test_other_events_than_its_own_it_does_not_write(cluster: Cluster) -> None:
     for made, complaint in (
-        (event(source={"component": "kubelet", "host": "node-1"}), "no Events but its own"),
-        (event(reportingComponent="kubelet"), "no Events but its own"),
+        (event(source={"component": "kubelet", "host": "node-1"}), "may write only its own Events"),
+        (event(reportingComponent="kubelet"), "may write only its own Events"),
         (event(source={"component": "genie", "host": "node-2"}), "may not report as another node"),
         (event(involvedObject={"kind": "Secret", "namespace": "default", "name": "s"}), "of no object but pods"),
     ):

@@ -16,6 +16,7 @@ from harness.conformance.spec import number
 # The core features, with the prefixes of their checks' names, by importance. A check without a matching prefix is in
 # "more".
 _CORE = {
+    "profile": ("profile-",),
     "VERSION": ("version-",),
     "killed": ("add-killed", "del-killed"),
     "ipam": ("status-asks-", "gc-asks-", "check-asks-", "del-asks-", "add-asks-", "add-ipam-", "ipam-"),
@@ -32,7 +33,7 @@ _CORE = {
     "more": ("",),
 }  # fmt: skip
 _SHOWN = ("VERSION", "ADD", "results", "bad calls", "DEL", "CHECK", "GC", "STATUS", "ipam", "chains", "killed", "load",
-          "more")  # fmt: skip
+          "profile", "more")  # fmt: skip
 
 
 @dataclass(frozen=True, order=True, kw_only=True)

@@ -174,7 +174,10 @@ def test_other_events_than_its_own_it_does_not_write(cluster: Cluster) -> None:
         (event(source={"component": "kubelet", "host": "node-1"}), "may write only its own Events"),
         (event(reportingComponent="kubelet"), "may write only its own Events"),
         (event(source={"component": "genie", "host": "node-2"}), "may not report as another node"),
-        (event(involvedObject={"kind": "Secret", "namespace": "default", "name": "s"}), "of no object but pods"),
+        (
+            event(involvedObject={"kind": "Secret", "namespace": "default", "name": "s"}),
+            "only about pods, nodes and its DaemonSet",
+        ),
     ):
         status, output = write_event(cluster, made)
         assert status == 422 and complaint in output["message"], output

@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +30,7 @@ from genie.cni import result as cni_result
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, undecodable
+from genie.cni.regular import NotRegularError, opened
 from genie.cni.result import Result
 
 SUFFIX = ".json"
@@ -38,7 +38,6 @@ ASIDE = ".damaged"  # after SUFFIX
 NEW = ".new"  # a record that is being written; left over only if its writer is killed
 RECORD_MAX = 16 << 20
 """Bytes of the longest record: far more than genie writes for a pod with all that it may have."""
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in its place must not stop the agent
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -206,23 +205,21 @@ def _bytes(path: str) -> bytes | None:
     """A record's file; None if there is none. Whatever lies in its place is damage, and is never waited for."""
     with _disk(f"read the record {path}"):
         try:
-            handle = os.open(path, _READ)
+            with opened(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > RECORD_MAX:
+                    raise DamagedError(path, f"it has {size} bytes, of at most {RECORD_MAX}")
+                return file.read()
         except FileNotFoundError:
             return None
+        except IsADirectoryError as error:
+            raise DamagedError(path, "it is a directory") from error
+        except NotRegularError as error:
+            raise DamagedError(path, "it is no file") from error
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):  # ENXIO: a socket
                 raise
             raise DamagedError(path, f"it is no file: {error.strerror}") from error
-        try:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise DamagedError(path, "it is a directory" if stat.S_ISDIR(found.st_mode) else "it is no file")
-            if found.st_size > RECORD_MAX:
-                raise DamagedError(path, f"it has {found.st_size} bytes, of at most {RECORD_MAX}")
-            with open(handle, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(handle)
 
 
 def _line(record: Record) -> bytes:
@@ -242,8 +239,7 @@ class Records:
             DamagedError: its content is malformed.
             CniError: 5; it cannot be read.
         """
-        data = self.data(container_id, ifname)
-        return None if data is None else self.parsed(container_id, ifname, data)
+        return self._load(self._path(container_id, ifname))
 
     def data(self, container_id: str, ifname: str) -> bytes | None:
         """The bytes of a record, for `parsed`; None if there is none. Raises the errors of `read`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from genie.cni import version as versions
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, shown, undecodable
+from genie.cni.regular import opened
 
 # Section 1, `name`, and section 2, CNI_CONTAINERID. \Z, not $: a name has no trailing newline.
 _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
@@ -163,17 +163,10 @@ def _object(text: bytes | str, source: str) -> Fields:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb", opener=_not_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise CniError(Code.IO_FAILURE, f"{path}: cannot be read", "it is no file")
+        with opened(path) as file:
             return file.read()
     except OSError as error:
         raise CniError(Code.IO_FAILURE, f"{path}: cannot be read", error.strerror or str(error)) from error
-
-
-def _not_waiting(path: str, flags: int) -> int:
-    """Open a file; a FIFO without waiting for its writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _network_name(name: object, read: Fields) -> str:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from genie.cni.fields import decode, undecodable
+from genie.cni.regular import opened
 
 ROOT = "/var/run/k8s.cni.cncf.io/devinfo"
 LIMIT = 64 << 10  # bytes of a file
@@ -75,8 +76,8 @@ def remove(file: str) -> None:
 
 
 def _content(file: str) -> bytes:
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-        content = opened.read(LIMIT + 1)
+    with opened(file) as handle:
+        content = handle.read(LIMIT + 1)
     if len(content) > LIMIT:
         raise OSError(f"{file} is longer than {LIMIT} bytes")
     return content

@@ -111,6 +111,11 @@ def asks(pod: Pod, conf: Conf) -> Asked:
     return asked
 
 
+def size_of(pod: Pod) -> int:
+    """How much there is to read in a pod's annotations, in characters."""
+    return sum(len(note) for note in map(pod.annotations.get, READ) if isinstance(note, str))
+
+
 def _readable(text: object, where: str) -> None:
     if not isinstance(text, str | None):
         raise SelectionError(where, "expected a string")

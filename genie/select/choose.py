@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from genie.cni.execute import Executor, compute
@@ -12,7 +13,7 @@ from genie.config import Conf
 from genie.kube import Kube, Pod
 from genie.records import Records
 from genie.select import networks
-from genie.select.annotations import CNI, READ, Ask, Asked, asks
+from genie.select.annotations import CNI, Ask, Asked, asks, size_of
 from genie.select.networks import Directory
 from genie.select.selection import Selection, assemble
 
@@ -42,7 +43,7 @@ async def choose(
         CniError: the request cannot be met, or the API server or the kubelet does not answer.
     """
     directory = networks.directory(conf.conf_dir)
-    length = sum(len(note) for note in map(pod.annotations.get, READ) if isinstance(note, str))
+    length = size_of(pod)
     asked = await compute(executor, lambda: asks(pod, conf), size=length)
     notes: Mapping[str, str] = {}
     if asked.smart:
@@ -60,17 +61,15 @@ async def choose(
     )
     size = 4 * length + 4 * sum(one.length for one in found) + 1000 * len(found)
 
-    def assembled() -> Selection:
-        return assemble(
-            asked,
-            found,
-            ifname=ifname,
-            runtime_config=conf.runtime_config,
-            drop_undeclared=conf.drop_undeclared,
-            size=size,
-        )
-
-    return await compute(executor, assembled, size=size), notes
+    work = partial(
+        assemble,
+        asked,
+        found,
+        ifname=ifname,
+        runtime_config=conf.runtime_config,
+        drop_undeclared=conf.drop_undeclared,
+    )
+    return replace(await compute(executor, work, size=size), size=size), notes
 
 
 async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from genie.cni.errors import CniError
 from genie.kube import Pod
 from genie.records import DamagedError, RecordedAttachment
 from genie.select import networks
-from genie.select.annotations import Ask, asks
+from genie.select.annotations import Ask, asks, size_of
 from genie.select.selection import interface_names
 from genie.verbs.context import Context
 
@@ -77,8 +77,7 @@ async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect
         pod = await call.pod(of_any_uid=True)
         if pod is None:
             return None
-        length = sum(len(note) for note in pod.annotations.values() if isinstance(note, str))
-        asked = await call.compute(lambda: asks(pod, call.conf), size=length)
+        asked = await call.compute(lambda: asks(pod, call.conf), size=size_of(pod))
         if asked.smart:
             asked = replace(asked, primary=(Ask(name="", where="", lookup=_ANY),))
         names = interface_names(asked, ifname)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness import catalog
 from harness.conformance.call import Json
 from harness.conformance.checks.base import Check
 from harness.conformance.findings import Fault, Finding, Verdict, shown
+from harness.conformance.profile import configuration
 from harness.conformance.run import Checked, Trial
 from harness.conformance.spec import BEHIND
 from harness.conformance.subject import Unusable
@@ -41,15 +43,22 @@ class Wanted:
     only: tuple[str, ...] = ()  # prefixes of checks' names
     churn: int = 0  # the most pods that come and go; 0: 200
 
+    @cached_property
+    def network(self) -> catalog.Network:
+        """The profile's. Raises ProfileError."""
+        return catalog.read(self.profile)
+
+    @property
+    def _options(self) -> list[str]:
+        return ["--swap", f"{_SWAP}={self.network.network}", "--backend", self.backend]
+
     def command(self, report: Path) -> list[str]:
-        """The command of pytest, which writes into a directory."""
-        network = catalog.read(self.profile).network
+        """The command of pytest, which writes into a directory. Raises ProfileError."""
         own = ["-c", str(report / "pytest.ini"), "--rootdir", str(report), "-p", "no:cacheprovider"]
         return [
             *(sys.executable, "-m", "pytest", str(TEMPLATES), *own, "--profile", str(self.profile.resolve())),
             *(["-k", " or ".join(self._selected)] if self._selected else []),
-            *("--swap", f"{_SWAP}={network}", "--backend", self.backend, "--report", str(report)),
-            *("--churn", str(self.churn)),
+            *(*self._options, "--report", str(report), "--churn", str(self.churn)),
         ]
 
     @property
@@ -58,14 +67,12 @@ class Wanted:
         parts = [each.removeprefix(PREFIX) for each in self.only if each.startswith(PREFIX)]
         return [] if "" in parts or any(PREFIX.startswith(each) for each in self.only) else parts
 
-    @property
+    @cached_property
     def plugins(self) -> tuple[set[str], set[str]]:
         """The types of the network's plugins, and those of its ipam plugins."""
-        section = catalog.read(self.profile).embedded
-        conf = section.conf if section else {}
-        parts = [part for part in conf.get("plugins") or [conf] if isinstance(part, dict)]
-        ipam = {str(part["ipam"].get("type")) for part in parts if isinstance(part.get("ipam"), dict)}
-        return {str(part.get("type")) for part in parts}, ipam
+        section = self.network.embedded
+        parts = configuration.parts(section.conf) if section else []
+        return {part.type for part in parts}, {str(part.ipam["type"]) for part in parts if part.ipam.get("type")}
 
     def wants(self, name: str) -> bool:
         """Whether a check is selected."""
@@ -73,8 +80,7 @@ class Wanted:
 
     def by_hand(self, name: str) -> str:
         """A line of shell that runs one scenario again, with its evidence."""
-        network, profile = catalog.read(self.profile).network, str(self.profile)
-        words = ["--profile", profile, "--swap", f"{_SWAP}={network}", "--backend", self.backend, "--report", "out"]
+        words = ["--profile", str(self.profile), *self._options, "--report", "out"]
         return shlex.join(["pytest", str(TEMPLATES), "-k", name, *words])
 
 

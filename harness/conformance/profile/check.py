@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,23 @@ class Profile:
         network, source = catalog.located(path)
         if network.cluster is not None and (found := software.mistakes(source, network.cluster)):
             raise catalog.ProfileError.of(found)
-        found = [source.mistake((*_CONF, *where), text) for conf in _confs(network) for where, text in
+        profile = cls(network, source)
+        found = [source.mistake((*_CONF, *where), text) for conf in profile.confs for where, text in
                  configuration.malformed(conf)]  # fmt: skip
         if found:
             raise catalog.ProfileError.of(_once(found))
-        return cls(network, source)
+        return profile
 
-    @property
+    @cached_property
+    def confs(self) -> list[dict[str, Any]]:
+        """Its configuration on each of two nodes."""
+        embedded = self.network.embedded
+        return [catalog.conf(embedded, node) for node in _NODES] if embedded else []
+
+    @cached_property
     def parts(self) -> list[Part]:
         """The plugins of its configuration."""
-        return [part for conf in _confs(self.network)[:1] for part in configuration.parts(conf)]
+        return [part for conf in self.confs[:1] for part in configuration.parts(conf)]
 
 
 def mistakes(path: Path, paths: Sequence[Path] = (), *, binaries: bool = True) -> list[Mistake]:
@@ -118,21 +126,36 @@ def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
     """
     if not (plugin.is_file() and os.access(plugin, os.X_OK)):
         raise Unusable(f"{plugin}: expected a plugin's executable")
-    try:  # JSON is YAML except for tabs, and this reader has the places of values
-        source = YamlFile.read(conf, edit=lambda text: text.replace("\t", " "))
-    except Mistakes as error:
-        raise Unusable(f"{conf}: expected a CNI configuration in JSON: {error}") from error
-    if found := list(configuration.malformed(source.values)):
-        raise Unusable("\n".join(str(source.mistake(where, text)) for where, text in found))
+    source = conf_file(conf)
     subject = of(source.values, str(conf), plugin.absolute(), paths=paths)
     wrong = [*configuration.wrong(source.values), *_unsupported(source.values, subject)]
     return replace(subject, mistakes=tuple(str(each) for each in _once(source.mistake(*each) for each in wrong)))
 
 
+def conf_file(path: Path) -> YamlFile:
+    """A CNI configuration in JSON, with the places of its values.
+
+    Raises:
+        Unusable: it is not JSON, or is malformed.
+    """
+    try:  # JSON is YAML except for tabs, and this reader has the places of values
+        source = YamlFile.read(path, edit=lambda text: text.replace("\t", " "))
+    except Mistakes as error:
+        raise Unusable(f"{path}: expected a CNI configuration in JSON: {error}") from error
+    refuse(source, configuration.malformed(source.values))
+    return source
+
+
+def refuse(source: YamlFile, found: configuration.Complaints) -> None:
+    """Raise the mistakes in a configuration, if there are any, as Unusable."""
+    if mistakes := [str(source.mistake(where, text)) for where, text in found]:
+        raise Unusable("\n".join(mistakes))
+
+
 def _subject(profile: Profile, path: Path, plugin: Path | None, paths: Sequence[Path]) -> Subject:
     asked = profile.network.conformance
     return of(
-        _confs(profile.network)[0], str(path), plugin and plugin.absolute(), wanted=asked.plugin,
+        profile.confs[0], str(path), plugin and plugin.absolute(), wanted=asked.plugin,
         paths=[*paths, path.parent], stays=asked.stays, claims=asked.claims,
     )  # fmt: skip
 
@@ -145,16 +168,11 @@ def _once(found: Iterable[Mistake]) -> list[Mistake]:
     return sorted(by_place.values())
 
 
-def _confs(network: catalog.Network) -> list[dict[str, Any]]:
-    """Its configuration on each of two nodes."""
-    return [catalog.conf(network.embedded, node) for node in _NODES] if network.embedded else []
-
-
 def _claimed(profile: Profile) -> Iterator[Mistake]:
     """Claims of the profile that cannot be true for any binary."""
     at = profile.source.mistake
     network = profile.network
-    for conf in _confs(network):
+    for conf in profile.confs:
         for where, text in configuration.wrong(conf):
             yield at((*_CONF, *where), text)
     if network.embedded:
@@ -163,10 +181,10 @@ def _claimed(profile: Profile) -> Iterator[Mistake]:
 
 
 def _embedded(profile: Profile, embedded: catalog.Embedded) -> Iterator[Mistake]:
-    at, conf = profile.source.mistake, _confs(profile.network)[0]
+    at, conf = profile.source.mistake, profile.confs[0]
     if not embedded.subnets:
         yield at(("embedded", "subnets"), "expected at least one subnet")
-    for each in _confs(profile.network):
+    for each in profile.confs:
         for where, subnet in configuration.subnets(each):
             if not configuration.covered(subnet, embedded.subnets):
                 listed = ", ".join(embedded.subnets)
@@ -278,7 +296,7 @@ def _seen(profile: Profile, path: Path, paths: Sequence[Path]) -> list[Mistake]:
 
 def _answered(profile: Profile, subject: Subject) -> list[Mistake]:
     """Contradictions to the plugin's answer to VERSION."""
-    conf = _confs(profile.network)[0]
+    conf = profile.confs[0]
     return [profile.source.mistake((*_CONF, *where), text) for where, text in _unsupported(conf, subject)]
 
 

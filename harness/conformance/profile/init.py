@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from harness.conformance.profile import configuration
+from harness.conformance.profile.check import conf_file, refuse
 from harness.conformance.profile.look import Seen, look, versions
 from harness.conformance.spec import VERSIONS
 from harness.conformance.subject import Subject, Unusable, find, of, places
-from harness.yamlfile import Mistakes, YamlFile
 
 _NODE = "{{ node.number }}"
 _SUBNET = "10.77.0.0/16"
@@ -84,13 +84,8 @@ def configured(plugin: Path | None, conf: Path | None, paths: list[Path], questi
 
 
 def _read(conf: Path) -> dict[str, Any]:
-    try:
-        source = YamlFile.read(conf, edit=lambda text: text.replace("\t", " "))
-    except Mistakes as error:
-        raise Unusable(f"{conf}: expected a CNI configuration in JSON: {error}") from error
-    wrong = list(configuration.malformed(source.values)) or list(configuration.wrong(source.values))
-    if wrong:
-        raise Unusable("\n".join(str(source.mistake(where, text)) for where, text in wrong))
+    source = conf_file(conf)
+    refuse(source, configuration.wrong(source.values))
     values: dict[str, Any] = source.values
     return values
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.conformance.checks.base import Check
 from harness.conformance.findings import Verdict
-from harness.conformance.run import Job, Plan, Trial
+from harness.conformance.run import Checked, Job, Plan, Trial
 from harness.conformance.scene import Scene
 from harness.conformance.spec import ADD
 from harness.conformance.subject import Subject
@@ -46,6 +46,12 @@ def end(of: Plan, job: Job, *verdicts: Verdict) -> None:
     of.finished(job, [Trial(version=job.version, verdict=verdict) for verdict in verdicts])
 
 
+def decided(of: Plan, one: Check) -> Checked:
+    result = of.result(one)
+    assert result is not None
+    return result
+
+
 def names(jobs: list[Job]) -> list[tuple[str, str]]:
     return [(" ".join(each.name for each in job.checks), job.version) for job in jobs]
 
@@ -65,9 +71,7 @@ def test_what_builds_on_a_failure_is_blocked_with_the_same_version_alone() -> No
     assert names(found.ready()) == [("second", "0.4.0"), ("second", "1.1.0")]
     for job in found.ready():
         end(found, job, Verdict.PASSED)
-    result = found.result(second)
-    assert result is not None
-    assert [(each.verdict, each.reason) for each in result.trials] == [
+    assert [(each.verdict, each.reason) for each in decided(found, second).trials] == [
         (Verdict.PASSED, ""), (Verdict.BLOCKED, "first failed"), (Verdict.PASSED, ""),
     ]  # fmt: skip
 
@@ -78,9 +82,7 @@ def test_a_failure_that_does_not_come_again_is_flaky() -> None:
     end(found, found.ready()[0], Verdict.FAILED)
     assert found.result(one) is None
     end(found, found.ready()[0], Verdict.PASSED)
-    result = found.result(one)
-    assert result is not None
-    assert result.verdict is Verdict.FLAKY
+    assert decided(found, one).verdict is Verdict.FLAKY
 
 
 def test_a_batch_is_one_job_and_its_checks_are_made_again_one_by_one() -> None:
@@ -91,9 +93,7 @@ def test_a_batch_is_one_job_and_its_checks_are_made_again_one_by_one() -> None:
     end(found, job, Verdict.PASSED, Verdict.FAILED)
     assert names(found.ready()) == [("second", "1.1.0")]
     end(found, found.ready()[0], Verdict.FAILED)
-    result = found.result(second)
-    assert result is not None
-    assert result.verdict is Verdict.FAILED
+    assert decided(found, second).verdict is Verdict.FAILED
 
 
 def test_in_a_batch_what_builds_on_its_own_failure_is_blocked() -> None:
@@ -101,6 +101,4 @@ def test_in_a_batch_what_builds_on_its_own_failure_is_blocked() -> None:
     found = plan(first, second, again=0)
     end(found, found.ready()[0], Verdict.FAILED, Verdict.FAILED)
     assert found.ready() == []
-    result = found.result(second)
-    assert result is not None
-    assert result.verdict is Verdict.BLOCKED
+    assert decided(found, second).verdict is Verdict.BLOCKED

@@ -75,9 +75,8 @@ class YamlFile:
         try:
             return cls.parse(edit(path.read_text(encoding="utf-8")), shown)
         except (OSError, UnicodeDecodeError) as error:
-            raise Mistakes(
-                [Mistake(file=shown, line=1, column=1, field="", text=f"cannot be read: {error}")]
-            ) from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise Mistakes([Mistake(file=shown, line=1, column=1, field="", text=f"cannot be read: {why}")]) from error
 
     @classmethod
     def parse(cls, text: str, file: str) -> YamlFile:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.run import collect, conformance
+from harness.run import collect
 
 _NETWORK = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -69,7 +69,9 @@ def _swap(text: str) -> tuple[str, str]:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Choose the backend, and restart pytest there if necessary."""
     option = config.option
-    if conformance.requested(config) and not (option.help or option.collectonly):
+    if collect.checks_requested(config) and not (option.help or option.collectonly):
+        from harness.run import conformance
+
         conformance.prepare(config)
     if option.swap and not collect.requested(config) and config.args_source != pytest.Config.ArgsSource.ARGS:
         from harness.download import SCENARIOS
@@ -101,6 +103,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """The checks of a CNI plugin, by `--pyargs harness.conformance`."""
+    if not collect.checks_requested(parent.config):
+        return None
+    from harness.run import conformance
+
     return conformance.folder(path, parent)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ class Subject:
     subnets: tuple[str, ...] = ()  # that the profile states
     default_route: bool | None = None  # the claim of the profile
     mistakes: tuple[str, ...] = ()  # mistakes in the profile or the configuration, each with its place
-    limits: tuple[tuple[str, ...], ...] = ()  # requested versions that the plugins before it claim
+    limits: tuple[tuple[str, ...], ...] = ()  # versions: requested, and of its ipam plugin and of the plugins before it
 
     @property
     def conf(self) -> Json:
@@ -193,9 +192,10 @@ def of(
         name=listed["name"], network=listed, position=types.index(wanted), binaries=binaries,
         stays=tuple(stays), claims=frozenset(claims), places=tuple(looked_in),
     )  # fmt: skip
-    limits = tuple(claimed_versions(probe(replace(subject, position=at))) for at in range(subject.position))
     configured = str(network.get("cniVersion") or "0.1.0")
-    answered = probe(subject)
+    used = [*types[: subject.position], *([subject.ipam] if subject.ipam else [])]
+    limits = tuple(claimed_versions(probe(binaries[name], subject.path), configured) for name in used)
+    answered = probe(subject.binary, subject.path)
     if answered.status == NOT_STARTED:
         raise Unusable(f"{where}: {answered.message}")
     return replace(subject, supported=claimed_versions(answered, configured), limits=limits)
@@ -230,10 +230,10 @@ def _ipam(part: Json) -> str:
     return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
 
 
-def probe(subject: Subject, version: str = "1.0.0") -> Outcome:
-    """The plugin's answer to VERSION."""
-    env = {"CNI_COMMAND": "VERSION", "CNI_PATH": subject.path}
-    return run(Call(binary=str(subject.binary), env=env, stdin=json.dumps({"cniVersion": version}).encode()))
+def probe(binary: Path, path: str) -> Outcome:
+    """A plugin's answer to VERSION. path: CNI_PATH."""
+    env = {"CNI_COMMAND": "VERSION", "CNI_PATH": path}
+    return run(Call(binary=str(binary), env=env, stdin=b'{"cniVersion": "1.0.0"}'))
 
 
 def claimed_versions(outcome: Outcome, configured: str = "0.1.0") -> tuple[str, ...]:

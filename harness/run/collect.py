@@ -31,12 +31,18 @@ class Runs(Protocol):
         """Run one scenario."""
 
 
+CHECKS_PACKAGE = "harness.conformance"
 SUITE: pytest.StashKey[Runs] = pytest.StashKey()
 
 
 def requested(config: pytest.Config) -> bool:
     """Whether pytest's arguments include scenarios; nothing is collected yet."""
     return any(_may_hold_scenarios(config.invocation_params.dir / _path_of(arg)) for arg in config.args)
+
+
+def checks_requested(config: pytest.Config) -> bool:
+    """Whether pytest's arguments include the checks of a CNI plugin."""
+    return any(_path_of(arg) == CHECKS_PACKAGE for arg in config.args if config.option.pyargs)
 
 
 def _path_of(arg: str) -> str:

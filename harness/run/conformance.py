@@ -14,19 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.run.collect import CHECKS_PACKAGE
+
 if TYPE_CHECKING:
     from harness.conformance.checks.base import Check
     from harness.conformance.run import Checked, Series
     from harness.conformance.subject import Subject
 
-PACKAGE = "harness.conformance"
 FOLDER = Path(__file__).resolve().parents[1] / "conformance"
 _SERIES: pytest.StashKey[Series] = pytest.StashKey()
-
-
-def requested(config: pytest.Config) -> bool:
-    """Whether the checks are among what pytest was asked to run."""
-    return any(str(arg).partition("::")[0] == PACKAGE for arg in config.args if config.option.pyargs)
 
 
 def prepare(config: pytest.Config) -> None:
@@ -54,7 +50,7 @@ def _subject(config: pytest.Config) -> Subject:
         elif plugin and option.conf and not option.profile:
             subject = check.of_files(plugin, Path(option.conf), paths)
         else:
-            raise pytest.UsageError(f"{PACKAGE}: expected one --profile FILE, or --plugin FILE and --conf FILE")
+            raise pytest.UsageError(f"{CHECKS_PACKAGE}: expected one --profile FILE, or --plugin FILE and --conf FILE")
     except Unusable as error:
         raise pytest.UsageError(str(error)) from error
     if option.cni_versions:
@@ -66,7 +62,7 @@ def _subject(config: pytest.Config) -> Subject:
 
 def folder(path: Path, parent: pytest.Collector) -> Checks | None:
     """The collector of the checks, where the package is what pytest was asked for."""
-    return Checks.from_parent(parent, path=path) if path == FOLDER and requested(parent.config) else None
+    return Checks.from_parent(parent, path=path) if path == FOLDER else None
 
 
 class Checks(pytest.Directory):

@@ -31,6 +31,12 @@ def mynet(directory: Path, edit: str = "") -> None:
     (directory / "mynet").chmod(0o755)
 
 
+def installed(directory: Path, cni_bin: str, *names: str) -> None:
+    """Reference plugins."""
+    for name in names:
+        (directory / name).symlink_to(f"{cni_bin}/{name}")
+
+
 def checked(directory: Path, conf: dict[str, Any], only: list[str], **stated: Any) -> dict[str, Checked]:
     """The checks of a profile with one version."""
     conformance = {"claims": stated.pop("claims", [])}
@@ -59,7 +65,7 @@ def test_a_true_profile_has_no_findings(tmp_path: Path) -> None:
 
 
 def test_a_range_that_cannot_be_blocks_what_builds_on_it(tmp_path: Path, cni_bin: str) -> None:
-    (tmp_path / "bridge").symlink_to(f"{cni_bin}/bridge")
+    installed(tmp_path, cni_bin, "bridge", "host-local")
     ipam = {**HOST_LOCAL, "ranges": [[{"subnet": "10.77.1.0/24", "rangeStart": "10.78.1.9"}]]}
     results = checked(tmp_path, {**VETH, "type": "bridge", "ipam": ipam, "subnet": ""}, [])
     [(fault, headline)] = blamed(results, "profile-holds")
@@ -77,7 +83,7 @@ def test_a_version_that_the_plugin_does_not_list(tmp_path: Path) -> None:
 
 
 def test_a_capability_that_nothing_in_the_executables_has_the_name_of(tmp_path: Path, cni_bin: str) -> None:
-    (tmp_path / "bridge").symlink_to(f"{cni_bin}/bridge")
+    installed(tmp_path, cni_bin, "bridge", "host-local")
     conf = {**VETH, "type": "bridge", "ipam": HOST_LOCAL, "subnet": ""}
     results = checked(tmp_path, {**conf, "capabilities": {"portMappings": True, "mac": True, "ips": True}}, [])
     [(fault, headline)] = blamed(results, "profile-holds")

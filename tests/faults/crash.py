@@ -98,9 +98,8 @@ def _cut_call(here: Node, point: Point, netns: str) -> trace.Traced:
     tracer = trace.launch([here.executable], env, stdin, stdout, point.count)
     os.close(stdin)
     os.close(stdout)
-    with os.fdopen(feed, "wb") as pipe:
-        with contextlib.suppress(BrokenPipeError):
-            pipe.write(here.stdin)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(feed, "wb") as pipe:  # it is written when the pipe is closed
+        pipe.write(here.stdin)
     with os.fdopen(out, "rb") as pipe:
         pipe.read()
     return tracer.end(wait=True)

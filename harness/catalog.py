@@ -32,7 +32,7 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.download import FIXTURES
-from harness.values import change_texts
+from harness.values import change_texts, subnets, texts
 from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 
@@ -281,18 +281,6 @@ def _unclear(source: YamlFile) -> Iterator[Mistake]:
             yield source.mistake(loc, str(error))
 
 
-def texts(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every text in a value, with its path."""
-    if isinstance(value, str):
-        yield loc, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from texts(item, (*loc, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from texts(item, (*loc, index))
-
-
 def _places(value: Any, text: str) -> Iterator[tuple[str | int, ...]]:
     """Where a text is in the values of a file."""
     return (loc for loc, found in texts(value) if found == text)
@@ -348,14 +336,9 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
     return steps
 
 
-def _subnets(conf: Any) -> Iterator[str]:
+def _subnets(conf: Any) -> list[str]:
     """The IPv4 subnets that a configuration names."""
-    if isinstance(conf, Mapping):
-        subnet = conf.get("subnet")
-        if isinstance(subnet, str) and "/" in subnet and ":" not in subnet:
-            yield subnet
-    for item in conf.values() if isinstance(conf, Mapping) else conf if isinstance(conf, list) else ():
-        yield from _subnets(item)
+    return [subnet for subnet in subnets(conf) if ":" not in subnet]
 
 
 def stand_in(network: Embedded) -> Embedded:

@@ -76,9 +76,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if option.swap and not collect.requested(config) and config.args_source != pytest.Config.ArgsSource.ARGS:
         from harness.download import SCENARIOS
 
-        config.args[:] = [
-            str(SCENARIOS)
-        ]  # --swap concerns only scenarios: if the arguments have none, use those of the project
+        config.args[:] = [str(SCENARIOS)]  # --swap is about scenarios: without any, those of the project
     if hasattr(config, "workerinput") or option.help or not collect.requested(config):
         return None
     if option.collectonly or getattr(option, "version", 0) or getattr(option, "showfixtures", False):

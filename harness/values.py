@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+Place = tuple[str | int, ...]
+"""The keys and positions that lead to a value."""
 
 
 def change_texts(value: Any, change: Callable[[str], str]) -> Any:
@@ -15,6 +18,23 @@ def change_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [change_texts(inner, change) for inner in value]
     return value
+
+
+def texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every text in a value, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from texts(inner, (*place, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from texts(inner, (*place, index))
+
+
+def subnets(conf: Any) -> Iterator[str]:
+    """The subnets that a CNI configuration names, of both families."""
+    return (text for place, text in texts(conf) if place[-1:] == ("subnet",) and "/" in text)
 
 
 def merged(

@@ -27,6 +27,7 @@ from harness.cluster.state import ClusterState, locked
 from harness.contract import Ability, Backend, Offer, RunOptions, Unavailable
 from harness.objects import Objects
 from harness.progress import Progress
+from harness.values import subnets
 
 NAME = "existing"
 OF_STATUS_IP = (
@@ -210,18 +211,7 @@ def _subnets(conf: Any, objects: Objects) -> Iterator[str]:
         for node in objects.get("/api/v1/nodes")["items"]:
             yield from node["spec"].get("podCIDRs") or []
     else:
-        yield from _named_subnets(conf)
-
-
-def _named_subnets(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        if isinstance(value.get("subnet"), str) and "/" in value["subnet"]:
-            yield value["subnet"]
-        for inner in value.values():
-            yield from _named_subnets(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _named_subnets(inner)
+        yield from subnets(conf)
 
 
 BACKEND = Backend(name="existing", start=start, connect=connect)

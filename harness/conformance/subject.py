@@ -13,6 +13,7 @@ from typing import Any
 from harness.conformance.call import NOT_STARTED, Call, Json, Outcome, run
 from harness.conformance.spec import VERSIONS
 from harness.embedded.binaries import INSTALLED, given
+from harness.values import texts
 
 _DEFAULT_BRIDGES = {"bridge": "cni0", "flannel": "cni0"}  # the interface of plugins that name none
 
@@ -125,16 +126,9 @@ class Subject:
         }
 
 
-def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _strings(value: Any) -> Iterator[tuple[str, str]]:
     """Every text in a configuration with the key that it is under."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _strings(inner, name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner, key)
+    return ((next((key for key in reversed(place) if isinstance(key, str)), ""), text) for place, text in texts(value))
 
 
 def places(plugin: Path | None, paths: Sequence[Path] = ()) -> list[Path]:

@@ -29,7 +29,7 @@ class Stage:
 
     name: str
     seconds: float
-    failure: str = ""  # seconds of the step itself, without its checks
+    failure: str = ""  # of the step itself; each check has its own
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -54,9 +54,7 @@ class Outcome:
     stages: tuple[Stage, ...] = ()
     namespace: str = ""
     evidence: tuple[str, ...] = ()  # files, relative to the report's directory
-    unclaimed: tuple[
-        str, ...
-    ] = ()  # leftovers on the nodes at its end that may belong to another scenario; for the end of the run
+    unclaimed: tuple[str, ...] = ()  # leftovers on the nodes, perhaps another scenario's; for the end of the run
     notes: tuple[str, ...] = ()  # kept pods, and how to look at them
     worker: str = ""
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.values import change_texts, merged
+from harness.values import change_texts, merged, subnets, texts
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 KEYS = st.text("abc", min_size=1, max_size=2)
@@ -37,3 +37,20 @@ def test_texts_are_changed_wherever_they_are(value: Any) -> None:
     changed = change_texts({"a": [value, "x"]}, lambda text: f"<{text}>")
     assert changed["a"][1] == "<x>"
     assert change_texts(changed, lambda text: text[1:-1]) == {"a": [value, "x"]}
+
+
+def test_texts_and_subnets_of_a_configuration() -> None:
+    conf = {
+        "name": "n",
+        "ipam": {"subnet": "10.1.0.0/16", "ranges": [[{"subnet": "fd00::/64", "gateway": "fd00::1"}]]},
+        "subnet": "not one",
+        "mtu": 1500,
+    }
+    assert list(texts(conf)) == [
+        (("name",), "n"),
+        (("ipam", "subnet"), "10.1.0.0/16"),
+        (("ipam", "ranges", 0, 0, "subnet"), "fd00::/64"),
+        (("ipam", "ranges", 0, 0, "gateway"), "fd00::1"),
+        (("subnet",), "not one"),
+    ]
+    assert list(subnets(conf)) == ["10.1.0.0/16", "fd00::/64"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from harness.conformance.call import Json, Outcome
@@ -15,6 +14,7 @@ from harness.conformance.machine import Snapshot
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Scene, Skipped
 from harness.conformance.spec import ADD, DEL, LIFECYCLE
+from harness.values import subnets
 
 MANY = 50
 ROUNDS = 200  # of ADD and DEL; a run sets it
@@ -84,17 +84,9 @@ def concurrent_del(scene: Scene) -> None:
     expect_nothing_left(scene, before, attachments[0], f"after {MANY} DELs at once")
 
 
-def _subnets(value: Any) -> Iterator[str]:
+def _subnets(conf: Json) -> list[str]:
     """Every IPv4 subnet that a configuration has addresses from."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "subnet" and isinstance(inner, str) and "." in inner:
-                yield inner
-            else:
-                yield from _subnets(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _subnets(inner)
+    return [subnet for subnet in subnets(conf) if "." in subnet]
 
 
 def _room(conf: Json) -> int:
@@ -136,7 +128,7 @@ def _narrowed(value: Any) -> Any:
 )
 def pool_full(scene: Scene) -> None:
     conf = scene.subject.conf
-    if not list(_subnets(conf)):
+    if not _subnets(conf):
         raise Skipped("the configuration has no `subnet`")
     scene.changes = {key: value for key, value in _narrowed(conf).items() if value != conf.get(key)}
     attachments: list[Attachment] = []

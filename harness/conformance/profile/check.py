@@ -21,6 +21,7 @@ from harness.conformance.profile import configuration
 from harness.conformance.profile.configuration import Part, Where
 from harness.conformance.spec import VERSIONS
 from harness.conformance.subject import BadProfile, Subject, Unusable, find, of, places
+from harness.values import texts
 from harness.yamlfile import Mistake, Mistakes, YamlFile, hint
 
 _NODES = (
@@ -253,7 +254,7 @@ def _cannot_ask(claim: str, part: Part) -> str:
         return f"the configuration of {part.type} has no `capabilities`"
     if claim == "dns" and not part.conf.get("dns"):
         return f"the configuration of {part.type} has no `dns`"
-    if claim == "pool" and not any("subnet" in where for where, _ in catalog.texts(part.conf)):
+    if claim == "pool" and not any("subnet" in where for where, _ in texts(part.conf)):
         return f"the configuration of {part.type} has no `subnet` that could be made small"
     return ""
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from genie.cni.errors import CniError, Code
-from genie.cni.result import IP, Interface, Result, Route
+from genie.cni.result import DNS, IP, Interface, Result, Route
 from genie.kernel.netns import Link
-from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged
+from genie.kernel.routes import Plan
+from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged, results_size
 
 # --- missing fields of the pod's interface -----------------------------------------------------------------------
 
@@ -110,3 +111,13 @@ def test_each_result_gets_the_routes_that_were_decided_for_it() -> None:
     ]
     with pytest.raises(ValueError):
         in_place(had, [()])
+
+
+def test_the_size_of_results_counts_every_list_that_can_be_long() -> None:
+    dns = DNS(search=("a", "b", "c", "d", "e"))
+    one = Result(interfaces=(HOST, WHOLE), ips=(ADDRESS,) * 3, routes=(Route("10.0.0.0/8"),) * 4, dns=dns)
+    arranged = Plan(changes=[], arranged=("a rule",) * 6, reported=())
+    assert results_size([one, Result(ips=(ADDRESS,))]) == 200 * (2 + 3 + 4 + 5 + 1)
+    assert results_size([one], None) == 200 * 14
+    assert results_size([one], arranged) == 200 * 14 + 100 * 6
+    assert results_size([]) == 0

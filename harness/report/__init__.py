@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.report.outcome import Run
+from harness.report.outcome import Run, counted
 from harness.report.page import render
 
 FORMAT = 1
@@ -36,6 +36,8 @@ def summary(run: Run) -> dict[str, Any]:
         },
         "networks": {name: {**asdict(offer), "subnets": list(offer.subnets)} for name, offer in facts.offers.items()},
         "seconds": round(run.seconds, 2),
+        "exit": {"code": run.code, "why": run.why},
+        "counts": counted(outcome.verdict for outcome in run.outcomes),
         "left-on-nodes": list(run.leaked),
         "scenarios": [outcome.to_json() for outcome in sorted(run.outcomes, key=lambda each: each.file)],
     }

@@ -51,6 +51,8 @@ def mark(names: Iterable[str], report: Mapping[str, Any]) -> str:
     found = [outcomes.get(name, {"name": name, "verdict": "skipped", "reason": "not run"}) for name in names]
     if failed := [outcome["name"] for outcome in found if outcome["verdict"] == "failed"]:
         return f"✗ {', '.join(failed)}"
+    if unknown := [outcome for outcome in found if outcome["verdict"] in ("broken", "blocked", "not run")]:
+        return f"– {unknown[0]['verdict']}"
     if skipped := [outcome["reason"] for outcome in found if outcome["verdict"] == "skipped"]:
         return f"– {': '.join(skipped[0].split(': ')[:2])}"
     networks = {name for outcome in found for name in outcome["networks"]}

@@ -5,13 +5,37 @@ pytest-xdist workers send outcomes to the controller, so they convert to JSON an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.contract import Facts
 
-Verdict = Literal["passed", "failed", "skipped"]
+Verdict = Literal["passed", "failed", "broken", "blocked", "not run", "skipped"]
+"""`broken`: the environment stopped it, so it says nothing about the plugin. `blocked`: every ADD of its network failed
+in the same way before. `not run`: the run ended before it. Only `passed` is a success."""
+
+VERDICTS: tuple[Verdict, ...] = ("failed", "broken", "blocked", "not run", "passed", "skipped")
+"""All verdicts, the most important first: the order of every report."""
+
+RAN = frozenset[Verdict](("failed", "broken", "passed"))
+"""The verdicts of scenarios that made pods, so their time means something."""
+
+
+def counted(verdicts: Iterable[str]) -> Counter[str]:
+    """How often each verdict occurs, in the order of reports and without zeros."""
+    counts = Counter(verdicts)
+    return Counter({verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """An earlier run of a scenario that was repeated: it was broken, or `--rerun` repeats what failed."""
+
+    verdict: Verdict
+    seconds: float
+    reason: str = ""  # its first failure, in one line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +74,23 @@ class Outcome:
     group: str
     verdict: Verdict
     seconds: float
-    reason: str = ""  # why it was skipped
+    reason: str = ""  # why it was skipped, blocked, or not run
     stages: tuple[Stage, ...] = ()
     namespace: str = ""
     evidence: tuple[str, ...] = ()  # files, relative to the report's directory
     unclaimed: tuple[str, ...] = ()  # leftovers on the nodes, perhaps another scenario's; for the end of the run
     notes: tuple[str, ...] = ()  # kept pods, and how to look at them
     worker: str = ""
+    attempts: tuple[Attempt, ...] = ()  # earlier runs of it, oldest first; the verdict above is that of the last one
+
+    @property
+    def rate(self) -> str:
+        """How many of several runs did not pass: `2 of 5 failed`; empty after a single run."""
+        verdicts = [each.verdict for each in self.attempts] + [self.verdict]
+        if len(verdicts) == 1:
+            return ""
+        bad = {verdict: count for verdict, count in counted(verdicts).items() if verdict != "passed"}
+        return ", ".join(f"{count} of {len(verdicts)} {verdict}" for verdict, count in bad.items())
 
     @property
     def failures(self) -> list[tuple[str, str]]:
@@ -80,7 +114,8 @@ class Outcome:
             for stage in data["stages"]
         )
         lists = {key: tuple(data[key]) for key in ("networks", "evidence", "unclaimed", "notes")}
-        return cls(**{**data, **lists, "stages": stages})
+        attempts = tuple(Attempt(**attempt) for attempt in data.get("attempts", ()))
+        return cls(**{**data, **lists, "stages": stages, "attempts": attempts})
 
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,3 +131,5 @@ class Run:
     leaked: tuple[str, ...]  # leftovers on the nodes at the end
     seconds: float
     start_seconds: float  # the part of these for the cluster's start
+    code: int = 0  # the exit code of the run
+    why: str = ""  # why it is not 0, in one sentence, if no scenario's failure explains it

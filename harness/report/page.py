@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from harness.report.outcome import Outcome
+from harness.report.outcome import RAN, VERDICTS, Outcome, counted
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -19,21 +18,20 @@ _TEMPLATE = Path(__file__).with_name("page.html.j2")
 class Cell:
     """The results of one group of scenarios on one network."""
 
-    passed: int
-    failed: int
-    skipped: int
+    counts: Mapping[str, int]
     names: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
-        if self.failed:
-            return "failed"
-        return "passed" if self.passed else "skipped" if self.skipped else "none"
+        """The most important verdict: a cell is green only if everything that should have run passed."""
+        return next(iter(self.counts), "none")
 
     @property
     def text(self) -> str:
-        ran = self.passed + self.failed
-        return f"{self.passed}/{ran}" if ran else f"{self.skipped} skipped" if self.skipped else ""
+        wanted = sum(count for verdict, count in self.counts.items() if verdict != "skipped")
+        if wanted:
+            return f"{self.counts.get('passed', 0)}/{wanted}"
+        return "".join(f"{count} {verdict}" for verdict, count in self.counts.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +52,19 @@ def render(report: Mapping[str, Any]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    order = {"failed": 0, "passed": 1, "skipped": 2}
     return template.render(
         cluster=report["cluster"],
         networks=report["networks"],
         made=report["made"],
         seconds=report["seconds"],
         left=report["left-on-nodes"],
-        counts=Counter(outcome.verdict for outcome in outcomes),
+        counts=counted(outcome.verdict for outcome in outcomes),
+        ended=report.get("exit", {"code": 0, "why": ""}),
+        verdicts=VERDICTS,
+        ran=RAN,
         groups=groups,
         rows=matrix(outcomes, groups, report["networks"]),
-        outcomes=sorted(outcomes, key=lambda each: (order[each.verdict], each.name)),
+        outcomes=sorted(outcomes, key=lambda each: (VERDICTS.index(each.verdict), each.name)),
         longest=max((stage.seconds for each in outcomes for stage in each.stages), default=1.0) or 1.0,
     )
 
@@ -98,11 +98,8 @@ def _takes(outcome: Outcome, network: str) -> bool:
 
 
 def _cell(outcomes: list[Outcome]) -> Cell:
-    count = Counter(outcome.verdict for outcome in outcomes)
     return Cell(
-        passed=count["passed"],
-        failed=count["failed"],
-        skipped=count["skipped"],
+        counts=counted(outcome.verdict for outcome in outcomes),
         names=tuple(f"{outcome.name}: {outcome.verdict}" for outcome in outcomes),
     )
 

@@ -17,10 +17,17 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.contract import Facts, Offer
-from harness.report.outcome import Outcome, Run
+from harness.report.outcome import RAN, VERDICTS, Outcome, Run
 from harness.report.words import short
 
-MARKS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "skipped": ("-", "yellow")}
+MARKS = {
+    "passed": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+    "broken": ("!", "bold magenta"),
+    "blocked": ("✗", "red"),
+    "not run": ("·", "bold yellow"),
+    "skipped": ("-", "yellow"),
+}
 
 
 class Terminal:
@@ -86,19 +93,24 @@ class Terminal:
 def _line(outcome: Outcome, width: int) -> Text:
     """One scenario on one line; only a narrow terminal cuts off its end."""
     mark, style = MARKS[outcome.verdict]
-    time = f"{outcome.seconds:5.1f} s" if outcome.verdict != "skipped" else "       "
+    time = f"{outcome.seconds:5.1f} s" if outcome.verdict in RAN else "       "
     line = Text.assemble(
         (f" {mark} ", style),
         f"{outcome.name:<32} ",
         (time, "dim"),
         "  ",
         (f"{', '.join(outcome.networks) or '-':<22}", "cyan"),
-        (f"  {short(outcome)}" if short(outcome) else "", style),
+        (f"  {_word(outcome)}{short(outcome)}" if short(outcome) else "", style),
     )
     line.rstrip()
     if width:
         line.truncate(width - 1, overflow="ellipsis")
     return line
+
+
+def _word(outcome: Outcome) -> str:
+    """The verdict as a word, if it is one of the rare ones."""
+    return "" if outcome.verdict in ("passed", "failed", "skipped") else f"{outcome.verdict}: "
 
 
 def by_network(outcomes: Iterable[Outcome], offers: Mapping[str, Offer]) -> Table:
@@ -108,13 +120,15 @@ def by_network(outcomes: Iterable[Outcome], offers: Mapping[str, Offer]) -> Tabl
         for network in outcome.networks or ("none",):
             counts.setdefault(network, Counter())[outcome.verdict] += 1
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("network", "passed", "failed", "skipped"):
+    seen = {verdict for count in counts.values() for verdict in count}
+    shown = ["passed", "failed", "skipped", *(each for each in VERDICTS if each in seen)]
+    shown = list(dict.fromkeys(shown))
+    for name in ("network", *shown):
         table.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
     table.add_column("what it is", overflow="fold")
     for network, count in sorted(counts.items()):
         numbers = [
-            Text(str(count[verdict] or "·"), style=MARKS[verdict][1] if count[verdict] else "dim")
-            for verdict in ("passed", "failed", "skipped")
+            Text(str(count[verdict] or "·"), style=MARKS[verdict][1] if count[verdict] else "dim") for verdict in shown
         ]
         table.add_row(network, *numbers, what_it_is(network, offers))
     return table

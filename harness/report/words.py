@@ -22,14 +22,13 @@ def failure(outcome: Outcome, report: Path) -> str:
 
 
 def short(outcome: Outcome) -> str:
-    """The failure in one line."""
-    if outcome.verdict == "skipped":
-        return outcome.reason
+    """The failure, or the reason for another verdict, in one line."""
     if not outcome.failures:
-        return ""
+        return "; ".join(each for each in (outcome.rate, outcome.reason) if each)
     where, what = outcome.failures[0]
     first, *rest = what.splitlines() or [""]
-    return f"{where}: {first}" + (f" {rest[0].strip()}" if first.endswith(":") and rest else "")
+    text = f"{where}: {first}" + (f" {rest[0].strip()}" if first.endswith(":") and rest else "")
+    return f"{outcome.rate}; {text}" if outcome.rate else text
 
 
 def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:

@@ -129,7 +129,7 @@ class ScenarioFailed(Exception):
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
-        super().__init__(outcome.failures[0][1] if outcome.failures else "failed")
+        super().__init__(outcome.failures[0][1] if outcome.failures else outcome.reason or outcome.verdict)
 
 
 class ScenarioItem(pytest.Item):
@@ -149,7 +149,7 @@ class ScenarioItem(pytest.Item):
         self.user_properties += [("networks", ",".join(self.scenario.networks)), ("title", self.scenario.title)]
         if self.outcome.verdict == "skipped":
             raise pytest.skip.Exception(self.outcome.reason, _use_item_location=True)
-        if self.outcome.verdict == "failed":
+        if self.outcome.verdict != "passed":
             raise ScenarioFailed(self.outcome)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

@@ -42,6 +42,8 @@ def report(backend: str = "embedded", **verdicts: str) -> dict[str, Any]:
         ({"one": "passed", "two": "skipped"}, "– calico is missing: no manifest"),
         ({"one": "failed", "two": "skipped"}, "✗ one"),
         ({"two": "passed"}, "– not run"),
+        ({"one": "passed", "two": "broken"}, "– broken"),
+        ({"one": "failed", "two": "blocked"}, "✗ one"),
     ],
 )
 def test_the_worst_of_a_rows_scenarios_counts(verdicts: dict[str, str], expected: str) -> None:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genie import config
 from genie.agent import daemon, protocol
 from genie.agent.server import ShimExecutor
 from genie.agent.slots import Slots
@@ -150,6 +151,7 @@ CASES: dict[str, Case] = {
     "one network": Case(),
     "two networks": Case(notes=TWO, ip=lambda: links(2)),
     "cni: 32 networks": Case(notes=many(32), ip=lambda: links(32), files=32),
+    "cni: 20 networks": Case(notes=many(20), ip=lambda: links(20), files=20),
     "cni: 128 networks": Case(notes=many(128), ip=lambda: links(128), files=128, conf={"max_networks": 128}),
     "cni: 65536 commas": Case(notes={CNI: "," * ANNOTATION_MAX}),
     "cni: one name of 65536": Case(notes={CNI: "a" * ANNOTATION_MAX}),
@@ -352,8 +354,10 @@ async def call(
         "CNI_PATH": str(place / "bin"), "CNI_ARGS": "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web",
     }  # fmt: skip
     request = Request(env=env, stdin=json.dumps(conf).encode())
+    read = config.read(request.stdin)  # the agent reads it in a thread, if it is large
     with Watch() as watch:
-        reply = await asyncio.create_task(serve(request, Kube(case), Plugins(case).executor))  # type: ignore[arg-type]
+        served = serve(request, Kube(case), Plugins(case).executor, read)  # type: ignore[arg-type]
+        reply = await asyncio.create_task(served)
     said = json.loads(reply.stdout) if reply.stdout else None
     error = said.get("msg", "") if reply.status else ""
     return {"ms": watch.longest, "error": error}, said

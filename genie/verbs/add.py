@@ -20,7 +20,7 @@ from genie.select.annotations import CNI
 from genie.select.choose import choose
 from genie.select.selection import DEVICE_INFO_FILE, Choice, Selection
 from genie.verbs import network_status
-from genie.verbs.context import HERE, Context, placed
+from genie.verbs.context import Context, placed
 from genie.verbs.delete import undo
 from genie.verbs.results import attributed, check_total, completed, in_place, lacks, merged, results_size
 
@@ -182,6 +182,7 @@ async def _attach(
             if wanted is not None:
                 _default_routes().check_gateways(where, wanted, results[i], record.attached[i].ifname)
         plan = await _arrange(call, kernel, _placed(record, results, taken), links)
+        await call.compute(taken.clear, size=200 * sum(map(len, taken.values())))  # to free thousands takes long, too
         for i, where, wanted in wishes:
             if wanted is not None:
                 _default_routes().check_granted(where, wanted, plan.reported[i])
@@ -306,9 +307,15 @@ async def _arrange(
 ) -> routes.Plan:
     from genie.kernel import routes
 
+    def arrange() -> routes.Plan:
+        plan = routes.arrange(kernel, placed, links)
+        plan.changes.clear()  # to free thousands takes long, and this is the thread for it
+        return plan
+
     with call.asking_kernel("arrange the routes"):
-        entries = sum(8 + len(one.result.ips) + len(one.result.routes) + len(one.taken) for one in placed)
-        plan = await call.in_namespace(kernel, lambda: routes.arrange(kernel, placed, links), large=entries > HERE)
+        # To plan routes takes about twice as long as to convert them.
+        size = 2 * results_size([one.result for one in placed]) + 200 * sum(len(one.taken) for one in placed)
+        plan = await call.in_namespace(kernel, arrange, size=size)
     call.steps.done("routes")
     return plan
 

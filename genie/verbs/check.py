@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
-from genie.cni.execute import LARGE
 from genie.cni.fields import invalid
 from genie.cni.result import Result, Route
 from genie.records import Record
@@ -76,6 +75,5 @@ async def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]
         return routes.plan(places, state).reported, routes.drift(places, state, record.arranged)
 
     with call.asking_kernel("read the routes"), call.netlink() as kernel:
-        large = results_size(results) > LARGE
-        reported, found = await call.in_namespace(kernel, look, large=large)
+        reported, found = await call.in_namespace(kernel, look, size=results_size(results))
     return in_place(results, reported), found

@@ -138,20 +138,20 @@ class Context:
         except OSError as error:
             raise CniError(Code.IO_FAILURE, f"cannot {doing} in {self.request.netns}: {error}") from error
 
-    async def in_namespace(self, kernel: Conversation, work: Callable[[], T], *, large: bool = False) -> T:
+    async def in_namespace(self, kernel: Conversation, work: Callable[[], T], *, size: int = 0) -> T:
         """Do something with the pod's namespace. If there is much in it, do it in a thread: a pod can have thousands of
         routes, and other pods wait for the event loop.
 
         Args:
             work: reads from `kernel` before it changes anything, because it may be begun twice.
-            large: much will be computed, whatever the namespace has.
+            size: of what else will be computed (see `execute.compute`).
 
         Raises:
             OSError: the kernel refuses it.
         """
         from genie.kernel.netns import MOST, CrowdedError
 
-        if not large:
+        if size <= execute.LARGE:
             kernel.most = HERE
             try:
                 return work()

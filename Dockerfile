@@ -18,7 +18,7 @@ RUN case "${TARGETARCH:-$(uname -m)}" in amd64|x86_64) arch=x86_64 ;; arm64|aarc
 # From here on layers change with genie.
 COPY pyproject.toml README.md LICENSE hatch_build.p[y] ./
 COPY genie genie
-COPY harness/__init__.py harness/probe.py harness/
+COPY harness/__init__.py harness/flow.py harness/probe.py harness/
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
  && python -m pip install --no-cache-dir --no-deps --target /opt/genie --upgrade /dist/*.whl
 

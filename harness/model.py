@@ -48,6 +48,17 @@ Pattern = Annotated[
 ]
 
 
+def _milliseconds(value: object) -> object:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s)", value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError(f"expected a duration such as 500ms or 2s, got {value!r}")
+    return float(found[1]) * (1000 if found[2] == "s" else 1)
+
+
+#: A duration with its unit, such as 500ms or 2s; in Python, milliseconds.
+Milliseconds = Annotated[float, Field(gt=0), BeforeValidator(_milliseconds, json_schema_input_type=str)]
+
+
 def _kebab(name: str) -> str:
     return name.rstrip("_").replace("_", "-")
 

@@ -5,7 +5,8 @@ routes and rules (`look`), or tests whether a packet reaches an address and come
 (`serve`) answers over TCP and UDP with its name, its own address, and the address of the peer. So a check can
 distinguish the right pod from a wrong one, and a routed packet from a masqueraded one.
 
-The file needs only the standard library and (for `look`) pyroute2, because it runs in images without anything else:
+The file and `flow.py` need only the standard library and (for `look`) pyroute2, because they run in images without
+anything else:
 
     python -m harness.probe serve --name POD      serves until it is killed
     python -m harness.probe console               reads one JSON request per line, writes one JSON answer per line
@@ -32,6 +33,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness import flow
+
 PORT = 8472
 
 _SO_BINDTODEVICE = 25
@@ -51,19 +54,37 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one request, in the network namespace of the calling thread.
 
     {"op": "look"} returns interfaces, routes and rules; {"op": "dial", "protocol": "tcp"|"udp"|"icmp",
-    "address": …}, with port, source, device and timeout where wanted, returns whether there was an answer. For an
-    invalid request it returns {"error": …} and does not raise, because the client is another process.
+    "address": …}, with port, source, device and timeout where wanted, returns whether there was an answer. "hold",
+    "held", "throughput" and "serve-iperf3" are those of `harness.flow`. For an invalid request it returns {"error": …}
+    and does not raise, because the client is another process.
     """
     try:
-        match request.get("op"):
-            case "look":
-                return look()
-            case "dial":
-                return dial(Dial.of(request))
-            case other:
-                return {"error": f"unknown op {other!r}: known are look and dial"}
+        if (op := request.get("op")) not in _OPS:
+            return {"error": f"unknown op {op!r}: known are {', '.join(_OPS)}"}
+        return _OPS[op](request)
     except (TypeError, ValueError, KeyError) as error:
         return {"error": f"bad request: {error}"}
+
+
+def _hold(request: Mapping[str, Any]) -> dict[str, Any]:
+    flows = [{"port": PORT, **each} for each in request["flows"]]
+    return flow.hold(str(request["name"]), flows, float(request.get("timeout") or 10.0))
+
+
+def _throughput(request: Mapping[str, Any]) -> dict[str, Any]:
+    address, port = str(ipaddress.ip_address(request["address"])), int(request.get("port") or PORT)
+    iperf3 = int(request.get("iperf3") or 0)
+    return flow.throughput(address, port, float(request.get("seconds") or 1.0), request.get("source") or None, iperf3)
+
+
+_OPS: dict[Any, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "look": lambda _: look(),
+    "dial": lambda request: dial(Dial.of(request)),
+    "hold": _hold,
+    "held": lambda request: flow.held(str(request["name"]), end=bool(request.get("end"))),
+    "throughput": _throughput,
+    "serve-iperf3": lambda request: flow.serve_iperf3(float(request.get("seconds") or 1.0)),
+}
 
 
 # --- look -------------------------------------------------------------------------------------------------
@@ -333,11 +354,12 @@ def _said(line: bytes) -> dict[str, str]:
 
 @dataclass
 class _Conversation:
-    """One accepted connection: reads a request line, answers, and closes."""
+    """One accepted connection: reads a request line, answers, and closes, unless the request is to stay or to count."""
 
     sock: socket.socket
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)  # of a long one: its last request
     received: bytes = b""
+    sunk: int = -1  # bytes so far, if it only counts them
 
 
 class Server:
@@ -392,17 +414,36 @@ class Server:
     def _read(self, sock: socket.socket) -> None:
         talk = self._talks[sock.fileno()]
         try:
-            piece = sock.recv(4096)
-            talk.received += piece
-            if b"\n" in talk.received:
-                sock.sendall(self._line(sock.getpeername()[0], sock.getsockname()[0], _pad(talk.received)))
-            elif piece and len(talk.received) < 4096:
+            piece = sock.recv(flow.CHUNK if talk.sunk >= 0 else 4096)
+            if self._goes_on(talk, piece):
+                talk.since = time.monotonic()
                 return
         except BlockingIOError:
             return
         except OSError:
             pass
         self._hang_up(talk)
+
+    def _goes_on(self, talk: _Conversation, piece: bytes) -> bool:
+        """Answer the requests that have arrived; returns whether the connection stays."""
+        if talk.sunk >= 0:
+            talk.sunk += len(piece)
+            if not piece:
+                talk.sock.sendall(self._reply(talk, {"sunk": talk.sunk}))
+            return bool(piece)
+        talk.received += piece
+        while b"\n" in talk.received:
+            line, _, talk.received = talk.received.partition(b"\n")
+            if line + b"\n" == flow.SINK:
+                talk.sunk, talk.received = len(talk.received), b""
+                return True
+            talk.sock.sendall(self._reply(talk, _pad(line)))
+            if line + b"\n" != flow.STAY:
+                return False
+        return bool(piece) and len(talk.received) < 4096
+
+    def _reply(self, talk: _Conversation, more: Mapping[str, Any]) -> bytes:
+        return self._line(talk.sock.getpeername()[0], talk.sock.getsockname()[0], more)
 
     def _hang_up(self, talk: _Conversation) -> None:
         self._talks.pop(talk.sock.fileno(), None)
@@ -414,12 +455,10 @@ class Server:
         """Answer from the address that the datagram was sent to, but along the pod's routes, which are under test."""
         _, control, _, client = sock.recvmsg(4096, 256)
         local, reply = _sent_to(control)
-        sock.sendmsg([self._line(client[0], local)], reply, 0, client)
+        sock.sendmsg([self._line(client[0], local, {})], reply, 0, client)
 
-    def _line(self, client: str, local: str, pad: int = 0) -> bytes:
-        reply = {"name": self._name, "seen_as": _plain(client), "local": _plain(local)}
-        if pad:
-            reply["pad"] = "." * pad
+    def _line(self, client: str, local: str, more: Mapping[str, Any]) -> bytes:
+        reply = {"name": self._name, "seen_as": _plain(client), "local": _plain(local), **more}
         return json.dumps(reply).encode() + b"\n"
 
 
@@ -467,11 +506,12 @@ def _sent_to(control: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int
     return "", []
 
 
-def _pad(request: bytes) -> int:
+def _pad(request: bytes) -> dict[str, str]:
+    """As many bytes in the answer as a request asks for."""
     try:
-        return max(0, min(int(json.loads(request.partition(b"\n")[0])["pad"]), 16384))
+        return {"pad": "." * max(0, min(int(json.loads(request)["pad"]), 16384))}
     except (ValueError, KeyError, TypeError):
-        return 0
+        return {}
 
 
 # --- the command ------------------------------------------------------------------------------------------

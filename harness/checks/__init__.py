@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from harness.checks.attached import Addresses, Interfaces, Mtu
 from harness.checks.base import Check
+from harness.checks.measuring import Throughput
 from harness.checks.placing import OtherNode, SameNode
 from harness.checks.reaching import Bandwidth, HostPort, Isolated, MtuPath, Reach, Service
 from harness.checks.routing import DefaultRoute, Routes
@@ -31,6 +32,7 @@ CHECKS: dict[str, type[Check]] = {
         HostPort,
         Bandwidth,
         MtuPath,
+        Throughput,
         SameNode,
         OtherNode,
         PodFails,

@@ -158,6 +158,7 @@ class View:
     values: Mapping[str, str]  # values of `{{ … }}` in expected values
     hurry: float = 1.0  # factor for every deadline; tests shorten them
     names: Mapping[str, str] = field(default_factory=dict)  # pods that have another name on the API server
+    figures: dict[str, tuple[float, str]] = field(default_factory=dict)  # measured, with units; for the report
 
     # --- waiting
 

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The files that the Dockerfile copies; `.dockerignore` excludes all others.
 SOURCES = (
     *("Dockerfile", "pyproject.toml", "README.md", "LICENSE", "hatch_build.py"),
-    *("genie", "harness/__init__.py", "harness/probe.py"),
+    *("genie", "harness/__init__.py", "harness/flow.py", "harness/probe.py"),
 )
 
 

@@ -39,12 +39,29 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A measured value."""
+
+    name: str
+    value: float
+    unit: str  # "ms", "bit/s"
+
+    def __str__(self) -> str:
+        scale = next(((by, prefix) for by, prefix in _PREFIXES if self.value >= by and self.unit == "bit/s"), (1.0, ""))
+        return f"{self.name}: {self.value / scale[0]:.4g} {scale[1]}{self.unit}"
+
+
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """A check with its failure; `failure` is empty if it passed."""
 
     check: str
     seconds: float
     failure: str = ""
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +72,7 @@ class Stage:
     seconds: float
     failure: str = ""  # of the step itself; each check has its own
     findings: tuple[Finding, ...] = ()
+    figures: tuple[Figure, ...] = ()  # of the step itself
 
     @property
     def failures(self) -> list[str]:
@@ -102,6 +120,14 @@ class Outcome:
             found += [(finding.check, finding.failure) for finding in stage.findings if finding.failure]
         return found
 
+    @property
+    def figures(self) -> list[Figure]:
+        """All measured values, in order."""
+        found: list[Figure] = []
+        for stage in self.stages:
+            found += [*stage.figures, *(figure for finding in stage.findings for figure in finding.figures)]
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self, dict_factory=_plain)
@@ -110,12 +136,20 @@ class Outcome:
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """And back."""
         stages = tuple(
-            Stage(**{**stage, "findings": tuple(Finding(**finding) for finding in stage["findings"])})
+            Stage(**{**stage, "findings": tuple(map(_finding, stage["findings"])), "figures": _figures(stage)})
             for stage in data["stages"]
         )
         lists = {key: tuple(data[key]) for key in ("networks", "evidence", "unclaimed", "notes")}
         attempts = tuple(Attempt(**attempt) for attempt in data.get("attempts", ()))
         return cls(**{**data, **lists, "stages": stages, "attempts": attempts})
+
+
+def _finding(data: Mapping[str, Any]) -> Finding:
+    return Finding(**{**data, "figures": _figures(data)})
+
+
+def _figures(data: Mapping[str, Any]) -> tuple[Figure, ...]:
+    return tuple(Figure(**each) for each in data.get("figures", ()))
 
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

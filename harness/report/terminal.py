@@ -59,6 +59,8 @@ class Terminal:
         if run.leaked:
             self._print(Text("left on the nodes at the end of the run:", style="bold red"))
             self._print(Text("\n".join(f"  {line}" for line in run.leaked)))
+        if figures := [f"  {each.name}: {figure}" for each in run.outcomes for figure in each.figures]:
+            self._print(Text("\n".join(("measured:", *figures))))
         slowest = sorted(run.outcomes, key=lambda each: -each.seconds)[:3]
         self._print(
             Text(

@@ -24,7 +24,7 @@ from harness.libcni import CniFailure
 from harness.model import fill
 from harness.objects import OF_SCENARIOS, ApiError, Objects
 from harness.pods import mirrored, place
-from harness.report.outcome import Finding, Outcome, Stage
+from harness.report.outcome import Figure, Finding, Outcome, Stage
 from harness.run import diagnose
 from harness.run.leaks import Ledger
 from harness.run.locks import turn
@@ -215,8 +215,16 @@ class Life:
             action()
         except Exception as error:  # an error of the backend fails this scenario, but does not end the run
             failure = _worded(error)
-        self.stages.append(Stage(name=name, seconds=time.monotonic() - begin, failure=failure))
+        took, figures = time.monotonic() - begin, self._figures()
+        self.stages.append(Stage(name=name, seconds=took, failure=failure, figures=figures))
         return not failure
+
+    def _figures(self) -> tuple[Figure, ...]:
+        """What was measured since the last call."""
+        measured = self.scene.view.figures
+        figures = tuple(Figure(name=name, value=value, unit=unit) for name, (value, unit) in measured.items())
+        measured.clear()
+        return figures
 
     def _check(self, name: str, checks: tuple[Check, ...]) -> bool:
         begin, findings = time.monotonic(), list[Finding]()
@@ -227,7 +235,8 @@ class Life:
                 failure = check.run(view) or ""
             except Exception as error:
                 failure = _worded(error)
-            findings.append(Finding(check=str(check), seconds=time.monotonic() - began, failure=failure))
+            took, figures = time.monotonic() - began, self._figures()
+            findings.append(Finding(check=str(check), seconds=took, failure=failure, figures=figures))
             if failure:
                 view = replace(view, hurry=0.0)
         self.stages.append(Stage(name=name, seconds=time.monotonic() - begin, findings=tuple(findings)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.steps.base import STEPS as STEPS
 from harness.steps.expect import Expect
+from harness.steps.flows import StaysConnected
 from harness.steps.objects import Apply, Remove
 from harness.steps.pods import Annotate, Churn, Create, Delete, Recreate
 from harness.steps.sandboxes import CollectGarbage, EndSandbox, LoseSandbox, Reboot, Tamper
@@ -35,6 +36,7 @@ STEPS |= {
         WithRestart,
         WithRollingUpdate,
         WithDefinitionAway,
+        StaysConnected,
     )
 }
 for _step in STEPS.values():  # steps contain steps, so the models can be completed only when all are known

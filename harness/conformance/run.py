@@ -139,6 +139,7 @@ class Job:
 
     checks: tuple[Check, ...]
     version: str
+    warned: frozenset[str] = frozenset()  # earlier checks with warnings, which need not be repeated
 
 
 Key = tuple[str, str]  # a check's name, a version
@@ -156,6 +157,7 @@ class Plan:
         self._begun: set[Key] = set()
         self._found: dict[Key, list[Trial]] = {}  # every run of a check
         self.decided: dict[Key, Trial] = dict(known or {})
+        self._by_warning: set[Key] = set()  # blocked by a warning alone
         self._decide()
 
     def ready(self) -> list[Job]:
@@ -166,7 +168,12 @@ class Plan:
             if key not in self._begun and self._blocked(check, version) == "":
                 alone = key in self._found or not check.batch
                 together = (check,) if alone else self._batch(check.batch, version)
-                found.setdefault((check.name if alone else check.batch, version), Job(together, version))
+                warned = frozenset(
+                    name
+                    for (name, at), trial in self.decided.items()
+                    if (at, trial.verdict) == (version, Verdict.WARNED)
+                )
+                found.setdefault((check.name if alone else check.batch, version), Job(together, version, warned))
         return sorted(found.values(), key=lambda job: all(check.repeat for check in job.checks))
 
     def started(self, job: Job) -> None:
@@ -203,12 +210,25 @@ class Plan:
         return tuple(each for each in self._checks if each.batch == name and version in self._versions[each.name])
 
     def _blocked(self, check: Check, version: str) -> str | None:
-        """Why a check cannot run; empty if it can, None while this is unknown."""
+        """Why a check cannot run; empty if it can, None while this is unknown.
+
+        A warning blocks only what is a recommendation, too: it never hides a violation of a demand.
+        """
         needed = [(name, version) for name in check.after if version in self._versions.get(name, ())]
-        for key in needed:
-            if (earlier := self.decided.get(key)) and earlier.verdict in _IN_THE_WAY:
-                return f"{key[0]} {earlier.verdict}"
-        return "" if all(key in self.decided for key in needed) else None
+        known = [key for key in needed if key in self.decided]
+        mild = [key for key in known if self._is_mild(key)]
+        if hard := [key for key in known if key not in mild and self.decided[key].verdict in _IN_THE_WAY]:
+            return f"{hard[0][0]} {self.decided[hard[0]].verdict}"
+        if len(known) < len(needed):
+            return None
+        if mild and check.should:
+            self._by_warning.add((check.name, version))
+            return f"{mild[0][0]} {self.decided[mild[0]].verdict}"
+        return ""
+
+    def _is_mild(self, key: Key) -> bool:
+        """Whether a check has nothing worse than a warning, or is blocked by one."""
+        return key in self._by_warning or self.decided[key].verdict == Verdict.WARNED
 
     def _decide(self) -> None:
         """Decide verdicts as long as all their dependencies are known."""
@@ -226,7 +246,7 @@ class Plan:
                 more = more or key in self.decided
 
 
-_IN_THE_WAY = (Verdict.FAILED, Verdict.WARNED, Verdict.BLOCKED, Verdict.BROKEN)
+_IN_THE_WAY = (Verdict.FAILED, Verdict.BLOCKED, Verdict.BROKEN)
 
 
 def _failed(trial: Trial) -> bool:
@@ -287,7 +307,7 @@ class Pool:
         child = os.fork()
         if child == 0:
             os.close(read)
-            _in_child(job.checks, job.version, subject, write)
+            _in_child(job, subject, write)
         os.close(write)
         self._running[read] = _Running(job=job, process=child, began=time.monotonic())
         self._poll.register(read, select.POLLIN | select.POLLHUP)
@@ -341,12 +361,13 @@ def _trials(each: _Running, late: str) -> list[Trial]:
     return [Trial(version=version, verdict=Verdict.BROKEN, reason=reason, seconds=seconds) for _ in each.job.checks]
 
 
-def _in_child(checks: Sequence[Check], version: str, subject: Subject, pipe: int) -> None:
+def _in_child(job: Job, subject: Subject, pipe: int) -> None:
     """Run the checks in the new process, write their findings into the pipe, and exit."""
+    checks = job.checks
     try:
         needed = sorted({binary.parent for binary in subject.binaries.values()})
         machine.begin(subject.masters, needed)
-        scene = Scene(subject, version)
+        scene = Scene(subject, job.version, job.warned)
         found = [_found(check, scene) for check in checks]
     except machine.NoMachine as error:
         found = [{"verdict": Verdict.BROKEN, "reason": str(error)}] * len(checks)

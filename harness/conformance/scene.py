@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ _PRELUDE = """\
 [ -n "$INSIDE" ] || INSIDE=1 exec unshare --net --mount --pid --fork --mount-proc sh "$0"
 mount -t tmpfs run /run; mkdir -p /run/netns /var/lib/cni; mount -t tmpfs cni /var/lib/cni; ip link set lo up
 """
+#: Directories of more than one program: a file there is another's, unless it has the same name.
+_COMMON = set(map(Path, ("/run", "/run/cni", "/tmp", "/etc", "/var/lib", "/var/lib/cni", "/var/cache", "/var/tmp")))
 
 
 class Blocked(Exception):
@@ -71,8 +73,9 @@ class Attachment:
 class Scene:
     """One check's run with one version."""
 
-    def __init__(self, subject: Subject, version: str) -> None:
+    def __init__(self, subject: Subject, version: str, warned: Set[str] = frozenset()) -> None:
         self.subject, self.version, self.section = subject, version, PROTOCOL
+        self.warned = warned  # earlier checks with warnings
         self.findings: list[Finding] = []
         self.should = False  # whether the check tests only a recommendation of the specification
         self.seconds: dict[str, list[float]] = {}
@@ -239,9 +242,12 @@ class Scene:
 
     def collect(self, valid: Sequence[Attachment]) -> Outcome:
         """GC."""
-        entries = [{"containerID": each.container, "ifname": each.ifname} for each in valid]
-        conf = {**self.conf(), "cni.dev/valid-attachments": entries, "cni.dev/attachments": entries}
-        return self.call("GC", None, conf)
+        return self.call("GC", None, self.valid(valid))
+
+    def valid(self, attachments: Sequence[Attachment]) -> Json:
+        """The input of GC, with these as the valid attachments."""
+        entries = [{"containerID": each.container, "ifname": each.ifname} for each in attachments]
+        return {**self.conf(), "cni.dev/valid-attachments": entries, "cni.dev/attachments": entries}
 
     def at_once(self, what: Callable[[T], Outcome], items: Sequence[T]) -> list[Outcome]:
         """Several calls at the same time."""
@@ -263,6 +269,30 @@ class Scene:
         return Delegate(directory, name, self.subject.binaries[name])
 
     # --- actions of an observer
+
+    def in_store_of_ipam(self, left: str) -> bool:
+        """Whether a leftover is a file in the ipam plugin's store: one call of that plugin alone shows where it is."""
+        if not self.subject.ipam or not left.startswith("the file "):
+            return False
+        if "store" not in self.cache:
+            self.cache["store"] = self._store()
+        path, store = Path(left.removeprefix("the file ")), self.cache["store"]
+        return path in store or path.parent in {each.parent for each in store} - _COMMON
+
+    def _store(self) -> set[Path]:
+        """The files that the ipam plugin writes."""
+        attachment, before = self.container(), self.snapshot().files
+        self.ask_ipam("ADD", attachment)
+        after = self.snapshot().files
+        self.ask_ipam("DEL", attachment)
+        return {Path(path) for path, content in after.items() if before.get(path) != content}
+
+    def ask_ipam(self, verb: str, attachment: Attachment | None, conf: Json | None = None) -> Outcome:
+        """Call the ipam plugin without the tested plugin, to see which of the two is at fault; not in the script."""
+        written = len(self._script)
+        outcome = self._run(str(self.subject.binaries[self.subject.ipam]), verb, attachment, conf or self.conf())
+        del self._script[written:]
+        return outcome
 
     def inside(self, attachment: Attachment) -> Kernel:
         """The kernel's state of the container."""

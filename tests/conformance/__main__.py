@@ -33,7 +33,7 @@ def _unexpected(defect: Defect, results: list[Checked]) -> list[str]:
 def _run(defect: Defect) -> bool:
     """Run all checks; returns whether the result is as in the table."""
     with tempfile.TemporaryDirectory() as directory:
-        tested = subject(Path(directory), defect.name, defect.conf, defect.version)
+        tested = subject(Path(directory), defect)
         wrong = _unexpected(defect, run(tested, rounds=defect.rounds, again=0))
     print(
         "\n    ".join([f"{'✗' if wrong else '✓'} {defect.name or f'the example with {defect.conf}'}", *wrong]),

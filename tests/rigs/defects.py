@@ -20,10 +20,14 @@ SUBNET = {
     "dns": {"nameservers": ["198.51.100.53"]},
 }
 RANGES = {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+#: The networks, by the name that a defect has for them. `TESTED` has the plugin that is tested in it.
 CONFS: dict[str, list[dict[str, Any]]] = {
     "subnet": [SUBNET],
     "host-local": [{"type": "example-veth", "ipam": RANGES}],
+    "example-ipam": [{"type": "example-veth", "ipam": {"type": "example-ipam", "subnet": "10.88.0.0/24"}}],
+    "chain": [SUBNET, {"type": "example-mtu", "mtu": 1400}],
 }
+TESTED = {"chain": "example-mtu"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +50,21 @@ def table() -> list[Defect]:
     return [Defect(**{**each, "also": tuple(each["also"])}) for each in json.loads(listed)]
 
 
-def subject(
-    directory: Path, name: str = "", conf: str = "subnet", version: str = "", paths: Sequence[Path] = ()
-) -> Subject:
-    """The example plugin with a defect, to be tested in one version; without a defect, in all its versions.
+def subject(directory: Path, defect: Defect, paths: Sequence[Path] = ()) -> Subject:
+    """The example plugins with a defect, to be tested in its version; without a version, in all of the plugin's.
 
     Args:
-        directory: an empty one, for the executable.
+        directory: an empty one, for the executables.
+        defect: without a name, the plugins have none.
         paths: directories with the reference plugins.
     """
-    target = f"{PLUGINS / 'defects.py'} {name}" if name else str(PLUGINS / "example_veth.py")
-    binary = directory / "example-veth"
-    binary.write_text(f"#!/bin/sh\nexec /usr/bin/env python3 {target}\n")
-    binary.chmod(0o755)
-    network = {"cniVersion": version or "1.1.0", "name": "example", "plugins": CONFS[conf]}
-    found = of(network, "the example's configuration", binary, paths=paths)
-    return replace(found, supported=(version,)) if version else found
+    tested = TESTED.get(defect.conf, "example-veth")
+    wrong = "example-ipam" if (defect.blame, defect.conf) == ("ipam plugin", "example-ipam") else tested
+    for plugin in ("example-veth", "example-ipam", "example-mtu"):
+        target = defect.name if defect.name and plugin == wrong else plugin
+        binary = directory / plugin
+        binary.write_text(f"#!/bin/sh\nexec /usr/bin/env python3 {PLUGINS}/defects.py {target}\n")
+        binary.chmod(0o755)
+    network = {"cniVersion": defect.version or "1.1.0", "name": "example", "plugins": CONFS[defect.conf]}
+    found = of(network, "the example's configuration", directory / tested, paths=paths)
+    return replace(found, supported=(defect.version,)) if defect.version else found

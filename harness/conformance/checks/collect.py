@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from harness.conformance import leftovers
 from harness.conformance.call import Json, Outcome
 from harness.conformance.checks.base import check
@@ -15,6 +17,7 @@ from harness.conformance.spec import ADD, DELEGATION, GC, STATUS, number
 _STALE = (
     "GC removes what belongs to attachments that are not in the list of valid ones, such as reservations of addresses."
 )
+_VALID_KEY = "cni.dev/valid-attachments"
 _VALID = "GC leaves alone what belongs to valid attachments."
 
 
@@ -58,10 +61,13 @@ def _expect_collected(scene: Scene, before: Snapshot, stale: list[Attachment], v
         raise Skipped("nothing of a container outlives its namespace")
     outcome = scene.collect(valid)
     scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome)
-    for what in _outlive(scene, before, stale):
-        # GC was passed on: gc-asks-ipam checks that.
-        host_local = scene.subject.ipam == "host-local" and what.startswith("the file /var/lib/cni/networks/")
-        fault = Fault.IPAM if host_local else Fault.PLUGIN
+    left = _outlive(scene, before, stale)
+    stored = {what for what in left if scene.in_store_of_ipam(what)}
+    if stored:
+        scene.ask_ipam("GC", None, scene.valid(valid))
+        stored.intersection_update(_outlive(scene, before, stale))  # its own GC leaves it, too
+    for what in left:
+        fault = Fault.IPAM if what in stored else Fault.PLUGIN
         look = "ip link; ip route; ip rule; ls -R /var/lib/cni"
         scene.expect(False, f"{what} of a stale container is left after GC", _STALE, outcome, fault=fault, look=look)
 
@@ -82,7 +88,7 @@ def _outlive(scene: Scene, before: Snapshot, stale: list[Attachment]) -> list[st
     after=("gc-collects-stale",),
 )
 def collects_all(scene: Scene) -> None:
-    before = used(scene, watch=False)
+    before = used(scene)
     many = 1 if scene.subject.position else 2  # what plugins before this one keep of the second looks like its own
     _expect_collected(scene, before, [scene.added(scene.container()) for _ in range(many)], [])
 
@@ -100,8 +106,15 @@ def by_interface(scene: Scene) -> None:
     valid = scene.added(scene.container())
     stale = Attachment(sandbox=valid.sandbox, container=valid.container, ifname="net1", netns=valid.netns)
     scene.added(stale)
-    before = scene.about(valid)
+    before, inside = scene.about(valid), scene.inside(valid)
+    outcome = scene.collect([valid, stale])
+    look = "ip -n c1 addr; ip -n c1 route"
+    same = inside == scene.inside(valid)
+    scene.expect(same, "GC changed a container of which both interfaces are valid", _VALID, outcome, look=look)
     outcome = scene.collect([valid])
+    own, now = inside.link("eth0"), scene.inside(valid)
+    same = own is not None and now.link("eth0") == own and now.of(own) == inside.of(own)
+    scene.expect(same, "GC of net1 changed eth0 of the same container, which is valid", _VALID, outcome, look=look)
     after = scene.about(valid)
     if before:
         scene.expect(
@@ -183,11 +196,16 @@ def status_asks(scene: Scene) -> None:
 @check("gc-asks-ipam", "GC calls the ipam plugin's GC.", GC, since="1.1.0", after=("gc-succeeds",))
 def gc_asks(scene: Scene) -> None:
     delegate = scene.delegate()
-    outcome = scene.collect([])
+    first = scene.added(scene.container())
+    second = Attachment(sandbox=first.sandbox, container="another", ifname="net1", netns=first.netns)
+    wanted = scene.valid([first, second])[_VALID_KEY]
+    outcome = scene.collect([first, second])
+    demand = "A plugin passes GC on to the plugins that it delegates to, with all that it was given."
     asked = any(call.verb == "GC" for call in delegate.calls())
-    scene.expect(
-        asked, "GC does not call the ipam plugin", "A plugin passes GC on to the plugins that it delegates to.", outcome
-    )
+    if scene.expect(asked, "GC does not call the ipam plugin", demand, outcome):
+        given = delegate.collected().get(_VALID_KEY)
+        headline = f"GC of {json.dumps(wanted)} gives the ipam plugin {json.dumps(given)} as the valid attachments"
+        scene.expect(given == wanted, headline, demand, outcome)
 
 
 @check(

@@ -9,7 +9,6 @@ from harness.conformance import leftovers
 from harness.conformance.call import Outcome
 from harness.conformance.checks.base import check
 from harness.conformance.checks.life import BATCH, ended, made
-from harness.conformance.delegate import Delegated
 from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
 from harness.conformance.scene import Attachment, Blocked, Scene
@@ -58,17 +57,11 @@ def removes(scene: Scene) -> None:
         scene.expect(link.name in before, f"{link.name} is in the container after DEL", CLEAN, look="ip -n c1 link")
 
 
-def used(scene: Scene, *, watch: bool = True) -> Snapshot:
-    """The machine after a first ADD and DEL, with everything that stays by design.
-
-    Args:
-        watch: record the calls of the ipam plugin, to find out which plugin is at fault for an address that stays.
-    """
+def used(scene: Scene) -> Snapshot:
+    """The machine after a first ADD and DEL, with everything that stays by design."""
     if "used" not in scene.cache:
         scene.deleted(scene.added(scene.container()))
         scene.cache["used"] = True
-    if watch and scene.subject.ipam and "delegate" not in scene.cache:
-        scene.cache["delegate"] = scene.delegate()
     return scene.snapshot()
 
 
@@ -89,7 +82,7 @@ def expect_nothing_left(
 
     by_fault: dict[Fault, list[str]] = {}
     for what in settled(left):
-        fault = Fault.IPAM if _is_ipam_plugins(scene, attachment, what) else Fault.PLUGIN
+        fault = Fault.IPAM if _is_ipam_plugins(scene, before, attachment, what) else Fault.PLUGIN
         by_fault.setdefault(fault, []).append(what)
     for fault, found in by_fault.items():
         more = f", with {len(found) - 1} more," if len(found) > 1 else ""
@@ -97,14 +90,12 @@ def expect_nothing_left(
         scene.expect(False, f"{found[0]}{more} is left {when}", CLEAN, fault=fault, look=show, should=should)
 
 
-def _is_ipam_plugins(scene: Scene, attachment: Attachment, what: str) -> bool:
-    """Whether it is in the ipam plugin's store, although that plugin's DEL reported success."""
-    if scene.subject.ipam != "host-local" or not what.startswith("the file /var/lib/cni/networks/"):
+def _is_ipam_plugins(scene: Scene, before: Snapshot, attachment: Attachment, what: str) -> bool:
+    """Whether it is in the ipam plugin's store, and that plugin's own DEL does not remove it either."""
+    if not scene.in_store_of_ipam(what):
         return False
-    if (delegate := scene.cache.get("delegate")) is None:
-        return True
-    calls: list[Delegated] = delegate.calls()
-    return any((call.verb, call.container, call.status) == ("DEL", attachment.container, 0) for call in calls)
+    scene.ask_ipam("DEL", attachment, scene.conf(attachment))
+    return what in leftovers.left(before, scene.snapshot(), words(attachment))
 
 
 _LASTING = ("the file ", "the firewall rule ", "/")

@@ -29,6 +29,8 @@ def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int]
         not outcome.late and outcome.status > 0, f"{what}: {outcome.message}", demand, outcome, section=ERRORS
     ):
         return
+    if "error-object" in scene.warned:
+        return  # the form of its errors has a finding already
     found = outcome.object
     well = bool(found) and outcome.code is not None and isinstance(found.get("msg"), str)
     text = outcome.stdout[:120].decode(errors="replace").strip() or "nothing"
@@ -166,6 +168,24 @@ def netns_host(scene: Scene) -> None:
         )
     if not outcome.ok:
         refused.expect_nothing(outcome, "ADD with the host's namespace")
+
+
+@check(
+    "add-netns-own",
+    "ADD refuses the host's namespace also if the name of the interface is free there.",
+    ADD,
+    first=True,
+    after=("add-netns-host",),
+    should=True,
+)
+def netns_own(scene: Scene) -> None:
+    attachment = scene.container(ifname="free0")
+    attachment.netns = "/proc/1/ns/net"
+    outcome = scene.call("ADD", attachment)
+    demand = "A container is isolated from the host. libcni's own plugins compare the two namespaces, and refuse."
+    headline = "ADD succeeds with the host's namespace as the container's, and makes free0 on the host"
+    if scene.expect(not outcome.ok, headline, demand, outcome):
+        expect_error(scene, outcome, "ADD with the host's namespace")
 
 
 @check(

@@ -31,7 +31,7 @@ def _moments(scene: Scene, verb: str, attachment: Attachment) -> list[int]:
     should=True,
 )
 def add_killed(scene: Scene) -> None:
-    before = used(scene, watch=False)
+    before = used(scene)
     whole = scene.container()
     scene.prepare(whole)
     moments = _moments(scene, "ADD", whole)
@@ -61,7 +61,7 @@ def add_killed(scene: Scene) -> None:
     should=True,
 )
 def del_killed(scene: Scene) -> None:
-    before = used(scene, watch=False)
+    before = used(scene)
     moments = _moments(scene, "DEL", scene.added(scene.container()))
     for moment in moments:
         attachment = scene.added(scene.container())

@@ -134,7 +134,7 @@ def pool_full(scene: Scene) -> None:
     attachments: list[Attachment] = []
     demand = "An ADD that cannot be served fails, and a DEL releases what its container had."
     for _ in range((1 << (32 - _SMALL_POOL)) + 1):
-        attachment = scene.container()
+        attachment, before = scene.container(), scene.snapshot()
         if not (outcome := scene.add(attachment)).ok:
             break
         attachments.append(attachment)
@@ -145,6 +145,10 @@ def pool_full(scene: Scene) -> None:
         raise Skipped(f"no ADD succeeds with a /{_SMALL_POOL}: {outcome.message}")
     expect_error(scene, outcome, "ADD with no address left")
     scene.delete(attachment)
+    what = "after an ADD that found no address, and its DEL"
+    there = scene.inside(attachment).link("eth0") if not scene.subject.adjusts else None
+    scene.expect(not there, f"eth0 is in the container {what}", CLEAN, outcome)
+    expect_nothing_left(scene, before, attachment, what)
     scene.deleted(attachments[len(attachments) // 2])
     outcome = scene.add(scene.container())
     scene.expect(outcome.ok, f"with no address left, after one DEL, ADD fails: {outcome.message}", demand, outcome)

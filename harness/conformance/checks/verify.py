@@ -274,9 +274,15 @@ def changes_nothing(scene: Scene) -> None:
     attachment = scene.added(scene.container())
     before, inside = scene.snapshot(), scene.inside(attachment)
     outcome = scene.verify(attachment)
-    after = scene.snapshot()
-    same = inside == scene.inside(attachment) and before.kernel == after.kernel and before.files == after.files
-    scene.expect(same, "CHECK changed the container or the machine", "CHECK probes the status of a container.", outcome)
+    after, now = scene.snapshot(), scene.inside(attachment)
+    changed = sorted(path for path in {*before.files, *after.files} if before.files.get(path) != after.files.get(path))
+    found = [f"the file {path}" for path in changed if not path.startswith("/var/log/")]
+    found += [f"the process {after.processes[each]!r}" for each in after.processes.keys() - before.processes.keys()]
+    found += [f"the firewall rule {rule!r}" for rule in sorted(before.firewall ^ after.firewall)]
+    found += ["the host's interfaces, addresses or routes"] if before.kernel != after.kernel else []
+    found += ["the container's interfaces, addresses or routes"] if inside != now else []
+    demand = "CHECK probes the status of a container."
+    scene.expect(not found, f"CHECK changed {', '.join(found)}", demand, outcome)
 
 
 def _index(scene: Scene, attachment: Attachment) -> int:

@@ -23,7 +23,9 @@ SUBJECT = Subject(
 def nothing(_: Scene) -> None: ...
 
 
-def check(name: str, *after: str, batch: str = "", each: bool = False, ends: bool = False) -> Check:
+def check(
+    name: str, *after: str, batch: str = "", each: bool = False, ends: bool = False, should: bool = False
+) -> Check:
     return Check(
         name=name,
         sentence=name,
@@ -33,6 +35,7 @@ def check(name: str, *after: str, batch: str = "", each: bool = False, ends: boo
         batch=batch,
         each=each,
         ends=ends,
+        should=should,
         since="0.3.0",
     )
 
@@ -74,6 +77,28 @@ def test_what_builds_on_a_failure_is_blocked_with_the_same_version_alone() -> No
     assert [(each.verdict, each.reason) for each in decided(found, second).trials] == [
         (Verdict.PASSED, ""), (Verdict.BLOCKED, "first failed"), (Verdict.PASSED, ""),
     ]  # fmt: skip
+
+
+def test_a_warning_blocks_recommendations_alone_and_is_passed_on_to_demands() -> None:
+    checks = [check("mild"), check("advice", "mild", should=True), check("demand", "advice"), check("next", "demand")]
+    found = plan(*checks, again=0)
+    end(found, found.ready()[0], Verdict.WARNED)
+    assert decided(found, checks[1]).trials[0].reason == "mild warned"
+    [demand] = found.ready()
+    assert names([demand]) == [("demand", "1.1.0")]
+    assert demand.warned == {"mild"}
+    end(found, demand, Verdict.FAILED)
+    assert decided(found, checks[3]).trials[0].reason == "demand failed"
+
+
+def test_a_failure_blocks_more_than_a_warning_beside_it() -> None:
+    mild, hard = check("mild"), check("hard")
+    advice, demand = check("advice", "mild", "hard", should=True), check("demand", "advice")
+    found = plan(mild, hard, advice, demand, again=0)
+    first, second = found.ready()
+    end(found, first, Verdict.WARNED)
+    end(found, second, Verdict.FAILED)
+    assert [decided(found, each).trials[0].reason for each in (advice, demand)] == ["hard failed", "advice blocked"]
 
 
 def test_a_failure_that_does_not_come_again_is_flaky() -> None:

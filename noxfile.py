@@ -63,14 +63,14 @@ def mutants(session: nox.Session) -> None:
     """Make small changes to the pure modules, one at a time; a test must fail for each. Takes half an hour.
 
     The session fails if no test notices a change and tests/mutants.toml does not explain it. `--
-    "genie.select.selection*"` runs a part; the other results are those of the last whole run.
+    "genie.select.selection*"` runs a part.
     """
     _install(session)
     session.install(
         "-q", "mutmut==3.8.1"
     )  # not in the lock, because of its thirty dependencies, which only this session needs
     session.run("python", "-m", "tests.mutate", *session.posargs, env={"GENIE_HYPOTHESIS": "mutants"})
-    session.run("python", "-m", "tests.mutants")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
 
 
 @nox.session

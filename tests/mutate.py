@@ -169,11 +169,16 @@ def main(patterns: Sequence[str], jobs: int, tests: Sequence[str], only_new: boo
     return int(pytest.main([*options, *(tests or config().pytest_add_cli_args_test_selection)], plugins=[mutation]))
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__.partition("\n")[0])
+def parser() -> argparse.ArgumentParser:
+    """The arguments, which `python -m tests.mutants` takes, too."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("patterns", nargs="*", help="names of mutants")
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, dest="jobs", help="mutants at a time")
     parser.add_argument("-t", action="append", default=[], dest="tests", help="a file with tests, if not all")
     parser.add_argument("--new", action="store_true", help="only mutants of functions that changed since the last run")
-    given = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    given = parser().parse_args()
     sys.exit(main(given.patterns, given.jobs, given.tests, given.new))

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, invalid
+from genie.cni.regular import opened
 from genie.config import Conf, Credentials
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
 JSON = "application/json"
 ANSWER_MAX = 8 << 20
 """The limit for an answer to `Client.request`, in bytes; etcd's default limit for an object is 1.5 MiB."""
+FILE_MAX = 1 << 20
+"""The limit for a kubeconfig, and for a file that it names, in bytes."""
 PIECE = 65536
 """Bytes to read at once."""
 EVENT_TIMEOUT = 2.0
@@ -384,7 +387,11 @@ class ApiServer:
 
     def bearer(self) -> str:
         """The bearer token; a file is read each time, because the kubelet renews it in place."""
-        return _read(self.token_file).strip() if self.token_file else self.token
+        if not self.token_file:
+            return self.token
+        if not (token := _read(self.token_file).strip()):
+            raise CniError(Code.INVALID_CONFIG, f"{self.token_file}: expected a token, found nothing")
+        return token
 
 
 def server(credentials: Credentials, environment: Mapping[str, str] = os.environ) -> ApiServer:
@@ -423,7 +430,12 @@ def _laid_over(server: ApiServer, given: Credentials) -> ApiServer:
         changes.update(certificate=_pem(given.client_certificate))
     if given.client_key:
         changes.update(key=_pem(given.client_key))
-    return replace(server, **changes) if changes else server
+    whole = replace(server, **changes) if changes else server
+    if bool(whole.certificate) != bool(whole.key):
+        has, lacks = ("certificate", "key") if whole.certificate else ("key", "certificate")
+        source = f"kubeconfig {given.kubeconfig}" if given.kubeconfig else "genie.conf"
+        raise invalid(source, f"client-{has}: expected a client-{lacks} with it")
+    return whole
 
 
 def in_cluster(environment: Mapping[str, str] = os.environ) -> ApiServer | None:
@@ -474,10 +486,13 @@ def _from_kubeconfig(path: str, server_elsewhere: bool = False) -> ApiServer:
         for key, value in entry.data.items():
             if key not in known and value not in (None, False, "", [], {}):
                 raise invalid(entry.where, f"{key} is not supported{_INSTEAD.get(key, '')}")
+    ca, verify = _material(cluster, "certificate-authority", path), not cluster.boolean("insecure-skip-tls-verify")
+    if ca and not verify:
+        raise invalid(cluster.where, "insecure-skip-tls-verify: expected no certificate-authority with it")
     return ApiServer(
         url=cluster.text("server", required=not server_elsewhere),
-        ca=_material(cluster, "certificate-authority", path),
-        verify=not cluster.boolean("insecure-skip-tls-verify"),
+        ca=ca,
+        verify=verify,
         server_name=cluster.text("tls-server-name"),
         token=user.text("token").strip(),
         token_file=_beside(path, file) if (file := user.text("tokenFile")) else "",
@@ -502,9 +517,12 @@ def _material(holder: Fields, key: str, path: str) -> str:
         import base64
 
         try:
-            return _pem_text(base64.b64decode(data, validate=False))
+            text = _pem_text(base64.b64decode("".join(data.split()), validate=True))
         except ValueError as error:
             raise invalid(holder.where, f"{key}-data: expected PEM text in base64: {error}") from error
+        if not text.strip():
+            raise invalid(holder.where, f"{key}-data: expected PEM text in base64, found nothing")
+        return text
     file = holder.text(key)
     return _pem(_beside(path, file)) if file else ""
 
@@ -556,10 +574,13 @@ def _read(path: str) -> str:
 
 def _read_bytes(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        with opened(path) as file:
+            content = file.read(FILE_MAX + 1)
     except OSError as error:
         raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: {error.strerror}") from error
+    if len(content) > FILE_MAX:
+        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: it has more than {FILE_MAX} bytes")
+    return content
 
 
 class Client:
@@ -754,6 +775,8 @@ def _parts_of(url: str) -> tuple[str, str, int | None, str]:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise invalid("API server", f"expected an http or https URL, found {url!r}")
+    if parts.query or parts.fragment:
+        raise invalid("API server", f"expected a URL without a query, found {url!r}")
     if parts.username is not None:
         raise invalid("API server", f"a user in the URL is not supported{_INSTEAD['username']}")
     return parts.scheme, parts.hostname.replace("%25", "%"), port, quote(parts.path.rstrip("/"), safe="/%")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -416,6 +417,13 @@ def test_a_user_in_the_url_is_refused(api: Api) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("more", ["?cluster=a", "/k8s?cluster=a", "#a"])
+def test_a_query_in_the_url_is_refused(api: Api, more: str) -> None:
+    with pytest.raises(CniError, match="expected a URL without a query") as caught:
+        headers(api, Credentials(api_root=api.url + more))
+    assert caught.value.code == 7
+
+
 def test_a_path_in_the_url_comes_first(api: Api) -> None:
     api.answers = {f"/k8s/clusters/c-1{POD}": (200, WEB)}
     assert kube.read_pod(Client(ApiServer(url=f"{api.url}/k8s/clusters/c-1/")), "blue", "web", "").uid == "u-1"
@@ -477,6 +485,9 @@ def test_a_token_file_beside_the_kubeconfig_is_read_for_each_request(api: Api, t
     assert [request[2]["Authorization"] for request in api.requests] == ["Bearer one", "Bearer two"]
     (tmp_path / "token").unlink()
     with pytest.raises(CniError, match="cannot read .*token: No such file"):
+        kube.read_pod(client, "blue", "web", "")
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(CniError, match="token: expected a token, found nothing"):
         kube.read_pod(client, "blue", "web", "")
 
 
@@ -618,7 +629,17 @@ WRONG: list[tuple[Any, str]] = [
     (user(tokenFile=["x"]), "users[0]: user: tokenFile: expected a string"),
     (user(**{"client-certificate-data": "é"}), "client-certificate-data: expected PEM text in base64"),
     (user(**{"client-certificate-data": "A"}), "client-certificate-data: expected PEM text in base64"),
+    (user(**{"client-certificate-data": "!!!!"}), "client-certificate-data: expected PEM text in base64"),
+    (kubeconfig("https://h", **{"certificate-authority-data": "Cg=="}), "expected PEM text in base64, found nothing"),
     (user(**{"client-certificate": "none.pem"}), "none.pem: No such file"),
+    (user(**{"client-certificate": "kubeconfig"}), "client-certificate: expected a client-key with it"),
+    (user(**{"client-key": "kubeconfig"}), "client-key: expected a client-certificate with it"),
+    (
+        kubeconfig("https://h", **{"certificate-authority": "kubeconfig", "insecure-skip-tls-verify": True}),
+        "cluster: insecure-skip-tls-verify: expected no certificate-authority with it",
+    ),
+    (user(**{"client-key": "kubeconfig.fifo"}), "kubeconfig.fifo: it is no file"),
+    (user(**{"client-key": "kubeconfig.huge"}), "kubeconfig.huge: it has more than 1048576 bytes"),
     (kubeconfig("http://h", **{"insecure-skip-tls-verify": "yes"}), "expected true or false"),
     (kubeconfig("http://h", **{"tls-server-name": 5}), "tls-server-name: expected a string"),
 ]
@@ -627,6 +648,8 @@ WRONG: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("data", "complaint"), WRONG)
 def test_a_wrong_kubeconfig_is_refused_by_field(tmp_path: Path, data: Any, complaint: str) -> None:
     (tmp_path / "kubeconfig.empty").touch()
+    os.mkfifo(tmp_path / "kubeconfig.fifo")
+    (tmp_path / "kubeconfig.huge").write_text("x" * (kube.FILE_MAX + 1))
     with pytest.raises(CniError) as caught:
         kube.server(written(tmp_path, data))
     assert complaint in str(caught.value)
@@ -797,7 +820,7 @@ def test_a_server_of_another_name(secure: Api, certificates: Path, tmp_path: Pat
         ({}, {"certificate-authority-data": base64.b64encode(b"no PEM").decode()}, "authority is not PEM"),
         ({"client-certificate": "client.crt", "client-key": "server.key"}, {}, "certificate or its key cannot be used"),
         ({"client-certificate": "client.crt", "client-key": "locked.key"}, {}, "certificate or its key cannot be used"),
-        ({"client-certificate": "client.crt"}, {}, "certificate or its key cannot be used"),
+        ({"client-certificate": "client.crt"}, {}, "client-certificate: expected a client-key with it"),
     ],
 )
 def test_certificates_that_cannot_be_used(

@@ -74,6 +74,7 @@ class Conf:
     drop_undeclared: bool = (
         False  # `undeclared_capabilities` is "drop": capabilities that no plugin declares are dropped, not refused
     )
+    namespace_defaults: bool | None = None  # whether a namespace or node names its defaults; None: in agent mode
     namespace_isolation: bool = False  # true: a pod may use only network objects of its own namespace
     global_namespaces: tuple[str, ...] = ("default",)  # and those of these namespaces
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
@@ -113,6 +114,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         api_timeout=read.seconds("api_timeout", 10.0),
         events=read.boolean("events"),
         drop_undeclared=_choice(read, "undeclared_capabilities", "refuse", "drop") == "drop",
+        namespace_defaults=None if read.data.get("namespace_defaults") is None else read.boolean("namespace_defaults"),
         namespace_isolation=read.boolean("namespace_isolation"),
         global_namespaces=_names(read, "global_namespaces") or ("default",),
         container_id_per_interface=_names(read, "container_id_per_interface") or CONTAINER_ID_ALONE,

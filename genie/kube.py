@@ -34,6 +34,9 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
     "LogicalNetwork": ("alpha.network.k8s.io/v1", "logicalnetworks"),
     "PhysicalNetwork": ("alpha.network.k8s.io/v1", "physicalnetworks"),
 }
+#: Objects of the cluster whose annotation `DEFAULTS` names the default networks of their pods: kind → resource.
+OWNERS = {"Namespace": "namespaces", "Node": "nodes"}
+DEFAULTS = "genie.io/default-networks"
 JSON = "application/json"
 ANSWER_MAX = 8 << 20
 """The limit for an answer to `Client.request`, in bytes; etcd's default limit for an object is 1.5 MiB."""
@@ -88,6 +91,21 @@ class Pod:
         return tuple(dict.fromkeys(filter(None, (self.annotations.get(HASH), self.annotations[MIRROR]))))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Default:
+    """The default networks of a namespace's or a node's pods, as its annotation `DEFAULTS` has them."""
+
+    kind: str  # Namespace or Node
+    name: str
+    networks: str
+
+    @classmethod
+    def of(cls, kind: str, name: str, data: Mapping[str, Any] | None) -> Default | None:
+        """The annotation of an object; None if it has none, or a blank one."""
+        text = (((data or {}).get("metadata") or {}).get("annotations") or {}).get(DEFAULTS)
+        return cls(kind=kind, name=name, networks=text) if text and text.strip() else None
+
+
 class Kube(Protocol):
     """The API server, asked directly or through a cache. Every method may raise CniError 11 when it does not answer."""
 
@@ -99,9 +117,12 @@ class Kube(Protocol):
         """
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
-        """A network object of a kind in NETWORK_OBJECTS, or None when there is none or no such CRD; with `needed`,
+        """An object of a kind in NETWORK_OBJECTS or OWNERS, or None when there is none or no such CRD; with `needed`,
         absence is confirmed with the API server.
         """
+
+    async def defaults(self, namespace: str) -> Default | None:
+        """The default networks of the pods of a namespace, otherwise of this node; None if neither has any."""
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
         """Write annotations to the pod, as one patch; at once (direct mode) or soon, with retries (agent mode).
@@ -145,6 +166,12 @@ class DirectKube:
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         return read_network(self.client, kind, namespace, name)
+
+    async def defaults(self, namespace: str) -> Default | None:
+        """Of the namespace, if genie.conf asks for it: it costs a request. What a node has, its genie.conf names."""
+        if not (self.conf.namespace_defaults and namespace):
+            return None
+        return Default.of("Namespace", namespace, await self.network("Namespace", "", namespace))
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
         return write_annotations(self.client, pod, annotations, shorter)
@@ -192,10 +219,13 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
 
 def read_network(client: Client, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
     """GET a network object; None for 404, which is also the answer for a missing CRD."""
-    group, resource = NETWORK_OBJECTS[kind]
-    path = f"/apis/{group}/namespaces/{_part(namespace)}/{resource}/{_part(name)}"
+    if kind in OWNERS:
+        path = f"/api/v1/{OWNERS[kind]}/{_part(name)}"
+    else:
+        group, resource = NETWORK_OBJECTS[kind]
+        path = f"/apis/{group}/namespaces/{_part(namespace)}/{resource}/{_part(name)}"
     status, data = client.request("GET", path)
-    return None if status == 404 else _good(status, data, f"read {kind} {namespace}/{name}")
+    return None if status == 404 else _good(status, data, f"read {kind} {f'{namespace}/{name}'.lstrip('/')}")
 
 
 def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:

@@ -31,7 +31,21 @@ from genie.agent.metrics import Metrics
 from genie.agent.sieve import Sieve, TooLong, Wanted, decode
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
-from genie.kube import HASH, JSON, MIRROR, NETWORK_OBJECTS, Client, Pod, Shorter, pod_event, read_network, read_pod
+from genie.kube import (
+    DEFAULTS,
+    HASH,
+    JSON,
+    MIRROR,
+    NETWORK_OBJECTS,
+    OWNERS,
+    Client,
+    Default,
+    Pod,
+    Shorter,
+    pod_event,
+    read_network,
+    read_pod,
+)
 from genie.select import logical
 from genie.select.annotations import ANNOTATION_MAX, READ
 from genie.select.networks import CONFIG_MAX, RESOURCE, too_large
@@ -76,10 +90,13 @@ _POD: Wanted = {"metadata": {**_NAMES, "annotations": dict.fromkeys(_NOTES, True
 _SPEC = ("config", *logical.KEYS)
 _NETWORK: Wanted = {"metadata": {**_NAMES, "annotations": {RESOURCE: True}}, "spec": dict.fromkeys(_SPEC, True)}
 _ANY: Wanted = {
-    "metadata": {**_NAMES, "annotations": dict.fromkeys((*_NOTES, RESOURCE), True)},
+    "metadata": {**_NAMES, "annotations": dict.fromkeys((*_NOTES, RESOURCE, DEFAULTS), True)},
     **{key: _NETWORK["spec"] if key == "spec" else True for key in ("spec", "kind", "code", "reason", "message")},
 }
-_OVERLONG = " " * (ANNOTATION_MAX + 1)
+_OWNER: Wanted = {"metadata": {**_NAMES, "annotations": {DEFAULTS: True}}}
+NO_DEFAULT: Mapping[str, Any] = {"metadata": {}}
+"""What is kept of all namespaces and nodes without default networks."""
+_OVERLONG = "?" * (ANNOTATION_MAX + 1)
 """Replaces an annotation that was skipped: `asks` refuses it with the message for a too long one."""
 
 log = logging.getLogger(__name__)
@@ -191,14 +208,16 @@ class Watch(Generic[T]):
     items: replaced, never changed in place while it is listed; single changes are atomic. live: absence from
     `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic). overflowing:
     there are more than the limit. wanted: the fields to keep of a long object. metadata_only: only metadata is needed.
+    optional: without the right to list it, nothing is there.
     """
 
     def __init__(
         self, name: str, path: str, connect: Connect, keep: Keep[T], wanted: Wanted, *, metadata_only: bool = False,
-        **selector: str,
+        optional: bool = False, **selector: str,
     ) -> None:  # fmt: skip
         self.name, self._path, self._connect, self._keep, self._wanted = name, path, connect, keep, wanted
         self._metadata_only = self._in_brief = metadata_only
+        self._optional = optional
         self._selector = selector
         self._shelf = _Shelf(keep, name)
         self.live = self.overflowing = False
@@ -264,7 +283,7 @@ class Watch(Generic[T]):
             accept = _METADATA.format("List") if self._in_brief else JSON
             status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept, within=PAGE_SECONDS)
             with contextlib.closing(pieces):
-                if status == 404:
+                if status == 404 or (status == 403 and self._optional):
                     for _ in pieces:
                         pass
                     self._listed(_Shelf(self._keep, self.name), "")
@@ -368,6 +387,13 @@ def _keep_network(item: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Unkept, 
     return {"metadata": kept, "spec": spec}, unkept
 
 
+def _keep_owner(item: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Unkept, Unkept]:
+    meta = item.get("metadata") or {}
+    text = _readable(meta.get("annotations")).get(DEFAULTS)
+    kept = {"metadata": {"annotations": {DEFAULTS: text}}} if text else NO_DEFAULT
+    return kept, Unkept(str(meta.get("resourceVersion") or ""))
+
+
 def _usable(network: Mapping[str, Any] | None, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
     if network is not None and _is_too_large(network):
         raise too_large(kind, namespace, name)
@@ -405,6 +431,12 @@ class CachedKube:
             kind: Watch(resource, f"/apis/{group}/{resource}", connect, _keep_network, _NETWORK)
             for kind, (group, resource) in NETWORK_OBJECTS.items()
         }
+        self.node = node
+        for kind, resource in OWNERS.items():
+            of = {"fieldSelector": f"metadata.name={node}"} if kind == "Node" else {}
+            self.networks[kind] = Watch(
+                resource, f"/api/v1/{resource}", connect, _keep_owner, _OWNER, metadata_only=True, optional=True, **of
+            )
         self._asked: OrderedDict[tuple[str, str, str], tuple[str, Mapping[str, Any], int]] = OrderedDict()
         self._threads = ThreadPoolExecutor(4, "api")
         self._connect, self._local = connect, threading.local()
@@ -477,6 +509,14 @@ class CachedKube:
             raise
         return _usable(found, kind, namespace, name)
 
+    async def defaults(self, namespace: str) -> Default | None:
+        """From the watches. A namespace may be younger than they know, so its absence is worth a request."""
+        for kind, name in (("Namespace", namespace), ("Node", self.node)):
+            found = await self.network(kind, "", name, needed=kind == "Namespace") if name else None
+            if default := Default.of(kind, name, found):
+                return default
+        return None
+
     async def _unkept(self, kind: str, namespace: str, name: str, known: Unkept) -> Mapping[str, Any] | None:
         """An object that the watch has no room for: as it was asked for before, if that is the same one still."""
         if known.too_large:
@@ -493,7 +533,7 @@ class CachedKube:
         self._asked.pop((kind, namespace, name), None)
         if found is None or _is_too_large(found):
             return found
-        kept, unkept = _keep_network(found)
+        kept, unkept = (_keep_owner if kind in OWNERS else _keep_network)(found)
         if not isinstance(kept, Unkept):
             self._asked[kind, namespace, name] = (unkept.version, kept, _size(kept))
             while sum(size for _, _, size in self._asked.values()) > BUDGET:

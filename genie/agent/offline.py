@@ -23,10 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from genie.agent.cache import CachedKube, Connect
+from genie.agent.cache import NO_DEFAULT, CachedKube, Connect, Unkept
 from genie.agent.metrics import Metrics
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
+from genie.kube import OWNERS
 
 OBJECTS = "objects"
 """The directory of the stored objects, below that of the records."""
@@ -36,6 +37,8 @@ LARGEST = 1 << 18
 TOTAL = 16 << 20
 REFRESH = 60.0
 _CHECKED, _SUFFIX, _NEW = "checked", ".json", ".new"
+_ANY_NAMESPACE = ("Namespace", "", "")
+"""The key for all namespaces: `NO_DEFAULT` if, at the last comparison, none of the cluster had default networks."""
 _RECENT = 128
 """The limit for objects that are remembered as unchanged on disk."""
 
@@ -207,7 +210,7 @@ class OfflineKube(CachedKube):
         """
         key = (kind, namespace, name)
         if not self.networks[kind].listed.is_set():
-            kept = await self._on_disk(lambda: self.kept.read(key))
+            kept = await self._on_disk(lambda: self._stored(key))
             if kept and (kept.found is not None or not needed):
                 self.metrics.offline.add(1, kind)
                 return kept.found
@@ -216,16 +219,24 @@ class OfflineKube(CachedKube):
         except CniError as error:
             if error.code != Code.TRY_AGAIN:
                 raise
-            kept = await self._on_disk(lambda: self.kept.read(key))
+            kept = await self._on_disk(lambda: self._stored(key))
             if kept and (kept.found is not None or not needed):
                 self.metrics.offline.add(1, kind)
                 return kept.found
             raise CniError(
                 Code.TRY_AGAIN,
-                f"whether there is a {kind} {namespace}/{name} is not known on this node, and {error.msg}",
+                f"the {kind} {f'{namespace}/{name}'.lstrip('/')} is not known on this node, and {error.msg}"
+                if kind in OWNERS
+                else f"whether there is a {kind} {namespace}/{name} is not known on this node, and {error.msg}",
             ) from error
         self._keep(key, found)
         return found
+
+    def _stored(self, key: Key) -> Kept | None:
+        """What is stored of an object. A namespace that no pod was in is as the others, if none of them all had default
+        networks.
+        """
+        return self.kept.read(key) or (self.kept.read(_ANY_NAMESPACE) if key[0] == "Namespace" else None)
 
     async def refresh(self) -> None:
         """Compare the stored objects with the watches that are live."""
@@ -235,12 +246,18 @@ class OfflineKube(CachedKube):
     def _refresh(self) -> None:
         for kept in list(self.kept):
             kind, namespace, name = kept.key
+            if kept.key == _ANY_NAMESPACE:
+                continue
             watch = self.networks.get(kind)
             current = watch.get(namespace, name) if watch else None
             if current is None or isinstance(
                 current, Mapping
             ):  # otherwise the watch has only noted that the object exists
                 self.kept.write(Kept(kept.key, current))
+        plain = all(one is NO_DEFAULT for one in self.networks["Namespace"].items.values())
+        self.kept.write(Kept(_ANY_NAMESPACE, NO_DEFAULT if plain else None))
+        if not isinstance(own := self.networks["Node"].get("", self.node), Unkept):
+            self.kept.write(Kept(("Node", "", self.node), own))
         self.kept.check()
 
     def _keep(self, key: Key, found: Mapping[str, Any] | None) -> None:

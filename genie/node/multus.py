@@ -18,6 +18,7 @@ from genie.cni import config as cni_config
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, invalid
 from genie.config import DEFAULT_CONF_DIR
+from genie.select.annotations import DEFAULT_NETWORK_NAMESPACE
 from genie.select.networks import RIVALS, Directory, rival
 
 #: The mount point of the node's root in a pod of Multus.
@@ -131,11 +132,14 @@ def _network(own: Fields, key: str, name: str, find: Find) -> str:
     """The name of a network that Multus finds in a file, a folder or a NetworkAttachmentDefinition."""
     if found := find(_on_node(name)):
         return found
-    raise invalid(
-        own.where,
-        f"{key}: expected a network in the node's net.d, found {name!r}: what every pod gets must be there with genie. "
-        "Put its configuration into a file there (of a NetworkAttachmentDefinition: spec.config, with a name)",
-    )
+    if "/" in name:
+        raise invalid(own.where, f"{key}: expected a network in the node's net.d, found {name!r}")
+    return f"{_namespace(own)}/{name}"
+
+
+def _namespace(own: Fields) -> str:
+    """Where Multus looks for the NetworkAttachmentDefinitions of every pod."""
+    return own.text("multusNamespace") or DEFAULT_NETWORK_NAMESPACE
 
 
 def _in_net_d(name: str, directory: Directory) -> str:
@@ -181,7 +185,12 @@ def _notes(own: Fields, names: list[str]) -> Iterator[str]:
             f"{key}: the further networks are on eth1, eth2, …, with Multus on net1, net2, …; pods of kube-system get "
             f"them, too, unless their annotation cni names another network (cni: {names[0]!r})"
         )
-    if (space := own.text("multusNamespace")) not in ("", "kube-system"):
+    for name in (name for name in names if "/" in name):
+        yield (
+            f"{name}: not in net.d, so it is taken for a NetworkAttachmentDefinition; pods that name no network "
+            "wait until there is one"
+        )
+    if (space := _namespace(own)) != DEFAULT_NETWORK_NAMESPACE:
         yield (
             f"multusNamespace: the annotation v1.multus-cni.io/default-network means a NetworkAttachmentDefinition in "
             f"kube-system with genie, not in {space}: move those that pods name there"

@@ -14,7 +14,7 @@ from typing import Any
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, hardware_address, is_address
 from genie.config import Conf
-from genie.kube import Pod
+from genie.kube import DEFAULTS, Default, Pod
 
 CNI = "cni"
 LOGICAL = "networks"
@@ -85,16 +85,28 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """All that a pod asks for. `smart`: the default network is the least loaded one (`cni: ""`)."""
+    """All that a pod asks for. `smart`: the default network is the least loaded one (`cni: ""`). `trusted`: an
+    administrator of the node named the default networks, which may be of any namespace.
+    """
 
     primary: tuple[Ask, ...]  # the first of these is the pod's own network
     extra: tuple[Ask, ...] = ()
     smart: bool = False
+    trusted: bool = False
     why: str = ""  # for people: genie explain, the agent's log
 
 
-def asks(pod: Pod, conf: Conf) -> Asked:
+def names_default(pod: Pod) -> bool:
+    """Whether the pod's annotations decide its default networks, so that nobody else's are asked for."""
+    notes = pod.annotations
+    return notes.get(CNI) is not None or any((notes.get(key) or "").strip() for key in (LOGICAL, DEFAULT))
+
+
+def asks(pod: Pod, conf: Conf, default: Default | None = None) -> Asked:
     """Read a pod's annotations.
+
+    Args:
+        default: the default networks of its namespace or node.
 
     Raises:
         SelectionError: an annotation is malformed, or two annotations contradict each other.
@@ -104,16 +116,17 @@ def asks(pod: Pod, conf: Conf) -> Asked:
         _readable(notes.get(key), f"annotation {key}")
     text = (notes.get(ATTACHMENTS) or "").strip()
     extra = _parse_attachments(text, f"annotation {ATTACHMENTS}", conf.max_networks) if text else ()
-    asked = _primary(notes, extra, conf)
+    asked = _primary(notes, extra, conf, default)
     _not_too_many(len(asked.primary) + len(extra) + asked.smart, "the pod's annotations", conf.max_networks)
     _permitted(asked, pod.namespace, conf)
     _one_default_route(asked)
     return asked
 
 
-def size_of(pod: Pod) -> int:
-    """How much there is to read in a pod's annotations, in characters."""
-    return sum(len(note) for note in map(pod.annotations.get, READ) if isinstance(note, str))
+def size_of(pod: Pod, default: Default | None = None) -> int:
+    """How much there is to read in a pod's annotations and its default networks, in characters."""
+    size = sum(len(note) for note in map(pod.annotations.get, READ) if isinstance(note, str))
+    return size + len(default.networks) if default else size
 
 
 def _readable(text: object, where: str) -> None:
@@ -129,7 +142,7 @@ def _not_too_many(count: int, where: str, most: int) -> None:
         raise SelectionError(where, f"{count} networks, and a pod may have at most {most} (max_networks in genie.conf)")
 
 
-def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> Asked:
+def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf, default: Default | None) -> Asked:
     """The pod's default networks, from the annotation that decides them, and the extra ones after them."""
     named, logical = notes.get(CNI), (notes.get(LOGICAL) or "").strip()
     if override := (notes.get(DEFAULT) or "").strip():
@@ -147,21 +160,43 @@ def _primary(notes: Mapping[str, str], extra: tuple[Ask, ...], conf: Conf) -> As
         return Asked(primary=primary, extra=extra, why=f"annotation {LOGICAL}")
     if named is not None:
         return Asked(primary=(), extra=extra, smart=True, why=f'annotation {CNI} is "": the least loaded network')
+    return _given(extra, conf, default)
+
+
+def _given(extra: tuple[Ask, ...], conf: Conf, default: Default | None) -> Asked:
+    """The default networks of a pod that names none."""
+    if default is not None:
+        return _of_owner(default, extra, conf.max_networks)
     if conf.default_plugin:
         named = ",".join(conf.default_plugin)
-        primary = _names(named, "genie.conf: default_plugin", conf.max_networks, lookup="default")
-        return Asked(primary=primary, extra=extra, why="no annotation: default_plugin of genie.conf")
+        primary = _names(named, "genie.conf: default_plugin", conf.max_networks, lookup="default", objects=True)
+        return Asked(primary=primary, extra=extra, trusted=True, why="no annotation: default_plugin of genie.conf")
     first = Ask(name="", where=f"the configurations in {conf.conf_dir}", lookup="first")
     return Asked(primary=(first,), extra=extra, why=f"no annotation, no default_plugin: the first in {conf.conf_dir}")
 
 
-def _names(text: str, where: str, most: int, lookup: str = "named") -> tuple[Ask, ...]:
-    """Parse `calico, weave@net1`: names separated by commas, each with an optional interface; blanks are ignored."""
+def _of_owner(default: Default, extra: tuple[Ask, ...], most: int) -> Asked:
+    """A namespace's names are looked up as its pods' own would be, a node's as those of genie.conf."""
+    owner = f"{default.kind.lower()} {default.name}"
+    where, on_node = f"{owner}: annotation {DEFAULTS}", default.kind == "Node"
+    _readable(default.networks, where)
+    primary = _names(default.networks, where, most, lookup="default" if on_node else "named", objects=True)
+    return Asked(primary=primary, extra=extra, trusted=on_node, why=f"no annotation: {DEFAULTS} of {owner}")
+
+
+def _names(text: str, where: str, most: int, lookup: str = "named", *, objects: bool = False) -> tuple[Ask, ...]:
+    """Parse `calico, weave@net1`: names separated by commas, each with an optional interface; blanks are ignored.
+
+    objects: `apps/side` names a NetworkAttachmentDefinition and its namespace.
+    """
     _not_too_many(text.count(",") + 1, where, most)
     result = []
     for position, item in enumerate(text.split(","), 1):
         here = f'{where}, item {position} ("{item.strip()}")'
         name, at, ifname = (part.strip() for part in item.partition("@"))
+        namespace, slash, name = name.rpartition("/") if objects else ("", "", name)
+        if slash and not _NAME.match(namespace):
+            raise SelectionError(here, f"expected the name of a namespace, found {namespace!r}")
         if not name:
             raise SelectionError(here, "expected the name of a network")
         if not _NAME.match(name):
@@ -170,7 +205,8 @@ def _names(text: str, where: str, most: int, lookup: str = "named") -> tuple[Ask
             raise SelectionError(here, "expected an interface name after '@'")
         if "@" in ifname:
             raise SelectionError(here, "expected one '@'")
-        result.append(Ask(name=name, where=here, lookup=lookup, ifname=ifname))
+        within = "attachment" if slash else lookup
+        result.append(Ask(name=name, where=here, lookup=within, namespace=namespace, ifname=ifname))
     return tuple(result)
 
 
@@ -193,7 +229,7 @@ def _permitted(asked: Asked, pod_namespace: str, conf: Conf) -> None:
         return
     allowed = {"", pod_namespace, *conf.global_namespaces}
     for position, ask in enumerate(asked.primary + asked.extra):
-        if position < len(asked.primary) and ask.namespace == DEFAULT_NETWORK_NAMESPACE:
+        if position < len(asked.primary) and (asked.trusted or ask.namespace == DEFAULT_NETWORK_NAMESPACE):
             continue  # here an administrator keeps the networks that any pod may have as its default
         if ask.namespace not in allowed:
             raise SelectionError(

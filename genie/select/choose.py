@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from genie.cni.errors import CniError
 from genie.cni.execute import Executor, compute
 from genie.config import Conf
-from genie.kube import Kube, Pod
+from genie.kube import Default, Kube, Pod
 from genie.records import Records
 from genie.select import networks
-from genie.select.annotations import CNI, Ask, Asked, asks, size_of
+from genie.select.annotations import CNI, Ask, Asked, asks, names_default, size_of
 from genie.select.networks import Directory
 from genie.select.selection import Selection, assemble
 
@@ -43,8 +44,9 @@ async def choose(
         CniError: the request cannot be met, or the API server or the kubelet does not answer.
     """
     directory = networks.directory(conf.conf_dir)
-    length = size_of(pod)
-    asked = await compute(executor, lambda: asks(pod, conf), size=length)
+    default = await default_for(pod, conf, kube)
+    length = size_of(pod, default)
+    asked = await compute(executor, lambda: asks(pod, conf, default), size=length)
     notes: Mapping[str, str] = {}
     if asked.smart:
         smart = asked
@@ -70,6 +72,22 @@ async def choose(
         drop_undeclared=conf.drop_undeclared,
     )
     return replace(await compute(executor, work, size=size), size=size), notes
+
+
+async def default_for(pod: Pod, conf: Conf, kube: Kube) -> Default | None:
+    """The default networks of the pod's namespace or node, if the pod does not decide them and genie.conf lets them.
+
+    Raises:
+        CniError: 11; it is not known. A static pod then comes up without them, because it needs no API server.
+    """
+    if conf.namespace_defaults is False or names_default(pod):
+        return None
+    try:
+        return await kube.defaults(pod.namespace)
+    except CniError:
+        if pod.is_static:
+            return None
+        raise
 
 
 async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from genie.cni.errors import CniError, Code
 from genie.kube import Pod
 from genie.select import networks
 from genie.select.annotations import asks
+from genie.select.choose import default_for
 from genie.verbs.context import Context
 
 
@@ -18,9 +19,9 @@ async def status(call: Context) -> None:
     Raises:
         CniError: 50, "the plugin is not available", with the reason; 51 if a network reports that.
     """
-    asked = asks(Pod(namespace="", name=""), call.conf)
-    path = call.request.path
+    anyone, path = Pod(namespace="", name=""), call.request.path
     try:
+        asked = asks(anyone, call.conf, await default_for(anyone, call.conf, call.kube))
         for network in [
             each.network for each in await networks.find(asked.primary, call.kube, call.directory, "", path)
         ]:

@@ -18,6 +18,7 @@ from genie.kube import Pod
 from genie.records import DamagedError, RecordedAttachment
 from genie.select import networks
 from genie.select.annotations import Ask, asks, size_of
+from genie.select.choose import default_for
 from genie.select.selection import interface_names
 from genie.verbs.context import Context
 
@@ -77,7 +78,8 @@ async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect
         pod = await call.pod(of_any_uid=True)
         if pod is None:
             return None
-        asked = await call.compute(lambda: asks(pod, call.conf), size=size_of(pod))
+        default = await default_for(pod, call.conf, call.kube)
+        asked = await call.compute(lambda: asks(pod, call.conf, default), size=size_of(pod, default))
         if asked.smart:
             asked = replace(asked, primary=(Ask(name="", where="", lookup=_ANY),))
         names = interface_names(asked, ifname)

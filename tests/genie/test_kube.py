@@ -156,6 +156,21 @@ def test_network_objects(api: Api, client: Client, kind: str) -> None:
     assert kube.read_network(client, kind, "blue", "green") is None
 
 
+def test_direct_mode_asks_for_a_namespaces_default_only_if_it_should(api: Api) -> None:
+    note = {"genie.io/default-networks": "calico"}
+    api.answers["/api/v1/namespaces/blue"] = (200, {"metadata": {"annotations": note}})
+    conf = Conf(name="k8s", cni_version="1.0.0", credentials=Credentials(api_root=api.url))
+    for on, found in (
+        (None, None),
+        (False, None),
+        (True, kube.Default(kind="Namespace", name="blue", networks="calico")),
+    ):
+        direct = kube.DirectKube(replace(conf, namespace_defaults=on))
+        assert run_sync(direct.defaults("blue")) == found
+        assert len(api.requests) == bool(on)
+    assert run_sync(direct.defaults("green")) is None
+
+
 def test_annotations_are_one_patch_of_this_very_pod(api: Api, client: Client) -> None:
     kube.patch_annotations(client, Pod(namespace="blue", name="web", uid="u-1"), {"a": "b"})
     ((method, path, headers, body),) = api.requests

@@ -18,7 +18,7 @@ from genie.cni.config import parse as parse_network
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import Outcome, PluginCall, SubprocessExecutor, run_sync
 from genie.cni.result import parse as parse_result
-from genie.kube import Pod
+from genie.kube import Default, Pod
 from genie.records import Record, Records
 from genie.request import Reply, Request
 from genie.serve import serve
@@ -135,6 +135,7 @@ class FakeKube:
 
     annotations: dict[str, str] | None = field(default_factory=dict)  # None: the pod is gone
     objects: dict[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
+    default: Default | None = None
     away: bool = False
     asked: list[tuple[str, ...]] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)
@@ -156,6 +157,9 @@ class FakeKube:
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         self._reach(kind, namespace, name)
         return self.objects.get((kind, namespace, name))
+
+    async def defaults(self, namespace: str) -> Default | None:
+        return self.default
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Any) -> str:
         self._reach("annotate", pod.namespace, pod.name)

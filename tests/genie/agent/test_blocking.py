@@ -37,6 +37,9 @@ class Kube:
         notes = {"k8s.v1.cni.cncf.io/resourceName": "nic.example/fast"}
         return {"metadata": {"annotations": notes}, "spec": {"config": config}}
 
+    async def defaults(self, namespace: str) -> None:
+        return None
+
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         pass
 

@@ -21,8 +21,8 @@ from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError
-from genie.kube import Pod
-from genie.select.annotations import asks
+from genie.kube import Default, Pod
+from genie.select.annotations import ANNOTATION_MAX, asks
 from genie.select.networks import RESOURCE
 from genie.verbs.network_status import shorter
 from tests.rigs.agent import until
@@ -222,6 +222,56 @@ def test_an_object_that_came_a_moment_ago_with_its_definition(api: FakeApi) -> N
         api.absent.clear()
         green = await cached.network("LogicalNetwork", "default", "green", needed=True)
         assert green and green["spec"] == {"plugin": "weave"}
+
+    trying(api, check)
+
+
+NAMESPACES, NODES = "/api/v1/namespaces", "/api/v1/nodes"
+
+
+def named(by: str) -> dict[str, str]:
+    return {"genie.io/default-networks": by, "other": "x"}
+
+
+def test_the_default_networks_of_a_namespace_and_of_this_node(api: FakeApi) -> None:
+    api.put(NAMESPACES, "", "blue", annotations=named("calico"))
+    api.put(NAMESPACES, "", "green", annotations=named(" "))
+    api.put(NODES, "", "node-1", annotations=named("weave"))
+    api.put(NODES, "", "node-2", annotations=named("other"))
+
+    async def check(cached: CachedKube) -> None:
+        assert await cached.defaults("blue") == Default(kind="Namespace", name="blue", networks="calico")
+        of_node = Default(kind="Node", name="node-1", networks="weave")
+        assert await cached.defaults("green") == of_node and await cached.defaults("") == of_node
+        assert not api.asked("namespaces/") and not api.asked("nodes/"), "the watches know them"
+        assert not [path for path, accept in api.accepted if path.startswith(NAMESPACES) and "Partial" not in accept]
+        api.put(NAMESPACES, "", "blue", annotations=named("x" * (ANNOTATION_MAX * 2)))
+        await until(lambda: "calico" not in str(cached.networks["Namespace"].get("", "blue")))
+        long = await cached.defaults("blue")
+        assert long and len(long.networks) > ANNOTATION_MAX, "asks refuses it"
+        api.remove(NODES, "", "node-1")
+        await until(lambda: not cached.networks["Node"].items.get(("", "node-1")))
+        assert await cached.defaults("green") is None
+
+    trying(api, check)
+
+
+def test_a_namespace_that_came_a_moment_ago_is_asked_for(api: FakeApi) -> None:
+    async def check(cached: CachedKube) -> None:
+        cached.networks["Namespace"].stop()
+        api.put(NAMESPACES, "", "blue", annotations=named("calico"))
+        found = await cached.defaults("blue")
+        assert found and found.networks == "calico" and api.asked("namespaces/blue") <= 1
+
+    trying(api, check)
+
+
+def test_without_the_right_to_see_namespaces_there_are_no_defaults(api: FakeApi) -> None:
+    api.forbidden |= {NAMESPACES, NODES}
+
+    async def check(cached: CachedKube) -> None:
+        assert cached.synced() and all(watch.live for watch in cached.watches)
+        assert await cached.defaults("blue") is None
 
     trying(api, check)
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from genie.agent.offline import Kept, KeptObjects, OfflineKube
 from genie.agent.reporter import Reporter
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError
+from genie.kube import Default, Pod
 from genie.node.inspect import kept as reported
+from genie.select.choose import default_for
 from tests.rigs.agent import until
 from tests.rigs.agent_node import Node
 from tests.rigs.fake_api import FakeApi
+from tests.rigs.selection import CONF
 
 NADS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
 NAD = "NetworkAttachmentDefinition"
@@ -202,6 +206,29 @@ def test_what_was_never_asked_for_is_refused_with_a_reason(api: FakeApi, disk: K
     trying(api, disk, check)
 
 
+def test_default_networks_are_kept_and_without_them_only_a_static_pod_comes_up(api: FakeApi, disk: KeptObjects) -> None:
+    default = Default(kind="Namespace", name="blue", networks="red")
+    api.put("/api/v1/namespaces", "", "blue", annotations={"genie.io/default-networks": "red"})
+
+    async def learn(made: OfflineKube) -> None:
+        await until(made.synced)
+        assert await made.defaults("blue") == default
+        await until(lambda: len(list(disk)) == 1)
+
+    async def check(made: OfflineKube) -> None:
+        assert await default_for(Pod(namespace="blue", name="a"), CONF, made) == default
+        with pytest.raises(CniError, match="^the Namespace green is not known on this node, and .*cannot be reached"):
+            await default_for(Pod(namespace="green", name="a"), CONF, made)
+        static = Pod(namespace="green", name="a", annotations={kube.SOURCE: "file"})
+        assert await default_for(static, CONF, made) is None
+        off = replace(CONF, namespace_defaults=False)
+        assert await default_for(Pod(namespace="blue", name="a"), off, made) is None
+
+    trying(api, disk, learn)
+    api.down()
+    trying(api, disk, check)
+
+
 def test_what_changed_in_the_cluster_changes_on_the_disk(api: FakeApi, disk: KeptObjects) -> None:
     learned(api, disk)
     api.remove(NADS, "blue", "red")
@@ -246,10 +273,32 @@ def test_a_disk_that_takes_nothing_keeps_no_pod_down(
     assert lines.count("network objects cannot be kept for when the API server is away") == 1
 
 
+def test_a_namespace_that_no_pod_was_in_has_no_default_if_none_had_one(api: FakeApi, disk: KeptObjects) -> None:
+
+    async def learn(made: OfflineKube) -> None:
+        await until(made.synced)
+        await made.refresh()
+
+    async def plain(made: OfflineKube) -> None:
+        assert await made.defaults("green") is None
+
+    async def unknown(made: OfflineKube) -> None:
+        with pytest.raises(CniError, match="^the Namespace green is not known"):
+            await made.defaults("green")
+
+    for check in (plain, unknown):
+        trying(api, disk, learn)
+        api.down()
+        trying(api, disk, check)
+        api.up()
+        api.put("/api/v1/namespaces", "", "blue", annotations={"genie.io/default-networks": "red"})
+
+
 def test_a_node_that_starts_while_the_api_server_is_away(place: Path, binary: Path, api: FakeApi) -> None:
     """Pods come up: with a definition, with a file in net.d, static. One with an unknown definition does not."""
     node = Node(place, binary, api)
     api.put(NADS, "default", "red", spec={"config": CONFIG})
+    disk = KeptObjects(str(place / "records" / "objects"))
     results: dict[str, Any] = {}
 
     async def add(pod: str, container: str, **notes: str) -> Any:
@@ -261,18 +310,21 @@ def test_a_node_that_starts_while_the_api_server_is_away(place: Path, binary: Pa
             for at, notes in enumerate(({"cni": "net"}, {"cni": "red"})):
                 await add("p", f"c{at}", **notes)
                 await node.call("DEL", "p", f"c{at}")
-            await until(lambda: len(list(KeptObjects(str(place / "records" / "objects")))) == 2)
+            await until(lambda: len(list(disk)) == 2)
+        for kind in kube.OWNERS:  # as a comparison with the API server leaves them
+            disk.write(Kept((kind, "", "node-1" if kind == "Node" else ""), cache.NO_DEFAULT))
         api.down()
         asked = len(api.requests)
         async with node.agent():
             results["net"] = await add("p", "n1", cni="net")
             results["red"] = await add("q", "n2", cni="red")
+            results["nothing"] = await add("w", "n5")
             results["static"] = await add("s", "n3", **{kube.SOURCE: "file"})
             results["unknown"] = await add("u", "n4", **{"k8s.v1.cni.cncf.io/networks": "green"})
         assert len(api.requests) == asked
 
     asyncio.run(go())
-    for name in ("net", "red", "static"):
+    for name in ("net", "red", "static", "nothing"):
         assert results[name]["ips"], (name, results[name])
     assert results["unknown"]["code"] == 11
     assert "whether there is a NetworkAttachmentDefinition default/green is not known" in results["unknown"]["msg"]

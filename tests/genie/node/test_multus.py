@@ -99,12 +99,19 @@ def test_inline_delegates_become_files() -> None:
     assert of({"type": "multus", "delegates": [weave], "clusterNetwork": "example"}).networks == {}, "as Multus has it"
 
 
+def test_a_definition_is_the_default_of_every_pod() -> None:
+    found = of({"type": "multus", "clusterNetwork": "nad", "multusNamespace": "nets"})
+    assert found.conf["default_plugin"] == ["nets/nad"]
+    assert [note for note in found.notes if note.startswith("nets/nad: not in net.d")]
+    assert of({"type": "multus", "clusterNetwork": "nad"}).conf["default_plugin"] == ["kube-system/nad"]
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "bridge"}, "type: expected a configuration of Multus (multus or multus-shim), found 'bridge'"),
     ({}, "clusterNetwork: expected a network, or at least one of `delegates`, found nothing"),
     ({"clusterNetwork": 5}, "clusterNetwork: expected a string, found 5"),
-    ({"clusterNetwork": "nad"}, "clusterNetwork: expected a network in the node's net.d, found 'nad': what every pod"),
-    ({"clusterNetwork": "example", "defaultNetworks": ["nad"]}, "defaultNetworks: expected a network in the node's"),
+    ({"clusterNetwork": "/nad"}, "clusterNetwork: expected a network in the node's net.d, found '/nad'"),
+    ({"clusterNetwork": "example", "defaultNetworks": ["a/b"]}, "defaultNetworks: expected a network in the node's"),
     ({"clusterNetwork": "example", "defaultNetworks": "nad"}, "defaultNetworks: expected a list, found 'nad'"),
     ({"clusterNetwork": "example", "namespaceIsolation": "yes"}, "namespaceIsolation: expected true or false"),
     ({"clusterNetwork": "example", "logLevel": "loud"}, "logLevel: expected one of debug, verbose, error, panic"),

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.config import Conf
+from genie.kube import Default
 from genie.select.annotations import (
     ANNOTATION_MAX,
     ATTACHMENTS,
@@ -23,6 +24,7 @@ from genie.select.annotations import (
     Asked,
     SelectionError,
     asks,
+    names_default,
 )
 from tests.rigs.counting import lines_run
 from tests.rigs.selection import CONF, JSON, attachments, chosen, names_of, pod
@@ -64,6 +66,7 @@ WHOLE: list[tuple[Conf, dict[str, str], Asked]] = [
                 Ask(name="flannel", where='genie.conf: default_plugin, item 1 ("flannel")', lookup="default"),
                 Ask(name="macvlan", where='genie.conf: default_plugin, item 2 ("macvlan")', lookup="default"),
             ),
+            trusted=True,
             why="no annotation: default_plugin of genie.conf",
         ),
     ),
@@ -500,6 +503,68 @@ def test_the_annotations_together_count() -> None:
     assert len(names_of(asks(pod(more), replace(CONF, max_networks=33)))) == 33
     with pytest.raises(SelectionError, match="3 networks, and a pod may have at most 2"):
         asks(pod({CNI: "", ATTACHMENTS: "a,b"}), replace(CONF, max_networks=2))
+
+
+BLUE = Default(kind="Namespace", name="blue", networks=" calico , apps/side@x ")
+NODE = Default(kind="Node", name="node-1", networks="calico, apps/side")
+OF_OWNERS: list[tuple[Default, dict[str, str], list[tuple[str, str, str]]]] = [
+    (BLUE, {}, [("", "calico", "named"), ("apps", "side", "attachment")]),
+    (NODE, {}, [("", "calico", "default"), ("apps", "side", "attachment")]),
+    *((owner, {CNI: "weave"}, [("", "weave", "named")]) for owner in (BLUE, NODE)),
+    *((owner, {LOGICAL: "red"}, [("", "red", "logical")]) for owner in (BLUE, NODE)),
+    *((owner, {DEFAULT: "ns/red"}, [("ns", "red", "attachment")]) for owner in (BLUE, NODE)),
+    *((owner, {CNI: ""}, []) for owner in (BLUE, NODE)),
+]
+
+
+@pytest.mark.parametrize(("owner", "notes", "primary"), OF_OWNERS)
+@pytest.mark.parametrize("extra", ["", "net-a"])
+@pytest.mark.parametrize("conf", [CONF, WITH_DEFAULT])
+def test_a_namespaces_or_a_nodes_default_is_below_the_pods_annotations_and_above_genie_conf(
+    owner: Default, notes: dict[str, str], primary: list[tuple[str, str, str]], extra: str, conf: Conf
+) -> None:
+    whole = pod({**notes, ATTACHMENTS: extra})
+    asked = asks(whole, conf, owner)
+    assert [(one.namespace, one.name, one.lookup) for one in asked.primary] == primary
+    assert [one.name for one in asked.extra] == ([extra] if extra else [])
+    assert names_default(whole) is bool(notes)
+    assert asked.why.startswith(f"annotation {next(iter(notes))}" if notes else "no annotation: genie.io/default-netw")
+
+
+def test_a_definition_of_a_namespace_as_default_plugin() -> None:
+    conf = replace(CONF, default_plugin=("apps/side@eth7", "calico"), namespace_isolation=True)
+    side, calico = asks(pod({}), conf).primary
+    assert (side.namespace, side.name, side.ifname, side.lookup) == ("apps", "side", "eth7", "attachment")
+    assert (calico.namespace, calico.lookup) == ("", "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a,,b", 'item 2 (""): expected the name of a network'),
+        ("a/b/c", "item 1 (\"a/b/c\"): expected the name of a namespace, found 'a/b'"),
+        ("/b", "item 1 (\"/b\"): expected the name of a namespace, found ''"),
+        ("a/", 'item 1 ("a/"): expected the name of a network'),
+        ('[{"name": "a"}]', "is not the name of a network"),
+        (",".join(["a"] * 33), "33 networks, and a pod may have at most 32"),
+        ("a" * (ANNOTATION_MAX + 1), "it has more than 65536 characters"),
+    ],
+)
+def test_what_a_namespace_cannot_name(text: str, complaint: str) -> None:
+    with pytest.raises(SelectionError) as caught:
+        asks(pod({}), CONF, Default(kind="Namespace", name="blue", networks=text))
+    assert caught.value.msg.startswith("namespace blue: annotation genie.io/default-networks") and complaint in str(
+        caught.value
+    )
+
+
+def test_isolation_holds_for_a_namespaces_default_and_not_for_a_nodes() -> None:
+    with pytest.raises(SelectionError, match="namespace apps is not this pod's"):
+        asks(pod({}), ISOLATED, BLUE)
+    assert names_of(asks(pod({}), ISOLATED, NODE)) == ["calico", "side"]
+    assert names_of(asks(pod({}), ISOLATED, replace(BLUE, networks="kube-system/side"))) == ["side"]
+    with pytest.raises(SelectionError, match="namespace other is not this pod's"):
+        asks(pod({ATTACHMENTS: "other/a"}), ISOLATED, NODE)
 
 
 @pytest.mark.parametrize("key", READ)

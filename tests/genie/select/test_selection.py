@@ -13,9 +13,19 @@ from hypothesis import strategies as st
 
 from genie.cni.config import NetworkConfig, validate_ifname
 from genie.config import Conf
-from genie.kube import Pod
+from genie.kube import OWNERS, Default, Pod
 from genie.select import selection
-from genie.select.annotations import ATTACHMENTS, CNI, DEFAULT, LOGICAL, Ask, Asked, SelectionError, asks
+from genie.select.annotations import (
+    ATTACHMENTS,
+    CNI,
+    DEFAULT,
+    LOGICAL,
+    Ask,
+    Asked,
+    SelectionError,
+    asks,
+    names_default,
+)
 from genie.select.selection import Choice, Found, assemble
 from tests.rigs.core import names, network
 from tests.rigs.counting import is_linear
@@ -357,17 +367,23 @@ def check(chosen: selection.Selection, asked: Asked, ifname: str) -> None:
         assert given[0] == ifname
 
 
-@given(ANNOTATIONS, CONFS, NETWORKS, JSON, st.data())
+OWNER = st.none() | st.builds(Default, kind=st.sampled_from(sorted(OWNERS)), name=NAME, networks=TEXT)
+
+
+@given(ANNOTATIONS, CONFS, NETWORKS, OWNER)
 def test_selection_raises_nothing_but_its_own_error(
-    annotations: dict[str, str], conf: Conf, net: NetworkConfig, item: Any, data: st.DataObject
+    annotations: dict[str, str], conf: Conf, net: NetworkConfig, owner: Default | None
 ) -> None:
     try:
-        asked = asks(pod(annotations), conf)
+        asked = asks(pod(annotations), conf, owner)
+        assert not names_default(pod(annotations)) or asked == asks(pod(annotations), conf), "nobody else decides"
         everything = asked.primary + asked.extra
         chosen = assemble(asked, found(*[net] * len(everything)))
     except SelectionError as error:
         where = str(error)
-        assert where.startswith(("annotation ", "genie.conf: default_plugin"))
+        assert where.startswith(
+            ("annotation ", "genie.conf: default_plugin", f"{owner.kind.lower()} {owner.name}: " if owner else "annot")
+        )
         json.dumps(error.to_json("1.0.0"))
     else:
         check(chosen, asked, "eth0")

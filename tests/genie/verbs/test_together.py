@@ -49,6 +49,9 @@ class Cluster:
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         return {"metadata": {"name": name}, "spec": {}} if kind == "NetworkAttachmentDefinition" else None
 
+    async def defaults(self, namespace: str) -> None:
+        return None
+
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         pass
 

@@ -152,7 +152,8 @@ class Life:
             around.enter_context(has(self.cluster, SETTINGS).settings(spec.genie, self.namespace))
         if spec.net_d:
             around.enter_context(has(self.cluster, NET_D).net_d(fill(spec.net_d, self.scene.view.values)))
-        metadata = {"name": self.namespace, "labels": OF_SCENARIOS}
+        notes = fill(spec.namespace_annotations, self.scene.view.values)
+        metadata = {"name": self.namespace, "labels": OF_SCENARIOS, "annotations": notes}
         objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         for thing in self._objects():
             objects.create(thing, self.namespace)

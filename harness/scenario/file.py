@@ -49,6 +49,9 @@ class ScenarioSpec(Model):
     needs: Many[str] = Field(default=(), description="Abilities that the cluster must have: " + ", ".join(ABILITIES))
     labels: Many[Label] = Field(default=(), description="Words for -m LABEL.")
     genie: dict[str, JsonValue] = Field(default_factory=dict, description="Keys of genie.conf during this scenario.")
+    namespace_annotations: dict[str, str] = Field(
+        default_factory=dict, description="Annotations of the scenario's namespace."
+    )
     objects: Many[ObjectSpec] = Field(
         default=(), description="Kubernetes objects, created before the pods in the scenario's namespace."
     )

@@ -479,6 +479,27 @@ def test_what_is_no_record_in_a_records_place_is_damage(records: Records, what: 
     assert records.read("c1", "eth0") is None
 
 
+def test_a_record_of_the_largest_size_is_read(records: Records) -> None:
+    records.write(SIMPLE)
+    path = Path(records.directory) / "c1@eth0.json"
+    with path.open("ab") as file:
+        file.write(b" " * (RECORD_MAX - path.stat().st_size))
+    assert records.read("c1", "eth0") == SIMPLE
+
+
+def test_a_record_is_read_and_parsed_apart(records: Records) -> None:
+    """The agent parses a large one in a thread."""
+    records.write(SIMPLE)
+    assert records.data("c1", "eth1") is None
+    data = records.data("c1", "eth0")
+    assert data is not None
+    assert records.parsed("c1", "eth0", data) == SIMPLE
+    for name in (("c2", "eth0"), ("c1", "eth1")):
+        with pytest.raises(DamagedError, match=r"@.*\(it is another container's\)") as caught:
+            records.parsed(*name, data)
+        assert "@".join(name) in str(caught.value)
+
+
 def _places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     return [at, *(place for key, value in inner for place in _places(value, (*at, key)))]

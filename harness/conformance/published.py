@@ -1,19 +1,14 @@
-"""The format of a published report: its model, version and JSON Schema, and a reader."""
+"""The format of a published report: its model, version and JSON Schema."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.conformance.findings import Fault, Verdict
-
-
-class BadReport(Exception):
-    """A file is not a report; the message names the file, the field and the expected value."""
+from harness.report.reading import checked, load, schema_of
 
 
 class _Part(BaseModel):
@@ -124,8 +119,7 @@ class ConformanceReport(_Part):
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a report."""
-    made = ConformanceReport.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+    return schema_of(ConformanceReport)
 
 
 def read(path: Path) -> ConformanceReport:
@@ -134,14 +128,4 @@ def read(path: Path) -> ConformanceReport:
     Raises:
         BadReport: it is not a report.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
-        return ConformanceReport.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()[:5]
-        )
-        raise BadReport(f"{path}: {problems}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise BadReport(f"{path}: expected a report in JSON or YAML: {error}") from error
+    return checked(path, load(path), ConformanceReport)

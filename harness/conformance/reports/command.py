@@ -37,7 +37,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def main(options: argparse.Namespace) -> int:
     """Returns 0; 1 if `diff` found something worse; 2 if a file is not a report or cannot be written."""
-    from harness.conformance.published import BadReport
+    from harness.report.reading import BadReport
 
     try:
         status: int = options.act(options)

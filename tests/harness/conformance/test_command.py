@@ -14,6 +14,7 @@ import pytest
 from harness.conformance import published
 from harness.conformance.checks import CHECKS
 from harness.conformance.profile.check import of_files
+from harness.report.reading import BadReport
 
 BRIDGE = {
     "cniVersion": "1.0.0",
@@ -67,7 +68,7 @@ def test_nothing_to_test_is_no_success(words: list[str], message: str) -> None:
 def test_the_schema_is_a_schema_and_a_report_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
     assert json.loads(conformance("--schema").stdout)["title"] == "ConformanceReport"
     (tmp_path / "bad.json").write_text('{"kind": "ConformanceReport"}')
-    with pytest.raises(published.BadReport, match="implementation"):
+    with pytest.raises(BadReport, match="implementation"):
         published.read(tmp_path / "bad.json")
 
 

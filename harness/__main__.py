@@ -63,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(do=_checks)
 
     schema = commands.add_parser(
-        "schema", help="print the JSON Schema of scenario files (kept as scenarios/schema.json)"
+        "schema", help="print the JSON Schema of scenario files (kept as scenarios/schema.json), or of a report"
     )
+    what = "default: %(default)s; report: a run's report.json; conformance: a report of `harness conformance`"
+    schema.add_argument("what", nargs="?", choices=("scenario", "report", "conformance"), default="scenario", help=what)
     schema.set_defaults(do=_schema)
 
     conformance = commands.add_parser(
@@ -206,10 +208,13 @@ def _checks(options: argparse.Namespace) -> int:
     return 0
 
 
-def _schema(_: argparse.Namespace) -> int:
-    from harness.scenario.schema import schema
+def _schema(options: argparse.Namespace) -> int:
+    from harness.conformance import published as conformance
+    from harness.report import published as report
+    from harness.scenario import schema as scenario
 
-    print(json.dumps(schema(), indent=2))
+    of = {"scenario": scenario.schema, "report": report.schema, "conformance": conformance.schema}
+    print(json.dumps(of[options.what](), indent=2))
     return 0
 
 

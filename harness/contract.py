@@ -114,6 +114,9 @@ class Cluster(Protocol):
     def inventory(self, node: str) -> Inventory:
         """The inventory of a node now."""
 
+    def binaries(self, node: str) -> Mapping[str, str]:
+        """The SHA-256 of each file in a node's plugin directory, by name, for reports."""
+
     def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
         """Write files that help to explain a failure of this pod: log lines of genie and of the runtime; addresses,
         routes and rules in the pod and on its node."""

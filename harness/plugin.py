@@ -113,12 +113,18 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return collect.file_of(file_path, parent)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the scenarios for several workers, and deselect those that --networks does not allow."""
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Order the scenarios for several workers, and deselect those that --networks does not allow; note the selection
+    after pytest's own options, -k for example."""
     if hasattr(config, "workerinput"):
         collect.order(items)
     collect.leave_out(config, items)
+    yield
+    if collect.requested(config):
+        from harness.run import shard
+
+        shard.note(config, items)
 
 
 @pytest.hookimpl(hookwrapper=True)

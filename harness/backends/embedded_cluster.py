@@ -90,6 +90,9 @@ class EmbeddedCluster:
         taken = self._of_node(node, "inventory")
         return Inventory(**{name: frozenset(items) for name, items in taken.items()})
 
+    def binaries(self, node: str) -> dict[str, str]:
+        return dict(self._of_node(node, "binaries"))
+
     def end_sandbox(self, namespace: str, pod: str) -> None:
         self._of_pod(namespace, pod, "end-sandbox")
 

@@ -103,6 +103,12 @@ class RealCluster:
         given_out = ipam.calico(blocks, (handle["handleID"] for handle in handles), node)
         return replace(found, addresses=found.addresses | frozenset(given_out))
 
+    def binaries(self, node: str) -> dict[str, str]:
+        """See `Cluster.binaries`."""
+        listed = self.nodes.run(node, "sh", "-c", f"sha256sum {libcni.BINARIES}/* 2>/dev/null", check=False)
+        lines = (line.split(maxsplit=1) for line in listed.splitlines())
+        return {path.strip().rpartition("/")[2]: checksum for checksum, path in lines}
+
     def _of_calico(self, kind: str) -> list[dict[str, Any]]:
         """calico's objects on the API server, if any, without those that are being deleted."""
         found = Objects(self.api()).find(f"/apis/crd.projectcalico.org/v1/{kind}") or {"items": []}

@@ -7,8 +7,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from typing import Any
 
 from harness.conformance.checks import interrupted, load
@@ -16,6 +14,7 @@ from harness.conformance.findings import Verdict
 from harness.conformance.run import Checked
 from harness.conformance.spec import VERSIONS
 from harness.conformance.subject import Subject
+from harness.report.origin import version
 
 API_VERSION, KIND = "conformance.genie.dev/v1alpha1", "ConformanceReport"
 _MARKS = {"passed": "✓", "failed": "✗", "warned": "?", "flaky": "~", "blocked": "·", "skipped": "-", "broken": "!"}
@@ -34,7 +33,7 @@ def as_json(subject: Subject, results: Sequence[Checked], seconds: float, rounds
         "kind": KIND,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "implementation": subject.described(),
-        "environment": {"kernel": kernel.release, "machine": kernel.machine, "harness": _version()},
+        "environment": {"kernel": kernel.release, "machine": kernel.machine, "harness": version()},
         "extent": extent(results, rounds),
         "seconds": round(seconds, 2),
         "summary": {verdict.value: counted[verdict.value] for verdict in Verdict},
@@ -83,13 +82,6 @@ def merged_findings(result: Checked) -> list[dict[str, Any]]:
             if trial.version and trial.version not in first["versions"]:
                 first["versions"].append(trial.version)
     return list(found.values())
-
-
-def _version() -> str:
-    try:
-        return installed("genie-cni")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def line(result: Checked) -> str:

@@ -6,14 +6,14 @@ plugin) also finds a script, so both calls are recorded.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.embedded import rootfs
-from harness.embedded.runtime import masked
+from harness.embedded import rootfs, runtime
 
 PLUGINS = "/opt/cni/plugins"  # the real plugins
 CALLS = Path("/var/log/cni-calls")
@@ -44,6 +44,17 @@ def install(directory: str, binaries: Iterable[str]) -> None:
         if not script.is_symlink() and not script.exists():
             script.write_text(_SCRIPT)
             script.chmod(0o755)
+
+
+def checksums() -> dict[str, str]:
+    """The SHA-256 of each plugin of this node, by name; of the real one, where a script is in its place."""
+    places = [Path(place) for place in (runtime.BINARIES, PLUGINS)]
+    files = {path.name: path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()}
+    found = {}
+    for name, path in sorted(files.items()):
+        with path.open("rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def of_pod(namespace: str, pod: str) -> list[dict[str, Any]]:
@@ -81,5 +92,5 @@ def _environment(exported: str) -> dict[str, str]:
 def _shown(text: str) -> str:
     """A configuration without secrets; other text unchanged."""
     with suppress(ValueError):
-        return json.dumps(masked(json.loads(text)))
+        return json.dumps(runtime.masked(json.loads(text)))
     return text

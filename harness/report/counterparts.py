@@ -32,7 +32,7 @@ def refresh(text: str, reports: Iterable[Mapping[str, Any]]) -> str:
             lines.append("| " + " | ".join(new or old for new, old in zip(marks, cells, strict=True)) + " |")
             continue
         lines.append(line)
-    made = max((report["made"][:10] for report in by_backend.values()), default="")
+    made = max((report["date"][:10] for report in by_backend.values()), default="")
     return _DATE.sub(made, "\n".join(lines) + "\n") if made else text
 
 
@@ -41,8 +41,8 @@ def together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
     outcomes = {each["name"]: each for each in (*other["scenarios"], *one["scenarios"])}
     outcomes |= {each["name"]: each for each in other["scenarios"] if each["verdict"] != "skipped"}
     networks = {name: offer for name, offer in other["networks"].items() if not offer["missing"]}
-    made = max(one["made"], other["made"])
-    return {**one, "made": made, "scenarios": list(outcomes.values()), "networks": {**one["networks"], **networks}}
+    made = max(one["date"], other["date"])
+    return {**one, "date": made, "scenarios": list(outcomes.values()), "networks": {**one["networks"], **networks}}
 
 
 def mark(names: Iterable[str], report: Mapping[str, Any]) -> str:

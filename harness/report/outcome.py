@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from harness.contract import Facts
@@ -23,7 +23,7 @@ RAN = frozenset[Verdict](("failed", "broken", "passed"))
 """The verdicts of scenarios that made pods, so their time means something."""
 
 
-def counted(verdicts: Iterable[str]) -> Counter[str]:
+def counted(verdicts: Iterable[Verdict]) -> Counter[Verdict]:
     """How often each verdict occurs, in the order of reports and without zeros."""
     counts = Counter(verdicts)
     return Counter({verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]})
@@ -167,3 +167,10 @@ class Run:
     start_seconds: float  # the part of these for the cluster's start
     code: int = 0  # the exit code of the run
     why: str = ""  # why it is not 0, in one sentence, if no scenario's failure explains it
+    began: float = 0.0  # seconds since the epoch
+    command: tuple[str, ...] = ()
+    shard: str = ""  # "2/3"
+    selected: tuple[str, ...] = ()  # the names of all selected scenarios, those of other shards too
+    scenarios_sha256: str = ""  # over their names and files
+    binaries: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """The plugins: name and SHA-256, with the nodes that have exactly this file."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
-from harness.report.outcome import RAN, VERDICTS, Outcome, counted
+from harness.report.outcome import RAN, VERDICTS, Outcome, Verdict, counted
+from harness.report.published import NetworkOf, ScenarioReport
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -18,7 +18,7 @@ _TEMPLATE = Path(__file__).with_name("page.html.j2")
 class Cell:
     """The results of one group of scenarios on one network."""
 
-    counts: Mapping[str, int]
+    counts: Mapping[Verdict, int]
     names: tuple[str, ...]
 
     @property
@@ -44,26 +44,22 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def render(report: Mapping[str, Any]) -> str:
+def render(report: ScenarioReport) -> str:
     """The page."""
-    outcomes = [Outcome.from_json(each) for each in report["scenarios"]]
+    outcomes, networks = report.scenarios, report.networks
     groups = sorted({outcome.group for outcome in outcomes}, key=_rank)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        cluster=report["cluster"],
-        networks=report["networks"],
-        made=report["made"],
-        seconds=report["seconds"],
-        left=report["left-on-nodes"],
+        report=report,
+        cluster=report.cluster,
         counts=counted(outcome.verdict for outcome in outcomes),
-        ended=report.get("exit", {"code": 0, "why": ""}),
         verdicts=VERDICTS,
         ran=RAN,
         groups=groups,
-        rows=matrix(outcomes, groups, report["networks"]),
+        rows=matrix(outcomes, groups, networks),
         outcomes=sorted(outcomes, key=lambda each: (VERDICTS.index(each.verdict), each.name)),
         longest=max((stage.seconds for each in outcomes for stage in each.stages), default=1.0) or 1.0,
     )
@@ -77,7 +73,7 @@ def _rank(group: str) -> tuple[int, str]:
     return (_GROUPS.index(group) if group in _GROUPS else len(_GROUPS), group)
 
 
-def matrix(outcomes: list[Outcome], groups: list[str], networks: Mapping[str, Any]) -> list[Row]:
+def matrix(outcomes: Sequence[Outcome], groups: Sequence[str], networks: Mapping[str, NetworkOf]) -> list[Row]:
     """A row for each network that a scenario needs."""
     taken = dict.fromkeys(name for outcome in outcomes for name in outcome.networks or ("none",))
     return [
@@ -104,15 +100,15 @@ def _cell(outcomes: list[Outcome]) -> Cell:
     )
 
 
-def _kind(name: str, networks: Mapping[str, Any]) -> str:
-    offer = networks.get(name)
-    if offer is None:
+def _kind(name: str, networks: Mapping[str, NetworkOf]) -> str:
+    network = networks.get(name)
+    if network is None:
         return "none"
-    return "missing" if offer["missing"] else str(offer["kind"])
+    return "missing" if network.missing else network.kind
 
 
-def _software(name: str, networks: Mapping[str, Any]) -> str:
-    offer = networks.get(name)
-    if offer is None:
+def _software(name: str, networks: Mapping[str, NetworkOf]) -> str:
+    network = networks.get(name)
+    if network is None:
         return "scenarios that need no network" if name == "none" else "not known on this cluster"
-    return str(offer["missing"] or offer["software"])
+    return network.missing or network.software

@@ -23,7 +23,7 @@ from harness.contract import Backend, Cluster, Unavailable
 from harness.report import write
 from harness.report.outcome import Outcome, Run
 from harness.report.terminal import Terminal
-from harness.run import collect, gate
+from harness.run import collect, gate, shard
 from harness.run.enter import CHOSEN, report_dir, run_options
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
@@ -42,6 +42,7 @@ class Suite:
     outcomes: list[Outcome] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
+    began_at: float = field(default_factory=time.time)  # for people
     start_seconds: float = 0.0
     cluster: Cluster | None = None
     sweep: Sweep | None = None
@@ -198,13 +199,27 @@ class Suite:
         return gate.untested(self.asked, self.outcomes)
 
     def _run(self, cluster: Cluster) -> Run:
+        selection = self.config.stash.get(shard.SELECTION, shard.Selection())
         return Run(
             facts=cluster.facts,
             outcomes=tuple(self.outcomes),
             leaked=tuple(self.leaked),
             seconds=time.monotonic() - self.begun,
             start_seconds=self.start_seconds,
+            began=self.began_at,
+            command=("pytest", *map(str, self.config.invocation_params.args)),
+            selected=selection.names,
+            scenarios_sha256=selection.sha256,
+            binaries=self._binaries(cluster),
         )
+
+    def _binaries(self, cluster: Cluster) -> dict[tuple[str, str], tuple[str, ...]]:
+        """The plugins of all nodes, if there is a report to name them."""
+        found: dict[tuple[str, str], tuple[str, ...]] = {}
+        for node in cluster.facts.nodes if self.config.option.report else ():
+            for plugin in cluster.binaries(node).items():
+                found[plugin] = (*found.get(plugin, ()), node)
+        return found
 
     # --- the end
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -183,10 +184,23 @@ def test_reports(folder: Folder) -> None:
     result.stdout.fnmatch_lines(["report: *out/index.html"])
     output = json.loads((folder.path / "out/report.json").read_text())
     assert [each["verdict"] for each in output["scenarios"]] == ["passed", "skipped", "passed"]
+    assert output["command"][0] == "pytest"
+    assert output["command"][-3:] == ["scenarios", "--report", "out"]
+    assert output["suite"]["names"] == ["calico", "canal", "weave"]
+    assert [(each["name"], each["nodes"]) for each in output["binaries"]] == [
+        ("bridge", ["one", "two"]),
+        *[("ptp", [node]) for node in sorted(("one", "two"), key=lambda node: sha256(node.encode()).hexdigest())],
+    ]
     page = (folder.path / "out/index.html").read_text()
     assert "calico of the fake" in page
     assert "stand-in" in page
     assert 'classname="scenarios.weave' in (folder.path / "out/junit.xml").read_text()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_a_report_names_the_selected_scenarios_alone(workers: tuple[str, ...], folder: Folder) -> None:
+    folder.run("scenarios", "-k", "not canal", "--networks", "weave,canal", "--report", "out", *workers)
+    assert json.loads((folder.path / "out/report.json").read_text())["suite"]["names"] == ["weave"]
 
 
 def test_xdist(folder: Folder) -> None:
@@ -194,7 +208,9 @@ def test_xdist(folder: Folder) -> None:
     result.assert_outcomes(passed=2, skipped=1)
     result.stdout.fnmatch_lines_random([" ✓ calico *", " ✓ weave *", " - canal *"])
     assert result.stderr.str().count("started for") == 1
-    workers = {each["worker"] for each in json.loads((folder.path / "out/report.json").read_text())["scenarios"]}
+    output = json.loads((folder.path / "out/report.json").read_text())
+    assert output["suite"]["names"] == ["calico", "canal", "weave"]
+    workers = {each["worker"] for each in output["scenarios"]}
     assert workers <= {"gw0", "gw1"}
 
 

@@ -224,6 +224,9 @@ class FakeCluster:
 
     # --- nodes
 
+    def binaries(self, node: str) -> dict[str, str]:
+        return {"bridge": "ab" * 32, "ptp": hashlib.sha256(node.encode()).hexdigest()}
+
     def inventory(self, node: str) -> Inventory:
         empty: frozenset[str] = frozenset()
         held = set(self.leaked) | self.stranger

@@ -32,7 +32,7 @@ def report(backend: str = "embedded", **verdicts: str) -> dict[str, Any]:
         for name, verdict in verdicts.items()
     ]
     cluster = {"backend": backend}
-    return {"cluster": cluster, "made": "2026-11-24T12:00:00Z", "networks": networks, "scenarios": scenarios}
+    return {"cluster": cluster, "date": "2026-11-24T12:00:00Z", "networks": networks, "scenarios": scenarios}
 
 
 @pytest.mark.parametrize(

@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from harness.contract import Facts, Offer
-from harness.report import rewrite, summary, write
-from harness.report.outcome import VERDICTS, Attempt, Outcome, Run, Stage, Verdict, counted
+from harness.report import of_run, write
+from harness.report.outcome import VERDICTS, Attempt, Outcome, Run, Verdict, counted
 from harness.report.terminal import Terminal
 from harness.report.words import short
-
-OFFER = Offer(network="weave", kind="real", software="weave 2.8", subnets=("10.2.0.0/16",))
-FACTS = Facts(
-    backend="fake",
-    why="asked for",
-    api_server="in memory",
-    genie="direct",
-    nodes=("one",),
-    image="probe",
-    offers={"weave": OFFER},
-)
-
-
-def outcome(verdict: Verdict, **more: Any) -> Outcome:
-    stages = (Stage(name="create a", seconds=1.0, failure="no address"),) if verdict in ("failed", "broken") else ()
-    name, reason = verdict.replace(" ", "-"), "" if stages or verdict == "passed" else f"because of {verdict}"
-    described: dict[str, Any] = {
-        "name": name,
-        "title": f"A pod: {name}",
-        "file": f"{name}.yaml",
-        "group": "one-network",
-    }
-    data = {"networks": ("weave",), "verdict": verdict, "seconds": 1.5, "reason": reason, "stages": stages}
-    return Outcome(**{**described, **data, **more})
-
-
-def ran(*outcomes: Outcome, **more: Any) -> Run:
-    return Run(facts=FACTS, outcomes=outcomes, leaked=(), seconds=9.0, start_seconds=1.0, **more)
+from tests.rigs.runs import outcome, ran
 
 
 def printed(run: Run) -> str:
@@ -60,7 +30,7 @@ def printed(run: Run) -> str:
 def test_every_verdict_has_its_word_and_its_count_in_every_report(verdict: Verdict, tmp_path: Path) -> None:
     run = ran(outcome(verdict), outcome(verdict, name="another", file="another.yaml"), outcome("passed", name="good"))
     counts = {verdict: 3} if verdict == "passed" else {verdict: 2, "passed": 1}
-    assert summary(run)["counts"] == counts
+    assert of_run(run).counts == counts
     page = write(run, tmp_path).read_text(encoding="utf-8")
     text = printed(run)
     for name, count in counts.items():
@@ -92,14 +62,6 @@ def test_earlier_runs_of_a_scenario_are_a_rate() -> None:
     assert outcome("failed").rate == ""
     retried = outcome("failed", attempts=(Attempt(verdict="broken", seconds=1.0, reason="no disk"),))
     assert short(retried) == "1 of 2 failed, 1 of 2 broken; create a: no address"
-
-
-def test_a_report_of_before_these_verdicts_can_still_be_shown(tmp_path: Path) -> None:
-    write(ran(outcome("passed")), tmp_path)
-    old = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    del old["exit"], old["counts"], old["scenarios"][0]["attempts"]
-    (tmp_path / "report.json").write_text(json.dumps(old), encoding="utf-8")
-    assert "Every scenario that ran passes" in rewrite(tmp_path).read_text(encoding="utf-8")
 
 
 def test_counts_are_in_the_order_of_reports() -> None:

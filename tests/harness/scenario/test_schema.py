@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from harness.scenario.schema import schema
 from harness.steps import STEPS
 from harness.steps.base import AnyStep
 from harness.steps.expect import AnyCheck
+from tests.rigs.schemas import schema_errors
 
 ROOT = Path(__file__).parents[3]
 NAMED: list[tuple[str, type[Named], Any]] = [
@@ -35,19 +33,10 @@ def test_the_committed_schema_is_current() -> None:
     assert committed == schema(), "make it anew: python -m harness schema > scenarios/schema.json"
 
 
-def checked(*args: str | Path) -> str:
-    """The errors of check-jsonschema, which does not know this project; empty if there are none."""
-    if find_spec("check_jsonschema") is None:
-        pytest.skip("check-jsonschema of the extra `dev` is not installed")
-    command = [sys.executable, "-m", "check_jsonschema", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
 def test_the_schema_is_a_json_schema_and_every_scenario_is_valid_by_it() -> None:
     committed = ROOT / "scenarios/schema.json"
-    assert checked("--check-metaschema", committed) == ""
-    assert checked("--schemafile", committed, *sorted((ROOT / "scenarios").rglob("*.yaml"))) == ""
+    assert schema_errors("--check-metaschema", committed) == ""
+    assert schema_errors("--schemafile", committed, *sorted((ROOT / "scenarios").rglob("*.yaml"))) == ""
 
 
 BAD = {
@@ -66,7 +55,7 @@ def test_the_schema_refuses_what_the_models_refuse(bad: str, tmp_path: Path) -> 
     path = tmp_path / "bad.yaml"
     path.write_text(f"scenario: x\nnetworks: [b]\npods: {{a: {{annotations: {{cni: b}}}}}}\n{bad}\n")
     assert mistakes(path, ["b"])
-    assert "bad.yaml" in checked("--schemafile", ROOT / "scenarios/schema.json", path)
+    assert "bad.yaml" in schema_errors("--schemafile", ROOT / "scenarios/schema.json", path)
 
 
 def test_an_editor_is_offered_every_check_and_every_step() -> None:

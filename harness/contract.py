@@ -68,6 +68,7 @@ class Facts:
     offers: Mapping[str, Offer]
     notes: tuple[str, ...] = ()  # versions, limits of this machine
     abilities: frozenset[Ability[Any]] = frozenset()
+    turns: str = ""  # a directory of locks that all runs on this cluster share; empty if there is only one run
 
     @property
     def first(self) -> str:

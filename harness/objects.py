@@ -24,6 +24,7 @@ OF_SCENARIOS = {"app.kubernetes.io/managed-by": "genie-harness"}
 _PLURALS = {
     "ConfigMap": "configmaps",
     "Event": "events",
+    "Lease": "leases",
     "Logicalnetwork": "logicalnetworks",
     "LogicalNetwork": "logicalnetworks",
     "NetworkAttachmentDefinition": "network-attachment-definitions",

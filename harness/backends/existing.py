@@ -1,7 +1,8 @@
 """The existing backend: a user's cluster, by kubeconfig. It gets genie if it has none; all changes are undone.
 
 The harness adds no network: scenarios use those of the cluster, each in a new namespace. It reaches the nodes through a
-privileged pod on each, in the harness's namespace, because only such a pod sees a node's interfaces and rules.
+privileged pod on each, in the run's namespace, because only such a pod sees a node's interfaces and rules. Several runs
+can use a cluster at once: see `harness.cluster.runs`.
 Abilities that would disturb others (to restart a node's services, to cut it off) are missing.
 """
 
@@ -10,26 +11,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness import catalog, contract
-from harness.cluster import deploy, software
-from harness.cluster.apply import Applier, Object, wait
+from harness.cluster import deploy, runs, software
+from harness.cluster.apply import Applier, wait
 from harness.cluster.deploy import CONF, CONF_DIR
 from harness.cluster.engine import CommandFailed
-from harness.cluster.podnodes import NAMESPACE, PodNodes
-from harness.cluster.podnodes import objects as node_pods
+from harness.cluster.podnodes import PodNodes, daemonset
 from harness.cluster.real import RealCluster, client
 from harness.cluster.software import Software
-from harness.cluster.state import ClusterState, locked
+from harness.cluster.state import ClusterState, folder
 from harness.contract import Ability, Backend, Offer, RunOptions, Unavailable
 from harness.objects import Objects
 from harness.progress import Progress
 from harness.values import subnets
 
-NAME = "existing"
+_RUN = "GENIE_RUN"  # in the environment of this run's workers: its ID
 OF_STATUS_IP = (
     "with Kubernetes' API as its datastore, calico's node agent takes a pod's status.podIP for the address of calico's "
     "interface, and that is the first network's"
@@ -49,18 +50,17 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
 class ExistingCluster(RealCluster):
     """Somebody's cluster."""
 
-    def __init__(self, state: ClusterState, why: str) -> None:
-        self.state, kubeconfig, context = state, *_kubeconfig()
-        nodes = PodNodes(lambda: client(kubeconfig, context))
+    def __init__(self, run: str, state: ClusterState, why: str) -> None:
+        self.run, self.state, kubeconfig, context = run, state, *_kubeconfig()
+        nodes = PodNodes(lambda: client(kubeconfig, context), runs.namespace_of(run))
         facts = state.facts(why, ABILITIES)
         super().__init__(facts=facts, kubeconfig=kubeconfig, context=context, nodes=nodes)
 
     def close(self, keep: bool = False) -> None:
-        """Remove everything that the harness added to the cluster, unless it is kept for a later run."""
+        """Remove everything that the harness added to the cluster, unless it is kept or another run uses it."""
         super().close()
         if not keep:
-            with locked(NAME):
-                _remove(self.state)
+            _remove(self.run, self.state)
 
 
 def start(options: RunOptions) -> ExistingCluster:
@@ -71,17 +71,17 @@ def start(options: RunOptions) -> ExistingCluster:
     """
     progress = Progress(console=options.console)
     known = software.known(catalog.load(options.profiles))
-    with locked(NAME):
-        state = ClusterState.load(NAME)
-        state.backend = "existing"
-        try:
-            _make(state, known, options.networks, progress)
-        except BaseException as error:
-            _remove(state)
-            if isinstance(error, Exception):
-                raise Unavailable(f"existing: {error}") from error
-            raise
-    return ExistingCluster(state, options.why)
+    run = os.environ[_RUN] = runs.new()
+    state = ClusterState(name=_state(run), backend="existing")
+    try:
+        _make(run, state, known, options.networks, progress)
+    except BaseException as error:
+        if state.turns:  # it has answered
+            _remove(run, state)
+        if isinstance(error, Exception):
+            raise Unavailable(f"existing: {error}") from error
+        raise
+    return ExistingCluster(run, state, options.why)
 
 
 def connect(options: RunOptions) -> ExistingCluster:
@@ -90,10 +90,16 @@ def connect(options: RunOptions) -> ExistingCluster:
     Raises:
         Unavailable: none has.
     """
-    state = ClusterState.load(NAME)
+    run = os.environ.get(_RUN, "")
+    state = ClusterState.load(_state(run))
     if not state.complete:
         raise Unavailable("existing: no cluster has been prepared")
-    return ExistingCluster(state, options.why)
+    return ExistingCluster(run, state, options.why)
+
+
+def _state(run: str) -> str:
+    """The name of the state of a run's cluster."""
+    return f"existing-{run}"
 
 
 def _kubeconfig() -> tuple[Path, str | None]:
@@ -101,36 +107,46 @@ def _kubeconfig() -> tuple[Path, str | None]:
     return (Path(named) if named else Path.home() / ".kube" / "config"), None
 
 
-def _make(state: ClusterState, known: Mapping[str, Software], asked: Sequence[str], progress: Progress) -> None:
+def _make(
+    run: str, state: ClusterState, known: Mapping[str, Software], asked: Sequence[str], progress: Progress
+) -> None:
     kubeconfig, context = _kubeconfig()
     if not kubeconfig.is_file():
         raise Unavailable(f"there is no kubeconfig {kubeconfig}: name one in $KUBECONFIG")
     api = client(kubeconfig, context)
-    objects, applier = Objects(api), Applier(api)
+    objects, applier, mine = Objects(api), Applier(api), runs.namespace_of(run)
     state.look(objects)
     if not state.nodes:
         raise Unavailable("no node takes pods")
-    present = objects.find(f"/apis/apps/v1/namespaces/{deploy.NAMESPACE}/daemonsets/genie")
-    state.image = _image(present)
+    state.turns = str(folder(objects.get("/api/v1/namespaces/kube-system")["metadata"]["uid"]) / "turns")
+    with runs.exclusive(objects):
+        applier.apply([runs.namespace(run)])
+        present = _genie(objects)
+        state.image = _image(present)
+        with progress.step("genie" if present is None else "genie, which is there already"):
+            runs.add(applier, [*deploy.crds(), *([] if present is not None else deploy.objects(state.image))])
+            wait("genie", lambda: deploy.rollout(objects, "DaemonSet", deploy.NAMESPACE, "genie"), 180)
     with progress.step("a pod on each node to look at it"):
-        _add(state, applier, node_pods(state.image))
-        wait("the pods", lambda: deploy.rollout(objects, "DaemonSet", NAMESPACE, "nodes"), 180)
+        applier.apply([daemonset(state.image, mine)])
+        wait("the pods", lambda: deploy.rollout(objects, "DaemonSet", mine, "nodes"), 180)
     with progress.step("networks that the cluster has"):
-        nodes = PodNodes(lambda: client(kubeconfig, context))
+        nodes = PodNodes(lambda: client(kubeconfig, context), mine)
         first = _first_conf(nodes, state.nodes[0])
         chosen = [name for name in known if not asked or name in asked or known[name].conf == first]
         offers = (_offer(name, known[name], nodes, state.nodes, objects) for name in chosen)
         state.offer(
             {each.network: replace(each, file=first if known[each.network].conf == first else "") for each in offers}
         )
-    with progress.step("genie" if present is None else "genie, which is there already"):
-        _add(state, applier, deploy.crds())
-        if present is None:
-            _add(state, applier, deploy.objects(state.image))
-        wait("genie", lambda: deploy.rollout(objects, "DaemonSet", deploy.NAMESPACE, "genie"), 180)
     state.notes = (f"kubeconfig {kubeconfig}",)
+    if others := runs.others(objects, run):
+        state.notes += (f"other runs on the cluster at the start: {', '.join(others)}",)
     state.complete = True
     state.save()
+
+
+def _genie(objects: Objects) -> dict[str, Any] | None:
+    """genie's DaemonSet on the cluster."""
+    return objects.find(f"/apis/apps/v1/namespaces/{deploy.NAMESPACE}/daemonsets/genie")
 
 
 def _image(present: Mapping[str, Any] | None) -> str:
@@ -142,32 +158,23 @@ def _image(present: Mapping[str, Any] | None) -> str:
     raise Unavailable("there is no genie on the cluster: name an image that its nodes can pull in $GENIE_IMAGE")
 
 
-def _add(state: ClusterState, applier: Applier, objects: Sequence[Object]) -> None:
-    """Apply objects, and first record which of them do not exist yet."""
-    references = [_reference(thing) for thing in objects if not applier.exists(thing)]
-    state.added += [reference for reference in references if reference not in state.added]
-    state.save()
-    applier.apply(objects)
-
-
-def _reference(thing: Object) -> Object:
-    kept = {key: thing["metadata"][key] for key in ("name", "namespace") if key in thing["metadata"]}
-    return {"apiVersion": thing["apiVersion"], "kind": thing["kind"], "metadata": kept}
-
-
-def _remove(state: ClusterState) -> None:
-    """Remove the additions: genie's pods first, because they need their rights to restore the nodes."""
-    if state.added:
-        kubeconfig, context = _kubeconfig()
-        api = client(kubeconfig, context)
-        mine = [thing for thing in state.added if thing["kind"] == "DaemonSet" and thing["metadata"]["name"] == "genie"]
-        if mine:
-            deploy.remove_pods(api)
-        Applier(api).delete([thing for thing in state.added if thing not in mine])
-        objects = Objects(api)
-        path = f"/api/v1/namespaces/{NAMESPACE}"
-        wait("deletion of the harness's namespace", lambda: "still there" if objects.find(path) else "", 90)
+def _remove(run: str, state: ClusterState) -> None:
+    """Remove the run's additions, and the shared ones if no other run uses them: genie's pods first, because they need
+    their rights to restore the nodes."""
+    kubeconfig, context = _kubeconfig()
+    api = client(kubeconfig, context)
+    objects, applier, path = Objects(api), Applier(api), f"/api/v1/namespaces/{runs.namespace_of(run)}"
+    with runs.exclusive(objects):
+        if not runs.others(objects, run):
+            shared = runs.added(applier, [*deploy.crds(), *deploy.objects("")])
+            if any(thing["kind"] == "DaemonSet" for thing in shared):
+                deploy.remove_pods(api)
+            applier.delete(shared)
+        objects.delete(path)
+    wait("deletion of the run's namespace", lambda: "still there" if objects.find(path) else "", 90)
     state.forget()
+    with suppress(OSError):
+        state.folder.rmdir()
 
 
 def _first_conf(nodes: PodNodes, node: str) -> str:

@@ -1,16 +1,17 @@
 """The kind backend: a Kubernetes cluster in containers, with networks and genie; a kept one is used again.
 
 Every step checks what exists already. So the same call makes a cluster, continues an interrupted creation, and updates
-genie on a kept cluster. Several processes can ask for the same cluster at once: a lock lets only the first make it.
+genie on a kept cluster. A run has its cluster for itself: while another run uses the first one, it takes the next.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
 from kubernetes.client import ApiClient
 
@@ -22,13 +23,14 @@ from harness.cluster.kindtool import Kind, find
 from harness.cluster.nodes import DockerNodes
 from harness.cluster.real import ABILITIES, MANIFESTS, OF_SCENARIO, RealCluster, client, is_ready
 from harness.cluster.software import Software
-from harness.cluster.state import NAME, ClusterState, locked
+from harness.cluster.state import NAME, ClusterState, hold, locked
 from harness.contract import Backend, RunOptions, Unavailable
 from harness.objects import OF_SCENARIOS, Objects
 from harness.progress import Progress
 
 NETWORKS_READY = 300.0  # seconds; by now the nodes have the images
 GENIE_READY = 120.0
+_CLUSTER = "GENIE_CLUSTER"  # in the environment of this run's workers: its cluster
 
 
 def unavailable() -> str:
@@ -52,8 +54,8 @@ def _no_node_image() -> str:
 class KindCluster(RealCluster):
     """A running kind cluster."""
 
-    def __init__(self, state: ClusterState, why: str) -> None:
-        self.state = state
+    def __init__(self, state: ClusterState, why: str, held: IO[str] | None = None) -> None:
+        self.state, self._held = state, held
         super().__init__(facts=state.facts(why, ABILITIES), kubeconfig=state.kubeconfig, nodes=DockerNodes())
 
     def close(self, keep: bool = False) -> None:
@@ -63,19 +65,27 @@ class KindCluster(RealCluster):
             self.state.kept = True
             self.state.save()
         if not self.state.kept:
-            delete(self.state.name)
+            with locked(self.state.name):
+                _delete(Kind(self.state.name))
+        if self._held:
+            self._held.close()
 
 
-def start(options: RunOptions, name: str = NAME) -> KindCluster:
+def start(options: RunOptions, name: str = "") -> KindCluster:
     """A cluster with genie and these networks (empty: all that can share a cluster); a kept one is used again.
 
+    Args:
+        name: the cluster; by default, the first that no other run uses.
+
     Raises:
-        Unavailable: it cannot be made here; incomplete parts have been removed.
+        Unavailable: it cannot be made here, and incomplete parts have been removed; or another run uses it.
     """
     progress = Progress(console=options.console)
     if reason := unavailable():
         raise Unavailable(f"kind: {reason}")
     known = software.known(catalog.load(options.profiles))
+    name, held = _claim(name) if name else _first_free(progress)
+    os.environ[_CLUSTER] = name
     with locked(name):
         state = ClusterState.load(name)
         kind = Kind(name)
@@ -85,11 +95,32 @@ def start(options: RunOptions, name: str = NAME) -> KindCluster:
             if not state.complete:
                 with progress.step("removing the incomplete cluster"):
                     _delete(kind)
+            held.close()
             if isinstance(error, Exception):
                 raise Unavailable(f"kind: {error}") from error
             raise
     progress.note(f"cluster ready after {progress.total():.0f} s")
-    return KindCluster(state, options.why)
+    return KindCluster(state, options.why, held)
+
+
+def _claim(name: str) -> tuple[str, IO[str]]:
+    """A cluster's name with the mark that this run uses it.
+
+    Raises:
+        Unavailable: another run uses it.
+    """
+    if (held := hold(name)) is None:
+        raise Unavailable(f"kind: another run uses the cluster {name}")
+    return name, held
+
+
+def _first_free(progress: Progress) -> tuple[str, IO[str]]:
+    for number in itertools.count(1):
+        name = NAME if number == 1 else f"{NAME}-{number}"
+        if (held := hold(name)) is not None:
+            return name, held
+        progress.note(f"another run uses the cluster {name}")
+    raise AssertionError("not reached")
 
 
 def connect(options: RunOptions) -> KindCluster:
@@ -98,15 +129,21 @@ def connect(options: RunOptions) -> KindCluster:
     Raises:
         Unavailable: there is none.
     """
-    state = ClusterState.load(NAME)
+    name = os.environ.get(_CLUSTER, NAME)
+    state = ClusterState.load(name)
     if not state.complete:
-        raise Unavailable(f"kind: there is no cluster {NAME}")
+        raise Unavailable(f"kind: there is no cluster {name}")
     return KindCluster(state, options.why)
 
 
 def delete(name: str = NAME) -> None:
-    """Delete a cluster and its state file; no error if there is none."""
-    with locked(name):
+    """Delete a cluster and its state file; no error if there is none.
+
+    Raises:
+        Unavailable: a run uses it.
+    """
+    _, held = _claim(name)
+    with held, locked(name):
         _delete(Kind(name))
 
 

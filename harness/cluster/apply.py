@@ -44,13 +44,13 @@ class Applier:
             except (NotFoundError, ResourceNotFoundError):
                 continue
 
-    def exists(self, thing: Object) -> bool:
-        """Whether an object of this kind and name exists."""
+    def find(self, thing: Object) -> Object | None:
+        """The object of this kind and name on the API server; None if there is none."""
         try:
-            self._resource(thing).get(**_place(thing))
+            found: Object = self._resource(thing).get(**_place(thing)).to_dict()
         except (NotFoundError, ResourceNotFoundError):
-            return False
-        return True
+            return None
+        return found
 
     def _apply(self, thing: Object) -> None:
         self._resource(thing).patch(

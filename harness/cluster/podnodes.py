@@ -15,14 +15,13 @@ from harness.cluster.apply import Object
 from harness.cluster.engine import CommandFailed
 from harness.objects import Objects
 
-NAMESPACE = "genie-harness"
 _LABELS = {"app.kubernetes.io/name": "genie-harness-nodes"}
 _ENTER = ("nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--pid", "--")
 _CHUNK = 32 * 1024
 
 
-def objects(image: str) -> list[Object]:
-    """The manifests that create the pods on the nodes."""
+def daemonset(image: str, namespace: str) -> Object:
+    """The manifest that creates the pods on the nodes."""
     container = {
         "name": "node", "image": image, "command": ["sleep", "infinity"],
         "securityContext": {"privileged": True},
@@ -31,29 +30,22 @@ def objects(image: str) -> list[Object]:
         "hostPID": True, "hostNetwork": True, "terminationGracePeriodSeconds": 0,
         "tolerations": [{"operator": "Exists"}], "containers": [container],
     }  # fmt: skip
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "nodes", "namespace": namespace},
+        "spec": {
+            "selector": {"matchLabels": _LABELS},
+            "template": {"metadata": {"labels": _LABELS}, "spec": spec},
         },
-        {
-            "apiVersion": "apps/v1",
-            "kind": "DaemonSet",
-            "metadata": {"name": "nodes", "namespace": NAMESPACE},
-            "spec": {
-                "selector": {"matchLabels": _LABELS},
-                "template": {"metadata": {"labels": _LABELS}, "spec": spec},
-            },
-        },
-    ]
+    }
 
 
 class PodNodes:
     """See `Nodes`."""
 
-    def __init__(self, client: Callable[[], ApiClient]) -> None:
-        self._client = client
+    def __init__(self, client: Callable[[], ApiClient], namespace: str) -> None:
+        self._client, self._namespace = client, namespace
         self._pods: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -65,7 +57,7 @@ class PodNodes:
         """
         try:
             session = stream(
-                CoreV1Api(self._client()).connect_get_namespaced_pod_exec, self._pod(node), NAMESPACE,
+                CoreV1Api(self._client()).connect_get_namespaced_pod_exec, self._pod(node), self._namespace,
                 command=[*_ENTER, *argv], stdin=stdin is not None, stdout=True, stderr=True, tty=False,
                 _preload_content=False,
             )  # fmt: skip
@@ -97,7 +89,7 @@ class PodNodes:
         with self._lock:
             if node not in self._pods:
                 label = ",".join(f"{key}={value}" for key, value in _LABELS.items())
-                listed = Objects(self._client()).get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=label)
+                listed = Objects(self._client()).get(f"/api/v1/namespaces/{self._namespace}/pods", labelSelector=label)
                 self._pods = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in listed["items"]}
             if node not in self._pods:
                 raise CommandFailed(f"{node}: the harness has no pod on it")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.contract import Ability, Facts, Offer
 from harness.download import cache_dir
@@ -33,7 +33,7 @@ class ClusterState:
     nodes: tuple[str, ...] = ()  # workers
     api_server: str = ""
     offers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    added: list[dict[str, Any]] = field(default_factory=list)  # objects that the harness added to a user's cluster
+    turns: str = ""  # a directory of locks, if other runs may use the cluster, too
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
 
@@ -87,6 +87,7 @@ class ClusterState:
             offers={name: Offer.of(offer) for name, offer in self.offers.items()},
             notes=tuple(self.notes),
             abilities=abilities,
+            turns=self.turns,
         )
 
 
@@ -102,6 +103,18 @@ def locked(name: str) -> Iterator[None]:
     with (folder(name) / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def hold(name: str) -> IO[str] | None:
+    """Mark a cluster as used by this process, until it closes the file or ends; None if another process uses it."""
+    folder(name).mkdir(parents=True, exist_ok=True)
+    held = (folder(name) / "in-use").open("a")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        return None
+    return held
 
 
 def _takes_pods(node: Mapping[str, Any]) -> bool:

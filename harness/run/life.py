@@ -67,7 +67,7 @@ def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
     if reason:
         return Outcome(**described, verdict="skipped", seconds=0.0, reason=reason)
     alone = not options.shared or must_be_alone(scenario.needs, cluster.facts)
-    with turn(options.locks, alone=alone and options.shared):
+    with turn(options.locks, alone=alone):
         begin = time.monotonic()
         life = Life(scenario=scenario, cluster=cluster, options=options, alone=alone)
         life.live()

@@ -1,4 +1,4 @@
-"""Locks for scenarios on a cluster that several pytest-xdist workers share.
+"""Locks for scenarios on a cluster that several pytest-xdist workers or several runs share.
 
 Most scenarios can run at the same time as others. Scenarios that change genie.conf on the nodes or cut them off from
 the API server must run alone. The locks are file locks, so a worker that dies releases them. A scenario that must run

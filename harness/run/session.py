@@ -27,6 +27,7 @@ from harness.run import collect, gate, shard
 from harness.run.enter import CHOSEN, report_dir, run_options
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
+from harness.run.locks import turn
 from harness.scenario.file import FIRST, Scenario
 
 
@@ -141,7 +142,14 @@ class Suite:
             self.terminal.show_cluster(self.cluster.facts, self.start_seconds)
         if self.is_shared:
             self.sweep = Sweep(self.cluster)
-            self.sweep.open()
+            with turn(self._locks, alone=True):  # the pods of another run's scenarios are no leftovers
+                self.sweep.open()
+
+    @property
+    def _locks(self) -> Path:
+        """The directory of the locks for scenarios; several runs on a cluster share it."""
+        shared = self.cluster.facts.turns if self.cluster else ""
+        return Path(shared or self.state)
 
     def run(self, scenario: Scenario) -> Outcome:
         """Run one scenario."""
@@ -150,7 +158,7 @@ class Suite:
         worker = self.config.workerinput["workerid"] if self.is_worker else ""  # type: ignore[attr-defined]
         options = Options(
             report=self.report,
-            locks=self.state,
+            locks=self._locks,
             shared=self.is_shared,
             keep=self.config.option.keep,
             worker=worker,
@@ -179,7 +187,8 @@ class Suite:
         if self.is_worker or self.cluster is None:
             return
         if self.sweep is not None and not self.config.option.keep:
-            self.leaked = self.sweep.left({each.name: each.unclaimed for each in self.outcomes})
+            with turn(self._locks, alone=True):
+                self.leaked = self.sweep.left({each.name: each.unclaimed for each in self.outcomes})
             if self.leaked and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._untested and session.exitstatus == pytest.ExitCode.OK:

@@ -70,5 +70,11 @@ def _is_ours(word: str) -> bool:
     return any(address in subnet for subnet in _SUBNETS if subnet.version == address.version)
 
 
+def added(before: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The objects that are on this host now, and were not there before. Others' may disappear meanwhile."""
+    now = {kind: sorted(set(found) - set(before[kind])) for kind, found in snapshot().items()}
+    return {kind: found for kind, found in now.items() if found}
+
+
 if __name__ == "__main__":
     print(json.dumps(snapshot()))

@@ -45,7 +45,7 @@ def test_pods_reach_each_other_across_nodes_and_nothing_is_left(api: str) -> Non
     assert report["left"] == []
     assert report["evidence"]
     assert [kind for kind, seen in report["node"].items() if not seen] == [], "what is looked for is there on a node"
-    assert host.snapshot() == before
+    assert host.added(before) == {}
 
 
 @pytest.mark.parametrize("who", ["outer", "keeper", "program"])
@@ -60,7 +60,7 @@ def test_killing_any_process_of_a_run_leaves_nothing(who: str) -> None:
     os.kill({"outer": process.pid, "keeper": keeper, "program": child(keeper)}[who], signal.SIGKILL)
     process.wait(10)
     assert not alive(members, within=10)
-    assert host.snapshot() == before
+    assert host.added(before) == {}
 
 
 def _run(tmp_path: Path, scenario: Path, *more: str, api: str = "kmock", **env: str) -> tuple[int, str]:
@@ -86,7 +86,7 @@ def test_flannel_is_itself_where_it_is_found(api: str, tmp_path: Path) -> None:
     assert report["networks"]["flannel"]["kind"] == "real"
     assert report["networks"]["flannel"]["software"].startswith("flannel v0.")
     assert any(note.startswith("flannel is itself: flannel v0.") for note in report["cluster"]["notes"])
-    assert host.snapshot() == before
+    assert host.added(before) == {}
 
 
 def test_without_its_daemon_it_is_a_stand_in_and_called_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from harness.conformance.profile import command as profiling
 from harness.conformance.reports import command as reporting
 from harness.contract import Unavailable
 from harness.download import SCENARIOS
+from harness.preflight import command as preflight
 
 if TYPE_CHECKING:
     from harness.scenario.file import Scenario
@@ -74,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     testing.add_arguments(conformance)
     conformance.set_defaults(do=testing.main)
+
+    preflight.add_arguments(
+        commands.add_parser("preflight", help="every node to every node on every network of a cluster, with figures")
+    )
 
     profile = commands.add_parser("profile", help="a vendor's description of a network: init, check")
     profiling.add_arguments(profile.add_subparsers(metavar="COMMAND", required=True))

@@ -83,6 +83,7 @@ _OPS: dict[Any, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "hold": _hold,
     "held": lambda request: flow.held(str(request["name"]), end=bool(request.get("end"))),
     "throughput": _throughput,
+    "resolve": lambda request: resolve(str(request["name"])),
     "serve-iperf3": lambda request: flow.serve_iperf3(float(request.get("seconds") or 1.0)),
 }
 
@@ -347,6 +348,15 @@ def _said(line: bytes) -> dict[str, str]:
         return {"seen_as": str(reply["seen_as"]), "name": str(reply["name"])}
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(errno.EPROTO, f"somebody answered who is no probe: {line[:60]!r}") from error
+
+
+def resolve(name: str) -> dict[str, Any]:
+    """The addresses of a name, by the pod's own resolver."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        return {"addresses": sorted({str(each[4][0]) for each in found})}
+    except OSError as error:
+        return {"error": f"{name}: {error.strerror or error}".lower()}
 
 
 # --- serve ------------------------------------------------------------------------------------------------

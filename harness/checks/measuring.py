@@ -36,7 +36,7 @@ class Throughput(Check):
 
     def _wrong(self, view: View, target: str) -> str:
         way = f"from {self.from_} to {self.to} at {target} over {self.over}"
-        answer = self._measure(view, target)
+        answer = throughput(view, self.from_, self.to, target, self.seconds)
         if "error" in answer:
             return f"tcp {way}: {answer['error']}"
         if (name := answer.get("name")) and name.rpartition("/")[2] != self.to:
@@ -46,12 +46,17 @@ class Throughput(Check):
             return ""
         return f"throughput {way} is {answer['bits_per_second']} bit/s, expected at least {self.at_least}"
 
-    def _measure(self, view: View, target: str) -> dict[str, Any]:
-        """By iperf3 if both pods' image has it, else by the probe."""
 
-        def ask(pod: str, **request: Any) -> dict[str, Any]:
-            given = {**request, "seconds": self.seconds, "timeout": self.seconds + 15}
-            return view.cluster.ask(view.namespace, view.name(pod), given)
+def throughput(view: View, own: str, other: str, address: str, seconds: float) -> dict[str, Any]:
+    """Measure from one pod to an address of another: by iperf3 if both pods' image has it, else by the probe.
 
-        port = ask(self.to, op="serve-iperf3").get("port", 0)
-        return ask(self.from_, op="throughput", address=target, iperf3=port)
+    Returns:
+        `bits_per_second` and `tool`, or `error`.
+    """
+
+    def ask(pod: str, **request: Any) -> dict[str, Any]:
+        given = {**request, "seconds": seconds, "timeout": seconds + 15}
+        return view.cluster.ask(view.namespace, view.name(pod), given)
+
+    port = ask(other, op="serve-iperf3").get("port", 0)
+    return ask(own, op="throughput", address=address, iperf3=port)

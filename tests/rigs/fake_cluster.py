@@ -119,6 +119,8 @@ class FakeCluster:
         if f"{path}/{name}" in self.store:
             return 409, {"message": f"{name} already exists"}
         self.store[f"{path}/{name}"] = body
+        if body.get("kind") == "Service":
+            body["spec"]["clusterIP"] = "10.96.0.1"
         if found := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods", path):
             self._attach(found[1], body)
         return 201, body
@@ -177,7 +179,16 @@ class FakeCluster:
         if (namespace, pod) not in self.attached or "probe-away" in self.faults:
             raise ProbeError(f"{namespace}/{pod} does not answer")
         interfaces = self.attached[namespace, pod]
-        return self._look(interfaces) if request["op"] == "look" else self._dial(interfaces, request)
+        match request["op"]:
+            case "look":
+                return self._look(interfaces)
+            case "serve-iperf3":
+                return {"port": 0}
+            case "throughput":
+                return {"bits_per_second": 10**9, "tool": "imagined"}
+            case "resolve":
+                return {"addresses": ["10.96.0.1"]}
+        return self._dial(interfaces, request)
 
     def _look(self, interfaces: list[Json]) -> Json:
         defaults = interfaces if "two-defaults" in self.faults else interfaces[:1]

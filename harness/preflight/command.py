@@ -1,0 +1,181 @@
+"""`harness preflight`: options, the cluster, exit codes; whatever happens, everything that it made is removed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rich.console import Console
+
+from harness.backends.registry import BACKENDS, choose
+from harness.catalog import ProfileError
+from harness.contract import Cluster, RunOptions, Unavailable
+
+if TYPE_CHECKING:
+    from harness.preflight.result import Preflight
+
+PASSED, FAILED, BROKEN, USAGE, INTERRUPTED = 0, 1, 3, 4, 130
+EPILOG = """\
+exit status: 0 everything works, 1 something does not, 3 the cluster cannot be used, 4 usage, 130 interrupted
+"""
+
+
+class _Usage(Exception):
+    """The options ask for something that does not exist."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    known = [name for name in BACKENDS if name != "container"]
+    parser.add_argument("--backend", default="existing", choices=known, help="default: existing, by $KUBECONFIG")
+    parser.add_argument("--networks", default="", metavar="A,B", help="default: all that the cluster has")
+    parser.add_argument("--profile", type=Path, action="append", default=[], help="a description of a network")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of one throughput measurement; default: %(default)s"
+    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write preflight.json and preflight.html there")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(do=main)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    try:
+        with _interruptible():
+            found = _run(options)
+    except KeyboardInterrupt:
+        print("interrupted; everything that preflight made has been removed", file=sys.stderr)
+        return INTERRUPTED
+    except (_Usage, ProfileError) as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return BROKEN
+    _write(found, options)
+    return PASSED if found.passed else FAILED
+
+
+def _run(options: argparse.Namespace) -> Preflight:
+    asked = tuple(name.strip() for name in options.networks.split(",") if name.strip())
+    backend, why = choose(options.backend, {})
+    wanted = RunOptions(
+        networks=asked,
+        profiles=tuple(path.resolve() for path in options.profile),
+        why=why,
+        console=Console(stderr=True, highlight=False),
+    )
+    _refuse_unknown(asked, wanted.profiles)
+    if not backend.inside():
+        backend.enter(wanted, [sys.executable, "-m", "harness", *sys.argv[1:]])
+    begin = time.monotonic()
+    cluster = backend.start(wanted)
+    try:
+        return _survey(cluster, asked, options.seconds, wanted.console, begin)
+    finally:
+        with _uninterrupted():
+            cluster.close()
+
+
+def _refuse_unknown(asked: Sequence[str], profiles: Sequence[Path]) -> None:
+    from harness import catalog
+    from harness.yamlfile import hint
+
+    known = catalog.load(profiles)
+    if unknown := [f"unknown network {name!r}{hint(name, known)}" for name in asked if name not in known]:
+        raise _Usage("\n".join(unknown))
+
+
+def _survey(cluster: Cluster, asked: Sequence[str], seconds: float, console: Console, begin: float) -> Preflight:
+    from harness.objects import ApiError
+    from harness.preflight.plan import ALL_UP_TO
+    from harness.preflight.result import Preflight
+    from harness.preflight.survey import Survey
+    from harness.progress import Progress
+    from harness.waiting import NotReady
+
+    facts = cluster.facts
+    offers = [offer for name, offer in facts.offers.items() if not asked or name in asked]
+    missing = {offer.network: offer.missing for offer in offers if offer.missing}
+    there = [offer for offer in offers if not offer.missing]
+    if not there:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        raise Unavailable(f"preflight: the cluster has none of the networks: {reasons or 'it has no network at all'}")
+    namespace = f"genie-preflight-{secrets.token_hex(3)}"
+    survey = Survey(cluster=cluster, namespace=namespace, progress=Progress(console=console), seconds=seconds)
+    try:
+        survey.begin()
+        networks = tuple(survey.network(offer) for offer in there)
+    except ApiError as error:
+        raise Unavailable(f"preflight: {error}") from error
+    finally:
+        with _uninterrupted():
+            try:
+                survey.end()
+            except (ApiError, NotReady) as error:
+                print(f"preflight cannot remove what it made in namespace {namespace}: {error}", file=sys.stderr)
+    return Preflight(
+        backend=facts.backend,
+        genie=facts.genie,
+        api_server=facts.api_server,
+        nodes=facts.nodes,
+        networks=networks,
+        missing=missing,
+        sampled=len(facts.nodes) > ALL_UP_TO,
+        seconds=round(time.monotonic() - begin, 1),
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Signals do not interrupt what removes things; it has limits of its own."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write(found: Preflight, options: argparse.Namespace) -> None:
+    from harness.preflight.page import render
+    from harness.preflight.table import show
+
+    if options.report:
+        options.report.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(found.to_json(), indent=2) + "\n"
+        (options.report / "preflight.json").write_text(text, encoding="utf-8")
+        (options.report / "preflight.html").write_text(render(found), encoding="utf-8")
+    if options.json:
+        print(json.dumps(found.to_json(), indent=2))
+        return
+    console = Console() if Console().is_terminal else Console(width=160)
+    show(found, console)
+    if options.report:
+        console.print(f"report: {options.report / 'preflight.html'}", soft_wrap=True)

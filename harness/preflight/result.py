@@ -1,0 +1,108 @@
+"""What a preflight found: plain data, with what is wrong in each part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+FORMAT = 1
+SLOW = 0.5  # of the network's median throughput: below, a pair is noted as slow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """From a pod on one node to a pod on another, over one network."""
+
+    network: str
+    one: str
+    other: str
+    wrong: tuple[str, ...] = ()  # what fails: "tcp to 10.1.2.3: no answer within 2 s"
+    mtu: int = 0  # of the path; 0: not measured
+    interface_mtu: int = 0
+    latency_ms: float | None = None  # the median round trip
+    bits_per_second: int | None = None
+    tool: str = ""  # that measured the throughput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """What a pod on one node sees of the cluster. "" if it works, None if it does not apply, else the reason."""
+
+    network: str
+    node: str
+    dns: str | None
+    service: str | None
+    hairpin: str | None
+
+    def wrong(self) -> Iterator[str]:
+        """What does not work."""
+        for what in ("dns", "service", "hairpin"):
+            if reason := getattr(self, what):
+                yield f"{what} on {self.node}: {reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One network."""
+
+    name: str
+    software: str
+    kind: str  # "real", "stand-in"
+    ways: tuple[Way, ...] = ()
+    spots: tuple[Spot, ...] = ()
+    broken: tuple[str, ...] = ()  # why pods on it do not run
+    notes: tuple[str, ...] = ()  # what was not measured, and why
+
+    @property
+    def wrong(self) -> list[str]:
+        """Everything that is wrong, one line each."""
+        found = list(self.broken)
+        for way in self.ways:
+            found += [f"{way.one} to {way.other}: {each}" for each in way.wrong]
+        return found + [line for spot in self.spots for line in spot.wrong()]
+
+    @property
+    def slow(self) -> list[str]:
+        """Pairs that are much slower than the others: worth a look, no failure."""
+        rates = [way.bits_per_second for way in self.ways if way.bits_per_second]
+        usual = median(rates) if len(rates) > 2 else 0.0
+        slow = [way for way in self.ways if way.bits_per_second and way.bits_per_second < usual * SLOW]
+        return [
+            f"{way.one} to {way.other} is slow: {rate(way.bits_per_second)}, usual is {rate(usual)}" for way in slow
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """All of it."""
+
+    backend: str
+    genie: str
+    api_server: str
+    nodes: tuple[str, ...]
+    networks: tuple[Network, ...]
+    missing: dict[str, str]  # networks that the cluster does not have, with the reason
+    sampled: bool  # whether only a sample of pairs was measured
+    seconds: float
+    made: str
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.networks) and not any(network.wrong for network in self.networks)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        networks = [{**asdict(each), "wrong": each.wrong, "slow": each.slow} for each in self.networks]
+        return {"format": FORMAT, "passed": self.passed, **asdict(self), "networks": networks}
+
+
+def rate(bits: float | None) -> str:
+    """Bits per second for people: 7.1 Gbit/s."""
+    if bits is None:
+        return ""
+    for by, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if bits >= by:
+            return f"{bits / by:.3g} {prefix}bit/s"
+    return f"{bits:.3g} bit/s"

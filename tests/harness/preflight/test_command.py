@@ -1,0 +1,162 @@
+"""A preflight: on the cluster in memory with its faults, and one on real plugins."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.__main__ import main
+from harness.contract import SERVICES, Unavailable
+from harness.preflight import command
+from harness.preflight.page import render, shade
+from harness.preflight.result import Preflight
+from harness.preflight.table import show
+from tests.rigs.fake_cluster import ABILITIES, FakeCluster
+
+
+def survey(cluster: FakeCluster, *networks: str) -> Preflight:
+    console = Console(file=io.StringIO())
+    found = command._survey(cluster, networks, 0.1, console, 0.0)
+    assert cluster.store == {}, "whatever was found, all is gone at the end"
+    return found
+
+
+def text(found: Preflight) -> str:
+    """What the terminal shows."""
+    printed = io.StringIO()
+    show(found, Console(file=printed, width=200))
+    return printed.getvalue()
+
+
+def test_figures_of_every_pair_are_in_all_reports() -> None:
+    found = survey(FakeCluster(nodes=("one", "two", "three")))
+    assert found.passed
+    assert [network.name for network in found.networks] == ["calico", "weave", "flannel", "bridge"]
+    assert found.missing == {"canal": "its image cannot be had"}
+    for network in found.networks:
+        assert {(way.one, way.other) for way in network.ways} == {
+            (one, other) for one in found.nodes for other in found.nodes if one != other
+        }
+        assert all((way.mtu, way.bits_per_second, way.latency_ms) == (1500, 10**9, 0.1) for way in network.ways)
+    shown, page, plain = text(found), render(found), json.dumps(found.to_json())
+    assert "0.10 ms, 1500, 1 Gbit/s" in shown
+    assert "✓ preflight passes: calico, weave, flannel, bridge" in shown
+    assert "canal: not measured: its image cannot be had" in shown
+    assert all(words in page for words in ("Preflight passes", "1 Gbit/s", "0.10 ms", ">1500<", 'class="s5"'))
+    assert json.loads(plain)["networks"][0]["ways"][0]["bits_per_second"] == 10**9
+
+
+@pytest.mark.parametrize(
+    ("fault", "reported"),
+    [
+        ("unreachable", "one to two: tcp to 10.4.0.12: no answer within 2 s"),
+        ("narrow", "two to one: the path takes 1400 bytes in one piece, the interface's MTU is 1500"),
+        ("wrong-pod", "one to two: tcp to 10.4.0.12: somebody answers, expected bridge-2"),
+        ("never-runs", "bridge-1 is Pending on one"),
+        ("probe-away", "does not answer"),
+    ],
+)
+def test_a_fault_is_found_and_shown(fault: str, reported: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.preflight.survey.PATIENCE", 0.05)
+    monkeypatch.setattr("harness.steps.scene.GIVE_UP", 0.1)
+    found = survey(FakeCluster(faults=(fault,)), "bridge")
+    assert not found.passed
+    assert any(reported in line for network in found.networks for line in network.wrong), found.networks
+    assert reported in " ".join(text(found).split())
+    assert 'class="failed"' in render(found)
+
+
+def test_services_dns_and_hairpin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.preflight.survey.SETTLE", 0.05)
+    found = survey(FakeCluster(abilities=ABILITIES | {SERVICES}), "bridge")
+    [one, two] = found.networks[0].spots
+    assert (one.node, two.node) == ("one", "two")
+    assert one.dns == ""
+    assert "10.96.0.1" in str(one.hairpin), "nothing in memory leads from a Service to its pod"
+    assert any("hairpin on two: tcp to 10.96.0.1" in line for line in found.networks[0].wrong)
+
+
+def test_a_sample_is_called_one() -> None:
+    found = survey(FakeCluster(nodes=tuple(f"n{number}" for number in range(12))), "bridge")
+    assert found.sampled
+    assert len(found.networks[0].ways) < 12 * 11
+    assert "a sample of the pairs" in text(found)
+    assert "Only a sample of the pairs was measured" in render(found)
+
+
+def test_an_interrupted_preflight_leaves_nothing() -> None:
+    class Impatient(FakeCluster):
+        def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
+            assert self.store
+            raise KeyboardInterrupt
+
+    cluster = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        survey(cluster, "bridge")
+    assert cluster.store == {}
+
+
+def test_a_cluster_without_the_network_is_broken() -> None:
+    with pytest.raises(Unavailable, match="canal: its image cannot be had"):
+        survey(FakeCluster(), "canal")
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (["--networks", "brigde"], 4, "unknown network 'brigde'"),
+        (["--backend", "existing"], 3, "there is no kubeconfig /nowhere"),
+    ],
+)
+def test_what_cannot_be_done_has_a_status_of_its_own(
+    argv: list[str],
+    status: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    assert main(["preflight", *argv]) == status
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("cni_bin")
+def test_real_plugins(tmp_path: Path) -> None:
+    argv = ["--backend", "embedded", "--networks", "bridge,macvlan", "--seconds", "0.1", "--json", "--report", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "preflight", *map(str, argv)],
+        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "GENIE_API": "kmock"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert json.loads((tmp_path / "preflight.json").read_text()) == found
+    assert "bridge: 2 pairs of nodes" in done.stderr, "progress is shown while it runs"
+    ways = [way for network in found["networks"] for way in network["ways"]]
+    assert len(ways) == 4
+    assert all(way["bits_per_second"] > 0 and way["latency_ms"] > 0 and way["mtu"] == 1500 for way in ways)
+    assert "<td" in (tmp_path / "preflight.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "values", "lower", "expected"),
+    [
+        (5.0, [5.0, 5.2], False, 5),
+        (1.0, [1.0, 10.0], False, 1),
+        (10.0, [1.0, 10.0], False, 5),
+        (1.0, [1.0, 10.0], True, 5),
+        (10.0, [1.0, 10.0], True, 1),
+        (5.5, [1.0, 10.0], False, 3),
+    ],
+)
+def test_the_best_value_has_the_deepest_shade(number: float, values: list[float], lower: bool, expected: int) -> None:
+    assert shade(number, values, lower=lower) == expected

@@ -4,9 +4,11 @@ The sessions install the packages of requirements.lock, and this project in edit
 Arguments after `--` go to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
 """
 
+import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.sessions = ["lint", "tests", "e2e"]
 nox.options.reuse_venv = "yes"
@@ -31,7 +33,15 @@ def e2e(session: nox.Session) -> None:
     alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) or _is_file(argument) for argument in asked)
     workers = [] if alone else ["-n", "3"]  # more workers than cores, because workers mostly wait for pods
     report = [] if any(argument.startswith("--report") for argument in asked) else ["--report", "report"]
-    session.run("python", "-m", "pytest", *usual, *workers, *report, *asked)
+    _pass_on(session, "python", "-m", "pytest", *usual, *workers, *report, *asked)
+
+
+def _pass_on(session: nox.Session, *command: str) -> None:
+    """Run a command, and end with its exit code: nox itself ends with 1 after any. After Ctrl-C it writes reports."""
+    try:
+        session.run(*command, interrupt_timeout=None)
+    except CommandFailed as failed:
+        sys.exit(failed.return_code)
 
 
 def _is_file(argument: str) -> bool:
@@ -84,7 +94,7 @@ def defects(session: nox.Session) -> None:
 def conformance(session: nox.Session) -> None:
     """Test one CNI plugin against the specification: `nox -s conformance -- --plugin ./mynet --conf 10-mynet.conf`."""
     _install(session)
-    session.run("python", "-m", "harness", "conformance", *session.posargs)
+    _pass_on(session, "python", "-m", "harness", "conformance", *session.posargs)
 
 
 @nox.session

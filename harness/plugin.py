@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--keep", action="store_true", help="keep pods and cluster, and print how to look at them")
     group.addoption("--report", default="", metavar="DIR", help="write an HTML page, JSON and JUnit XML into DIR")
+    group.addoption(
+        "--allow-skips", action="store_true", help="exit with 0 even if all scenarios of a network, or all, are skipped"
+    )
     group.addoption("--churn", type=int, default=0, metavar="N", help="no step `churn` makes more pods than this")
     group.addoption(
         "--profile",
@@ -65,8 +69,28 @@ def _swap(text: str) -> tuple[str, str]:
     return old, new
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> int | None:
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """A run of scenarios ends with a code of `harness.exits`, and an environment that is broken with one sentence."""
+    if not collect.requested(config):
+        return (yield)
+    from harness.exits import Ended, Exit
+
+    try:
+        return (yield)
+    except Ended as ended:
+        print(f"ERROR: {ended.why}", file=sys.stderr)
+        return ended.code
+    except OSError as error:
+        print(f"ERROR: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return Exit.BROKEN
+    except KeyboardInterrupt:
+        print("ERROR: interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+
+
+@pytest.hookimpl(tryfirst=True, specname="pytest_cmdline_main")
+def pytest_begin_scenarios(config: pytest.Config) -> int | None:
     """Choose the backend, and restart pytest there if necessary."""
     option = config.option
     if collect.checks_requested(config) and not (option.help or option.collectonly):
@@ -131,5 +155,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Add the outcome to the report, so that it also arrives from a pytest-xdist worker."""
     made: Any = yield
-    if isinstance(item, collect.ScenarioItem) and call.when == "call" and item.outcome is not None:
-        made.get_result().genie = item.outcome.to_json()
+    if isinstance(item, collect.ScenarioItem) and (call.when == "call" or (call.when == "setup" and call.excinfo)):
+        collect.complete(item, made.get_result())

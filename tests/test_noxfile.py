@@ -40,7 +40,7 @@ def collected(noxfile: ModuleType, *asked: str) -> list[str]:
     """The names of the tests that `nox -s e2e -- ASKED` runs, as collected by pytest."""
     commands: list[tuple[str, ...]] = []
     session: Any = SimpleNamespace(
-        posargs=list(asked), install=lambda *_: None, run=lambda *command: commands.append(command)
+        posargs=list(asked), install=lambda *_: None, run=lambda *command, **_: commands.append(command)
     )
     noxfile.e2e.func(session)
     [[python, *rest]] = commands

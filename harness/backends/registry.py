@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from harness.contract import Backend, Unavailable
+from harness.exits import Ended, Exit
 
 
 def _load(name: str) -> Backend:
@@ -27,12 +28,13 @@ def choose(asked: str, environment: Mapping[str, str]) -> tuple[Backend, str]:
     """The backend of this run, and the reason for the choice.
 
     Raises:
-        Unavailable: the requested backend cannot be used here, or no backend has that name.
+        Unavailable: the requested backend cannot be used here.
+        Ended: no backend has that name.
     """
     why = environment.get("GENIE_WHY", "")
     if asked != "auto":
         if asked not in BACKENDS:
-            raise Unavailable(f"--backend {asked}: known are auto, {', '.join(BACKENDS)}")
+            raise Ended(Exit.USAGE, f"--backend {asked}: known are auto, {', '.join(BACKENDS)}")
         backend = BACKENDS[asked]()
         if reason := backend.unavailable():
             raise Unavailable(f"--backend {asked}: {reason}")

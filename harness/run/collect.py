@@ -80,6 +80,11 @@ def _is_scenario(path: Path, *, explicit: bool) -> bool:
         return False
 
 
+def is_scenario_id(nodeid: str) -> bool:
+    """Whether a collector's node ID is that of a scenario file."""
+    return nodeid.endswith(SUFFIXES)
+
+
 class ScenarioFile(pytest.File):
     """A file with one scenario."""
 
@@ -163,6 +168,23 @@ class ScenarioItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int, str]:
         """Its file, name and title."""
         return self.path, 0, f"{self.name}: {self.scenario.title}"
+
+
+def complete(item: ScenarioItem, report: Any) -> None:
+    """Put the outcome into pytest's report, for all reports to agree.
+
+    A scenario that did not end by itself is broken. A failure of pytest is one of the plugin; anything else that did
+    not pass is an error of pytest.
+    """
+    from harness.run.ending import without_run
+
+    if item.outcome is None:
+        text = report.longrepr[2] if report.skipped else str(report.longrepr)
+        last = (text.strip() or "it did not end").splitlines()[-1]
+        item.outcome = without_run(item.scenario, "skipped" if report.skipped else "broken", last)
+    if item.outcome.verdict not in ("passed", "skipped", "failed"):
+        report.when = "setup"
+    report.genie = item.outcome.to_json()
 
 
 def order(items: list[pytest.Item]) -> None:

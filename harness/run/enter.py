@@ -16,6 +16,7 @@ from rich.console import Console
 from harness.backends.registry import choose
 from harness.catalog import ProfileError
 from harness.contract import Backend, RunOptions, Unavailable
+from harness.exits import Ended, Exit
 from harness.run import collect
 
 CHOSEN = pytest.StashKey[tuple[Backend, str]]()
@@ -26,6 +27,10 @@ def begin(config: pytest.Config) -> int | None:
 
     Returns:
         The exit status of a run elsewhere; None if the run continues here.
+
+    Raises:
+        Ended: the backend cannot be used here.
+        UsageError: an option or a profile is wrong.
     """
     try:
         _check_profiles(config)
@@ -40,8 +45,10 @@ def begin(config: pytest.Config) -> int | None:
         os.environ["GENIE_WHY"] = why
         _release(config)
         return backend.enter(run_options(config, why, collect.names(config)), collect.argv(config))
-    except (Unavailable, ProfileError) as error:
+    except ProfileError as error:
         raise pytest.UsageError(str(error)) from error
+    except Unavailable as error:
+        raise Ended(Exit.BROKEN, str(error)) from error
 
 
 def _check_profiles(config: pytest.Config) -> None:

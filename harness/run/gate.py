@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness import catalog
@@ -36,7 +36,7 @@ def unknown(networks: Mapping[str, str], limit: Iterable[str], profiles: Iterabl
 
 
 def unselected(
-    networks: Mapping[str, str], taken: Iterable[str], swap: tuple[str, str] | None, limit: Collection[str]
+    networks: Mapping[str, str], taken: Iterable[str], swap: tuple[str, str] | None, limit: Iterable[str]
 ) -> str:
     """Why no scenario tests the requested networks; empty if some do.
 
@@ -53,8 +53,9 @@ def unselected(
         if swap and swap[1] == network:
             return f"{option}: expected the name of a network that a selected scenario takes, got {swap[0]!r}"
         return f"{option}: no selected scenario takes {network}: expected --swap OLD={network}, or a scenario of it"
-    if limit and not there & set(limit):
-        return f"--networks {','.join(limit)}: no selected scenario takes one of these and no other"
+    for network in limit:
+        if network not in there:
+            return f"--networks: no selected scenario takes {network}, and no network that is not named there"
     return ""
 
 
@@ -69,9 +70,17 @@ def impossible(networks: Mapping[str, str], offers: Mapping[str, Offer]) -> str:
     return ""
 
 
-def untested(networks: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
-    """Why a completed run tested nothing, or not the requested networks; empty if it did."""
-    for network, option in {"": "nothing was tested", **networks}.items():
+def untested(networks: Mapping[str, str], limit: Iterable[str], outcomes: Sequence[Outcome]) -> str:
+    """Why a completed run tested nothing, or not the requested networks; empty if it did.
+
+    Args:
+        networks: as `asked` returns them.
+        limit: the names of --networks.
+    """
+    if not outcomes:
+        return "nothing was tested: no scenario is selected"
+    named = {name: f"--networks {name}" for name in limit} | dict(networks)
+    for network, option in {"": "nothing was tested", **named}.items():
         about = [each for each in outcomes if not network or network in each.networks]
         if about and all(each.verdict == "skipped" for each in about):
             reasons = Counter(each.reason for each in about).most_common()

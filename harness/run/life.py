@@ -24,8 +24,10 @@ from harness.libcni import CniFailure
 from harness.model import fill
 from harness.objects import OF_SCENARIOS, ApiError, Objects
 from harness.pods import mirrored, place
-from harness.report.outcome import Figure, Finding, Outcome, Stage
+from harness.report.outcome import Figure, Finding, Outcome, Stage, Verdict
 from harness.run import diagnose
+from harness.run.ending import without_run
+from harness.run.health import ailing
 from harness.run.leaks import Ledger
 from harness.run.locks import turn
 from harness.run.skips import UnknownNetwork, networks_of, why_not
@@ -51,35 +53,29 @@ class Options:
 
 def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
     """Run one scenario; raises only KeyboardInterrupt, and deletes everything unless `keep` is set."""
-    described: dict[str, Any] = {
-        "name": scenario.name,
-        "title": scenario.title,
-        "file": scenario.file,
-        "networks": networks_of(scenario, cluster.facts),
-        "group": scenario.group,
-        "worker": options.worker,
-    }
+    networks = networks_of(scenario, cluster.facts)
     try:
         reason = why_not(scenario, cluster.facts)
     except UnknownNetwork as error:
         stage = Stage(name="networks", seconds=0.0, failure=str(error))
-        return Outcome(**described, verdict="failed", seconds=0.0, stages=(stage,))
+        return replace(without_run(scenario, "failed", "", networks), stages=(stage,), worker=options.worker)
     if reason:
-        return Outcome(**described, verdict="skipped", seconds=0.0, reason=reason)
+        return replace(without_run(scenario, "skipped", reason, networks), worker=options.worker)
     alone = not options.shared or must_be_alone(scenario.needs, cluster.facts)
     with turn(options.locks, alone=alone):
         begin = time.monotonic()
         life = Life(scenario=scenario, cluster=cluster, options=options, alone=alone)
         life.live()
-    return Outcome(
-        **described,
-        verdict="failed" if life.failed else "passed",
+        verdict = life.verdict()
+    return replace(
+        without_run(scenario, verdict, life.broken, networks),
         seconds=time.monotonic() - begin,
         stages=tuple(life.stages),
         namespace=life.namespace,
         evidence=tuple(str(path.relative_to(options.report)) for path in life.evidence),
         unclaimed=tuple(life.unclaimed),
         notes=tuple(life.notes),
+        worker=options.worker,
     )
 
 
@@ -95,6 +91,7 @@ class Life:
     evidence: list[Path] = field(default_factory=list)
     unclaimed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    broken: str = ""  # why the scenario says nothing about the plugin
 
     def __post_init__(self) -> None:
         self.namespace = f"genie-{self.scenario.name[:40].rstrip('-')}-{secrets.token_hex(3)}"
@@ -123,6 +120,12 @@ class Life:
     @property
     def failed(self) -> bool:
         return any(stage.failures for stage in self.stages)
+
+    def verdict(self) -> Verdict:
+        """The verdict at the end; looks at the cluster if the scenario failed."""
+        if self.failed and not self.broken:
+            self.broken = ailing(self.cluster, self.options.report)
+        return "broken" if self.broken else "failed" if self.failed else "passed"
 
     # --- from birth to death
 
@@ -215,7 +218,7 @@ class Life:
         try:
             action()
         except Exception as error:  # an error of the backend fails this scenario, but does not end the run
-            failure = _worded(error)
+            failure = self._worded(error)
         took, figures = time.monotonic() - begin, self._figures()
         self.stages.append(Stage(name=name, seconds=took, failure=failure, figures=figures))
         return not failure
@@ -235,7 +238,7 @@ class Life:
             try:
                 failure = check.run(view) or ""
             except Exception as error:
-                failure = _worded(error)
+                failure = self._worded(error)
             took, figures = time.monotonic() - began, self._figures()
             findings.append(Finding(check=str(check), seconds=took, failure=failure, figures=figures))
             if failure:
@@ -243,9 +246,9 @@ class Life:
         self.stages.append(Stage(name=name, seconds=time.monotonic() - begin, findings=tuple(findings)))
         return not any(finding.failure for finding in findings)
 
-
-def _worded(error: Exception) -> str:
-    """The message of an error about the cluster; other errors with their traceback."""
-    if isinstance(error, NotReady | ApiError | ProbeError | CniFailure | Unavailable):
-        return str(error)
-    return "the harness or its backend failed:\n" + "".join(traceback.format_exception(error)).rstrip()
+    def _worded(self, error: Exception) -> str:
+        """The message of an error about the cluster. Any other is no failure of the plugin, and has its traceback."""
+        if isinstance(error, NotReady | ApiError | ProbeError | CniFailure | Unavailable):
+            return str(error)
+        self.broken = self.broken or f"the harness or its backend failed: {type(error).__name__}: {error}".rstrip(": ")
+        return "the harness or its backend failed:\n" + "".join(traceback.format_exception(error)).rstrip()

@@ -11,19 +11,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import pytest
 
 from harness.backends.registry import choose
 from harness.catalog import ProfileError
-from harness.contract import Backend, Cluster, Unavailable
+from harness.contract import Backend, Cluster, Facts, Unavailable
+from harness.exits import Ended, Exit
 from harness.report import write
-from harness.report.outcome import Outcome, Run
+from harness.report.outcome import Outcome, Run, Verdict
 from harness.report.terminal import Terminal
-from harness.run import collect, gate, shard
+from harness.run import collect, ending, gate, shard
+from harness.run.ending import without_run
 from harness.run.enter import CHOSEN, report_dir, run_options
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
@@ -38,7 +41,7 @@ class Suite:
     config: pytest.Config
     report: Path
     backend: Backend
-    why: str
+    chosen: str  # why this backend
     state: Path
     outcomes: list[Outcome] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
@@ -50,8 +53,15 @@ class Suite:
     page: Path | None = None
     terminal: Terminal | None = None
     asked: dict[str, str] = field(default_factory=dict)  # networks that options name
+    limit: tuple[str, ...] = ()  # networks of --networks
+    code: Exit = Exit.PASSED
+    why: str = ""  # the reason for the code, if no scenario's failure is
+    _selected: dict[str, collect.ScenarioItem] = field(default_factory=dict)  # by node ID
     _session: pytest.Session | None = None
     _mistaken: bool = False  # a file could not be read; this is reported separately
+    _ended: bool = False  # before its first scenario; pytest prints why
+    _reported: set[str] = field(default_factory=set)  # node IDs of scenarios
+    _others: set[str] = field(default_factory=set)  # the results of tests that are no scenarios
 
     @classmethod
     def of(cls, config: pytest.Config) -> Suite:
@@ -94,7 +104,7 @@ class Suite:
         """Pass the connection data to a worker."""
         node.workerinput |= {
             "genie_backend": self.backend.name,
-            "genie_why": self.why,
+            "genie_why": self.chosen,
             "genie_state": str(self.state),
             "genie_report": str(self.report),
         }
@@ -118,25 +128,42 @@ class Suite:
 
     def _start_for(self, items: Iterable[pytest.Item]) -> None:
         """Start the cluster with the networks of these scenarios; without scenarios, start none."""
-        chosen = [item.scenario for item in items if isinstance(item, collect.ScenarioItem)]
+        self._selected = {item.nodeid: item for item in items if isinstance(item, collect.ScenarioItem)}
+        chosen = [item.scenario for item in self._selected.values()]
         networks = dict.fromkeys(name for each in chosen for name in each.networks if name != FIRST)
         option = self.config.option
         try:
-            limit, self.asked = collect.names(self.config), gate.asked(option.profile, option.swap)
-            _refuse(gate.unknown(self.asked, limit, option.profile))
+            self.limit, self.asked = collect.names(self.config), gate.asked(option.profile, option.swap)
+            self._refuse(Exit.USAGE, gate.unknown(self.asked, self.limit, option.profile))
             if not self._mistaken:
-                _refuse(gate.unselected(self.asked, networks, option.swap, limit))
-            if chosen:
+                self._refuse(Exit.NOTHING, gate.unselected(self.asked, networks, option.swap, self.limit))
+            if chosen and not self._mistaken:
                 self._start(networks)
-        except (Unavailable, ProfileError) as error:
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        except Ended as ended:
+            self._end_early(ended)
+        except ProfileError as error:
+            self._end_early(Ended(Exit.USAGE, str(error)))
+        except Unavailable as error:
+            self._end_early(Ended(Exit.BROKEN, str(error)))
+
+    def _refuse(self, code: Exit, why: str) -> None:
+        """End the run for a reason, if there is one; --allow-skips permits that nothing is tested."""
+        if why and not (code is Exit.NOTHING and self.config.option.allow_skips):
+            raise Ended(code, why)
+
+    def _end_early(self, ended: Ended) -> NoReturn:
+        """End a run before its first scenario, with all reports."""
+        self.code, self.why, self._ended = ended.code, ended.why, True
+        if self.is_shared:  # the session has not begun, so pytest would not end it
+            self.config.hook.pytest_sessionfinish(session=self._session, exitstatus=ended.code)
+        pytest.exit(ended.why, returncode=ended.code)
 
     def _start(self, networks: Iterable[str]) -> None:
         begin = time.monotonic()
         capture: Any = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
-            self.cluster = self.backend.start(run_options(self.config, self.why, networks))
-        _refuse(gate.impossible(self.asked, self.cluster.facts.offers))
+            self.cluster = self.backend.start(run_options(self.config, self.chosen, networks))
+        self._refuse(Exit.NOTHING, gate.impossible(self.asked, self.cluster.facts.offers))
         self.start_seconds = time.monotonic() - begin
         if self.terminal is not None:
             self.terminal.show_cluster(self.cluster.facts, self.start_seconds)
@@ -154,7 +181,7 @@ class Suite:
     def run(self, scenario: Scenario) -> Outcome:
         """Run one scenario."""
         if self.cluster is None:
-            self.cluster = self.backend.connect(run_options(self.config, self.why, ()))
+            self.cluster = self.backend.connect(run_options(self.config, self.chosen, ()))
         worker = self.config.workerinput["workerid"] if self.is_worker else ""  # type: ignore[attr-defined]
         options = Options(
             report=self.report,
@@ -170,47 +197,109 @@ class Suite:
 
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
         """Print no letter for a scenario, because it has a separate line."""
-        shown = self.terminal is not None and hasattr(report, "genie")
-        return (report.outcome, "", report.outcome.upper()) if shown else None
+        if self.terminal is None or not hasattr(report, "genie"):
+            return None
+        verdict = report.genie["verdict"]
+        return ("error" if verdict == "broken" else verdict, "", verdict.upper())
 
-    @pytest.hookimpl(trylast=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Know that a file of scenarios or tests cannot be read."""
+        if report.failed and collect.is_scenario_id(report.nodeid):
+            self._mistaken = True
+        elif report.failed:
+            self._others.add("failed")
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Collect the outcome of each scenario, and print its line."""
-        if not self.is_worker and hasattr(report, "genie"):
-            self.outcomes.append(Outcome.from_json(report.genie))
-            if self.terminal is not None:
-                self.terminal.show(self.outcomes[-1])
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Look for leftovers on the nodes, and write the reports."""
-        if self.is_worker or self.cluster is None:
+        """Collect the outcome of each scenario."""
+        if self.is_worker:
             return
+        item = self._selected.get(report.nodeid)
+        if item is not None and report.failed and report.nodeid not in self._reported and not hasattr(report, "genie"):
+            collect.complete(item, report)  # of a worker that died
+        if hasattr(report, "genie"):
+            self._reported.add(report.nodeid)
+            self.outcomes.append(Outcome.from_json(report.genie))
+        elif item is None or report.failed:
+            self._others.add(report.outcome)
+
+    @pytest.hookimpl(trylast=True, specname="pytest_runtest_logreport")
+    def pytest_print_line(self, report: Any) -> None:
+        """Print a scenario's line, after pytest's own words."""
+        if self.terminal is not None and hasattr(report, "genie") and not self._ended:
+            self.terminal.show(self.outcomes[-1])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Look for leftovers on the nodes, decide the exit code, and write the reports."""
+        if self.is_worker:
+            return
+        self._report_rest()
         if self.sweep is not None and not self.config.option.keep:
             with turn(self._locks, alone=True):
                 self.leaked = self.sweep.left({each.name: each.unclaimed for each in self.outcomes})
-            if self.leaked and session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._untested and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.config.option.report:
-            self.page = write(self._run(self.cluster), self.report)
+        if self.leaked:
+            self._report("left-on-the-nodes", "call", "\n".join(self.leaked))
+        self._decide(int(session.exitstatus))
+        session.exitstatus = self.code
+        if self.config.option.report and self.code is not Exit.USAGE:
+            self.page = write(self._run(), self.report)
+
+    def _report_rest(self) -> None:
+        """Report the selected scenarios without an outcome, in every report."""
+        if self.code is Exit.USAGE or self._mistaken:
+            return
+        verdict: Verdict = "skipped" if self.code is Exit.NOTHING else "not run"
+        for nodeid, item in self._selected.items():
+            if nodeid not in self._reported:
+                outcome = without_run(item.scenario, verdict, self.why or "the run ended before it")
+                self._report(nodeid, "setup", f"{verdict}: {outcome.reason}", outcome)
+
+    def _report(self, nodeid: str, when: Literal["setup", "call"], text: str, outcome: Outcome | None = None) -> None:
+        """Report something that pytest did not run to all of pytest's reporters."""
+        skipped = outcome is not None and outcome.verdict == "skipped"
+        report: Any = pytest.TestReport(
+            nodeid=nodeid,
+            location=(nodeid.partition("::")[0], 0, nodeid),
+            keywords={},
+            outcome="skipped" if skipped else "failed",
+            longrepr=(nodeid, 0, text) if skipped else text,
+            when=when,
+        )
+        if outcome is not None:
+            report.genie = outcome.to_json()
+        self.config.hook.pytest_runtest_logreport(report=report)
+
+    def _decide(self, status: int) -> None:
+        """The exit code, and its reason."""
+        allowed = self.config.option.allow_skips or (self._others and not (self.asked or self.limit))
+        untested = "" if allowed else gate.untested(self.asked, self.limit, self.outcomes)
+        facts = ending.Facts(
+            status=0 if allowed and status == pytest.ExitCode.NO_TESTS_COLLECTED else status,
+            others_failed="failed" in self._others,
+            mistaken=self._mistaken,
+            leaked=bool(self.leaked),
+            untested=untested,
+            ended=self.code,
+            outcomes=self.outcomes,
+        )
+        self.code = ending.code(facts)
+        if self.code is Exit.NOTHING and not self.why:
+            self.why = untested
 
     def pytest_terminal_summary(self) -> None:
         """Print the summary of each network."""
-        if self.terminal is not None and self.cluster is not None and self.outcomes:
-            self.terminal.show_summary(self._run(self.cluster), self.page, notes=self.config.option.keep)
-            if self._untested:
-                self.terminal.show_error(self._untested)
+        if self.terminal is None or self._ended:
+            return
+        if self.outcomes:
+            self.terminal.show_summary(self._run(), self.page, notes=self.config.option.keep)
+        if self.why:
+            self.terminal.show_error(self.why)
 
-    @property
-    def _untested(self) -> str:
-        return gate.untested(self.asked, self.outcomes)
-
-    def _run(self, cluster: Cluster) -> Run:
+    def _run(self) -> Run:
         selection = self.config.stash.get(shard.SELECTION, shard.Selection())
         return Run(
-            facts=cluster.facts,
+            facts=self.cluster.facts if self.cluster else _no_facts(self.backend.name, self.chosen),
             outcomes=tuple(self.outcomes),
             leaked=tuple(self.leaked),
             seconds=time.monotonic() - self.begun,
@@ -219,15 +308,21 @@ class Suite:
             command=("pytest", *map(str, self.config.invocation_params.args)),
             selected=selection.names,
             scenarios_sha256=selection.sha256,
-            binaries=self._binaries(cluster),
+            binaries=self._binaries(),
+            code=self.code,
+            why=self.why,
         )
 
-    def _binaries(self, cluster: Cluster) -> dict[tuple[str, str], tuple[str, ...]]:
-        """The plugins of all nodes, if there is a report to name them."""
+    def _binaries(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """The plugins of all nodes, if there is a report to name them; of a node that does not answer, none."""
         found: dict[tuple[str, str], tuple[str, ...]] = {}
-        for node in cluster.facts.nodes if self.config.option.report else ():
-            for plugin in cluster.binaries(node).items():
-                found[plugin] = (*found.get(plugin, ()), node)
+        cluster = self.cluster
+        if cluster is None or not self.config.option.report:
+            return found
+        for node in cluster.facts.nodes:
+            with suppress(Exception):
+                for plugin in cluster.binaries(node).items():
+                    found[plugin] = (*found.get(plugin, ()), node)
         return found
 
     # --- the end
@@ -242,6 +337,6 @@ class Suite:
             shutil.rmtree(self.state, ignore_errors=True)
 
 
-def _refuse(reason: str) -> None:
-    if reason:
-        raise Unavailable(reason)
+def _no_facts(backend: str, why: str) -> Facts:
+    """The facts about a cluster that did not start."""
+    return Facts(backend=backend, why=why, api_server="not started", genie="not started", nodes=(), image="", offers={})

@@ -9,6 +9,7 @@ import sys
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml  # noqa: F401  # for good: pytester forgets what a run in this process imports, and this cannot be twice
@@ -21,12 +22,14 @@ import sys
 sys.path.insert(0, {root!r})
 from tests.rigs.fake_cluster import FakeCluster
 from harness.backends import registry
-from harness.contract import Backend
+from harness.contract import Backend, Unavailable
 
 CLUSTER = FakeCluster(faults={faults!r})
 
 def start(wanted):
     print("started for", ",".join(wanted.networks), file=sys.stderr)
+    if "no-cluster" in CLUSTER.faults:
+        raise Unavailable("no image, and no engine that answers")
     return CLUSTER
 
 registry.BACKENDS["fake"] = lambda: Backend(name="fake", start=start, connect=lambda wanted: CLUSTER)
@@ -229,6 +232,39 @@ def test_a_backend_that_is_not_there_ends_the_run_with_one_sentence(folder: Fold
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_a_cluster_that_does_not_start_is_in_every_report(folder: Folder, workers: list[str]) -> None:
+    result = folder.run("scenarios", "--report", "out", *workers, faults=("no-cluster",))
+    assert result.ret == 3
+    assert "Exit: no image, and no engine that answers" in str(result.stdout)
+    agree(folder, {"not run": 3}, 3, errors=3)
+
+
+def test_a_scenario_that_the_environment_broke_is_broken_in_every_report(folder: Folder) -> None:
+    result = folder.run("scenarios", "-k", "weave or canal", "--report", "out", faults=("broken-node",))
+    assert result.ret == 3
+    result.stdout.fnmatch_lines([" ! weave * broken: *", "BROKEN scenarios/weave.yaml::weave*", "* 1 error *"])
+    agree(folder, {"broken": 1, "skipped": 1}, 3, errors=1, skipped=1)
+
+
+def test_all_reports_agree_on_a_failure(folder: Folder) -> None:
+    result = folder.run("scenarios", "-k", "weave", "--report", "out", faults=("unreachable",))
+    assert result.ret == 1
+    agree(folder, {"failed": 1}, 1, failures=1)
+
+
+def agree(folder: Folder, counts: dict[str, int], code: int, **junit: int) -> None:
+    """JSON, page and JUnit have the same counts, and the exit code."""
+    output = json.loads((folder.path / "out/report.json").read_text())
+    assert (output["counts"], output["exit"]["code"]) == (counts, code)
+    page = (folder.path / "out/index.html").read_text()
+    assert all(f" {count} {verdict}</b>" in page for verdict, count in counts.items())
+    suite = ElementTree.parse(folder.path / "out/junit.xml").getroot()[0]
+    found = {key: int(suite.attrib[key]) for key in ("errors", "failures", "skipped")}
+    assert found == {"errors": 0, "failures": 0, "skipped": 0, **junit}
+    assert int(suite.attrib["tests"]) == sum(counts.values())
+
+
 def test_keep(folder: Folder) -> None:
     result = folder.run("scenarios", "-k", "weave", "--keep")
     result.stdout.fnmatch_lines(["kept: namespace genie-weave-* with a, b"])
@@ -264,35 +300,42 @@ embedded:
 
 
 @pytest.mark.parametrize(
-    ("args", "error"),
+    ("code", "args", "error"),
     [
-        (["--swap", "weave=mynet"], "--swap weave=mynet: expected --profile FILE that describes mynet*"),
-        (["--networks", "nosuch"], "--networks nosuch: expected --profile FILE that describes nosuch*"),
-        (["--networks", "weave,nosuch"], "--networks nosuch: expected --profile FILE that describes nosuch*"),
-        (["--networks", "ptp"], "--networks ptp: no selected scenario takes one of these and no other"),
-        (["--profile", "mine.yaml"], "--profile mine.yaml: no selected scenario takes mine: expected --swap OLD=mine*"),
-        (["--profile", "mine.yaml", "--swap", "weve=mine"], "--swap weve=mine: expected the name of a network *'weve'"),
-        (["--profile", "mine.yaml", "--swap", "weave=mine"], "--swap weave=mine: no network mine on this cluster*"),
-        (["--profile", "canal.yaml", "-k", "canal"], "--profile canal.yaml: canal is missing: its image cannot be had"),
-        (["--swap", "weave=canal"], "--swap weave=canal: canal is missing: its image cannot be had"),
-        (["--swap", "weave=canal", "-n", "2"], "--swap weave=canal: canal is missing: its image cannot be had"),
-        (["-k", "canal", "-n", "2"], "nothing was tested: skipped 1 of 1 scenarios: canal is missing*"),
-        (["-k", "canal"], "nothing was tested: skipped 1 of 1 scenarios: canal is missing: its image cannot be had*"),
+        (4, ["--swap", "weave=mynet"], "--swap weave=mynet: expected --profile FILE that describes mynet*"),
+        (4, ["--networks", "weave,nosuch"], "--networks nosuch: expected --profile FILE that describes nosuch*"),
+        (5, ["--networks", "weave,ptp"], "--networks: no selected scenario takes ptp, and no network that is not*"),
+        (
+            5,
+            ["--networks", "weave,canal"],
+            "--networks canal: skipped 1 of 1 scenarios of canal: canal is missing: its*",
+        ),
+        (5, ["--profile", "mine.yaml"], "--profile mine.yaml: no selected scenario takes mine: expected --swap OLD=m*"),
+        (5, ["--profile", "mine.yaml", "--swap", "weve=mine"], "--swap weve=mine: expected the name of a *'weve'"),
+        (5, ["--profile", "mine.yaml", "--swap", "weave=mine"], "--swap weave=mine: no network mine on this clust*"),
+        (5, ["--profile", "canal.yaml", "-k", "canal"], "--profile canal.yaml: canal is missing: its image cannot *"),
+        (5, ["--swap", "weave=canal", "-n", "2"], "--swap weave=canal: canal is missing: its image cannot be had"),
+        (5, ["-k", "canal", "-n", "2"], "nothing was tested: skipped 1 of 1 scenarios: canal is missing*"),
+        (5, ["-k", "nosuch"], "nothing was tested: no scenario is selected"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_never_ran_is_no_success(folder: Folder, args: list[str], error: str) -> None:
+def test_what_never_ran_is_no_success(folder: Folder, code: int, args: list[str], error: str) -> None:
     """A successful run must have tested the requested networks; otherwise there is one clear error."""
     for name in ("mine", "canal"):
         (folder.path / f"{name}.yaml").write_text(PROFILE.format(network=name))
     plain = folder.scenarios / "plain.yaml"
     plain.write_text("scenario: x\nnetworks: []\npods: {a: }\nexpect: [{check-passes: a}]\n")
     result = folder.run("scenarios", *args)
-    assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.INTERNAL_ERROR)
+    assert result.ret == code
     # A run that ends before its workers start reports it on both streams, as pytest does.
     found = [sum(fnmatch(line, f"*{error}*") for line in lines) for lines in (result.outlines, result.errlines)]
     assert max(found) == 1, str(result.stdout) + str(result.stderr)
     assert "Traceback" not in str(result.stdout) + str(result.stderr)
+
+
+def test_skips_can_be_allowed(folder: Folder) -> None:
+    assert folder.run("scenarios", "-k", "canal", "--allow-skips").ret == 0
 
 
 @pytest.mark.parametrize("how", ["", "expect: []\n", "steps: [{create: a}]\n", "after-delete: [nothing-left]\n"])

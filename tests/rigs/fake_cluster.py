@@ -2,7 +2,7 @@
 
 `faults` turns on faults of real clusters: "leak", "unreachable", "no-gateway", "two-defaults",
 "missing-interface", "never-runs", "wrong-status", "wrong-pod", "probe-away", "isolate", "check",
-"narrow" (packets of at most 1400 bytes), "wide" (9000).
+"narrow" (packets of at most 1400 bytes), "wide" (9000), "broken-node".
 """
 
 from __future__ import annotations
@@ -239,6 +239,8 @@ class FakeCluster:
         return {"bridge": "ab" * 32, "ptp": hashlib.sha256(node.encode()).hexdigest()}
 
     def inventory(self, node: str) -> Inventory:
+        if "broken-node" in self.faults:
+            raise OSError("the node's daemon has ended")
         empty: frozenset[str] = frozenset()
         held = set(self.leaked) | self.stranger
         if LIVING_LEFT_OUT not in self.facts.abilities:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness.contract import ProbeError
 from tests.rigs.fake_cluster import FakeCluster
-from tests.rigs.scenarios import PODS, Runner, failures, two
+from tests.rigs.scenarios import PODS, Runner, two
 
 
 def test_a_life_from_namespace_to_nothing(go: Runner) -> None:
@@ -74,13 +76,41 @@ def test_pods_that_are_kept(go: Runner) -> None:
     assert outcome.notes == (f"kept: namespace {outcome.namespace} with both, peer",)
 
 
-def test_a_backend_that_breaks_fails_the_scenario_only(go: Runner, cluster: FakeCluster) -> None:
+def test_a_backend_that_breaks_is_no_failure_of_the_plugin(go: Runner, cluster: FakeCluster) -> None:
     def breaks(node: str) -> Any:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("no node")
 
     cluster.inventory = breaks  # type: ignore[method-assign]
     outcome, _ = go(PODS, cluster=cluster)
-    assert "ZeroDivisionError" in failures(outcome)
+    assert (outcome.verdict, outcome.reason) == (
+        "broken",
+        "the harness or its backend failed: ZeroDivisionError: no node",
+    )
+    assert "Traceback" in str(outcome.failures)
+
+
+@pytest.mark.parametrize("away", ["API server", "node", "disk"])
+def test_a_failure_on_a_cluster_that_does_not_work_is_no_failure_of_the_plugin(
+    go: Runner, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    """The cluster breaks while a check runs, so the check fails."""
+    asked = cluster.ask
+
+    def breaks(*args: Any, **named: Any) -> Any:
+        if away == "API server":
+            monkeypatch.setattr(cluster, "_answer", lambda *_: (503, {"message": "no etcd"}))
+        elif away == "node":
+            monkeypatch.setattr(cluster, "inventory", lambda node: asked("no", "pod", {}))
+        else:
+            monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+        raise ProbeError("no answer")
+
+    monkeypatch.setattr(cluster, "ask", breaks)
+    outcome, _ = go(two("interfaces: {pod: both, eth0: calico}"), cluster=cluster)
+    assert outcome.verdict == "broken"
+    assert {"API server": "no etcd (HTTP 503)", "node": "a node does not answer", "disk": "no space is left"}[
+        away
+    ] in outcome.reason
 
 
 @pytest.mark.parametrize(

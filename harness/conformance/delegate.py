@@ -15,17 +15,15 @@ _SCRIPT = """\
 #!/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 here={here}
+cat >"$here/$CNI_COMMAND.stdin"
+env >"$here/$CNI_COMMAND.env"
 if [ -f "$here/$CNI_COMMAND.answer" ]; then
-  cat >/dev/null
   cat "$here/$CNI_COMMAND.answer"
   status=$(cat "$here/$CNI_COMMAND.status")
-elif [ "$CNI_COMMAND" = GC ]; then
-  cat >"$here/GC.stdin"
-  {real} <"$here/GC.stdin"
-  status=$?
 else
-  {real}
+  {real} <"$here/$CNI_COMMAND.stdin" >"$here/$CNI_COMMAND.stdout"
   status=$?
+  cat "$here/$CNI_COMMAND.stdout"
 fi
 printf '%s %s %s\\n' "$CNI_COMMAND" "$status" "$CNI_CONTAINERID" >>"$here/calls"
 exit "$status"
@@ -65,10 +63,23 @@ class Delegate:
         parts = [line.split(" ", 2) for line in lines]
         return [Delegated(verb=verb, container=container, status=int(status)) for verb, status, container in parts]
 
-    def collected(self) -> Json:
-        """The configuration of its last GC; empty if there was none that it can be read from."""
+    def given(self, verb: str) -> Json:
+        """The configuration of its last call with a verb; empty if there was none that it can be read from."""
+        return self._object(f"{verb}.stdin")
+
+    def answered(self, verb: str) -> Json:
+        """The answer of its last call with a verb, in the same way."""
+        return self._object(f"{verb}.stdout")
+
+    def variables(self, verb: str) -> dict[str, str]:
+        """The variables of its last call with a verb."""
+        file = self._directory / f"{verb}.env"
+        lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+    def _object(self, name: str) -> Json:
         try:
-            found = json.loads((self._directory / "GC.stdin").read_bytes())
+            found = json.loads((self._directory / name).read_bytes())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

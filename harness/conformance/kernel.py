@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyroute2 import IPRoute
 
 from harness.conformance import netlink
 from harness.conformance.netlink import Message
 
-_UP = 1
+_UP, _LOWER_UP = 1, 1 << 16
+_PERMANENT = 0x80  # a neighbour that somebody added
 _KERNEL = 2  # the protocol of routes that come with an address
 _LOCAL_TABLE, _UNICAST = 255, 1
 _FAMILIES = {int(socket.AF_INET): "0.0.0.0", int(socket.AF_INET6): "::"}
@@ -27,6 +28,7 @@ class Link:
     mac: str
     mtu: int
     up: bool
+    carrier: bool = field(compare=False)  # whether its other end, or its cable, is up, too
     master: int  # index; 0: none
     peer: int  # index of the other end or of the parent interface; 0: none
 
@@ -62,6 +64,7 @@ class Kernel:
     addresses: tuple[Address, ...]
     routes: tuple[Route, ...]
     rules: frozenset[str]
+    neighbours: frozenset[Address]  # permanent ones
 
     def link(self, name: str) -> Link | None:
         """An interface by name."""
@@ -80,6 +83,11 @@ def look() -> Kernel:
         addresses=tuple(address for address in found if not _is_link_local(address.cidr)),
         routes=tuple(route for message in netlink.dump(netlink.ROUTES) if (route := _route(message))),
         rules=frozenset(_rule(message) for message in netlink.dump(netlink.RULES) if message.head[0] in _FAMILIES),
+        neighbours=frozenset(
+            Address(message.head[1], message.address(1))
+            for message in netlink.dump(netlink.NEIGHBOURS)
+            if message.head[0] in _FAMILIES and message.head[2] & _PERMANENT
+        ),
     )
 
 
@@ -98,6 +106,7 @@ def _link(message: Message) -> Link:
         mac=message.attributes.get(1, b"").hex(":"),
         mtu=message.number(4),
         up=bool(flags & _UP),
+        carrier=bool(flags & _LOWER_UP),
         master=message.number(10),
         peer=message.number(5),
     )

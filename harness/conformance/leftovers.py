@@ -32,12 +32,15 @@ def of_kernel(used: Snapshot, after: Snapshot) -> Iterator[str]:
 
 
 def files(used: Snapshot, after: Snapshot, words: Sequence[str]) -> set[str]:
-    """Files that are new, or that contain one of the words."""
-    return {
-        path
-        for path, content in after.files.items()
-        if path not in used.files or (content != used.files[path] and any(word.encode() in content for word in words))
-    }
+    """Files and empty directories that are new, and files that contain one of the words."""
+    found = {path for path in after.files if path not in used.files and not _was_directory(path, used)}
+    changed = {path for path in after.files.keys() & used.files.keys() if after.files[path] != used.files[path]}
+    return found | {path for path in changed if any(word.encode() in after.files[path] for word in words)}
+
+
+def _was_directory(path: str, before: Snapshot) -> bool:
+    """Whether it is an empty directory, which had files before."""
+    return path.endswith("/") and any(each.startswith(path) for each in before.files)
 
 
 def interfaces(clean: Snapshot, after: Snapshot, shared: Set[str] = frozenset()) -> Iterator[str]:
@@ -64,5 +67,8 @@ def _kernel(before: Kernel, after: Kernel) -> Iterator[str]:
     for route in after.routes:
         if route not in before.routes and (not route.link or route.link in known) and not route.by_kernel:
             yield f"the route to {route.dst} by {names.get(route.link, route.gw)}"
+    for neighbour in after.neighbours - before.neighbours:
+        if neighbour.link in known:
+            yield f"the neighbour {neighbour.cidr} of {names.get(neighbour.link)}"
     for rule in sorted(after.rules - before.rules):
         yield f"the rule {rule}"

@@ -8,6 +8,7 @@ mounts, files and processes end with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -17,7 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.conformance import netlink
 from harness.conformance.kernel import Kernel, look
@@ -28,6 +32,8 @@ UPLINK = "eth0"
 NETNS = Path("/run/netns")
 PLACE = Path("/dev/shm")  # the harness's directory, which is ignored
 _UPPER = PLACE / "upper"
+_OWN = ("upper", "work", "delegate")  # the harness's in PLACE
+REMOVED = b"\0removed"
 _KEPT = ("proc", "sys", "dev", "run", "lost+found")
 _SMALL = 1 << 16  # bytes of a file that are searched for words of an attachment
 _NOISE = re.compile(r" ?\bcounter packets \d+ bytes \d+| ?# handle \d+|^#.*$|\[\d+:\d+\]", re.MULTILINE)
@@ -42,7 +48,8 @@ class Snapshot:
     """The state of the machine outside the containers."""
 
     kernel: Kernel
-    files: dict[str, bytes]  # files written since the machine's start: path to contents
+    #: Written since the machine's start: path to contents. An empty directory ends with "/"; REMOVED is no content.
+    files: dict[str, bytes]
     processes: dict[int, str]
     firewall: frozenset[str]
 
@@ -50,8 +57,11 @@ class Snapshot:
 class Sandbox:
     """A container: a network namespace with a name, as `ip netns add` makes it."""
 
+    names: ClassVar[set[str]] = set()
+
     def __init__(self, name: str) -> None:
         self.name, self.path = name, NETNS / name
+        self.names.add(name)
         self._net = linux.new_net_namespace()
         self.path.touch()
         linux.mount(f"/proc/self/fd/{self._net}", str(self.path), flags=linux.MS_BIND)
@@ -64,6 +74,14 @@ class Sandbox:
     def look(self) -> Kernel:
         """The kernel's state of it."""
         return self.inside(look)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its name still leads to it."""
+        with suppress(OSError):
+            there, own = self.path.stat(), os.fstat(self._net)
+            return (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)
+        return False
 
     def close(self) -> None:
         """Remove it with everything in it, as a reboot does."""
@@ -151,26 +169,50 @@ def snapshot() -> Snapshot:
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
-    for root, shown in ((_UPPER, ""), (Path("/run"), "/run")):
+    for root, shown in ((_UPPER, ""), (Path("/run"), "/run"), (PLACE, str(PLACE))):
         for folder, folders, names in os.walk(root):
+            there = shown + folder[len(str(root)) :]
             if Path(folder) == NETNS:
                 folders.clear()
+                yield from ((f"{there}/{name}", b"") for name in names if name not in Sandbox.names)
                 continue
-            there = shown + folder[len(str(root)) :]
-            for name in names:
-                path = Path(folder, name)
-                if path.is_file() or path.is_symlink() or path.is_socket():
-                    yield f"{there}/{name}", _content(path)
+            if root == PLACE == Path(folder):
+                folders[:] = [name for name in folders if not name.startswith(_OWN)]
+            if not names and not folders and folder != str(root):
+                yield f"{there}/", b""
+            yield from ((f"{there}/{name}", _content(Path(folder, name))) for name in names)
 
 
 def _content(path: Path) -> bytes:
     try:
         if path.is_symlink():
             return bytes(path.readlink())
+        if not path.is_file():  # a file of the host that was removed is a character device in the overlay
+            return REMOVED if path.is_char_device() and path.stat().st_rdev == 0 else b""
         with path.open("rb") as file:
             return file.read(_SMALL)
     except OSError:
         return b""
+
+
+def has_kind(kind: str) -> bool:
+    """Whether the kernel can make interfaces of a kind; True if it knows no such kind by that name, or is not sure."""
+    try:
+        with IPRoute() as route:
+            [parent] = route.link_lookup(ifname=UPLINK)
+            route.link("add", ifname="kind0", kind=kind, link=parent)
+            route.link("del", ifname="kind0")
+    except NetlinkError as error:
+        return bool(error.code != errno.EOPNOTSUPP)
+    return True
+
+
+def provide(path: str, text: str) -> None:
+    """Write a file that a daemon has written on a node, unless it is there."""
+    file = Path(path)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
 
 
 def remove(paths: Sequence[str]) -> None:

@@ -10,12 +10,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-LINKS, ADDRESSES, ROUTES, RULES = 18, 22, 26, 34
+LINKS, ADDRESSES, ROUTES, NEIGHBOURS, RULES = 18, 22, 26, 30, 34
 _NEWLINK, _NEWADDR, _NEWROUTE = 16, 20, 24
 _REQUEST, _ACK, _DUMP, _CREATE = 1, 4, 0x300, 0x400 | 0x200  # the last: and not one that is there
 _ERROR, _DONE, _INTERRUPTED = 2, 3, 0x10
 _LINK, _ADDRESS, _ROUTE = struct.Struct("=BxHiII"), struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
-_HEADS = {LINKS: _LINK, ADDRESSES: _ADDRESS, ROUTES: _ROUTE, RULES: _ROUTE}
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
+_HEADS = {LINKS: _LINK, ADDRESSES: _ADDRESS, ROUTES: _ROUTE, NEIGHBOURS: _NEIGHBOUR, RULES: _ROUTE}
 _UP = 1
 
 
@@ -58,7 +59,7 @@ def parsed(content: bytes) -> dict[int, bytes]:
 
 
 def dump(what: int) -> list[Message]:
-    """All objects of a kind (LINKS, ADDRESSES, ROUTES or RULES) in the calling thread's network namespace.
+    """All objects of a kind (LINKS, ADDRESSES, ROUTES, NEIGHBOURS or RULES) in the calling thread's network namespace.
 
     Raises:
         OSError: the kernel refuses, or ten reads were interrupted by changes.

@@ -276,11 +276,22 @@ def versions_of(check: Check, subject: Subject) -> list[str]:
     )
 
 
+#: Keys of a configuration that turn a verb off, with the prefix of its checks.
+_OFF = {"disableCheck": "check-", "disableGC": "gc-"}
+
+
 def _not_for(check: Check, subject: Subject) -> str:
     """Why a check does not apply."""
     if check.feature and check.feature not in subject.features:
         return f"not claimed: {check.feature}"
-    if check.first and subject.adjusts:
+    for key, prefix in _OFF.items():
+        if check.name.startswith(prefix) and subject.network.get(key) is True:
+            return f"{key} in the configuration: no runtime calls {prefix.rstrip('-').upper()}"
+    if subject.assigns and not (check.ipam if check.ipam is not None else not check.first):
+        return "an ipam plugin makes no interface"
+    if check.several and subject.is_exclusive:
+        return f"only one container at a time can have the device of {subject.type}"
+    if check.first and subject.adjusts and not subject.assigns:
         return "the plugin adjusts an interface that is there already"
     return ""
 
@@ -367,6 +378,8 @@ def _in_child(job: Job, subject: Subject, pipe: int) -> None:
     try:
         needed = sorted({binary.parent for binary in subject.binaries.values()})
         machine.begin(subject.masters, needed)
+        for path, text in subject.files.items():
+            machine.provide(path, text)
         scene = Scene(subject, job.version, job.warned)
         found = [_found(check, scene) for check in checks]
     except machine.NoMachine as error:

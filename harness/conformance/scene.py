@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ _PRELUDE = """\
 [ -n "$INSIDE" ] || INSIDE=1 exec unshare --net --mount --pid --fork --mount-proc sh "$0"
 mount -t tmpfs run /run; mkdir -p /run/netns /var/lib/cni; mount -t tmpfs cni /var/lib/cni; ip link set lo up
 """
+_LONG = 120.0  # seconds: two thirds of the limit of a check
 #: Directories of more than one program: a file there is another's, unless it has the same name.
 _COMMON = set(map(Path, ("/run", "/run/cni", "/tmp", "/etc", "/var/lib", "/var/lib/cni", "/var/cache", "/var/tmp")))
 
@@ -82,6 +85,7 @@ class Scene:
         self.notes: list[str] = []
         self._script: list[str] = []
         self._containers = self._delegates = 0
+        self._until = time.monotonic() + _LONG
         self.cache: dict[str, Any] = {}  # shared by the checks of a batch
         #: Merged over the configuration of every call.
         self.changes: Json = {}
@@ -91,6 +95,13 @@ class Scene:
                 f"ip link add {name} type veth peer far-{name}; ip link set {name} up; ip link set far-{name} up"
             )
         self.write(f"ip addr add 192.0.2.10/24 dev {machine.UPLINK}; ip route add default via 192.0.2.1")
+        for path, text in subject.files.items():
+            self.write(f"mkdir -p {Path(path).parent}; printf %s {shlex.quote(text)} > {path}")
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a check that repeats something must come to an end, because its time is nearly over."""
+        return time.monotonic() > self._until
 
     def has(self, version: str) -> bool:
         """Whether the version of the specification is this one or a later one."""

@@ -15,6 +15,19 @@ from harness.conformance.spec import VERSIONS
 from harness.embedded.binaries import INSTALLED, given
 from harness.values import texts
 
+#: Why a plugin cannot be tested alone.
+_IMPOSSIBLE = {
+    "dhcp": "dhcp needs its daemon on the node and a DHCP server on the network, and a test of one plugin has neither: "
+    "test with another ipam plugin",
+}
+_EXCLUSIVE = ("host-device",)  # plugins of a device that only one container can have
+_BY_DAEMON = {  # what a plugin's daemon writes: the key of its configuration with the file, by default this one
+    "flannel": (
+        ("subnetFile", "/run/flannel/subnet.env"),
+        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n",
+    ),
+}
+_DELEGATES = {"flannel": ("bridge", "host-local")}  # plugins that a plugin executes by default
 _DEFAULT_BRIDGES = {"bridge": "cni0", "flannel": "cni0"}  # the interface of plugins that name none
 
 
@@ -34,6 +47,7 @@ class Subject:
     network: Json  # as a list of plugins
     position: int  # of the plugin in the list
     binaries: Mapping[str, Path]  # by type: those of the list, and their ipam plugins
+    assigns: bool = False  # the tested one is the ipam plugin of the plugin at that position
     stays: tuple[str, ...] = ()  # interfaces that all containers share
     claims: frozenset[str] = frozenset()
     places: tuple[Path, ...] = ()  # directories with further plugins
@@ -50,25 +64,44 @@ class Subject:
         return part
 
     @property
+    def type(self) -> str:
+        """The tested plugin's."""
+        return _ipam(self.conf) if self.assigns else str(self.conf["type"])
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether only one container at a time can be attached."""
+        return self.type in _EXCLUSIVE
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What the daemons of the plugins have written on a node: path to text."""
+        found = {}
+        for part in self.network["plugins"]:
+            if part["type"] in _BY_DAEMON:
+                (key, default), text = _BY_DAEMON[part["type"]]
+                found[str(part.get(key) or default)] = text
+        return found
+
+    @property
     def ifname(self) -> str:
         """CNI_IFNAME: runtimes call loopback with that of the interface that it is for."""
         return "lo" if self.conf["type"] == "loopback" else "eth0"
 
     @property
     def adjusts(self) -> bool:
-        """Whether the plugin adjusts an interface, which is there already, and makes none."""
-        return self.position > 0 or self.ifname == "lo"
+        """Whether the plugin makes no interface: it adjusts one that is there already, or assigns addresses."""
+        return self.position > 0 or self.ifname == "lo" or self.assigns
 
     @property
     def binary(self) -> Path:
         """The plugin's."""
-        return self.binaries[self.conf["type"]]
+        return self.binaries[self.type]
 
     @property
     def ipam(self) -> str:
         """The type of its ipam plugin, if it delegates to one."""
-        ipam = self.conf.get("ipam")
-        return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+        return "" if self.assigns else _ipam(self.conf)
 
     @property
     def path(self) -> str:
@@ -89,7 +122,10 @@ class Subject:
         """Claimed extended features: those that the profile names, and those that the configuration uses."""
         declared = self.conf.get("capabilities")
         wanted = {f"capability:{name}" for name, on in declared.items() if on} if isinstance(declared, dict) else set()
-        used = {"dns": self.conf.get("dns"), "capabilities": wanted, "pool": "subnet" in dict(_strings(self.conf))}
+        if self.assigns:
+            wanted &= {"capability:ips", "capability:ipRanges"}
+        dns = None if self.assigns else self.conf.get("dns")
+        used = {"dns": dns, "capabilities": wanted, "pool": "subnet" in dict(_strings(self.conf))}
         return {*self.claims, *wanted, *(feature for feature, use in used.items() if use)}
 
     @property
@@ -116,7 +152,7 @@ class Subject:
         """For a report: the real binaries with their checksums."""
         return {
             "name": self.name,
-            "type": self.conf["type"],
+            "type": self.type,
             "network": self.network,
             "binaries": [
                 {"type": name, "path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -171,11 +207,17 @@ def of(
     listed = as_list(network, where)
     types = [part["type"] for part in listed["plugins"]]
     wanted = wanted or (plugin.name if plugin else types[0])
-    if wanted not in types:
+    ipams = [_ipam(part) for part in listed["plugins"]]
+    assigns = wanted in ipams
+    if wanted not in types and not assigns:
         if len(types) > 1 or not plugin:
             raise Unusable(f"{where}: expected a plugin of type {wanted!r}, found {', '.join(types)}")
         wanted = types[0]
-    needed = {name for part in listed["plugins"] for name in (part["type"], _ipam(part)) if name}
+    position = ipams.index(wanted) if assigns else types.index(wanted)
+    needed = {name for number, part in enumerate(listed["plugins"]) for name in _executed(part)
+              if not assigns or number != position or name == wanted}  # fmt: skip
+    if impossible := needed & _IMPOSSIBLE.keys():
+        raise Unusable(f"{where}: {_IMPOSSIBLE[min(impossible)]}")
     looked_in = places(plugin, paths)
     binaries = {name: found for name in needed if (found := find(name, looked_in))}
     if plugin:
@@ -183,7 +225,7 @@ def of(
     if missing := needed - set(binaries):
         raise Unusable(f"{where}: no executable {', '.join(sorted(missing))} in {', '.join(map(str, looked_in))}")
     subject = Subject(
-        name=listed["name"], network=listed, position=types.index(wanted), binaries=binaries,
+        name=listed["name"], network=listed, position=position, binaries=binaries, assigns=assigns,
         stays=tuple(stays), claims=frozenset(claims), places=tuple(looked_in),
     )  # fmt: skip
     configured = str(network.get("cniVersion") or "0.1.0")
@@ -222,6 +264,13 @@ def _joined(places: Sequence[Path]) -> str:
 def _ipam(part: Json) -> str:
     ipam = part.get("ipam")
     return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+
+
+def _executed(part: Json) -> list[str]:
+    """The types of a plugin, its ipam plugin, and others that it executes."""
+    delegate = part.get("delegate")
+    named = [str(delegate.get("type") or "")] if isinstance(delegate, dict) else []
+    return [name for name in (part["type"], _ipam(part), *_DELEGATES.get(part["type"], ()), *named) if name]
 
 
 def probe(binary: Path, path: str) -> Outcome:

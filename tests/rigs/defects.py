@@ -21,9 +21,15 @@ SUBNET = {
 }
 RANGES = {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
 #: The networks, by the name that a defect has for them. `TESTED` has the plugin that is tested in it.
+DUAL = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "2001:db8:88::/64"}]],
+    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+}
 CONFS: dict[str, list[dict[str, Any]]] = {
     "subnet": [SUBNET],
     "host-local": [{"type": "example-veth", "ipam": RANGES}],
+    "dual": [{"type": "example-veth", "ipam": DUAL}],
     "example-ipam": [{"type": "example-veth", "ipam": {"type": "example-ipam", "subnet": "10.88.0.0/24"}}],
     "chain": [SUBNET, {"type": "example-mtu", "mtu": 1400}],
 }

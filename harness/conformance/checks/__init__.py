@@ -7,6 +7,7 @@ version      VERSION
 add          ADD: its result, and that the kernel has the same
 errors       calls that must fail
 delete       DEL
+others       what is not the plugin's own, and containers as runtimes have them
 verify       CHECK
 chain        plugins before and after
 capability   runtimeConfig
@@ -28,6 +29,7 @@ from harness.conformance.checks import (
     errors,
     interrupted,
     load,
+    others,
     profile,
     verify,
     version,
@@ -41,7 +43,7 @@ def _of(module: ModuleType) -> list[Check]:
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (profile, version, add, errors, delete, verify, collect, chain, capability, interrupted, load)
+    for module in (profile, version, add, errors, delete, others, verify, collect, chain, capability, interrupted, load)
     for check in _of(module)
 )
 #: Extended features: what a profile can claim.

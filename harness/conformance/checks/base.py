@@ -23,6 +23,8 @@ class Check:
     each: bool = False  # run with every version that the plugin claims, not only with the newest
     ends: bool = False  # with the oldest and the newest of them
     first: bool = False  # only for a plugin that makes the interface
+    ipam: bool | None = None  # whether it is also for an ipam plugin alone; by default unless `first`
+    several: bool = False  # needs several containers at the same time
     after: tuple[str, ...] = ()  # checks that must pass before this one gives a separate verdict
     repeat: bool = True  # run a failed check again; if it then passes, it is flaky
     batch: str = ""  # the checks of a batch share one attachment, which the first of them makes
@@ -46,6 +48,8 @@ def check(
     each: bool = False,
     ends: bool = False,
     first: bool = False,
+    ipam: bool | None = None,
+    several: bool = False,
     after: tuple[str, ...] = ("add-succeeds",),
     repeat: bool = True,
     batch: str = "",
@@ -56,7 +60,8 @@ def check(
     def made(run: Callable[[Scene], None]) -> Check:
         return Check(
             name=name, sentence=sentence, section=section, run=run, since=since, until=until, feature=feature,
-            each=each, ends=ends, first=first, after=after, repeat=repeat, batch=batch, should=should,
+            each=each, ends=ends, first=first, ipam=ipam, several=several, after=after, repeat=repeat, batch=batch,
+            should=should,
         )  # fmt: skip
 
     return made

@@ -17,6 +17,8 @@ from harness.conformance.spec import RUNTIME_CONFIG
 
 _DEMAND = "If the configuration declares a capability, the plugin fulfils its runtimeConfig or returns an error."
 _MAC = "02:42:c6:12:00:07"
+_GUID = "c2:11:22:33:44:55:66:77"
+_DEVICE = "ffff:1f:1f.7"
 
 
 def _asked(scene: Scene, **wanted: object) -> Attachment | None:
@@ -29,6 +31,15 @@ def _asked(scene: Scene, **wanted: object) -> Attachment | None:
     if attachment.result is None:
         raise Blocked("ADD printed no result")
     return attachment
+
+
+def _given(scene: Scene, attachment: Attachment) -> list[str]:
+    """The container's addresses; for an ipam plugin alone, those of its result."""
+    if scene.subject.assigns:
+        return [ip.cidr for ip in parse(attachment.result or {}).ips]
+    inside = scene.inside(attachment)
+    link = inside.link("eth0")
+    return inside.of(link) if link else []
 
 
 @check(
@@ -63,9 +74,9 @@ def ips(scene: Scene) -> None:
         raise Skipped("the result has no IPv4 address to choose another one near")
     near = ipaddress.ip_interface(found[0].cidr)
     wanted = f"{near.ip + 20}/{near.network.prefixlen}"
+    scene.deleted(first)
     if attachment := _asked(scene, ips=[wanted]):
-        link = scene.inside(attachment).link("eth0")
-        has = scene.inside(attachment).of(link) if link else []
+        has = _given(scene, attachment)
         scene.expect(
             wanted in has, f"asked for {wanted}, ADD gave {', '.join(has) or 'nothing'} and reported success", _DEMAND
         )
@@ -80,8 +91,7 @@ def ips(scene: Scene) -> None:
 def ip_ranges(scene: Scene) -> None:
     wanted = ipaddress.ip_network("198.18.7.0/24")
     if attachment := _asked(scene, ipRanges=[[{"subnet": str(wanted)}]]):
-        link = scene.inside(attachment).link("eth0")
-        has = scene.inside(attachment).of(link) if link else []
+        has = _given(scene, attachment)
         near = any(ipaddress.ip_interface(cidr).ip in wanted for cidr in has)
         scene.expect(near, f"asked for an address of {wanted}, ADD gave {', '.join(has)} and reported success", _DEMAND)
 
@@ -180,6 +190,42 @@ def bandwidth(scene: Scene) -> None:
         scene.expect(shaped, "asked for a bandwidth, ADD made no queueing discipline and reported success", _DEMAND)
 
 
+@check(
+    "capability-infiniband-guid",
+    "An InfiniBand GUID that is asked for is the interface's, or refused: an Ethernet interface has none.",
+    RUNTIME_CONFIG,
+    feature="capability:infinibandGUID",
+)
+def infiniband_guid(scene: Scene) -> None:
+    if attachment := _asked(scene, infinibandGUID=_GUID):
+        link = scene.inside(attachment).link("eth0")
+        found = link.mac if link else "no eth0"
+        headline = f"asked for GUID {_GUID}, ADD gave an interface with hardware address {found} and reported success"
+        scene.expect(found.endswith(_GUID), headline, _DEMAND)
+
+
+@check(
+    "capability-device-id",
+    "A device that does not exist is refused.",
+    RUNTIME_CONFIG,
+    feature="capability:deviceID",
+)
+def device_id(scene: Scene) -> None:
+    headline = f"asked for device {_DEVICE}, which the machine does not have, ADD reported success"
+    scene.expect(_asked(scene, deviceID=_DEVICE) is None, headline, _DEMAND)
+
+
+@check(
+    "capability-aliases",
+    "Aliases that are asked for are accepted, or refused with an error.",
+    RUNTIME_CONFIG,
+    feature="capability:aliases",
+)
+def aliases(scene: Scene) -> None:
+    if _asked(scene, aliases=["conformance", "web-0"]):
+        scene.notes.append("ADD accepts aliases; whether names lead to the container depends on a name server")
+
+
 _MALFORMED: dict[str, object] = {
     "mac": "not a MAC",
     "ips": ["not an address"],
@@ -187,6 +233,8 @@ _MALFORMED: dict[str, object] = {
     "bandwidth": "not an object",
     "ipRanges": "not a list",
     "dns": "not an object",
+    "infinibandGUID": "not a GUID",
+    "aliases": "not a list",
 }
 
 
@@ -218,8 +266,7 @@ def args_ips(scene: Scene) -> None:
     if not outcome.ok:
         expect_error(scene, outcome, f"ADD with args.cni.ips {wanted}")
         return
-    link = scene.inside(attachment).link("eth0")
-    has = scene.inside(attachment).of(link) if link else []
+    has = _given(scene, attachment)
     headline = f"args.ips is claimed; args.cni.ips has {wanted}, ADD gave {', '.join(has)}"
     demand = "No plugin must know `args`: to claim args.ips is right only for one that does."
     scene.expect(wanted in has, headline, demand, outcome, fault=Fault.PROFILE)

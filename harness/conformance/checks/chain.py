@@ -44,17 +44,31 @@ def _chain(scene: Scene, name: str) -> None:
     scene.expect(outcome.ok, what, "DEL is given the result of the whole chain.", outcome, section=DEL)
 
 
-@check("chain-tuning", "With tuning after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1")
+@check(
+    "chain-tuning", "With tuning after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1", ipam=False
+)
 def tuning(scene: Scene) -> None:
     _chain(scene, "tuning")
 
 
-@check("chain-portmap", "With portmap after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1")
+@check(
+    "chain-portmap",
+    "With portmap after it, ADD, CHECK and DEL of the chain succeed.",
+    RESULT,
+    since="0.3.1",
+    ipam=False,
+)
 def portmap(scene: Scene) -> None:
     _chain(scene, "portmap")
 
 
-@check("chain-bandwidth", "With bandwidth after it, ADD, CHECK and DEL of the chain succeed.", RESULT, since="0.3.1")
+@check(
+    "chain-bandwidth",
+    "With bandwidth after it, ADD, CHECK and DEL of the chain succeed.",
+    RESULT,
+    since="0.3.1",
+    ipam=False,
+)
 def bandwidth(scene: Scene) -> None:
     probe = scene.added(scene.container())
     link = scene.inside(probe).link("eth0")

@@ -7,10 +7,12 @@ import json
 from harness.conformance import leftovers
 from harness.conformance.call import Json, Outcome
 from harness.conformance.checks.base import check
-from harness.conformance.checks.delete import CLEAN, settled, used
+from harness.conformance.checks.delete import CLEAN, used
 from harness.conformance.checks.errors import expect_error
+from harness.conformance.checks.life import settled
 from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
+from harness.conformance.results import Result, destination, parse
 from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
 from harness.conformance.spec import ADD, DELEGATION, GC, STATUS, number
 
@@ -44,6 +46,7 @@ def succeeds(scene: Scene) -> None:
     since="1.1.0",
     should=True,
     after=("gc-succeeds", "gc-asks-ipam"),
+    several=True,
 )
 def collects(scene: Scene) -> None:
     valid = scene.added(scene.container())
@@ -86,6 +89,7 @@ def _outlive(scene: Scene, before: Snapshot, stale: list[Attachment]) -> list[st
     since="1.1.0",
     should=True,
     after=("gc-collects-stale",),
+    several=True,
 )
 def collects_all(scene: Scene) -> None:
     before = used(scene)
@@ -101,6 +105,8 @@ def collects_all(scene: Scene) -> None:
     first=True,
     should=True,
     after=("gc-collects-stale", "two-interfaces"),
+    ipam=True,
+    several=True,
 )
 def by_interface(scene: Scene) -> None:
     valid = scene.added(scene.container())
@@ -113,7 +119,7 @@ def by_interface(scene: Scene) -> None:
     scene.expect(same, "GC changed a container of which both interfaces are valid", _VALID, outcome, look=look)
     outcome = scene.collect([valid])
     own, now = inside.link("eth0"), scene.inside(valid)
-    same = own is not None and now.link("eth0") == own and now.of(own) == inside.of(own)
+    same = own is None or (now.link("eth0") == own and now.of(own) == inside.of(own))
     scene.expect(same, "GC of net1 changed eth0 of the same container, which is valid", _VALID, outcome, look=look)
     after = scene.about(valid)
     if before:
@@ -141,6 +147,7 @@ def by_interface(scene: Scene) -> None:
     GC,
     since="1.1.0",
     after=("gc-succeeds",),
+    several=True,
 )
 def keeps_others(scene: Scene) -> None:
     scene.changes = {"name": "another-network"}
@@ -203,9 +210,53 @@ def gc_asks(scene: Scene) -> None:
     demand = "A plugin passes GC on to the plugins that it delegates to, with all that it was given."
     asked = any(call.verb == "GC" for call in delegate.calls())
     if scene.expect(asked, "GC does not call the ipam plugin", demand, outcome):
-        given = delegate.collected().get(_VALID_KEY)
+        given = delegate.given("GC").get(_VALID_KEY)
         headline = f"GC of {json.dumps(wanted)} gives the ipam plugin {json.dumps(given)} as the valid attachments"
         scene.expect(given == wanted, headline, demand, outcome)
+
+
+@check(
+    "add-gives-ipam",
+    "The ipam plugin gets the variables and the configuration of the call.",
+    DELEGATION,
+    should=True,
+)
+def gives_ipam(scene: Scene) -> None:
+    delegate = scene.delegate()
+    scene.changes = {"args": {"cni": {"labels": [{"key": "app", "value": "x"}]}}}
+    attachment = scene.added(scene.container(args="IgnoreUnknown=1;K8S_POD_NAME=web-0"))
+    demand = "A delegated plugin is executed with the same environment and configuration."
+    wanted, conf = attachment.variables, scene.conf(attachment, attachment.before)
+    given, stdin = delegate.variables("ADD"), delegate.given("ADD")
+    if not given:
+        raise Skipped("ADD does not call the ipam plugin")
+    wrong = [f"{name} {given.get(name, 'missing')!r}" for name in wanted if given.get(name) != wanted[name]]
+    headline = f"the ipam plugin's ADD has {', '.join(wrong)}, unlike the plugin's"
+    scene.expect(not wrong, headline, demand)
+    lost = [key for key in conf if stdin.get(key) != conf[key]]
+    scene.expect(not lost, f"the ipam plugin's input lacks or changes {', '.join(lost)}", demand)
+
+
+@check(
+    "result-has-ipam",
+    "The result has every address, route and DNS setting that the ipam plugin gave.",
+    DELEGATION,
+    after=("result-well-formed",),
+    should=True,
+)
+def has_ipam(scene: Scene) -> None:
+    delegate = scene.delegate()
+    result = parse(scene.added(scene.container()).result or {})
+    given = parse(delegate.answered("ADD"))
+    lost = [ip.cidr for ip in given.ips if ip.cidr not in {each.cidr for each in result.ips}]
+    lost += [f"the route to {dst}" for dst in _destinations(given) if dst not in _destinations(result)]
+    lost += [f"dns.{key}" for key, value in given.dns.items() if value and not result.dns.get(key)]
+    demand = "An ipam plugin's abbreviated result is what the plugin assigns; what it cannot do it refuses."
+    scene.expect(not lost, f"the result lacks {', '.join(lost)} of the ipam plugin's", demand)
+
+
+def _destinations(result: Result) -> list[str]:
+    return [found for route in result.routes if (found := destination(route.get("dst")))]
 
 
 @check(

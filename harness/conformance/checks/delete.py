@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from harness.conformance import leftovers
 from harness.conformance.call import Outcome
 from harness.conformance.checks.base import check
-from harness.conformance.checks.life import BATCH, ended, made
+from harness.conformance.checks.life import BATCH, ended, made, settled
 from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
 from harness.conformance.scene import Attachment, Blocked, Scene
 from harness.conformance.spec import DEL, LIFECYCLE
 
-_PATIENCE = 2.0  # seconds
 CLEAN = "DEL undoes whatever ADD did."
 
 
@@ -96,21 +92,6 @@ def _is_ipam_plugins(scene: Scene, before: Snapshot, attachment: Attachment, wha
         return False
     scene.ask_ipam("DEL", attachment, scene.conf(attachment))
     return what in leftovers.left(before, scene.snapshot(), words(attachment))
-
-
-_LASTING = ("the file ", "the firewall rule ", "/")
-
-
-def settled(left: Callable[[], list[str]]) -> list[str]:
-    """Leftovers after some time: the kernel removes a namespace's interfaces with a delay.
-
-    Files and rules do not disappear by themselves, so there is no wait if only these are left.
-    """
-    until, pause = time.monotonic() + _PATIENCE, 0.02
-    while (found := left()) and time.monotonic() < until and not all(each.startswith(_LASTING) for each in found):
-        time.sleep(pause)
-        pause = min(2 * pause, 0.2)
-    return found
 
 
 @check(
@@ -302,6 +283,8 @@ def other_prevresult(scene: Scene) -> None:
     DEL,
     first=True,
     after=_AFTER,
+    ipam=True,
+    several=True,
 )
 def keeps_others(scene: Scene) -> None:
     other = scene.added(scene.container())
@@ -344,6 +327,8 @@ def keeps_others(scene: Scene) -> None:
     first=True,
     should=True,
     after=_AFTER,
+    ipam=True,
+    several=True,
 )
 def two_interfaces(scene: Scene) -> None:
     first = scene.added(scene.container())

@@ -102,7 +102,8 @@ def error_object(scene: Scene) -> None:
     outcome = refused(scene)
     if scene.subject.position and outcome.ok:
         return  # a plugin that adjusts other objects may need no namespace
-    expect_error(scene, outcome, "ADD with a namespace that does not exist")
+    what = "without CNI_CONTAINERID" if scene.subject.assigns else "with a namespace that does not exist"
+    expect_error(scene, outcome, f"ADD {what}")
 
 
 @check(

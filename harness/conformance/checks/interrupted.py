@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.conformance.checks.base import check
-from harness.conformance.checks.delete import CLEAN, expect_nothing_left, settled, used
+from harness.conformance.checks.delete import CLEAN, expect_nothing_left, used
+from harness.conformance.checks.life import settled
 from harness.conformance.findings import Fault
 from harness.conformance.scene import Attachment, Scene, Skipped
 from harness.conformance.spec import DEL
@@ -40,8 +41,8 @@ def add_killed(scene: Scene) -> None:
         attachment = scene.container()
         scene.prepare(attachment)
         traced = scene.interrupted("ADD", attachment, moment)
-        if not traced.killed:
-            break  # this time it made fewer system calls
+        if not traced.killed or scene.is_late:
+            break  # this time it made fewer system calls, or the time is over
         _expect_deleted(
             scene, attachment, f"of an ADD that was killed after {traced.killed} ({moment} of {moments[-1]})"
         )
@@ -49,7 +50,7 @@ def add_killed(scene: Scene) -> None:
         if _is_enough(scene):
             return
         before = scene.snapshot() if scene.findings else before
-    scene.notes.append(f"killed at {len(moments)} moments")
+    scene.notes.append(f"killed at {moments.index(moment) + 1} of {len(moments)} moments" if moments else "no moments")
 
 
 @check(
@@ -66,7 +67,7 @@ def del_killed(scene: Scene) -> None:
     for moment in moments:
         attachment = scene.added(scene.container())
         traced = scene.interrupted("DEL", attachment, moment)
-        if not traced.killed:
+        if not traced.killed or scene.is_late:
             scene.finish(attachment)
             break
         _expect_deleted(
@@ -76,7 +77,7 @@ def del_killed(scene: Scene) -> None:
         if _is_enough(scene):
             return
         before = scene.snapshot() if scene.findings else before
-    scene.notes.append(f"killed at {len(moments)} moments")
+    scene.notes.append(f"killed at {moments.index(moment) + 1} of {len(moments)} moments" if moments else "no moments")
 
 
 def _is_enough(scene: Scene) -> bool:

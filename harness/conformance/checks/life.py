@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from harness.conformance.call import Outcome
 from harness.conformance.kernel import Kernel, Link
 from harness.conformance.results import Result, parse
 from harness.conformance.scene import Blocked, Scene
 
 BATCH = "life"
+_PATIENCE = 2.0  # seconds
+_LASTING = ("the file ", "the firewall rule ", "/")
 
 
 class Made:
@@ -66,11 +71,25 @@ def ended(scene: Scene) -> Outcome:
 
 
 def refused(scene: Scene) -> Outcome:
-    """An ADD of another container, with a namespace that does not exist."""
+    """An ADD of another container, with a namespace that does not exist; an ipam plugin gets no CNI_CONTAINERID."""
     if "refused" not in scene.cache:
         attachment = scene.container()
         scene.prepare(attachment)
+        without = ("CNI_CONTAINERID",) if scene.subject.assigns else ()
         attachment.netns = "/run/netns/missing"
-        scene.cache["refused"] = scene.call("ADD", attachment, scene.conf(attachment, attachment.before))
+        conf = scene.conf(attachment, attachment.before)
+        scene.cache["refused"] = scene.call("ADD", attachment, conf, without=without)
     found: Outcome = scene.cache["refused"]
+    return found
+
+
+def settled(left: Callable[[], list[str]]) -> list[str]:
+    """Leftovers after some time: the kernel removes a namespace's interfaces with a delay.
+
+    Files and rules do not disappear by themselves, so there is no wait if only these are left.
+    """
+    until, pause = time.monotonic() + _PATIENCE, 0.02
+    while (found := left()) and time.monotonic() < until and not all(each.startswith(_LASTING) for each in found):
+        time.sleep(pause)
+        pause = min(2 * pause, 0.2)
     return found

@@ -222,10 +222,11 @@ def finds_sandbox(scene: Scene) -> None:
     should=True,
     after=("check-succeeds",),
     batch="check",
+    ipam=True,
 )
 def finds_reservation(scene: Scene) -> None:
     def tamper(attachment: Attachment) -> None:
-        found = sorted(path for path in scene.about(attachment) if path.startswith("/"))
+        found = sorted(path for path in scene.about(attachment) if path.startswith("/") and path[-1] != "/")
         if not found:
             raise Skipped("no file on the machine mentions the container")
         scene.write("rm -f " + " ".join(found))

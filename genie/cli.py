@@ -21,8 +21,8 @@ COMMANDS = {
         "delete orphaned attachments; --forget gives up on a container that cannot be deleted",
     ),
     "explain": (
-        "genie.node.inspect",
-        "show which networks a pod would get here, and why: genie explain pod NAMESPACE/NAME",
+        "genie.node.explain",
+        "show which networks a pod would get, and why: genie explain pod NAMESPACE/NAME, or -f FILE",
     ),
 }
 
@@ -45,4 +45,4 @@ def main(argv: list[str]) -> int:
         parser.print_help(sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[arguments.command][0])
-    return int(module.main([arguments.command, *rest] if arguments.command in ("status", "explain") else rest) or 0)
+    return int(module.main(rest) or 0)

@@ -9,5 +9,6 @@ multus.py   converts Multus' configuration to a genie.conf
 keeper.py   `genie install --keep`: keeps genie installed
 patience.py when to restore genie after somebody removed it
 collect.py  `genie gc`
-inspect.py  `genie status` and `genie explain`
+inspect.py  `genie status`
+explain.py  `genie explain`
 """

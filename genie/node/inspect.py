@@ -1,4 +1,4 @@
-"""`genie status` and `genie explain`: show genie's attachments on this node, and what it would do for a pod."""
+"""`genie status`: shows whether genie works on this node, and its attachments."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ from genie.agent.daemon import SOCKET
 from genie.agent.offline import OBJECTS, KeptObjects
 from genie.cni.config import SUFFIXES, NetworkConfig, conf_files
 from genie.cni.errors import CniError
-from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
-from genie.kube import DirectKube
 from genie.node import conflist
 from genie.records import Records
 from genie.select import networks
-from genie.select.annotations import READ
-from genie.select.choose import choose
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 SUFFIXES_ARE = ", ".join(SUFFIXES)
@@ -30,44 +26,40 @@ RENAMERS = "Cilium does that, unless its cni.exclusive is false (docs/install.md
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"genie {argv[0]}")
+    parser = argparse.ArgumentParser(
+        prog="genie status",
+        description="Show whether genie works on this node, the node's networks, and genie's attachments: each "
+        "container, its interfaces, networks and addresses.",
+    )
     parser.add_argument(
         "--conf", metavar="PATH",
         help=f"genie.conf of this node; if not given, the file of type genie in {DEFAULT_CONF_DIR}",
     )  # fmt: skip
     parser.add_argument("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="default: %(default)s")
-    if argv[0] == "explain":
-        parser.description = "Show which networks a pod would get on this node, on which interfaces, and why."
-        parser.add_argument("what", choices=["pod"], help="the kind of object")
-        parser.add_argument("pod", metavar="NAMESPACE/NAME", help="the pod, read from the API server")
-    else:
-        parser.description = (
-            "Show whether genie works on this node, the node's networks, and genie's attachments: each "
-            "container, its interfaces, networks and addresses."
-        )
-        parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
-    arguments = parser.parse_args(argv[1:])
+    parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
+    arguments = parser.parse_args(argv)
     try:
-        path = arguments.conf or _find(DEFAULT_CONF_DIR)
+        path = arguments.conf or find(DEFAULT_CONF_DIR)
         conf = config.load(path)
-        if argv[0] == "explain":
-            lines = explain(arguments.pod, conf, arguments.bin_dir)
-        else:
-            lines = chain(
-                health(path, conf, f"{arguments.bin_dir}/genie", arguments.socket),
-                [""],
-                status(Records(conf.state_dir)),
-                kept(KeptObjects(f"{conf.state_dir}/{OBJECTS}")),
-            )
-        for line in lines:
+        for line in chain(
+            health(path, conf, f"{arguments.bin_dir}/genie", arguments.socket),
+            [""],
+            status(Records(conf.state_dir)),
+            kept(KeptObjects(f"{conf.state_dir}/{OBJECTS}")),
+        ):
             print(line)
     except CniError as error:
-        print(f"genie {argv[0]}: {error}", file=sys.stderr)
+        print(f"genie status: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _find(directory: str) -> str:
+def find(directory: str) -> str:
+    """The path of genie's configuration in net.d.
+
+    Raises:
+        CniError: 5; the runtime loads none, with the likely reason.
+    """
     if path := config.find(directory):
         return path
     renamed = ", ".join(_renamed(directory))
@@ -211,22 +203,3 @@ def _ago(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit} ago"
     return f"{max(seconds, 0):.0f} seconds ago"
-
-
-def explain(name: str, conf: Conf, bin_dir: str) -> Iterable[str]:
-    """Show the selection of a pod, without attaching anything."""
-    namespace, _, pod_name = name.partition("/")
-    if not namespace or not pod_name or "/" in pod_name:
-        raise CniError(7, f"expected NAMESPACE/NAME, found {name!r}")
-    kube = DirectKube(conf)
-    pod = run_sync(kube.pod(namespace, pod_name, ""))
-    for key in READ:
-        if key in pod.annotations:
-            yield f"{key}: {pod.annotations[key]!r}"
-    chosen, _ = run_sync(choose(pod, conf, kube, SubprocessExecutor(), path=(bin_dir,)))
-    yield f"why: {chosen.why}"
-    for choice in chosen.choices:
-        kinds = " + ".join(choice.network.types)
-        yield f"  {choice.ifname:<15} {choice.label:<24} {kinds}, from {choice.network.source}"
-        if choice.dropped:
-            yield f"  {'':<15} DROPPED, because no plugin declares it: {', '.join(choice.dropped)}"

@@ -8,4 +8,5 @@ least_loaded.py  `cni: ""`: the network with the least traffic
 spent.py         `cni: ""`: networks that have no address left
 devices.py       the devices that the kubelet gave to a pod
 choose.py        puts it all together: a pod in, its selection out
+preview.py       the same for objects that are not applied yet
 """

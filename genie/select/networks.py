@@ -184,19 +184,20 @@ def _stamp(path: str, folder: str) -> tuple[int, ...]:
     return stamp
 
 
-def unusable(network: NetworkConfig, path: Sequence[str]) -> str:
+def unusable(network: NetworkConfig, path: Sequence[str] | None) -> str:
     """Why genie does not choose this network of net.d by itself; "" if it may. A pod that names the network still gets
     it, or the plugin's error.
 
-    path: the directories of CNI_PATH. A configuration without its plugin is not in use any more, as for the kubelet.
+    path: the directories of CNI_PATH, None if they are not seen from here. A configuration without its plugin is not in
+    use any more, as for the kubelet.
     """
     if why := rival(network):
         return why
     if NO_INTERFACE.issuperset(network.types):
         return f"{' + '.join(network.types)} cannot be a pod's network"
     try:
-        for kind in network.types:
-            invoke.find(kind, path)
+        for kind in network.types if path is not None else ():
+            invoke.find(kind, path or ())
     except CniError as error:
         return error.msg
     return ""
@@ -224,7 +225,7 @@ async def find(
     kube: Kube,
     directory: Directory,
     pod_namespace: str,
-    path: Sequence[str],
+    path: Sequence[str] | None,
     *,
     executor: Executor | None = None,
     devices: Devices = _no_devices,
@@ -232,7 +233,7 @@ async def find(
     """Look up each network that the pod asks for.
 
     Args:
-        path: the directories of CNI_PATH, where a generated configuration's plugin must be.
+        path: the directories of CNI_PATH, where a generated configuration's plugin must be; None: it is there.
         executor: runs long computations off the event loop; without one they run here.
         devices: returns the pod's devices by resource; asked at most once, and only for a network that runs over one.
 
@@ -282,7 +283,7 @@ async def _find(
     kube: Kube,
     directory: Directory,
     pod_namespace: str,
-    path: Sequence[str],
+    path: Sequence[str] | None,
     *,
     executor: Executor | None,
     before: int,
@@ -323,7 +324,7 @@ def _length(definition: Mapping[str, Any]) -> int:
     return len(config) if isinstance(config, str) else 0
 
 
-def first(directory: Directory, path: Sequence[str]) -> NetworkConfig:
+def first(directory: Directory, path: Sequence[str] | None) -> NetworkConfig:
     """The default network if neither the pod nor genie.conf names one: the first configuration in net.d.
 
     A configuration that genie does not choose by itself (see `unusable`) is skipped. A broken one is an error, as in
@@ -354,7 +355,7 @@ def first(directory: Directory, path: Sequence[str]) -> NetworkConfig:
     )
 
 
-def _on_node(name: str, directory: Directory, path: Sequence[str]) -> NetworkConfig:
+def _on_node(name: str, directory: Directory, path: Sequence[str] | None) -> NetworkConfig:
     network = directory.find(name) or generated(name, path)
     if network is None:
         broken = "".join(f"; broken: {error}" for error in directory.broken())
@@ -410,10 +411,10 @@ def too_large(kind: str, namespace: str, name: str) -> CniError:
     )
 
 
-def generated(name: str, path: Sequence[str]) -> NetworkConfig | None:
+def generated(name: str, path: Sequence[str] | None) -> NetworkConfig | None:
     """CNI-Genie's "default configuration": bridge and macvlan work without a file if their binary is installed."""
     subnet = GENERATED_SUBNET.get(name)
-    if subnet is None or not any(os.access(f"{directory}/{name}", os.X_OK) for directory in path):
+    if subnet is None or not (path is None or any(os.access(f"{each}/{name}", os.X_OK) for each in path)):
         return None
     plugin: dict[str, Any] = {"type": name, "ipam": {"type": "host-local", "subnet": subnet}}
     if name == "bridge":

@@ -35,7 +35,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ([], "One CNI plugin in front of all the others"),
         (["play"], "invalid choice: 'play'"),
         (["status", "--colour"], "unrecognized arguments: --colour"),
-        (["explain"], "the following arguments are required: what, NAMESPACE/NAME"),
+        (["explain"], "expected `pod NAMESPACE/NAME` or -f FILE"),
         (["explain", "node", "x"], "invalid choice: 'node'"),
     ],
 )

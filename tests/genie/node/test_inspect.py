@@ -1,18 +1,16 @@
-"""The output of `genie status` and `genie explain`."""
+"""The output of `genie status`."""
 
 from __future__ import annotations
 
 import json
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from genie import removals
 from genie.node import inspect
 from genie.removals import Removals
-from tests.rigs.api import POD, Api
 from tests.rigs.cli import printed
 from tests.rigs.core import Node
 
@@ -200,45 +198,3 @@ def test_status_finds_genies_configuration_by_its_type(
     said_so = printed(capsys, "status", status=1)
     assert f"; broken, and perhaps genie's: {node.net_d}/0-genie.conf: not valid JSON" in said_so
     assert "(line 3, column 1)" in said_so
-
-
-def explained(capsys: pytest.CaptureFixture[str], conf: str, status: int = 0) -> str:
-    return printed(capsys, "explain", "pod", "blue/web", "--conf", conf, status=status)
-
-
-def annotate(api: Api, **annotations: str) -> None:
-    meta: dict[str, Any] = {"namespace": "blue", "name": "web", "uid": "u-1", "annotations": annotations}
-    api.answers[POD] = (200, {"metadata": meta})
-
-
-def test_explain(capsys: pytest.CaptureFixture[str], node: Node, conf: str, api: Api) -> None:
-    annotate(api, cni="calico, weave-net@data0", other="x")
-    assert explained(capsys, conf) == (
-        "cni: 'calico, weave-net@data0'\n"
-        "why: annotation cni\n"
-        f"  eth0            calico                   calico, from {node.net_d}/10-calico.conf\n"
-        f"  data0           weave-net                weave-net, from {node.net_d}/10-weave-net.conf\n"
-    )
-    assert node.left() == [], "nothing is carried out"
-    assert {request[0] for request in api.requests} == {"GET"}
-
-
-def test_explain_the_least_loaded(capsys: pytest.CaptureFixture[str], node: Node, conf: str, api: Api) -> None:
-    annotate(api, cni="")
-    for name in ("calico", "weave-net"):
-        node.binary(name)
-    text = printed(capsys, "explain", "pod", "blue/web", "--conf", conf, "--bin-dir", str(node.root / "bin"))
-    assert 'why: annotation cni is "": the least loaded network: calico (calico 0 B/s in 0' in text
-
-
-def test_explain_what_cannot_be(capsys: pytest.CaptureFixture[str], conf: str, api: Api) -> None:
-    annotate(api, cni="calico,")
-    assert explained(capsys, conf, status=1).startswith("genie explain: annotation cni, item 2")
-    del api.answers[POD]
-    assert "pod blue/web: no such pod on the API server" in explained(capsys, conf, status=1)
-
-
-@pytest.mark.parametrize("name", ["web", "/web", "blue/", "a/b/c"])
-def test_explain_what_is_no_pods_name(capsys: pytest.CaptureFixture[str], conf: str, name: str) -> None:
-    text = printed(capsys, "explain", "pod", name, "--conf", conf, status=1)
-    assert text == f"genie explain: expected NAMESPACE/NAME, found {name!r}\n"

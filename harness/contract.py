@@ -36,6 +36,15 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tidying:
+    """Entries of inventories that a network's daemon removes from a node by itself, some time after a pod is gone."""
+
+    matches: str  # a regular expression that matches in the entry: "^netfilter: .*\\bcali"
+    within: float  # seconds
+    why: str  # "felix removes the chains of a namespace when it has seen that the namespace is gone"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Offer:
     """A network as this cluster has it: real software, a stand-in, or missing with the reason."""
 
@@ -48,11 +57,13 @@ class Offer:
     first_only: str = ""  # why it works only as a pod's first network; empty if there is no such limit
     host_ports: bool = True  # whether its plugins declare port mappings
     file: str = ""  # the name of its configuration in the nodes' net.d, if it can be the first one
+    tidies: tuple[Tidying, ...] = ()
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Offer:
         """An offer from its JSON form."""
-        return cls(**{**data, "subnets": tuple(data["subnets"])})
+        tidies = tuple(Tidying(**each) for each in data.get("tidies", ()))
+        return cls(**{**data, "subnets": tuple(data["subnets"]), "tidies": tidies})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +86,11 @@ class Facts:
         """The network with the first configuration in the nodes' net.d, after genie's; empty if unknown."""
         there = [offer for offer in self.offers.values() if offer.file and not offer.missing]
         return min(there, key=lambda offer: offer.file).network if there else ""
+
+    @property
+    def tidies(self) -> dict[str, tuple[Tidying, ...]]:
+        """What the daemons of the cluster's networks remove by themselves, by network."""
+        return {name: offer.tidies for name, offer in self.offers.items() if offer.tidies and not offer.missing}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
 
 def save(facts: Facts, place: Path) -> None:
     """Write the facts to a file for all processes of the run."""
-    offers = {name: vars(offer) for name, offer in facts.offers.items()}
+    offers = {name: asdict(offer) for name, offer in facts.offers.items()}
     (place / "facts.json").write_text(json.dumps({**vars(facts), "abilities": [], "offers": offers}))
 
 

@@ -198,7 +198,7 @@ def _offer(name: str, software: Software, nodes: PodNodes, workers: Sequence[str
     return Offer(
         network=name, kind="real", software=f"{software.conf} of the cluster", subnets=tuple(found) or software.subnets,
         default_route=software.default_route, missing=missing,
-        first_only=only_first,
+        first_only=only_first, tidies=software.tidying,
     )  # fmt: skip
 
 

@@ -17,7 +17,9 @@ from pydantic import Field, ValidationError
 
 from harness import catalog
 from harness.catalog import Network, ProfileError, Section
+from harness.contract import Tidying
 from harness.download import Download
+from harness.model import Pattern
 from harness.values import change_texts, merged
 from harness.yamlfile import Mistake, YamlFile
 
@@ -95,6 +97,14 @@ class NodeConf(Section):
     routes: str = Field("", description="The node's subnet of this network; all other nodes get a route to it.")
 
 
+class Tidies(Section):
+    """Entries of the nodes' inventories that the network's daemon removes by itself, some time after a pod is gone."""
+
+    matches: Pattern = Field(description="It matches in an entry, which begins with its kind, such as `netfilter: `.")
+    within: float = Field(gt=0, description="Seconds that the daemon may take.")
+    why: str
+
+
 class Software(Section):
     """A network on a real cluster."""
 
@@ -115,9 +125,15 @@ class Software(Section):
     ready: tuple[Rollout, ...] = ()
     plugins: tuple[str, ...] = Field((), description="Binaries of containernetworking/plugins that it needs.")
     node_conf: NodeConf | None = Field(None, alias="node-conf")
+    tidies: tuple[Tidies, ...] = ()
     conflicts: tuple[str, ...] = Field((), description="Networks that cannot share a node with it.")
     conflict_reason: str = Field("", alias="conflict-reason")
     on_request: bool = Field(False, alias="on-request", description="Installed only if requested by name.")
+
+    @property
+    def tidying(self) -> tuple[Tidying, ...]:
+        """The same for a cluster's facts."""
+        return tuple(Tidying(**each.model_dump()) for each in self.tidies)
 
     def objects(self) -> list[Object]:
         """The patched objects of all its manifests, and its further objects.

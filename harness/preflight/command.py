@@ -18,11 +18,11 @@ from rich.console import Console
 from harness.backends.registry import BACKENDS, choose
 from harness.catalog import ProfileError
 from harness.contract import Cluster, RunOptions, Unavailable
+from harness.exits import Exit
 
 if TYPE_CHECKING:
     from harness.preflight.result import Preflight
 
-PASSED, FAILED, BROKEN, USAGE, INTERRUPTED = 0, 1, 3, 4, 130
 EPILOG = """\
 exit status: 0 everything works, 1 something does not, 3 the cluster cannot be used, 4 usage, 130 interrupted
 """
@@ -54,15 +54,15 @@ def main(options: argparse.Namespace) -> int:
             found = _run(options)
     except KeyboardInterrupt:
         print("interrupted; everything that preflight made has been removed", file=sys.stderr)
-        return INTERRUPTED
+        return Exit.INTERRUPTED
     except (_Usage, ProfileError) as error:
         print(error, file=sys.stderr)
-        return USAGE
+        return Exit.USAGE
     except Unavailable as error:
         print(error, file=sys.stderr)
-        return BROKEN
+        return Exit.BROKEN
     _write(found, options)
-    return PASSED if found.passed else FAILED
+    return Exit.PASSED if found.passed else Exit.FAILED
 
 
 def _run(options: argparse.Namespace) -> Preflight:

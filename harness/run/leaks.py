@@ -7,16 +7,20 @@ inventories omit everything of living pods, so every entry that stays while the 
 only notes other entries (`unclaimed`). At the end of the run, `Sweep` compares the nodes with their state at the start,
 and names the scenarios that noted each remaining entry. So no leak is missed, and no scenario fails because of another
 one.
+
+A network's daemon may remove entries by itself, some time after a pod is gone; the network's description says which,
+and how long that takes. A scenario only notes these. `Sweep` gives them their time, and reports those that stay.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from harness.contract import LIVING_LEFT_OUT, Cluster, Inventory
+from harness.contract import LIVING_LEFT_OUT, Cluster, Facts, Inventory, Tidying
 from harness.waiting import until_nothing
 
 _ID = re.compile(r"\b[0-9a-f]{32,64}\b")
@@ -32,6 +36,13 @@ def take(cluster: Cluster) -> dict[str, Inventory]:
 def beyond(now: Mapping[str, Inventory], before: Mapping[str, Inventory]) -> list[str]:
     """The new entries, one line each with the node."""
     return [f"{node}: {line}" for node, found in now.items() for line in found.beyond(before[node])]
+
+
+def tidied(line: str, facts: Facts) -> tuple[str, Tidying] | None:
+    """The network with a daemon that removes this entry by itself, and how."""
+    entry = line.partition(": ")[2]  # without the node
+    found = ((name, each) for name, all_of in facts.tidies.items() for each in all_of if re.search(each.matches, entry))
+    return next(found, None)
 
 
 @dataclass
@@ -62,7 +73,7 @@ class Ledger:
 
     def left(self) -> list[str]:
         """Its leftovers on the nodes now; the caller repeats this until there are none or the time is over."""
-        new = beyond(take(self.cluster), self.before)
+        new = [line for line in beyond(take(self.cluster), self.before) if not tidied(line, self.cluster.facts)]
         if self.alone:
             return new
         if LIVING_LEFT_OUT in self.cluster.facts.abilities:
@@ -71,8 +82,9 @@ class Ledger:
         return [line for line in new if line in self._own or self._marked(line)]
 
     def unclaimed(self) -> list[str]:
-        """New entries on the nodes that may belong to another scenario."""
-        return [] if self.alone else beyond(take(self.cluster), self.before)
+        """New entries on the nodes that may belong to another scenario, or that a daemon is about to remove."""
+        new, facts = beyond(take(self.cluster), self.before), self.cluster.facts
+        return [line for line in new if tidied(line, facts)] if self.alone else new
 
     def _marked(self, line: str) -> bool:
         return any(mark in line for mark in self._marks)
@@ -97,9 +109,24 @@ class Sweep:
 
     def left(self, unclaimed: Mapping[str, Iterable[str]], within: float = 20.0) -> list[str]:
         """The remaining entries, each with the scenarios that noted it; waits for entries that will disappear."""
-        remains = until_nothing(lambda: beyond(take(self.cluster), self.before), within)
-        suspects = {
-            line: [name for name, lines in unclaimed.items() if line in set(lines)] or ["no scenario noted it"]
-            for line in remains
-        }
-        return [f"{line} ({', '.join(names)})" for line, names in suspects.items()]
+        facts, begin = self.cluster.facts, time.monotonic()
+
+        def limit(line: str) -> float:
+            found = tidied(line, facts)
+            return max(within, found[1].within) if found else within
+
+        def in_vain(remaining: list[str]) -> bool:
+            return time.monotonic() - begin > max(map(limit, remaining))
+
+        longest = max((each.within for all_of in facts.tidies.values() for each in all_of), default=0.0)
+        remains = until_nothing(
+            lambda: beyond(take(self.cluster), self.before), max(within, longest), hopeless=in_vain, longest=1.0
+        )
+        return [f"{line} ({self._noted(line, unclaimed)})" for line in remains]
+
+    def _noted(self, line: str, unclaimed: Mapping[str, Iterable[str]]) -> str:
+        names = [name for name, lines in unclaimed.items() if line in set(lines)] or ["no scenario noted it"]
+        if found := tidied(line, self.cluster.facts):
+            network, each = found
+            names.append(f"{network} has not removed it within {each.within:g} s ({each.why})")
+        return ", ".join(names)

@@ -167,7 +167,7 @@ class Suite:
         self.start_seconds = time.monotonic() - begin
         if self.terminal is not None:
             self.terminal.show_cluster(self.cluster.facts, self.start_seconds)
-        if self.is_shared:
+        if self.is_shared or self.cluster.facts.tidies:
             self.sweep = Sweep(self.cluster)
             with turn(self._locks, alone=True):  # the pods of another run's scenarios are no leftovers
                 self.sweep.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from itertools import combinations
 from typing import Any
@@ -18,6 +19,26 @@ NETWORKS = ("bridge", "calico", "canal", "flannel", "macvlan", "ptp", "weave")
 
 def test_every_network_can_be_had_on_a_real_cluster(known: dict[str, Software]) -> None:
     assert set(NETWORKS) <= set(known)
+
+
+@pytest.mark.parametrize("network", ["calico", "canal"])
+@pytest.mark.parametrize(
+    ("entry", "felix"),
+    [
+        ("netfilter: iptables filter :cali-fw-cali1f0c3b2a - ", True),
+        ("netfilter: iptables filter -A cali-from-wl-dispatch -i cali1f0c3b2a -g cali-fw-cali1f0c3b2a", True),
+        ("netfilter: ipset cali40xyz", True),
+        ("netfilter: iptables nat :CNI-7a1b - ", False),
+        ("interfaces: cali1f0c3b2a", False),
+        ("routes: 10.245.1.66 dev cali1f0c3b2a scope link", False),
+        ("addresses: calico 10.245.1.66 k8s-pod-network.0123", False),
+    ],
+)
+def test_felix_removes_its_rules_and_nothing_else(
+    known: dict[str, Software], network: str, entry: str, felix: bool
+) -> None:
+    [tidies] = known[network].tidying
+    assert bool(re.search(tidies.matches, entry)) is felix
 
 
 def test_subnets_of_networks_that_stand_beside_each_other_do_not_overlap(known: dict[str, Software]) -> None:

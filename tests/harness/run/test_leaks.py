@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from harness.contract import Facts, Inventory, Tidying
 from harness.run.leaks import Sweep
-from tests.rigs.fake_cluster import FakeCluster
+from tests.rigs.fake_cluster import FakeCluster, facts
 from tests.rigs.scenarios import PODS, Runner, failures, two
 
 
@@ -46,3 +50,59 @@ def test_the_sweep_names_who_had_seen_what_remains(cluster: FakeCluster) -> None
         "one: addresses: weave 10.2.0.98 nobody/eth0 (no scenario noted it)",
         "one: addresses: weave 10.2.0.99 someone/eth0 (a)",
     ]
+
+
+TIDY = Tidying(matches=r"^addresses: weave 10\.2\.", within=30.0, why="its daemon looks every few seconds")
+
+
+def with_daemon() -> Facts:
+    """The facts of a cluster whose weave removes its addresses by itself."""
+    usual = facts()
+    return replace(usual, offers=dict(usual.offers) | {"weave": replace(usual.offers["weave"], tidies=(TIDY,))})
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_a_daemon_removes_by_itself_fails_no_scenario(go: Runner, shared: bool) -> None:
+    cluster = FakeCluster(faults=("leak",))
+    cluster.facts = with_daemon()
+    outcome, _ = go(PODS.replace('"calico,weave"', "weave"), cluster=cluster, shared=shared)
+    assert outcome.verdict == "passed", outcome.failures
+    assert any("weave 10.2.0.11" in line for line in outcome.unclaimed), "it is noted for the end of the run"
+
+
+def test_what_a_daemon_does_not_remove_is_as_bad_as_before(go: Runner) -> None:
+    cluster = FakeCluster(faults=("leak",))
+    cluster.facts = with_daemon()
+    text = failures(go(PODS, cluster=cluster)[0])
+    assert "10.1.0.11" in text, "calico has no such daemon"
+    assert "10.2.0.12" not in text
+
+
+def test_the_sweep_gives_a_daemon_its_time_and_no_more(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.facts = with_daemon()
+    sweep, looks = Sweep(cluster), iter(range(1000))
+    sweep.open()
+    slow, lost = "weave 10.2.0.99 someone/eth0", "calico 10.1.0.98 nobody/eth0"
+    cluster.leaked = {slow}
+    inventory = cluster.inventory
+
+    def removed_later(node: str) -> Inventory:
+        if next(looks) > 4:
+            cluster.leaked.discard(slow)
+        return inventory(node)
+
+    monkeypatch.setattr(cluster, "inventory", removed_later)
+    assert sweep.left({}, within=0) == []
+    cluster.leaked = {lost}
+    assert sweep.left({}, within=0) == [f"one: addresses: {lost} (no scenario noted it)"], "it does not wait 30 s"
+
+
+def test_what_stays_in_spite_of_its_daemon_is_told_apart(cluster: FakeCluster) -> None:
+    usual = with_daemon()
+    hasty = replace(usual.offers["weave"], tidies=(replace(TIDY, within=0.1),))
+    cluster.facts = replace(usual, offers=dict(usual.offers) | {"weave": hasty})
+    sweep = Sweep(cluster)
+    sweep.open()
+    cluster.leaked = {"weave 10.2.0.99 someone/eth0"}
+    [line] = sweep.left({"a": ["one: addresses: weave 10.2.0.99 someone/eth0"]}, within=0)
+    assert line.endswith("(a, weave has not removed it within 0.1 s (its daemon looks every few seconds))")

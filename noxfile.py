@@ -30,7 +30,10 @@ def e2e(session: nox.Session) -> None:
     # Only pytest knows which arguments are files and which are values of options; it uses `testpaths` if there are no
     # files.
     usual = ["-c", "pyproject.toml", "-o", "testpaths=scenarios"]
-    alone = any(argument.startswith(("-k", "-n", "-s", "--pdb", "--co")) or _is_file(argument) for argument in asked)
+    alone = any(
+        argument.startswith(("-k", "-n", "-s", "--pdb", "--co", "--step", "--watch")) or _is_file(argument)
+        for argument in asked
+    )
     workers = [] if alone else ["-n", "3"]  # more workers than cores, because workers mostly wait for pods
     report = [] if any(argument.startswith("--report") for argument in asked) else ["--report", "report"]
     _pass_on(session, "python", "-m", "pytest", *usual, *workers, *report, *asked)

@@ -59,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     linting.add_argument("--profile", action="append", default=[], type=Path, metavar="FILE", help=described)
     linting.set_defaults(do=_lint)
 
+    adding = commands.add_parser("new", help="write a scenario file that passes, to start from")
+    adding.add_argument("name", metavar="NAME", help="the file becomes NAME.yaml")
+    adding.add_argument("--networks", default="bridge", metavar="A,B", help="default: %(default)s")
+    adding.add_argument("--directory", type=Path, default=Path("scenarios"), help="default: %(default)s")
+    adding.add_argument("--profile", action="append", default=[], type=Path, metavar="FILE", help=described)
+    adding.set_defaults(do=_new)
+
     checking = commands.add_parser("checks", help="every check and step that a scenario can have, with an example")
     checking.add_argument("names", nargs="*", help="only these")
     checking.set_defaults(do=_checks)
@@ -204,6 +211,21 @@ def _lint(options: argparse.Namespace) -> int:
             wrong += 1
     print(f"{len(found)} files, {wrong} mistakes" if wrong else f"{len(found)} files, no mistakes", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from harness.catalog import ProfileError
+    from harness.scenario.lint import known_networks
+    from harness.scenario.skeleton import Refused, write
+
+    networks = [name.strip() for name in options.networks.split(",") if name.strip()]
+    try:
+        path = write(options.directory, options.name, networks, known_networks(options.profile))
+    except (Refused, ProfileError) as error:
+        print(error, file=sys.stderr)
+        return 4
+    print(f"{path}: edit it while `pytest {path} --watch` runs")
+    return 0
 
 
 def _checks(options: argparse.Namespace) -> int:

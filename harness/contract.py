@@ -138,6 +138,13 @@ class Cluster(Protocol):
         """Write files that help to explain a failure of this pod: log lines of genie and of the runtime; addresses,
         routes and rules in the pod and on its node."""
 
+    def shell(self, namespace: str, pod: str) -> Sequence[str]:
+        """The command that opens a shell in a pod's network, for somebody on this machine.
+
+        Raises:
+            ProbeError: the pod does not exist, or has no network.
+        """
+
     def close(self, keep: bool = False) -> None:
         """Delete the cluster; with `keep`, leave it for a later run and print how to reach it."""
 
@@ -336,3 +343,5 @@ class Backend:
     unavailable: Callable[[], str] = lambda: ""  # why it cannot be used; empty if it seems usable
     inside: Callable[[], bool] = lambda: True  # whether pytest already runs where this backend needs it
     enter: Callable[[RunOptions, Sequence[str]], int] = _never  # runs pytest there; may replace this process
+    # brings a changed genie to a running cluster, for --watch; nothing to do if nodes read its code for each call
+    refresh: Callable[[RunOptions, Cluster], Cluster] = lambda options, cluster: cluster

@@ -36,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--networks", default="", metavar="A,B", help="only scenarios that need no other networks than these"
     )
     group.addoption("--keep", action="store_true", help="keep pods and cluster, and print how to look at them")
+    group.addoption("--watch", action="store_true", help="run scenarios again when their files or genie change")
+    group.addoption("--step", action="store_true", help="stop before each step; open shells in pods' networks")
     group.addoption("--report", default="", metavar="DIR", help="write an HTML page, JSON and JUnit XML into DIR")
     group.addoption(
         "--allow-skips", action="store_true", help="exit with 0 even if all scenarios of a network, or all, are skipped"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,6 +137,28 @@ class EmbeddedCluster:
                 path.write_text(text)
                 written.append(path)
         return written
+
+    def shell(self, namespace: str, pod: str) -> Sequence[str]:
+        try:
+            node, netns = self._of_pod(namespace, pod, "where")
+        except (socket_api.Failed, OSError) as error:
+            raise ProbeError(f"pod {namespace}/{pod}: {error}") from error
+        number = (self.place / f"{node}.pid").read_text()
+        prompt = f"PS1=[{pod} on {node}] # "
+        return (
+            "nsenter",
+            "--target",
+            number,
+            "--mount",
+            "--net",
+            "ip",
+            "netns",
+            "exec",
+            Path(netns).name,
+            "env",
+            prompt,
+            "sh",
+        )
 
     def close(self, keep: bool = False) -> None:
         if self._client is not None:

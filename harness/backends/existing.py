@@ -25,7 +25,7 @@ from harness.cluster.podnodes import PodNodes, daemonset
 from harness.cluster.real import RealCluster, client
 from harness.cluster.software import Software
 from harness.cluster.state import ClusterState, folder
-from harness.contract import Ability, Backend, Offer, RunOptions, Unavailable
+from harness.contract import Ability, Backend, Cluster, Offer, RunOptions, Unavailable
 from harness.objects import Objects
 from harness.progress import Progress
 from harness.values import subnets
@@ -221,4 +221,8 @@ def _subnets(conf: Any, objects: Objects) -> Iterator[str]:
         yield from subnets(conf)
 
 
-BACKEND = Backend(name="existing", start=start, connect=connect)
+def _refresh(options: RunOptions, cluster: Cluster) -> Cluster:
+    raise Unavailable("existing: the cluster has pulled genie's image, so a change in genie/ does not apply to it")
+
+
+BACKEND = Backend(name="existing", start=start, connect=connect, refresh=_refresh)

@@ -24,7 +24,7 @@ from harness.cluster.nodes import DockerNodes
 from harness.cluster.real import ABILITIES, MANIFESTS, OF_SCENARIO, RealCluster, client, is_ready
 from harness.cluster.software import Software
 from harness.cluster.state import NAME, ClusterState, hold, locked
-from harness.contract import Backend, RunOptions, Unavailable
+from harness.contract import Backend, Cluster, RunOptions, Unavailable
 from harness.objects import OF_SCENARIOS, Objects
 from harness.progress import Progress
 
@@ -67,6 +67,11 @@ class KindCluster(RealCluster):
         if not self.state.kept:
             with locked(self.state.name):
                 _delete(Kind(self.state.name))
+        self.release()
+
+    def release(self) -> None:
+        """Close connections, and let another run use the cluster."""
+        super().close()
         if self._held:
             self._held.close()
 
@@ -266,4 +271,11 @@ def _owners(pod: Mapping[str, Any], kind: str) -> list[str]:
     return [owner["uid"] for owner in owners if owner["kind"] == kind]
 
 
-BACKEND = Backend(name="kind", unavailable=unavailable, start=start, connect=connect)
+def _refresh(options: RunOptions, cluster: Cluster) -> KindCluster:
+    """The same cluster with genie's image as the checkout is now."""
+    assert isinstance(cluster, KindCluster)
+    cluster.release()
+    return start(options, cluster.state.name)
+
+
+BACKEND = Backend(name="kind", unavailable=unavailable, start=start, connect=connect, refresh=_refresh)

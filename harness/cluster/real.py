@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -258,6 +258,12 @@ class RealCluster:
     def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
         """See `Cluster.evidence`."""
         return collect(self.api(), self.nodes, namespace, pod, into)
+
+    def shell(self, namespace: str, pod: str) -> Sequence[str]:
+        """See `Cluster.shell`: in the pod itself."""
+        where = ("--context", self._context) if self._context else ()
+        into = ("exec", "--stdin", "--tty", pod, "--", "env", f"PS1=[{pod}] # ", "sh")
+        return "kubectl", "--kubeconfig", str(self.kubeconfig), *where, "--namespace", namespace, *into
 
     def close(self, keep: bool = False) -> None:
         """Close connections; the backend decides what happens to the cluster."""

@@ -112,6 +112,7 @@ class Daemon:
         answers: dict[str, socket_api.Answer] = {
             "ready": lambda request: self._daemons.await_ready(),
             "ask": self._ask,
+            "where": self._where,
             "end-sandbox": lambda request: self._life(request).end_sandbox(),
             "check": lambda request: self._life(request).check(),
             "status": self._status,
@@ -142,6 +143,13 @@ class Daemon:
         from harness import probe
 
         return sandbox.inside(probe.answer, request["request"])
+
+    def _where(self, request: dict[str, Any]) -> tuple[str, str]:
+        """A pod's node, and its network namespace."""
+        sandbox = self._life(request).sandbox
+        if sandbox is None:
+            raise RuntimeError(f"pod {request['namespace']}/{request['pod']} is not running")
+        return self._node.name, sandbox.netns
 
     def _life(self, request: dict[str, Any]) -> PodLife:
         return self._living().pod(request["namespace"], request["pod"])

@@ -33,6 +33,7 @@ def begin(config: pytest.Config) -> int | None:
         UsageError: an option or a profile is wrong.
     """
     try:
+        _refuse_together(config)
         _check_profiles(config)
         if config.option.report and not config.option.xmlpath:
             config.option.xmlpath = str(report_dir(config) / "junit.xml")
@@ -49,6 +50,16 @@ def begin(config: pytest.Config) -> int | None:
         raise pytest.UsageError(str(error)) from error
     except Unavailable as error:
         raise Ended(Exit.BROKEN, str(error)) from error
+
+
+def _refuse_together(config: pytest.Config) -> None:
+    """Refuse options that contradict each other."""
+    option = config.option
+    for name in ("watch", "step"):
+        if getattr(option, name) and (getattr(option, "tx", None) or getattr(option, "numprocesses", None)):
+            raise pytest.UsageError(f"--{name}: expected no -n, because several workers cannot share one terminal")
+    if option.watch and option.keep:
+        raise pytest.UsageError("--watch: expected no --keep: the cluster is kept until the run ends")
 
 
 def _check_profiles(config: pytest.Config) -> None:

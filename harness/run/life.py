@@ -49,6 +49,7 @@ class Options:
     hurry: float = 1.0  # factor for every deadline of a check
     worker: str = ""
     churn: int = 0  # the most pods that a churn makes; 0: as many as the scenario has
+    pause: Callable[[Scene, str], None] | None = None  # called before each step, with its name
 
 
 def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
@@ -139,6 +140,7 @@ class Life:
                     self._stage("collect evidence", self._collect)
                 if not self.options.keep:
                     there = self._there()
+                    self._pause(f"delete {', '.join(there)}")
                     self._delete()
                     if self.failed and not self.evidence:  # of pods that are gone, their calls remain
                         self._stage("collect evidence", lambda: self._collect(there))
@@ -194,7 +196,12 @@ class Life:
         """Run steps until one fails; returns whether all succeeded."""
         return all(self._step(step) for step in steps)
 
+    def _pause(self, step: str) -> None:
+        if self.options.pause is not None:
+            self.options.pause(self.scene, step)
+
     def _step(self, step: Step) -> bool:
+        self._pause(str(step))
         match step:
             case Expect():
                 return self._check("expect", step.checks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ from harness.run.enter import CHOSEN, report_dir, run_options
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
 from harness.run.locks import turn
+from harness.run.stepping import Stepper
+from harness.run.watch import follow
 from harness.scenario.file import FIRST, Scenario
 
 
@@ -52,6 +54,7 @@ class Suite:
     sweep: Sweep | None = None
     page: Path | None = None
     terminal: Terminal | None = None
+    stepper: Stepper | None = None
     asked: dict[str, str] = field(default_factory=dict)  # networks that options name
     limit: tuple[str, ...] = ()  # networks of --networks
     code: Exit = Exit.PASSED
@@ -74,6 +77,7 @@ class Suite:
         suite = cls(config, report_dir(config), backend, why, Path(tempfile.mkdtemp(prefix="genie-run-")))
         if reporter := config.pluginmanager.getplugin("terminalreporter"):
             suite.terminal = Terminal(reporter)
+        suite.stepper = Stepper(config) if config.option.step else None
         return suite
 
     # --- the cluster
@@ -190,8 +194,33 @@ class Suite:
             keep=self.config.option.keep,
             worker=worker,
             churn=self.config.option.churn,
+            pause=self.stepper.before if self.stepper else None,
         )
         return run(scenario, self.cluster, options)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """With --watch, run scenarios again when something changes."""
+        watching = self.config.option.watch and not self.is_worker
+        try:
+            done = yield
+        except session.Failed:  # -x
+            if not watching:
+                raise
+            done = True
+        if watching and self.cluster is not None:
+            follow(self, session)
+        return done
+
+    def genie_changed(self) -> str:
+        """Bring a changed genie to the nodes; returns why this is impossible, empty if it is done."""
+        assert self.cluster is not None
+        networks = list(self.cluster.facts.offers)
+        try:
+            self.cluster = self.backend.refresh(run_options(self.config, self.chosen, networks), self.cluster)
+        except Unavailable as error:
+            return str(error)
+        return ""
 
     # --- reports
 

@@ -19,3 +19,6 @@ class Expect(Step):
     example = "expect: [{interfaces: {pod: one, eth0: calico}}]"
 
     checks: Many[AnyCheck]
+
+    def __str__(self) -> str:
+        return "".join(f"\n  expect {check}" for check in self.checks).lstrip()

@@ -9,6 +9,7 @@ import pytest
 from harness.backends import embedded
 from harness.embedded import binaries, isolation
 from tests.rigs.fake_cluster import FakeCluster
+from tests.rigs.folder import Folder
 from tests.rigs.scenarios import Runner
 
 
@@ -40,3 +41,11 @@ def embedded_possible(isolated: None) -> None:
         binaries.plugins(binaries.given(), (), embedded.CORE)
     except binaries.NotFound as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """Scenarios in a folder; only for modules with pytest's `pytester`."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("GENIE_WHY", raising=False)
+    return Folder(pytester)

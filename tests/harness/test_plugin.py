@@ -14,62 +14,10 @@ from xml.etree import ElementTree
 import pytest
 import yaml  # noqa: F401  # for good: pytester forgets what a run in this process imports, and this cannot be twice
 
+from tests.rigs.folder import SCENARIO, Folder
+
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[2]
-
-CONFTEST = """
-import sys
-sys.path.insert(0, {root!r})
-from tests.rigs.fake_cluster import FakeCluster
-from harness.backends import registry
-from harness.contract import Backend, Unavailable
-
-CLUSTER = FakeCluster(faults={faults!r})
-
-def start(wanted):
-    print("started for", ",".join(wanted.networks), file=sys.stderr)
-    if "no-cluster" in CLUSTER.faults:
-        raise Unavailable("no image, and no engine that answers")
-    return CLUSTER
-
-registry.BACKENDS["fake"] = lambda: Backend(name="fake", start=start, connect=lambda wanted: CLUSTER)
-"""
-
-SCENARIO = """\
-scenario: A pod on {network}
-networks: [{network}]
-labels: [one-network, {network}-only]
-pods: {{a: {{annotations: {{cni: {network}}}}}, b: {{annotations: {{cni: {network}}}}}}}
-expect:
-  - interfaces: {{pod: a, eth0: {network}}}
-  - reach: {{from: a, to: b, over: {network}}}
-"""
-
-
-class Folder:
-    """Scenarios of three networks, one of them missing on the cluster."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self._pytester, self.path = pytester, pytester.path
-        self.scenarios = pytester.mkdir("scenarios")
-        for network in ("calico", "weave", "canal"):
-            (self.scenarios / f"{network}.yaml").write_text(SCENARIO.format(network=network))
-        (self.scenarios / "schema.json").write_text("{}")
-        (self.path / "pytest.ini").write_text("[pytest]\naddopts = -p no:kmock -p no:asyncio --strict-markers\n")
-
-    def run(self, *args: str, faults: tuple[str, ...] = ()) -> pytest.RunResult:
-        """Run pytest there, as a separate process unless it only collects."""
-        if "--collect-only" in args:
-            return self._pytester.runpytest_inprocess("--backend", "fake", *args)
-        (self.path / "conftest.py").write_text(CONFTEST.format(root=str(ROOT), faults=faults))
-        return self._pytester.runpytest_subprocess("--backend", "fake", *args)
-
-
-@pytest.fixture
-def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.delenv("GENIE_WHY", raising=False)
-    return Folder(pytester)
 
 
 def test_a_run_says_where_what_and_how_it_went(folder: Folder) -> None:

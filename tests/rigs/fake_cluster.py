@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -296,6 +296,9 @@ class FakeCluster:
         file = into / "genie.log"
         file.write_text("genie's log\n")
         return [file]
+
+    def shell(self, namespace: str, pod: str) -> Sequence[str]:
+        return "echo", f"a shell in {pod}"
 
     def close(self, keep: bool = False) -> None:
         self.closed = keep

@@ -52,6 +52,7 @@ class AgentSettings:
     listen: str | None = None  # HOST:PORT of /metrics, /healthz and /readyz; "" for none
     grace: float | None = None  # how long SIGTERM waits for calls in flight
     repair: bool = True  # false: changes in a pod are only reported, not repaired
+    policy: bool = False  # true: network policies are enforced (docs/policy.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +222,7 @@ def _agent(read: Fields) -> AgentSettings:
         listen=None if read.data.get("listen") is None else read.text("listen"),
         grace=None if read.data.get("grace") is None else read.seconds("grace", 0.0),
         repair=read.data.get("repair") is None or read.boolean("repair"),
+        policy=read.boolean("policy"),
     )
 
 

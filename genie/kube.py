@@ -63,6 +63,7 @@ class Pod:
     name: str
     uid: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # for network policies
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Pod:
@@ -72,6 +73,7 @@ class Pod:
             name=meta.get("name", ""),
             uid=meta.get("uid", ""),
             annotations=meta.get("annotations") or {},
+            labels=meta.get("labels") or {},
         )
 
     def is_it(self, uid: str) -> bool:

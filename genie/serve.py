@@ -24,10 +24,17 @@ from genie.verbs.trace import RecordingExecutor, StepTimes
 
 if TYPE_CHECKING:
     from genie.select.least_loaded import Reading
+    from genie.verbs.context import Guard
 
 
 async def serve(
-    request: Request, kube: Kube, executor: Executor, conf: Conf | None = None, earlier: Reading | None = None
+    request: Request,
+    kube: Kube,
+    executor: Executor,
+    conf: Conf | None = None,
+    earlier: Reading | None = None,
+    *,
+    guard: Guard | None = None,
 ) -> Reply:
     """Serve one call of the runtime. Never raises: errors become a CNI error object in the reply.
 
@@ -35,6 +42,7 @@ async def serve(
         conf: genie.conf, if the caller has parsed the request's standard input already.
         earlier: an earlier reading of the interfaces' counters, if the caller keeps them (see
         select/least_loaded.py).
+        guard: sets network policies; without one, there are none.
     """
     started = time.monotonic()
     steps = StepTimes()
@@ -48,8 +56,11 @@ async def serve(
         conf = conf or config.read(request.stdin)
         permit(request, conf)
         answer = await _carry_out(
-            Context(request=request, conf=conf, kube=kube, executor=watched, story=story, steps=steps, earlier=earlier)
-        )
+            Context(
+                request=request, conf=conf, kube=kube, executor=watched, story=story, steps=steps, earlier=earlier,
+                guard=guard,
+            )
+        )  # fmt: skip
         stdout, exit_status = (json.dumps(answer).encode() if answer is not None else b""), 0
     except CniError as error:
         story["error"] = str(error)

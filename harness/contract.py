@@ -266,6 +266,13 @@ class Tampers(Protocol):
         """Remove the addresses, routes or rules of a pod's interface, or the interface itself."""
 
 
+@runtime_checkable
+class EnforcesPolicies(Protocol):
+    def policies(self, namespace: str) -> AbstractContextManager[None]:
+        """genie's agent serves the pods of a namespace, with network policies, during the context. Pods that exist at
+        the end are still served by it."""
+
+
 AGENT_RESTART = Ability("agent-restart", "genie's agent can be restarted", Restarts, alone="yes")
 AGENT_UPDATE = Ability("agent-update", "genie's agents can be replaced by newer ones, node by node", Updates)
 API_OUTAGE = Ability("api-outage", "nodes can be cut off from the API server", CutsOff, alone="unless apart")
@@ -284,6 +291,7 @@ GARBAGE_COLLECTION = Ability(
 IPV6 = Ability("ipv6", "networks have IPv6 subnets beside IPv4", object)
 KUBELET_RESTART = Ability("kubelet-restart", "a node's kubelet can be restarted", Restarts, alone="yes")
 NET_D = Ability("net-d", "configurations can be put into the nodes' net.d", TakesConfigurations)
+POLICIES = Ability("policies", "genie's agent enforces network policies (it needs nft)", EnforcesPolicies)
 REBOOT = Ability("reboot", "a node can lose all but its files, and start its pods again", Reboots, alone="yes")
 SERVICES = Ability("services", "a Service's cluster IP leads to its pods", object)
 SETTINGS = Ability("settings", "genie.conf can be changed for a scenario", ChangesSettings, alone="unless apart")
@@ -303,7 +311,8 @@ OF_GENIE = frozenset(_OF_GENIE)
 _NAMED: tuple[Ability[Any], ...] = (
     *(API_OUTAGE, API_OUTAGE_OF_GENIE, CNI_CALLS, DEFINITIONS_AWAY, GARBAGE_COLLECTION, IPV6),
     *(AGENT_RESTART, AGENT_UPDATE),
-    *(CONTAINERD_RESTART, END_SANDBOX, KUBELET_RESTART, NET_D, REBOOT, SERVICES, SETTINGS, STATIC_PODS, TAMPERING),
+    *(CONTAINERD_RESTART, END_SANDBOX, KUBELET_RESTART, NET_D, POLICIES, REBOOT, SERVICES, SETTINGS, STATIC_PODS),
+    TAMPERING,
     *_OF_GENIE,
 )
 ABILITIES: Mapping[str, Ability[Any]] = {ability.name: ability for ability in _NAMED}

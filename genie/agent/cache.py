@@ -86,11 +86,11 @@ _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,appl
 """Requests only the metadata of objects; every API server since Kubernetes 1.15 supports this."""
 _NAMES = dict.fromkeys(("namespace", "name", "uid", "resourceVersion"), True)
 _NOTES = (*READ, HASH, MIRROR, NETWORK_STATUS, MULTI_IP)
-_POD: Wanted = {"metadata": {**_NAMES, "annotations": dict.fromkeys(_NOTES, True)}}
+_POD: Wanted = {"metadata": {**_NAMES, "annotations": dict.fromkeys(_NOTES, True), "labels": True}}
 _SPEC = ("config", *logical.KEYS)
 _NETWORK: Wanted = {"metadata": {**_NAMES, "annotations": {RESOURCE: True}}, "spec": dict.fromkeys(_SPEC, True)}
 _ANY: Wanted = {
-    "metadata": {**_NAMES, "annotations": dict.fromkeys((*_NOTES, RESOURCE, DEFAULTS), True)},
+    "metadata": {**_NAMES, "annotations": dict.fromkeys((*_NOTES, RESOURCE, DEFAULTS), True), "labels": True},
     **{key: _NETWORK["spec"] if key == "spec" else True for key in ("spec", "kind", "code", "reason", "message")},
 }
 _OWNER: Wanted = {"metadata": {**_NAMES, "annotations": {DEFAULTS: True}}}
@@ -208,16 +208,16 @@ class Watch(Generic[T]):
     items: replaced, never changed in place while it is listed; single changes are atomic. live: absence from
     `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic). overflowing:
     there are more than the limit. wanted: the fields to keep of a long object. metadata_only: only metadata is needed.
-    optional: without the right to list it, nothing is there.
+    optional: without the right to list it, nothing is there. changed: called after each change, in the watch's thread.
     """
 
     def __init__(
         self, name: str, path: str, connect: Connect, keep: Keep[T], wanted: Wanted, *, metadata_only: bool = False,
-        optional: bool = False, **selector: str,
+        optional: bool = False, changed: Callable[[], None] = lambda: None, **selector: str,
     ) -> None:  # fmt: skip
         self.name, self._path, self._connect, self._keep, self._wanted = name, path, connect, keep, wanted
         self._metadata_only = self._in_brief = metadata_only
-        self._optional = optional
+        self._optional, self.changed = optional, changed
         self._selector = selector
         self._shelf = _Shelf(keep, name)
         self.live = self.overflowing = False
@@ -317,11 +317,12 @@ class Watch(Generic[T]):
             log.info("the API server is back", extra={"fields": {"resource": self.name}})
             self._complained = ""
         self.listed.set()
+        self.changed()
 
     def _watch(self, client: Client) -> None:
         """Watch until the API server ends the watch, which it does from time to time."""
         query = {
-            "watch": "1",
+            "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": self._version,
             "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(0.8, 1.0))),
@@ -350,6 +351,8 @@ class Watch(Generic[T]):
             self._shelf.put(item)
         elif kind == "DELETED":
             self._shelf.remove(item)
+        if kind != "BOOKMARK":
+            self.changed()
         self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
 
     def _complain(self, error: Exception) -> None:
@@ -370,7 +373,12 @@ def _keep_pod(item: Mapping[str, Any]) -> tuple[Pod, None]:
     """A pod without room in the cache is requested when it is needed, like one that has not been seen yet."""
     pod = Pod.of(item)
     notes = _readable(pod.annotations)
-    return replace(pod, annotations={key: notes[key] for key in _NOTES if key in notes}), None
+    return replace(pod, annotations={key: notes[key] for key in _NOTES if key in notes}, labels={}), None
+
+
+def _keep_labelled_pod(item: Mapping[str, Any]) -> tuple[Pod, None]:
+    pod, _ = _keep_pod(item)
+    return replace(pod, labels=_readable((item.get("metadata") or {}).get("labels"))), None
 
 
 def _keep_network(item: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Unkept, Unkept]:
@@ -414,17 +422,17 @@ def _size(value: Any) -> int:
         case list():
             return sys.getsizeof(value) + sum(map(_size, value))
         case Pod():
-            return 500 + _size(value.annotations)
+            return 500 + _size(value.annotations) + _size(value.labels)
     return 0 if value is _OVERLONG else sys.getsizeof(value)
 
 
 class CachedKube:
-    """The agent's Kube. node: the node's name, to watch its pods."""
+    """The agent's Kube. node: the node's name, to watch its pods. labels: keep the pods' labels, too."""
 
-    def __init__(self, connect: Connect, node: str, writer: Writer, metrics: Metrics) -> None:
+    def __init__(self, connect: Connect, node: str, writer: Writer, metrics: Metrics, *, labels: bool = False) -> None:
         self.writer, self.metrics = writer, metrics
         self.pods = Watch(
-            "pods", "/api/v1/pods", connect, _keep_pod, _POD, metadata_only=True,
+            "pods", "/api/v1/pods", connect, _keep_labelled_pod if labels else _keep_pod, _POD, metadata_only=True,
             fieldSelector=f"spec.nodeName={node}",
         )  # fmt: skip
         self.networks = {
@@ -539,6 +547,17 @@ class CachedKube:
             while sum(size for _, _, size in self._asked.values()) > BUDGET:
                 self._asked.popitem(last=False)
         return found
+
+    async def labels(self, pod: Pod) -> Mapping[str, str]:
+        """A pod's labels: the runtime does not pass them. Needs `labels`.
+
+        Raises:
+            CniError: as `pod`.
+        """
+        known = self.pods.get(pod.namespace, pod.name)
+        if known is None or not known.is_it(pod.uid):
+            known = await self._ask(lambda client: read_pod(client, pod.namespace, pod.name, pod.uid))
+        return known.labels
 
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
         self.writer.add(pod, annotations)

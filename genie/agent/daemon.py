@@ -21,6 +21,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genie import __version__, config, kube, locks, removals
 from genie import log as logs
@@ -43,6 +44,9 @@ from genie.request import REQUIRED, Reply, Request
 from genie.select import least_loaded
 from genie.serve import serve
 from genie.verbs.network_status import shorter
+
+if TYPE_CHECKING:
+    from genie.agent.policies import Policies
 
 SOCKET = "/run/genie/agent.sock"
 LISTEN = "127.0.0.1:9465"
@@ -89,7 +93,11 @@ class Agent:
             self.metrics,
             self.reporter,
         )
-        self.kube = OfflineKube(self._connect, settings.node, self.writer, self.metrics, f"{conf.state_dir}/{OBJECTS}")
+        self.kube = OfflineKube(
+            self._connect, settings.node, self.writer, self.metrics, f"{conf.state_dir}/{OBJECTS}",
+            labels=conf.agent.policy,
+        )  # fmt: skip
+        self.policies = self._policies() if conf.agent.policy else None
         self.server = Server(self.work, concurrency=settings.concurrency or CONCURRENCY, metrics=self.metrics)
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
@@ -106,6 +114,18 @@ class Agent:
     def _connect(self, seconds: float) -> kube.Client:
         """A client with the credentials on disk: `genie install` may have renewed them."""
         return kube.Client(api_server(self.settings, current_conf(self.settings)), seconds, read_object)
+
+    def _policies(self) -> Policies:
+        from genie.agent.policies import Policies  # most clusters have none
+
+        return Policies(
+            self._connect,
+            node=self.settings.node,
+            kube=self.kube,
+            metrics=self.metrics,
+            report=self.reporter.add,
+            state_dir=self.conf.state_dir,
+        )
 
     def _repairs(self) -> bool:
         """Whether genie.conf now lets the agent repair changes in a pod."""
@@ -125,6 +145,9 @@ class Agent:
                 probes.callback(web.close)
             self.kube.start()
             stack.callback(self.kube.stop)
+            if self.policies:
+                self.policies.start()
+                stack.callback(self.policies.stop)
             writing = loop.create_task(self.writer.run())
             stack.callback(writing.cancel)
             sampling = loop.create_task(self._sample())
@@ -171,10 +194,13 @@ class Agent:
 
     async def _first_lists(self) -> None:
         deadline = time.monotonic() + _FIRST_LISTS
-        while not self.kube.synced() and time.monotonic() < deadline and not self.stopping.is_set():
+        while not self._synced() and time.monotonic() < deadline and not self.stopping.is_set():
             await asyncio.sleep(0.01)
-        if not self.kube.synced():
+        if not self._synced():
             log.warning("the API server has not answered yet; serving calls anyway")
+
+    def _synced(self) -> bool:
+        return self.kube.synced() and (self.policies is None or self.policies.synced())
 
     async def _keep_objects(self) -> None:
         """Update the network objects on disk from the watches."""
@@ -231,7 +257,7 @@ class Agent:
         collecting = None
         if conf and self.collector.waiting:
             collecting = asyncio.create_task(self.collector.beside(request, executor, conf))
-        reply = await serve(request, self.kube, executor, conf, self.reading)
+        reply = await serve(request, self.kube, executor, conf, self.reading, guard=self.policies)
         if collecting:
             await collecting  # the shim ends when it has the answer
         seconds = time.perf_counter() - began

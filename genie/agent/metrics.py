@@ -145,6 +145,14 @@ class Metrics:
             "Times that somebody removed genie's configuration or plugin from this node, or put a file before it.",
         )
         self.removals.kind = "counter"  # counted by the keeper of this node
+        self.policies = Gauge(
+            "genie_policies", "Network policies: ok, or bad (malformed, or too large; see their Events).", "result"
+        )
+        self.policy_rules = Counter(
+            "genie_policy_rules_total",
+            "Times that the rules of a pod were set: ok, failed, or repaired (somebody had changed them).",
+            "result",
+        )
         self.cache_age = Gauge(
             "genie_cache_age_seconds",
             "Time since the API server last sent data; after a few minutes the cache may be out of date.",

@@ -191,8 +191,10 @@ def _load(path: str) -> Kept | None:
 class OfflineKube(CachedKube):
     """The agent's Kube, with the objects on disk. directory: their place."""
 
-    def __init__(self, connect: Connect, node: str, writer: Writer, metrics: Metrics, directory: str) -> None:
-        super().__init__(connect, node, writer, metrics)
+    def __init__(
+        self, connect: Connect, node: str, writer: Writer, metrics: Metrics, directory: str, *, labels: bool = False
+    ) -> None:
+        super().__init__(connect, node, writer, metrics, labels=labels)
         self.kept = KeptObjects(directory)
         self._disk = ThreadPoolExecutor(1, "kept")
         self._recent: OrderedDict[Key, Mapping[str, Any] | None] = OrderedDict()

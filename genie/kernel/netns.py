@@ -195,7 +195,7 @@ class _Entering:
         try:
             namespace = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                _setns(namespace)
+                setns(namespace)
             except OSError as error:
                 code = error.errno or 0
                 raise OSError(code, f"enter network namespace: {os.strerror(code)}", self._netns) from error
@@ -208,7 +208,7 @@ class _Entering:
             self._done.release()
 
 
-def _setns(namespace: int) -> None:
+def setns(namespace: int) -> None:
     """Move the calling thread into a network namespace. Raises OSError."""
     if hasattr(os, "setns"):  # from Python 3.12 on
         os.setns(namespace, CLONE_NEWNET)

@@ -62,6 +62,9 @@ async def add(call: Context) -> Mapping[str, Any]:
     call.steps.done("record")
     progress: dict[int, Progress] = {}
     try:
+        if call.guard:
+            await call.guard.protect(call, pod, record)
+            call.steps.done("policy")
         attached = await _attach(call, record, chosen, progress, saved)
         size = chosen.size + results_size(*attached)
         answer, shown, done = await call.compute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from genie.cni import execute
 from genie.cni.config import NetworkConfig
@@ -37,9 +37,25 @@ LOCK = ".lock"
 """The suffix of the claim's file, beside the records; it exists while direct mode serves a call for a container."""
 
 
+class Guard(Protocol):
+    """Network policies: sets the rules of a pod's interfaces."""
+
+    async def protect(self, call: Context, pod: Pod, record: Record) -> None:
+        """Set the rules for all interfaces of an ADD, before the first of them exists.
+
+        Raises:
+            CniError: 11; they cannot be set, and a policy says that the pod must not start then.
+        """
+
+    async def release(self, call: Context) -> None:
+        """Forget a container, after its DEL."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """story: fields for the log line. earlier: an earlier reading of the interface counters."""
+    """story: fields for the log line. earlier: an earlier reading of the interface counters. guard: None in direct
+    mode, and if there are no network policies.
+    """
 
     request: Request
     conf: Conf
@@ -48,6 +64,7 @@ class Context:
     story: dict[str, Any]
     steps: StepTimes
     earlier: Reading | None = None
+    guard: Guard | None = None
 
     async def pod(self, *, of_any_uid: bool = False) -> Pod | None:
         """The pod of the request, with the annotations from the runtime, if it passes them; None without Kubernetes.

@@ -52,6 +52,8 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
     if not errors:
         if len(record.attached) > 1:
             await _forget_routes(call)
+        if call.guard:
+            await call.guard.release(call)
         call.records.remove(record.container_id, record.ifname)
         if not record.complete:  # its plugins may have been killed before they finished
             await mended(call, [attached.network for attached in record.attached])

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import catalog
 from harness.backends import embedded_networks
-from harness.backends.embedded_cluster import ABILITIES, EmbeddedCluster, save
+from harness.backends.embedded_cluster import EmbeddedCluster, abilities, save
 from harness.contract import Backend, Facts, Offer, RunOptions, Unavailable
 from harness.embedded import apiserver, binaries, isolation, linux, plan, socket_api
 from harness.embedded.rest import Refusal
@@ -202,7 +202,7 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
             f"kernel {platform.release()}, {'root' if linux.is_real_root() else 'a user namespace'}",
             *notes,
         ),
-        abilities=ABILITIES,
+        abilities=abilities(),
     )
 
 

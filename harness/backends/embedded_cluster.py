@@ -14,7 +14,7 @@ from kubernetes.client import ApiClient, Configuration
 
 from harness import contract
 from harness.contract import Ability, Facts, Inventory, Offer, ProbeError
-from harness.embedded import isolation, linux, socket_api
+from harness.embedded import isolation, linux, node_agent, socket_api
 from harness.embedded.rest import Access
 from harness.embedded.startup import socket_of
 
@@ -29,6 +29,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
         contract.GARBAGE_COLLECTION,
         contract.LIVING_LEFT_OUT,
         contract.NET_D,
+        contract.POLICIES,
         contract.REBOOT,
         contract.SETTINGS,
         contract.STATIC_PODS,
@@ -43,11 +44,16 @@ def save(facts: Facts, place: Path) -> None:
     (place / "facts.json").write_text(json.dumps({**vars(facts), "abilities": [], "offers": offers}))
 
 
+def abilities() -> frozenset[Ability[Any]]:
+    """What this machine can do."""
+    return ABILITIES if node_agent.enforces_policies() else ABILITIES - {contract.POLICIES}
+
+
 def _load(place: Path) -> Facts:
     data = json.loads((place / "facts.json").read_text())
     offers = {name: Offer.of(offer) for name, offer in data["offers"].items()}
     lists = {key: tuple(data[key]) for key in ("nodes", "notes")}
-    return Facts(**{**data, **lists, "offers": offers, "abilities": ABILITIES})
+    return Facts(**{**data, **lists, "offers": offers, "abilities": abilities()})
 
 
 @dataclass
@@ -122,6 +128,9 @@ class EmbeddedCluster:
 
     def settings(self, genie_conf: Mapping[str, Any], namespace: str) -> AbstractContextManager[None]:
         return socket_api.hold(self._sockets(), "settings", conf=dict(genie_conf), namespace=namespace)
+
+    def policies(self, namespace: str) -> AbstractContextManager[None]:
+        return socket_api.hold(self._sockets(), "policies", namespace=namespace)
 
     def api_server_away(self, namespace: str) -> AbstractContextManager[None]:
         return socket_api.hold(self._sockets(), "away", namespace=namespace)

@@ -47,10 +47,12 @@ def furnish(client: Client) -> None:
     Raises:
         Refusal: the API server rejects one of them. NotReady: it does not serve the new kinds.
     """
-    for thing in _documents(resources.files("genie") / "deploy" / "rbac.yaml"):
+    deploy = resources.files("genie") / "deploy"
+    rights = (*_documents(deploy / "rbac.yaml"), *_documents(deploy / "policy" / "rbac.yaml"))
+    for thing in rights:
         if thing["kind"] in ("ClusterRole", "ClusterRoleBinding"):
             client.post(f"/apis/rbac.authorization.k8s.io/v1/{thing['kind'].lower()}s", thing)
-    folders = (FIXTURES / "crds", resources.files("genie") / "deploy" / "crds")
+    folders = (FIXTURES / "crds", deploy / "crds", deploy / "policy" / "crds")
     files = (file for folder in folders for file in folder.iterdir() if file.name.endswith(".yaml"))
     definitions = [definition for file in files for definition in _documents(file)]
     for definition in definitions:

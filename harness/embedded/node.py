@@ -18,6 +18,7 @@ from harness.embedded import inventory, links, linux, plugincalls, rootfs, socke
 from harness.embedded.daemons import Daemons
 from harness.embedded.inventory import Owned
 from harness.embedded.kubelet import Kubelet, PodLife
+from harness.embedded.node_agent import LOG, PLUGIN, NodeAgent
 from harness.embedded.plan import KUBECONFIG, UNREACHABLE_KUBECONFIG, NodePlan, Plan
 from harness.embedded.rest import Access, Client
 from harness.embedded.runtime import BINARIES, CONF_DIR, Runtime
@@ -53,7 +54,7 @@ def run(plan: Plan, node: NodePlan, net: int) -> None:
         _give(Path(node.kubeconfig), Access.read(place / "daemons-access.json"))
         daemons.start()
     _install_genie(plan, Access.read(place / "genie-access.json"))
-    daemon = Daemon(node, notes, base, daemons)
+    daemon = Daemon(node, notes, base, daemons, plan.genie_conf)
     daemon.serve(early)
     daemon.start(Access.read(place / "access.json"))
     threading.Event().wait()
@@ -103,8 +104,11 @@ def _take_away(paths: list[Path]) -> None:
 class Daemon:
     """Answers requests of the harness to a node."""
 
-    def __init__(self, node: NodePlan, notes: list[str], base: int, daemons: Daemons) -> None:
-        self._node, self._notes, self._base = node, notes, base
+    def __init__(
+        self, node: NodePlan, notes: list[str], base: int, daemons: Daemons, genie_conf: dict[str, Any]
+    ) -> None:
+        self._node, self._notes, self._base, self._genie_conf = node, notes, base, genie_conf
+        self._agent = NodeAgent(node.name)
         self._daemons, self._runtime = daemons, Runtime()
         self._kubelet: Kubelet | None = None
 
@@ -126,7 +130,9 @@ class Daemon:
             "evidence": self._evidence,
             "notes": lambda request: [*self._notes, *(self._kubelet.problems if self._kubelet else ())],
         }
-        holds = {"settings": self._settings, "away": self._away, "net-d": self._net_d}
+        holds = {
+            "settings": self._settings, "away": self._away, "net-d": self._net_d, "policies": self._policies,
+        }  # fmt: skip
         socket_api.serve(path, answers, holds)
 
     def start(self, access: Access) -> None:
@@ -207,6 +213,10 @@ class Daemon:
         conf = {"kubernetes": {"kubeconfig": UNREACHABLE_KUBECONFIG}}
         return self._settings({"namespace": request["namespace"], "conf": conf})
 
+    def _policies(self, request: dict[str, Any]) -> Callable[[], None]:
+        self._agent.start(self._genie_conf)
+        return self._settings({"namespace": request["namespace"], "conf": {"type": PLUGIN}})
+
     def _evidence(self, request: dict[str, Any]) -> dict[str, str]:
         """Texts by file name."""
         calls = self._runtime.calls_for(request["namespace"], request["pod"])
@@ -214,6 +224,8 @@ class Daemon:
         if found := plugincalls.of_pod(request["namespace"], request["pod"]):
             texts["plugin-calls.json"] = json.dumps(found, indent=1)
         texts |= self._daemons.logs()
+        if LOG.exists():
+            texts[LOG.name] = LOG.read_text(errors="replace")
         texts["node.txt"] = inventory.look(f"node {socket.gethostname()}: {self._node.name}") + json.dumps(
             self._inventory(), indent=1
         )

@@ -21,6 +21,7 @@ OWN = (
     "/etc/cni/net.d",
     "/etc/kubernetes",
     "/opt/cni/bin",
+    "/run/genie",
     "/run/netns",
     "/var/lib/cni",
     "/var/log",

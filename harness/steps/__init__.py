@@ -13,7 +13,14 @@ from harness.steps.flows import StaysConnected
 from harness.steps.objects import Apply, Remove
 from harness.steps.pods import Annotate, Churn, Create, Delete, Recreate
 from harness.steps.sandboxes import CollectGarbage, EndSandbox, LoseSandbox, Reboot, Tamper
-from harness.steps.states import WithApiServerAway, WithDefinitionAway, WithRestart, WithRollingUpdate, WithSettings
+from harness.steps.states import (
+    WithApiServerAway,
+    WithDefinitionAway,
+    WithPolicies,
+    WithRestart,
+    WithRollingUpdate,
+    WithSettings,
+)
 
 STEPS |= {
     step.key: step
@@ -35,6 +42,7 @@ STEPS |= {
         WithSettings,
         WithRestart,
         WithRollingUpdate,
+        WithPolicies,
         WithDefinitionAway,
         StaysConnected,
     )

@@ -52,6 +52,23 @@ class WithSettings(Around):
         return has(scene.cluster, contract.SETTINGS).settings(self.genie, scene.namespace)
 
 
+class WithPolicies(Around):
+    """Run these steps while genie's agent serves this scenario's pods and enforces network policies (the scenario needs
+    policies). Delete the pods in these steps, too.
+    """
+
+    key = "with-policies"
+    shorthand = "steps"
+    example = "with-policies: [{create: one}]"
+    needs = frozenset({contract.POLICIES})
+
+    def __str__(self) -> str:
+        return "let genie's agent enforce network policies"
+
+    def state(self, scene: Scene) -> AbstractContextManager[None]:
+        return has(scene.cluster, contract.POLICIES).policies(scene.namespace)
+
+
 class WithRestart(Around):
     """Restart the kubelet, containerd or genie's agent of every node, run these steps meanwhile, then wait for ready
     nodes.

@@ -541,7 +541,7 @@ def test_watches_that_end_at_once_are_not_asked_for_without_end(
     monkeypatch.setattr(api, "watch", lambda *_: iter(ended))
     monkeypatch.setattr(cache, "BACKOFF", (1.0, 64.0))
     pauses = nine_pauses(api)
-    assert len(pauses) == 9 and api.asked("watch=1") == 9
+    assert len(pauses) == 9 and api.asked("watch=true") == 9
     assert all(0.5 * 2**n <= pause <= 2**n for n, pause in enumerate(pauses[:7])) and min(pauses[7:]) >= 32
     assert api.asked("pods?limit") == (9 if event else 1)
 

@@ -1,0 +1,82 @@
+"""Gives a pod's rules to the kernel: runs `nft` in the pod's own network namespace. Each function takes some
+milliseconds and blocks; run it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from genie.kernel.netns import setns
+from genie.policy.nft import FAMILY, TABLE
+
+TIMEOUT = 10.0
+"""Seconds for one transaction."""
+
+T = TypeVar("T")
+
+
+class ApplyError(Exception):
+    """The rules cannot be set: nft is missing, or the kernel refuses them."""
+
+
+def replace(netns: str, script: str) -> str:
+    """Run a script of `nft.script` in the namespace of this path. Returns the kernel's listing of the new rules.
+
+    Raises:
+        ApplyError: it failed; nothing has changed.
+        OSError: the namespace cannot be entered.
+    """
+    return _inside(netns, lambda: _nft(["-j", "-f", "-"], script))
+
+
+def listing(netns: str) -> str:
+    """The listing of the present rules, to compare with `replace`; "" if there are none.
+
+    Raises:
+        OSError: the namespace cannot be entered.
+    """
+    try:
+        return _inside(netns, lambda: _nft(["-j", "list", "table", FAMILY, TABLE]))
+    except ApplyError:
+        return ""
+
+
+def _nft(arguments: list[str], script: str = "") -> str:
+    try:
+        done = subprocess.run(
+            ["nft", *arguments], input=script, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except OSError as error:
+        raise ApplyError(f"nft cannot be run: {error.strerror} (Debian's package nftables)") from error
+    except subprocess.TimeoutExpired as error:
+        raise ApplyError(f"nft takes more than {TIMEOUT:g} seconds") from error
+    if done.returncode:
+        raise ApplyError(f"nft: {done.stderr.strip().partition(chr(10))[0] or f'exit status {done.returncode}'}")
+    return done.stdout
+
+
+def _inside(netns: str, work: Callable[[], T]) -> T:
+    """Do something in a network namespace: in a thread of its own, which ends there."""
+    outcome: list[T | BaseException] = []
+
+    def enter() -> None:
+        try:
+            namespace = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                setns(namespace)
+            finally:
+                os.close(namespace)
+            outcome.append(work())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=enter, name="nft")
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]

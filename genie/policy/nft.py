@@ -1,0 +1,151 @@
+"""Writes the rules of a pod as input for `nft -j` (libnftables-json(5)). Pure.
+
+One table of genie's own, replaced as a whole in one transaction. Its chains look only at packets of the interfaces that
+have rules. Every packet of a connection is judged by the present rules, in both directions: a connection that is no
+longer allowed ends at once, and no entry of conntrack has to be deleted. Conntrack is asked only who began it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from genie.policy.model import Range
+from genie.policy.rules import Allow, Interface
+
+TABLE = "genie"
+FAMILY = "inet"
+
+_Json = dict[str, Any]
+
+
+def script(interfaces: Iterable[Interface]) -> str:
+    """A transaction that replaces all of genie's rules in a namespace; without interfaces, it removes them."""
+    commands: list[_Json] = [_add("table", name=TABLE), {"delete": {"table": {"family": FAMILY, "name": TABLE}}}]
+    found = list(interfaces)
+    if found:
+        commands.append(_add("table", name=TABLE))
+        for number, interface in enumerate(found):
+            commands += _of_interface(number, interface)
+        commands += _hooks(found)
+        commands.append({"list": {"table": {"family": FAMILY, "name": TABLE}}})
+    return json.dumps({"nftables": commands})
+
+
+def _add(what: str, **fields: Any) -> _Json:
+    table = {} if what == "table" else {"table": TABLE}
+    return {"add": {what: {"family": FAMILY, **table, **fields}}}
+
+
+def _rule(chain: str, *expressions: _Json) -> _Json:
+    return _add("rule", chain=chain, expr=list(expressions))
+
+
+def _match(left: _Json, right: Any, op: str = "==") -> _Json:
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def _meta(key: str) -> _Json:
+    return {"meta": {"key": key}}
+
+
+_RETURN: _Json = {"return": None}
+_DROP: _Json = {"drop": None}
+_REPLY = _match({"ct": {"key": "direction"}}, "reply")
+_RELATED = _match({"ct": {"key": "state"}}, "related", "in")
+#: Without these, IPv6 does not work at all: neighbour discovery, router discovery, multicast listeners (their types).
+_DISCOVERY = _match(
+    {"payload": {"protocol": "icmpv6", "field": "type"}}, {"set": [130, 131, 132, 133, 134, 135, 136, 137, 143]}
+)
+_OF_ICMP = _match(_meta("l4proto"), {"set": ["icmp", "ipv6-icmp"]})
+
+
+def _hooks(interfaces: list[Interface]) -> list[_Json]:
+    """What comes in and what goes out. `forward` is for pods that pass on what they get, such as one with a virtual
+    machine.
+    """
+    commands = []
+    for hook, ways in (("input", ("iifname",)), ("output", ("oifname",)), ("forward", ("iifname", "oifname"))):
+        commands.append(_add("chain", name=hook, type="filter", hook=hook, prio=0, policy="accept"))
+        for number, interface in enumerate(interfaces):
+            for way in ways:
+                target = f"{'from' if way == 'iifname' else 'to'}{number}"
+                commands.append(_rule(hook, _match(_meta(way), interface.ifname), {"jump": {"target": target}}))
+    return commands
+
+
+def _of_interface(number: int, interface: Interface) -> list[_Json]:
+    """Four chains: from it and to it, each for the connections that peers began and for those that the pod began."""
+    sides = {"ingress": interface.ingress, "egress": interface.egress}
+    commands = [command for side, allows in sides.items() for command in _sets(f"{side}{number}", allows or ())]
+    # In the order of their use: a chain must exist before a rule names it.
+    for way, began, replies in (("from", "ingress", "egress"), ("to", "egress", "ingress")):
+        ends = "saddr" if way == "from" else "daddr"
+        reply, chain = f"{way}{number}-replies", f"{way}{number}"
+        commands += [_add("chain", name=reply), _add("chain", name=chain)]
+        commands += _judged(reply, f"{replies}{number}", sides[replies], ends, "sport")
+        commands.append(_rule(chain, _DISCOVERY, _RETURN))
+        commands.append(_rule(chain, _OF_ICMP, _RELATED, _RETURN))
+        commands.append(_rule(chain, _REPLY, {"goto": {"target": reply}}))
+        commands += _judged(chain, f"{began}{number}", sides[began], ends, "dport")
+    return commands
+
+
+def _judged(chain: str, side: str, allows: tuple[Allow, ...] | None, end: str, port: str) -> list[_Json]:
+    """The rules of one side in a chain. end: the peer's address in the packet. port: the place of the port that the
+    connection goes to.
+    """
+    if allows is None:
+        return []
+    commands = []
+    for position, allow in enumerate(allows):
+        of_port = _ports(allow, port)
+        if allow.anyone:
+            commands.append(_rule(chain, *of_port, _RETURN))
+        for family, ranges in (("ip", allow.v4), ("ip6", allow.v6)):
+            if ranges:
+                address = {"payload": {"protocol": family, "field": end}}
+                known = _match(address, f"@{_set(side, position, family)}")
+                commands.append(_rule(chain, known, *of_port, _RETURN))
+    return [*commands, _rule(chain, _DROP)]
+
+
+def _ports(allow: Allow, port: str) -> list[_Json]:
+    if not allow.protocol:
+        return []
+    of_protocol = _match(_meta("l4proto"), allow.protocol.lower())
+    if not allow.ports:
+        return [of_protocol]
+    ranges = [low if low == high else {"range": [low, high]} for low, high in allow.ports]
+    return [of_protocol, _match({"payload": {"protocol": "th", "field": port}}, {"set": ranges})]
+
+
+def _set(side: str, position: int, family: str) -> str:
+    return f"{side}-{position}-{family}"
+
+
+_TYPES: Mapping[str, tuple[str, int, int]] = {
+    "ip": ("ipv4_addr", socket.AF_INET, 4),
+    "ip6": ("ipv6_addr", socket.AF_INET6, 16),
+}
+
+
+def _sets(side: str, allows: Iterable[Allow]) -> Iterable[_Json]:
+    for position, allow in enumerate(allows):
+        for family, ranges in (("ip", allow.v4), ("ip6", allow.v6)):
+            if ranges:
+                kind, af, width = _TYPES[family]
+                yield _add(
+                    "set",
+                    name=_set(side, position, family),
+                    type=kind,
+                    flags=["interval"],
+                    elem=[_element(each, af, width) for each in ranges],
+                )
+
+
+def _element(addresses: Range, family: int, width: int) -> Any:
+    low, high = (socket.inet_ntop(family, value.to_bytes(width, "big")) for value in addresses)
+    return low if low == high else {"range": [low, high]}

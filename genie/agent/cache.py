@@ -441,7 +441,7 @@ class CachedKube:
         }
         self.node = node
         for kind, resource in OWNERS.items():
-            of = {"fieldSelector": f"metadata.name={node}"} if kind == "Node" else {}
+            of: dict[str, Any] = {"fieldSelector": f"metadata.name={node}"} if kind == "Node" else {}
             self.networks[kind] = Watch(
                 resource, f"/api/v1/{resource}", connect, _keep_owner, _OWNER, metadata_only=True, optional=True, **of
             )

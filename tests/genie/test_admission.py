@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +15,7 @@ from genie import event as events
 from genie.kube import Pod, pod_event
 from genie.select.annotations import CNI
 from genie.verbs.network_status import MULTI_IP, NETWORK_STATUS
-from harness.embedded import apiserver, binaries
-from tests.rigs.netns import Namespace
+from tests.rigs import real_api
 
 ACCOUNT = "system:serviceaccount:kube-system:genie"
 POD = {
@@ -28,31 +24,8 @@ POD = {
 }
 
 
-class Cluster:
-    """An API server in a separate network namespace, with genie's policy and one pod on node-1."""
-
-    def __init__(self, within: Any, running: apiserver.Running) -> None:
-        self._within, self._token = within, running.admin.token
-
-    def ask(self, method: str, path: str, body: Any = None, *, node: str = "", account: str = "") -> tuple[int, Any]:
-        """Access as an administrator, or with a token for a pod on a node."""
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        if method == "PATCH":
-            headers["Content-Type"] = "application/merge-patch+json"
-        if account:
-            headers["Impersonate-User"] = account
-        if node:
-            headers["Impersonate-Extra-authentication.kubernetes.io%2Fnode-name"] = node
-
-        def go() -> tuple[int, Any]:
-            insecure = ssl._create_unverified_context()
-            connection = http.client.HTTPSConnection("127.0.0.1", apiserver.PORT, context=insecure, timeout=30)
-            connection.request(method, path, json.dumps(body), headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-
-        answer: tuple[int, Any] = self._within.run(go)
-        return answer
+class Cluster(real_api.Cluster):
+    """An API server with genie's policy and one pod on node-1."""
 
     def patch(self, change: Any, *, node: str = "node-1", account: str = ACCOUNT) -> str:
         """A patch of the pod by genie; returns the refusal, or an empty string."""
@@ -66,58 +39,22 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    found, _ = binaries.api_server("")
-    if not found.real:
-        pytest.skip("no kube-apiserver here (KUBEBUILDER_ASSETS, as envtest has it)")
-    try:
-        within = Namespace()
-    except PermissionError:
-        pytest.skip("network namespaces: need root, or CAP_SYS_ADMIN in a user namespace")
-    within.ip("addr add 172.30.0.1/32 dev lo")
-    running = within.run(lambda: apiserver.start(found, "172.30.0.1", tmp_path_factory.mktemp("api") / "server"))
-    try:
-        ready = within.run(lambda: apiserver.reach(running))
-        within.run(lambda: apiserver.wait(ready))
-        yield _furnished(Cluster(within, ready))
-    finally:
-        for process in running.processes:
-            process.kill()
-            process.wait()
-        within.close()
+    with real_api.started(tmp_path_factory.mktemp("api")) as running:
+        yield _furnished(Cluster(running.within, running.running))
 
 
 def _furnished(cluster: Cluster) -> Cluster:
     deploy = Path(genie.__file__).parent / "deploy"
     for name in ("rbac.yaml", "admission.yaml"):
         for thing in yaml.safe_load_all((deploy / name).read_text()):
-            _create(cluster, thing)
-    _post(cluster, "/api/v1/namespaces/default/pods", POD)
+            real_api.create(cluster, thing)
+    real_api.post(cluster, "/api/v1/namespaces/default/pods", POD)
     deadline = time.monotonic() + 30
     # until the policies are active
     while not cluster.patch({}, node="node-2") or write_event(cluster, event(reportingComponent="x"))[0] != 422:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return cluster
-
-
-def _create(cluster: Cluster, thing: Any) -> None:
-    group = thing["apiVersion"]
-    namespace = thing["metadata"].get("namespace")
-    kind = thing["kind"].lower()
-    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
-    path = f"/{'apis' if '/' in group else 'api'}/{group}{f'/namespaces/{namespace}' if namespace else ''}/{plural}"
-    _post(cluster, path, thing)
-
-
-def _post(cluster: Cluster, path: str, thing: Any) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        status, output = cluster.ask("POST", path, thing)
-        if status == 201:
-            return
-        # A new API server creates its namespaces and roles a moment later.
-        assert status in (403, 404) and time.monotonic() < deadline, output
-        time.sleep(0.1)
 
 
 def test_genie_writes_its_annotations(cluster: Cluster) -> None:

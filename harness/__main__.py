@@ -106,7 +106,7 @@ def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     reporting.add_arguments(kinds)
     page = kinds.add_parser("page", help="make the HTML page of a scenario run again from its report.json")
     page.add_argument("directory", type=Path)
-    page.set_defaults(do=_report)
+    page.set_defaults(do=reporting.main, act=reporting.page)
 
     filling = commands.add_parser("counterparts", help="fill results from report.json files into docs/counterparts.md")
     filling.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one for each backend")
@@ -242,13 +242,6 @@ def _schema(options: argparse.Namespace) -> int:
 
     of = {"scenario": scenario.schema, "report": report.schema, "conformance": conformance.schema}
     print(json.dumps(of[options.what](), indent=2))
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from harness.report import rewrite
-
-    print(rewrite(options.directory))
     return 0
 
 

@@ -42,6 +42,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--allow-skips", action="store_true", help="exit with 0 even if all scenarios of a network, or all, are skipped"
     )
+    group.addoption(
+        "--shard", type=_shard, metavar="I/N", help="run the part I of N of the selected scenarios, each in one part"
+    )
+    group.addoption(
+        "--durations-from",
+        default="",
+        metavar="FILE",
+        help="make the parts of --shard equally long, by the report.json of an earlier run or by its durations "
+        "(`harness report durations`)",
+    )
     group.addoption("--churn", type=int, default=0, metavar="N", help="no step `churn` makes more pods than this")
     group.addoption(
         "--profile",
@@ -62,6 +72,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="OLD=NEW",
         help="run the scenarios of network OLD with NEW in its place, and no others: --swap calico=mynet",
     )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    from harness.run.shard import shard
+
+    return shard(text)
 
 
 def _swap(text: str) -> tuple[str, str]:
@@ -150,7 +166,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if collect.requested(config):
         from harness.run import shard
 
-        shard.note(config, items)
+        shard.select(config, items)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -84,7 +84,10 @@ class ScenarioReport(_Part):
     kind: Literal["ScenarioReport"]
     date: str = Field(description="The start of the run, in UTC.")
     command: tuple[str, ...]
-    shard: str = Field(description="`2/3`: the second of three parts; empty: all of it.")
+    shard: str = Field(
+        pattern="^([1-9][0-9]{0,3}/[1-9][0-9]{0,3})?$",
+        description="`2/3`: the second of three parts; empty: the whole.",
+    )
     project: ProjectOf
     suite: SuiteOf
     cluster: ClusterOf

@@ -130,6 +130,11 @@ class Suite:
         self.config.hook.pytest_collection_modifyitems(session=session, config=self.config, items=items)
         return items
 
+    @property
+    def _whole(self) -> shard.Selection:
+        """The selected scenarios, those of other shards too."""
+        return self.config.stash.get(shard.SELECTION, shard.Selection())
+
     def _start_for(self, items: Iterable[pytest.Item]) -> None:
         """Start the cluster with the networks of these scenarios; without scenarios, start none."""
         self._selected = {item.nodeid: item for item in items if isinstance(item, collect.ScenarioItem)}
@@ -140,7 +145,7 @@ class Suite:
             self.limit, self.asked = collect.names(self.config), gate.asked(option.profile, option.swap)
             self._refuse(Exit.USAGE, gate.unknown(self.asked, self.limit, option.profile))
             if not self._mistaken:
-                self._refuse(Exit.NOTHING, gate.unselected(self.asked, networks, option.swap, self.limit))
+                self._refuse(Exit.NOTHING, gate.unselected(self.asked, self._whole.networks, option.swap, self.limit))
             if chosen and not self._mistaken:
                 self._start(networks)
         except Ended as ended:
@@ -301,7 +306,8 @@ class Suite:
 
     def _decide(self, status: int) -> None:
         """The exit code, and its reason."""
-        allowed = self.config.option.allow_skips or (self._others and not (self.asked or self.limit))
+        is_part = self.config.option.shard and self._whole.names  # the merge of all shards knows what they tested
+        allowed = self.config.option.allow_skips or is_part or (self._others and not (self.asked or self.limit))
         untested = "" if allowed else gate.untested(self.asked, self.limit, self.outcomes)
         facts = ending.Facts(
             status=0 if allowed and status == pytest.ExitCode.NO_TESTS_COLLECTED else status,
@@ -326,7 +332,6 @@ class Suite:
             self.terminal.show_error(self.why)
 
     def _run(self) -> Run:
-        selection = self.config.stash.get(shard.SELECTION, shard.Selection())
         return Run(
             facts=self.cluster.facts if self.cluster else _no_facts(self.backend.name, self.chosen),
             outcomes=tuple(self.outcomes),
@@ -335,8 +340,9 @@ class Suite:
             start_seconds=self.start_seconds,
             began=self.began_at,
             command=("pytest", *map(str, self.config.invocation_params.args)),
-            selected=selection.names,
-            scenarios_sha256=selection.sha256,
+            shard="/".join(map(str, self.config.option.shard or ())),
+            selected=self._whole.names,
+            scenarios_sha256=self._whole.sha256,
             binaries=self._binaries(),
             code=self.code,
             why=self.why,

@@ -154,6 +154,24 @@ def test_a_report_names_the_selected_scenarios_alone(workers: tuple[str, ...], f
     assert json.loads((folder.path / "out/report.json").read_text())["suite"]["names"] == ["weave"]
 
 
+def test_each_scenario_is_in_one_of_the_shards(folder: Folder) -> None:
+    (folder.path / "durations.json").write_text('{"calico": 9, "weave": 5, "canal": 5}')
+    reports = []
+    for shard, workers in (("1/2", ()), ("2/2", ("-n", "2"))):
+        folder.run("scenarios", "--shard", shard, "--durations-from", "durations.json", "--report", "out", *workers)
+        reports.append(json.loads((folder.path / "out/report.json").read_text()))
+    assert [[each["name"] for each in report["scenarios"]] for report in reports] == [["calico"], ["canal", "weave"]]
+    assert [report["shard"] for report in reports] == ["1/2", "2/2"]
+    assert reports[0]["suite"] == reports[1]["suite"]
+
+
+def test_a_shard_that_is_none_and_durations_that_are_not_there_are_refused(folder: Folder) -> None:
+    result = folder.run("scenarios", "--shard", "3/2")
+    result.stderr.fnmatch_lines(["*--shard: expected I/N, the part I of N*got '3/2'*"])
+    result = folder.run("scenarios", "--shard", "1/2", "--durations-from", "no.json")
+    result.stderr.fnmatch_lines(["*--durations-from */no.json: expected a report in JSON or YAML: *"])
+
+
 def test_xdist(folder: Folder) -> None:
     result = folder.run("scenarios", "-n", "2", "--report", "out")
     result.assert_outcomes(passed=2, skipped=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,17 @@ if TYPE_CHECKING:
     from harness.conformance.published import ConformanceReport
 
 _REPORT = "a report of `harness conformance`, JSON or YAML"
+_RUN = "the report.json of a run of scenarios, or its directory"
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The commands."""
-    merging = commands.add_parser("merge", help="one matrix of many implementations: a page, and JSON")
-    merging.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help=_REPORT)
-    merging.add_argument("--out", type=Path, required=True, metavar="DIR", help="index.html and matrix.json go here")
+    merging = commands.add_parser(
+        "merge",
+        help="conformance reports: one matrix of many implementations; reports of `pytest --shard`: the whole run's",
+    )
+    merging.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help=f"{_REPORT}, or {_RUN}")
+    merging.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="index.html and JSON go here")
     merging.set_defaults(do=main, act=merge)
 
     comparing = commands.add_parser(
@@ -29,6 +34,10 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     comparing.add_argument("--json", action="store_true", help="for programs")
     comparing.set_defaults(do=main, act=diff)
 
+    timing = commands.add_parser("durations", help="print how long scenarios took, for `pytest --durations-from`")
+    timing.add_argument("report", type=Path, help=_RUN)
+    timing.set_defaults(do=main, act=durations)
+
     drawing = commands.add_parser("badge", help="the verdict as a picture for a README")
     drawing.add_argument("report", type=Path, help=_REPORT)
     drawing.add_argument("--out", type=Path, required=True, metavar="FILE.svg", help="the SVG to write")
@@ -36,21 +45,55 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0; 1 if `diff` found something worse; 2 if a file is not a report or cannot be written."""
+    """Returns the exit code of the command; 4 if a file is not a report or cannot be written."""
+    from harness.exits import Exit
     from harness.report.reading import BadReport
 
     try:
         status: int = options.act(options)
     except BadReport as error:
         print(error, file=sys.stderr)
-        return 2
+        return Exit.USAGE
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        return Exit.USAGE
     return status
 
 
+def of_scenarios(paths: Sequence[Path]) -> bool:
+    """Whether these are reports of runs of scenarios, by their kind.
+
+    Raises:
+        BadReport: some are, and some are not.
+    """
+    from harness.report.published import KIND
+    from harness.report.reading import BadReport, kind, load
+
+    found = {path: path.is_dir() or kind(load(path)) == KIND for path in paths}
+    if len(set(found.values())) > 1:
+        other = next(path for path, is_run in found.items() if is_run != found[paths[0]])
+        raise BadReport(f"{other}: kind: expected that of {paths[0]}, for reports of one kind")
+    return found[paths[0]]
+
+
 def merge(options: argparse.Namespace) -> int:
+    """Write one report of several, by their kind."""
+    return _merge_shards(options) if of_scenarios(options.reports) else _merge_implementations(options)
+
+
+def _merge_shards(options: argparse.Namespace) -> int:
+    """Write what one run would have written; returns its exit code."""
+    from harness.report.merge import merge
+
+    report = merge(options.reports, options.out)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
+    print(f"{counts}: {options.out / 'index.html'}")
+    if report.exit.why:
+        print(f"ERROR: {report.exit.why}", file=sys.stderr)
+    return report.exit.code
+
+
+def _merge_implementations(options: argparse.Namespace) -> int:
     """Write the page and the matrix."""
     from harness.conformance.published import read
     from harness.conformance.reports.matrix import as_json, in_order
@@ -86,6 +129,22 @@ def diff(options: argparse.Namespace) -> int:
     else:
         print(f"{label(old)} of {old.date}, then {label(new)} of {new.date}\n\n{text(found)}", end="")
     return found.status
+
+
+def page(options: argparse.Namespace) -> int:
+    """Make the page of a run of scenarios again."""
+    from harness.report import rewrite
+
+    print(rewrite(options.directory))
+    return 0
+
+
+def durations(options: argparse.Namespace) -> int:
+    """Print the durations of a run's scenarios."""
+    from harness.report import durations
+
+    print(durations.text(durations.read(options.report)), end="")
+    return 0
 
 
 def badge(options: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ def test_what_is_no_report_is_one_error_with_file_and_field(
         file.write_bytes(content)
     words = {"merge": [str(good), str(file), "--out", str(out)], "diff": [str(file), str(good)],
              "badge": [str(file), "--out", str(out)]}  # fmt: skip
-    assert main(["report", command, *words[command]]) == 2
+    assert main(["report", command, *words[command]]) == 4
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith(f"{file}: ")
@@ -76,5 +76,5 @@ def test_what_is_no_report_is_one_error_with_file_and_field(
 
 def test_a_place_that_cannot_be_written_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = written(tmp_path / "good.json", checked("a"))
-    assert main(["report", "merge", str(good), "--out", str(good / "x")]) == 2
+    assert main(["report", "merge", str(good), "--out", str(good / "x")]) == 4
     assert capsys.readouterr().err == f"{good}/x: Not a directory\n"

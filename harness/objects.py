@@ -12,6 +12,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from harness.waiting import limit
+
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
@@ -140,7 +142,7 @@ class Objects:
             headers["Content-Type"] = content_type
             data = json.dumps(body).encode()
         try:
-            response = self._pool.request(method, url, body=data, headers=headers, timeout=30.0)
+            response = self._pool.request(method, url, body=data, headers=headers, timeout=limit(30.0))
         except HTTPError as error:
             raise ApiError(0, f"the API server cannot be reached: {error}") from error
         answer = _json(response.data)

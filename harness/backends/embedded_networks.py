@@ -17,6 +17,7 @@ from typing import Any
 from harness import catalog
 from harness.contract import Kind, Offer
 from harness.embedded import binaries, linux, plan, rootfs
+from harness.waiting import limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ def _fails(command: tuple[str, ...]) -> str:
     shown = f"`{shlex.join(command)}`"
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=False, env={"PATH": linux.search_path()},
+            command, capture_output=True, text=True, timeout=limit(10), check=False, env={"PATH": linux.search_path()},
             preexec_fn=_apart,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:

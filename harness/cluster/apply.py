@@ -13,7 +13,7 @@ from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ConflictError, DynamicApiError, NotFoundError, ResourceNotFoundError
 
 from harness.objects import ApiError
-from harness.waiting import NotReady, retry, until_nothing
+from harness.waiting import NotReady, limit, retry, until_nothing
 
 MANAGER = "genie-harness"
 Object = dict[str, Any]
@@ -88,7 +88,7 @@ def wait(what: str, seen: Callable[[], str], timeout: float) -> None:
             return str(error)
 
     if left := until_nothing(missing, timeout):
-        raise NotReady(f"{what}: not ready after {timeout:.0f} s: {left}")
+        raise NotReady(f"{what}: not ready after {limit(timeout):.0f} s: {left}")
 
 
 def _place(thing: Object) -> dict[str, str]:

@@ -17,6 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 
 from harness.contract import ProbeError
+from harness.waiting import limit
 
 COMMAND = ("python", "-m", "harness.probe", "console")
 GRACE = 10.0  # seconds for an answer, in addition to the request's own timeout
@@ -77,7 +78,7 @@ class _Console:
                 if self._session is None:
                     self._session = self._start()
                 self._session.write_stdin(json.dumps(dict(request)) + "\n")
-                line = self._line(float(request.get("timeout") or 0) + GRACE)
+                line = self._line(float(request.get("timeout") or 0) + limit(GRACE))
             except (OSError, ApiException) as error:
                 raise _Broken(_reason(error)) from error
             self.answered += 1

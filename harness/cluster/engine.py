@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Unavailable
+from harness.waiting import limit
 
 
 class CommandFailed(Exception):
@@ -36,10 +37,10 @@ def run(
     try:
         done = subprocess.run(
             argv, input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL,
-            capture_output=True, timeout=timeout, check=False, env=surroundings,
+            capture_output=True, timeout=limit(timeout), check=False, env=surroundings,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise CommandFailed(f"{_shown(argv)}: not done after {timeout:.0f} s") from error
+        raise CommandFailed(f"{_shown(argv)}: not done after {limit(timeout):.0f} s") from error
     except OSError as error:
         raise CommandFailed(f"{_shown(argv)}: {error.strerror}") from error
     if check and done.returncode != 0:

@@ -14,6 +14,7 @@ from kubernetes.stream import stream
 from harness.cluster.apply import Object
 from harness.cluster.engine import CommandFailed
 from harness.objects import Objects
+from harness.waiting import limit
 
 _LABELS = {"app.kubernetes.io/name": "genie-harness-nodes"}
 _ENTER = ("nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--pid", "--")
@@ -73,7 +74,7 @@ class PodNodes:
     @staticmethod
     def _listen(session: Any, timeout: float) -> tuple[str, str]:
         """Standard output and error, until the command ends."""
-        until, printed, errors = time.monotonic() + timeout, [], []
+        until, printed, errors = time.monotonic() + limit(timeout), [], []
         while session.is_open():
             session.update(timeout=1)
             if session.peek_stdout():
@@ -82,7 +83,7 @@ class PodNodes:
                 errors.append(session.read_stderr())
             if time.monotonic() > until:
                 session.close()
-                raise OSError(f"not done after {timeout:.0f} s")
+                raise OSError(f"not done after {limit(timeout):.0f} s")
         return "".join(printed), "".join(errors).strip()
 
     def _pod(self, node: str) -> str:

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from harness.embedded import linux
 from harness.embedded.rest import Access, Client, Refusal
-from harness.waiting import NotReady, retry
+from harness.waiting import NotReady, limit, retry
 
 T = TypeVar("T")
 PORT = 6443
@@ -105,7 +105,7 @@ def until(attempt: Callable[[], T], running: Running, timeout: float, see: Calla
         return retry(one_try, timeout, lambda error: isinstance(error, early), longest=0.03)
     except early as error:
         raise NotReady(
-            f"the API server did not answer within {timeout:.0f} s: {linux.tail(running.logs[-1], 5)}"
+            f"the API server did not answer within {limit(timeout):.0f} s: {linux.tail(running.logs[-1], 5)}"
         ) from error
 
 
@@ -193,5 +193,5 @@ def found_in(place: str) -> Binaries | None:
 
 
 def _version(binary: str) -> str:
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=limit(20), check=False)
     return (done.stdout.split() or ["of unknown version"])[-1]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.download import NotHad, cache_dir
 from harness.embedded import apiserver, archives
+from harness.waiting import limit
 
 INSTALLED = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 PLACES = (Path("/opt/bin"), *INSTALLED)  # searched in addition to $GENIE_CNI_BIN and PATH; nothing is downloaded
@@ -106,7 +107,7 @@ def on_path() -> list[Path]:
 def version(program: Path) -> str:
     """A program's version: its output for --version, else the module version that Go wrote into it."""
     try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=limit(10), check=False)
         if found := _VERSION.search(done.stdout + done.stderr):
             return found[0]
     except (OSError, subprocess.SubprocessError):
@@ -147,7 +148,9 @@ def _reason(error: Exception) -> str:
 def _release(directory: Path) -> str:
     """The version that the plugins in a directory print: "CNI bridge plugin v1.9.1"."""
     try:
-        done = subprocess.run([directory / "bridge"], capture_output=True, text=True, timeout=5, env={}, check=False)
+        done = subprocess.run(
+            [directory / "bridge"], capture_output=True, text=True, timeout=limit(5), env={}, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     first, _, version = (done.stderr or done.stdout).partition("\n")[0].rpartition("plugin ")
@@ -191,7 +194,13 @@ def built(module: str, release: str, names: set[str]) -> Path:
 
 def _run(command: list[str], directory: Path, **env: str) -> None:
     subprocess.run(
-        command, cwd=directory, env={**os.environ, **env}, check=True, capture_output=True, text=True, timeout=900
+        command,
+        cwd=directory,
+        env={**os.environ, **env},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=limit(900),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.embedded import links, linux
 from harness.embedded.plan import DaemonPlan
-from harness.waiting import until_nothing
+from harness.waiting import limit, until_nothing
 
 LOGS = Path("/var/log")
 _TIMEOUT = 45.0
@@ -51,7 +51,7 @@ class Daemons:
             return found
 
         if left := until_nothing(lacking, timeout, longest=0.03):
-            raise Died(self._told(left[0], f"has not made {left[1]} in {timeout:.0f} s"))
+            raise Died(self._told(left[0], f"has not made {left[1]} in {limit(timeout):.0f} s"))
 
     def check(self) -> None:
         """Check that they run.

@@ -21,6 +21,7 @@ from pyroute2 import IPRoute
 
 from harness import leftovers
 from harness.embedded.sandbox import Sandbox
+from harness.waiting import limit
 
 NETNS, STORES, RECORDS = Path("/run/netns"), Path("/var/lib/cni/networks"), Path("/var/lib/cni/genie")
 _BY_KERNEL = 2  # of a route: it came with an address
@@ -147,7 +148,7 @@ def _netfilter() -> Iterator[str]:
 
 def _run(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=limit(10), check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
 

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from harness.embedded import linux
-from harness.waiting import until_nothing
+from harness.waiting import limit, until_nothing
 
 Object = dict[str, Any]
 MERGE = "application/merge-patch+json"
@@ -167,10 +167,10 @@ class Client:
 
     def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         host, port = self._host.hostname or "", self._host.port or (443 if self._tls else 80)
-        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        connection = http.client.HTTPConnection(host, port, timeout=timeout and limit(timeout))
         with nullcontext() if self._net is None else linux.within(self._net):
-            raw = socket.create_connection((host, port), timeout=min(timeout or 10.0, 10.0))
-        raw.settimeout(timeout)
+            raw = socket.create_connection((host, port), timeout=limit(min(timeout or 10.0, 10.0)))
+        raw.settimeout(timeout and limit(timeout))
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sock = self._tls.wrap_socket(raw, server_hostname=host) if self._tls else raw
         return connection

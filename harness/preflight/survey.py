@@ -21,7 +21,7 @@ from harness.probe import PORT
 from harness.progress import Progress
 from harness.run.leaks import Ledger
 from harness.steps.scene import GONE, Scene
-from harness.waiting import NotReady, until_nothing
+from harness.waiting import NotReady, limit, until_nothing
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -56,7 +56,7 @@ class Survey:
             objects.delete(f"{path}/services/{each['metadata']['name']}")
         objects.delete(path)
         if left := until_nothing(lambda: objects.find(path), GONE):
-            raise NotReady(f"namespace {left['metadata']['name']} is not gone after {GONE:g} s")
+            raise NotReady(f"namespace {left['metadata']['name']} is not gone after {limit(GONE):.0f} s")
 
     @property
     def _objects(self) -> Objects:

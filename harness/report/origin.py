@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 
+from harness.waiting import limit
+
 _CHECKOUT = Path(__file__).parents[2]
 
 
@@ -32,4 +34,4 @@ def commit(checkout: Path = _CHECKOUT) -> str:
 def _git(checkout: Path, *args: str) -> str:
     # The embedded backend's user namespace changes who owns the checkout, and git refuses another user's.
     command = ["git", "-c", "safe.directory=*", "-C", str(checkout), "--no-optional-locks", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit(30)).stdout.strip()

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from harness.contract import LIVING_LEFT_OUT, Cluster, Facts, Inventory, Tidying
-from harness.waiting import until_nothing
+from harness.waiting import limit, until_nothing
 
 _ID = re.compile(r"\b[0-9a-f]{32,64}\b")
 
@@ -83,7 +83,10 @@ class Ledger:
 
     def unclaimed(self) -> list[str]:
         """New entries on the nodes that may belong to another scenario, or that a daemon is about to remove."""
-        new, facts = beyond(take(self.cluster), self.before), self.cluster.facts
+        facts = self.cluster.facts
+        if self.alone and not facts.tidies:
+            return []
+        new = beyond(take(self.cluster), self.before)
         return [line for line in new if tidied(line, facts)] if self.alone else new
 
     def _marked(self, line: str) -> bool:
@@ -111,12 +114,12 @@ class Sweep:
         """The remaining entries, each with the scenarios that noted it; waits for entries that will disappear."""
         facts, begin = self.cluster.facts, time.monotonic()
 
-        def limit(line: str) -> float:
+        def patience(line: str) -> float:
             found = tidied(line, facts)
             return max(within, found[1].within) if found else within
 
         def in_vain(remaining: list[str]) -> bool:
-            return time.monotonic() - begin > max(map(limit, remaining))
+            return time.monotonic() - begin > limit(max(map(patience, remaining)))
 
         longest = max((each.within for all_of in facts.tidies.values() for each in all_of), default=0.0)
         remains = until_nothing(

@@ -15,7 +15,7 @@ from harness.contract import ProbeError
 from harness.model import Many, Milliseconds, NetworkName, PodName
 from harness.steps.base import Around
 from harness.steps.scene import Scene
-from harness.waiting import NotReady
+from harness.waiting import NotReady, limit
 
 CONNECT = 15.0  # seconds that the first answers may take
 AGAIN = 30.0  # seconds that an exec session may take after a restart of the kubelet or the runtime
@@ -63,7 +63,7 @@ class StaysConnected(Around):
         if not targets:
             return join(f"{self.to} has no address of {self.over}", view.describe(*looks, networks=[self.over]))
         flows = [{"protocol": each, "address": str(target)} for target in targets for each in self.protocols]
-        found = self._ask(scene, {"op": "hold", "name": name, "flows": flows, "timeout": CONNECT})
+        found = self._ask(scene, {"op": "hold", "name": name, "flows": flows, "timeout": limit(CONNECT)})
         silent = [f"{_way(flow)}: no answer" for flow in found.get("flows", ()) if not flow["answers"]]
         wrong = [*([found["error"]] if "error" in found else []), *found.get("failed", ()), *silent]
         if not wrong:

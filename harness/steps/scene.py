@@ -12,7 +12,7 @@ from harness.checks.view import Event, View
 from harness.contract import STATIC_PODS, Cluster, has
 from harness.objects import ApiError, Objects
 from harness.pods import Pod, as_static, manifest
-from harness.waiting import NotReady, retry, until_nothing
+from harness.waiting import NotReady, limit, retry, until_nothing
 
 START, GONE = 60.0, 60.0  # seconds that pods may take
 SERVICE_ACCOUNT = 30.0  # seconds that a controller may take to give a new namespace its service account
@@ -86,7 +86,7 @@ class Scene:
             return [name for name in names if name in pods]
 
         if remain := until_nothing(left, GONE):
-            raise NotReady("\n".join(f"not gone after {GONE:g} s: {self.state(name)}" for name in remain))
+            raise NotReady("\n".join(f"not gone after {limit(GONE):.0f} s: {self.state(name)}" for name in remain))
         self.there = [name for name in self.there if name not in names]
 
     def churn(self, like: str, count: int, at_once: int) -> None:
@@ -165,12 +165,12 @@ class Scene:
 
         def hopeless(left: list[str]) -> bool:
             now = time.monotonic()
-            if now - begin < GIVE_UP / 2:
+            if now - begin < limit(GIVE_UP / 2):
                 return False
             warned = {name for name in left if self._warnings(name)}
             for name in warned:
                 failing.setdefault(name, now)
-            return any(now - failing[name] > GIVE_UP / 2 for name in warned)
+            return any(now - failing[name] > limit(GIVE_UP / 2) for name in warned)
 
         if left := until_nothing(waiting, START, hopeless=hopeless):
             raise NotReady("\n".join(self.state(name) for name in left))

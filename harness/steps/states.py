@@ -12,7 +12,7 @@ from harness import contract
 from harness.contract import Ability, Restarts, has
 from harness.steps.base import Around
 from harness.steps.scene import START, Scene
-from harness.waiting import NotReady, until_nothing
+from harness.waiting import NotReady, limit, until_nothing
 
 _RESTARTS: dict[str, Ability[Restarts]] = {
     "kubelet": contract.KUBELET_RESTART,
@@ -140,4 +140,4 @@ class WithDefinitionAway(Around):
 
 def _wait(what: str, done: Callable[[], bool]) -> None:
     if until_nothing(lambda: not done(), START):
-        raise NotReady(f"waited {START:g} s for {what}")
+        raise NotReady(f"waited {limit(START):.0f} s for {what}")

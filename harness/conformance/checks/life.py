@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from harness.conformance.call import Outcome
 from harness.conformance.kernel import Kernel, Link
 from harness.conformance.results import Result, parse
 from harness.conformance.scene import Blocked, Scene
+from harness.waiting import until_nothing
 
 BATCH = "life"
 _PATIENCE = 2.0  # seconds
@@ -88,8 +88,4 @@ def settled(left: Callable[[], list[str]]) -> list[str]:
 
     Files and rules do not disappear by themselves, so there is no wait if only these are left.
     """
-    until, pause = time.monotonic() + _PATIENCE, 0.02
-    while (found := left()) and time.monotonic() < until and not all(each.startswith(_LASTING) for each in found):
-        time.sleep(pause)
-        pause = min(2 * pause, 0.2)
-    return found
+    return until_nothing(left, _PATIENCE, hopeless=lambda found: all(each.startswith(_LASTING) for each in found))

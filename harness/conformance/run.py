@@ -166,7 +166,7 @@ class Plan:
         for check, version in self._open():
             key = (check.name, version)
             if key not in self._begun and self._blocked(check, version) == "":
-                alone = key in self._found or not check.batch
+                alone = key in self._found or not check.batch or self._subject.is_exclusive
                 together = (check,) if alone else self._batch(check.batch, version)
                 warned = frozenset(
                     name

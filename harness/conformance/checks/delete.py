@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.conformance import leftovers
 from harness.conformance.call import Outcome
 from harness.conformance.checks.base import check
@@ -61,37 +63,33 @@ def used(scene: Scene) -> Snapshot:
     return scene.snapshot()
 
 
-def words(attachment: Attachment) -> list[str]:
-    """Words in files that identify an attachment."""
-    return [attachment.container]
-
-
 def expect_nothing_left(
-    scene: Scene, before: Snapshot, attachment: Attachment, when: str, *, should: bool | None = None
+    scene: Scene, before: Snapshot, *attachments: Attachment, when: str, should: bool | None = None
 ) -> None:
-    """Report leftovers of an attachment on the machine."""
+    """Report leftovers of attachments on the machine."""
 
     def left() -> list[str]:
-        if attachment.around is not None and attachment.undone is not None:
-            return list(leftovers.left(attachment.around, attachment.undone, ()))
-        return list(leftovers.left(before, scene.snapshot(), words(attachment)))
+        if (own := _by_steps(attachments)) is not None:
+            return own
+        return list(leftovers.left(before, scene.snapshot(), [each.container for each in attachments]))
 
-    by_fault: dict[Fault, list[str]] = {}
-    for what in settled(left):
-        fault = Fault.IPAM if _is_ipam_plugins(scene, before, attachment, what) else Fault.PLUGIN
-        by_fault.setdefault(fault, []).append(what)
-    for fault, found in by_fault.items():
-        more = f", with {len(found) - 1} more," if len(found) > 1 else ""
-        show = "\n".join(["ip link; ip route; ls -R /var/lib/cni; ps ax", *(f"# left: {what}" for what in found)])
-        scene.expect(False, f"{found[0]}{more} is left {when}", CLEAN, fault=fault, look=show, should=should)
+    found = settled(left)
+    stored = {what for what in found if scene.in_store_of_ipam(what)}
+    if stored:  # the ipam plugin is at fault if its own DEL leaves it, too
+        for attachment in attachments:
+            scene.ask_ipam("DEL", attachment, scene.conf(attachment))
+        stored &= set(leftovers.left(before, scene.snapshot(), [each.container for each in attachments]))
+    for fault, some in ((Fault.PLUGIN, [what for what in found if what not in stored]), (Fault.IPAM, sorted(stored))):
+        if some:
+            more = f", with {len(some) - 1} more," if len(some) > 1 else ""
+            show = "\n".join(["ip link; ip route; ls -R /var/lib/cni; ps ax", *(f"# left: {what}" for what in some)])
+            scene.expect(False, f"{some[0]}{more} is left {when}", CLEAN, fault=fault, look=show, should=should)
 
 
-def _is_ipam_plugins(scene: Scene, before: Snapshot, attachment: Attachment, what: str) -> bool:
-    """Whether it is in the ipam plugin's store, and that plugin's own DEL does not remove it either."""
-    if not scene.in_store_of_ipam(what):
-        return False
-    scene.ask_ipam("DEL", attachment, scene.conf(attachment))
-    return what in leftovers.left(before, scene.snapshot(), words(attachment))
+def _by_steps(attachments: Sequence[Attachment]) -> list[str] | None:
+    """What a plugin behind others has left, from before its own ADD to after its own DEL; None if it is the first."""
+    steps = [(each.around, each.undone) for each in attachments if each.around is not None and each.undone is not None]
+    return [what for one, other in steps for what in leftovers.left(one, other, ())] if steps else None
 
 
 @check(
@@ -109,7 +107,7 @@ def leaves_nothing(scene: Scene) -> None:
     before = used(scene)
     attachment = scene.added(scene.container())
     scene.deleted(attachment)
-    expect_nothing_left(scene, before, attachment, "after DEL")
+    expect_nothing_left(scene, before, attachment, when="after DEL")
 
 
 @check(
@@ -151,7 +149,7 @@ def _expect_gone(scene: Scene, before: Snapshot, attachment: Attachment, outcome
                 outcome,
             )
         scene.reboot(attachment)
-        expect_nothing_left(scene, before, attachment, f"after DEL {how}", should=True)
+        expect_nothing_left(scene, before, attachment, when=f"after DEL {how}", should=True)
 
 
 @check("del-twice", "DEL of what is deleted already succeeds.", DEL, after=("del-succeeds",), batch="gone")

@@ -46,7 +46,9 @@ def add_killed(scene: Scene) -> None:
         _expect_deleted(
             scene, attachment, f"of an ADD that was killed after {traced.killed} ({moment} of {moments[-1]})"
         )
-        expect_nothing_left(scene, before, attachment, f"after an ADD that was killed at {traced.killed}, and its DEL")
+        expect_nothing_left(
+            scene, before, attachment, when=f"after an ADD that was killed at {traced.killed}, and its DEL"
+        )
         if _is_enough(scene):
             return
         before = scene.snapshot() if scene.findings else before
@@ -73,7 +75,9 @@ def del_killed(scene: Scene) -> None:
         _expect_deleted(
             scene, attachment, f"after a DEL that was killed after {traced.killed} ({moment} of {moments[-1]})"
         )
-        expect_nothing_left(scene, before, attachment, f"after a DEL that was killed at {traced.killed}, and another")
+        expect_nothing_left(
+            scene, before, attachment, when=f"after a DEL that was killed at {traced.killed}, and another"
+        )
         if _is_enough(scene):
             return
         before = scene.snapshot() if scene.findings else before

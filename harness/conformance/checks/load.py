@@ -6,16 +6,14 @@ import ipaddress
 from collections import Counter
 from typing import Any
 
-from harness.conformance import leftovers
 from harness.conformance.call import Json, Outcome
 from harness.conformance.checks.base import check
 from harness.conformance.checks.delete import CLEAN, expect_nothing_left, used
 from harness.conformance.checks.errors import expect_error
-from harness.conformance.checks.life import settled
 from harness.conformance.machine import Snapshot
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Scene, Skipped
-from harness.conformance.spec import ADD, DEL, LIFECYCLE
+from harness.conformance.spec import ADD, CHECK, DEL, LIFECYCLE
 from harness.values import subnets
 
 MANY = 50
@@ -85,7 +83,7 @@ def concurrent_del(scene: Scene) -> None:
         there = scene.inside(attachment).link("eth0") if not scene.subject.adjusts else None
         scene.expect(not there, f"eth0 is in container {attachment.netns} after its DEL", CLEAN)
     attachments[0].around = None  # of one moment of many, when others came and went
-    expect_nothing_left(scene, before, attachments[0], f"after {MANY} DELs at once")
+    expect_nothing_left(scene, before, attachments[0], when=f"after {MANY} DELs at once")
 
 
 def _subnets(conf: Json) -> list[str]:
@@ -153,7 +151,7 @@ def pool_full(scene: Scene) -> None:
     what = "after an ADD that found no address, and its DEL"
     there = scene.inside(attachment).link("eth0") if not scene.subject.adjusts else None
     scene.expect(not there, f"eth0 is in the container {what}", CLEAN, outcome)
-    expect_nothing_left(scene, before, attachment, what)
+    expect_nothing_left(scene, before, attachment, when=what)
     scene.deleted(attachments[len(attachments) // 2])
     outcome = scene.add(scene.container())
     scene.expect(outcome.ok, f"with no address left, after one DEL, ADD fails: {outcome.message}", demand, outcome)
@@ -161,46 +159,44 @@ def pool_full(scene: Scene) -> None:
 
 @check(
     "deterministic",
-    "Many rounds of ADD and DEL (200 unless fewer are asked for) give the same kind of answer every time.",
+    "Many rounds of ADD, CHECK and DEL (200 unless fewer are asked for) have the same outcome, and leave nothing.",
     ADD,
     after=("add-succeeds", "del-leaves-nothing"),
     repeat=False,
 )
 def deterministic(scene: Scene) -> None:
-    failed: dict[str, list[Outcome]] = {"ADD": [], "DEL": []}
-    shapes: Counter[tuple[int, ...]] = Counter()
-    rounds = 0
-    for number in range(ROUNDS):
-        if scene.is_late:
-            scene.notes.append(f"{rounds} rounds, not {ROUNDS}: they took too long")
-            break
-        rounds += 1
-        attachment = scene.container()
-        outcome = scene.add(attachment)
-        if outcome.ok:
-            result = parse(attachment.result or {})
-            shapes[len(result.interfaces), len(result.ips), len(result.routes)] += 1
-        else:
-            failed["ADD"].append(outcome)
-        if not (deleted := scene.delete(attachment)).ok:
-            failed["DEL"].append(deleted)
-        scene.reboot(attachment)
-        if number == ROUNDS // 4 and len(failed["ADD"]) == number + 1:
-            break  # all failed: more rounds show nothing new
+    before = used(scene)
+    rounds = _rounds(scene)
     demand = "The same call, with nothing different around it, has the same outcome."
-    for verb, outcomes in failed.items():
-        if outcomes:
-            rate = f"{len(outcomes)} of {rounds} {verb}s fail ({100 * len(outcomes) / rounds:.3g} %)"
-            scene.expect(
-                False, f"{rate}: {outcomes[0].message}", demand, outcomes[0], section=ADD if verb == "ADD" else DEL
-            )
+    for verb, section in (("ADD", ADD), ("CHECK", CHECK), ("DEL", DEL)):
+        outcomes = [each for _, calls in rounds if (each := calls.get(verb)) and not each.ok]
+        if outcomes and (verb != "CHECK" or len(outcomes) < len(rounds)):  # check-succeeds has one that always fails
+            rate = f"{len(outcomes)} of {len(rounds)} {verb}s fail ({100 * len(outcomes) / len(rounds):.3g} %)"
+            scene.expect(False, f"{rate}: {outcomes[0].message}", demand, outcomes[0], section=section)
+    results = [parse(attachment.result) for attachment, _ in rounds if attachment.result]
+    shapes = Counter((len(each.interfaces), len(each.ips), len(each.routes)) for each in results)
     if len(shapes) > 1:
         kinds = "; ".join(f"{count} with {', '.join(map(str, shape))}" for shape, count in shapes.most_common())
         scene.expect(False, f"results differ in their numbers of interfaces, addresses and routes: {kinds}", demand)
-    if failed["ADD"] or failed["DEL"]:
-        return
-    last = scene.added(scene.container())
-    before = scene.snapshot()
-    scene.deleted(last)
-    grown = settled(lambda: list(leftovers.files(before, scene.snapshot(), ())))
-    scene.expect(not grown, f"files grow with every round: {', '.join(sorted(grown)[:3])}", CLEAN)
+    if all(outcome.ok for _, calls in rounds for outcome in calls.values()):
+        attachments = [attachment for attachment, _ in rounds]
+        expect_nothing_left(scene, before, *attachments, when=f"after {len(rounds)} rounds of ADD and DEL")
+
+
+def _rounds(scene: Scene) -> list[tuple[Attachment, dict[str, Outcome]]]:
+    """Attachments that were made and removed, one after the other, with the outcomes by verb."""
+    found: list[tuple[Attachment, dict[str, Outcome]]] = []
+    while len(found) < ROUNDS:
+        if scene.is_late:
+            scene.notes.append(f"{len(found)} rounds, not {ROUNDS}: they took too long")
+            break
+        attachment = scene.container()
+        calls = {"ADD": scene.add(attachment)}
+        if attachment.result is not None and scene.has("0.4.0") and not scene.subject.network.get("disableCheck"):
+            calls["CHECK"] = scene.verify(attachment)
+        calls["DEL"] = scene.delete(attachment)
+        scene.reboot(attachment)
+        found.append((attachment, calls))
+        if len(found) > ROUNDS // 4 and not any(each["ADD"].ok for _, each in found):
+            break  # all failed: more rounds show nothing new
+    return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.conformance.checks import CHECKS
-from harness.conformance.run import versions_of
+from harness.conformance.run import Plan, versions_of
 from harness.conformance.subject import Subject, Unusable, of
 
 IPAM = {"type": "addresses", "subnet": "10.88.0.0/24"}
@@ -57,9 +58,12 @@ def test_a_plugin_with_a_daemon_and_a_server_cannot_be_tested_alone(made: Made) 
 
 
 def test_a_device_is_in_one_container_at_a_time(made: Made) -> None:
-    found = checks(made("host-device", {"type": "host-device", "device": "eth7", "ipam": IPAM}))
+    subject = made("host-device", {"type": "host-device", "device": "eth7", "ipam": IPAM})
+    found = checks(subject)
     assert "add-again" in found
     assert not found & {"concurrent-add", "del-keeps-others", "pool-full", "container-ids", "gc-collects-stale"}
+    plan = Plan(replace(subject, supported=("1.1.0",)), CHECKS, again=0)
+    assert all(len(job.checks) == 1 for job in plan.ready())  # what one check leaves there another does not find
 
 
 def test_what_a_daemon_has_written_is_there(made: Made) -> None:

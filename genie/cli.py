@@ -20,6 +20,7 @@ COMMANDS = {
         "genie.node.collect",
         "delete orphaned attachments; --forget gives up on a container that cannot be deleted",
     ),
+    "admission": ("genie.admission", "serve the admission webhook (what genie/deploy/webhook runs)"),
     "explain": (
         "genie.node.explain",
         "show which networks a pod would get, and why: genie explain pod NAMESPACE/NAME, or -f FILE",

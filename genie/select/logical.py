@@ -115,6 +115,17 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
     return replace(network, plugins=(changed, *others))
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether two subnets have an address in common; False for "" and for what is no subnet."""
+    import ipaddress
+
+    try:
+        first, second = (ipaddress.ip_network(each, strict=False) for each in (one, other))
+    except ValueError:
+        return False
+    return first.version == second.version and first.overlaps(second)
+
+
 def _bridge_of(subnet: Any) -> str:
     """The name of the bridge for one logical network. A bridge shared with another subnet has no place for this one's
     gateway, and would not separate the two networks.

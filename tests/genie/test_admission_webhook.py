@@ -1,0 +1,240 @@
+"""The admission webhook behind a real API server, with its manifest and its account's rights."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import genie
+from genie.admission import Server, answered
+from genie.cni.errors import CniError
+from genie.verbs.network_status import NETWORK_STATUS
+from harness.download import FIXTURES
+from tests.genie.test_admission_rules import KEY, definition, logical, owned, physical, pod
+from tests.rigs.real_api import Cluster, create, post, started
+from tests.rigs.selection import CONF
+
+DEPLOY = Path(genie.__file__).parent / "deploy"
+PORT = 8443
+NAD = '{"cniVersion": "1.0.0", "name": "n", "type": "bridge"}'
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 and its key; replaces those that are there."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl for a certificate")
+    cert, key = folder / "tls.crt", folder / "tls.key"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    names = ["-subj", "/CN=genie", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return str(cert), str(key)
+
+
+class Hooked:
+    """A cluster with the webhook."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.server: Server | None = None
+        self.things = list(yaml.safe_load_all((DEPLOY / "webhook" / "webhook.yaml").read_text()))
+        for thing in self.things:
+            if thing["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
+                create(cluster, thing)
+        path = "/api/v1/namespaces/kube-system/serviceaccounts/genie-admission/token"
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        status, answer = cluster.ask("POST", path, body)
+        assert status == 201, answer
+        kubeconfig = cluster.running.admin.kubeconfig()
+        kubeconfig["users"][0]["user"] = {"token": answer["status"]["token"]}
+        (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+        conf = {"name": "genie", "type": "genie", "kubernetes": {"kubeconfig": str(folder / "kubeconfig")}}
+        (folder / "genie.conf").write_text(json.dumps(conf))
+
+    def serve(self) -> None:
+        cert, key = certificate(self.folder)
+        self.cluster.within.run(lambda: self._serve(cert, key))
+
+    def _serve(self, cert: str, key: str) -> None:
+        self.server = Server(("127.0.0.1", PORT), cert=cert, key=key, conf=str(self.folder / "genie.conf"))
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def register(self) -> None:
+        (hooks,) = (thing for thing in self.things if thing["kind"] == "ValidatingWebhookConfiguration")
+        bundle = base64.b64encode((self.folder / "tls.crt").read_bytes()).decode()
+        for hook in hooks["webhooks"]:
+            hook["clientConfig"] = {"url": f"https://127.0.0.1:{PORT}/", "caBundle": bundle}
+        create(self.cluster, hooks)
+
+    def apply(self, thing: dict[str, Any], name: str = "") -> tuple[str, str]:
+        """Apply an object for good: the refusal and the warnings."""
+        path = self.cluster.collection(thing)
+        status, answer = self.cluster.ask("PUT" if name else "POST", f"{path}/{name}" if name else path, thing)
+        assert status in (200, 201, 422), answer
+        return "" if status < 300 else str(answer["message"]), " ".join(self.cluster.warnings)
+
+    def tried(self, thing: dict[str, Any]) -> tuple[str, str]:
+        status, answer = self.cluster.ask("POST", f"{self.cluster.collection(thing)}?dryRun=All", thing)
+        assert status in (201, 422), answer
+        return "" if status == 201 else str(answer["message"]), " ".join(self.cluster.warnings)
+
+
+def named(thing: dict[str, Any], name: str, namespace: str = "default") -> dict[str, Any]:
+    return {**thing, "metadata": {**thing["metadata"], "name": name, "namespace": namespace}}
+
+
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hooked]:
+    with started(tmp_path_factory.mktemp("api")) as cluster:
+        for path in sorted((DEPLOY / "crds").iterdir()) + sorted((FIXTURES / "crds").iterdir()):
+            for thing in yaml.safe_load_all(path.read_text()):
+                create(cluster, thing)
+        found = Hooked(cluster, tmp_path_factory.mktemp("webhook"))
+        for thing in (
+            named(definition(NAD), "side"),
+            named(physical("eth1", "10.40.0.0/16"), "phys"),
+            named(logical(plugin=None, physicalNet="phys", sub_subnet="10.40.1.0/24"), "red"),
+        ):
+            post(cluster, cluster.collection(thing), thing)
+        found.serve()
+        found.register()
+        deadline = time.monotonic() + 30
+        while not found.tried(definition("{]}"))[0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield found
+        if found.server:
+            found.server.shutdown()
+            found.server.server_close()
+
+
+def physical_part(subnet: str, **more: Any) -> dict[str, Any]:
+    return named(logical(plugin=None, physicalNet="phys", sub_subnet=subnet, **more), "new")
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (definition('{"cniVersion": "1.0.0", "type": "bridge",}'), "NetworkAttachmentDefinition default/n: not valid JSON"),
+    (definition('{"cniVersion": "1.0.0"}'), "NetworkAttachmentDefinition default/n: "),
+    (pod(**{KEY: '[{"name": "side", "mac": 5}]'}), "mac"),
+    (pod(**{KEY: '[{"name": "side"},]'}), "not valid JSON"),
+    (pod(**{KEY: '[{"name": "side", "ips": ["10.1.1.1"]}]'}), "ips: no plugin of NetworkAttachmentDefinition"),
+    (pod(**{KEY: "nowhere"}), "there is no NetworkAttachmentDefinition default/nowhere"),
+    (pod(networks="nowhere"), "there is no Logicalnetwork default/nowhere"),
+    (owned("Deployment", **{KEY: "[{]"}), "not valid JSON"),
+    (physical_part("10.41.0.0/24"), "sub_subnet 10.41.0.0/24 is not within the physical network's 10.40.0.0/16"),
+    (
+        physical_part("10.40.0.0/23"),
+        "10.40.0.0/23 overlaps 10.40.1.0/24 of Logicalnetwork default/red, also by macvlan",
+    ),
+    (named(logical(plugin=None, physicalNet="none"), "new"), "there is no Physicalnetwork default/none"),
+]
+
+
+@pytest.mark.parametrize(("thing", "complaint"), REFUSED)
+def test_what_needs_other_objects_is_refused(hooked: Hooked, thing: dict[str, Any], complaint: str) -> None:
+    refusal, _ = hooked.tried(thing)
+    assert "genie: " in refusal and complaint in refusal
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        definition(NAD),
+        pod(**{KEY: "side"}),
+        pod(networks="red"),
+        pod(cni="calico, whatever@net1"),
+        pod(),
+        owned("CronJob", **{KEY: "side"}),
+        physical_part("10.40.2.0/24"),
+        named(logical(sub_subnet="10.40.1.0/24"), "new"),
+    ],
+)
+def test_what_an_add_would_grant_is_accepted(hooked: Hooked, thing: dict[str, Any]) -> None:
+    assert hooked.tried(thing) == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "CronJob", "DaemonSet"])
+def test_a_template_may_come_before_its_network(hooked: Hooked, kind: str) -> None:
+    refusal, warning = hooked.tried(owned(kind, **{KEY: "later"}))
+    assert not refusal and "there is no NetworkAttachmentDefinition default/later: until that changes" in warning
+
+
+def test_a_physical_network_keeps_its_logical_ones_within(hooked: Hooked) -> None:
+    path = "/apis/alpha.network.k8s.io/v1/namespaces/default/physicalnetworks/phys"
+    for subnet, complaint in (("10.40.2.0/24", "10.40.1.0/24 is not within"), ("10.40.0.0/15", "")):
+        spec = {"sharedStatus": {"subnet": subnet}}
+        status, answer = hooked.cluster.ask("PATCH", f"{path}?dryRun=All", {"spec": spec})
+        assert (status == 422) == bool(complaint) and complaint in str(answer.get("message", ""))
+
+
+def test_the_deletion_of_a_definition_in_use_is_warned_about(hooked: Hooked) -> None:
+    user = named(pod(**{KEY: "side", NETWORK_STATUS: json.dumps([{"name": "default/side"}])}), "user")
+    post(hooked.cluster, hooked.cluster.collection(user), user)
+    path = hooked.cluster.collection(definition(NAD))
+    spare = named(definition(NAD), "spare")
+    post(hooked.cluster, path, spare)
+    for name, warned in (("side", True), ("spare", False)):
+        status, answer = hooked.cluster.ask("DELETE", f"{path}/{name}?dryRun=All")
+        assert status == 200, answer
+        warning = " ".join(hooked.cluster.warnings)
+        assert ("default/side is still used by pods default/user: a new sandbox" in warning) is warned, warning
+    physicals = "/apis/alpha.network.k8s.io/v1/namespaces/default/physicalnetworks/phys"
+    assert hooked.cluster.ask("DELETE", f"{physicals}?dryRun=All")[0] == 200
+    assert "still used by Logicalnetworks default/red" in " ".join(hooked.cluster.warnings)
+
+
+def test_a_renewed_certificate_is_served_without_a_restart(hooked: Hooked) -> None:
+    import ssl
+
+    def fetched() -> str:
+        return str(hooked.cluster.within.run(lambda: ssl.get_server_certificate(("127.0.0.1", PORT))))
+
+    before = fetched()
+    kept = {name: (hooked.folder / name).read_bytes() for name in ("tls.crt", "tls.key")}
+    certificate(hooked.folder)
+    assert fetched() != before
+    for name, content in kept.items():
+        (hooked.folder / name).write_bytes(content)
+    assert fetched() == before
+
+
+def test_without_the_webhook_everything_is_accepted(hooked: Hooked) -> None:
+    assert hooked.server
+    hooked.server.shutdown()
+    hooked.server.server_close()
+    try:
+        assert hooked.tried(pod(**{KEY: "nowhere"}))[0] == ""
+    finally:
+        hooked.cluster.within.run(lambda: hooked._serve(str(hooked.folder / "tls.crt"), str(hooked.folder / "tls.key")))
+
+
+@pytest.mark.parametrize("review", [None, [], {}, {"request": 5}, {"request": {}}, {"request": {"uid": 5}}])
+def test_what_is_no_review(review: Any) -> None:
+    with pytest.raises(CniError, match="AdmissionReview: expected a request"):
+        answered(review, CONF)
+
+
+@pytest.mark.parametrize("thing", [None, [], {"metadata": 5}, {"kind": "Pod", "spec": {"containers": [5]}}])
+def test_an_object_that_cannot_be_read_is_left_to_the_api_server(thing: Any) -> None:
+    response = answered({"request": {"uid": "u", "operation": "CREATE", "object": thing}}, CONF)["response"]
+    assert response["allowed"] and "could not check this" in response["warnings"][0]

@@ -4,6 +4,7 @@ The sessions install the packages of requirements.lock, and this project in edit
 Arguments after `--` go to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -116,6 +117,10 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("lint-imports")
     session.run("python", "-m", "harness", "lint", silent=True)
+    if shutil.which("actionlint"):
+        session.run("actionlint", external=True)
+    else:
+        session.warn("the workflows were not checked: no actionlint on PATH (CONTRIBUTING.md)")
 
 
 @nox.session

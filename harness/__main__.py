@@ -108,6 +108,11 @@ def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     page.add_argument("directory", type=Path)
     page.set_defaults(do=reporting.main, act=reporting.page)
 
+    summing = kinds.add_parser("summary", help="a scenario run in short, as Markdown for $GITHUB_STEP_SUMMARY")
+    summing.add_argument("directory", type=Path, help="the run's report, or its directory")
+    summing.add_argument("--outputs", action="store_true", help="NAME=VALUE lines for $GITHUB_OUTPUT instead")
+    summing.set_defaults(do=reporting.main, act=_summary)
+
     filling = commands.add_parser("counterparts", help="fill results from report.json files into docs/counterparts.md")
     filling.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one for each backend")
     filling.add_argument("--page", type=Path, default=Path("docs/counterparts.md"), help="default: %(default)s")
@@ -242,6 +247,15 @@ def _schema(options: argparse.Namespace) -> int:
 
     of = {"scenario": scenario.schema, "report": report.schema, "conformance": conformance.schema}
     print(json.dumps(of[options.what](), indent=2))
+    return 0
+
+
+def _summary(options: argparse.Namespace) -> int:
+    from harness.report.published import read
+    from harness.report.summary import markdown, outputs
+
+    report = read(options.directory)
+    print(outputs(report, options.directory) if options.outputs else markdown(report), end="")
     return 0
 
 

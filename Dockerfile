@@ -15,6 +15,13 @@ RUN case "${TARGETARCH:-$(uname -m)}" in amd64|x86_64) arch=x86_64 ;; arm64|aarc
     *) echo "genie has no image for $TARGETARCH" >&2; exit 1 ;; esac \
  && python -m pip install --no-cache-dir --target /opt/genie --only-binary :all: --python-version 3.11 --implementation cp \
     --platform "manylinux_2_28_$arch" --platform "manylinux2014_$arch" "pyyaml>=6" "pyroute2>=0.9"
+# nft, for network policies: Debian's, unpacked here so that nothing of the image's architecture has to run. What the
+# packages need and the image lacks; they have no scripts that matter.
+RUN arch=${TARGETARCH:-$(dpkg --print-architecture)} && dpkg --add-architecture "$arch" && apt-get update -qq && mkdir /opt/nft && cd /tmp \
+ && apt-get download "nftables:$arch" "libnftables1:$arch" "libnftnl11:$arch" "libmnl0:$arch" "libjansson4:$arch" "libxtables12:$arch" \
+    "libgmp10:$arch" "libedit2:$arch" "libbsd0:$arch" "libmd0:$arch" \
+ && for deb in ./*.deb; do dpkg-deb --extract "$deb" /opt/nft; done && rm -rf ./*.deb /opt/nft/usr/share /opt/nft/etc \
+ && if [ -d /opt/nft/lib ]; then cp -a /opt/nft/lib/. /opt/nft/usr/lib/ && rm -r /opt/nft/lib; fi
 # From here on layers change with genie.
 COPY pyproject.toml README.md LICENSE hatch_build.p[y] ./
 COPY genie genie
@@ -23,6 +30,7 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
  && python -m pip install --no-cache-dir --no-deps --target /opt/genie --upgrade /dist/*.whl
 
 FROM python:3.11-slim-bookworm
+COPY --from=build /opt/nft /
 COPY --from=build /opt/genie /opt/genie
 ENV PATH=/opt/genie/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/opt/genie PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

@@ -4,6 +4,7 @@ The sessions install the packages of requirements.lock, and this project in edit
 Arguments after `--` go to the tool of the session: `nox -s e2e -- -k weave --backend kind`.
 """
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -70,6 +71,17 @@ def faults(session: nox.Session) -> None:
     """
     _install(session)
     session.run("python", "-m", "pytest", "-c", "pyproject.toml", "tests/faults", "-v", "-n", "2", *session.posargs)
+
+
+@nox.session
+def policies(session: nox.Session) -> None:
+    """Try 2,000 generated network policies on nine pods, two networks and three protocols against an oracle, as root.
+
+    Takes some minutes. GENIE_POLICIES sets the number, GENIE_POLICIES_SEED the first seed.
+    """
+    _install(session)
+    env = {"GENIE_POLICIES": os.environ.get("GENIE_POLICIES", "2000")}
+    session.run("python", "-m", "pytest", "-s", "tests/genie/policy/test_on_networks.py", *session.posargs, env=env)
 
 
 @nox.session

@@ -27,6 +27,7 @@ def plugin() -> int:
     from genie.cni.execute import SubprocessExecutor, run_sync
     from genie.request import Request
     from genie.serve import serve
+    from genie.verbs.context import NoGuard
 
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     conf = None
@@ -36,7 +37,8 @@ def plugin() -> int:
         pass  # `serve` gets the same error, and reports it in the verb's form
     asker = kube.DirectKube(conf or config.Conf(name="genie", cni_version="1.0.0"))
     executor = SubprocessExecutor()
-    reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, executor, conf))
+    guard = NoGuard() if conf and conf.agent.policy else None
+    reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, executor, conf, guard=guard))
     executor.close()
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()

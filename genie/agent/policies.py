@@ -68,8 +68,8 @@ _Item = Mapping[str, Any]
 
 @dataclass
 class _Guarded:
-    """A container of this node. interfaces: name, and name of its network in the pod's status. seen: a hash of the
-    kernel's listing of its rules; "" if it has none, None if they are not known. script: what set them.
+    """A container of this node. interfaces: name, and name of its network in the pod's status. script: what set its
+    rules; "" if it has none, None if that is not known. seen: a hash of the kernel's listing of them, once it was read.
     """
 
     namespace: str
@@ -78,8 +78,8 @@ class _Guarded:
     netns: str
     interfaces: tuple[tuple[str, str], ...]
     labels: Mapping[str, str] | None = None
-    seen: str | None = None
-    script: str = ""
+    script: str | None = None
+    seen: str = ""
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -174,7 +174,7 @@ class Policies:
     async def protect(self, call: Context, pod: Pod, record: Record) -> None:
         if not (self.active and pod.name):
             return
-        guarded = self._here[record.container_id, record.ifname] = _guarded(record, seen="")
+        guarded = self._here[record.container_id, record.ifname] = _guarded(record, script="")
         why = ""
         try:
             guarded.labels = await self._kube.labels(pod)
@@ -334,12 +334,13 @@ class Policies:
             if guarded.gone:
                 return ""
             now = self._current()
-            none = nft.script(())
             try:
-                script = nft.script(rules.decide(now.policies, self._self(guarded), guarded.interfaces, now.world))
-                if script == guarded.script or (script == none and guarded.seen == ""):
+                found = rules.decide(now.policies, self._self(guarded), guarded.interfaces, now.world)
+                script = nft.script(found) if found else ""
+                if script == guarded.script:
                     return ""
-                guarded.seen, guarded.script = _hash(apply.replace(netns, script)), script
+                apply.replace(netns, script or nft.script(()))
+                guarded.script, guarded.seen = script, ""
             except OSError as error:
                 return f"its network namespace cannot be entered: {error.strerror}"
             except (apply.ApplyError, rules.TooManyError) as error:
@@ -352,9 +353,13 @@ class Policies:
         from genie.policy import apply
 
         with guarded.lock, suppress(OSError):
-            if not guarded.script or guarded.seen is None or _hash(apply.listing(guarded.netns)) == guarded.seen:
+            if not guarded.script:
                 return
-            guarded.script, guarded.seen = "", None
+            listed = _hash(apply.listing(guarded.netns))
+            if listed and listed == (guarded.seen or listed):
+                guarded.seen = listed
+                return
+            guarded.script = None
             self._metrics.policy_rules.add(1, "repaired")
             log.warning(
                 "somebody changed the rules of a pod", extra={"fields": {"pod": f"{guarded.namespace}/{guarded.pod}"}}
@@ -400,9 +405,9 @@ def _selects(policy: Policy, guarded: _Guarded) -> bool:
     )
 
 
-def _guarded(record: Record, seen: str | None = None) -> _Guarded:
+def _guarded(record: Record, script: str | None = None) -> _Guarded:
     return _Guarded(
-        seen=seen,
+        script=script,
         namespace=record.namespace,
         pod=record.pod,
         uid=record.uid,

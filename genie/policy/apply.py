@@ -23,18 +23,18 @@ class ApplyError(Exception):
     """The rules cannot be set: nft is missing, or the kernel refuses them."""
 
 
-def replace(netns: str, script: str) -> str:
-    """Run a script of `nft.script` in the namespace of this path. Returns the kernel's listing of the new rules.
+def replace(netns: str, script: str) -> None:
+    """Run a script of `nft.script` in the namespace of this path.
 
     Raises:
         ApplyError: it failed; nothing has changed.
         OSError: the namespace cannot be entered.
     """
-    return _inside(netns, lambda: _nft(["-j", "-f", "-"], script))
+    _inside(netns, lambda: _nft(["-j", "-f", "-"], script))
 
 
 def listing(netns: str) -> str:
-    """The listing of the present rules, to compare with `replace`; "" if there are none.
+    """The listing of the present rules, to compare with an earlier one; "" if there are none.
 
     Raises:
         OSError: the namespace cannot be entered.

@@ -30,7 +30,6 @@ def script(interfaces: Iterable[Interface]) -> str:
         for number, interface in enumerate(found):
             commands += _of_interface(number, interface)
         commands += _hooks(found)
-        commands.append({"list": {"table": {"family": FAMILY, "name": TABLE}}})
     return json.dumps({"nftables": commands})
 
 

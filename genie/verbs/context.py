@@ -51,6 +51,18 @@ class Guard(Protocol):
         """Forget a container, after its DEL."""
 
 
+class NoGuard:
+    """The guard of direct mode if genie.conf asks for network policies: it refuses each ADD."""
+
+    async def protect(self, call: Context, pod: Pod, record: Record) -> None:
+        raise invalid(
+            "genie.conf: agent", "policy: direct mode enforces no network policies; run the agent, or remove this key"
+        )
+
+    async def release(self, call: Context) -> None:
+        pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """story: fields for the log line. earlier: an earlier reading of the interface counters. guard: None in direct

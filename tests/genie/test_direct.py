@@ -132,6 +132,15 @@ def test_an_error_is_one_object_on_standard_output(shell: Direct) -> None:
     assert json.loads(done.stderr)["error"].startswith("annotation cni"), "and a line for the runtime's log"
 
 
+def test_network_policies_need_the_agent(shell: Direct) -> None:
+    shell.ask(cni="calico")
+    shell.conf = {"agent": {"policy": True}}
+    done = shell.start("ADD")
+    assert done.returncode == 1
+    assert "direct mode enforces no network policies; run the agent" in json.loads(done.stdout)["msg"]
+    assert shell.start("DEL").returncode == 0 and list((shell.root / "state").iterdir()) == []
+
+
 def test_a_pod_that_is_gone_and_an_api_server_that_is_away(shell: Direct) -> None:
     del shell.api.answers[POD]
     assert json.loads(shell.start("ADD").stdout)["code"] == 3

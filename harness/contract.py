@@ -58,12 +58,14 @@ class Offer:
     host_ports: bool = True  # whether its plugins declare port mappings
     file: str = ""  # the name of its configuration in the nodes' net.d, if it can be the first one
     tidies: tuple[Tidying, ...] = ()
+    daemons: tuple[str, ...] = ()  # its own on the nodes; NAMESPACE/NAME of a DaemonSet, or a program
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Offer:
         """An offer from its JSON form."""
         tidies = tuple(Tidying(**each) for each in data.get("tidies", ()))
-        return cls(**{**data, "subnets": tuple(data["subnets"]), "tidies": tidies})
+        lists = {key: tuple(data.get(key, ())) for key in ("subnets", "daemons")}
+        return cls(**{**data, **lists, "tidies": tidies})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +257,12 @@ class Updates(Protocol):
 
 
 @runtime_checkable
+class RestartsNetworks(Protocol):
+    def network_restart(self, network: str) -> AbstractContextManager[None]:
+        """Replace the daemons of a network, node by node, during the context; its end waits until all are replaced."""
+
+
+@runtime_checkable
 class Reboots(Protocol):
     def reboot(self, node: str) -> None:
         """A node loses its namespaces, links, routes and rules, keeps its files, and starts its pods again."""
@@ -290,6 +298,7 @@ GARBAGE_COLLECTION = Ability(
 )
 IPV6 = Ability("ipv6", "networks have IPv6 subnets beside IPv4", object)
 KUBELET_RESTART = Ability("kubelet-restart", "a node's kubelet can be restarted", Restarts, alone="yes")
+NETWORK_RESTART = Ability("network-restart", "a network's daemons can be restarted", RestartsNetworks, alone="yes")
 NET_D = Ability("net-d", "configurations can be put into the nodes' net.d", TakesConfigurations)
 POLICIES = Ability("policies", "genie's agent enforces network policies (it needs nft)", EnforcesPolicies)
 REBOOT = Ability("reboot", "a node can lose all but its files, and start its pods again", Reboots, alone="yes")
@@ -311,7 +320,8 @@ OF_GENIE = frozenset(_OF_GENIE)
 _NAMED: tuple[Ability[Any], ...] = (
     *(API_OUTAGE, API_OUTAGE_OF_GENIE, CNI_CALLS, DEFINITIONS_AWAY, GARBAGE_COLLECTION, IPV6),
     *(AGENT_RESTART, AGENT_UPDATE),
-    *(CONTAINERD_RESTART, END_SANDBOX, KUBELET_RESTART, NET_D, POLICIES, REBOOT, SERVICES, SETTINGS, STATIC_PODS),
+    *(CONTAINERD_RESTART, END_SANDBOX, KUBELET_RESTART, NETWORK_RESTART),
+    *(NET_D, POLICIES, REBOOT, SERVICES, SETTINGS, STATIC_PODS),
     TAMPERING,
     *_OF_GENIE,
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
         contract.END_SANDBOX,
         contract.GARBAGE_COLLECTION,
         contract.LIVING_LEFT_OUT,
+        contract.NETWORK_RESTART,
         contract.NET_D,
         contract.POLICIES,
         contract.REBOOT,
@@ -113,6 +114,12 @@ class EmbeddedCluster:
 
     def collect_garbage(self, node: str) -> None:
         self._of_node(node, "collect-garbage")
+
+    @contextmanager
+    def network_restart(self, network: str) -> Iterator[None]:
+        for node in self.facts.nodes:
+            self._of_node(node, "restart-daemon", network=network)
+        yield
 
     def reboot(self, node: str) -> None:
         self._of_node(node, "reboot")

@@ -136,6 +136,7 @@ def offer(name: str, network: catalog.Embedded | None, programs: Programs) -> Of
             for plugin in network.conf.get("plugins") or [network.conf]
         ),
         file=network.file,
+        daemons=network.real.daemon[:1] if network.real else (),
     )
 
 

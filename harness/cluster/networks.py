@@ -48,7 +48,7 @@ class Installation:
             name: Offer(
                 network=name, kind="real", software=software.software, subnets=software.subnets,
                 default_route=software.default_route, missing=self.missing.get(name, ""),
-                file=software.conf, first_only=software.first_only, tidies=software.tidying,
+                file=software.conf, first_only=software.first_only, tidies=software.tidying, daemons=software.daemons,
             )
             for name, software in known.items()
         }  # fmt: skip

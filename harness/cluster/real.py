@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
         contract.END_SANDBOX,
         contract.GARBAGE_COLLECTION,
         contract.KUBELET_RESTART,
+        contract.NETWORK_RESTART,
         contract.NET_D,
         contract.SERVICES,
         contract.SETTINGS,
@@ -230,13 +231,27 @@ class RealCluster:
 
     @contextmanager
     def rolling_update(self) -> Iterator[None]:
-        """See `Updates`: as `kubectl rollout restart` does it."""
-        objects, metadata = Objects(self.api()), {"annotations": {"genie-harness/updated": time.strftime("%FT%TZ")}}
-        objects.patch(
-            f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/genie", {"spec": {"template": {"metadata": metadata}}}
-        )
+        """See `Updates`."""
+        with self._replaced(f"{NAMESPACE}/genie"):
+            yield
+
+    @contextmanager
+    def network_restart(self, network: str) -> Iterator[None]:
+        """See `RestartsNetworks`."""
+        with ExitStack() as all_of:
+            for daemon in self.facts.offers[network].daemons:
+                all_of.enter_context(self._replaced(daemon))
+            yield
+
+    @contextmanager
+    def _replaced(self, daemon: str) -> Iterator[None]:
+        """Replace the pods of a DaemonSet as `kubectl rollout restart` does it."""
+        objects, (namespace, _, name) = Objects(self.api()), daemon.partition("/")
+        metadata = {"annotations": {"genie-harness/updated": time.strftime("%FT%TZ")}}
+        change = {"spec": {"template": {"metadata": metadata}}}
+        objects.patch(f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}", change)
         yield
-        wait("the update of genie", lambda: rollout(objects, "DaemonSet", NAMESPACE, "genie"), 240.0)
+        wait(f"the update of {name}", lambda: rollout(objects, "DaemonSet", namespace, name), 240.0)
 
     def settle(self, timeout: float = 90.0) -> None:
         """Wait until every node is ready and has a ready agent, as after a `restart`."""

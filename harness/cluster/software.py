@@ -131,6 +131,11 @@ class Software(Section):
     on_request: bool = Field(False, alias="on-request", description="Installed only if requested by name.")
 
     @property
+    def daemons(self) -> tuple[str, ...]:
+        """Its DaemonSets, as NAMESPACE/NAME."""
+        return tuple(f"{each.namespace}/{each.name}" for each in self.ready if each.kind == "DaemonSet")
+
+    @property
     def tidying(self) -> tuple[Tidying, ...]:
         """The same for a cluster's facts."""
         return tuple(Tidying(**each.model_dump()) for each in self.tidies)

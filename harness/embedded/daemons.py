@@ -37,6 +37,19 @@ class Daemons:
         """
         self._running = [(plan, _spawn(plan)) for plan in self._plans]
 
+    def restart(self, network: str) -> None:
+        """End the daemons of a network, start them again, and wait until they are ready.
+
+        Raises:
+            Died: one exited or is not ready in time. OSError: one cannot be started.
+        """
+        for at, (plan, process) in enumerate(self._running):
+            if plan.network == network:
+                process.terminate()
+                process.wait()
+                self._running[at] = plan, _spawn(plan)
+        self.await_ready()
+
     def await_ready(self, timeout: float = _TIMEOUT) -> None:
         """Wait until each is ready for pods.
 

@@ -117,6 +117,7 @@ class Daemon:
             "ready": lambda request: self._daemons.await_ready(),
             "ask": self._ask,
             "where": self._where,
+            "restart-daemon": lambda request: self._daemons.restart(request["network"]),
             "end-sandbox": lambda request: self._life(request).end_sandbox(),
             "check": lambda request: self._life(request).check(),
             "status": self._status,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 
-from harness.contract import OF_GENIE, Facts
+from harness.contract import NETWORK_RESTART, OF_GENIE, Facts
 from harness.scenario.file import FIRST, Scenario
+from harness.steps.base import walk
+from harness.steps.states import WithNetworkRestart
 from harness.yamlfile import nearest
 
 
@@ -59,4 +61,7 @@ def _why_not_on(network: str, scenario: Scenario, facts: Facts) -> str:
         return f"{network} is missing: {offer.missing}"
     if offer.first_only and (pod := scenario.later(network)):
         return f"{network} works as a pod's first network only, and {pod} has it later: {offer.first_only}"
+    restarted = {step.of for step in walk(scenario.steps) if isinstance(step, WithNetworkRestart)}
+    if network in restarted and not offer.daemons and NETWORK_RESTART in facts.abilities:
+        return f"{network} has no daemon of its own here that could be restarted"
     return ""

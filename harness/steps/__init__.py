@@ -16,6 +16,7 @@ from harness.steps.sandboxes import CollectGarbage, EndSandbox, LoseSandbox, Reb
 from harness.steps.states import (
     WithApiServerAway,
     WithDefinitionAway,
+    WithNetworkRestart,
     WithPolicies,
     WithRestart,
     WithRollingUpdate,
@@ -42,6 +43,7 @@ STEPS |= {
         WithSettings,
         WithRestart,
         WithRollingUpdate,
+        WithNetworkRestart,
         WithPolicies,
         WithDefinitionAway,
         StaysConnected,

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from harness import contract
 from harness.contract import Ability, Restarts, has
+from harness.model import NetworkName
 from harness.steps.base import Around
 from harness.steps.scene import START, Scene
 from harness.waiting import NotReady, limit, until_nothing
@@ -107,6 +108,22 @@ class WithRollingUpdate(Around):
 
     def state(self, scene: Scene) -> AbstractContextManager[None]:
         return has(scene.cluster, contract.AGENT_UPDATE).rolling_update()
+
+
+class WithNetworkRestart(Around):
+    """Run these steps while a network's own daemons are replaced, then wait until all are (skipped if it has none)."""
+
+    key = "with-network-restart"
+    example = "with-network-restart: {of: flannel, steps: [{create: one}]}"
+    needs = frozenset({contract.NETWORK_RESTART})
+
+    of: NetworkName
+
+    def __str__(self) -> str:
+        return f"restart {self.of}"
+
+    def state(self, scene: Scene) -> AbstractContextManager[None]:
+        return has(scene.cluster, contract.NETWORK_RESTART).network_restart(self.of)
 
 
 class WithDefinitionAway(Around):

@@ -9,6 +9,7 @@ import pytest
 from harness.embedded import daemons
 from harness.embedded.daemons import Daemons
 from harness.embedded.plan import DaemonPlan
+from harness.waiting import until_nothing
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,21 @@ def test_one_is_ready_when_it_has_made_what_it_says(tmp_path: Path) -> None:
         one.check()
 
 
+def test_a_restarted_one_is_another_process_with_the_same_plan(tmp_path: Path) -> None:
+    one = _daemons(tmp_path, f"echo $$ >>{tmp_path}/made; exec sleep 60", "made")
+    one.start()
+    one.await_ready(10)
+    one.restart("other")
+    assert len((tmp_path / "made").read_text().split()) == 1
+    first = one._running[0][1]
+    one.restart("acme")
+    assert first.returncode == -15
+    assert not until_nothing(lambda: len((tmp_path / "made").read_text().split()) != 2, 10)
+    one.check()
+    one._running[0][1].kill()
+    one._running[0][1].wait()
+
+
 def test_one_that_dies_first_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     one = _daemons(tmp_path, "echo no such thing; exit 4", "never")
     one.start()
@@ -58,7 +74,7 @@ def test_one_that_dies_first_is_told_with_the_end_of_its_log(tmp_path: Path) -> 
 def test_one_that_does_not_its_part_is_told_with_what_lacks(tmp_path: Path) -> None:
     one = _daemons(tmp_path, "exec sleep 60", "never")
     one.start()
-    with pytest.raises(daemons.Died, match=f"has not made {tmp_path}/never in 0 s: it logged nothing"):
+    with pytest.raises(daemons.Died, match=f"has not made {tmp_path}/never in \\d+ s: it logged nothing"):
         one.await_ready(0.1)
     one._running[0][1].kill()
     one._running[0][1].wait()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.contract import Facts
+from harness.contract import NETWORK_RESTART, Facts
 from harness.run.skips import why_not
 from harness.scenario.reading import parse
 from tests.rigs.fake_cluster import facts
@@ -38,6 +38,18 @@ def test_what_a_network_can_only_do_as_a_pods_first_is_skipped_elsewhere(annotat
 def test_as_a_pods_first_network_it_is_not_skipped(annotation: str, first_only: Facts) -> None:
     pods = f"{{a: {{annotations: {{cni: '{annotation}'}}}}}}"
     assert why_not(parse(f"scenario: x\nnetworks: [bridge, calico]\npods: {pods}\n"), first_only) == ""
+
+
+def test_a_daemon_that_a_network_does_not_have_cannot_be_restarted() -> None:
+    steps = (
+        "[{create: a}, {stays-connected: {from: a, to: a, over: weave, steps: [{with-network-restart: {of: weave}}]}}]"
+    )
+    scenario = parse(f"scenario: x\nnetworks: [weave]\npods: {{a: {{}}}}\nsteps: {steps}\n")
+    offers, able = facts().offers, frozenset({NETWORK_RESTART})
+    assert "cannot do this here: network-restart" in why_not(scenario, facts())
+    assert why_not(scenario, facts(abilities=able)) == "weave has no daemon of its own here that could be restarted"
+    with_daemon = {**offers, "weave": replace(offers["weave"], daemons=("kube-system/weave-net",))}
+    assert why_not(scenario, facts(offers=with_daemon, abilities=able)) == ""
 
 
 def test_one_node_is_not_two() -> None:

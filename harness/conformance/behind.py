@@ -31,6 +31,10 @@ _SWAP = "network-under-test"  # the network's name in the templates
 PREFIX = "behind-"  # prefix of the checks' names
 _CALLS = "plugin-calls.json"  # suffix of such evidence files
 _OUTSIDE = "in no network of this scenario"  # in the text of a failure: an address outside of the profile's subnets
+_NOT_PROVEN = (
+    "No plugin's call failed, so nothing proves which component is at fault: if the plugin passes all checks of the "
+    "protocol and the same scenario passes with another network (--swap), compare the two runs."
+)
 _ERRORS = 12  # lines of pytest's output in the report if there is nothing else
 
 
@@ -110,8 +114,10 @@ def _checked(report: Path, wanted: Wanted) -> list[Checked]:
     file = report / "report.json"
     if not file.is_file():
         return []
-    outcomes = json.loads(file.read_text(encoding="utf-8"))["scenarios"]
-    return [each for outcome in outcomes if wanted.wants((each := of(outcome, wanted, report)).check.name)]
+    content = json.loads(file.read_text(encoding="utf-8"))
+    networks = content["networks"]
+    checks = (of(outcome, wanted, report, networks) for outcome in content["scenarios"])
+    return [each for each in checks if wanted.wants(each.check.name)]
 
 
 def _check(name: str, sentence: str, feature: str = "") -> Check:
@@ -125,11 +131,20 @@ def _broken(output: str) -> Checked:
     return Checked(check=check, trials=[Trial(version="", verdict=Verdict.BROKEN, reason="\n".join(lines))])
 
 
-def of(outcome: Mapping[str, Any], wanted: Wanted, report: Path) -> Checked:
-    """A scenario's outcome as a check."""
+def of(
+    outcome: Mapping[str, Any], wanted: Wanted, report: Path, networks: Mapping[str, Mapping[str, Any]] | None = None
+) -> Checked:
+    """A scenario's outcome as a check.
+
+    Args:
+        networks: those of the cluster; stand-ins that the scenario used are named in the check's notes.
+    """
     feature = "" if outcome["group"] == "core" else str(outcome["group"])
     check = _check(f"{PREFIX}{outcome['name']}", str(outcome["title"]), feature)
-    trial = Trial(version="", verdict=Verdict(outcome["verdict"]), seconds=float(outcome["seconds"]))
+    used = ((name, (networks or {}).get(name, {})) for name in outcome.get("networks") or ())
+    notes = [f"{name} is a stand-in: {each['software']}" for name, each in used if each.get("kind") == "stand-in"]
+    verdict, seconds = Verdict(outcome["verdict"]), float(outcome["seconds"])
+    trial = Trial(version="", verdict=verdict, seconds=seconds, notes=notes)
     if outcome["verdict"] == "skipped":
         trial.reason = str(outcome["reason"])
     elif outcome["verdict"] == "failed":
@@ -158,6 +173,8 @@ def _calls(outcome: Mapping[str, Any], report: Path) -> list[Json]:
 
 def _finding(where: str, what: str, check: Check, script: str, found: Blame) -> Json:
     headline, _, more = what.partition("\n")
+    if found.fault == Fault.UNKNOWN:
+        more = f"{more}\n{_NOT_PROVEN}".strip("\n")
     finding = Finding(
         headline=f"{where}: {headline}", demand=check.sentence, section=BEHIND, fault=found.fault,
         reproducer=f"# {script}\n" + "".join(f"#   {line}\n" for line in more.splitlines()),
@@ -195,5 +212,5 @@ def blame(what: str, calls: Sequence[Json], own: Collection[str], ipam: Collecti
     if 'type="genie" failed' in what:
         return Blame(fault=Fault.GENIE)
     adds = [call for call in calls if call["binary"] in own and call["env"].get("CNI_COMMAND") == "ADD"]
-    fault = Fault.PROFILE if _OUTSIDE in what else Fault.PLUGIN
+    fault = Fault.PROFILE if _OUTSIDE in what else Fault.UNKNOWN  # all calls succeeded: nothing proves more
     return Blame(fault=fault, call=adds[-1] if adds else None)

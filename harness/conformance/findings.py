@@ -20,6 +20,7 @@ class Fault(enum.StrEnum):
     PROFILE = "profile"
     GENIE = "genie"
     ENVIRONMENT = "environment"
+    UNKNOWN = "unknown"  # nothing proves which one it is
 
 
 class Verdict(enum.StrEnum):

@@ -95,7 +95,8 @@ def line(result: Checked) -> str:
             f"    {only}{finding['fault']}: {finding['headline']}",
             f"    {'; '.join([*finding['versions'], finding['section']['title']])}: {finding['demand']}",
         ]
-    return "\n".join(lines)
+    notes = dict.fromkeys(note for trial in result.trials for note in trial.notes if "stand-in" in note)
+    return "\n".join([*lines, *(f"    {note}" for note in notes)])
 
 
 def status(results: Sequence[Checked]) -> int:

@@ -110,7 +110,7 @@ def _all(reports: Sequence[ConformanceReport]) -> Iterator[_Found]:
 def _stand_in(check: CheckOf) -> FindingOf:
     """For a check that failed without a finding."""
     versions = tuple(version for version, verdict in check.versions.items() if verdict in _LISTED)
-    fault = Fault.ENVIRONMENT if check.verdict == Verdict.BROKEN else Fault.PLUGIN
+    fault = Fault.ENVIRONMENT if check.verdict == Verdict.BROKEN else Fault.UNKNOWN
     return FindingOf.model_validate(
         {
             "fault": fault,

@@ -19,9 +19,11 @@ _CORE = {
     "profile": ("profile-",),
     "VERSION": ("version-",),
     "killed": ("add-killed", "del-killed"),
-    "ipam": ("status-asks-", "gc-asks-", "check-asks-", "del-asks-", "add-asks-", "add-ipam-", "ipam-"),
+    "ipam": ("status-asks-", "gc-asks-", "check-asks-", "del-asks-", "add-asks-", "add-ipam-", "add-gives-ipam",
+             "result-has-ipam", "ipam-"),
     "bad calls": ("add-netns-", "add-ifname-taken", "add-twice", "add-garbage", "add-unknown-", "error-", "missing-",
                   "unknown-", "large-", "args-", "cni-args-"),
+    "environs": ("netns-", "add-keeps-", "container-ids"),
     "results": ("result-",),
     "ADD": ("add-", "interface-"),
     "DEL": ("del-", "two-interfaces"),
@@ -32,8 +34,8 @@ _CORE = {
     "load": ("concurrent-", "deterministic"),
     "more": ("",),
 }  # fmt: skip
-_SHOWN = ("VERSION", "ADD", "results", "bad calls", "DEL", "CHECK", "GC", "STATUS", "ipam", "chains", "killed", "load",
-          "profile", "more")  # fmt: skip
+_SHOWN = ("VERSION", "ADD", "results", "bad calls", "environs", "DEL", "CHECK", "GC", "STATUS", "ipam", "chains",
+          "killed", "load", "profile", "more")  # fmt: skip
 
 
 @dataclass(frozen=True, order=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.conformance import behind, published
+from harness.conformance import behind, published, report
 from harness.conformance.findings import Fault, Verdict
 
 EXAMPLE = Path(__file__).parents[3] / "fixtures/plugins/example_veth.py"
@@ -90,10 +90,20 @@ def test_each_failure_is_a_finding_with_a_command_that_shows_it(profile: Path) -
     findings = [{"check": "reach", "seconds": 1, "failure": "tcp: no answer\na has: nothing"}]
     stage = {"name": "create", "seconds": 1, "failure": "the harness or its backend failed: x", "findings": findings}
     found = behind.of(outcome(verdict="failed", stages=[stage]), wanted(profile), profile.parent).trials[0].findings
-    assert [each["fault"] for each in found] == [Fault.ENVIRONMENT, Fault.PLUGIN]
+    assert [each["fault"] for each in found] == [Fault.ENVIRONMENT, Fault.UNKNOWN]
     assert found[1]["headline"] == "reach: tcp: no answer"
     assert "-k alone" in found[1]["reproducer"]
     assert "a has: nothing" in found[1]["reproducer"]
+
+
+def test_stand_ins_are_named(profile: Path) -> None:
+    networks = {
+        "weave": {"kind": "stand-in", "software": "bridge and VXLAN"},
+        "mynet": {"kind": "real", "software": ""},
+    }
+    found = behind.of(outcome(networks=["mynet", "weave"]), wanted(profile), profile.parent, networks)
+    assert found.trials[0].notes == ["weave is a stand-in: bridge and VXLAN"]
+    assert "weave is a stand-in" in report.line(found)
 
 
 def call(binary: str, status: int, verb: str = "ADD") -> dict[str, Any]:
@@ -111,7 +121,7 @@ FAILED = 'a is Pending\n  Warning FailedCreatePodSandBox: plugin type="genie" fa
         (FAILED, [call("mynet", 0), call("flannel", 1)], Fault.ENVIRONMENT, 1),
         (FAILED, [call("mynet", 0)], Fault.GENIE, None),
         ("eth0 up, 10.9.0.1/24 (in no network of this scenario)", [call("mynet", 0)], Fault.PROFILE, 0),
-        ("tcp from a to b: no answer", [call("mynet", 0), call("mynet", 0, "DEL")], Fault.PLUGIN, 0),
+        ("tcp from a to b: no answer", [call("mynet", 0), call("mynet", 0, "DEL")], Fault.UNKNOWN, 0),
         ("the harness or its backend failed:\nTraceback", [call("mynet", 1)], Fault.ENVIRONMENT, None),
     ],
 )
@@ -121,7 +131,7 @@ def test_blame(what: str, calls: list[dict[str, Any]], fault: Fault, shown: int 
 
 
 @pytest.mark.root
-def test_a_plugin_that_fails_is_blamed_with_its_own_input_and_output(profile: Path, cni_bin: str) -> None:
+def test_what_no_call_explains_has_the_plugins_input_and_output_and_blames_nobody(profile: Path, cni_bin: str) -> None:
     """A route that stays on the node: found when the pods are gone, with the plugin's own calls as evidence."""
     plugin = profile.parent / "mynet"
     source = plugin.read_text()
@@ -131,6 +141,7 @@ def test_a_plugin_that_fails_is_blamed_with_its_own_input_and_output(profile: Pa
     assert done.returncode == 1, done.stdout
     [check] = published.read(profile.parent / "report.json").checks
     [finding] = [each for each in check.findings if "nothing-left" in each.headline]
-    assert finding.fault == Fault.PLUGIN
+    assert finding.fault == Fault.UNKNOWN
+    assert "No plugin's call failed" in finding.reproducer
     assert finding.call
     assert '"mynet"' in finding.call.stdin

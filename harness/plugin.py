@@ -43,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--allow-skips", action="store_true", help="exit with 0 even if all scenarios of a network, or all, are skipped"
     )
     group.addoption(
+        "--known-failures", metavar="FILE", help="failures that do not decide the exit code, see docs/ci.md"
+    )
+    group.addoption(
         "--shard", type=_shard, metavar="I/N", help="run the part I of N of the selected scenarios, each in one part"
     )
     group.addoption(

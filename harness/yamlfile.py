@@ -20,10 +20,12 @@ Loc = Sequence[str | int]
 
 _WORDS: Mapping[str, str] = {
     "string_type": "expected a string",
+    "string_too_short": "expected a text that is not empty",
     "int_type": "expected a whole number",
     "int_parsing": "expected a whole number",
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
+    "date_type": "expected a date such as 2027-01-31",
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
     "tuple_type": "expected a list",

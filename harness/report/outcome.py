@@ -99,6 +99,8 @@ class Outcome:
     unclaimed: tuple[str, ...] = ()  # leftovers on the nodes, perhaps another scenario's; for the end of the run
     notes: tuple[str, ...] = ()  # kept pods, and how to look at them
     worker: str = ""
+    known: str = ""  # why its failure does not decide the exit code: the entry of known-failures.yaml
+    overdue: str = ""  # why such an entry decides it: the scenario passes, or the entry is over
     attempts: tuple[Attempt, ...] = ()  # earlier runs of it, oldest first; the verdict above is that of the last one
 
     @property

@@ -22,13 +22,14 @@ def failure(outcome: Outcome, report: Path) -> str:
 
 
 def short(outcome: Outcome) -> str:
-    """The failure, or the reason for another verdict, in one line."""
+    """The failure, or the reason for another verdict, in one line; first what is known of it."""
+    before = "; ".join(each for each in (outcome.known or outcome.overdue, outcome.rate) if each)
     if not outcome.failures:
-        return "; ".join(each for each in (outcome.rate, outcome.reason) if each)
+        return "; ".join(each for each in (before, outcome.reason) if each)
     where, what = outcome.failures[0]
     first, *rest = what.splitlines() or [""]
     text = f"{where}: {first}" + (f" {rest[0].strip()}" if first.endswith(":") and rest else "")
-    return f"{outcome.rate}; {text}" if outcome.rate else text
+    return f"{before}; {text}" if before else text
 
 
 def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:

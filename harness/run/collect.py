@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from harness.report.known import Entry
     from harness.report.outcome import Outcome
     from harness.scenario.file import Scenario
 
@@ -33,6 +34,7 @@ class Runs(Protocol):
 
 CHECKS_PACKAGE = "harness.conformance"
 SUITE: pytest.StashKey[Runs] = pytest.StashKey()
+_KNOWN: pytest.StashKey[dict[str, Entry]] = pytest.StashKey()
 
 
 def requested(config: pytest.Config) -> bool:
@@ -170,20 +172,44 @@ class ScenarioItem(pytest.Item):
         return self.path, 0, f"{self.name}: {self.scenario.title}"
 
 
+def known(config: pytest.Config) -> dict[str, Entry]:
+    """The entries of --known-failures by scenario.
+
+    Raises:
+        UsageError: the file has mistakes.
+    """
+    from harness.report.known import read
+    from harness.yamlfile import Mistakes
+
+    path = config.option.known_failures
+    if _KNOWN not in config.stash:
+        try:
+            config.stash[_KNOWN] = read(config.invocation_params.dir / path) if path else {}
+        except Mistakes as mistakes:
+            raise pytest.UsageError(f"--known-failures:\n{mistakes}") from None
+    return config.stash[_KNOWN]
+
+
 def complete(item: ScenarioItem, report: Any) -> None:
     """Put the outcome into pytest's report, for all reports to agree.
 
     A scenario that did not end by itself is broken. A failure of pytest is one of the plugin; anything else that did
     not pass is an error of pytest.
     """
+    from harness.report.known import judged, today
     from harness.run.ending import without_run
 
     if item.outcome is None:
         text = report.longrepr[2] if report.skipped else str(report.longrepr)
         last = (text.strip() or "it did not end").splitlines()[-1]
         item.outcome = without_run(item.scenario, "skipped" if report.skipped else "broken", last)
+    item.outcome = judged(item.outcome, known(item.config).get(item.name), today())
     if item.outcome.verdict not in ("passed", "skipped", "failed"):
         report.when = "setup"
+    if item.outcome.known:  # as pytest reports what is expected to fail
+        report.outcome, report.wasxfail = "skipped", item.outcome.known
+    elif item.outcome.overdue:
+        report.outcome, report.longrepr = "failed", f"{report.longrepr or ''}\n{item.outcome.overdue}".strip()
     report.genie = item.outcome.to_json()
 
 

@@ -42,7 +42,7 @@ def code(facts: Facts) -> Exit:
     """The exit code of a run: the first of `ORDER` that applies."""
     # pytest's "failed" is no part of this, because it counts broken scenarios, too.
     found = {facts.ended, _BY_PYTEST.get(facts.status, Exit.PASSED)}
-    found |= {_BY_VERDICT.get(each.verdict, Exit.PASSED) for each in facts.outcomes}
+    found |= {_of(each) for each in facts.outcomes}
     applies = {
         Exit.INTERRUPTED: facts.interrupted or (facts.status == pytest.ExitCode.INTERRUPTED and found == {Exit.PASSED}),
         Exit.USAGE: facts.mistaken,
@@ -51,6 +51,13 @@ def code(facts: Facts) -> Exit:
     }
     found |= {exit for exit, does in applies.items() if does}
     return min(found, key=ORDER.index)
+
+
+def _of(outcome: Outcome) -> Exit:
+    """The exit code for one scenario: that of its verdict, unless known-failures.yaml changes it."""
+    if outcome.overdue:
+        return Exit.FAILED
+    return Exit.PASSED if outcome.known else _BY_VERDICT.get(outcome.verdict, Exit.PASSED)
 
 
 def without_run(scenario: Scenario, verdict: Verdict, reason: str, networks: tuple[str, ...] = ()) -> Outcome:

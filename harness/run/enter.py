@@ -35,6 +35,7 @@ def begin(config: pytest.Config) -> int | None:
     try:
         _refuse_together(config)
         _check_profiles(config)
+        collect.known(config)
         if config.option.report and not config.option.xmlpath:
             config.option.xmlpath = str(report_dir(config) / "junit.xml")
         backend, why = choose(config.option.backend, os.environ)

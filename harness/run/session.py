@@ -234,7 +234,8 @@ class Suite:
         if self.terminal is None or not hasattr(report, "genie"):
             return None
         verdict = report.genie["verdict"]
-        return ("error" if verdict == "broken" else verdict, "", verdict.upper())
+        listed = "xfailed" if report.genie["known"] else "failed" if report.genie["overdue"] else verdict
+        return ("error" if verdict == "broken" else listed, "", verdict.upper())
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Know that a file of scenarios or tests cannot be read."""

@@ -165,6 +165,27 @@ def test_each_scenario_is_in_one_of_the_shards(folder: Folder) -> None:
     assert reports[0]["suite"] == reports[1]["suite"]
 
 
+def test_a_known_failure_is_shown_everywhere_and_decides_nothing_until_it_passes_or_is_over(folder: Folder) -> None:
+    known = folder.path / "known.yaml"
+    args = ("scenarios", "-k", "weave", "--known-failures", "known.yaml", "--report", "out")
+    entry = "known-failures: [{{scenario: weave, owner: ann, reason: issue 7, expires: {}}}]"
+    for day, faults, code, tag in (
+        ("2999-12-31", ("unreachable",), 0, "skipped"),
+        ("2999-12-31", (), 1, "failure"),
+        ("2001-12-31", ("unreachable",), 1, "failure"),
+    ):
+        known.write_text(entry.format(day))
+        result = folder.run(*args, faults=faults)
+        assert result.ret == code
+        result.stdout.fnmatch_lines(["* weave * known failure of ann until *: issue 7*"])
+        assert f"<{tag} " in (folder.path / "out/junit.xml").read_text()
+        assert json.loads((folder.path / "out/report.json").read_text())["exit"]["code"] == code
+    known.write_text("known-failures: [{scenario: weave}]")
+    result = folder.run(*args)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*known.yaml:1:18: known-failures?0?.expires: is missing"])
+
+
 def test_a_shard_that_is_none_and_durations_that_are_not_there_are_refused(folder: Folder) -> None:
     result = folder.run("scenarios", "--shard", "3/2")
     result.stderr.fnmatch_lines(["*--shard: expected I/N, the part I of N*got '3/2'*"])

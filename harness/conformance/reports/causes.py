@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from harness.conformance.findings import Fault, Verdict
 from harness.conformance.published import CallOf, CheckOf, ConformanceReport, FindingOf
+from harness.report.alike import alike
 
 FAILING = frozenset({Verdict.FAILED, Verdict.FLAKY, Verdict.BROKEN})
 _LISTED = FAILING | {Verdict.WARNED}
@@ -19,11 +20,6 @@ _WITHOUT_FINDING = {
     Verdict.BROKEN: "The environment, or the check itself, made a verdict impossible.",
     Verdict.FAILED: "The report has no more about it.",
 }
-# Parts that differ between runs: addresses, versions, identifiers, numbers.
-_VARIES = re.compile(
-    r"/\S*/(?=\w)|(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|\b(?=\w*\d)(?:veth|cnitest|[0-9a-f]{6,})[\w-]*|[0-9]+(?:[.:/][0-9]+)*"
-)
-
 _LEFT = re.compile(r"(?P<what>(?P<kind>the [a-z]+(?: [a-z]+)?) .*) (?:is|stays|are) left (?P<when>.*)", re.DOTALL)
 
 
@@ -132,11 +128,6 @@ def _keys(report: ConformanceReport, seen: Seen, finding: FindingOf) -> Iterator
         plugin = report.implementation.type
         yield plugin, finding.fault, finding.demand, alike(left["what"]), "killed" in left["when"]
         yield plugin, finding.fault, seen.check.name, left["kind"]
-
-
-def alike(headline: str) -> str:
-    """A headline without the parts that differ between runs."""
-    return _VARIES.sub("#", headline)
 
 
 def _error(call: CallOf) -> str:

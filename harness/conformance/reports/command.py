@@ -27,11 +27,15 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     merging.set_defaults(do=main, act=merge)
 
     comparing = commands.add_parser(
-        "diff", help="new, fixed and known failures; exit status 1 if something is worse than before"
+        "diff", help="new, fixed and known failures; exit code 1 if something is worse than before"
     )
-    comparing.add_argument("old", type=Path, help=_REPORT)
-    comparing.add_argument("new", type=Path, help="one of the same plugin, made later")
-    comparing.add_argument("--json", action="store_true", help="for programs")
+    comparing.add_argument("old", type=Path, help=f"{_REPORT}, or {_RUN}")
+    comparing.add_argument("new", type=Path, help="one of the same kind, made later")
+    form = comparing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--markdown", action="store_true", help="of runs of scenarios: for a pull request")
+    excused = "of runs of scenarios: failures that are known, see docs/ci.md"
+    comparing.add_argument("--known-failures", type=Path, metavar="FILE", help=excused)
     comparing.set_defaults(do=main, act=diff)
 
     timing = commands.add_parser("durations", help="print how long scenarios took, for `pytest --durations-from`")
@@ -48,10 +52,11 @@ def main(options: argparse.Namespace) -> int:
     """Returns the exit code of the command; 4 if a file is not a report or cannot be written."""
     from harness.exits import Exit
     from harness.report.reading import BadReport
+    from harness.yamlfile import Mistakes
 
     try:
         status: int = options.act(options)
-    except BadReport as error:
+    except (BadReport, Mistakes) as error:
         print(error, file=sys.stderr)
         return Exit.USAGE
     except OSError as error:
@@ -115,7 +120,30 @@ def write(reports: list[ConformanceReport], matrix: dict[str, Any], out: Path) -
 
 
 def diff(options: argparse.Namespace) -> int:
-    """Print what changed."""
+    """Print what changed between two reports, by their kind."""
+    if of_scenarios([options.old, options.new]):
+        return _diff_runs(options)
+    if options.markdown or options.known_failures:
+        from harness.report.reading import BadReport
+
+        raise BadReport(f"{options.old}: kind: expected a run of scenarios for --markdown and --known-failures")
+    return _diff_implementations(options)
+
+
+def _diff_runs(options: argparse.Namespace) -> int:
+    from harness.report import diff, known
+    from harness.report.published import read
+
+    entries = known.read(options.known_failures) if options.known_failures else {}
+    found = diff.compare(read(options.old), read(options.new), entries, known.today())
+    if options.json:
+        print(json.dumps(diff.as_json(found), indent=2, ensure_ascii=False))
+    else:
+        print(diff.markdown(found) if options.markdown else diff.text(found), end="")
+    return found.code
+
+
+def _diff_implementations(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from harness.conformance.published import read

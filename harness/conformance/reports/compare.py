@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.conformance.findings import Verdict
 from harness.conformance.published import CheckOf, ConformanceReport
-from harness.conformance.reports.causes import alike
+from harness.report.alike import alike
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.conformance.reports.causes import alike, causes
+from harness.conformance.reports.causes import causes
+from harness.report.alike import alike
 from tests.rigs.reports import checked, finding, made
 
 

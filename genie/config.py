@@ -22,6 +22,9 @@ DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
 MOST_NETWORKS = 128  # the highest max_networks
 GENIE = "genie"  # its own type, as a plugin
+#: The figures of a network that `cni: ""` can weigh: bytes per second, drops per second, attachments, the used part of
+#: its addresses, and the time to its gateway.
+SMART_FIGURES = ("received", "sent", "drops", "attachments", "used", "latency")
 #: Keys of a plugin list, not of one plugin (specification, section 1, "Configuration format").
 OF_LIST = ("cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
@@ -79,6 +82,7 @@ class Conf:
     namespace_isolation: bool = False  # true: a pod may use only network objects of its own namespace
     global_namespaces: tuple[str, ...] = ("default",)  # and those of these namespaces
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
+    smart_weights: Mapping[str, int] = field(default_factory=dict)  # `smart.weights`, how `cni: ""` ranks networks
     agent: AgentSettings = AgentSettings()
     runtime_config: Mapping[str, Any] = field(default_factory=dict)  # what the runtime passes: portMappings, …
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -119,6 +123,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         namespace_isolation=read.boolean("namespace_isolation"),
         global_namespaces=_names(read, "global_namespaces") or ("default",),
         container_id_per_interface=_names(read, "container_id_per_interface") or CONTAINER_ID_ALONE,
+        smart_weights=_weights(read.inner("smart").inner("weights")),
         agent=_agent(read.inner("agent")),
         runtime_config=read.object("runtimeConfig"),
         raw=read.data,
@@ -214,6 +219,12 @@ def _choice(read: Fields, key: str, *options: str) -> str:
     if value not in options:
         raise read.wrong(key, " or ".join(f'"{option}"' for option in options))
     return value
+
+
+def _weights(read: Fields) -> Mapping[str, int]:
+    read.only({key: key for key in SMART_FIGURES})
+    found = {key: read.number(key, "a whole number from 0 to 100", most=100) for key in read.data}
+    return {key: weight for key, weight in found.items() if weight}
 
 
 def _agent(read: Fields) -> AgentSettings:

@@ -33,6 +33,7 @@ from genie.agent.collector import Collector
 from genie.agent.offline import OBJECTS, REFRESH, OfflineKube
 from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
+from genie.agent.traffic import Traffic
 from genie.agent.writer import Writer, left_over
 from genie.cni.errors import CniError
 from genie.cni.execute import compute
@@ -41,7 +42,6 @@ from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.kube import write_annotations
 from genie.records import Records
 from genie.request import REQUIRED, Reply, Request
-from genie.select import least_loaded
 from genie.serve import serve
 from genie.verbs.network_status import shorter
 
@@ -108,7 +108,7 @@ class Agent:
         self.collector = Collector(self.kube, self.server.serves, self.metrics.collected)
         self.ready = False
         self._ready_file = -1
-        self.reading = least_loaded.Reading(at=time.monotonic(), sent={})
+        self.traffic = Traffic(self.metrics)
         self.stopping = asyncio.Event()
 
     def _connect(self, seconds: float) -> kube.Client:
@@ -177,7 +177,7 @@ class Agent:
         """Read the counters of the attachments' interfaces from time to time, for the rates that `cni: ""` uses."""
         while True:
             with contextlib.suppress(CniError):  # a damaged record is left to its container's DEL
-                self.reading = await asyncio.to_thread(_reading, self.conf.state_dir)
+                self.traffic.take(await asyncio.to_thread(self.traffic.sample, current_conf(self.settings)))
             await asyncio.sleep(_SAMPLED)
 
     async def _tend(self) -> None:
@@ -257,7 +257,7 @@ class Agent:
         collecting = None
         if conf and self.collector.waiting:
             collecting = asyncio.create_task(self.collector.beside(request, executor, conf))
-        reply = await serve(request, self.kube, executor, conf, self.reading, guard=self.policies)
+        reply = await serve(request, self.kube, executor, conf, self.traffic.last.reading, guard=self.policies)
         if collecting:
             await collecting  # the shim ends when it has the answer
         seconds = time.perf_counter() - began
@@ -285,11 +285,6 @@ class Agent:
             story["stderr"] = logged
         level = logging.DEBUG if verb == "VERSION" else logging.INFO  # each health check calls it
         log.log(level if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
-
-
-def _reading(state_dir: str) -> least_loaded.Reading:
-    names = least_loaded.host_interfaces(Records(state_dir)).values()
-    return least_loaded.read(name for each in names for name in each)
 
 
 @functools.lru_cache(maxsize=16)

@@ -153,6 +153,29 @@ class Metrics:
             "Times that the rules of a pod were set: ok, failed, or repaired (somebody had changed them).",
             "result",
         )
+        self.attachments = Gauge("genie_network_attachments", "Attachments of pods on this node.", "network")
+        self.received_bytes = Counter(
+            "genie_network_received_bytes_total", "Bytes that pods of this node received on a network.", "network"
+        )
+        self.sent_bytes = Counter(
+            "genie_network_sent_bytes_total", "Bytes that pods of this node sent on a network.", "network"
+        )
+        self.drops = Counter(
+            "genie_network_drops_total", "Packets dropped at the host's end of pods' interfaces.", "network"
+        )
+        self.pool_used = Gauge(
+            "genie_network_pool_used",
+            "Addresses of a network that are used on this node, where they are known.",
+            "network",
+        )
+        self.pool_total = Gauge(
+            "genie_network_pool_total", "Addresses that a network has on this node, where they are known.", "network"
+        )
+        self.pod_networks = Gauge(
+            "pod_network_name_info",
+            "Always 0, to be added to container_network_*: the network of a pod's interface.",
+            *("pod", "namespace", "interface", "network_name"),
+        )
         self.cache_age = Gauge(
             "genie_cache_age_seconds",
             "Time since the API server last sent data; after a few minutes the cache may be out of date.",

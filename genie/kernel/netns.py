@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, Self
@@ -87,7 +87,7 @@ class Conversation:
     def enter(self) -> None:
         """Start to enter the namespace in the background, so that the first request need not wait for it."""
         if self._netns is not None and self._entering is None:
-            self._entering = _Entering(self._netns)
+            self._entering = _Entering(self._netns, _socket)
 
     @property
     def _socket(self) -> socket.socket:
@@ -175,8 +175,8 @@ class _Entering:
     `_thread` and not `threading`, because direct mode does not otherwise import `threading`.
     """
 
-    def __init__(self, netns: str) -> None:
-        self._netns = netns
+    def __init__(self, netns: str, make: Callable[[], socket.socket]) -> None:
+        self._netns, self._make = netns, make
         self._outcome: socket.socket | BaseException | None = None
         self._done = _thread.allocate_lock()
         self._done.acquire()
@@ -201,11 +201,16 @@ class _Entering:
                 raise OSError(code, f"enter network namespace: {os.strerror(code)}", self._netns) from error
             finally:
                 os.close(namespace)
-            self._outcome = _socket()
+            self._outcome = self._make()
         except BaseException as error:
             self._outcome = error
         finally:
             self._done.release()
+
+
+def inside(netns: str, make: Callable[[], socket.socket]) -> socket.socket:
+    """A socket that is made in a namespace, and so belongs to it. Raises OSError."""
+    return _Entering(netns, make).wait()
 
 
 def setns(namespace: int) -> None:

@@ -21,7 +21,7 @@ from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.node.inspect import DEFAULT_BIN_DIR, find
 from genie.select import networks
-from genie.select.annotations import READ
+from genie.select.annotations import CNI, READ
 from genie.select.choose import choose
 from genie.select.networks import Directory
 from genie.select.preview import KINDS, Given, Subject, Unseen, preview
@@ -85,8 +85,10 @@ def of_pod(arguments: argparse.Namespace) -> Iterable[str]:
     for key in READ:
         if key in pod.annotations:
             yield f"{key}: {pod.annotations[key]!r}"
-    chosen, _ = run_sync(choose(pod, conf, given, SubprocessExecutor(), path=(arguments.bin_dir,)))
-    yield f"why: {chosen.why}"
+    chosen, notes = run_sync(choose(pod, conf, given, SubprocessExecutor(), path=(arguments.bin_dir,)))
+    why, _, loads = chosen.why.partition(" (") if CNI in notes else (chosen.why, "", "")
+    yield f"why: {why}"
+    yield from (f"  {each}" for each in loads.removesuffix(")").split("; ") if each)
     yield from _shown(_networks(chosen))
 
 

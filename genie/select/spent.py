@@ -22,15 +22,22 @@ WHILE = 60.0  # seconds
 SUFFIX = ".failed"
 
 
-def reasons(networks: Iterable[NetworkConfig], records: Iterable[Record], state_dir: str) -> dict[str, str]:
-    """The reason to take a network last, by its name; only for networks that have one."""
+def pools(networks: Iterable[NetworkConfig], records: Iterable[Record]) -> dict[str, tuple[int, int]]:
+    """The addresses used and in all, by the network's name; only of networks where they are known."""
     addresses: dict[str, set[str]] = {}
     for attached in (one for record in records for one in record.attached):
         of_network = addresses.setdefault(attached.network.name, set())
         of_network.update(ip.address.partition("/")[0] for ip in (attached.result.ips if attached.result else ()))
+    found = {network.name: pool(network, addresses.get(network.name, ())) for network in networks}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def reasons(networks: Iterable[NetworkConfig], known: Mapping[str, tuple[int, int]], state_dir: str) -> dict[str, str]:
+    """The reason to take a network last, by its name; only for networks that have one. known: see `pools`."""
     found = {}
     for network in networks:
-        if is_exhausted(network, addresses.get(network.name, ())):
+        used, total = known.get(network.name, (0, 1))
+        if used >= total:
             found[network.name] = "no free address"
         elif has_failed(state_dir, network.name):
             found[network.name] = "an ADD failed there a moment ago"
@@ -38,18 +45,27 @@ def reasons(networks: Iterable[NetworkConfig], records: Iterable[Record], state_
 
 
 def is_exhausted(network: NetworkConfig, addresses: Iterable[str]) -> bool:
-    """Whether host-local has no address left for another pod; False for other ipam plugins.
+    """Whether host-local has no address left for another pod; False for other ipam plugins."""
+    found = pool(network, addresses)
+    return found is not None and found[0] >= found[1]
+
+
+def pool(network: NetworkConfig, addresses: Iterable[str]) -> tuple[int, int] | None:
+    """How many addresses of host-local's are used, and how many there are: of the ranges with the fewest left, because
+    a pod gets one address of each; None for other ipam plugins.
 
     addresses: addresses in use, besides the leases in host-local's store.
     """
+    found = []
     for ipam in (plugin.get("ipam") for plugin in network.plugins):
         if not isinstance(ipam, dict) or ipam.get("type") != "host-local":
             continue
         with suppress(ValueError, TypeError, AttributeError, LookupError):  # host-local itself refuses such ranges
             taken = {*addresses, *_leases(f"{ipam.get('dataDir') or STORE}/{network.name}")}
-            if any(ranges and free(ranges, taken) <= 0 for ranges in _range_sets(ipam)):
-                return True
-    return False
+            for ranges in filter(None, _range_sets(ipam)):
+                total = max(free(ranges, ()), 0)
+                found.append((total - max(free(ranges, taken), 0), total))
+    return min(found, key=lambda each: each[1] - each[0], default=None)
 
 
 def free(ranges: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> int:

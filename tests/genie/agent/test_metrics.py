@@ -24,11 +24,12 @@ def test_every_line_is_in_prometheus_format() -> None:
     metrics.calls.add(1, "ADD", "ok")
     metrics.shims_dropped.add(1, 'with "quotes", a \\ and a \n')
     metrics.seconds.observe(0.003, "ADD")
-    sample = re.compile(r'[a-z_]+({[a-z]+="([^"\\\n]|\\["n\\])*"(,[a-z]+="[^"]*")*})? [0-9.e+-]+')
+    metrics.pod_networks.read = lambda: {("p", "blue", "eth0", "apps/side"): 0}
+    sample = re.compile(r'[a-z_]+({[a-z]+="([^"\\\n]|\\["n\\])*"(,[a-z_]+="[^"]*")*})? [0-9.e+-]+')
     text = metrics.text()
     assert text.endswith("\n")
     for line in text.splitlines():
-        assert re.fullmatch(r"# (HELP|TYPE) genie_[a-z_]+ \S.*", line) or sample.fullmatch(line), line
+        assert re.fullmatch(r"# (HELP|TYPE) (genie|pod_network)_[a-z_]+ \S.*", line) or sample.fullmatch(line), line
     assert f'genie_build_info{{version="{__version__}"}} 1' in text.splitlines()
     buckets = [int(n) for n in re.findall(r"genie_call_seconds_bucket{.*} (\d+)", text)]
     assert buckets == sorted(buckets) and buckets[-1] == 1

@@ -51,7 +51,10 @@ def test_explain_the_least_loaded(capsys: pytest.CaptureFixture[str], node: Node
     for name in ("calico", "weave-net"):
         node.binary(name)
     text = printed(capsys, "explain", "pod", "blue/web", "--conf", conf, "--bin-dir", str(node.root / "bin"))
-    assert 'why: annotation cni is "": the least loaded network: calico (calico 0 B/s in 0' in text
+    assert (
+        'why: annotation cni is "": the least loaded network: calico\n  calico 0 B/s received, 0 B/s sent, 0 at' in text
+    )
+    assert "\n  weave-net 0 B/s received, 0 B/s sent, 0 attachments\n" in text
 
 
 def test_explain_what_cannot_be(capsys: pytest.CaptureFixture[str], conf: str, api: Api) -> None:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from genie.cni.errors import CniError
 from genie.cni.result import Interface, Result
-from genie.config import Conf
+from genie.config import SMART_FIGURES, Conf, parse
 from genie.records import Record, RecordedAttachment
 from genie.select import least_loaded, networks
+from genie.select.least_loaded import Load
 from tests.rigs.core import Node, network
 from tests.rigs.counting import is_linear
 
@@ -41,7 +42,11 @@ def attached(name: str, *host: str) -> Record:
 )
 def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best: str) -> None:
     interfaces = {"a": ["va"], "b": ["vb", "vb2"], "c": ["vc"]}
-    choice = least_loaded.least_loaded(["a", "b", "c"], interfaces, rates, attachments, {})
+    candidates = [
+        Load(network=name, received=sum(rates.get(one, 0) for one in own), attachments=attachments.get(name, 0))
+        for name, own in interfaces.items()
+    ]
+    choice = least_loaded.least_loaded(candidates, CONF)
     assert choice.network == best
     assert choice.why.startswith(f"{best} (a ")
 
@@ -51,31 +56,32 @@ def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9)),
 )
 def test_the_decision_is_one_of_the_networks(names: list[str], attachments: dict[str, int]) -> None:
-    best = least_loaded.least_loaded(names, {}, {}, attachments, {}).network
+    candidates = [Load(network=name, attachments=attachments.get(name, 0)) for name in names]
+    best = least_loaded.least_loaded(candidates, CONF).network
     assert best in names
     assert attachments.get(best, 0) == min(attachments.get(name, 0) for name in names)
 
 
 def test_attachments_without_an_interface_on_the_host_count() -> None:
-    choice = least_loaded.least(["macvlan", "calico"], [attached("macvlan")], CONF)
-    assert choice.network == "calico"
+    candidates = least_loaded.loads(["macvlan", "calico"], [attached("macvlan")])
+    assert least_loaded.least_loaded(candidates, CONF).network == "calico"
 
 
 def test_no_network_to_choose_from() -> None:
     with pytest.raises(CniError, match="nothing to choose from") as caught:
-        least_loaded.least([], [], CONF)
+        least_loaded.least_loaded([], CONF)
     assert caught.value.code == 11
 
 
 def test_rates() -> None:
-    earlier = least_loaded.Reading(at=10.0, sent={"a": 100, "b": 100, "gone": 1})
-    later = least_loaded.Reading(at=12.0, sent={"a": 300, "b": 50, "new": 7})
-    assert least_loaded.rates_between(earlier, later) == {"a": 100.0, "b": 0.0}
-    assert least_loaded.rates_between(earlier, replace(later, at=10.0))["a"] > 0
+    earlier = least_loaded.Reading(at=10.0, counters={"a": (100, 0, 0), "b": (100, 2, 4), "gone": (1, 1, 1)})
+    later = least_loaded.Reading(at=12.0, counters={"a": (300, 20, 1), "b": (50, 2, 4), "new": (7, 7, 7)})
+    assert least_loaded.rates_between(earlier, later) == {"a": (100.0, 10.0, 0.5), "b": (0.0, 0.0, 0.0)}
+    assert least_loaded.rates_between(earlier, replace(later, at=10.0))["a"][0] > 0
 
 
 def test_counters_of_the_host() -> None:
-    assert set(least_loaded.read(["lo", "none"]).sent) == {"lo"}
+    assert set(least_loaded.read(["lo", "none"]).counters) == {"lo"}
     assert least_loaded.is_pair("lo") is False and least_loaded.is_pair("none") is False
 
 
@@ -138,3 +144,66 @@ def test_a_network_whose_plugin_is_gone_is_no_candidate(node: Node) -> None:
     (node.root / "bin" / "aaa").unlink()
     node.add("")
     assert node.kube.written["cni"] == "bbb"
+
+
+# --- what a network has left ----------------------------------------------------------------------------------------
+
+LOADS = st.builds(
+    Load,
+    network=st.text("abcdef", min_size=1, max_size=3),
+    received=st.floats(0, 1e9), sent=st.floats(0, 1e9), drops=st.floats(0, 1e3),
+    attachments=st.integers(0, 250), used=st.integers(0, 250), total=st.just(250),
+    latency=st.none() | st.floats(0, 1), out=st.sampled_from(["", "no free address"]),
+)  # fmt: skip
+WEIGHTS = st.dictionaries(st.sampled_from(SMART_FIGURES), st.integers(1, 100))
+
+
+@given(st.lists(LOADS, min_size=1, max_size=6, unique_by=lambda each: each.network), WEIGHTS)
+def test_a_network_that_cannot_take_the_pod_is_never_before_one_that_can(
+    candidates: list[Load], weights: dict[str, int]
+) -> None:
+    best = least_loaded.least_loaded(candidates, replace(CONF, smart_weights=weights)).network
+    chosen = next(each for each in candidates if each.network == best)
+    assert not chosen.out or all(each.out for each in candidates)
+
+
+@given(st.lists(LOADS, min_size=2, max_size=6, unique_by=lambda each: each.network), WEIGHTS)
+def test_what_is_better_in_each_figure_comes_before(candidates: list[Load], weights: dict[str, int]) -> None:
+    ranks = dict(zip([each.network for each in candidates], least_loaded.ranked(candidates, weights), strict=True))
+    for one in candidates:
+        for other in candidates:
+            figures = [(one.figure(name), other.figure(name)) for name in SMART_FIGURES]
+            if one.out == other.out and all(a <= b for a, b in figures):
+                assert ranks[one.network][1] <= ranks[other.network][1]
+
+
+@pytest.mark.parametrize("figure", SMART_FIGURES)
+def test_a_weight_decides_by_its_figure(figure: str) -> None:
+    worse = {"used": 9, "total": 10} if figure == "used" else {figure: 9}
+    better = {"used": 1, "total": 10} if figure == "used" else {figure: 1}
+    others = {name: 8 for name in SMART_FIGURES if name not in (figure, "used")}
+    candidates = [Load(network="a", **worse), Load(network="b", **{**others, **better})]  # type: ignore[arg-type]
+    conf = replace(CONF, smart_weights={figure: 1})
+    assert least_loaded.least_loaded(candidates, conf).network == "b"
+
+
+def test_drops_and_sent_bytes_count_without_weights() -> None:
+    a, b, c = Load(network="a", sent=9), Load(network="b", drops=1), Load(network="c", attachments=5)
+    assert least_loaded.least_loaded([a, b, c], CONF).network == "c"
+    assert least_loaded.least_loaded([a, b], CONF).network == "b"
+    assert least_loaded.least_loaded([a], CONF).why == "a (a 0 B/s received, 9 B/s sent, 0 attachments)"
+
+
+@pytest.mark.parametrize(
+    ("smart", "complaint"),
+    [
+        ({"weights": {"recieved": 1}}, "no such key: did you mean received?"),
+        ({"weights": {"received": 101}}, "received: expected a whole number from 0 to 100"),
+        ({"weights": {"received": -1}}, "received: expected a whole number from 0 to 100"),
+        ({"weights": 5}, "weights: expected an object"),
+    ],
+)
+def test_weights_that_are_wrong(smart: object, complaint: str) -> None:
+    with pytest.raises(CniError, match=complaint.replace("?", r"\?")):
+        parse({"name": "k8s", "smart": smart})
+    assert parse({"name": "k8s", "smart": {"weights": {"sent": 3, "drops": 0}}}).smart_weights == {"sent": 3}

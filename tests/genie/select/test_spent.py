@@ -92,9 +92,12 @@ def test_addresses_in_records_count_where_the_store_cannot_be_seen(tmp_path: Pat
     result = Result(ips=(IP(address="10.7.0.2/30"),))
     one = RecordedAttachment(label="blue", network=net, container_id="c", ifname="eth0", result=result)
     record = Record(container_id="c", ifname="eth0", netns="/n", attached=(one,))
-    assert spent.reasons([net], [], str(tmp_path)) == {}
-    assert spent.reasons([net], [record], str(tmp_path)) == {"blue": "no free address"}
-    assert spent.reasons([with_ipam("green", subnet="10.7.0.0/30", dataDir="/none")], [record], str(tmp_path)) == {}
+    green = with_ipam("green", subnet="10.7.0.0/30", dataDir="/none")
+    assert spent.pools([net, green], []) == {"blue": (0, 1), "green": (0, 1)}
+    assert spent.pools([net, green], [record]) == {"blue": (1, 1), "green": (0, 1)}
+    assert spent.reasons([net, green], spent.pools([net, green], []), str(tmp_path)) == {}
+    known = spent.pools([net, green], [record])
+    assert spent.reasons([net, green], known, str(tmp_path)) == {"blue": "no free address"}
 
 
 JUNK = st.none() | st.text(max_size=5) | st.integers() | st.lists(st.text(max_size=3) | st.none(), max_size=2)
@@ -129,7 +132,7 @@ def test_an_exhausted_network_goes_last(two: Node) -> None:
     for number in range(3):
         reply = two.call("ADD", CNI_CONTAINERID=f"c{number}")
         assert reply.status == 0 and two.kube.written["cni"] == "bbb"
-        assert "aaa goes last: no free address" in reply.story["why"]
+        assert "goes last: no free address; bbb" in reply.story["why"]
     (two.net_d / "10-bbb.conf").unlink()
     two.ok("ADD", CNI_CONTAINERID="c9")
     assert two.kube.written["cni"] == "aaa", "there is no other"
@@ -140,7 +143,7 @@ def test_a_failed_add_counts_for_a_while(two: Node) -> None:
     assert "no more addresses" in two.fails("ADD")["msg"]
     reply = two.call("ADD")
     assert reply.status == 0 and two.kube.written["cni"] == "bbb"
-    assert "aaa goes last: an ADD failed there a moment ago" in reply.story["why"]
+    assert "goes last: an ADD failed there a moment ago; bbb" in reply.story["why"]
     two.ok("DEL")
     assert two.left() == ["aaa.failed"]
     (two.net_d / "10-bbb.conf").unlink()

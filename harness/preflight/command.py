@@ -80,10 +80,23 @@ def _run(options: argparse.Namespace) -> Preflight:
     begin = time.monotonic()
     cluster = backend.start(wanted)
     try:
-        return _survey(cluster, asked, options.seconds, wanted.console, begin)
+        with _turn(cluster):
+            return _survey(cluster, asked, options.seconds, wanted.console, begin)
     finally:
         with _uninterrupted():
             cluster.close()
+
+
+@contextmanager
+def _turn(cluster: Cluster) -> Iterator[None]:
+    """Wait until no scenario of another run is on the cluster: to it, these pods would be leftovers."""
+    from harness.run.locks import turn
+
+    if not cluster.facts.turns:
+        yield
+        return
+    with turn(Path(cluster.facts.turns), alone=True):
+        yield
 
 
 def _refuse_unknown(asked: Sequence[str], profiles: Sequence[Path]) -> None:
@@ -107,9 +120,11 @@ def _survey(cluster: Cluster, asked: Sequence[str], seconds: float, console: Con
     offers = [offer for name, offer in facts.offers.items() if not asked or name in asked]
     missing = {offer.network: offer.missing for offer in offers if offer.missing}
     there = [offer for offer in offers if not offer.missing]
-    if not there:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-        raise Unavailable(f"preflight: the cluster has none of the networks: {reasons or 'it has no network at all'}")
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+    if not there or (asked and missing):
+        raise Unavailable(
+            f"preflight: the cluster lacks what it should measure: {reasons or 'it has no network at all'}"
+        )
     namespace = f"genie-preflight-{secrets.token_hex(3)}"
     survey = Survey(cluster=cluster, namespace=namespace, progress=Progress(console=console), seconds=seconds)
     try:

@@ -105,9 +105,12 @@ def test_an_interrupted_preflight_leaves_nothing() -> None:
     assert cluster.store == {}
 
 
-def test_a_cluster_without_the_network_is_broken() -> None:
+@pytest.mark.parametrize("networks", [("canal",), ("bridge", "canal")])
+def test_a_cluster_without_a_network_that_was_asked_for_is_broken(networks: tuple[str, ...]) -> None:
+    cluster = FakeCluster()
     with pytest.raises(Unavailable, match="canal: its image cannot be had"):
-        survey(FakeCluster(), "canal")
+        survey(cluster, *networks)
+    assert cluster.store == {}
 
 
 @pytest.mark.parametrize(
@@ -129,22 +132,48 @@ def test_what_cannot_be_done_has_a_status_of_its_own(
     assert words in capsys.readouterr().err
 
 
+JUMBO = """\
+network: jumbo
+embedded:
+  kind: real
+  software: bridge + host-local with an MTU that the way between nodes does not take
+  plugins: [bridge, host-local]
+  subnets: [10.77.0.0/16]
+  file: 77-jumbo.conf
+  setup: [{routes: "10.77.{{ peer.number }}.0/24"}]
+  conf:
+    name: jumbo
+    cniVersion: 1.0.0
+    type: bridge
+    bridge: br-jumbo
+    mtu: 4000
+    isDefaultGateway: true
+    ipam: {type: host-local, ranges: [[{subnet: "10.77.{{ node.number }}.0/24"}]]}
+"""
+
+
 @pytest.mark.root
 @pytest.mark.usefixtures("cni_bin")
-def test_real_plugins(tmp_path: Path) -> None:
-    argv = ["--backend", "embedded", "--networks", "bridge,macvlan", "--seconds", "0.1", "--json", "--report", tmp_path]
+def test_on_real_plugins_a_path_that_loses_large_packets_fails(tmp_path: Path) -> None:
+    profile = tmp_path / "jumbo.yaml"
+    profile.write_text(JUMBO)
+    argv = ["--backend", "embedded", "--networks", "jumbo,macvlan", "--profile", profile, "--seconds", "0.1", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "preflight", *map(str, argv)],
-        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "GENIE_API": "kmock"},
+        [sys.executable, "-m", "harness", "preflight", *map(str, argv), "--report", str(tmp_path)],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "GENIE_API": "kmock"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert json.loads((tmp_path / "preflight.json").read_text()) == found
-    assert "bridge: 2 pairs of nodes" in done.stderr, "progress is shown while it runs"
-    ways = [way for network in found["networks"] for way in network["ways"]]
-    assert len(ways) == 4
-    assert all(way["bits_per_second"] > 0 and way["latency_ms"] > 0 and way["mtu"] == 1500 for way in ways)
-    assert "<td" in (tmp_path / "preflight.html").read_text()
+    assert "macvlan: 2 pairs of nodes" in done.stderr, "progress is shown while it runs"
+    jumbo, macvlan = sorted(found["networks"], key=lambda network: str(network["name"]))
+    for way in jumbo["ways"]:
+        assert way["mtu"] == 1500
+        assert way["wrong"] == ["the path takes 1500 bytes in one piece, the interface's MTU is 4000"]
+    assert macvlan["wrong"] == []
+    assert len(macvlan["ways"]) == 2
+    assert all(way["bits_per_second"] > 0 and way["latency_ms"] > 0 and way["mtu"] == 1500 for way in macvlan["ways"])
+    assert "✗ 1500" in (tmp_path / "preflight.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from harness.conformance.profile import command as profiling
 from harness.conformance.reports import command as reporting
 from harness.contract import Unavailable
 from harness.download import SCENARIOS
+from harness.exits import Exit
 from harness.preflight import command as preflight
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ pytest runs scenarios:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit status."""
-    options = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    end = given.index("--") if given[:1] == ["job"] and "--" in given else len(given)
+    options = _parser().parse_args(given[:end])
+    options.arguments = given[end + 1 :]  # pytest's
     status: int = options.do(options)
     return status
 
@@ -91,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     profiling.add_arguments(profile.add_subparsers(metavar="COMMAND", required=True))
 
     _add_reports(commands)
+    _add_job(commands.add_parser("job", help="the suite in pods of a cluster: an Indexed Job or a Sonobuoy plugin"))
     _add_cluster(commands.add_parser("cluster", help="a kind cluster to keep between runs: create, delete, status"))
     return parser
 
@@ -117,6 +122,39 @@ def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     filling.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="one for each backend")
     filling.add_argument("--page", type=Path, default=Path("docs/counterparts.md"), help="default: %(default)s")
     filling.set_defaults(do=_counterparts)
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print a manifest for `kubectl apply -f -`: a Job with one pod for each shard. `job collect` makes one report."
+    )
+    parser.add_argument("--image", metavar="IMAGE", help="the suite's image, see harness.Dockerfile")
+    parser.add_argument("--shards", type=int, default=1, metavar="N", help="default: %(default)s")
+    parser.add_argument("--genie-image", default="", metavar="IMAGE", help="for a cluster without genie")
+    parser.add_argument("--deadline", type=int, default=0, metavar="SECONDS", help="of each shard")
+    parser.add_argument("--scenarios", type=Path, action="append", default=[], metavar="FILE", help="in place of all")
+    parser.add_argument("--profile", type=Path, action="append", default=[], metavar="FILE", help="a network of yours")
+    parser.add_argument("--sonobuoy", action="store_true", help="a plugin's definition for `sonobuoy run --plugin`")
+    parser.set_defaults(do=_job, verb="write")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    collecting = commands.add_parser("collect", help="wait for the Job, and merge its reports; exits with their code")
+    collecting.add_argument("--out", type=Path, default=Path("report"), help="default: %(default)s")
+    collecting.add_argument("--wait", type=float, default=3600.0, metavar="SECONDS", help="default: %(default)s")
+    collecting.set_defaults(verb="collect")
+    running = commands.add_parser("run", help="what each pod does")
+    running.add_argument("--shards", type=int, default=1)
+    running.add_argument("--sonobuoy", action="store_true")
+    running.set_defaults(verb="run")
+
+
+def _job(options: argparse.Namespace) -> int:
+    if options.verb == "write" and not (options.image and options.shards > 0):
+        print("job: expected --image IMAGE, and --shards of at least 1", file=sys.stderr)
+        return Exit.USAGE
+    from harness.backends import jobs  # Kubernetes' client takes seconds to import
+
+    status: int = getattr(jobs, options.verb)(options)
+    return status
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -228,7 +266,7 @@ def _new(options: argparse.Namespace) -> int:
         path = write(options.directory, options.name, networks, known_networks(options.profile))
     except (Refused, ProfileError) as error:
         print(error, file=sys.stderr)
-        return 4
+        return Exit.USAGE
     print(f"{path}: edit it while `pytest {path} --watch` runs")
     return 0
 

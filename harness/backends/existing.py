@@ -26,11 +26,13 @@ from harness.cluster.real import RealCluster, client
 from harness.cluster.software import Software
 from harness.cluster.state import ClusterState, folder
 from harness.contract import Ability, Backend, Cluster, Offer, RunOptions, Unavailable
+from harness.download import cache_dir
 from harness.objects import Objects
 from harness.progress import Progress
 from harness.values import subnets
 
 _RUN = "GENIE_RUN"  # in the environment of this run's workers: its ID
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 OF_STATUS_IP = (
     "with Kubernetes' API as its datastore, calico's node agent takes a pod's status.podIP for the address of calico's "
     "interface, and that is the first network's"
@@ -51,10 +53,10 @@ class ExistingCluster(RealCluster):
     """Somebody's cluster."""
 
     def __init__(self, run: str, state: ClusterState, why: str) -> None:
-        self.run, self.state, kubeconfig, context = run, state, *_kubeconfig()
-        nodes = PodNodes(lambda: client(kubeconfig, context), runs.namespace_of(run))
+        self.run, self.state, (file, context) = run, state, kubeconfig()
+        nodes = PodNodes(lambda: client(file, context), runs.namespace_of(run))
         facts = state.facts(why, ABILITIES)
-        super().__init__(facts=facts, kubeconfig=kubeconfig, context=context, nodes=nodes)
+        super().__init__(facts=facts, kubeconfig=file, context=context, nodes=nodes)
 
     def close(self, keep: bool = False) -> None:
         """Remove everything that the harness added to the cluster, unless it is kept or another run uses it."""
@@ -102,18 +104,38 @@ def _state(run: str) -> str:
     return f"existing-{run}"
 
 
-def _kubeconfig() -> tuple[Path, str | None]:
+def kubeconfig() -> tuple[Path, str | None]:
+    """The file and context of the cluster: of $KUBECONFIG, of ~/.kube/config, or in a pod, of its service account."""
     named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-    return (Path(named) if named else Path.home() / ".kube" / "config"), None
+    usual = Path(named) if named else Path.home() / ".kube" / "config"
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    if named or usual.exists() or not (host and (_ACCOUNT / "token").exists()):
+        return usual, None
+    made = cache_dir() / f"in-cluster-{os.uname().nodename}.kubeconfig"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_text(json.dumps(_of_account(host, os.environ.get("KUBERNETES_SERVICE_PORT", "443"))))
+    return made, None
+
+
+def _of_account(host: str, port: str) -> dict[str, Any]:
+    """A kubeconfig that refers to the files of the pod's service account, which the kubelet renews."""
+    address = f"[{host}]" if ":" in host else host
+    cluster = {"server": f"https://{address}:{port}", "certificate-authority": str(_ACCOUNT / "ca.crt")}
+    return {
+        "apiVersion": "v1", "kind": "Config", "current-context": "pod",
+        "clusters": [{"name": "pod", "cluster": cluster}],
+        "users": [{"name": "pod", "user": {"tokenFile": str(_ACCOUNT / "token")}}],
+        "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
+    }  # fmt: skip
 
 
 def _make(
     run: str, state: ClusterState, known: Mapping[str, Software], asked: Sequence[str], progress: Progress
 ) -> None:
-    kubeconfig, context = _kubeconfig()
-    if not kubeconfig.is_file():
-        raise Unavailable(f"there is no kubeconfig {kubeconfig}: name one in $KUBECONFIG")
-    api = client(kubeconfig, context)
+    file, context = kubeconfig()
+    if not file.is_file():
+        raise Unavailable(f"there is no kubeconfig {file}: name one in $KUBECONFIG")
+    api = client(file, context)
     objects, applier, mine = Objects(api), Applier(api), runs.namespace_of(run)
     state.look(objects)
     if not state.nodes:
@@ -130,14 +152,14 @@ def _make(
         applier.apply([daemonset(state.image, mine)])
         wait("the pods", lambda: deploy.rollout(objects, "DaemonSet", mine, "nodes"), 180)
     with progress.step("networks that the cluster has"):
-        nodes = PodNodes(lambda: client(kubeconfig, context), mine)
+        nodes = PodNodes(lambda: client(file, context), mine)
         first = _first_conf(nodes, state.nodes[0])
         chosen = [name for name in known if not asked or name in asked or known[name].conf == first]
         offers = (_offer(name, known[name], nodes, state.nodes, objects) for name in chosen)
         state.offer(
             {each.network: replace(each, file=first if known[each.network].conf == first else "") for each in offers}
         )
-    state.notes = (f"kubeconfig {kubeconfig}",)
+    state.notes = (f"kubeconfig {file}",)
     if others := runs.others(objects, run):
         state.notes += (f"other runs on the cluster at the start: {', '.join(others)}",)
     state.complete = True
@@ -161,8 +183,7 @@ def _image(present: Mapping[str, Any] | None) -> str:
 def _remove(run: str, state: ClusterState) -> None:
     """Remove the run's additions, and the shared ones if no other run uses them: genie's pods first, because they need
     their rights to restore the nodes."""
-    kubeconfig, context = _kubeconfig()
-    api = client(kubeconfig, context)
+    api = client(*kubeconfig())
     objects, applier, path = Objects(api), Applier(api), f"/api/v1/namespaces/{runs.namespace_of(run)}"
     with runs.exclusive(objects):
         if not runs.others(objects, run):

@@ -42,9 +42,9 @@ def e2e(session: nox.Session) -> None:
 
 
 def _pass_on(session: nox.Session, *command: str) -> None:
-    """Run a command, and end with its exit code: nox itself ends with 1 after any. After Ctrl-C it writes reports."""
+    """Run a command, and end with its exit code, where nox would end with 1. After Ctrl-C, it can write its reports."""
     try:
-        session.run(*command, interrupt_timeout=None)
+        session.run(*command, terminate_timeout=30)
     except CommandFailed as failed:
         sys.exit(failed.return_code)
 

@@ -361,6 +361,7 @@ class Backend:
     ]  # in a pytest-xdist worker: connects to the cluster that the controller started
     unavailable: Callable[[], str] = lambda: ""  # why it cannot be used; empty if it seems usable
     inside: Callable[[], bool] = lambda: True  # whether pytest already runs where this backend needs it
+    scenario_seconds: float = 600.0  # the longest time of a scenario that names none; some restart a node's programs
     enter: Callable[[RunOptions, Sequence[str]], int] = _never  # runs pytest there; may replace this process
     # brings a changed genie to a running cluster, for --watch; nothing to do if nodes read its code for each call
     refresh: Callable[[RunOptions, Cluster], Cluster] = lambda options, cluster: cluster

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--networks", default="", metavar="A,B", help="only scenarios that need no other networks than these"
     )
-    group.addoption("--keep", action="store_true", help="keep pods and cluster, and print how to look at them")
+    group.addoption(
+        "--keep",
+        action="store_true",
+        help="keep the pods of what failed, and the cluster, and print how to look at them",
+    )
     group.addoption("--watch", action="store_true", help="run scenarios again when their files or genie change")
     group.addoption("--step", action="store_true", help="stop before each step; open shells in pods' networks")
     group.addoption("--report", default="", metavar="DIR", help="write an HTML page, JSON and JUnit XML into DIR")
@@ -54,6 +59,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="make the parts of --shard equally long, by the report.json of an earlier run or by its durations "
         "(`harness report durations`)",
+    )
+    group.addoption(
+        "--deadline",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="of the whole run: scenarios that have not begun then are not run, and the exit code is 3",
     )
     group.addoption("--churn", type=int, default=0, metavar="N", help="no step `churn` makes more pods than this")
     group.addoption(
@@ -83,6 +95,13 @@ def _shard(text: str) -> tuple[int, int]:
     return shard(text)
 
 
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < 1e6:
+            return seconds
+    raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+
+
 def _swap(text: str) -> tuple[str, str]:
     old, _, new = text.partition("=")
     if not (_NETWORK.fullmatch(old) and _NETWORK.fullmatch(new)):
@@ -98,7 +117,9 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     from harness.exits import Ended, Exit
 
     try:
-        return (yield)
+        code = yield
+        suite: Any = config.stash.get(collect.SUITE, None)
+        return Exit.INTERRUPTED if suite is not None and suite.stop.interrupted else code
     except Ended as ended:
         print(f"ERROR: {ended.why}", file=sys.stderr)
         return ended.code

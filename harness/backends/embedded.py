@@ -206,4 +206,4 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
     )
 
 
-BACKEND = Backend(name="embedded", inside=inside, enter=enter, start=start, connect=connect)
+BACKEND = Backend(name="embedded", inside=inside, enter=enter, start=start, connect=connect, scenario_seconds=180.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -131,6 +131,13 @@ def _others(network: str) -> list[str]:
     return [name for name in catalog.load() if name != network]
 
 
+#: Plugins that would repeat a scenario or end it behind its back, with the marker that keeps each out.
+_KEPT_OUT: dict[str, Callable[[], pytest.MarkDecorator]] = {
+    "timeout": lambda: pytest.mark.timeout(0),
+    "rerunfailures": lambda: pytest.mark.flaky(reruns=0),
+}
+
+
 class ScenarioFailed(Exception):
     """A scenario failed; its outcome has the reasons."""
 
@@ -149,6 +156,9 @@ class ScenarioItem(pytest.Item):
         for word in (*scenario.networks, *scenario.spec.labels):
             self.config.addinivalue_line("markers", f"{word}: a label or network of scenarios")
             self.add_marker(word)
+        for plugin, marker in _KEPT_OUT.items():
+            if self.config.pluginmanager.hasplugin(plugin):
+                self.add_marker(marker())
 
     def runtest(self) -> None:
         """Run it on the session's cluster."""

@@ -6,6 +6,7 @@ It is separate from `session.py`, which imports everything for scenarios: the or
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from harness.contract import Backend, RunOptions, Unavailable
 from harness.exits import Ended, Exit
 from harness.run import collect
 
+DEADLINE = "GENIE_DEADLINE"  # by time.monotonic()
+#: Options of other plugins that repeat or end a scenario behind its back.
+_CONTRADICTING = {"reruns": "--rerun N", "timeout": "`timeout:` in the scenario's file, or --deadline"}
 CHOSEN = pytest.StashKey[tuple[Backend, str]]()
 
 
@@ -32,6 +36,9 @@ def begin(config: pytest.Config) -> int | None:
         Ended: the backend cannot be used here.
         UsageError: an option or a profile is wrong.
     """
+    for option, instead in _CONTRADICTING.items():
+        if getattr(config.option, option, None):
+            raise pytest.UsageError(f"--{option}: the reports would contradict each other: expected {instead}")
     try:
         _refuse_together(config)
         _check_profiles(config)
@@ -40,6 +47,7 @@ def begin(config: pytest.Config) -> int | None:
             config.option.xmlpath = str(report_dir(config) / "junit.xml")
         backend, why = choose(config.option.backend, os.environ)
         config.stash[CHOSEN] = backend, why
+        _note_deadline(config.option.deadline)
         if not backend.inside() or "GENIE_WHY" not in os.environ:
             _print(config, f"backend: {backend.name} ({why})")
         if backend.inside():
@@ -61,6 +69,12 @@ def _refuse_together(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--{name}: expected no -n, because several workers cannot share one terminal")
     if option.watch and option.keep:
         raise pytest.UsageError("--watch: expected no --keep: the cluster is kept until the run ends")
+
+
+def _note_deadline(seconds: float) -> None:
+    """The end of a run's time, for the process that runs it: the search for programs counts, too."""
+    if seconds and DEADLINE not in os.environ:
+        os.environ[DEADLINE] = str(time.monotonic() + seconds)
 
 
 def _check_profiles(config: pytest.Config) -> None:

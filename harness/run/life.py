@@ -12,7 +12,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from harness.run.health import ailing
 from harness.run.leaks import Ledger
 from harness.run.locks import turn
 from harness.run.skips import UnknownNetwork, networks_of, why_not
+from harness.run.stopping import Stop, Stopped
 from harness.scenario.file import Scenario
 from harness.steps.base import Around, Step
 from harness.steps.expect import Expect
@@ -50,10 +51,12 @@ class Options:
     worker: str = ""
     churn: int = 0  # the most pods that a churn makes; 0: as many as the scenario has
     pause: Callable[[Scene, str], None] | None = None  # called before each step, with its name
+    limit: float = 0.0  # seconds for a scenario that has no limit itself; 0: none
+    stop: Stop = field(default_factory=Stop)
 
 
 def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
-    """Run one scenario; raises only KeyboardInterrupt, and deletes everything unless `keep` is set."""
+    """Run one scenario, and delete everything; with `keep`, not what failed. It always returns an outcome."""
     networks = networks_of(scenario, cluster.facts)
     try:
         reason = why_not(scenario, cluster.facts)
@@ -63,13 +66,19 @@ def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
     if reason:
         return replace(without_run(scenario, "skipped", reason, networks), worker=options.worker)
     alone = not options.shared or must_be_alone(scenario.needs, cluster.facts)
-    with turn(options.locks, alone=alone):
+    stop = options.stop
+    with ExitStack() as waiting:
+        try:
+            with stop.within(stop.left(), f"the run's deadline of {stop.seconds:g} s was over"):
+                waiting.enter_context(turn(options.locks, alone=alone))
+        except Stopped as stopped:
+            return replace(without_run(scenario, "not run", str(stopped), networks), worker=options.worker)
         begin = time.monotonic()
         life = Life(scenario=scenario, cluster=cluster, options=options, alone=alone)
         life.live()
         verdict = life.verdict()
     return replace(
-        without_run(scenario, verdict, life.broken, networks),
+        without_run(scenario, verdict, life.broken or life.interrupted, networks),
         seconds=time.monotonic() - begin,
         stages=tuple(life.stages),
         namespace=life.namespace,
@@ -93,6 +102,9 @@ class Life:
     unclaimed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     broken: str = ""  # why the scenario says nothing about the plugin
+    interrupted: str = ""  # when
+    kept: bool = False
+    _now: str = ""  # the name of the stage that runs
 
     def __post_init__(self) -> None:
         self.namespace = f"genie-{self.scenario.name[:40].rstrip('-')}-{secrets.token_hex(3)}"
@@ -124,31 +136,61 @@ class Life:
 
     def verdict(self) -> Verdict:
         """The verdict at the end; looks at the cluster if the scenario failed."""
+        if self.interrupted:
+            return "not run"
         if self.failed and not self.broken:
-            self.broken = ailing(self.cluster, self.options.report)
+            try:
+                with self.options.stop.closing():
+                    self.broken = ailing(self.cluster, self.options.report)
+            except Stopped:
+                self.broken = "the cluster does not answer"
         return "broken" if self.broken else "failed" if self.failed else "passed"
 
     # --- from birth to death
 
     def live(self) -> None:
-        """All of it."""
+        """All of it, in the time that it has."""
+        limit = self.scenario.spec.timeout or self.options.limit
         try:
-            with ExitStack() as around:
-                if self._stage("prepare", lambda: self._prepare(around)):
-                    self._steps(self.scenario.steps)
-                if self.failed:
-                    self._stage("collect evidence", self._collect)
-                if not self.options.keep:
-                    there = self._there()
-                    self._pause(f"delete {', '.join(there)}")
-                    self._delete()
-                    if self.failed and not self.evidence:  # of pods that are gone, their calls remain
-                        self._stage("collect evidence", lambda: self._collect(there))
+            try:
+                with self.options.stop.within(limit, f"the scenario's limit of {limit:g} s is over"):
+                    self._live()
+            except Stopped as stopped:
+                self._cut_off(str(stopped))
         finally:
-            if self.options.keep:
-                self.notes.append(f"kept: namespace {self.namespace} with {', '.join(self._there()) or 'no pod'}")
-            else:
-                self._stage("remove the namespace", self._bury)
+            with suppress(Stopped), self.options.stop.closing():
+                self._close()
+
+    def _live(self) -> None:
+        with ExitStack() as around:
+            if self._stage("prepare", lambda: self._prepare(around)):
+                self._steps(self.scenario.steps)
+            if self.failed:
+                self._stage("collect evidence", self._collect)
+            self.kept = self.options.keep and self.failed
+            if not self.kept:
+                there = self._there()
+                self._pause(f"delete {', '.join(there)}")
+                self._delete()
+                if self.failed and not self.evidence:  # of pods that are gone, their calls remain
+                    self._stage("collect evidence", lambda: self._collect(there))
+
+    def _cut_off(self, why: str) -> None:
+        """Note that it did not end by itself; after an interrupt, that is no failure, and there is no time to look."""
+        when = f"{why}, during: {self._now}"
+        self.kept = self.options.keep
+        if self.options.stop.interrupted:
+            self.interrupted = when
+            return
+        self.stages.append(Stage(name="limit", seconds=0.0, failure=when))
+        with suppress(Stopped), self.options.stop.closing():
+            self._stage("collect evidence", self._collect)
+
+    def _close(self) -> None:
+        if self.kept:
+            self.notes.append(f"kept: namespace {self.namespace} with {', '.join(self._there()) or 'no pod'}")
+        else:
+            self._stage("remove the namespace", self._bury)
 
     def _prepare(self, around: ExitStack) -> None:
         spec, objects = self.scenario.spec, self.scene.objects
@@ -221,13 +263,14 @@ class Life:
 
     def _stage(self, name: str, action: Callable[[], object]) -> bool:
         """Run an action, and record its time and error; returns whether it succeeded."""
-        begin, failure = time.monotonic(), ""
+        begin, failure, self._now = time.monotonic(), "", name
         try:
             action()
         except Exception as error:  # an error of the backend fails this scenario, but does not end the run
             failure = self._worded(error)
-        took, figures = time.monotonic() - begin, self._figures()
-        self.stages.append(Stage(name=name, seconds=took, failure=failure, figures=figures))
+        finally:
+            took, figures = time.monotonic() - begin, self._figures()
+            self.stages.append(Stage(name=name, seconds=took, failure=failure, figures=figures))
         return not failure
 
     def _figures(self) -> tuple[Figure, ...]:
@@ -238,20 +281,26 @@ class Life:
         return figures
 
     def _check(self, name: str, checks: tuple[Check, ...]) -> bool:
-        begin, findings = time.monotonic(), list[Finding]()
-        view = self.scene.view
-        for check in checks:
-            began = time.monotonic()
-            try:
-                failure = check.run(view) or ""
-            except Exception as error:
-                failure = self._worded(error)
-            took, figures = time.monotonic() - began, self._figures()
-            findings.append(Finding(check=str(check), seconds=took, failure=failure, figures=figures))
-            if failure:
-                view = replace(view, hurry=0.0)
-        self.stages.append(Stage(name=name, seconds=time.monotonic() - begin, findings=tuple(findings)))
+        begin, findings, view = time.monotonic(), list[Finding](), self.scene.view
+        try:
+            for check in checks:
+                self._now = str(check)
+                findings.append(self._find(check, view))
+                if findings[-1].failure:
+                    view = replace(view, hurry=0.0)
+        finally:
+            self.stages.append(Stage(name=name, seconds=time.monotonic() - begin, findings=tuple(findings)))
         return not any(finding.failure for finding in findings)
+
+    def _find(self, check: Check, view: View) -> Finding:
+        """Run a check."""
+        began = time.monotonic()
+        try:
+            failure = check.run(view) or ""
+        except Exception as error:
+            failure = self._worded(error)
+        took, figures = time.monotonic() - began, self._figures()
+        return Finding(check=str(check), seconds=took, failure=failure, figures=figures)
 
     def _worded(self, error: Exception) -> str:
         """The message of an error about the cluster. Any other is no failure of the plugin, and has its traceback."""

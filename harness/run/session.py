@@ -7,8 +7,11 @@ process that started the cluster always writes the reports.
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import suppress
@@ -27,11 +30,12 @@ from harness.report.outcome import Outcome, Run, Verdict
 from harness.report.terminal import Terminal
 from harness.run import collect, ending, gate, shard
 from harness.run.ending import without_run
-from harness.run.enter import CHOSEN, report_dir, run_options
+from harness.run.enter import CHOSEN, DEADLINE, report_dir, run_options
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
 from harness.run.locks import turn
 from harness.run.stepping import Stepper
+from harness.run.stopping import HASTY, TOLD, Stop, Stopped
 from harness.run.watch import follow
 from harness.scenario.file import FIRST, Scenario
 
@@ -57,10 +61,12 @@ class Suite:
     stepper: Stepper | None = None
     asked: dict[str, str] = field(default_factory=dict)  # networks that options name
     limit: tuple[str, ...] = ()  # networks of --networks
+    stop: Stop = field(default_factory=Stop)
     code: Exit = Exit.PASSED
     why: str = ""  # the reason for the code, if no scenario's failure is
     _selected: dict[str, collect.ScenarioItem] = field(default_factory=dict)  # by node ID
     _session: pytest.Session | None = None
+    _workers: set[int] = field(default_factory=set)  # process IDs
     _mistaken: bool = False  # a file could not be read; this is reported separately
     _ended: bool = False  # before its first scenario; pytest prints why
     _reported: set[str] = field(default_factory=set)  # node IDs of scenarios
@@ -72,9 +78,12 @@ class Suite:
         given: dict[str, Any] = getattr(config, "workerinput", {})
         if given:
             backend, why = choose(given["genie_backend"], {"GENIE_WHY": given["genie_why"]})
-            return cls(config, Path(given["genie_report"]), backend, why, Path(given["genie_state"]))
+            suite = cls(config, Path(given["genie_report"]), backend, why, Path(given["genie_state"]))
+            suite._listen(given["genie_deadline"])
+            return suite
         backend, why = config.stash[CHOSEN]
         suite = cls(config, report_dir(config), backend, why, Path(tempfile.mkdtemp(prefix="genie-run-")))
+        suite._listen(float(os.environ.pop(DEADLINE, "0")))
         if reporter := config.pluginmanager.getplugin("terminalreporter"):
             suite.terminal = Terminal(reporter)
         suite.stepper = Stepper(config) if config.option.step else None
@@ -97,6 +106,58 @@ class Suite:
         """Know the session."""
         self._session = session
 
+    # --- interrupts and deadlines
+
+    def _listen(self, deadline: float) -> None:
+        self.stop = Stop(deadline=deadline, seconds=self.config.option.deadline, first=self._stop, second=self._kill)
+        option = self.config.option
+        if not (option.watch or option.step or option.usepdb):  # a person's Ctrl-C has another meaning there
+            self.stop.listen(worker=self.is_worker)
+
+    def _stop(self) -> None:
+        """After an interrupt between two scenarios: begin no other."""
+        if self._session is not None:
+            self._session.shouldstop = "interrupted"
+        if self.is_worker:
+            return
+        if not self._workers:
+            raise KeyboardInterrupt
+        for worker in self._workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, TOLD)
+        signal.signal(signal.SIGALRM, self._give_up)
+        signal.setitimer(signal.ITIMER_REAL, 2 * HASTY)
+        # pytest-xdist waits for an event of a worker; a thread, because its queue may be locked by this one.
+        scheduling: Any = self.config.pluginmanager.getplugin("dsession")
+        scheduling._max_worker_restart = 0
+        scheduling.worker_interrupted = lambda: setattr(scheduling, "shouldstop", "interrupted")
+        threading.Thread(target=scheduling.queue.put, args=(("interrupted", {}),), daemon=True).start()
+
+    def _give_up(self, *_: Any) -> None:
+        """Workers did not end in time."""
+        self._kill()
+        raise KeyboardInterrupt
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+
+    def _know(self, node: Any) -> None:
+        """Know a worker's process; a signal ends it even if it has only begun to start."""
+        self._workers.add(node.gateway._io.popen.pid)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Know an interrupt that this did not handle; pytest's own reasons to stop are of classes below."""
+        self.stop.interrupted |= excinfo.type is KeyboardInterrupt
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended."""
+        self._workers.discard(node.gateway._io.popen.pid)
+
+    # --- the cluster, continued
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self) -> None:
         """Start the cluster before pytest-xdist starts the workers."""
@@ -106,10 +167,12 @@ class Suite:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Pass the connection data to a worker."""
+        self._know(node)
         node.workerinput |= {
             "genie_backend": self.backend.name,
             "genie_why": self.chosen,
             "genie_state": str(self.state),
+            "genie_deadline": self.stop.deadline,
             "genie_report": str(self.report),
         }
 
@@ -154,6 +217,8 @@ class Suite:
             self._end_early(Ended(Exit.USAGE, str(error)))
         except Unavailable as error:
             self._end_early(Ended(Exit.BROKEN, str(error)))
+        except Stopped as stopped:
+            self._end_early(Ended(Exit.INTERRUPTED if self.stop.interrupted else Exit.BROKEN, str(stopped)))
 
     def _refuse(self, code: Exit, why: str) -> None:
         """End the run for a reason, if there is one; --allow-skips permits that nothing is tested."""
@@ -170,7 +235,8 @@ class Suite:
     def _start(self, networks: Iterable[str]) -> None:
         begin = time.monotonic()
         capture: Any = self.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
+        over = f"the run's deadline of {self.stop.seconds:g} s was over before the cluster was ready"
+        with capture.global_and_fixture_disabled(), self.stop.within(self.stop.left(), over):
             self.cluster = self.backend.start(run_options(self.config, self.chosen, networks))
         self._refuse(Exit.NOTHING, gate.impossible(self.asked, self.cluster.facts.offers))
         self.start_seconds = time.monotonic() - begin
@@ -188,6 +254,15 @@ class Suite:
         return Path(shared or self.state)
 
     def run(self, scenario: Scenario) -> Outcome:
+        """Run one scenario, unless the run ends."""
+        if why := self.stop.reason():
+            return without_run(scenario, "not run", why)
+        outcome = self._run_one(scenario)
+        if self.stop.interrupted and self._session is not None:
+            self._session.shouldstop = "interrupted"
+        return outcome
+
+    def _run_one(self, scenario: Scenario) -> Outcome:
         """Run one scenario."""
         if self.cluster is None:
             self.cluster = self.backend.connect(run_options(self.config, self.chosen, ()))
@@ -200,6 +275,8 @@ class Suite:
             worker=worker,
             churn=self.config.option.churn,
             pause=self.stepper.before if self.stepper else None,
+            limit=self.backend.scenario_seconds,
+            stop=self.stop,
         )
         return run(scenario, self.cluster, options)
 
@@ -269,8 +346,11 @@ class Suite:
         """Look for leftovers on the nodes, decide the exit code, and write the reports."""
         if self.is_worker:
             return
+        self.stop.first = _nothing  # from now on, an interrupt must not stop the reports
+        self.why = self.why or self.stop.reason() * self._is_unfinished
         self._report_rest()
-        if self.sweep is not None and not self.config.option.keep:
+        kept = any(each.notes for each in self.outcomes)
+        if self.sweep is not None and not kept and not self.stop.interrupted:
             with turn(self._locks, alone=True):
                 self.leaked = self.sweep.left({each.name: each.unclaimed for each in self.outcomes})
         if self.leaked:
@@ -279,6 +359,11 @@ class Suite:
         session.exitstatus = self.code
         if self.config.option.report and self.code is not Exit.USAGE:
             self.page = write(self._run(), self.report)
+
+    @property
+    def _is_unfinished(self) -> bool:
+        """Whether a selected scenario was not run."""
+        return any(each.verdict == "not run" for each in self.outcomes) or not set(self._selected) <= self._reported
 
     def _report_rest(self) -> None:
         """Report the selected scenarios without an outcome, in every report."""
@@ -314,6 +399,7 @@ class Suite:
             status=0 if allowed and status == pytest.ExitCode.NO_TESTS_COLLECTED else status,
             others_failed="failed" in self._others,
             mistaken=self._mistaken,
+            interrupted=self.stop.interrupted,
             leaked=bool(self.leaked),
             untested=untested,
             ended=self.code,
@@ -371,6 +457,10 @@ class Suite:
                 cluster.close(keep=self.config.option.keep)
         if not self.is_worker:
             shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _no_facts(backend: str, why: str) -> Facts:

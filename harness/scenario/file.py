@@ -48,6 +48,11 @@ class ScenarioSpec(Model):
     )
     needs: Many[str] = Field(default=(), description="Abilities that the cluster must have: " + ", ".join(ABILITIES))
     labels: Many[Label] = Field(default=(), description="Words for -m LABEL.")
+    timeout: float = Field(
+        default=0.0,
+        ge=0,
+        description="The longest time of this scenario, in seconds; it fails after that. 0: the backend's usual limit.",
+    )
     genie: dict[str, JsonValue] = Field(default_factory=dict, description="Keys of genie.conf during this scenario.")
     namespace_annotations: dict[str, str] = Field(
         default_factory=dict, description="Annotations of the scenario's namespace."

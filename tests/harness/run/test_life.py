@@ -69,9 +69,11 @@ def test_evidence_is_collected_while_the_pods_are_there(go: Runner, tmp_path: Pa
     assert names.index("collect evidence") < names.index("delete both, peer")
 
 
-def test_pods_that_are_kept(go: Runner) -> None:
+def test_only_pods_of_a_failure_are_kept(go: Runner) -> None:
     outcome, cluster = go(PODS, keep=True)
-    assert outcome.verdict == "passed"
+    assert (outcome.verdict, outcome.notes, cluster.store) == ("passed", (), {})
+    outcome, cluster = go(two("interfaces: {pod: both, eth0: weave}"), keep=True)
+    assert outcome.verdict == "failed"
     assert f"/api/v1/namespaces/{outcome.namespace}" in cluster.store
     assert outcome.notes == (f"kept: namespace {outcome.namespace} with both, peer",)
 

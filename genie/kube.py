@@ -93,13 +93,24 @@ class Pod:
         return tuple(dict.fromkeys(filter(None, (self.annotations.get(HASH), self.annotations[MIRROR]))))
 
 
-@dataclass(frozen=True, kw_only=True)
 class Default:
-    """The default networks of a namespace's or a node's pods, as its annotation `DEFAULTS` has them."""
+    """The default networks of a namespace's or a node's pods, as its annotation `DEFAULTS` has them. A plain class,
+    because each ADD in direct mode makes the class anew.
 
-    kind: str  # Namespace or Node
-    name: str
-    networks: str
+    kind: Namespace or Node.
+    """
+
+    def __init__(self, *, kind: str, name: str, networks: str) -> None:
+        self.kind, self.name, self.networks = kind, name, networks
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Default) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.name, self.networks))
+
+    def __repr__(self) -> str:
+        return f"Default({vars(self)})"
 
     @classmethod
     def of(cls, kind: str, name: str, data: Mapping[str, Any] | None) -> Default | None:

@@ -562,7 +562,9 @@ def test_isolation_holds_for_a_namespaces_default_and_not_for_a_nodes() -> None:
     with pytest.raises(SelectionError, match="namespace apps is not this pod's"):
         asks(pod({}), ISOLATED, BLUE)
     assert names_of(asks(pod({}), ISOLATED, NODE)) == ["calico", "side"]
-    assert names_of(asks(pod({}), ISOLATED, replace(BLUE, networks="kube-system/side"))) == ["side"]
+    assert names_of(asks(pod({}), ISOLATED, Default(kind="Namespace", name="blue", networks="kube-system/side"))) == [
+        "side"
+    ]
     with pytest.raises(SelectionError, match="namespace other is not this pod's"):
         asks(pod({ATTACHMENTS: "other/a"}), ISOLATED, NODE)
 

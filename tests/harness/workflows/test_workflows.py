@@ -102,3 +102,16 @@ def test_a_release_needs_the_tag_of_its_version(tag: str, right: bool, tmp_path:
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version is not None and version[1] == "0.1.0", "this test's tag follows the version"
     assert runner.job("release.yaml", "version") is right
+
+
+def test_examples_use_inputs_that_are_there() -> None:
+    text = (ROOT / "docs/ci.md").read_text()
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    jobs = [job for each in examples for job in (each.get("jobs") or {}).values()]
+    uses = [step for job in jobs for step in (job, *job.get("steps", ())) if "genie-cni/genie" in step.get("uses", "")]
+    assert len(uses) == 2
+    for use in uses:
+        place = use["uses"].partition("@")[0].removeprefix("genie-cni/genie").strip("/") or "action.yml"
+        about: Any = yaml.load((ROOT / place).read_text(), yaml.BaseLoader)
+        inputs = about["inputs"] if "inputs" in about else about["on"]["workflow_call"]["inputs"]
+        assert set(use["with"]) <= set(inputs), place

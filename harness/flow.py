@@ -276,7 +276,17 @@ def serve_iperf3(seconds: float) -> dict[str, Any]:
             server.wait()
 
     threading.Thread(target=end, daemon=True).start()
+    deadline = time.monotonic() + 5
+    while not _listens(IPERF3_PORT) and server.returncode is None and time.monotonic() < deadline:
+        time.sleep(0.02)
     return {"port": IPERF3_PORT}
+
+
+def _listens(port: int) -> bool:
+    """Whether a process listens on a TCP port, in the network namespace of this thread."""
+    tables = (Path(f"/proc/thread-self/net/{name}") for name in ("tcp", "tcp6"))
+    rows = (line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:])
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
 def _iperf3(command: Sequence[str], seconds: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -149,3 +150,36 @@ def test_a_datagram_is_exactly_as_large_as_asked_and_in_one_piece(server: int, a
     assert probe.answer({**request, "size": 9000})["ok"]
     mtu = int(Path("/sys/class/net/lo/mtu").read_text())
     assert not probe.answer({**request, "size": mtu + 1})["ok"]
+
+
+def test_throughput_is_measured_with_iperf3_where_it_is(server: int) -> None:
+    if shutil.which("iperf3") is None:
+        pytest.skip("there is no iperf3 on PATH")
+    started = probe.answer({"op": "serve-iperf3", "seconds": 1})
+    output = probe.answer({"op": "throughput", "address": "127.0.0.1", "seconds": 1, "iperf3": started["port"]})
+    assert output["tool"] == "iperf3", output
+    assert output["bits_per_second"] > 0
+
+
+def test_throughput_is_measured_with_the_probe_where_there_is_no_iperf3(
+    server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert probe.answer({"op": "serve-iperf3"}) == {"port": 0}
+    output = probe.answer({"op": "throughput", "address": "127.0.0.1", "port": server, "seconds": 0.1})
+    assert (output["tool"], output["name"]) == ("probe", "far-end")
+    assert output["bits_per_second"] > 0
+
+
+def test_throughput_to_nobody_is_an_error() -> None:
+    output = probe.answer({"op": "throughput", "address": "127.0.0.1", "port": 1, "seconds": 0.1})
+    assert output == {"error": "connection refused"}
+
+
+def test_flows_that_nobody_holds_are_an_error() -> None:
+    assert "nothing holds these flows" in probe.answer({"op": "held", "name": "nobody"})["error"]
+
+
+def test_a_name_is_resolved_or_an_error() -> None:
+    assert "127.0.0.1" in probe.answer({"op": "resolve", "name": "localhost"})["addresses"]
+    assert "no-such-name.invalid" in probe.answer({"op": "resolve", "name": "no-such-name.invalid"})["error"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-FORMAT = 1
+API_VERSION, KIND = "preflight.genie.dev/v1alpha1", "PreflightReport"
 SLOW = 0.5  # of the network's median throughput: below, a pair is noted as slow
 
 
@@ -69,9 +69,21 @@ class Network:
         rates = [way.bits_per_second for way in self.ways if way.bits_per_second]
         usual = median(rates) if len(rates) > 2 else 0.0
         slow = [way for way in self.ways if way.bits_per_second and way.bits_per_second < usual * SLOW]
-        return [
-            f"{way.one} to {way.other} is slow: {rate(way.bits_per_second)}, usual is {rate(usual)}" for way in slow
-        ]
+        return list(_grouped(slow, self.ways, usual))
+
+
+def _grouped(slow: Sequence[Way], ways: Sequence[Way], usual: float) -> Iterator[str]:
+    """The slow pairs; those that a node has in common are one line if all of the node's are slow in that direction."""
+    rest = list(slow)
+    for side, words in (("other", "everything to"), ("one", "everything from")):
+        for node in sorted({getattr(way, side) for way in slow}):
+            its = [way for way in slow if getattr(way, side) == node]
+            if len(its) > 1 and len(its) == sum(getattr(way, side) == node for way in ways):
+                best = max(way.bits_per_second or 0 for way in its)
+                yield f"{words} {node} is slow: {rate(best)} at most, usual is {rate(usual)}"
+                rest = [way for way in rest if way not in its]
+    for way in rest:
+        yield f"{way.one} to {way.other} is slow: {rate(way.bits_per_second)}, usual is {rate(usual)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +107,7 @@ class Preflight:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         networks = [{**asdict(each), "wrong": each.wrong, "slow": each.slow} for each in self.networks]
-        return {"format": FORMAT, "passed": self.passed, **asdict(self), "networks": networks}
+        return {"apiVersion": API_VERSION, "kind": KIND, "passed": self.passed, **asdict(self), "networks": networks}
 
 
 def rate(bits: float | None) -> str:

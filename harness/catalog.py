@@ -12,6 +12,7 @@ jinja2 expressions with these names:
     node.number, node.name, node.address, node.interface   the node (from 1), its address and interface on the underlay
     node.kubeconfig, node.vxlan                            for a daemon: an administrator's; whether there is VXLAN
     peer.number, peer.name, peer.address                   in `routes`: each of the other nodes in turn
+    node.address6, peer.address6                           their IPv6 addresses on the underlay
 
 A stand-in's section can describe the real software as `real:`, with the daemon for every node. It is used if its
 programs are on the machine and can run; they are never downloaded.
@@ -32,7 +33,7 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.download import FIXTURES
-from harness.values import change_texts, subnets, texts
+from harness.values import change_texts, ipv6_of, subnets, texts
 from harness.yamlfile import Mistake, Mistakes, YamlFile
 
 
@@ -191,6 +192,11 @@ class Place:
     kubeconfig: str = "/etc/kubernetes/admin-kubeconfig"
     vxlan: bool = True
 
+    @property
+    def address6(self) -> str:
+        """Its IPv6 address on the underlay."""
+        return ipv6_of(self.address)
+
 
 def load(profiles: Iterable[Path] = (), folder: Path = FIXTURES / "networks") -> dict[str, Network]:
     """The networks of a folder and of further files, by name; a later file replaces an earlier one of the same name.
@@ -316,11 +322,11 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
     """
     steps: list[dict[str, Any]] = []
     if "setup" not in network.model_fields_set:
-        own = set(_subnets(conf(network, node)))
+        own = set(subnets(conf(network, node)))
         for peer in peers:
             steps += [
-                PeerRoutes(routes=subnet, via=peer.address).model_dump()
-                for subnet in _subnets(conf(network, peer))
+                PeerRoutes(routes=subnet, via=peer.address6 if ":" in subnet else peer.address).model_dump()
+                for subnet in subnets(conf(network, peer))
                 if subnet not in own
             ]
     for step in network.setup:
@@ -334,11 +340,6 @@ def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[s
         else:
             steps.append(_render(data, {"node": node}))
     return steps
-
-
-def _subnets(conf: Any) -> list[str]:
-    """The IPv4 subnets that a configuration names."""
-    return [subnet for subnet in subnets(conf) if ":" not in subnet]
 
 
 def stand_in(network: Embedded) -> Embedded:

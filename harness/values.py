@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,6 +31,11 @@ def texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from texts(inner, (*place, index))
+
+
+def ipv6_of(address: str) -> str:
+    """The IPv6 address that a node of the embedded cluster has beside its IPv4 address on the underlay."""
+    return str(ipaddress.IPv6Address(f"fd00::{address}"))
 
 
 def subnets(conf: Any) -> Iterator[str]:

@@ -16,9 +16,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.embedded import linux
+from harness.values import ipv6_of
 
 UNDERLAY = "underlay"
 PREFIX = 24
+_PREFIX6 = 120
+_NO_DAD = 2  # use an address at once
 _LOCAL_TABLE = 255
 _FLOOD = "00:00:00:00:00:00"
 
@@ -49,6 +52,8 @@ def join(address: str, legs: Sequence[Leg]) -> None:
             index = _index(there, leg.interface)
             there.addr("add", index=index, address=leg.address, prefixlen=PREFIX)
             there.link("set", index=index, state="up")
+            with suppress(NetlinkError):  # a kernel without IPv6 has no networks of it either
+                there.addr("add", index=index, address=ipv6_of(leg.address), prefixlen=_PREFIX6, flags=_NO_DAD)
             there.route("add", dst="default", gateway=address)
 
 
@@ -123,7 +128,7 @@ def clear(keep: Sequence[str] = ("lo", "eth0")) -> None:
             if link.get("IFLA_IFNAME") not in keep:
                 with suppress(NetlinkError):  # it went with its peer or its master
                     node.link("del", index=link["index"])
-        for route in node.get_routes(family=socket.AF_INET):
+        for route in [*node.get_routes(family=socket.AF_INET), *node.get_routes(family=socket.AF_INET6)]:
             if route.get("RTA_GATEWAY") and route.get("RTA_DST"):
                 node.route("del", dst=f"{route.get('RTA_DST')}/{route['dst_len']}", gateway=route.get("RTA_GATEWAY"))
 

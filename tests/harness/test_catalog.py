@@ -75,6 +75,13 @@ def test_nodes_have_routes_to_each_other_s_subnets_where_a_profile_has_no_setup(
     assert network is not None
     [route] = catalog.setup(network, ONE, [TWO])
     assert (route["routes"], route["via"], route["over"]) == ("10.77.2.0/24", "172.30.0.12", "")
+    four, six = '{subnet: "10.77.{{ node.number }}.0/24"}', '{subnet: "fd77:0:0:{{ node.number }}::/64"}'
+    both = f"{{type: host-local, ranges: [[{four}], [{six}]]}}"
+    path.write_text(DOCS.replace('{type: host-local, subnet: "10.77.{{ node.number }}.0/24"}', both))
+    dual = catalog.read(path).embedded
+    assert dual is not None
+    ways = [(route["routes"], route["via"]) for route in catalog.setup(dual, ONE, [TWO])]
+    assert ways == [("10.77.2.0/24", "172.30.0.12"), ("fd77:0:0:2::/64", "fd00::ac1e:c")]
     path.write_text(DOCS + "  setup: []\n")
     without = catalog.read(path).embedded
     assert without is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from genie.cni import invoke
 from genie.cni.errors import CniError, Code
@@ -19,9 +20,11 @@ async def status(call: Context) -> None:
     Raises:
         CniError: 50, "the plugin is not available", with the reason; 51 if a network reports that.
     """
-    anyone, path = Pod(namespace="", name=""), call.request.path
+    anyone, path, default = Pod(namespace="", name=""), call.request.path, None
+    with suppress(CniError):  # not known while the API server is away, which alone must not stop a node's pods
+        default = await default_for(anyone, call.conf, call.kube)
     try:
-        asked = asks(anyone, call.conf, await default_for(anyone, call.conf, call.kube))
+        asked = asks(anyone, call.conf, default)
         for network in [
             each.network for each in await networks.find(asked.primary, call.kube, call.directory, "", path)
         ]:

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import pytest
+
+from genie.cni.errors import CniError, Code
+from genie.kube import Default
 from tests.rigs.core import Node, failing
+
+ENV = {"CNI_CONTAINERID": None, "CNI_NETNS": None, "CNI_IFNAME": None, "CNI_ARGS": None}
+
+
+def test_status_is_of_the_nodes_default_networks_if_they_are_known(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.kube.default = Default(kind="Node", name="node-1", networks="weave-net")
+    for name in ("calico", "weave-net"):
+        node.install(name, version="1.1.0")
+    node.ok("STATUS", **ENV)
+    assert node.executor.made("STATUS") == [("weave-net", "")]
+
+    async def away(namespace: str) -> Default | None:
+        raise CniError(Code.TRY_AGAIN, "the API server cannot be reached")
+
+    monkeypatch.setattr(node.kube, "defaults", away)
+    node.ok("STATUS", **ENV)
+    assert node.executor.made("STATUS")[1:] == [("calico", "")]
 
 
 def test_status(node: Node) -> None:
-    env = {"CNI_CONTAINERID": None, "CNI_NETNS": None, "CNI_IFNAME": None, "CNI_ARGS": None}
+    env = ENV
     node.install("calico", version="1.1.0")
     node.kube.away = True
     node.ok("STATUS", **env)

@@ -67,6 +67,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="of the whole run: scenarios that have not begun then are not run, and the exit code is 3",
     )
+    group.addoption(
+        "--retry-broken", type=_count, default=0, metavar="N", help="run what the environment broke up to N times more"
+    )
+    group.addoption(
+        "--rerun",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="run what failed N times more, and report how often it failed",
+    )
     group.addoption("--churn", type=int, default=0, metavar="N", help="no step `churn` makes more pods than this")
     group.addoption(
         "--profile",
@@ -100,6 +110,12 @@ def _seconds(text: str) -> float:
         if 0 < (seconds := float(text)) < 1e6:
             return seconds
     raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) <= 1000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1000, got {text!r}")
 
 
 def _swap(text: str) -> tuple[str, str]:

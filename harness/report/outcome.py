@@ -31,7 +31,7 @@ def counted(verdicts: Iterable[Verdict]) -> Counter[Verdict]:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """An earlier run of a scenario that was repeated: it was broken, or `--rerun` repeats what failed."""
+    """Another run of a scenario that was repeated: it was broken, or `--rerun` repeats what failed."""
 
     verdict: Verdict
     seconds: float
@@ -101,7 +101,7 @@ class Outcome:
     worker: str = ""
     known: str = ""  # why its failure does not decide the exit code: the entry of known-failures.yaml
     overdue: str = ""  # why such an entry decides it: the scenario passes, or the entry is over
-    attempts: tuple[Attempt, ...] = ()  # earlier runs of it, oldest first; the verdict above is that of the last one
+    attempts: tuple[Attempt, ...] = ()  # its other runs, oldest first
 
     @property
     def rate(self) -> str:

@@ -19,6 +19,7 @@ from harness.catalog import ProfileError
 from harness.contract import Backend, RunOptions, Unavailable
 from harness.exits import Ended, Exit
 from harness.run import collect
+from harness.run.evidence import remove_old
 
 DEADLINE = "GENIE_DEADLINE"  # by time.monotonic()
 #: Options of other plugins that repeat or end a scenario behind its back.
@@ -43,6 +44,7 @@ def begin(config: pytest.Config) -> int | None:
         _refuse_together(config)
         _check_profiles(config)
         collect.known(config)
+        remove_old(report_dir(config), reports=bool(config.option.report))
         if config.option.report and not config.option.xmlpath:
             config.option.xmlpath = str(report_dir(config) / "junit.xml")
         backend, why = choose(config.option.backend, os.environ)

@@ -34,6 +34,7 @@ from harness.run.enter import CHOSEN, DEADLINE, report_dir, run_options
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
 from harness.run.locks import turn
+from harness.run.repeating import repeated
 from harness.run.stepping import Stepper
 from harness.run.stopping import HASTY, TOLD, Stop, Stopped
 from harness.run.watch import follow
@@ -257,7 +258,13 @@ class Suite:
         """Run one scenario, unless the run ends."""
         if why := self.stop.reason():
             return without_run(scenario, "not run", why)
-        outcome = self._run_one(scenario)
+        option = self.config.option
+        outcome = repeated(
+            lambda: self._run_one(scenario),
+            retry_broken=option.retry_broken,
+            rerun=option.rerun,
+            ended=self.stop.reason,
+        )
         if self.stop.interrupted and self._session is not None:
             self._session.shouldstop = "interrupted"
         return outcome

@@ -103,8 +103,8 @@ def _is_direct(plugin: str) -> bool:
 
 def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A report for each object that has to do with networks; for the others none."""
-    conf, on_node = _conf(arguments)
     documents = [each for path in arguments.filename for each in _documents(path, arguments.namespace)]
+    conf, on_node = _conf(arguments)
     given = Given(conf, [data for _, data in documents], node=arguments.node, offline=arguments.offline)
     folder = arguments.conf_dir or (conf.conf_dir if on_node else "")
     directory: Directory = networks.directory(folder) if folder and os.path.isdir(folder) else Unseen()
@@ -136,6 +136,8 @@ def _conf(arguments: argparse.Namespace) -> tuple[Conf, bool]:
         conf = replace(conf, credentials=Credentials(kubeconfig=kubeconfig))
     if path or arguments.offline:
         return conf, bool(path)
+    if not kubeconfig and kube.in_cluster() is None:
+        raise CniError(7, "no cluster: give --kubeconfig FILE or $KUBECONFIG, or use --offline")
     client = kube.Client(kube.server(conf.credentials), timeout=conf.api_timeout)
     status, found = client.request("GET", "/api/v1/namespaces/kube-system/configmaps/genie")
     text = ((found or {}).get("data") or {}).get("genie.conf") if status == 200 else None

@@ -197,6 +197,18 @@ def test_a_file_that_holds_no_objects(
     assert "cannot read" in printed(capsys, "explain", "-f", str(tmp_path / "none"), "--offline", status=1)
 
 
+def test_without_a_cluster_the_file_is_read_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "pod.yaml"
+    for text, complaint in (("a: [", "not valid YAML"), ("{kind: Pod, metadata: {name: web}}", "no cluster: give")):
+        file.write_text(text)
+        assert main(["-f", str(file), "--conf-dir", str(tmp_path)]) == 1
+        assert complaint in capsys.readouterr().err
+
+
 def test_with_a_cluster_its_objects_and_its_genie_conf_count(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 _USUAL = 0.005  # seconds of an ordinary core for `_work`
-_MOST = 8.0  # the largest factor: an error must be reported at some time
+_MOST = 4.0  # the largest factor: an error must be reported at some time
 
 
 class NotReady(Exception):

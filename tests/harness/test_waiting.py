@@ -57,7 +57,7 @@ def test_the_last_error_is_raised_when_the_time_is_over() -> None:
         (0.0, 64.0, 2.5, 25.0),  # slow cores
         (1.0, 0.5, 1.0, 20.0),  # a container with half a core
         (4.0, 2.0, 2.0, 40.0),
-        (9999.0, 1.0, 9.0, 80.0),  # an error is reported at some time
+        (9999.0, 1.0, 9.0, 40.0),  # an error is reported at some time
     ],
 )
 def test_limits_grow_with_a_slow_or_busy_machine(

@@ -142,6 +142,9 @@ def _make(
         raise Unavailable("no node takes pods")
     state.turns = str(folder(objects.get("/api/v1/namespaces/kube-system")["metadata"]["uid"]) / "turns")
     with runs.exclusive(objects):
+        if not (others := runs.others(objects, run)) and runs.kept(objects):
+            with progress.step("removing namespaces kept by an earlier run"):
+                runs.remove_kept(objects, 120)
         applier.apply([runs.namespace(run)])
         present = _genie(objects)
         state.image = _image(present)
@@ -160,7 +163,7 @@ def _make(
             {each.network: replace(each, file=first if known[each.network].conf == first else "") for each in offers}
         )
     state.notes = (f"kubeconfig {file}",)
-    if others := runs.others(objects, run):
+    if others:
         state.notes += (f"other runs on the cluster at the start: {', '.join(others)}",)
     state.complete = True
     state.save()

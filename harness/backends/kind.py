@@ -17,7 +17,7 @@ from kubernetes.client import ApiClient
 
 from harness import catalog
 from harness.backends import plugin_binaries
-from harness.cluster import deploy, engine, networks, software
+from harness.cluster import deploy, engine, networks, runs, software
 from harness.cluster.apply import Applier, wait
 from harness.cluster.kindtool import Kind, find
 from harness.cluster.nodes import DockerNodes
@@ -25,7 +25,7 @@ from harness.cluster.real import ABILITIES, MANIFESTS, OF_SCENARIO, RealCluster,
 from harness.cluster.software import Software
 from harness.cluster.state import NAME, ClusterState, hold, locked
 from harness.contract import Backend, Cluster, RunOptions, Unavailable
-from harness.objects import OF_SCENARIOS, Objects
+from harness.objects import Objects
 from harness.progress import Progress
 
 NETWORKS_READY = 300.0  # seconds; by now the nodes have the images
@@ -225,19 +225,12 @@ def _have_image(progress: Progress) -> str:
 def _remove_kept(api: ApiClient, nodes: Sequence[str], progress: Progress) -> None:
     """Remove the namespaces kept by an earlier run: their pods occupy host ports and addresses."""
     objects = Objects(api)
-    label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
-
-    def kept() -> list[str]:
-        return [each["metadata"]["name"] for each in objects.get("/api/v1/namespaces", labelSelector=label)["items"]]
-
-    if not kept():
+    if not runs.kept(objects):
         return
     with progress.step("removing namespaces kept by an earlier run"):
         for node in nodes:
             DockerNodes().run(node, "sh", "-c", f"rm -f {MANIFESTS}/{OF_SCENARIO}*")
-        for name in kept():
-            objects.delete(f"/api/v1/namespaces/{name}")
-        wait("deletion of kept namespaces", lambda: ", ".join(kept()), GENIE_READY)
+        runs.remove_kept(objects, GENIE_READY)
 
 
 def _renew_system_pods(objects: Objects) -> frozenset[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster.apply import Applier, Object, wait
-from harness.objects import ApiError, Objects
+from harness.objects import OF_SCENARIOS, ApiError, Objects
 
 RUN = "genie-harness/run"  # a label: the run that a namespace belongs to
 HOLDER = "genie-harness/holder"  # an annotation: the process of a run
@@ -56,6 +56,23 @@ def others(objects: Objects, run: str) -> list[str]:
         else:
             objects.delete(f"/api/v1/namespaces/{meta['name']}")
     return living
+
+
+def kept(objects: Objects) -> list[str]:
+    """The namespaces of scenarios: if no run uses the cluster, those that a run kept, or left because it was killed."""
+    label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
+    return [each["metadata"]["name"] for each in objects.get("/api/v1/namespaces", labelSelector=label)["items"]]
+
+
+def remove_kept(objects: Objects, within: float) -> None:
+    """Delete the namespaces of scenarios: their pods occupy host ports and addresses.
+
+    Raises:
+        NotReady: some are still there.
+    """
+    for name in kept(objects):
+        objects.delete(f"/api/v1/namespaces/{name}")
+    wait("deletion of kept namespaces", lambda: ", ".join(kept(objects)), within)
 
 
 @contextmanager

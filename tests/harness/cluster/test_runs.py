@@ -13,7 +13,7 @@ from harness.backends import kind
 from harness.cluster import runs
 from harness.cluster.state import NAME, hold
 from harness.contract import Unavailable
-from harness.objects import Objects
+from harness.objects import OF_SCENARIOS, Objects
 from harness.progress import Progress
 from harness.waiting import NotReady
 from tests.rigs.fake_cluster import FakeCluster
@@ -54,6 +54,17 @@ def test_a_run_sees_the_others_that_live_and_removes_those_that_were_killed() ->
     assert {path.rpartition("/")[2] for path in cluster.store} == {
         f"genie-harness-{run}" for run in ("mine", "beside", "far")
     }
+
+
+def test_namespaces_of_scenarios_that_a_run_kept_are_removed() -> None:
+    cluster = FakeCluster()
+    objects = Objects(cluster.api())
+    labels = {"labels": OF_SCENARIOS}
+    objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "genie-weave-1", **labels}})
+    objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "genie-preflight-2", **labels}})
+    assert runs.kept(objects) == ["genie-weave-1", "genie-preflight-2"]
+    runs.remove_kept(objects, 1)
+    assert cluster.store == {}
 
 
 def _lease(holder: str) -> dict[str, Any]:

@@ -29,13 +29,14 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness import flow
 
 PORT = 8472
+OTHER_PORT = 8474  # for network policies that tell ports apart
 
 _SO_BINDTODEVICE = 25
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
@@ -375,18 +376,21 @@ class _Conversation:
 class Server:
     """Answers over TCP and UDP in the network namespace where it was created, from one thread."""
 
-    def __init__(self, port: int, name: str) -> None:
+    def __init__(self, ports: Iterable[int], name: str) -> None:
         self._name = name
-        self._tcp = _listener(socket.SOCK_STREAM, port)
+        self._listeners: list[tuple[socket.socket, Callable[[socket.socket], None]]] = []
         try:
-            self._udp = _listener(socket.SOCK_DGRAM, port)
+            for port in ports:
+                self._listeners.append((_listener(socket.SOCK_STREAM, port), self._accept))
+                self._listeners.append((_listener(socket.SOCK_DGRAM, port), self._datagram))
         except OSError:
-            self._tcp.close()
+            for sock, _ in self._listeners:
+                sock.close()
             raise
         self._wake, self._woken = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._talks: dict[int, _Conversation] = {}
-        for sock, handler in ((self._tcp, self._accept), (self._udp, self._datagram), (self._woken, None)):
+        for sock, handler in (*self._listeners, (self._woken, None)):
             sock.setblocking(False)
             self._selector.register(sock, selectors.EVENT_READ, handler)
         self._thread = threading.Thread(target=self._run, name=f"probe {name}", daemon=True)
@@ -412,7 +416,7 @@ class Server:
         for talk in list(self._talks.values()):
             self._hang_up(talk)
         self._selector.close()
-        for sock in (self._tcp, self._udp, self._wake, self._woken):
+        for sock in (*(sock for sock, _ in self._listeners), self._wake, self._woken):
             sock.close()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -473,8 +477,10 @@ class Server:
 
 
 def serve(port: int = PORT, name: str = "") -> Server:
-    """Serve in the network namespace of the calling thread; the caller may leave the namespace afterwards."""
-    return Server(port, name or socket.gethostname())
+    """Serve in the network namespace of the calling thread; the caller may leave the namespace afterwards. At the usual
+    port, also at OTHER_PORT.
+    """
+    return Server((port, OTHER_PORT) if port == PORT else (port,), name or socket.gethostname())
 
 
 def _listener(kind: socket.SocketKind, port: int) -> socket.socket:

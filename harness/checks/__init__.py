@@ -12,6 +12,7 @@ from harness.checks.attached import Addresses, Interfaces, Mtu
 from harness.checks.base import Check
 from harness.checks.measuring import Throughput
 from harness.checks.placing import OtherNode, SameNode
+from harness.checks.policy import PolicyTable
 from harness.checks.reaching import Bandwidth, HostPort, Isolated, MtuPath, Reach, Service
 from harness.checks.routing import DefaultRoute, Routes
 from harness.checks.status import Annotations, Events, NetworkStatus, NoWarnings, PodFails, StatusIp
@@ -28,6 +29,7 @@ CHECKS: dict[str, type[Check]] = {
         StatusIp,
         Reach,
         Isolated,
+        PolicyTable,
         Service,
         HostPort,
         Bandwidth,

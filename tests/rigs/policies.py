@@ -107,8 +107,12 @@ def _side(policies: Sequence[Object], cell: Cell, own: Pod, other: Pod, address:
         key, peers = ("ingress", "from") if side == "Ingress" else ("egress", "to")
         verdicts.append(
             any(
-                _is_peer(rule.get(peers), other, address, own.namespace) and _is_port(rule.get("ports"), cell)
+                _is_peer(peer, other, address, own.namespace)
+                and _is_port(port, cell)
+                and not _is_unknown(side, peer, port)
                 for rule in spec.get(key) or []
+                for peer in rule.get(peers) or [None]
+                for port in rule.get("ports") or [None]
             )
         )
     return not verdicts or any(verdicts)
@@ -141,39 +145,35 @@ def _selected(selector: Object, labels: Mapping[str, str]) -> bool:
     return True
 
 
-def _is_peer(peers: list[Object] | None, other: Pod, address: str, namespace: str) -> bool:
-    if not peers:
+def _is_peer(peer: Object | None, other: Pod, address: str, namespace: str) -> bool:
+    if peer is None:
         return True
-    for peer in peers:
-        if block := peer.get("ipBlock"):
-            inside = ip_address(address) in ip_network(block["cidr"], strict=False)
-            if inside and not any(ip_address(address) in ip_network(one) for one in block.get("except", [])):
-                return True
-            continue
-        if "namespaceSelector" in peer:
-            there = _selected(peer["namespaceSelector"], NAMESPACES[other.namespace])
-        else:
-            there = other.namespace == namespace
-        if there and _selected(peer.get("podSelector", {}), other.labels):
-            return True
-    return False
+    if block := peer.get("ipBlock"):
+        inside = ip_address(address) in ip_network(block["cidr"], strict=False)
+        return inside and not any(ip_address(address) in ip_network(one) for one in block.get("except", []))
+    if "namespaceSelector" in peer:
+        there = _selected(peer["namespaceSelector"], NAMESPACES[other.namespace])
+    else:
+        there = other.namespace == namespace
+    return there and _selected(peer.get("podSelector", {}), other.labels)
 
 
-def _is_port(ports: list[Object] | None, cell: Cell) -> bool:
-    if not ports:
+def _is_port(port: Object | None, cell: Cell) -> bool:
+    if port is None:
         return True
-    for port in ports:
-        number = port.get("port")
-        if port.get("protocol", "TCP") != cell.protocol:
-            continue
-        if number is None:
-            return True
-        if isinstance(number, str):
-            if cell.target.ports.get(number) == (cell.protocol, cell.port):
-                return True
-        elif int(number) <= cell.port <= int(port.get("endPort") or number):
-            return True
-    return False
+    if port.get("protocol", "TCP") != cell.protocol:
+        return False
+    number = port.get("port")
+    if number is None:
+        return True
+    if isinstance(number, str):
+        return cell.target.ports.get(number) == (cell.protocol, cell.port)
+    return int(number) <= cell.port <= int(port.get("endPort") or number)
+
+
+def _is_unknown(side: str, peer: Object | None, port: Object | None) -> bool:
+    """Whether a port's name means nothing: addresses have no names of ports."""
+    return side == "Egress" and isinstance((port or {}).get("port"), str) and "ipBlock" in (peer or {})
 
 
 # --- the generator

@@ -6,7 +6,7 @@ from tests.rigs.scenarios import Runner, two
 
 
 def test_a_table_that_holds(go: Runner) -> None:
-    assert go(two("policy-table: {over: weave, table: {both: {peer: all}, peer: {both: all}}}")).verdict == "passed"
+    assert go(two("policy-table: {over: weave, table: {both: {peer: all}, peer: {both: all}}}"))[0].verdict == "passed"
 
 
 def test_what_is_reached_and_should_not_be(go: Runner) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +24,7 @@ from harness.exits import Exit
 if TYPE_CHECKING:
     from harness.preflight.result import Preflight
 
+LONGEST = 60.0  # seconds of one measurement of throughput
 EPILOG = """\
 exit status: 0 everything works, 1 something does not, 3 the cluster cannot be used, 4 usage, 130 interrupted
 """
@@ -49,23 +51,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
+    left: list[str] = []  # why something could not be removed
     try:
         with _interruptible():
-            found = _run(options)
+            found = _run(options, left)
+        _write(found, options)
     except KeyboardInterrupt:
-        print("interrupted; everything that preflight made has been removed", file=sys.stderr)
+        print(
+            "interrupted" if left else "interrupted; everything that preflight made has been removed", file=sys.stderr
+        )
         return Exit.INTERRUPTED
     except (_Usage, ProfileError) as error:
         print(error, file=sys.stderr)
         return Exit.USAGE
-    except Unavailable as error:
+    except (Unavailable, OSError) as error:
         print(error, file=sys.stderr)
         return Exit.BROKEN
-    _write(found, options)
-    return Exit.PASSED if found.passed else Exit.FAILED
+    finally:
+        for line in left:
+            print(f"preflight cannot remove what it made: {line}", file=sys.stderr)
+    if not found.passed:
+        return Exit.FAILED
+    return Exit.BROKEN if left else Exit.PASSED
 
 
-def _run(options: argparse.Namespace) -> Preflight:
+def _run(options: argparse.Namespace, left: list[str]) -> Preflight:
     asked = tuple(name.strip() for name in options.networks.split(",") if name.strip())
     backend, why = choose(options.backend, {})
     wanted = RunOptions(
@@ -74,16 +84,17 @@ def _run(options: argparse.Namespace) -> Preflight:
         why=why,
         console=Console(stderr=True, highlight=False),
     )
-    _refuse_unknown(asked, wanted.profiles)
+    _refuse(asked, options)
     if not backend.inside():
         backend.enter(wanted, [sys.executable, "-m", "harness", *sys.argv[1:]])
     begin = time.monotonic()
     cluster = backend.start(wanted)
     try:
         with _turn(cluster):
-            return _survey(cluster, asked, options.seconds, wanted.console, begin)
+            found = _survey(cluster, asked, options.seconds, wanted.console, left)
+            return replace(found, seconds=round(time.monotonic() - begin, 1))
     finally:
-        with _uninterrupted():
+        with _removing(left):
             cluster.close()
 
 
@@ -99,22 +110,28 @@ def _turn(cluster: Cluster) -> Iterator[None]:
         yield
 
 
-def _refuse_unknown(asked: Sequence[str], profiles: Sequence[Path]) -> None:
+def _refuse(asked: Sequence[str], options: argparse.Namespace) -> None:
+    """Refuse options that ask for something that cannot be.
+
+    Raises:
+        _Usage: they do.
+    """
     from harness import catalog
     from harness.yamlfile import hint
 
-    known = catalog.load(profiles)
+    if not 0 < options.seconds <= LONGEST:
+        raise _Usage(f"--seconds {options.seconds:g}: expected more than 0, at most {LONGEST:g}")
+    known = catalog.load(options.profile)
     if unknown := [f"unknown network {name!r}{hint(name, known)}" for name in asked if name not in known]:
         raise _Usage("\n".join(unknown))
 
 
-def _survey(cluster: Cluster, asked: Sequence[str], seconds: float, console: Console, begin: float) -> Preflight:
+def _survey(cluster: Cluster, asked: Sequence[str], seconds: float, console: Console, left: list[str]) -> Preflight:
     from harness.objects import ApiError
     from harness.preflight.plan import ALL_UP_TO
     from harness.preflight.result import Preflight
     from harness.preflight.survey import Survey
     from harness.progress import Progress
-    from harness.waiting import NotReady
 
     facts = cluster.facts
     offers = [offer for name, offer in facts.offers.items() if not asked or name in asked]
@@ -133,11 +150,8 @@ def _survey(cluster: Cluster, asked: Sequence[str], seconds: float, console: Con
     except ApiError as error:
         raise Unavailable(f"preflight: {error}") from error
     finally:
-        with _uninterrupted():
-            try:
-                survey.end()
-            except (ApiError, NotReady) as error:
-                print(f"preflight cannot remove what it made in namespace {namespace}: {error}", file=sys.stderr)
+        with _removing(left):
+            survey.end()
     return Preflight(
         backend=facts.backend,
         genie=facts.genie,
@@ -146,7 +160,7 @@ def _survey(cluster: Cluster, asked: Sequence[str], seconds: float, console: Con
         networks=networks,
         missing=missing,
         sampled=len(facts.nodes) > ALL_UP_TO,
-        seconds=round(time.monotonic() - begin, 1),
+        seconds=0.0,
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
 
@@ -167,12 +181,14 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Signals do not interrupt what removes things; it has limits of its own."""
+def _removing(left: list[str]) -> Iterator[None]:
+    """Signals do not interrupt what removes things; it has limits of its own. Whatever it raises, the rest goes on."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
+    except Exception as error:  # of a cluster's client, for example
+        left.append(str(error) or repr(error))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

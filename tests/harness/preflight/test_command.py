@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from harness.__main__ import main
-from harness.contract import SERVICES, Unavailable
+from harness.contract import SERVICES, Backend, Unavailable
+from harness.objects import ApiError
 from harness.preflight import command
 from harness.preflight.page import render, shade
 from harness.preflight.result import Preflight
@@ -25,8 +26,10 @@ from tests.rigs.fake_cluster import ABILITIES, FakeCluster
 
 def survey(cluster: FakeCluster, *networks: str) -> Preflight:
     console = Console(file=io.StringIO())
-    found = command._survey(cluster, networks, 0.1, console, 0.0)
+    left: list[str] = []
+    found = command._survey(cluster, networks, 0.1, console, left)
     assert cluster.store == {}, "whatever was found, all is gone at the end"
+    assert left == []
     return found
 
 
@@ -113,10 +116,65 @@ def test_a_cluster_without_a_network_that_was_asked_for_is_broken(networks: tupl
     assert cluster.store == {}
 
 
+class Backed(FakeCluster):
+    """The cluster in memory, with a backend around it; `error` is raised by a probe, `closing` at the end."""
+
+    def __init__(self, error: BaseException | None = None, closing: Exception | None = None, **made: Any) -> None:
+        super().__init__(**made)
+        self.error, self.closing = error, closing
+
+    def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self.error:
+            raise self.error
+        return super().ask(namespace, pod, request)
+
+    def close(self, keep: bool = False) -> None:
+        super().close(keep)
+        if self.closing:
+            raise self.closing
+
+
+@pytest.mark.parametrize(
+    ("cluster", "status", "words"),
+    [
+        (Backed(), 0, "preflight passes"),
+        (Backed(faults=("unreachable",)), 1, "preflight fails"),
+        (Backed(error=ApiError(0, "the API server cannot be reached")), 1, "the API server cannot be reached"),
+        (Backed(error=KeyboardInterrupt()), 130, "interrupted; everything that preflight made has been removed"),
+        (Backed(closing=ValueError("no way")), 3, "preflight cannot remove what it made: no way"),
+        (Backed(error=KeyboardInterrupt(), closing=ValueError("no way")), 130, "cannot remove what it made: no way"),
+    ],
+)
+def test_the_cluster_is_closed_and_the_status_says_what_was_found(
+    cluster: Backed, status: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("harness.preflight.survey.PATIENCE", 0.05)
+    backend = Backend(name="fake", start=lambda options: cluster, connect=lambda options: cluster)
+    monkeypatch.setattr(command, "choose", lambda asked, environment: (backend, "a test"))
+    assert main(["preflight", "--networks", "bridge"]) == status
+    printed = capsys.readouterr()
+    assert words in printed.out + printed.err
+    assert "Traceback" not in printed.err
+    assert cluster.closed is False
+    assert cluster.store == {}
+
+
+def test_a_report_that_cannot_be_written_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = Backend(name="fake", start=lambda options: Backed(), connect=lambda options: Backed())
+    monkeypatch.setattr(command, "choose", lambda asked, environment: (backend, "a test"))
+    (tmp_path / "file").touch()
+    assert main(["preflight", "--networks", "bridge", "--report", str(tmp_path / "file")]) == 3
+    assert "File exists" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "words"),
     [
         (["--networks", "brigde"], 4, "unknown network 'brigde'"),
+        (["--seconds", "0"], 4, "--seconds 0: expected more than 0, at most 60"),
+        (["--seconds", "nan"], 4, "--seconds nan: expected more than 0"),
         (["--backend", "existing"], 3, "there is no kubeconfig /nowhere"),
     ],
 )

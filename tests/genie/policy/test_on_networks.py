@@ -22,6 +22,7 @@ pytestmark = [
 COUNT = int(os.environ.get("GENIE_POLICIES", "20"))
 SEED = int(os.environ.get("GENIE_POLICIES_SEED", "1"))
 AT_ONCE = 5
+ATTEMPTS = 3
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,16 @@ def enforce(networks: Networks, policies: list[rig.Object]) -> None:
 
 
 def wrong(networks: Networks, policies: list[rig.Object]) -> list[str]:
-    return [str(cell) for cell in networks.try_all(list(rig.cells()), lambda cell: rig.may(policies, cell))]
+    """The connections with another outcome than the oracle's. What did not come through is tried again, since the
+    kernel's table of neighbours is shared with all that runs on the machine; what came through and must not, is not.
+    """
+    cells = list(rig.cells())
+    allowed = {cell for cell in cells if rig.may(policies, cell)}
+    for _ in range(ATTEMPTS):
+        found = networks.try_all(cells, allowed.__contains__)
+        if not found or not allowed.issuperset(found):
+            break
+    return [str(cell) for cell in found]
 
 
 def test_without_policies_all_reach_all(networks: Networks) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.cluster.state import NAME
 from harness.conformance import command as testing
@@ -15,7 +16,7 @@ from harness.conformance.profile import command as profiling
 from harness.conformance.reports import command as reporting
 from harness.contract import Unavailable
 from harness.download import SCENARIOS
-from harness.exits import Exit
+from harness.exits import Ended, Exit
 from harness.preflight import command as preflight
 
 if TYPE_CHECKING:
@@ -36,12 +37,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     end = given.index("--") if given[:1] == ["job"] and "--" in given else len(given)
     options = _parser().parse_args(given[:end])
     options.arguments = given[end + 1 :]  # pytest's
-    status: int = options.do(options)
+    try:
+        status: int = options.do(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except Exception as error:
+        if (code := _code_of(error)) is None:
+            raise
+        print(error, file=sys.stderr)
+        return code
     return status
 
 
+def _code_of(error: Exception) -> Exit | None:
+    """The exit code for an error with a message for people; None for a fault of the harness."""
+    from harness.catalog import ProfileError
+    from harness.cluster.engine import CommandFailed
+    from harness.objects import ApiError
+    from harness.report.reading import BadReport
+    from harness.yamlfile import Mistakes
+
+    if isinstance(error, Ended):
+        return error.code
+    if isinstance(error, BadReport | Mistakes | ProfileError):
+        return Exit.USAGE
+    if isinstance(error, OSError):
+        return Exit.BROKEN if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else Exit.USAGE
+    return Exit.BROKEN if isinstance(error, ApiError | CommandFailed | Unavailable) else None
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that ends with the code for a wrong usage."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(Exit.USAGE if status else 0, message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="python -m harness",
         description="Tests for CNI networks: scenarios on a cluster, and conformance checks for one plugin.",
         epilog=EPILOG,
@@ -172,18 +206,20 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 def _cluster(options: argparse.Namespace) -> int:
     from harness.backends import command  # Kubernetes' client takes seconds to import
 
-    try:
-        status: int = getattr(command, options.verb)(options)
-    except Unavailable as error:
-        print(error, file=sys.stderr)
-        return 1
+    status: int = getattr(command, options.verb)(options)
     return status
 
 
 def _found(paths: Sequence[Path]) -> list[Path]:
-    """Scenario files among these paths."""
+    """Scenario files among these paths.
+
+    Raises:
+        Ended: one does not exist.
+    """
     found: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise Ended(Exit.USAGE, f"{path}: expected a scenario file or a folder")
         found += sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
     return found
 
@@ -239,21 +275,16 @@ def _print_table(scenarios: Sequence[Scenario]) -> None:
 
 
 def _lint(options: argparse.Namespace) -> int:
-    from harness.catalog import ProfileError
     from harness.scenario.lint import known_networks, mistakes
 
-    try:
-        known = known_networks(options.profile)
-    except ProfileError as error:
-        print(error, file=sys.stderr)
-        return 1
+    known = known_networks(options.profile)
     found, wrong = _found(options.paths), 0
     for path in found:
         for mistake in mistakes(path, known):
             print(mistake)
             wrong += 1
     print(f"{len(found)} files, {wrong} mistakes" if wrong else f"{len(found)} files, no mistakes", file=sys.stderr)
-    return 1 if wrong else 0
+    return Exit.FAILED if wrong else Exit.PASSED if found else Exit.NOTHING
 
 
 def _new(options: argparse.Namespace) -> int:
@@ -274,7 +305,11 @@ def _new(options: argparse.Namespace) -> int:
 def _checks(options: argparse.Namespace) -> int:
     from harness.scenario.reference import reference
 
-    print(reference(options.names))
+    try:
+        print(reference(options.names))
+    except LookupError as error:
+        print(error.args[0], file=sys.stderr)
+        return Exit.USAGE
     return 0
 
 
@@ -299,8 +334,9 @@ def _summary(options: argparse.Namespace) -> int:
 
 def _counterparts(options: argparse.Namespace) -> int:
     from harness.report.counterparts import refresh
+    from harness.report.published import as_json, read
 
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in options.reports]
+    reports = [as_json(read(path)) for path in options.reports]
     options.page.write_text(refresh(options.page.read_text(encoding="utf-8"), reports), encoding="utf-8")
     return 0
 

@@ -18,6 +18,7 @@ from harness.cluster.kindtool import Kind
 from harness.cluster.real import client
 from harness.cluster.state import ClusterState
 from harness.contract import RunOptions
+from harness.exits import Exit
 from harness.objects import ApiError, Objects
 from harness.progress import Progress
 
@@ -43,10 +44,10 @@ def status(options: argparse.Namespace) -> int:
     state = ClusterState.load(options.name)
     if not Kind(options.name).exists():
         print(f"no cluster {options.name}", file=sys.stderr)
-        return 1
+        return Exit.BROKEN
     if not state.complete:
         print(f"cluster {options.name} was not completed: `cluster create` continues it", file=sys.stderr)
-        return 1
+        return Exit.BROKEN
     console = Console() if Console().is_terminal else Console(width=160)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("network", "software", "state"):

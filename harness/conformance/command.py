@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.exits import Exit
+
 if TYPE_CHECKING:
     from harness.conformance.run import Checked
     from harness.conformance.subject import Subject
@@ -54,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0 if all that the specification demands is so, 1 if not, 2 if there was nothing to test."""
+    """Returns 0 if all that the specification demands is so, 1 if not; 4 without a subject, 5 if all was skipped."""
     from harness.conformance import report
     from harness.conformance.checks import CHECKS
     from harness.conformance.subject import BadProfile, Unusable
@@ -64,20 +66,20 @@ def main(options: argparse.Namespace) -> int:
         return 0
     if options.report and not options.report.parent.is_dir():
         print(f"nothing was tested: --report: expected a directory, {options.report.parent} is none", file=sys.stderr)
-        return 2
+        return Exit.USAGE
     try:
         subject = _subject(options)
     except Unusable as error:
         blame = "; the profile is at fault" if isinstance(error, BadProfile) else ""
         print(f"nothing was tested{blame}: {error}", file=sys.stderr)
-        return 2
+        return Exit.USAGE
     if options.versions:
         wanted = subject.versions[-1:] if options.versions == "newest" else tuple(options.versions.split(","))
         subject = replace(subject, limits=(*subject.limits, wanted))
     names = [check.name for check in CHECKS if options.behind != "only"] + ["behind-"] * bool(options.behind)
     if options.only and not any(_is_among(name, options.only) for name in names):
         print(f"nothing was tested: no check begins with {' or '.join(options.only)}", file=sys.stderr)
-        return 2
+        return Exit.USAGE
     text, began = options.format == "text", time.monotonic()
     if text:
         print(f"{subject.binary} in {subject.name}, versions {', '.join(subject.versions) or 'none that are known'}")

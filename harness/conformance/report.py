@@ -14,6 +14,7 @@ from harness.conformance.findings import Verdict
 from harness.conformance.run import Checked
 from harness.conformance.spec import VERSIONS
 from harness.conformance.subject import Subject
+from harness.exits import Exit
 from harness.report.origin import version
 
 API_VERSION, KIND = "conformance.genie.dev/v1alpha1", "ConformanceReport"
@@ -100,11 +101,11 @@ def line(result: Checked) -> str:
 
 
 def status(results: Sequence[Checked]) -> int:
-    """The exit status: 0 if all that the specification demands is so, 1 if not, 2 if nothing was tested."""
+    """The exit status: 0 if all that the specification demands is so, 1 if not, 5 if nothing was tested."""
     found = {result.verdict for result in results}
     if found & {Verdict.FAILED, Verdict.FLAKY, Verdict.BROKEN}:
         return 1
-    return 0 if found & {Verdict.PASSED, Verdict.WARNED} else 2
+    return 0 if found & {Verdict.PASSED, Verdict.WARNED} else Exit.NOTHING
 
 
 def summary(results: Sequence[Checked], seconds: float) -> str:

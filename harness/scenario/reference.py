@@ -22,7 +22,7 @@ def reference(names: Iterable[str] = ()) -> str:
     chosen = list(names) or list(known)
     for name in chosen:
         if name not in known:
-            raise SystemExit(f"unknown check or step {name!r}{hint(name, known)}")
+            raise LookupError(f"unknown check or step {name!r}{hint(name, known)}")
     parts = []
     for title, group in (("checks", CHECKS), ("steps", STEPS)):
         entries = ["\n".join(_entry(model)) for key, model in group.items() if key in chosen]

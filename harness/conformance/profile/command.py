@@ -6,11 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from harness.exits import Exit
+
 CHECK = """\
 Report all mistakes in profiles, with file, line, column, field and the expected value. The plugins are searched in the
 profile's directory, in --path, in $GENIE_CNI_BIN and in /opt/cni/bin, and are asked for their versions.
 
-Exit status: 0 no mistakes, 1 mistakes, 2 a file cannot be read.
+Exit status: 0 no mistakes, 1 mistakes, 4 a file cannot be read.
 """
 
 
@@ -19,7 +21,7 @@ Look at a plugin's executable and its configuration, ask what cannot be found ou
 asked for its versions, and attaches a container on a machine of its own. Without a terminal, or with --yes, nothing is
 asked; what is taken instead is reported.
 
-Exit status: 0 the profile is written, 1 it is, and `harness profile check` finds something in it, 2 nothing is written.
+Exit status: 0 the profile is written, 1 it is, and `harness profile check` finds something in it, 4 nothing is written.
 """
 
 
@@ -45,7 +47,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Returns 0 without mistakes, 1 with mistakes, 2 if a file cannot be read."""
+    """Returns 0 without mistakes, 1 with mistakes, 4 if a file cannot be read."""
     from harness.conformance.profile.check import mistakes
 
     wrong = 0
@@ -56,7 +58,7 @@ def _check(options: argparse.Namespace) -> int:
     count = len(options.files)
     found = f"{wrong} mistake{'s' * (wrong != 1)}" if wrong else "no mistakes"
     print(f"{count} file{'s' * (count != 1)}, {found}", file=sys.stderr)
-    return 2 if not all(map(_is_readable, options.files)) else 1 if wrong else 0
+    return Exit.USAGE if not all(map(_is_readable, options.files)) else 1 if wrong else 0
 
 
 def _is_readable(path: Path) -> bool:
@@ -68,7 +70,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _init(options: argparse.Namespace) -> int:
-    """Returns 0 if a profile is written, 1 if it has mistakes, 2 if none is written."""
+    """Returns 0 if a profile is written, 1 if it has mistakes, 4 if none is written."""
     from harness.conformance.profile import check, init
     from harness.conformance.subject import Unusable
 
@@ -82,10 +84,10 @@ def _init(options: argparse.Namespace) -> int:
         out.write_text(profile.text, encoding="utf-8")
     except (Unusable, OSError) as error:
         print(f"nothing was written: {error}", file=sys.stderr)
-        return 2
+        return Exit.USAGE
     except (EOFError, KeyboardInterrupt):
         print("\nnothing was written", file=sys.stderr)
-        return 2
+        return Exit.USAGE
     if questions.taken:
         print("Taken without asking:", *(f"  {each}" for each in questions.taken), sep="\n")
     mistakes = check.mistakes(out, [found.plugin.absolute().parent, *options.path])

@@ -74,7 +74,7 @@ def test_a_run_that_cannot_begin_is_no_success(profile: Path, cni_bin: str) -> N
 def test_behind_takes_a_profile(profile: Path) -> None:
     command = [sys.executable, "-m", "harness", "conformance", "--behind", "--plugin", str(EXAMPLE)]
     done = subprocess.run([*command, "--conf", str(profile)], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 4
     assert "--behind: expected a profile" in done.stderr
 
 

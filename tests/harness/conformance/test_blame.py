@@ -133,6 +133,6 @@ def test_a_binary_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "mynet").unlink()
     command = [sys.executable, "-m", "harness", "conformance", str(tmp_path / "mynet.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 4
     assert done.stderr.startswith(f"nothing was tested; the profile is at fault: {tmp_path}/mynet.yaml:1:")
     assert "embedded.conf.type: no executable mynet in " in done.stderr

@@ -61,7 +61,7 @@ def test_checks_have_names_of_their_own_and_build_on_others_that_exist() -> None
 )
 def test_nothing_to_test_is_no_success(words: list[str], message: str) -> None:
     done = conformance(*words)
-    assert done.returncode == 2
+    assert done.returncode == 4
     assert message in done.stderr
 
 

@@ -107,6 +107,9 @@ def test_metrics_and_probes(node: Node) -> None:
         'genie_delegate_seconds_count{plugin="plug",verb="ADD",result="ok"} 1',
         'genie_call_own_seconds_count{verb="ADD"} 1',
         'genie_cache_objects{resource="pods"} 1',
+        'genie_cache_objects{resource="namespaces"} 0',
+        'genie_network_attachments{network="net"} 0',  # as they were when the agent started
+        'genie_network_received_bytes_total{network="net"} 0',
         "genie_calls_active 0",
         "genie_calls_waiting 0",
         "# TYPE genie_conf_removed_total counter",

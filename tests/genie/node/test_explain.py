@@ -192,8 +192,8 @@ def test_a_file_that_holds_no_objects(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, complaint: str
 ) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    told = printed(capsys, "explain", "-f", str(tmp_path / "a.yaml"), "--offline", status=1)
-    assert told.startswith(f"genie explain: {tmp_path}/a.yaml") and complaint in told
+    answer = printed(capsys, "explain", "-f", str(tmp_path / "a.yaml"), "--offline", status=1)
+    assert answer.startswith(f"genie explain: {tmp_path}/a.yaml") and complaint in answer
     assert "cannot read" in printed(capsys, "explain", "-f", str(tmp_path / "none"), "--offline", status=1)
 
 

@@ -31,6 +31,7 @@ from genie.cni.errors import CniError, Code
 from genie.event import Event
 from genie.kube import Pod, pod_event
 from genie.records import Record, Records
+from genie.verbs.collect import has_namespace
 from genie.verbs.context import Context
 from genie.verbs.network_status import NETWORK_STATUS
 
@@ -167,7 +168,7 @@ class Policies:
     @property
     def active(self) -> bool:
         """Whether there is any policy."""
-        return any(watch.items for watch in self._sources)
+        return any(watch.items or watch.overflowing for watch in self._sources)
 
     # --- what the verbs call
 
@@ -221,10 +222,12 @@ class Policies:
                     self._update()
                 if time.monotonic() - looked >= LOOK:
                     looked = time.monotonic()
+                    self._update()  # what could not be set is tried again
                     self._each(self._check)
             except Exception as error:  # go on after any error: nothing else would enforce policies
                 log.exception("network policies could not be updated", extra={"fields": {"error": str(error)}})
                 time.sleep(1.0)
+                self._dirty.set()
 
     def _update(self) -> None:
         """Set the rules of all pods of this node anew where they change. Only when everything is known: the start of an
@@ -232,15 +235,17 @@ class Policies:
         """
         if not self.synced() or not (self.active or self._begun or os.path.exists(self._mark)):
             return
-        if not self._begun:
+        if self.active and not os.path.exists(self._mark):
             with open(self._mark, "wb"):
                 pass
+        if not self._begun:
             for record in self._records:  # containers from before the first policy, or before the agent's start
                 self._here.setdefault((record.container_id, record.ifname), _guarded(record))
             self._begun = True
         now = self._current()
-        if not all(watch is None or (watch.listed.is_set() and not watch.overflowing) for watch in self._others()):
-            return
+        watches = (*self._sources, *self._others())
+        if not all(watch is None or (watch.listed.is_set() and not watch.overflowing) for watch in watches):
+            return  # nobody switches policies off by making too many of them
         self._each(lambda guarded: self._set(guarded, guarded.netns))
         self._report_bad(now.policies)
         if not self.active:
@@ -275,7 +280,7 @@ class Policies:
         from genie.policy.rules import World
 
         with self._snapshot:
-            if self._fresh and self._now:
+            if self._now and (self._fresh or any(watch.overflowing for watch in self._sources)):
                 return self._now
             self._fresh = True  # before it looks: a change meanwhile makes it old again
             policies = tuple(self._policies())
@@ -342,7 +347,9 @@ class Policies:
                 apply.replace(netns, script or nft.script(()))
                 guarded.script, guarded.seen = script, ""
             except OSError as error:
-                return f"its network namespace cannot be entered: {error.strerror}"
+                if netns == guarded.netns and has_namespace(netns, on_node=False) is False:
+                    return ""  # it is gone, and its DEL comes
+                return self._failed(guarded, f"its network namespace cannot be entered: {error.strerror}")
             except (apply.ApplyError, rules.TooManyError) as error:
                 return self._failed(guarded, str(error))
         self._metrics.policy_rules.add(1, "ok")

@@ -30,14 +30,16 @@ Ways = Annotated[
 
 
 class PolicyTable(Check):
-    """Who reaches whom over a network, at which ports: exactly this table. Each pod of it is tried with each other one,
-    by each way; a pair that is not in it must not reach each other. The probes answer at 8472 and 8474.
+    """Who reaches whom (over a network), at which ports: exactly this table. Each pod of it is tried with each other
+    one, by each way; a pair that is not in it must not reach each other. The probes answer at 8472 and 8474.
     """
 
     key = "policy-table"
     example = "policy-table: {over: blue, table: {one: {two: [tcp 8472, icmp]}, two: {one: all}}}"
 
-    over: NetworkName
+    over: NetworkName | None = Field(
+        default=None, description="Connect to the addresses in this network, or to pod IPs."
+    )
     table: dict[PodName, dict[PodName, Ways]] = Field(description="From a pod, to a pod: all, none, or the ways.")
 
     def attempt(self, view: View) -> str | None:
@@ -45,7 +47,7 @@ class PolicyTable(Check):
         looks = {pod: view.look(pod) for pod in pods}
         addresses = {pod: [str(each) for each in targets_of(view, looks[pod], self.over)] for pod in pods}
         if missing := [pod for pod in pods if not addresses[pod]]:
-            return f"{', '.join(missing)} has no address of {self.over}"
+            return f"{', '.join(missing)} has no address {f'of {self.over}' if self.over else 'in its status'}"
         cells = [
             (one, other, way, address)
             for one, other in product(pods, pods)
@@ -59,7 +61,11 @@ class PolicyTable(Check):
             if reached != (way in self._expected(one, other)):
                 found = "reached" if reached else f"not reached ({answer['error'] or answer['name']})"
                 wrong.setdefault((one, other), []).append(f"{way} at {address} {found}")
-        return join(*_lines(pods, wrong), view.describe(*looks.values(), networks=[self.over])) if wrong else None
+        return (
+            join(*_lines(pods, wrong), view.describe(*looks.values(), networks=[self.over] if self.over else []))
+            if wrong
+            else None
+        )
 
     def _expected(self, one: str, other: str) -> tuple[Way, ...]:
         return self.table.get(PodName(one), {}).get(PodName(other), ())

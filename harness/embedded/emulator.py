@@ -20,10 +20,12 @@ import kmock
 
 #: kmock reads "namespaces/NAME/…" in a path as the contents of a namespace; it does not know namespaces as objects.
 _NAMESPACES = "all-namespaces"
+_PLURALS = {"Namespace": _NAMESPACES, "NetworkPolicy": "networkpolicies"}
 _OF_NAMESPACES = re.compile(r"^(/api/v1/)namespaces(/[^/]+(/status|/finalize)?)?/?$")
 KINDS = {
     "v1": ("Pod", "Node", "Namespace", "Event", "ConfigMap", "Service"),
     "apps/v1": ("DaemonSet", "Deployment"),
+    "networking.k8s.io/v1": ("NetworkPolicy",),
     "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding"),
     "apiextensions.k8s.io/v1": ("CustomResourceDefinition",),
 }
@@ -40,7 +42,7 @@ class Emulator(kmock.KubernetesEmulator):
         for group_version, kinds in KINDS.items():
             group, _, version = group_version.rpartition("/")
             for kind in kinds:
-                plural = _NAMESPACES if kind == "Namespace" else f"{kind.lower()}s"
+                plural = _PLURALS.get(kind, f"{kind.lower()}s")
                 self.resources[kmock.resource(group, version, plural)] = kmock.ResourceInfo(kind=kind)
 
     async def __call__(self, raw_request: aiohttp.web.BaseRequest) -> aiohttp.web.StreamResponse:

@@ -203,6 +203,22 @@ def test_somebody_who_removes_the_rules(here: Here, monkeypatch: pytest.MonkeyPa
     asyncio.run(go())
 
 
+def test_nobody_switches_policies_off_by_making_too_many(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genie.agent.cache.OBJECTS_MAX", 3)
+    policy(here.api)
+
+    async def go() -> None:
+        async with here.agent() as enforced:
+            await until(lambda: "drop" in here.rules)
+            for number in range(5):
+                policy(here.api, f"p{number}", {"podSelector": {"matchLabels": {"no": "pod"}}})
+            await until(lambda: enforced._sources[0].overflowing)
+            enforced._update()
+            assert enforced.active and "drop" in here.rules
+
+    asyncio.run(go())
+
+
 def test_a_malformed_policy_is_an_event_of_the_policy(here: Here) -> None:
     async def go() -> None:
         async with here.agent():

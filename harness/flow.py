@@ -210,6 +210,8 @@ def hold(name: str, flows: Sequence[Mapping[str, Any]], timeout: float) -> dict[
     while time.monotonic() < deadline and process.returncode is None:
         found = held(name)
         if "error" not in found:
+            if process.stderr:
+                process.stderr.close()
             return found
         time.sleep(0.05)
     if process.returncode is None:

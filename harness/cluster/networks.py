@@ -27,6 +27,9 @@ from harness.objects import Objects
 OWN = frozenset({"bandwidth", "bridge", "host-local", "macvlan", "portmap", "static", "tuning"})
 
 
+REGISTERED = 120.0  # seconds that a kubelet may take to register its node
+
+
 @dataclass(frozen=True, kw_only=True)
 class Installation:
     """The networks to install, with their objects; and why the others are not available."""
@@ -109,7 +112,7 @@ def install(
         names: all nodes, including the control plane; their order gives them numbers, from 1.
         binaries: a plugin's name to its executable.
     """
-    addresses = node_addresses(api)
+    addresses = node_addresses(Objects(api), names)
 
     def furnish(node: str) -> None:
         others = {names.index(other) + 1: addresses[other] for other in names if other != node}
@@ -183,12 +186,23 @@ def _furniture(confs: Iterable[NodeConf], todo: Installation, number: int, other
             yield from (f"ip route replace unreachable {subnet} metric 4278198272" for subnet in software.subnets)
 
 
-def node_addresses(api: ApiClient) -> dict[str, str]:
-    """Each node's address."""
-    return {
-        node["metadata"]["name"]: next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
-        for node in Objects(api).get("/api/v1/nodes")["items"]
-    }
+def node_addresses(objects: Objects, names: Iterable[str]) -> dict[str, str]:
+    """Each node's address. A kubelet registers its node some time after the node's container runs.
+
+    Raises:
+        NotReady: a node is not there, or has no address.
+    """
+    found: dict[str, str] = {}
+
+    def missing() -> str:
+        for node in objects.get("/api/v1/nodes")["items"]:
+            for each in node["status"].get("addresses") or []:
+                if each["type"] == "InternalIP":
+                    found.setdefault(node["metadata"]["name"], each["address"])
+        return ", ".join(f"{name} is not registered" for name in names if name not in found)
+
+    wait("nodes", missing, REGISTERED)
+    return found
 
 
 def wait_ready(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Installation, timeout: float) -> None:

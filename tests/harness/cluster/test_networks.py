@@ -7,6 +7,9 @@ import pytest
 from harness.cluster import engine, networks
 from harness.cluster.software import Software
 from harness.contract import Unavailable
+from harness.objects import Objects
+from harness.waiting import NotReady
+from tests.rigs.fake_cluster import FakeCluster
 from tests.rigs.objects import thing
 
 
@@ -45,3 +48,16 @@ def test_an_image_that_cannot_be_had_is_a_reason(known: dict[str, Software], mon
     monkeypatch.setattr(engine, "have_image", lacking)
     plan = networks.plan(known, ["flannel"])
     assert plan.missing["flannel"] == "image far is not in the engine and cannot be pulled"
+
+
+def test_a_node_that_its_kubelet_registers_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"metadata": {"name": "one"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}}
+    two = {"metadata": {"name": "two"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.2"}]}}
+    bare = {"metadata": {"name": "two"}, "status": {}}
+    lists = [[], [one], [one, bare]]
+    objects = Objects(FakeCluster().api())
+    monkeypatch.setattr(objects, "get", lambda path: {"items": lists.pop(0) if lists else [one, two]})
+    assert networks.node_addresses(objects, ["one", "two"]) == {"one": "10.0.0.1", "two": "10.0.0.2"}
+    monkeypatch.setattr(networks, "REGISTERED", 0.05)
+    with pytest.raises(NotReady, match="nodes: .*three is not registered"):
+        networks.node_addresses(objects, ["one", "three"])

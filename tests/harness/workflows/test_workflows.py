@@ -79,11 +79,12 @@ def _action(runner: Runner, **inputs: str) -> bool:
 
 @pytest.mark.root
 def test_the_action_runs_scenarios_and_reports_them(runner: Runner, embedded_possible: None) -> None:
-    went_well = _action(runner, scenarios="scenarios/ptp.yaml scenarios/bridge.yaml", args="-k ptp")
+    given = "scenarios/ptp.yaml scenarios/bridge.yaml"
+    went_well = _action(runner, scenarios=given, shard="1/1", deadline="600", args="-k ptp")
     assert went_well, runner.done
     assert runner.outputs["passed"] == "1" and runner.outputs["failed"] == "0"
     assert (runner.outputs["code"], runner.outputs["report"]) == ("0", str(runner.home / "report"))
-    assert "### Scenarios on embedded: 1 passed" in runner.summary
+    assert "### Scenarios on embedded, shard 1/1: 1 passed" in runner.summary
 
 
 def test_the_action_fails_with_the_code_of_the_run(runner: Runner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
@@ -61,7 +62,7 @@ class Addresses(Check):
     pods: OneOrMany[PodName]
     network: NetworkName
     count: int | None = Field(
-        default=None, ge=0, description="The number of addresses of each pod; by default, at least one."
+        default=None, ge=0, description="The number of addresses of each pod and family; by default, at least one."
     )
     family: int | None = Field(default=None, description="4 or 6: count only these.")
     equal: str | None = Field(default=None, description="Exactly this address, with or without its prefix length.")
@@ -78,9 +79,10 @@ class Addresses(Check):
                 holders.setdefault(str(address.ip), []).append(pod)
             if self.count is None and not found:
                 wrong.append(f"{pod} has no address of {self.network}")
-            elif self.count is not None and len(found) != self.count:
+            by_family = Counter(address.version for address in found) or {self.family or 4: 0}
+            if self.count is not None and (other := {has for has in by_family.values() if has != self.count}):
                 had = ", ".join(map(str, found)) or "none"
-                wrong.append(f"{pod} has {len(found)} addresses of {self.network}, expected {self.count}: {had}")
+                wrong.append(f"{pod} has {min(other)} addresses of {self.network}, expected {self.count}: {had}")
             if self.equal and not any(self.equal in (str(address), str(address.ip)) for address in found):
                 wrong.append(f"{pod} does not have {self.equal} on {self.network}")
         wrong += [

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from ipaddress import ip_interface
+from typing import Any, cast
+
 import pytest
 
+from harness.checks.attached import Addresses
 from tests.rigs.scenarios import Runner, two
 
 
@@ -35,3 +40,37 @@ def test_a_failure_shows_the_values(go: Runner, fault: str, check: str, reported
     text = go.fails(two(check), faults=(fault,))
     for words in reported:
         assert words in text
+
+
+class View:
+    """One pod with these addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = [ip_interface(each) for each in addresses]
+
+    def look(self, pod: str) -> str:
+        return pod
+
+    def addresses(self, look: str, network: str, family: int | None) -> list[Any]:
+        return [each for each in self._addresses if family in (None, each.version)]
+
+    def describe(self, *looks: str, networks: Sequence[str]) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("addresses", "more", "right"),
+    [
+        (["10.1.0.1/24", "fd00::1/64"], {"count": 1}, True),
+        (["10.1.0.1/24", "fd00::1/64", "fd00::2/64"], {"count": 1}, False),
+        (["10.1.0.1/24", "10.1.0.2/24", "fd00::1/64", "fd00::2/64"], {"count": 2}, True),
+        (["10.1.0.1/24", "10.1.0.2/24", "fd00::1/64"], {"count": 2}, False),
+        (["fd00::1/64"], {"count": 1}, True),
+        (["fd00::1/64"], {"count": 1, "family": 4}, False),
+        ([], {"count": 0}, True),
+        ([], {"count": 1}, False),
+    ],
+)
+def test_addresses_are_counted_in_each_family(addresses: list[str], more: dict[str, int], right: bool) -> None:
+    check = Addresses.model_validate({"pods": "one", "network": "net", **more})
+    assert (check.attempt(cast("Any", View(*addresses))) is None) is right

@@ -128,7 +128,7 @@ def _swap(text: str) -> tuple[str, str]:
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """A run of scenarios ends with a code of `harness.exits`, and an environment that is broken with one sentence."""
-    if not collect.requested(config):
+    if not collect.requested(config) or hasattr(config, "workerinput"):  # xdist interrupts a worker to end it
         return (yield)
     from harness.exits import Ended, Exit
 

@@ -68,3 +68,9 @@ def test_what_is_named_is_run_alone(noxfile: ModuleType, tmp_path: Path) -> None
     mine = tmp_path / "mine.yaml"
     mine.write_text(SCENARIO)
     assert collected(noxfile, "-x", str(mine)) == ["mine"]
+
+
+def test_every_scenario_of_the_project_is_run(noxfile: ModuleType) -> None:
+    """Also those in folders; scenarios/conformance is for `harness conformance --behind`."""
+    files = [path for path in (ROOT / "scenarios").rglob("*.yaml") if path.parent.name != "conformance"]
+    assert sorted(collected(noxfile)) == sorted(path.stem for path in files)

@@ -136,6 +136,9 @@ class Cluster(Protocol):
     def binaries(self, node: str) -> Mapping[str, str]:
         """The SHA-256 of each file in a node's plugin directory, by name, for reports."""
 
+    def calls(self, namespace: str) -> Sequence[Mapping[str, Any]]:
+        """genie's log lines of its calls for the pods of a namespace; none if the cluster cannot tell them quickly."""
+
     def evidence(self, namespace: str, pod: str, into: Path) -> list[Path]:
         """Write files that help to explain a failure of this pod: log lines of genie and of the runtime; addresses,
         routes and rules in the pod and on its node."""

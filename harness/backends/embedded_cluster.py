@@ -100,6 +100,9 @@ class EmbeddedCluster:
     def binaries(self, node: str) -> dict[str, str]:
         return dict(self._of_node(node, "binaries"))
 
+    def calls(self, namespace: str) -> list[dict[str, Any]]:
+        return [line for node in self.facts.nodes for line in self._of_node(node, "calls", namespace=namespace)]
+
     def end_sandbox(self, namespace: str, pod: str) -> None:
         self._of_pod(namespace, pod, "end-sandbox")
 

@@ -128,6 +128,7 @@ class Daemon:
             "static-pod": lambda request: self._living().static(request["file"], request["manifest"]),
             "inventory": lambda request: self._inventory(),
             "binaries": lambda request: plugincalls.checksums(),
+            "calls": lambda request: self._runtime.logged(request["namespace"]),
             "evidence": self._evidence,
             "notes": lambda request: [*self._notes, *(self._kubelet.problems if self._kubelet else ())],
         }

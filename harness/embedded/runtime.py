@@ -145,6 +145,17 @@ class Runtime:
         of = [(call, call.attachment) for call in list(self.calls)]
         return [call for call, it in of if it and (it.namespace, it.pod) == (namespace, pod)]
 
+    def logged(self, namespace: str) -> list[Json]:
+        """The lines that genie logged of its calls for a namespace's pods; in direct mode, they are on standard
+        error."""
+        texts = [call.stderr for call in list(self.calls) if call.attachment and call.attachment.namespace == namespace]
+        found = []
+        for line in (line for text in texts for line in text.splitlines()):
+            with suppress(ValueError):
+                logged = json.loads(line)
+                found += [logged] if isinstance(logged, dict) else []
+        return found
+
     def _network(self, namespace: str) -> Json:
         return libcni.as_list(self._conf(namespace))
 

@@ -99,6 +99,10 @@ class Outcome:
     unclaimed: tuple[str, ...] = ()  # leftovers on the nodes, perhaps another scenario's; for the end of the run
     notes: tuple[str, ...] = ()  # kept pods, and how to look at them
     worker: str = ""
+    began: float = 0.0  # seconds since the epoch, of the last run of it
+    waited: float = 0.0  # seconds before that, for other scenarios that must not run at the same time
+    calls: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    """The seconds of the plugins' calls, by network and verb; empty if the cluster does not know."""
     known: str = ""  # why its failure does not decide the exit code: the entry of known-failures.yaml
     overdue: str = ""  # why such an entry decides it: the scenario passes, or the entry is over
     attempts: tuple[Attempt, ...] = ()  # its other runs, oldest first

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from harness.run.leaks import Ledger
 from harness.run.locks import turn
 from harness.run.skips import UnknownNetwork, networks_of, why_not
 from harness.run.stopping import Stop, Stopped
+from harness.run.timing import plugin_seconds
 from harness.scenario.file import Scenario
 from harness.steps.base import Around, Step
 from harness.steps.expect import Expect
@@ -66,14 +67,14 @@ def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
     if reason:
         return replace(without_run(scenario, "skipped", reason, networks), worker=options.worker)
     alone = not options.shared or must_be_alone(scenario.needs, cluster.facts)
-    stop = options.stop
+    stop, arrived = options.stop, time.monotonic()
     with ExitStack() as waiting:
         try:
             with stop.within(stop.left(), f"the run's deadline of {stop.seconds:g} s was over"):
                 waiting.enter_context(turn(options.locks, alone=alone))
         except Stopped as stopped:
             return replace(without_run(scenario, "not run", str(stopped), networks), worker=options.worker)
-        begin = time.monotonic()
+        begin, began = time.monotonic(), time.time()
         life = Life(scenario=scenario, cluster=cluster, options=options, alone=alone)
         life.live()
         verdict = life.verdict()
@@ -86,6 +87,9 @@ def run(scenario: Scenario, cluster: Cluster, options: Options) -> Outcome:
         unclaimed=tuple(life.unclaimed),
         notes=tuple(life.notes),
         worker=options.worker,
+        began=began,
+        waited=begin - arrived,
+        calls=life.calls,
     )
 
 
@@ -101,6 +105,7 @@ class Life:
     evidence: list[Path] = field(default_factory=list)
     unclaimed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    calls: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     broken: str = ""  # why the scenario says nothing about the plugin
     interrupted: str = ""  # when
     kept: bool = False
@@ -187,6 +192,8 @@ class Life:
             self._stage("collect evidence", self._collect)
 
     def _close(self) -> None:
+        with suppress(Exception):  # times are no part of the verdict
+            self.calls = plugin_seconds(self.cluster.calls(self.namespace))
         if self.kept:
             self.notes.append(f"kept: namespace {self.namespace} with {', '.join(self._there()) or 'no pod'}")
         else:

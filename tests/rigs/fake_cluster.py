@@ -235,6 +235,10 @@ class FakeCluster:
 
     # --- nodes
 
+    def calls(self, namespace: str) -> list[Json]:
+        delegates = [{"plugin": "bridge", "verb": "ADD", "ifname": "eth0", "status": 0, "ms": 20.0}]
+        return [{"verb": "ADD", "selection": [["weave", "eth0"]], "delegates": delegates}]
+
     def binaries(self, node: str) -> dict[str, str]:
         return {"bridge": "ab" * 32, "ptp": hashlib.sha256(node.encode()).hexdigest()}
 

@@ -10,9 +10,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.conformance.published import CallOf, CheckOf, ConformanceReport
-from harness.conformance.reports import plots
 from harness.conformance.reports.causes import Cause, causes
 from harness.conformance.reports.matrix import Cell, Feature, cells, feature, features, labels, whole
+from harness.conformance.reports.timing import timing
+from harness.report import plots
+from harness.report.style import STYLE
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _LARGEST = 900_000  # bytes of a page, which must open on a phone; scripts, inputs and outputs that do not fit are cut
@@ -96,6 +98,7 @@ def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: in
         times=times,
         verbs=_VERBS,
         shown=plots.shown,
+        style=STYLE,
         safe_url=_safe_url,
         harness=sorted({report.environment.harness for report in reports}),
         kernels=sorted({report.environment.kernel for report in reports}),
@@ -219,7 +222,7 @@ def _groups(reports: Sequence[ConformanceReport], columns: Sequence[Feature]) ->
 
 
 def _times(reports: Sequence[ConformanceReport], names: Sequence[str]) -> tuple[plots.Scale, list[Times]]:
-    every = [tuple(plots.timing(report, verb) for verb in _VERBS) for report in reports]
+    every = [tuple(timing(report, verb) for verb in _VERBS) for report in reports]
     axis = plots.scale([timing for row in every for timing in row if timing])
     return axis, [
         Times(

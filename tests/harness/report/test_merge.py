@@ -66,7 +66,7 @@ def test_shards_become_what_one_run_would_have_written(tmp_path: Path, capsys: p
     assert (made.shard, made.command, made.seconds) == ("", ("pytest", "scenarios"), 9.0)
     assert made.counts == {"failed": 1, "passed": 1, "skipped": 1}
     assert (out / "evidence/b/events.txt").read_text() == "evidence of 1"
-    assert 'href="evidence/b/events.txt"' in (out / "index.html").read_text()
+    assert 'href="./evidence/b/events.txt"' in (out / "index.html").read_text()
     [suite] = ElementTree.parse(out / "junit.xml").getroot()
     assert sorted(case.get("name") or "" for case in suite) == ["a", "b", "c"]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")

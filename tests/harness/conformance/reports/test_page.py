@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness.conformance.reports import page as page_module
 from harness.conformance.reports.page import render
+from tests.rigs.pages import Outline
 from tests.rigs.reports import checked, finding, made
 
 CALL = {
@@ -21,28 +21,12 @@ CALL = {
 NAMES = ("version-", "add-", "result-", "del-", "check-", "gc-", "status-", "chain-", "concurrent-", "strange-")
 
 
-class _Outline(HTMLParser):
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.loads: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        self.ids += [values["id"]] if "id" in values else []
-        self.links += [values["href"]] if tag == "a" else []
-        self.loads += [values[name] for name in ("src", "data", "poster") if name in values]
-        self.loads += [values["href"]] if tag == "link" else []
-
-
 def test_matrix_findings_and_times_with_links_that_lead_somewhere() -> None:
     calls = {"ADD": [0.02, 0.03, 0.05, 0.04, 0.02], "DEL": [0.01] * 5}
     good = made(checked("add-succeeds"), checked("deterministic", calls=calls), plugin="fine")
     bad = made(checked("add-succeeds"), checked("del-twice", "failed", findings=[finding("DEL fails", call=CALL)]))
     page = render([good, bad])
-    outline = _Outline(page)
+    outline = Outline(page)
     assert "1 finding in 1 of 2 implementations" in page
     assert "fine v1: 5 calls of ADD from 20 ms to 50 ms, median 30 ms" in page
     local = {link[1:] for link in outline.links if link.startswith("#")}
@@ -54,7 +38,7 @@ def test_matrix_findings_and_times_with_links_that_lead_somewhere() -> None:
 def test_it_asks_nothing_of_any_host_and_makes_no_link_of_what_is_no_address() -> None:
     bad = checked("a", "failed", findings=[finding("wrong", section={"title": "S", "url": "javascript:alert(1)"})])
     page = render([made(bad), made(checked("b", "failed"))])
-    outline = _Outline(page)
+    outline = Outline(page)
     assert outline.loads == []
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", page)
     assert all(link.startswith(("#", "https://")) for link in outline.links)

@@ -8,16 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from harness.conformance.published import ConformanceReport
-
-_ROUNDS = "deterministic"  # the check that repeats the same calls, alone on its machine
-_FEW = 5
 _BINS, _WIDTH, _HEIGHT = 48, 240, 28
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """One verb's calls of one implementation, in seconds."""
+    """One verb's calls of one plugin or network, in seconds."""
 
     verb: str
     seconds: tuple[float, ...]  # sorted
@@ -30,14 +26,6 @@ class Timing:
     def most(self) -> float:
         """The 95th percentile."""
         return self.seconds[max(0, math.ceil(0.95 * len(self.seconds)) - 1)]
-
-
-def timing(report: ConformanceReport, verb: str) -> Timing | None:
-    """A verb's calls: those of the equal rounds, or of all checks if these are too few."""
-    rounds = [time for check in report.checks if check.name == _ROUNDS for time in check.calls.get(verb, ())]
-    every = [time for check in report.checks for time in check.calls.get(verb, ())]
-    seconds = sorted(time for time in (rounds if len(rounds) >= _FEW else every) if time >= 0)
-    return Timing(verb=verb, seconds=tuple(seconds)) if seconds else None
 
 
 @dataclass(frozen=True, kw_only=True)

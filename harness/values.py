@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -61,3 +62,8 @@ def merged(
         else:
             result[key] = lists(result.get(key), new) if isinstance(new, list) else new
     return result
+
+
+def in_general(message: str) -> str:
+    """A message without what differs from pod to pod and from try to try: IDs, numbers, quoted names, paths."""
+    return re.sub(r'"[^"]*"|\S*/\S*|[0-9a-f]*[0-9][0-9a-f]*', "…", message).strip()

@@ -29,6 +29,7 @@ from harness.report import write
 from harness.report.outcome import Outcome, Run, Verdict
 from harness.report.terminal import Terminal
 from harness.run import collect, ending, gate, shard
+from harness.run.blocking import Blocking
 from harness.run.ending import without_run
 from harness.run.enter import CHOSEN, DEADLINE, report_dir, run_options
 from harness.run.leaks import Sweep
@@ -258,6 +259,8 @@ class Suite:
         """Run one scenario, unless the run ends."""
         if why := self.stop.reason():
             return without_run(scenario, "not run", why)
+        if not self.config.option.watch and (why := self._blocking.reason(scenario.networks)):
+            return without_run(scenario, "blocked", why)
         option = self.config.option
         outcome = repeated(
             lambda: self._run_one(scenario),
@@ -265,9 +268,14 @@ class Suite:
             rerun=option.rerun,
             ended=self.stop.reason,
         )
+        self._blocking.note(outcome, may_fail=bool(scenario.failing))
         if self.stop.interrupted and self._session is not None:
             self._session.shouldstop = "interrupted"
         return outcome
+
+    @property
+    def _blocking(self) -> Blocking:
+        return Blocking(self.state / "networks")
 
     def _run_one(self, scenario: Scenario) -> Outcome:
         """Run one scenario."""

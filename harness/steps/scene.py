@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,11 +13,14 @@ from harness.checks.view import Event, View
 from harness.contract import STATIC_PODS, Cluster, has
 from harness.objects import ApiError, Objects
 from harness.pods import Pod, as_static, manifest
+from harness.values import in_general
 from harness.waiting import NotReady, limit, retry, until_nothing
 
 START, GONE = 60.0, 60.0  # seconds that pods may take
 SERVICE_ACCOUNT = 30.0  # seconds that a controller may take to give a new namespace its service account
 GIVE_UP = 40.0  # seconds for which a pod's network may keep failing; a kubelet retries after 10 to 15
+FIRST_LOOK = 3.0  # seconds before the first look at events
+ALIKE = 4  # attempts at a pod's network that fail in the same words; another would, too
 
 
 @dataclass(kw_only=True)
@@ -165,9 +169,14 @@ class Scene:
 
         def hopeless(left: list[str]) -> bool:
             now = time.monotonic()
+            if now - begin < min(FIRST_LOOK, limit(GIVE_UP / 2)):
+                return False
+            warnings = {name: self._warnings(name) for name in left}
+            if all(_fails_alike(of_pod) for of_pod in warnings.values()):
+                return True
             if now - begin < limit(GIVE_UP / 2):
                 return False
-            warned = {name for name in left if self._warnings(name)}
+            warned = {name for name, of_pod in warnings.items() if of_pod}
             for name in warned:
                 failing.setdefault(name, now)
             return any(now - failing[name] > limit(GIVE_UP / 2) for name in warned)
@@ -184,6 +193,15 @@ def _runs(pod: Mapping[str, Any] | None) -> bool:
     ready = [each for each in status.get("conditions") or [] if each.get("type") == "Ready"]
     deleted = ((pod or {}).get("metadata") or {}).get("deletionTimestamp")
     return status.get("phase") == "Running" and all(each.get("status") == "True" for each in ready) and not deleted
+
+
+def _fails_alike(warnings: Iterable[Event]) -> bool:
+    """Whether enough attempts at a pod's network failed, all in the same words."""
+    tries = Counter[str]()
+    for event in warnings:
+        if event.reason == "FailedCreatePodSandBox":
+            tries[in_general(event.message)] += event.count
+    return len(tries) == 1 and tries.total() >= ALIKE
 
 
 def _is_early(error: Exception) -> bool:

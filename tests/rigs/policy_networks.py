@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -152,9 +152,9 @@ def _answer_one(server: socket.socket, accepted: list[socket.socket]) -> None:
             server.sendto(_sctp(target + source, data[16:20], 2), (peer[0], 0))
 
 
-def _dial(cells: Sequence[Cell], wanted: Iterable[Cell]) -> set[Cell]:
+def _dial(cells: Sequence[Cell], wanted: set[Cell]) -> set[Cell]:
     """In the source's thread: begin all, then wait until the wanted ones are there, and a little longer."""
-    left = {cell for cell in cells if cell in set(wanted)}
+    left = wanted.intersection(cells)
     reached: set[Cell] = set()
     with _begun(cells) as (waiting, again):
         poll = select.poll()

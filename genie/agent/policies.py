@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from sys import intern
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genie.agent.cache import CachedKube, Connect, Watch
 from genie.agent.metrics import Metrics
@@ -64,6 +64,7 @@ _PEER: Wanted = {
 
 log = logging.getLogger("genie.agent")
 
+T = TypeVar("T")
 _Item = Mapping[str, Any]
 
 
@@ -173,9 +174,11 @@ class Policies:
     # --- what the verbs call
 
     async def protect(self, call: Context, pod: Pod, record: Record) -> None:
-        if not (self.active and pod.name):
-            return
+        if not pod.name or not (self.active or self._begun):
+            return  # `_update` finds its record
         guarded = self._here[record.container_id, record.ifname] = _guarded(record, script="")
+        if not self.active:
+            return
         why = ""
         try:
             guarded.labels = await self._kube.labels(pod)
@@ -246,9 +249,9 @@ class Policies:
         watches = (*self._sources, *self._others())
         if not all(watch is None or (watch.listed.is_set() and not watch.overflowing) for watch in watches):
             return  # nobody switches policies off by making too many of them
-        self._each(lambda guarded: self._set(guarded, guarded.netns))
+        failed = self._each(lambda guarded: self._set(guarded, guarded.netns))
         self._report_bad(now.policies)
-        if not self.active:
+        if not (self.active or now.policies or any(failed)):  # a policy may have gone while its rules were set
             with suppress(OSError):
                 os.unlink(self._mark)
 
@@ -272,8 +275,8 @@ class Policies:
                     )
                 )  # fmt: skip
 
-    def _each(self, work: Callable[[_Guarded], object]) -> None:
-        list(self._setting.map(work, list(self._here.values())))
+    def _each(self, work: Callable[[_Guarded], T]) -> list[T]:
+        return list(self._setting.map(work, list(self._here.values())))
 
     def _current(self) -> _Now:
         """The present state; made anew after a change."""

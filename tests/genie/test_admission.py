@@ -113,7 +113,7 @@ def test_other_events_than_its_own_it_does_not_write(cluster: Cluster) -> None:
         (event(source={"component": "genie", "host": "node-2"}), "may not report as another node"),
         (
             event(involvedObject={"kind": "Secret", "namespace": "default", "name": "s"}),
-            "only about pods, nodes and its DaemonSet",
+            "only about pods, nodes, network policies and its DaemonSet",
         ),
     ):
         status, output = write_event(cluster, made)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,14 +58,15 @@ class Here:
         self.events: list[Event] = []
         self.metrics = Metrics()
 
-    def container(self) -> None:
-        """It was attached before the agent started."""
+    def container(self) -> Record:
+        """The record of the container; the agent finds it at its start."""
         attached = RecordedAttachment(label="net", network=network("net"), container_id="c1", ifname="eth0")
         record = Record(
             container_id="c1", ifname="eth0", netns=self.namespace.path, namespace="default", pod="p", uid="uid-p",
             attached=(attached,), complete=True,
         )  # fmt: skip
         Records(str(self.place)).write(record)
+        return record
 
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[Policies]:
@@ -180,6 +182,28 @@ def test_rules_of_a_policy_that_was_deleted_while_no_agent_ran_are_removed(here:
         async with here.agent():
             await until(lambda: here.rules == "")
             await until(lambda: not (here.place / agent_policies.MARK).exists())
+
+    asyncio.run(go())
+
+
+def test_a_pod_that_comes_while_no_policy_is_there_gets_those_of_later(here: Here) -> None:
+    record = here.container()
+    records = Records(str(here.place))
+    deletion: Any = SimpleNamespace(request=SimpleNamespace(container_id="c1", ifname="eth0", netns=""))
+
+    async def go() -> None:
+        async with here.agent() as enforced:
+            for _ in range(3):
+                policy(here.api)
+                await until(lambda: "drop" in here.rules)
+                here.api.remove(MULTI, "default", "p")
+                await until(lambda: here.rules == "" and not enforced.active)
+                here.api.remove("/api/v1/pods", "default", "p")
+                records.remove(record.container_id, record.ifname)
+                await enforced.release(deletion)
+                here.api.pod("p", labels={"app": "web"})
+                records.write(record)
+                await enforced.protect(deletion, kube.Pod(namespace="default", name="p"), record)
 
     asyncio.run(go())
 

@@ -164,7 +164,7 @@ def test_the_command_says_how_many_and_ends_with_one(tmp_path: Path) -> None:
         f"{tmp_path}/mynet.yaml:18:12:", f"{tmp_path}/mynet.yaml:19:11:"
     ]  # fmt: skip
     missing = harness("profile", "check", tmp_path / "none.yaml")
-    assert (missing.returncode, "cannot be read" in missing.stdout) == (2, True)
+    assert (missing.returncode, "cannot be read" in missing.stdout) == (4, True)
 
 
 def test_an_executable_that_cannot_run_is_no_traceback(tmp_path: Path) -> None:
@@ -180,9 +180,9 @@ def test_other_commands_use_the_same_words(tmp_path: Path) -> None:
     listed = harness("profile", "check", path).stdout
     assert len(listed.splitlines()) == 2
     conformance = harness("conformance", path)
-    assert (conformance.returncode, listed.strip() in conformance.stderr) == (2, True)
+    assert (conformance.returncode, listed.strip() in conformance.stderr) == (4, True)
     linted = harness("lint", "--profile", path)
-    assert (linted.returncode, linted.stderr) == (1, listed)
+    assert (linted.returncode, linted.stderr) == (4, listed)
 
 
 def test_e2e_refuses_a_profile_that_claims_what_cannot_be(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_file_that_exists_stays(tmp_path: Path) -> None:
     plugin(tmp_path)
     (tmp_path / "mynet.yaml").write_text("mine")
     done = made(tmp_path, "--plugin", "mynet", "--yes")
-    assert (done.returncode, "mynet.yaml: exists; expected another --out, or --force" in done.stderr) == (2, True)
+    assert (done.returncode, "mynet.yaml: exists; expected another --out, or --force" in done.stderr) == (4, True)
     assert (tmp_path / "mynet.yaml").read_text() == "mine"
     assert made(tmp_path, "--plugin", "mynet", "--yes", "--force").returncode == 0
     assert check.mistakes(tmp_path / "mynet.yaml") == []
@@ -79,7 +79,7 @@ def test_a_file_that_exists_stays(tmp_path: Path) -> None:
 )
 def test_what_is_no_plugin_is_refused(tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = made(tmp_path, "--plugin", plugin(tmp_path, text))
-    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (4, True), done.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / "mynet"]
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_is_one_clear_error(tmp_path: Path, words: list[str], mes
     (tmp_path / "broken.conf").write_text('{"name":   7, "type": "mynet"}')
     (tmp_path / "other.conf").write_text('{"name": "x", "type": "other"}')
     done = made(tmp_path, *words)
-    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (4, True), done.stderr
 
 
 def test_on_a_terminal_it_asks_and_asks_again(tmp_path: Path) -> None:

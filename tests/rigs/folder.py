@@ -14,9 +14,11 @@ CONFTEST = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.rigs.fake_cluster import FakeCluster
+from harness import waiting
 from harness.backends import registry
 from harness.contract import Backend, Unavailable
 
+waiting._MOST = 0.2  # whatever the fake cluster has, it has at once
 CLUSTER = FakeCluster(faults={faults!r})
 
 def start(wanted):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.report.outcome import Outcome
+from harness.run import stopping
 from harness.run.life import Options, run
 from harness.run.stopping import Stop, Stopped
 from harness.scenario.reading import parse
@@ -22,7 +23,8 @@ HANDLED = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 
 @pytest.fixture
-def stop() -> Iterator[Stop]:
+def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stop]:
+    monkeypatch.setattr(stopping, "CLOSING", 2.0)
     before = {number: signal.getsignal(number) for number in HANDLED}
     stop = Stop()
     stop.listen(worker=False)

@@ -79,7 +79,8 @@ def enter(options: RunOptions, argv: Sequence[str]) -> int:
     try:
         isolation.probe()
         with progress.step("CNI plugins"):
-            programs = embedded_networks.find(known.values(), binaries.given(), CORE)
+            beside = [path.resolve().parent for path in options.profiles]
+            programs = embedded_networks.find(known.values(), binaries.given(), CORE, beside)
         with progress.step("API server"):
             server, server_why = binaries.api_server(os.environ.get("GENIE_API", ""))
     except (isolation.Refused, binaries.NotFound) as error:

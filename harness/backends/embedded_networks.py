@@ -35,22 +35,30 @@ class Programs:
         return cls(**{**data, "plugins": tuple(data["plugins"]), "lacking": tuple(data["lacking"])})
 
 
-def find(known: Iterable[catalog.Network], given: list[Path], core: Iterable[str]) -> Programs:
+def find(
+    known: Iterable[catalog.Network], given: list[Path], core: Iterable[str], beside: Iterable[Path] = ()
+) -> Programs:
     """Find the programs of networks. Reference plugins are downloaded or built if necessary; other programs are only
     looked for.
+
+    Args:
+        beside: directories of profiles; a network's plugins that are there come first, and nothing else there counts.
 
     Raises:
         binaries.NotFound: one of `core` was not found.
     """
     embedded = [network.embedded for network in known if network.embedded]
     own = [network.real for network in embedded if network.real]
-    found = binaries.plugins(given, {name for network in embedded for name in network.plugins}, core)
-    there = {Path(path).name for path in found.paths}
+    names = {name for network in embedded for name in network.plugins}
+    first = binaries.look(names, beside)
+    found = binaries.plugins(given, names - set(first), core)
+    others = [path for path in found.paths if Path(path).name not in first]
+    there = {Path(path).name for path in others} | set(first)
     more = {name for real in own for name in real.plugins} - there
     also = binaries.look(more, [*given, *binaries.PLACES])
     programs = binaries.look({real.daemon[0] for real in own}, [*given, *binaries.on_path(), *binaries.PLACES])
     return Programs(
-        plugins=(*found.paths, *map(str, also.values())),
+        plugins=(*map(str, first.values()), *others, *map(str, also.values())),
         lacking=tuple(sorted(found.lacking | (more - set(also)))),
         daemons={name: str(path) for name, path in programs.items()},
         source=found.source,
@@ -130,7 +138,9 @@ def offer(name: str, network: catalog.Embedded | None, programs: Programs) -> Of
         software=network.software,
         subnets=network.subnets,
         default_route=network.default_route,
-        missing=f"no binary of the plugin {', '.join(absent)}" if absent else "",
+        missing=f"no binary of the plugin {', '.join(absent)} beside its profile or in $GENIE_CNI_BIN"
+        if absent
+        else "",
         host_ports=any(
             (plugin.get("capabilities") or {}).get("portMappings")
             for plugin in network.conf.get("plugins") or [network.conf]

@@ -118,6 +118,20 @@ def test_own_software_is_looked_for_and_never_fetched(tmp_path: Path, monkeypatc
     assert found.lacking == ()
 
 
+def test_plugins_beside_a_profile_come_first_and_nothing_else_there(tmp_path: Path) -> None:
+    known = catalog.load()["bridge"]
+    given, beside = tmp_path / "given", tmp_path / "beside"
+    for path in (given / "bridge", given / "host-local", given / "portmap", beside / "bridge", beside / "configure"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    found = embedded_networks.find([known], [given], ["host-local"], [beside])
+    assert str(beside / "bridge") in found.plugins
+    assert {Path(path).name for path in found.plugins} >= {"bridge", "host-local"}
+    assert not {str(given / "bridge"), str(beside / "configure")} & set(found.plugins)
+    assert "bridge" not in found.lacking
+
+
 def test_a_profile_that_is_not_one_ends_the_run_with_one_error(tmp_path: Path) -> None:
     profile = tmp_path / "acme.yaml"
     profile.write_text("network: acme\nembedded: {kind: reel}\n")

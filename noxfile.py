@@ -59,7 +59,7 @@ def _is_file(argument: str) -> bool:
 def tests(session: nox.Session) -> None:
     """Unit, property and edge tests; with real plugins in network namespaces if available."""
     _install(session)
-    session.run("python", "-m", "pytest", "-n", "2", *(session.posargs or ["tests"]))
+    session.run("python", "-m", "pytest", "-n", "3", *(session.posargs or ["tests"]))  # many tests wait for processes
 
 
 @nox.session

@@ -159,6 +159,11 @@ class Objects:
         return {}
 
 
+def selector(labels: Mapping[str, str]) -> str:
+    """Labels as a query's `labelSelector`."""
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
 def _json(data: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(data or b"{}")

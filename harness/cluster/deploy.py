@@ -21,7 +21,7 @@ from harness.cluster.apply import Applier, Object, wait
 from harness.cluster.software import merge
 from harness.contract import Unavailable
 from harness.download import FIXTURES
-from harness.objects import Objects
+from harness.objects import Objects, selector
 from harness.waiting import NotReady
 
 NAMESPACE = "kube-system"
@@ -143,9 +143,8 @@ def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
 
 def _trouble(objects: Objects, namespace: str, labels: dict[str, str]) -> str:
     """Why pods do not start: the kubelet's reason, and the last line of an exited container."""
-    selector = ",".join(f"{key}={value}" for key, value in labels.items())
     reasons: dict[str, None] = {}
-    for pod in objects.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)["items"]:
+    for pod in objects.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector(labels))["items"]:
         for container in (*_containers(pod, "initContainerStatuses"), *_containers(pod, "containerStatuses")):
             waiting = container["state"].get("waiting", {})
             ended = container.get("lastState", {}).get("terminated", {})

@@ -13,7 +13,7 @@ from kubernetes.stream import stream
 
 from harness.cluster.apply import Object
 from harness.cluster.engine import CommandFailed
-from harness.objects import Objects
+from harness.objects import Objects, selector
 from harness.waiting import limit
 
 _LABELS = {"app.kubernetes.io/name": "genie-harness-nodes"}
@@ -89,8 +89,8 @@ class PodNodes:
     def _pod(self, node: str) -> str:
         with self._lock:
             if node not in self._pods:
-                label = ",".join(f"{key}={value}" for key, value in _LABELS.items())
-                listed = Objects(self._client()).get(f"/api/v1/namespaces/{self._namespace}/pods", labelSelector=label)
+                path = f"/api/v1/namespaces/{self._namespace}/pods"
+                listed = Objects(self._client()).get(path, labelSelector=selector(_LABELS))
                 self._pods = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in listed["items"]}
             if node not in self._pods:
                 raise CommandFailed(f"{node}: the harness has no pod on it")

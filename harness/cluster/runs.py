@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster.apply import Applier, Object, wait
-from harness.objects import OF_SCENARIOS, ApiError, Objects
+from harness.objects import OF_SCENARIOS, ApiError, Objects, selector
 
 RUN = "genie-harness/run"  # a label: the run that a namespace belongs to
 HOLDER = "genie-harness/holder"  # an annotation: the process of a run
@@ -60,8 +60,8 @@ def others(objects: Objects, run: str) -> list[str]:
 
 def kept(objects: Objects) -> list[str]:
     """The namespaces of scenarios: if no run uses the cluster, those that a run kept, or left because it was killed."""
-    label = ",".join(f"{key}={value}" for key, value in OF_SCENARIOS.items())
-    return [each["metadata"]["name"] for each in objects.get("/api/v1/namespaces", labelSelector=label)["items"]]
+    found = objects.get("/api/v1/namespaces", labelSelector=selector(OF_SCENARIOS))
+    return [each["metadata"]["name"] for each in found["items"]]
 
 
 def remove_kept(objects: Objects, within: float) -> None:

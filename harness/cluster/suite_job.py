@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster.apply import Object
-from harness.objects import Objects
+from harness.objects import Objects, selector
 
 NAMESPACE = "genie-suite"
 FILES = "/suite-files"  # where the pods find the user's files
@@ -147,8 +147,7 @@ def save(api: Objects, shard: Shard, namespace: str) -> None:
 
 def saved(api: Objects, namespace: str) -> Iterator[Shard]:
     """The reports of shards that are there."""
-    label = ",".join(f"{key}={value}" for key, value in _NAME.items())
-    for each in api.get(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector=label)["items"]:
+    for each in api.get(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector=selector(_NAME))["items"]:
         name = str(each["metadata"]["name"])
         if name.startswith("report-"):
             archive = base64.b64decode((each.get("binaryData") or {}).get("report.tar.gz", ""))

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from genie.cni.errors import CniError
@@ -122,7 +122,7 @@ def multi(item: Mapping[str, Any]) -> Policy:
         known["egress"] = _rules(spec, "egress", "to") if "Egress" in types else None
     except CniError as error:
         return _failed(policy, known, error.msg)
-    return _with(policy, **known)
+    return replace(policy, **known)
 
 
 def genie(item: Mapping[str, Any]) -> tuple[Policy, ...]:
@@ -153,17 +153,13 @@ def genie(item: Mapping[str, Any]) -> tuple[Policy, ...]:
 def _of_network(policy: Policy, network: str, others: Sequence[str], *, closed: bool) -> Policy:
     peers = tuple(Peer(network=name) for name in dict.fromkeys((network, *others)))
     rules = (Rule(peers=peers, ports=None),)
-    return _with(policy, networks=(network,), ingress=rules, egress=rules, closed=closed)
-
-
-def _with(policy: Policy, **changes: Any) -> Policy:
-    return Policy(**{**vars(policy), **changes})
+    return replace(policy, networks=(network,), ingress=rules, egress=rules, closed=closed)
 
 
 def _failed(policy: Policy, known: Mapping[str, Any], why: str) -> Policy:
     """A malformed policy: without effect, or, if it says so, one that isolates the pods that it selects."""
     rules = {"ingress": (), "egress": ()} if known.get("closed") else {"ingress": None, "egress": None}
-    return _with(policy, **{**known, **rules}, error=why)
+    return replace(policy, **{**known, **rules}, error=why)
 
 
 def _named(kind: str, item: Mapping[str, Any]) -> Policy:

@@ -352,7 +352,9 @@ class Policies:
             except OSError as error:
                 if netns == guarded.netns and has_namespace(netns, on_node=False) is False:
                     return ""  # it is gone, and its DEL comes
-                return self._failed(guarded, f"its network namespace cannot be entered: {error.strerror}")
+                return self._failed(
+                    guarded, f"its network namespace cannot be entered: {os.strerror(error.errno or 0)}"
+                )
             except (apply.ApplyError, rules.TooManyError) as error:
                 return self._failed(guarded, str(error))
         self._metrics.policy_rules.add(1, "ok")

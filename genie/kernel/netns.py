@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 # From <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_link.h>, with the same names.
 RTM_GETLINK = 18
@@ -28,6 +28,8 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 1, 4, 0x10, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 CLONE_NEWNET = 0x40000000
+
+T = TypeVar("T")
 
 HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
@@ -67,7 +69,7 @@ class Conversation:
 
     def __init__(self, netns: str | None = None) -> None:
         self._netns = netns
-        self._entering: _Entering | None = None
+        self._entering: _Entering[socket.socket] | None = None
         self._made: socket.socket | None = None
         self._sequence = 0
         self.most = MOST
@@ -169,24 +171,23 @@ def _socket() -> socket.socket:
     return made
 
 
-class _Entering:
-    """Makes a socket in a thread that enters the namespace and ends there, so that no thread has to return from it.
+class _Entering(Generic[T]):
+    """Does something in a thread that enters the namespace and ends there, so that no thread has to return from it.
 
     `_thread` and not `threading`, because direct mode does not otherwise import `threading`.
     """
 
-    def __init__(self, netns: str, make: Callable[[], socket.socket]) -> None:
-        self._netns, self._make = netns, make
-        self._outcome: socket.socket | BaseException | None = None
+    def __init__(self, netns: str, work: Callable[[], T]) -> None:
+        self._netns, self._work = netns, work
+        self._outcome: list[T | BaseException] = []
         self._done = _thread.allocate_lock()
         self._done.acquire()
         _thread.start_new_thread(self._enter, ())
 
-    def wait(self) -> socket.socket:
-        """The socket. Raises OSError."""
+    def wait(self) -> T:
+        """What it returned. Raises OSError, or what it raised."""
         with self._done:
-            outcome = self._outcome
-        assert outcome is not None
+            (outcome,) = self._outcome
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -201,16 +202,18 @@ class _Entering:
                 raise OSError(code, f"enter network namespace: {os.strerror(code)}", self._netns) from error
             finally:
                 os.close(namespace)
-            self._outcome = self._make()
+            self._outcome.append(self._work())
         except BaseException as error:
-            self._outcome = error
+            self._outcome.append(error)
         finally:
             self._done.release()
 
 
-def inside(netns: str, make: Callable[[], socket.socket]) -> socket.socket:
-    """A socket that is made in a namespace, and so belongs to it. Raises OSError."""
-    return _Entering(netns, make).wait()
+def inside(netns: str, work: Callable[[], T]) -> T:
+    """Do something in a network namespace: a socket that is made there belongs to it, a process that is started runs
+    there. Raises OSError, or what the work raises.
+    """
+    return _Entering(netns, work).wait()
 
 
 def setns(namespace: int) -> None:

@@ -4,19 +4,13 @@ milliseconds and blocks; run it in a thread.
 
 from __future__ import annotations
 
-import os
 import subprocess
-import threading
-from collections.abc import Callable
-from typing import TypeVar
 
-from genie.kernel.netns import setns
+from genie.kernel.netns import inside
 from genie.policy.nft import FAMILY, TABLE
 
 TIMEOUT = 10.0
 """Seconds for one transaction."""
-
-T = TypeVar("T")
 
 
 class ApplyError(Exception):
@@ -30,7 +24,7 @@ def replace(netns: str, script: str) -> None:
         ApplyError: it failed; nothing has changed.
         OSError: the namespace cannot be entered.
     """
-    _inside(netns, lambda: _nft(["-j", "-f", "-"], script))
+    inside(netns, lambda: _nft(["-j", "-f", "-"], script))
 
 
 def listing(netns: str) -> str:
@@ -40,7 +34,7 @@ def listing(netns: str) -> str:
         OSError: the namespace cannot be entered.
     """
     try:
-        return _inside(netns, lambda: _nft(["-j", "list", "table", FAMILY, TABLE]))
+        return inside(netns, lambda: _nft(["-j", "list", "table", FAMILY, TABLE]))
     except ApplyError:
         return ""
 
@@ -57,26 +51,3 @@ def _nft(arguments: list[str], script: str = "") -> str:
     if done.returncode:
         raise ApplyError(f"nft: {done.stderr.strip().partition(chr(10))[0] or f'exit status {done.returncode}'}")
     return done.stdout
-
-
-def _inside(netns: str, work: Callable[[], T]) -> T:
-    """Do something in a network namespace: in a thread of its own, which ends there."""
-    outcome: list[T | BaseException] = []
-
-    def enter() -> None:
-        try:
-            namespace = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                setns(namespace)
-            finally:
-                os.close(namespace)
-            outcome.append(work())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=enter, name="nft")
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]

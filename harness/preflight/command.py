@@ -14,24 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich.console import Console
-
 from harness.backends.registry import BACKENDS, choose
-from harness.catalog import ProfileError
 from harness.contract import Cluster, RunOptions, Unavailable
-from harness.exits import Exit
+from harness.exits import Ended, Exit
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from harness.preflight.result import Preflight
 
 LONGEST = 60.0  # seconds of one measurement of throughput
 EPILOG = """\
 exit status: 0 everything works, 1 something does not, 3 the cluster cannot be used, 4 usage, 130 interrupted
 """
-
-
-class _Usage(Exception):
-    """The options ask for something that does not exist."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run it; returns the exit status.
+
+    Raises:
+        Ended: an option is wrong.
+        ProfileError: a profile cannot be used.
+    """
     left: list[str] = []  # why something could not be removed
     try:
         with _interruptible():
@@ -61,9 +61,6 @@ def main(options: argparse.Namespace) -> int:
             "interrupted" if left else "interrupted; everything that preflight made has been removed", file=sys.stderr
         )
         return Exit.INTERRUPTED
-    except (_Usage, ProfileError) as error:
-        print(error, file=sys.stderr)
-        return Exit.USAGE
     except (Unavailable, OSError) as error:
         print(error, file=sys.stderr)
         return Exit.BROKEN
@@ -76,6 +73,8 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, left: list[str]) -> Preflight:
+    from rich.console import Console
+
     asked = tuple(name.strip() for name in options.networks.split(",") if name.strip())
     backend, why = choose(options.backend, {})
     wanted = RunOptions(
@@ -114,16 +113,17 @@ def _refuse(asked: Sequence[str], options: argparse.Namespace) -> None:
     """Refuse options that ask for something that cannot be.
 
     Raises:
-        _Usage: they do.
+        Ended: they do.
+        ProfileError: a profile cannot be used.
     """
     from harness import catalog
     from harness.yamlfile import hint
 
     if not 0 < options.seconds <= LONGEST:
-        raise _Usage(f"--seconds {options.seconds:g}: expected more than 0, at most {LONGEST:g}")
+        raise Ended(Exit.USAGE, f"--seconds {options.seconds:g}: expected more than 0, at most {LONGEST:g}")
     known = catalog.load(options.profile)
     if unknown := [f"unknown network {name!r}{hint(name, known)}" for name in asked if name not in known]:
-        raise _Usage("\n".join(unknown))
+        raise Ended(Exit.USAGE, "\n".join(unknown))
 
 
 def _survey(cluster: Cluster, asked: Sequence[str], seconds: float, console: Console, left: list[str]) -> Preflight:
@@ -195,6 +195,8 @@ def _removing(left: list[str]) -> Iterator[None]:
 
 
 def _write(found: Preflight, options: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from harness.preflight.page import render
     from harness.preflight.table import show
 

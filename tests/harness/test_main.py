@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,12 @@ def test_a_kind_command_that_cannot_be_had_is_one_line(
     assert main(["cluster", "status"]) == 3
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("there is no kind on PATH, and no release is pinned for linux-abacus: install kind v")
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    code = "import sys; import harness.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"jinja2", "kubernetes", "pydantic", "rich", "yaml"} & set(loaded)
 
 
 def inputs(folder: Path) -> list[Path]:

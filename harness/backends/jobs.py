@@ -83,9 +83,8 @@ def run(options: argparse.Namespace) -> int:
         _hand_over(report)
         return Exit.PASSED
     kubeconfig, context = existing.kubeconfig()
-    suite_job.save(
-        Objects(client(kubeconfig, context)), Shard(number=number, code=code, log=log, archive=archive), NAMESPACE
-    )
+    shard = Shard(number=number, code=code, log=log, archive=archive)
+    suite_job.save(Objects(client(kubeconfig, context)), shard)
     return Exit.PASSED
 
 
@@ -114,10 +113,10 @@ def collect(options: argparse.Namespace) -> int:
     kubeconfig, context = existing.kubeconfig()
     api = Objects(client(kubeconfig, context))
     try:
-        wanted = suite_job.shards(api, NAMESPACE)
-        if left := until_nothing(lambda: suite_job.unfinished(api, NAMESPACE), options.wait, longest=5.0):
+        wanted = suite_job.shards(api)
+        if left := until_nothing(lambda: suite_job.unfinished(api), options.wait, longest=5.0):
             print(f"waited {options.wait:g} s: {left}", file=sys.stderr)
-        found = sorted(suite_job.saved(api, NAMESPACE), key=lambda each: each.number)
+        found = sorted(suite_job.saved(api), key=lambda each: each.number)
     except ApiError as error:
         print(f"{kubeconfig}: {error}", file=sys.stderr)
         return Exit.BROKEN

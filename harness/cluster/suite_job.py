@@ -22,6 +22,8 @@ from harness.objects import Objects, selector
 NAMESPACE = "genie-suite"
 FILES = "/suite-files"  # where the pods find the user's files
 _NAME = {"app.kubernetes.io/name": "genie-suite"}
+_JOB = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{NAMESPACE}"
+_CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 _MOST = 900_000  # bytes in a ConfigMap, which may have 1 MiB
 _SHARED = "/run/genie-suite"  # on the node; gone after a reboot
 _LOG = 60_000  # characters of a pod's output that its ConfigMap keeps
@@ -134,20 +136,20 @@ def packed(report: Path) -> bytes:
     return buffer.getvalue()
 
 
-def save(api: Objects, shard: Shard, namespace: str) -> None:
+def save(api: Objects, shard: Shard) -> None:
     """Write a shard's report into its ConfigMap, in place of one that an earlier attempt of its pod wrote."""
-    path = f"/api/v1/namespaces/{namespace}/configmaps/report-{shard.number}"
-    api.delete(path)
-    metadata = {"name": f"report-{shard.number}", "labels": _NAME}
+    name = f"report-{shard.number}"
+    api.delete(f"{_CONFIG_MAPS}/{name}")
+    metadata = {"name": name, "labels": _NAME}
     data = {"code": str(shard.code), "log": shard.log[-_LOG:]}
     binary = {"report.tar.gz": base64.b64encode(shard.archive).decode()} if shard.archive else {}
     thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "binaryData": binary}
-    api.create(thing, namespace)
+    api.create(thing, NAMESPACE)
 
 
-def saved(api: Objects, namespace: str) -> Iterator[Shard]:
+def saved(api: Objects) -> Iterator[Shard]:
     """The reports of shards that are there."""
-    for each in api.get(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector=selector(_NAME))["items"]:
+    for each in api.get(_CONFIG_MAPS, labelSelector=selector(_NAME))["items"]:
         name = str(each["metadata"]["name"])
         if name.startswith("report-"):
             archive = base64.b64decode((each.get("binaryData") or {}).get("report.tar.gz", ""))
@@ -155,13 +157,13 @@ def saved(api: Objects, namespace: str) -> Iterator[Shard]:
             yield Shard(number=int(name[7:]), code=int(data["code"]), log=data["log"], archive=archive)
 
 
-def unfinished(api: Objects, namespace: str) -> str:
+def unfinished(api: Objects) -> str:
     """What a collection still has to wait for; empty if the Job has ended.
 
     Raises:
         ApiError: there is no Job.
     """
-    job: Any = api.get(f"/apis/batch/v1/namespaces/{namespace}/jobs/{NAMESPACE}")
+    job: Any = api.get(_JOB)
     status = job.get("status") or {}
     ended = {each["type"] for each in status.get("conditions") or [] if each["status"] == "True"}
     if ended & {"Complete", "Failed"}:
@@ -169,9 +171,9 @@ def unfinished(api: Objects, namespace: str) -> str:
     return f"{status.get('succeeded', 0)} of {job['spec']['completions']} shards have ended"
 
 
-def shards(api: Objects, namespace: str) -> int:
+def shards(api: Objects) -> int:
     """The number of shards of a Job."""
-    return int(api.get(f"/apis/batch/v1/namespaces/{namespace}/jobs/{NAMESPACE}")["spec"]["completions"])
+    return int(api.get(_JOB)["spec"]["completions"])
 
 
 def unpacked(shard: Shard, into: Path) -> Path:

@@ -53,10 +53,10 @@ class ExistingCluster(RealCluster):
     """Somebody's cluster."""
 
     def __init__(self, run: str, state: ClusterState, why: str) -> None:
-        self.run, self.state, (file, context) = run, state, kubeconfig()
-        nodes = PodNodes(lambda: client(file, context), runs.namespace_of(run))
+        self.run, self.state, file = run, state, kubeconfig()
+        nodes = PodNodes(lambda: client(file), runs.namespace_of(run))
         facts = state.facts(why, ABILITIES)
-        super().__init__(facts=facts, kubeconfig=file, context=context, nodes=nodes)
+        super().__init__(facts=facts, kubeconfig=file, nodes=nodes)
 
     def close(self, keep: bool = False) -> None:
         """Remove everything that the harness added to the cluster, unless it is kept or another run uses it."""
@@ -104,17 +104,17 @@ def _state(run: str) -> str:
     return f"existing-{run}"
 
 
-def kubeconfig() -> tuple[Path, str | None]:
-    """The file and context of the cluster: of $KUBECONFIG, of ~/.kube/config, or in a pod, of its service account."""
+def kubeconfig() -> Path:
+    """$KUBECONFIG, ~/.kube/config, or in a pod, one of its service account. The current context is the cluster."""
     named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
     usual = Path(named) if named else Path.home() / ".kube" / "config"
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     if named or usual.exists() or not (host and (_ACCOUNT / "token").exists()):
-        return usual, None
+        return usual
     made = cache_dir() / f"in-cluster-{os.uname().nodename}.kubeconfig"
     made.parent.mkdir(parents=True, exist_ok=True)
     made.write_text(json.dumps(_of_account(host, os.environ.get("KUBERNETES_SERVICE_PORT", "443"))))
-    return made, None
+    return made
 
 
 def _of_account(host: str, port: str) -> dict[str, Any]:
@@ -132,10 +132,10 @@ def _of_account(host: str, port: str) -> dict[str, Any]:
 def _make(
     run: str, state: ClusterState, known: Mapping[str, Software], asked: Sequence[str], progress: Progress
 ) -> None:
-    file, context = kubeconfig()
+    file = kubeconfig()
     if not file.is_file():
         raise Unavailable(f"there is no kubeconfig {file}: name one in $KUBECONFIG")
-    api = client(file, context)
+    api = client(file)
     objects, applier, mine = Objects(api), Applier(api), runs.namespace_of(run)
     state.look(objects)
     if not state.nodes:
@@ -146,7 +146,7 @@ def _make(
             with progress.step("removing namespaces kept by an earlier run"):
                 runs.remove_kept(objects, 120)
         applier.apply([runs.namespace(run)])
-        present = _genie(objects)
+        present = objects.find(f"/apis/apps/v1/namespaces/{deploy.NAMESPACE}/daemonsets/genie")
         state.image = _image(present)
         with progress.step("genie" if present is None else "genie, which is there already"):
             runs.add(applier, [*deploy.crds(), *([] if present is not None else deploy.objects(state.image))])
@@ -155,7 +155,7 @@ def _make(
         applier.apply([daemonset(state.image, mine)])
         wait("the pods", lambda: deploy.rollout(objects, "DaemonSet", mine, "nodes"), 180)
     with progress.step("networks that the cluster has"):
-        nodes = PodNodes(lambda: client(file, context), mine)
+        nodes = PodNodes(lambda: client(file), mine)
         first = _first_conf(nodes, state.nodes[0])
         chosen = [name for name in known if not asked or name in asked or known[name].conf == first]
         offers = (_offer(name, known[name], nodes, state.nodes, objects) for name in chosen)
@@ -167,11 +167,6 @@ def _make(
         state.notes += (f"other runs on the cluster at the start: {', '.join(others)}",)
     state.complete = True
     state.save()
-
-
-def _genie(objects: Objects) -> dict[str, Any] | None:
-    """genie's DaemonSet on the cluster."""
-    return objects.find(f"/apis/apps/v1/namespaces/{deploy.NAMESPACE}/daemonsets/genie")
 
 
 def _image(present: Mapping[str, Any] | None) -> str:
@@ -186,7 +181,7 @@ def _image(present: Mapping[str, Any] | None) -> str:
 def _remove(run: str, state: ClusterState) -> None:
     """Remove the run's additions, and the shared ones if no other run uses them: genie's pods first, because they need
     their rights to restore the nodes."""
-    api = client(*kubeconfig())
+    api = client(kubeconfig())
     objects, applier, path = Objects(api), Applier(api), f"/api/v1/namespaces/{runs.namespace_of(run)}"
     with runs.exclusive(objects):
         if not runs.others(objects, run):

@@ -82,9 +82,8 @@ def run(options: argparse.Namespace) -> int:
     if options.sonobuoy:
         _hand_over(report)
         return Exit.PASSED
-    kubeconfig, context = existing.kubeconfig()
     shard = Shard(number=number, code=code, log=log, archive=archive)
-    suite_job.save(Objects(client(kubeconfig, context)), shard)
+    suite_job.save(Objects(client(existing.kubeconfig())), shard)
     return Exit.PASSED
 
 
@@ -110,8 +109,8 @@ def _hand_over(report: Path) -> None:
 
 def collect(options: argparse.Namespace) -> int:
     """Wait for the Job, and merge the shards' reports; returns the exit code of the whole run."""
-    kubeconfig, context = existing.kubeconfig()
-    api = Objects(client(kubeconfig, context))
+    kubeconfig = existing.kubeconfig()
+    api = Objects(client(kubeconfig))
     try:
         wanted = suite_job.shards(api)
         if left := until_nothing(lambda: suite_job.unfinished(api), options.wait, longest=5.0):

@@ -71,25 +71,25 @@ echo "no sandbox of $namespace/$pod is running here" >&2; exit 1
 """  # noqa: E501
 
 
-def client(kubeconfig: Path, context: str | None = None) -> ApiClient:
-    """A client for a kubeconfig."""
-    made: ApiClient = config.new_client_from_config(str(kubeconfig), context=context)  # type: ignore[no-untyped-call]
+def client(kubeconfig: Path) -> ApiClient:
+    """A client for the current context of a kubeconfig."""
+    made: ApiClient = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
     return made
 
 
 class RealCluster:
     """A cluster, accessed with a kubeconfig and, for its nodes, with `nodes`."""
 
-    def __init__(self, *, facts: Facts, kubeconfig: Path, nodes: Nodes, context: str | None = None) -> None:
-        self.facts, self.kubeconfig, self.nodes, self._context = facts, kubeconfig, nodes, context
+    def __init__(self, *, facts: Facts, kubeconfig: Path, nodes: Nodes) -> None:
+        self.facts, self.kubeconfig, self.nodes = facts, kubeconfig, nodes
         self.verbs = Verbs(nodes=nodes)
-        self._consoles = Consoles(lambda: client(kubeconfig, context))
+        self._consoles = Consoles(lambda: client(kubeconfig))
         self._mine = threading.local()
 
     def api(self) -> ApiClient:
         """A client of the Kubernetes API with all rights; one for each thread, because it keeps connections."""
         if not hasattr(self._mine, "client"):
-            self._mine.client = client(self.kubeconfig, self._context)
+            self._mine.client = client(self.kubeconfig)
         mine: ApiClient = self._mine.client
         return mine
 
@@ -280,9 +280,8 @@ class RealCluster:
 
     def shell(self, namespace: str, pod: str) -> Sequence[str]:
         """See `Cluster.shell`: in the pod itself."""
-        where = ("--context", self._context) if self._context else ()
         into = ("exec", "--stdin", "--tty", pod, "--", "env", f"PS1=[{pod}] # ", "sh")
-        return "kubectl", "--kubeconfig", str(self.kubeconfig), *where, "--namespace", namespace, *into
+        return "kubectl", "--kubeconfig", str(self.kubeconfig), "--namespace", namespace, *into
 
     def close(self, keep: bool = False) -> None:
         """Close connections; the backend decides what happens to the cluster."""

@@ -202,9 +202,8 @@ def test_in_a_pod_the_cluster_is_its_own(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    file, context = existing.kubeconfig()
-    loaded = client(file, context).configuration
+    loaded = client(existing.kubeconfig()).configuration
     assert loaded.host == server
     assert loaded.auth_settings()["BearerToken"]["value"] == "Bearer secret"
     monkeypatch.setenv("KUBECONFIG", "/mine")
-    assert existing.kubeconfig() == (Path("/mine"), None)
+    assert existing.kubeconfig() == Path("/mine")

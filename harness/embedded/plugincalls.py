@@ -6,13 +6,13 @@ plugin) also finds a script, so both calls are recorded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.download import digest
 from harness.embedded import rootfs, runtime
 
 PLUGINS = "/opt/cni/plugins"  # the real plugins
@@ -50,11 +50,7 @@ def checksums() -> dict[str, str]:
     """The SHA-256 of each plugin of this node, by name; of the real one, where a script is in its place."""
     places = [Path(place) for place in (runtime.BINARIES, PLUGINS)]
     files = {path.name: path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()}
-    found = {}
-    for name, path in sorted(files.items()):
-        with path.open("rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: digest(path, "sha256") for name, path in sorted(files.items())}
 
 
 def of_pod(namespace: str, pod: str) -> list[dict[str, Any]]:

@@ -24,18 +24,15 @@ from harness.waiting import until_nothing
 PLUGIN = "genie-agent"
 """The shim's name among the plugins."""
 LOG = Path("/var/log/genie-agent.log")
-_CONF, _READY, _PLACE = Path("/etc/kubernetes/genie-agent.conf"), Path("/run/genie/ready"), Path("/run/genie/install")
+_CONF, _PLACE = Path("/etc/kubernetes/genie-agent.conf"), Path("/run/genie/install")
 _TIMEOUT = 30.0
 
 
 def enforces_policies() -> bool:
     """Whether this machine has what the agent needs: nft, and a compiler for the shim."""
     path = linux.search_path()
-    return bool(shutil.which("nft", path=path) and (shutil.which("cc", path=path) or _has_ziglang()))
-
-
-def _has_ziglang() -> bool:
-    return importlib.util.find_spec("ziglang") is not None
+    compiler = shutil.which("cc", path=path) or importlib.util.find_spec("ziglang")
+    return bool(compiler and shutil.which("nft", path=path))
 
 
 class NodeAgent:
@@ -58,20 +55,13 @@ class NodeAgent:
             _CONF.write_text(json.dumps({**genie_conf, "agent": {"policy": True}}))
             _install_shim()
             command = [
-                *(sys.executable, "-m", "genie", "agent", "--node", self._node, "--conf", str(_CONF), "--listen", ""),
-                *("--kubeconfig", KUBECONFIG, "--ready-file", str(_READY)),
+                *(sys.executable, "-m", "genie", "agent", "--node", self._node, "--conf", str(_CONF)),
+                *("--listen", "", "--kubeconfig", KUBECONFIG),
             ]
             environment = {**os.environ, "PATH": linux.search_path()}
             self._process = linux.spawn(command, LOG, environment)
             if until_nothing(lambda: b"READY" not in LOG.read_bytes(), _TIMEOUT, longest=0.05):
                 raise RuntimeError(f"genie's agent does not serve: {linux.tail(LOG, 3)}")
-
-    def restart(self, genie_conf: dict[str, Any]) -> None:
-        """End it, and start another."""
-        if self._process:
-            self._process.terminate()
-            self._process.wait(_TIMEOUT)
-        self.start(genie_conf)
 
 
 def _install_shim() -> None:

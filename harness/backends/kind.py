@@ -6,7 +6,6 @@ genie on a kept cluster. A run has its cluster for itself: while another run use
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -89,7 +88,7 @@ def start(options: RunOptions, name: str = "") -> KindCluster:
     if reason := unavailable():
         raise Unavailable(f"kind: {reason}")
     known = software.known(catalog.load(options.profiles))
-    name, held = _claim(name) if name else _first_free(progress)
+    name, held = (name, _claim(name)) if name else _first_free(progress)
     os.environ[_CLUSTER] = name
     with locked(name):
         state = ClusterState.load(name)
@@ -108,24 +107,24 @@ def start(options: RunOptions, name: str = "") -> KindCluster:
     return KindCluster(state, options.why, held)
 
 
-def _claim(name: str) -> tuple[str, IO[str]]:
-    """A cluster's name with the mark that this run uses it.
+def _claim(name: str) -> IO[str]:
+    """The mark that this run uses a cluster.
 
     Raises:
         Unavailable: another run uses it.
     """
     if (held := hold(name)) is None:
         raise Unavailable(f"kind: another run uses the cluster {name}")
-    return name, held
+    return held
 
 
 def _first_free(progress: Progress) -> tuple[str, IO[str]]:
-    for number in itertools.count(1):
-        name = NAME if number == 1 else f"{NAME}-{number}"
-        if (held := hold(name)) is not None:
-            return name, held
+    name, number = NAME, 1
+    while (held := hold(name)) is None:
         progress.note(f"another run uses the cluster {name}")
-    raise AssertionError("not reached")
+        number += 1
+        name = f"{NAME}-{number}"
+    return name, held
 
 
 def connect(options: RunOptions) -> KindCluster:
@@ -147,8 +146,7 @@ def delete(name: str = NAME) -> None:
     Raises:
         Unavailable: a run uses it.
     """
-    _, held = _claim(name)
-    with held, locked(name):
+    with _claim(name), locked(name):
         _delete(Kind(name))
 
 

@@ -45,7 +45,7 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
-        super().__init__(f"{message} (HTTP {status})")
+        super().__init__(f"{message} (HTTP {status})" if status else message)
 
 
 class Objects:
@@ -144,7 +144,7 @@ class Objects:
         try:
             response = self._pool.request(method, url, body=data, headers=headers, timeout=limit(30.0))
         except HTTPError as error:
-            raise ApiError(0, f"the API server cannot be reached: {error}") from error
+            raise ApiError(0, f"the API server at {self._host} cannot be reached: {_cause(error)}") from error
         answer = _json(response.data)
         if response.status >= 400:
             raise ApiError(response.status, str(answer.get("message") or f"{method} {path} was refused"))
@@ -162,6 +162,13 @@ class Objects:
 def selector(labels: Mapping[str, str]) -> str:
     """Labels as a query's `labelSelector`."""
     return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error at the bottom: urllib3 wraps it into its own, with the pool and the number of retries."""
+    reason = getattr(error, "reason", None)  # a text in an SSLError
+    below = reason if isinstance(reason, BaseException) else error.__cause__
+    return _cause(below) if below else error
 
 
 def _json(data: bytes) -> dict[str, Any]:

@@ -136,10 +136,11 @@ def _make(
     if not file.is_file():
         raise Unavailable(f"there is no kubeconfig {file}: name one in $KUBECONFIG")
     api = client(file)
-    objects, applier, mine = Objects(api), Applier(api), runs.namespace_of(run)
+    objects, mine = Objects(api), runs.namespace_of(run)
     state.look(objects)
     if not state.nodes:
         raise Unavailable("no node takes pods")
+    applier = Applier(api)  # it looks for all kinds at once: `look` has the better words for a cluster that is away
     state.turns = str(folder(objects.get("/api/v1/namespaces/kube-system")["metadata"]["uid"]) / "turns")
     with runs.exclusive(objects):
         if not (others := runs.others(objects, run)) and runs.kept(objects):

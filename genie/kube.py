@@ -37,6 +37,10 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
 #: Objects of the cluster whose annotation `DEFAULTS` names the default networks of their pods: kind → resource.
 OWNERS = {"Namespace": "namespaces", "Node": "nodes"}
 DEFAULTS = "genie.io/default-networks"
+#: Annotations of network policies. CNI-Genie's: its code has the first spelling, its documentation the second.
+POLICY_FOR = "k8s.v1.cni.cncf.io/policy-for"
+GENIE_POLICY = ("genieNetworkPolicy", "genieNetworkpolicy")
+FAIL = "genie.io/fail"
 JSON = "application/json"
 ANSWER_MAX = 8 << 20
 """The limit for an answer to `Client.request`, in bytes; etcd's default limit for an object is 1.5 MiB."""

@@ -29,7 +29,7 @@ from genie.agent.metrics import Metrics
 from genie.agent.sieve import Wanted
 from genie.cni.errors import CniError, Code
 from genie.event import Event
-from genie.kube import Pod, pod_event
+from genie.kube import FAIL, GENIE_POLICY, POLICY_FOR, Pod, pod_event
 from genie.records import Record, Records
 from genie.verbs.collect import has_namespace
 from genie.verbs.context import Context
@@ -51,8 +51,8 @@ MARK = ".policies"
 BAD, NOT_SET = "PolicyInvalid", "PolicyNotApplied"
 """Reasons of Events: of a policy, and of a pod."""
 
-_POLICY_NOTES = ("k8s.v1.cni.cncf.io/policy-for", "genie.io/fail")
-_GENIE_NOTES = ("genieNetworkPolicy", "genieNetworkpolicy", "genie.io/fail")
+_POLICY_NOTES = (POLICY_FOR, FAIL)
+_GENIE_NOTES = (*GENIE_POLICY, FAIL)
 _META = dict.fromkeys(("namespace", "name", "uid", "resourceVersion"), True)
 _MULTI: Wanted = {"metadata": {**_META, "annotations": dict.fromkeys(_POLICY_NOTES, True)}, "spec": True}
 _NOTED: Wanted = {"metadata": {**_META, "annotations": dict.fromkeys(_GENIE_NOTES, True)}}
@@ -463,10 +463,10 @@ def _keep_noted(item: _Item) -> tuple[_Item | None, _Item | None]:
     meta = item.get("metadata") or {}
     notes = meta.get("annotations")
     found = {key: notes[key] for key in _GENIE_NOTES if key in notes} if isinstance(notes, dict) else {}
-    if not found.keys() & set(_GENIE_NOTES[:2]):
+    if not found.keys() & set(GENIE_POLICY):
         return None, None
     kept = {key: meta[key] for key in ("namespace", "name", "uid") if key in meta}
-    return {"metadata": {**kept, "annotations": found}}, {"metadata": {**kept, "annotations": {_GENIE_NOTES[0]: 0}}}
+    return {"metadata": {**kept, "annotations": found}}, {"metadata": {**kept, "annotations": {GENIE_POLICY[0]: 0}}}
 
 
 def _keep_namespace(item: _Item) -> tuple[_Item, None]:

@@ -16,11 +16,8 @@ from typing import Any
 
 from genie.cni.errors import CniError
 from genie.cni.fields import Fields, decode, invalid
+from genie.kube import FAIL, GENIE_POLICY, POLICY_FOR
 
-POLICY_FOR = "k8s.v1.cni.cncf.io/policy-for"
-GENIE_KEYS = ("genieNetworkPolicy", "genieNetworkpolicy")
-"""CNI-Genie's annotation: its code has the first spelling, its documentation the second."""
-FAIL = "genie.io/fail"
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 ENTRIES_MAX = 1000
 """The limit for one policy, in entries: peers, ports, exceptions, and requirements of selectors together."""
@@ -130,9 +127,9 @@ def genie(item: Mapping[str, Any]) -> tuple[Policy, ...]:
     of the `peerNetworks` reach each other, and no others; pods of the network itself reach each other.
     """
     policy = _named("NetworkPolicy", item)
-    where = f"NetworkPolicy {policy.namespace}/{policy.name}: {GENIE_KEYS[0]}"
+    where = f"NetworkPolicy {policy.namespace}/{policy.name}: {GENIE_POLICY[0]}"
     notes = (item.get("metadata") or {}).get("annotations") or {}
-    text = next((notes[key] for key in GENIE_KEYS if key in notes), None)
+    text = next((notes[key] for key in GENIE_POLICY if key in notes), None)
     if text is None:
         return ()
     closed = False

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from genie.kube import FAIL, POLICY_FOR
 from genie.policy import model
-from genie.policy.model import FAIL, POLICY_FOR, Peer, Port, Rule, Selector
+from genie.policy.model import Peer, Port, Rule, Selector
 
 
 def policy(spec: Any, **notes: str) -> model.Policy:

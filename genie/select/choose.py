@@ -19,7 +19,7 @@ from genie.select.networks import Directory
 from genie.select.selection import Selection, assemble
 
 if TYPE_CHECKING:
-    from genie.select.least_loaded import Load, Reading
+    from genie.select.least_loaded import Reading
 
 
 async def choose(
@@ -100,24 +100,17 @@ async def _devices(pod: Pod, executor: Executor) -> dict[str, list[str]]:
 def _least_loaded(
     asked: Asked, directory: Directory, path: Sequence[str], conf: Conf, earlier: Reading | None
 ) -> Asked:
-    """Decide `cni: ""`: the default network is the least loaded one."""
-    from genie.select import least_loaded
-
-    directory = directory.now()
-    choice = least_loaded.least_loaded(candidates(directory, path, conf, earlier), conf)
-    names = {network.name: directory.title(network) for network in directory.networks()}
-    ask = Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
-    return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")
-
-
-def candidates(directory: Directory, path: Sequence[str], conf: Conf, earlier: Reading | None = None) -> list[Load]:
-    """The networks that `cni: ""` chooses from, with their figures. Without earlier counters this waits between two
+    """Decide `cni: ""`: the default network is the least loaded one. Without earlier counters this waits between two
     readings.
     """
     from genie.select import least_loaded, spent
 
+    directory = directory.now()
     usable = [network for network in directory.networks() if not networks.unusable(network, path)]
+    names = {network.name: directory.title(network) for network in usable}
     known = list(Records(conf.state_dir))
     pools = spent.pools(usable, known)
     last = spent.reasons(usable, pools, conf.state_dir)
-    return least_loaded.loads([network.name for network in usable], known, earlier, last, pools)
+    choice = least_loaded.least_loaded(least_loaded.loads(list(names), known, earlier, last, pools), conf)
+    ask = Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")
+    return replace(asked, primary=(ask,), smart=False, why=f"{asked.why}: {choice.why}")

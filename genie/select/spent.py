@@ -28,7 +28,7 @@ def pools(networks: Iterable[NetworkConfig], records: Iterable[Record]) -> dict[
     for attached in (one for record in records for one in record.attached):
         of_network = addresses.setdefault(attached.network.name, set())
         of_network.update(ip.address.partition("/")[0] for ip in (attached.result.ips if attached.result else ()))
-    found = {network.name: pool(network, addresses.get(network.name, ())) for network in networks}
+    found = {network.name: _pool(network, addresses.get(network.name, ())) for network in networks}
     return {name: each for name, each in found.items() if each is not None}
 
 
@@ -44,13 +44,7 @@ def reasons(networks: Iterable[NetworkConfig], known: Mapping[str, tuple[int, in
     return found
 
 
-def is_exhausted(network: NetworkConfig, addresses: Iterable[str]) -> bool:
-    """Whether host-local has no address left for another pod; False for other ipam plugins."""
-    found = pool(network, addresses)
-    return found is not None and found[0] >= found[1]
-
-
-def pool(network: NetworkConfig, addresses: Iterable[str]) -> tuple[int, int] | None:
+def _pool(network: NetworkConfig, addresses: Iterable[str]) -> tuple[int, int] | None:
     """How many addresses of host-local's are used, and how many there are: of the ranges with the fewest left, because
     a pod gets one address of each; None for other ipam plugins.
 

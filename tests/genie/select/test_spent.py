@@ -15,6 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from genie.cni.config import NetworkConfig
 from genie.cni.result import IP, Result
 from genie.records import Record, RecordedAttachment
 from genie.select import spent
@@ -23,6 +24,11 @@ from tests.rigs.core import Node, failing, network
 
 def with_ipam(name: str, **ipam: Any) -> Any:
     return network(name, {"type": "bridge", "ipam": {"type": "host-local", **ipam}})
+
+
+def is_exhausted(net: NetworkConfig) -> bool:
+    """Whether the network is taken last, as one without pods on this node."""
+    return spent.reasons([net], spent.pools([net], ()), "/none") == {net.name: "no free address"}
 
 
 SUBNET = st.sampled_from(
@@ -70,7 +76,7 @@ def test_exhausted_is_what_host_local_refuses(subnet: str, tmp_path: Path, cni_b
     for number in range(12):
         conf = {"cniVersion": "1.0.0", "name": "blue", "type": "bridge", "ipam": net.plugins[0]["ipam"]}
         env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": f"c{number}", "CNI_IFNAME": "eth0", "CNI_NETNS": "/n"}
-        was_exhausted = spent.is_exhausted(net, ())
+        was_exhausted = is_exhausted(net)
         done = subprocess.run(
             [f"{cni_bin}/host-local"], input=json.dumps(conf).encode(), capture_output=True, check=False,
             env={**env, "CNI_PATH": cni_bin},
@@ -83,8 +89,8 @@ def test_each_set_of_ranges_has_to_give_an_address(tmp_path: Path) -> None:
     (tmp_path / "blue").mkdir()
     (tmp_path / "blue" / "fd00::2").write_text("c1")
     two = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00::/64", "rangeStart": "fd00::2", "rangeEnd": "fd00::2"}]]
-    assert spent.is_exhausted(with_ipam("blue", ranges=two, dataDir=str(tmp_path)), ())
-    assert not spent.is_exhausted(with_ipam("blue", ranges=two[:1], dataDir=str(tmp_path)), ())
+    assert is_exhausted(with_ipam("blue", ranges=two, dataDir=str(tmp_path)))
+    assert not is_exhausted(with_ipam("blue", ranges=two[:1], dataDir=str(tmp_path)))
 
 
 def test_addresses_in_records_count_where_the_store_cannot_be_seen(tmp_path: Path) -> None:
@@ -107,8 +113,8 @@ JUNK = st.none() | st.text(max_size=5) | st.integers() | st.lists(st.text(max_si
 def test_what_is_no_range_is_not_exhausted(ipam: dict[str, Any]) -> None:
     """`usePodCidr` of calico's, and mistakes: the ADD shows what they are."""
     net = network("blue", {"type": "x", "ipam": {"type": "host-local", **ipam, "dataDir": "/none"}})
-    assert not spent.is_exhausted(net, ())
-    assert not spent.is_exhausted(with_ipam("blue", subnet="usePodCidr"), ())
+    assert not is_exhausted(net)
+    assert not is_exhausted(with_ipam("blue", subnet="usePodCidr"))
 
 
 # --- with pods ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from genie.cni.errors import CniError
 from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
-from genie.node.inspect import DEFAULT_BIN_DIR, find
+from genie.node.inspect import DEFAULT_BIN_DIR, find, is_direct
 from genie.select import networks
 from genie.select.annotations import CNI, READ
 from genie.select.choose import choose
@@ -78,8 +79,9 @@ def of_pod(arguments: argparse.Namespace) -> Iterable[str]:
     namespace, _, name = arguments.pod.partition("/")
     if not namespace or not name or "/" in name:
         raise CniError(7, f"expected NAMESPACE/NAME, found {arguments.pod!r}")
-    if conf.namespace_defaults is None and _is_direct(f"{arguments.bin_dir}/genie"):
-        conf = replace(conf, namespace_defaults=False)
+    with suppress(OSError):
+        if conf.namespace_defaults is None and is_direct(f"{arguments.bin_dir}/genie"):
+            conf = replace(conf, namespace_defaults=False)
     given = Given(conf, (), node=arguments.node, offline=False)
     pod = run_sync(given.pod(namespace, name, ""))
     for key in READ:
@@ -90,15 +92,6 @@ def of_pod(arguments: argparse.Namespace) -> Iterable[str]:
     yield f"why: {why}"
     yield from (f"  {each}" for each in loads.removesuffix(")").split("; ") if each)
     yield from _shown(_networks(chosen))
-
-
-def _is_direct(plugin: str) -> bool:
-    """Whether genie is a script here, so that there is no agent."""
-    try:
-        with open(plugin, "rb") as file:
-            return file.read(2) == b"#!"
-    except OSError:
-        return False
 
 
 def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:

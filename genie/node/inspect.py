@@ -155,13 +155,18 @@ def _capabilities(conf: Conf, known: list[NetworkConfig]) -> Iterable[str]:
         )
 
 
+def is_direct(plugin: str) -> bool:
+    """Whether genie's plugin is a script, so that there is no agent. Raises OSError."""
+    with open(plugin, "rb") as file:
+        return file.read(2) == b"#!"
+
+
 def _served_by(plugin: str, socket: str) -> str:
     try:
-        with open(plugin, "rb") as file:
-            is_script = file.read(2) == b"#!"
+        direct = is_direct(plugin)
     except OSError as error:
         return f"MISSING ({error.strerror}): no pod comes up"
-    if is_script:
+    if direct:
         return "direct mode, without an agent"
     if locks.answers(socket):
         return f"the agent answers on {socket}"

@@ -86,7 +86,7 @@ def judge(request: Mapping[str, Any], conf: Conf) -> Verdict:
     subject, new = Subject.of(request.get("object"), namespace), request["object"]
     if isinstance(old, dict) and _relevant(old) == _relevant(new):
         return Verdict()  # somebody else's change of an object that is there already
-    is_logical = subject.kind.lower() in ("logicalnetwork", "physicalnetwork")
+    is_logical = subject.known in ("LogicalNetwork", "PhysicalNetwork")
     listed = _logical_networks(conf) if is_logical else []
     given = Given(conf, [*listed, new], offline=is_logical)
     try:
@@ -133,12 +133,12 @@ def _logical_networks(conf: Conf) -> list[Mapping[str, Any]]:
 
 def _of_same_physical(subject: Subject, objects: Iterable[Mapping[str, Any]]) -> list[Subject]:
     """The Logicalnetworks that an object decides: itself, or those of the Physicalnetwork that it is."""
-    if subject.kind.lower() == "logicalnetwork":
+    if subject.known == "LogicalNetwork":
         return [subject]
     return [
         one
         for data in objects
-        if (one := Subject.of(data)).kind.lower() == "logicalnetwork"
+        if (one := Subject.of(data)).known == "LogicalNetwork"
         and one.namespace == subject.namespace
         and (data.get("spec") or {}).get("physicalNet") == subject.name
     ]
@@ -154,7 +154,7 @@ async def _apart(subject: Subject, objects: Iterable[Mapping[str, Any]], given: 
     own.over(Unseen().find(own.plugin))
     for data in objects:
         other = Subject.of(data)
-        if other.kind.lower() != "logicalnetwork" or (other.namespace, other.name) == (subject.namespace, subject.name):
+        if other.known != "LogicalNetwork" or (other.namespace, other.name) == (subject.namespace, subject.name):
             continue
         try:
             its = await logical.read(given, other.namespace, other.name)
@@ -169,26 +169,26 @@ async def _apart(subject: Subject, objects: Iterable[Mapping[str, Any]], given: 
 
 def _deleted(subject: Subject, conf: Conf) -> Verdict:
     """Warn if pods, or logical networks, still need an object that is deleted."""
-    kind, name = subject.kind.lower(), f"{subject.namespace}/{subject.name}"
-    if kind == "physicalnetwork":
+    kind, name = subject.known, f"{subject.namespace}/{subject.name}"
+    if kind == "PhysicalNetwork":
         users = [f"{one.namespace}/{one.name}" for one in _of_same_physical(subject, _logical_networks(conf))]
     else:
-        users = list(_users(conf, subject.name if kind == "logicalnetwork" else name, subject.namespace, kind))
+        users = list(_users(conf, subject.name if kind == "LogicalNetwork" else name, subject.namespace, kind))
     if not users:
         return Verdict()
     shown = ", ".join(users[:SHOWN]) + (", …" if len(users) > SHOWN else "")
-    what = "Logicalnetworks" if kind == "physicalnetwork" else "pods"
+    what = "Logicalnetworks" if kind == "PhysicalNetwork" else "pods"
     return Verdict(warnings=(f"genie: {name} is still used by {what} {shown}: a new sandbox of theirs will fail",))
 
 
 def _users(conf: Conf, label: str, namespace: str, kind: str) -> Iterator[str]:
     """The pods whose status has a network; not more than a warning shows, and one."""
     count = 0
-    within = f"/namespaces/{namespace}" if kind == "logicalnetwork" else ""
+    within = f"/namespaces/{namespace}" if kind == "LogicalNetwork" else ""
     for item in _list(conf, f"/api/v1{within}/pods", _USERS, _METADATA):
         meta = item.get("metadata") or {}
         notes = meta.get("annotations") or {}
-        if kind == "logicalnetwork" and not notes.get(LOGICAL):
+        if kind == "LogicalNetwork" and not notes.get(LOGICAL):
             continue
         if label in _names(notes.get(NETWORK_STATUS)):
             count += 1

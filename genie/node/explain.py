@@ -25,7 +25,7 @@ from genie.select import networks
 from genie.select.annotations import CNI, READ
 from genie.select.choose import choose
 from genie.select.networks import Directory
-from genie.select.preview import KINDS, Given, Subject, Unseen, preview
+from genie.select.preview import Given, Subject, Unseen, preview
 from genie.select.selection import Selection
 
 
@@ -109,7 +109,7 @@ def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if subject.on_host:
             yield {**report, "why": "the host's network: genie is not called", "networks": []}
             continue
-        if subject.pod is None and subject.kind.lower() not in KINDS:
+        if subject.pod is None and not subject.known:
             continue
         try:
             chosen = run_sync(preview(subject, conf, given, directory, path))

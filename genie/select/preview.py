@@ -21,7 +21,7 @@ from genie.select.networks import Directory
 from genie.select.selection import Selection, assemble
 
 #: The kinds of objects that decide networks, in lower case: CNI-Genie's CRDs have `Logicalnetwork`.
-KINDS = {kind.lower(): kind for kind in (*NETWORK_OBJECTS, *OWNERS)}
+_KINDS = {kind.lower(): kind for kind in (*NETWORK_OBJECTS, *OWNERS)}
 _UNSEEN = "net.d of the node, which is not seen from here"
 _ABLE = dict.fromkeys(("ips", "mac", "bandwidth", "portMappings", "infinibandGUID"), True)
 
@@ -54,7 +54,7 @@ class Given(DirectKube):
         self._objects: dict[tuple[str, str, str], Mapping[str, Any]] = {}
         for each in objects:
             subject = Subject.of(each)
-            self._objects[KINDS.get(subject.kind.lower(), ""), subject.namespace, subject.name] = each
+            self._objects[subject.known, subject.namespace, subject.name] = each
 
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         found = self._objects.get((kind, namespace, name))
@@ -80,6 +80,11 @@ class Subject:
     pod: Pod | None = None
     on_host: bool = False
     limits: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def known(self) -> str:
+        """The kind as genie writes it, if its objects decide networks; otherwise ""."""
+        return _KINDS.get(self.kind.lower(), "")
 
     @classmethod
     def of(cls, data: Any, namespace: str = "default") -> Subject:
@@ -139,7 +144,7 @@ async def preview(
     """
     if subject.pod is not None:
         return await _of_pod(subject, subject.pod, kube, directory, path, conf=conf)
-    kind, namespace, name = KINDS.get(subject.kind.lower(), ""), subject.namespace, subject.name
+    kind, namespace, name = subject.known, subject.namespace, subject.name
     if kind in OWNERS:
         default = Default.of(kind, name, await kube.network(kind, "", name))
         someone = Pod(namespace=name if kind == "Namespace" else "default", name="")

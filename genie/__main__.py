@@ -35,7 +35,7 @@ def plugin() -> int:
         conf = config.read(stdin)
     except CniError:
         pass  # `serve` gets the same error, and reports it in the verb's form
-    asker = kube.DirectKube(conf or config.Conf(name="genie", cni_version="1.0.0"))
+    asker = kube.DirectKube(conf or config.defaults())
     executor = SubprocessExecutor()
     guard = NoGuard() if conf and conf.agent.policy else None
     reply = run_sync(serve(Request(env=dict(os.environ), stdin=stdin), asker, executor, conf, guard=guard))

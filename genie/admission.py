@@ -257,7 +257,7 @@ class Server(ThreadingHTTPServer):
         return self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), address
 
     def conf(self) -> Conf:
-        return config.load(self._conf) if self._conf else Conf(name="genie", cni_version="1.0.0")
+        return config.load(self._conf) if self._conf else config.defaults()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A peer that breaks off, or speaks no TLS, is not an error of the server's."""

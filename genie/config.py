@@ -176,6 +176,11 @@ def _decoded(path: str) -> Any:
         raise CniError(Code.IO_FAILURE, f"cannot read {path}: {error.strerror}") from error
 
 
+def defaults() -> Conf:
+    """The settings where there is no genie.conf."""
+    return Conf(name=GENIE, cni_version="1.0.0")
+
+
 def find(directory: str) -> str | None:
     """The path of genie's own configuration in a net.d directory: the first file with a plugin of its type."""
     try:

@@ -309,7 +309,7 @@ def current_conf(settings: Settings) -> Conf:
                 raise
             _complain(str(error))
     if installed is None:  # genie may be installed on the node after its agent has started
-        return Conf(name="genie", cni_version="1.0.0")
+        return config.defaults()
     return config.load(installed)
 
 

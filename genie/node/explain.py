@@ -123,7 +123,7 @@ def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _conf(arguments: argparse.Namespace) -> tuple[Conf, bool]:
     """genie.conf, and whether it is this machine's, so that its net.d and plugins count."""
     path = arguments.conf or config.find(DEFAULT_CONF_DIR)
-    conf = config.load(path) if path else Conf(name="genie", cni_version="1.0.0")
+    conf = config.load(path) if path else config.defaults()
     kubeconfig = arguments.kubeconfig or ("" if path else _usual_kubeconfig())
     if kubeconfig:
         conf = replace(conf, credentials=Credentials(kubeconfig=kubeconfig))

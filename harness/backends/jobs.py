@@ -141,6 +141,5 @@ def _merged(found: Sequence[Shard], wanted: int, out: Path) -> int:
             print(error, file=sys.stderr)
             return Exit.BROKEN
         codes.append(Exit(report.exit.code))
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
-        print(f"{counts}: {out / 'index.html'}")
+        print(f"{report.totals}: {out / 'index.html'}")
     return min(codes, key=ORDER.index)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contract import Kind
-from harness.report.outcome import Outcome, Verdict
+from harness.report.outcome import VERDICTS, Outcome, Verdict
 from harness.report.reading import checked, load, schema_of
 
 API_VERSION: Literal["scenarios.genie.dev/v1alpha1"] = "scenarios.genie.dev/v1alpha1"
@@ -98,6 +98,11 @@ class ScenarioReport(_Part):
     counts: dict[Verdict, int]
     left_on_nodes: tuple[str, ...] = Field(description="Leftovers of all scenarios at the end of the run.")
     scenarios: tuple[Outcome, ...]
+
+    @property
+    def totals(self) -> str:
+        """The counts in words: `12 passed, 3 skipped`; empty if there are none."""
+        return ", ".join(f"{self.counts[verdict]} {verdict}" for verdict in VERDICTS if self.counts.get(verdict))
 
 
 def schema() -> dict[str, Any]:

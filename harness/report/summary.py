@@ -16,10 +16,9 @@ _MOST = 30  # causes in a table: a step summary may have 1 MiB
 
 def markdown(report: ScenarioReport) -> str:
     """Counts, then one line for each cause of what did not pass, with the scenarios that have it."""
-    counts = ", ".join(f"{report.counts[verdict]} {verdict}" for verdict in VERDICTS if report.counts.get(verdict))
     cluster, shard = report.cluster, f", shard {report.shard}" if report.shard else ""
     lines = [
-        f"### Scenarios on {cluster.backend}{shard}: {counts or 'none'}",
+        f"### Scenarios on {cluster.backend}{shard}: {report.totals or 'none'}",
         "",
         f"{cluster.api_server}; genie: {cluster.genie}; {report.seconds:.0f} s; exit code {report.exit.code}",
     ]

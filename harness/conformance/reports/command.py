@@ -91,8 +91,7 @@ def _merge_shards(options: argparse.Namespace) -> int:
     from harness.report.merge import merge
 
     report = merge(options.reports, options.out)
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
-    print(f"{counts}: {options.out / 'index.html'}")
+    print(f"{report.totals}: {options.out / 'index.html'}")
     if report.exit.why:
         print(f"ERROR: {report.exit.why}", file=sys.stderr)
     return report.exit.code

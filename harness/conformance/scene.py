@@ -73,6 +73,9 @@ class Attachment:
         return {**env, **({"CNI_ARGS": self.args} if self.args else {})}
 
 
+IpamCall = tuple[str, Attachment | None, Json]  # verb, attachment, standard input
+
+
 class Scene:
     """One check's run with one version."""
 
@@ -281,7 +284,22 @@ class Scene:
 
     # --- actions of an observer
 
-    def in_store_of_ipam(self, left: str) -> bool:
+    def left_by_ipam(
+        self, left: Sequence[str], calls: Sequence[IpamCall], look: Callable[[], Sequence[str]]
+    ) -> set[str]:
+        """The leftovers that the ipam plugin is at fault for: they are in its store, and its own calls leave them, too.
+
+        Args:
+            calls: of the ipam plugin, which should remove them. look: returns what is left.
+        """
+        stored = {what for what in left if self._in_store_of_ipam(what)}
+        if stored:
+            for verb, attachment, conf in calls:
+                self._ask_ipam(verb, attachment, conf)
+            stored.intersection_update(look())
+        return stored
+
+    def _in_store_of_ipam(self, left: str) -> bool:
         """Whether a leftover is a file in the ipam plugin's store: one call of that plugin alone shows where it is."""
         if not self.subject.ipam or not left.startswith("the file "):
             return False
@@ -293,17 +311,16 @@ class Scene:
     def _store(self) -> set[Path]:
         """The files that the ipam plugin writes."""
         attachment, before = self.container(), self.snapshot().files
-        self.ask_ipam("ADD", attachment)
+        self._ask_ipam("ADD", attachment, self.conf())
         after = self.snapshot().files
-        self.ask_ipam("DEL", attachment)
+        self._ask_ipam("DEL", attachment, self.conf())
         return {Path(path) for path, content in after.items() if before.get(path) != content}
 
-    def ask_ipam(self, verb: str, attachment: Attachment | None, conf: Json | None = None) -> Outcome:
+    def _ask_ipam(self, verb: str, attachment: Attachment | None, conf: Json) -> None:
         """Call the ipam plugin without the tested plugin, to see which of the two is at fault; not in the script."""
         written = len(self._script)
-        outcome = self._run(str(self.subject.binaries[self.subject.ipam]), verb, attachment, conf or self.conf())
+        self._run(str(self.subject.binaries[self.subject.ipam]), verb, attachment, conf)
         del self._script[written:]
-        return outcome
 
     def inside(self, attachment: Attachment) -> Kernel:
         """The kernel's state of the container."""

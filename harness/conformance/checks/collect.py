@@ -65,10 +65,7 @@ def _expect_collected(scene: Scene, before: Snapshot, stale: list[Attachment], v
     outcome = scene.collect(valid)
     scene.expect(outcome.ok, f"GC fails: {outcome.message}", "GC completes without an error.", outcome)
     left = _outlive(scene, before, stale)
-    stored = {what for what in left if scene.in_store_of_ipam(what)}
-    if stored:
-        scene.ask_ipam("GC", None, scene.valid(valid))
-        stored.intersection_update(_outlive(scene, before, stale))  # its own GC leaves it, too
+    stored = scene.left_by_ipam(left, [("GC", None, scene.valid(valid))], lambda: _outlive(scene, before, stale))
     for what in left:
         fault = Fault.IPAM if what in stored else Fault.PLUGIN
         look = "ip link; ip route; ip rule; ls -R /var/lib/cni"

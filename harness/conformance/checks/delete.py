@@ -68,17 +68,15 @@ def expect_nothing_left(
 ) -> None:
     """Report leftovers of attachments on the machine."""
 
-    def left() -> list[str]:
-        if (own := _by_steps(attachments)) is not None:
-            return own
+    def now() -> list[str]:
         return list(leftovers.left(before, scene.snapshot(), [each.container for each in attachments]))
 
+    def left() -> list[str]:
+        own = _by_steps(attachments)
+        return now() if own is None else own
+
     found = settled(left)
-    stored = {what for what in found if scene.in_store_of_ipam(what)}
-    if stored:  # the ipam plugin is at fault if its own DEL leaves it, too
-        for attachment in attachments:
-            scene.ask_ipam("DEL", attachment, scene.conf(attachment))
-        stored &= set(leftovers.left(before, scene.snapshot(), [each.container for each in attachments]))
+    stored = scene.left_by_ipam(found, [("DEL", each, scene.conf(each)) for each in attachments], now)
     for fault, some in ((Fault.PLUGIN, [what for what in found if what not in stored]), (Fault.IPAM, sorted(stored))):
         if some:
             more = f", with {len(some) - 1} more," if len(some) > 1 else ""

@@ -164,20 +164,8 @@ class EmbeddedCluster:
             raise ProbeError(f"pod {namespace}/{pod}: {error}") from error
         number = (self.place / f"{node}.pid").read_text()
         prompt = f"PS1=[{pod} on {node}] # "
-        return (
-            "nsenter",
-            "--target",
-            number,
-            "--mount",
-            "--net",
-            "ip",
-            "netns",
-            "exec",
-            Path(netns).name,
-            "env",
-            prompt,
-            "sh",
-        )
+        on_node = ("nsenter", "--target", number, "--mount", "--net")
+        return *on_node, "ip", "netns", "exec", Path(netns).name, "env", prompt, "sh"
 
     def close(self, keep: bool = False) -> None:
         if self._client is not None:

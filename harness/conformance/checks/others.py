@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from harness.conformance.checks.base import check
@@ -35,7 +35,7 @@ def netns_stays(scene: Scene) -> None:
     scene.expect(named, f"{attachment.netns} is no more the container's namespace after DEL", demand, outcome)
 
 
-def _lacking(before: Kernel, now: Kernel, but: set[str]) -> Iterator[str]:
+def _lacking(before: Kernel, now: Kernel, but: Set[str] = frozenset()) -> Iterator[str]:
     """What there was and is no more as it was, except of some interfaces."""
     names = {link.index: link.name for link in before.links}
     for link in before.links:
@@ -69,10 +69,10 @@ def keeps_others(scene: Scene) -> None:
     before = scene.inside(attachment)
     scene.added(attachment)
     look = "ip -n c1 addr; ip -n c1 route"
-    for what in _lacking(before, scene.inside(attachment), set()):
+    for what in _lacking(before, scene.inside(attachment)):
         scene.expect(False, f"ADD took or changed {what}, which another plugin may have made", _OTHERS, look=look)
     scene.deleted(attachment)
-    for what in [] if scene.findings else _lacking(before, scene.inside(attachment), set()):
+    for what in [] if scene.findings else _lacking(before, scene.inside(attachment)):
         scene.expect(False, f"DEL took or changed {what}, which another plugin may have made", _OTHERS, look=look)
 
 
@@ -80,10 +80,9 @@ def _other_interface(scene: Scene, attachment: Attachment) -> None:
     """As another plugin makes it: with an address and a route."""
     line = "link add net9 type veth peer far9"
     scene.netlink(attachment, line, lambda it: it.link("add", ifname="net9", kind="veth", peer={"ifname": "far9"}))
-    for name in ("net9", "far9"):
-        index = next(link.index for link in scene.inside(attachment).links if link.name == name)
-        scene.netlink(attachment, f"link set {name} up", lambda it: it.link("set", index=index, state="up"))  # noqa: B023
-    index = next(link.index for link in scene.inside(attachment).links if link.name == "net9")
+    index, far = (link.index for name in ("net9", "far9") if (link := scene.inside(attachment).link(name)))
+    scene.netlink(attachment, "link set net9 up", lambda it: it.link("set", index=index, state="up"))
+    scene.netlink(attachment, "link set far9 up", lambda it: it.link("set", index=far, state="up"))
     scene.netlink(
         attachment,
         "addr add 198.18.9.2/24 dev net9",
@@ -156,7 +155,7 @@ def container_ids(scene: Scene) -> None:
     before = scene.inside(first)
     outcome = scene.delete(second)
     scene.expect(outcome.ok, f"DEL of {second.container} fails: {outcome.message}", demand, outcome)
-    for what in _lacking(before, scene.inside(first), set()):
+    for what in _lacking(before, scene.inside(first)):
         headline = f"DEL of {second.container} took or changed {what} of {first.container}"
         scene.expect(False, headline, demand, outcome, look="ip -n c1 addr")
 

@@ -163,17 +163,14 @@ class Plan:
     def ready(self) -> list[Job]:
         """The jobs that can start now, the longest first."""
         found: dict[tuple[str, str], Job] = {}
+        warned = [key for key, trial in self.decided.items() if trial.verdict == Verdict.WARNED]
         for check, version in self._open():
             key = (check.name, version)
             if key not in self._begun and self._blocked(check, version) == "":
                 alone = key in self._found or not check.batch or self._subject.is_exclusive
                 together = (check,) if alone else self._batch(check.batch, version)
-                warned = frozenset(
-                    name
-                    for (name, at), trial in self.decided.items()
-                    if (at, trial.verdict) == (version, Verdict.WARNED)
-                )
-                found.setdefault((check.name if alone else check.batch, version), Job(together, version, warned))
+                job = Job(together, version, frozenset(name for name, at in warned if at == version))
+                found.setdefault((check.name if alone else check.batch, version), job)
         return sorted(found.values(), key=lambda job: all(check.repeat for check in job.checks))
 
     def started(self, job: Job) -> None:

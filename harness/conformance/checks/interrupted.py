@@ -37,6 +37,7 @@ def add_killed(scene: Scene) -> None:
     scene.prepare(whole)
     moments = _moments(scene, "ADD", whole)
     scene.delete(whole)
+    killed = 0
     for moment in moments:
         attachment = scene.container()
         scene.prepare(attachment)
@@ -52,7 +53,8 @@ def add_killed(scene: Scene) -> None:
         if _is_enough(scene):
             return
         before = scene.snapshot() if scene.findings else before
-    scene.notes.append(f"killed at {moments.index(moment) + 1} of {len(moments)} moments" if moments else "no moments")
+        killed += 1
+    scene.notes.append(f"killed at {killed} of {len(moments)} moments")
 
 
 @check(
@@ -66,6 +68,7 @@ def add_killed(scene: Scene) -> None:
 def del_killed(scene: Scene) -> None:
     before = used(scene)
     moments = _moments(scene, "DEL", scene.added(scene.container()))
+    killed = 0
     for moment in moments:
         attachment = scene.added(scene.container())
         traced = scene.interrupted("DEL", attachment, moment)
@@ -81,7 +84,8 @@ def del_killed(scene: Scene) -> None:
         if _is_enough(scene):
             return
         before = scene.snapshot() if scene.findings else before
-    scene.notes.append(f"killed at {moments.index(moment) + 1} of {len(moments)} moments" if moments else "no moments")
+        killed += 1
+    scene.notes.append(f"killed at {killed} of {len(moments)} moments")
 
 
 def _is_enough(scene: Scene) -> bool:

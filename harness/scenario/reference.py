@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness.checks import CHECKS
+from harness.exits import Ended, Exit
 from harness.model import Named, first_line
 from harness.steps import STEPS
 from harness.yamlfile import hint
@@ -16,13 +17,13 @@ def reference(names: Iterable[str] = ()) -> str:
     """All checks and steps, or only these.
 
     Raises:
-        SystemExit: there is none of that name.
+        Ended: there is none of that name.
     """
     known: dict[str, type[Named]] = {**CHECKS, **STEPS}
     chosen = list(names) or list(known)
     for name in chosen:
         if name not in known:
-            raise LookupError(f"unknown check or step {name!r}{hint(name, known)}")
+            raise Ended(Exit.USAGE, f"unknown check or step {name!r}{hint(name, known)}")
     parts = []
     for title, group in (("checks", CHECKS), ("steps", STEPS)):
         entries = ["\n".join(_entry(model)) for key, model in group.items() if key in chosen]

@@ -6,36 +6,34 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harness.exits import Ended, Exit
 from harness.yamlfile import hint
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
-
-
-class Refused(Exception):
-    """No file was written; the message has the reason."""
 
 
 def write(folder: Path, name: str, networks: Sequence[str], known: Iterable[str]) -> Path:
     """Write FOLDER/NAME.yaml and return its path.
 
     Raises:
-        Refused: the name is not valid, the file exists, or a network has no description among `known`.
+        Ended: the name is not valid, the file exists, or a network has no description among `known`.
     """
     if not _NAME.fullmatch(name):
-        raise Refused(f"{name!r}: expected a name of at most 40 lower-case letters, digits and '-', as in 'my-case'")
+        expected = "a name of at most 40 lower-case letters, digits and '-', as in 'my-case'"
+        raise Ended(Exit.USAGE, f"{name!r}: expected {expected}")
     names = frozenset(known)
     for network in networks:
         if network not in names:
-            raise Refused(f"unknown network {network!r}{hint(network, names)}")
+            raise Ended(Exit.USAGE, f"unknown network {network!r}{hint(network, names)}")
     if not networks or len(set(networks)) < len(networks):
-        raise Refused(f"--networks {','.join(networks)}: expected names of networks, each once")
+        raise Ended(Exit.USAGE, f"--networks {','.join(networks)}: expected names of networks, each once")
     path = folder / f"{name}.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(_text(networks, schema=(folder / "schema.json").exists()))
     except OSError as error:
-        raise Refused(f"{path}: {error.strerror}") from error
+        raise Ended(Exit.USAGE, f"{path}: {error.strerror}") from error
     return path
 
 

@@ -1,4 +1,4 @@
-"""`harness report merge`, `diff` and `badge`."""
+"""`harness report merge`, `diff`, `page`, `durations` and `badge`: each returns its exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     merging.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help=f"{_REPORT}, or {_RUN}")
     merging.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="index.html and JSON go here")
-    merging.set_defaults(do=main, act=merge)
+    merging.set_defaults(do=merge)
 
     comparing = commands.add_parser(
         "diff", help="new, fixed and known failures; exit code 1 if something is worse than before"
@@ -36,33 +36,16 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     form.add_argument("--markdown", action="store_true", help="of runs of scenarios: for a pull request")
     excused = "of runs of scenarios: failures that are known, see docs/ci.md"
     comparing.add_argument("--known-failures", type=Path, metavar="FILE", help=excused)
-    comparing.set_defaults(do=main, act=diff)
+    comparing.set_defaults(do=diff)
 
     timing = commands.add_parser("durations", help="print how long scenarios took, for `pytest --durations-from`")
     timing.add_argument("report", type=Path, help=_RUN)
-    timing.set_defaults(do=main, act=durations)
+    timing.set_defaults(do=durations)
 
     drawing = commands.add_parser("badge", help="the verdict as a picture for a README")
     drawing.add_argument("report", type=Path, help=_REPORT)
     drawing.add_argument("--out", type=Path, required=True, metavar="FILE.svg", help="the SVG to write")
-    drawing.set_defaults(do=main, act=badge)
-
-
-def main(options: argparse.Namespace) -> int:
-    """Returns the exit code of the command; 4 if a file is not a report or cannot be written."""
-    from harness.exits import Exit
-    from harness.report.reading import BadReport
-    from harness.yamlfile import Mistakes
-
-    try:
-        status: int = options.act(options)
-    except (BadReport, Mistakes) as error:
-        print(error, file=sys.stderr)
-        return Exit.USAGE
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return Exit.USAGE
-    return status
+    drawing.set_defaults(do=badge)
 
 
 def of_scenarios(paths: Sequence[Path]) -> bool:

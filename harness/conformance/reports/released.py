@@ -25,6 +25,7 @@ from harness.conformance.reports import command
 from harness.conformance.spec import number
 from harness.download import NotHad, cache_dir
 from harness.embedded import archives, binaries
+from harness.report.reading import BadReport
 
 _EXAMPLE = Path("fixtures/plugins/example_veth.py")
 _CHAINED = ("tuning", "portmap", "bandwidth")
@@ -221,7 +222,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _page(out: Path) -> None:
     """Make the page of all reports in the directory, including those that others added."""
     if reports := sorted(path for path in out.glob("*.json") if path.name != "matrix.json"):
-        command.main(argparse.Namespace(act=command.merge, reports=reports, out=out))
+        try:
+            command.merge(argparse.Namespace(reports=reports, out=out))
+        except BadReport as error:
+            print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

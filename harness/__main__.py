@@ -18,6 +18,7 @@ from harness.contract import Unavailable
 from harness.download import SCENARIOS
 from harness.exits import Ended, Exit
 from harness.preflight import command as preflight
+from harness.values import listed
 
 if TYPE_CHECKING:
     from harness.scenario.file import Scenario
@@ -292,8 +293,7 @@ def _new(options: argparse.Namespace) -> int:
     from harness.scenario.lint import known_networks
     from harness.scenario.skeleton import write
 
-    networks = [name.strip() for name in options.networks.split(",") if name.strip()]
-    path = write(options.directory, options.name, networks, known_networks(options.profile))
+    path = write(options.directory, options.name, listed(options.networks), known_networks(options.profile))
     print(f"{path}: edit it while `pytest {path} --watch` runs")
     return 0
 

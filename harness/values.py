@@ -1,4 +1,4 @@
-"""Functions for plain JSON values of files and API servers."""
+"""Functions for plain JSON values of files and API servers, and for texts."""
 
 from __future__ import annotations
 
@@ -67,3 +67,8 @@ def merged(
 def in_general(message: str) -> str:
     """A message without what differs from pod to pod and from try to try: IDs, numbers, quoted names, paths."""
     return re.sub(r'"[^"]*"|\S*/\S*|[0-9a-f]*[0-9][0-9a-f]*', "…", message).strip()
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The names in an option such as `A,B`."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

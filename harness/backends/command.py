@@ -21,13 +21,15 @@ from harness.contract import RunOptions
 from harness.exits import Exit
 from harness.objects import ApiError, Objects
 from harness.progress import Progress
+from harness.values import listed
 
 
 def create(options: argparse.Namespace) -> int:
     """Create or update a cluster; returns the exit status."""
-    asked = tuple(name.strip() for name in options.networks.split(",") if name.strip())
     console = Console(stderr=True, highlight=False)
-    wanted = RunOptions(networks=asked, profiles=tuple(options.profile), why="asked for", console=console)
+    wanted = RunOptions(
+        networks=listed(options.networks), profiles=tuple(options.profile), why="asked for", console=console
+    )
     kind.start(wanted, options.name).close(keep=True)
     return status(options)
 

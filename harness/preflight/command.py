@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from harness.backends.registry import BACKENDS, choose
 from harness.contract import Cluster, RunOptions, Unavailable
 from harness.exits import Ended, Exit
+from harness.values import listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +76,7 @@ def main(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, left: list[str]) -> Preflight:
     from rich.console import Console
 
-    asked = tuple(name.strip() for name in options.networks.split(",") if name.strip())
+    asked = listed(options.networks)
     backend, why = choose(options.backend, {})
     wanted = RunOptions(
         networks=asked,

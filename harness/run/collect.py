@@ -239,7 +239,9 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 def names(config: pytest.Config) -> tuple[str, ...]:
     """The networks of --networks."""
-    return tuple(name.strip() for name in config.option.networks.split(",") if name.strip())
+    from harness.values import listed
+
+    return listed(config.option.networks)
 
 
 def argv(config: pytest.Config) -> list[str]:

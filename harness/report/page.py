@@ -7,21 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
-from markupsafe import Markup
-
 from harness.report import plots
 from harness.report.findings import Cause, causes, ranked
 from harness.report.outcome import RAN, VERDICTS, Outcome, Verdict, counted
 from harness.report.published import NetworkOf, ScenarioReport
-from harness.report.style import STYLE
+from harness.report.template import filled
 from harness.report.timeline import timeline
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _LARGEST = 900_000  # bytes of a page, which must open on a phone
 _DETAILS = (("checks", 4000), ("steps", 4000), ("none", 1000), ("none", 200))
 """What is shown of scenarios that passed, and characters of one failure: the first that makes a small enough page."""
-_VERBS = ("ADD", "DEL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +54,6 @@ class Column:
     cells: tuple[Cell, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """The plots of one network's calls, by verb."""
-
-    network: str
-    plots: tuple[tuple[plots.Timing, Markup] | None, ...]
-
-
 def render(report: ScenarioReport) -> str:
     """The page."""
     found = causes(report.scenarios)
@@ -80,11 +68,9 @@ def _page(report: ScenarioReport, found: Sequence[Cause], details: str, text: in
     """The page, with these details of scenarios that passed, and so many characters of each failure."""
     outcomes, networks = report.scenarios, report.networks
     groups = sorted({outcome.group for outcome in outcomes if outcome.group}, key=_rank)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     axis, times = _times(outcomes)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return filled(
+        _TEMPLATE,
         report=report,
         cluster=report.cluster,
         counts=counted(outcome.verdict for outcome in outcomes),
@@ -102,9 +88,8 @@ def _page(report: ScenarioReport, found: Sequence[Cause], details: str, text: in
         timeline=timeline(outcomes),
         axis=axis,
         times=times,
-        verbs=_VERBS,
+        verbs=plots.VERBS,
         shown=plots.shown,
-        style=STYLE,
     )
 
 
@@ -166,25 +151,14 @@ def _software(name: str, networks: Mapping[str, NetworkOf]) -> str:
     return network.missing or network.software
 
 
-def _times(outcomes: Sequence[Outcome]) -> tuple[plots.Scale, list[Times]]:
+def _times(outcomes: Sequence[Outcome]) -> tuple[plots.Scale, list[plots.Times]]:
     """The plots of all networks, on one axis."""
     seconds: dict[str, dict[str, list[float]]] = {}
     for outcome in outcomes:
         for network, verbs in outcome.calls.items():
             for verb, took in verbs.items():
-                seconds.setdefault(network, {}).setdefault(verb, []).extend(each for each in took if each >= 0)
-    every = {
-        network: [
-            plots.Timing(verb=verb, seconds=tuple(sorted(verbs[verb]))) if verbs.get(verb) else None for verb in _VERBS
-        ]
+                seconds.setdefault(network, {}).setdefault(verb, []).extend(took)
+    return plots.times(
+        (network, [plots.timing(verb, verbs.get(verb, ())) for verb in plots.VERBS])
         for network, verbs in sorted(seconds.items())
-    }
-    axis = plots.scale([timing for row in every.values() for timing in row if timing])
-    return axis, [
-        Times(
-            network=network,
-            plots=tuple((each, Markup(plots.svg(each, axis, network))) if each else None for each in row),
-        )
-        for network, row in every.items()
-        if any(row)
-    ]
+    )

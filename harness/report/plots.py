@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from markupsafe import Markup
+
+VERBS = ("ADD", "DEL")
 _BINS, _WIDTH, _HEIGHT = 48, 240, 28
 
 
@@ -26,6 +29,20 @@ class Timing:
     def most(self) -> float:
         """The 95th percentile."""
         return self.seconds[max(0, math.ceil(0.95 * len(self.seconds)) - 1)]
+
+
+def timing(verb: str, seconds: Iterable[float]) -> Timing | None:
+    """A verb's calls; None if there is none with a time."""
+    found = tuple(sorted(each for each in seconds if each >= 0))
+    return Timing(verb=verb, seconds=found) if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """The pictures of one plugin or network, by verb."""
+
+    name: str
+    plots: tuple[tuple[Timing, Markup] | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,3 +97,14 @@ def svg(timing: Timing, axis: Scale, name: str) -> str:
         f'preserveAspectRatio="none"><path class="tick" d="{ticks}"/><path class="bars" d="{bars}"/>'
         f'<path class="median" d="M{middle} 0V{_HEIGHT}"/></svg>'
     )
+
+
+def times(rows: Iterable[tuple[str, Sequence[Timing | None]]]) -> tuple[Scale, list[Times]]:
+    """The pictures of all rows on one axis; a row is a name and its calls by verb. Rows without calls are left out."""
+    every = list(rows)
+    axis = scale([timing for _, row in every for timing in row if timing])
+    return axis, [
+        Times(name=name, plots=tuple((each, Markup(svg(each, axis, name))) if each else None for each in row))
+        for name, row in every
+        if any(row)
+    ]

@@ -6,21 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup, escape
+from markupsafe import escape
 
 from harness.conformance.published import CallOf, CheckOf, ConformanceReport
 from harness.conformance.reports.causes import Cause, causes
 from harness.conformance.reports.matrix import Cell, Feature, cells, feature, features, labels, whole
 from harness.conformance.reports.timing import timing
 from harness.report import plots
-from harness.report.style import STYLE
+from harness.report.template import filled
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _LARGEST = 900_000  # bytes of a page, which must open on a phone; scripts, inputs and outputs that do not fit are cut
 _USEFUL = 2_000  # the smallest useful size of a piece of evidence, in bytes
 _OTHERS = 12  # the number of headlines of one cause
-_VERBS = ("ADD", "DEL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +61,6 @@ class Line:
     verdicts: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """One implementation's plots, by verb."""
-
-    name: str
-    plots: tuple[tuple[plots.Timing, Markup] | None, ...]
-
-
 def render(reports: Sequence[ConformanceReport]) -> str:
     """The page, with the reports in the given order."""
     found, room = causes(reports), _LARGEST
@@ -84,11 +74,11 @@ def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: in
     names, every_column = labels(reports), features(reports)
     found = _findings(every, names, room)
     columns = [column for column in every_column if any(_says(report, column) for report in reports)]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    axis, times = plots.times(
+        (name, [timing(report, verb) for verb in plots.VERBS]) for name, report in zip(names, reports, strict=True)
     )
-    axis, times = _times(reports, names)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return filled(
+        _TEMPLATE,
         rows=_rows(reports, names, columns, found),
         columns=columns,
         findings=found,
@@ -96,9 +86,8 @@ def _page(reports: Sequence[ConformanceReport], every: Sequence[Cause], room: in
         groups=_groups(reports, every_column),
         axis=axis,
         times=times,
-        verbs=_VERBS,
+        verbs=plots.VERBS,
         shown=plots.shown,
-        style=STYLE,
         safe_url=_safe_url,
         harness=sorted({report.environment.harness for report in reports}),
         kernels=sorted({report.environment.kernel for report in reports}),
@@ -219,16 +208,3 @@ def _groups(reports: Sequence[ConformanceReport], columns: Sequence[Feature]) ->
         verdicts = tuple(checks[name].verdict.value if name in checks else "none" for checks in by_name)
         lines[feature(every[name])].append(Line(check=every[name], verdicts=verdicts))
     return [(column, found) for column, found in lines.items() if found]
-
-
-def _times(reports: Sequence[ConformanceReport], names: Sequence[str]) -> tuple[plots.Scale, list[Times]]:
-    every = [tuple(timing(report, verb) for verb in _VERBS) for report in reports]
-    axis = plots.scale([timing for row in every for timing in row if timing])
-    return axis, [
-        Times(
-            name=name,
-            plots=tuple((each, Markup(plots.svg(each, axis, name))) if each else None for each in row),
-        )
-        for name, row in zip(names, every, strict=True)
-        if any(row)
-    ]

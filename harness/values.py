@@ -72,3 +72,9 @@ def in_general(message: str) -> str:
 def listed(text: str) -> tuple[str, ...]:
     """The names in an option such as `A,B`."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def in_bits(per_second: float, digits: int) -> str:
+    """A rate for people, with so many significant digits: 7.1 Gbit/s."""
+    by, prefix = next((each for each in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if per_second >= each[0]), (1.0, ""))
+    return f"{per_second / by:.{digits}g} {prefix}bit/s"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from harness.values import in_bits
+
 API_VERSION, KIND = "preflight.genie.dev/v1alpha1", "PreflightReport"
 SLOW = 0.5  # of the network's median throughput: below, a pair is noted as slow
 
@@ -112,9 +114,4 @@ class Preflight:
 
 def rate(bits: float | None) -> str:
     """Bits per second for people: 7.1 Gbit/s."""
-    if bits is None:
-        return ""
-    for by, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if bits >= by:
-            return f"{bits / by:.3g} {prefix}bit/s"
-    return f"{bits:.3g} bit/s"
+    return "" if bits is None else in_bits(bits, 3)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from harness.contract import Facts
+from harness.values import in_bits
 
 Verdict = Literal["passed", "failed", "broken", "blocked", "not run", "skipped"]
 """`broken`: the environment stopped it, so it says nothing about the plugin. `blocked`: every ADD of its network failed
@@ -47,11 +48,8 @@ class Figure:
     unit: str  # "ms", "bit/s"
 
     def __str__(self) -> str:
-        scale = next(((by, prefix) for by, prefix in _PREFIXES if self.value >= by and self.unit == "bit/s"), (1.0, ""))
-        return f"{self.name}: {self.value / scale[0]:.4g} {scale[1]}{self.unit}"
-
-
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+        shown = in_bits(self.value, 4) if self.unit == "bit/s" else f"{self.value:.4g} {self.unit}"
+        return f"{self.name}: {shown}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,26 +173,29 @@ def _interruptible() -> Iterator[None]:
     def interrupt(*_: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with _handling((signal.SIGTERM, signal.SIGHUP), interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def _removing(left: list[str]) -> Iterator[None]:
     """Signals do not interrupt what removes things; it has limits of its own. Whatever it raises, the rest goes on."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    with _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN):
+        try:
+            yield
+        except Exception as error:  # of a cluster's client, for example
+            left.append(str(error) or repr(error))
+
+
+@contextmanager
+def _handling(numbers: Sequence[signal.Signals], handler: Any) -> Iterator[None]:
+    """Handle these signals so during the context."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
-    except Exception as error:  # of a cluster's client, for example
-        left.append(str(error) or repr(error))
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _write(found: Preflight, options: argparse.Namespace) -> None:

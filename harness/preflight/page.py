@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from harness.preflight.result import Network, Preflight, Way, rate
+from harness.report.template import filled
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 STEPS = 5  # shades of a heat map
@@ -35,11 +34,7 @@ class Map:
 
 def render(found: Preflight) -> str:
     """The page."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(found=found, maps={each.name: maps(each) for each in found.networks})
+    return filled(_TEMPLATE, found=found, maps={each.name: maps(each) for each in found.networks})
 
 
 def maps(network: Network) -> list[Map]:
@@ -74,8 +69,7 @@ def _map(
     *,
     lower: bool = False,
 ) -> Map:
-    by_pair = {(way.one, way.other): way for way in network.ways}
-    nodes = tuple(sorted({node for pair in by_pair for node in pair}))
+    by_pair, nodes = network.by_pair, network.nodes
     values = [number for way in network.ways if (number := value(way)) is not None]
 
     def cell(one: str, other: str) -> Cell:

@@ -58,6 +58,15 @@ class Network:
     notes: tuple[str, ...] = ()  # what was not measured, and why
 
     @property
+    def by_pair(self) -> dict[tuple[str, str], Way]:
+        return {(way.one, way.other): way for way in self.ways}
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes of measured pairs, sorted."""
+        return tuple(sorted({node for pair in self.by_pair for node in pair}))
+
+    @property
     def wrong(self) -> list[str]:
         """Everything that is wrong, one line each."""
         found = list(self.broken)

@@ -45,8 +45,7 @@ def _show_network(network: Network, found: Preflight, console: Console) -> None:
 
 def _ways(network: Network) -> Table:
     """A matrix of nodes."""
-    by_pair = {(way.one, way.other): way for way in network.ways}
-    nodes = sorted({node for pair in by_pair for node in pair})
+    by_pair, nodes = network.by_pair, network.nodes
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("", *nodes):
         table.add_column(column)

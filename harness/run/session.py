@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -373,7 +373,7 @@ class Suite:
         self._decide(int(session.exitstatus))
         session.exitstatus = self.code
         if self.config.option.report and self.code is not Exit.USAGE:
-            self.page = write(self._run(), self.report)
+            self.page = write(replace(self._run(), binaries=self._binaries()), self.report)
 
     @property
     def _is_unfinished(self) -> bool:
@@ -445,20 +445,16 @@ class Suite:
             shard="/".join(map(str, self.config.option.shard or ())),
             selected=self._whole.names,
             scenarios_sha256=self._whole.sha256,
-            binaries=self._binaries(),
             code=self.code,
             why=self.why,
         )
 
     def _binaries(self) -> dict[tuple[str, str], tuple[str, ...]]:
-        """The plugins of all nodes, if there is a report to name them; of a node that does not answer, none."""
+        """The plugins of all nodes; of a node that does not answer, none."""
         found: dict[tuple[str, str], tuple[str, ...]] = {}
-        cluster = self.cluster
-        if cluster is None or not self.config.option.report:
-            return found
-        for node in cluster.facts.nodes:
+        for node in self.cluster.facts.nodes if self.cluster else ():
             with suppress(Exception):
-                for plugin in cluster.binaries(node).items():
+                for plugin in self.cluster.binaries(node).items():
                     found[plugin] = (*found.get(plugin, ()), node)
         return found
 

@@ -91,7 +91,7 @@ class Suite:
         suite.stepper = Stepper(config) if config.option.step else None
         return suite
 
-    # --- the cluster
+    # --- the process
 
     @property
     def is_worker(self) -> bool:
@@ -124,9 +124,7 @@ class Suite:
             return
         if not self._workers:
             raise KeyboardInterrupt
-        for worker in self._workers:
-            with suppress(ProcessLookupError):
-                os.kill(worker, TOLD)
+        self._signal(TOLD)
         signal.signal(signal.SIGALRM, self._give_up)
         signal.setitimer(signal.ITIMER_REAL, 2 * HASTY)
         # pytest-xdist waits for an event of a worker; a thread, because its queue may be locked by this one.
@@ -141,9 +139,12 @@ class Suite:
         raise KeyboardInterrupt
 
     def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
         for worker in self._workers:
             with suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
+                os.kill(worker, number)
 
     def _know(self, node: Any) -> None:
         """Know a worker's process; a signal ends it even if it has only begun to start."""
@@ -158,7 +159,7 @@ class Suite:
         """A worker has ended."""
         self._workers.discard(node.gateway._io.popen.pid)
 
-    # --- the cluster, continued
+    # --- the cluster
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self) -> None:
@@ -361,7 +362,7 @@ class Suite:
         """Look for leftovers on the nodes, decide the exit code, and write the reports."""
         if self.is_worker:
             return
-        self.stop.first = _nothing  # from now on, an interrupt must not stop the reports
+        self.stop.first = lambda: None  # from now on, an interrupt must not stop the reports
         self.why = self.why or self.stop.reason() * self._is_unfinished
         self._report_rest()
         kept = any(each.notes for each in self.outcomes)
@@ -468,10 +469,6 @@ class Suite:
                 cluster.close(keep=self.config.option.keep)
         if not self.is_worker:
             shutil.rmtree(self.state, ignore_errors=True)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _no_facts(backend: str, why: str) -> Facts:

@@ -59,7 +59,7 @@ def _open_shell(scene: Scene, pod: str) -> None:
         print(f"expected Enter, c, q or one of the pods {_pods(scene)}, got {pod!r}")
         return
     try:
-        command = scene.cluster.shell(scene.namespace, scene.view.names.get(pod, pod))
+        command = scene.cluster.shell(scene.namespace, scene.view.name(pod))
         print(f"$ {shlex.join(command)}   (`exit` returns here)")
         subprocess.run(command, check=False)
     except (OSError, ProbeError, Unavailable) as error:

@@ -26,10 +26,6 @@ class Stopped(BaseException):
     """What runs ends now; the message has the reason."""
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass
 class Stop:
     """The reasons to stop a run, in one process.
@@ -41,8 +37,8 @@ class Stop:
     deadline: float = 0.0  # 0: none
     seconds: float = 0.0
     interrupted: bool = False
-    first: Callable[[], None] = _nothing
-    second: Callable[[], None] = _nothing
+    first: Callable[[], None] = lambda: None
+    second: Callable[[], None] = lambda: None
     _pressed: float = 0.0  # when Ctrl-C was
     _listens: bool = False
     _inside: bool = False  # an interrupt may raise here

@@ -230,9 +230,14 @@ def order(items: list[pytest.Item]) -> None:
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     """--networks: deselect scenarios that need other networks."""
-    allowed = set(names(config))
-    out = [item for item in items if isinstance(item, ScenarioItem) and not set(item.scenario.networks) <= allowed]
-    if allowed and out:
+    if allowed := set(names(config)):
+        deselect(config, items, lambda item: not set(item.scenario.networks) <= allowed)
+
+
+def deselect(config: pytest.Config, items: list[pytest.Item], is_out: Callable[[ScenarioItem], bool]) -> None:
+    """Deselect some scenarios; other tests stay."""
+    out = [item for item in items if isinstance(item, ScenarioItem) and is_out(item)]
+    if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
 

@@ -18,7 +18,7 @@ import pytest
 
 from harness.report.durations import Durations, read
 from harness.report.reading import BadReport
-from harness.run.collect import ScenarioItem
+from harness.run.collect import ScenarioItem, deselect
 
 _SHARD = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
 
@@ -86,10 +86,7 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
         return
     number, count = config.option.shard
     mine = parts(chosen.names, _durations(config).seconds, count)[number - 1]
-    others = [item for item in items if isinstance(item, ScenarioItem) and item.name not in mine]
-    if others:
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+    deselect(config, items, lambda item: item.name not in mine)
 
 
 def _durations(config: pytest.Config) -> Durations:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.report.outcome import RAN, Outcome
 from harness.report.published import KIND, ScenarioReport
-from harness.report.reading import BadReport, checked, kind, load
+from harness.report.reading import BadReport, checked, kind, load, report_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ def read(path: Path) -> Durations:
     Raises:
         BadReport: it is neither.
     """
-    path = path / "report.json" if path.is_dir() else path
+    path = report_in(path)
     data = load(path)
     if kind(data) == KIND:
         return of(checked(path, data, ScenarioReport).scenarios)

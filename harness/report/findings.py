@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.report.alike import alike
 from harness.report.outcome import VERDICTS, Outcome
+from harness.report.words import in_one_line
 
 _LONG = 1000  # characters of a failure that decide about its cause
 BAD = ("failed", "broken", "blocked", "not run")
@@ -55,8 +56,7 @@ def headline(outcome: Outcome) -> str:
     """The failure in one line, without its place."""
     if not outcome.failures:
         return outcome.reason or outcome.overdue or outcome.verdict
-    first, *rest = outcome.failures[0][1][:_LONG].splitlines() or [""]
-    return f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first
+    return in_one_line(outcome.failures[0][1][:_LONG])
 
 
 def _key(outcome: Outcome) -> str:

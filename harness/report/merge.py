@@ -12,7 +12,7 @@ from harness.exits import ORDER, Exit
 from harness.report import junit, save
 from harness.report.outcome import Outcome, counted
 from harness.report.published import ExecutableOf, ExitOf, ScenarioReport, read
-from harness.report.reading import BadReport
+from harness.report.reading import BadReport, report_in
 
 _Fact = Callable[[ScenarioReport], object]
 _OF_RUN: dict[str, _Fact] = {
@@ -54,8 +54,7 @@ def merge(paths: Sequence[Path], out: Path) -> ScenarioReport:
     Raises:
         BadReport: a file is not a report, or the reports are not of shards of one run.
     """
-    files = [path / "report.json" if path.is_dir() else path for path in paths]
-    parts = [Part(path=path, report=read(path)) for path in files]
+    parts = [Part(path=path, report=read(path)) for path in map(report_in, paths)]
     for part in parts:
         if part.path.parent.resolve() == out.resolve():
             raise BadReport(f"{out}: expected another directory than that of {part.path}")

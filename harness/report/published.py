@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contract import Kind
 from harness.report.outcome import VERDICTS, Outcome, Verdict
-from harness.report.reading import checked, load, schema_of
+from harness.report.reading import checked, load, report_in, schema_of
 
 API_VERSION: Literal["scenarios.genie.dev/v1alpha1"] = "scenarios.genie.dev/v1alpha1"
 KIND: Literal["ScenarioReport"] = "ScenarioReport"
@@ -116,7 +116,7 @@ def read(path: Path) -> ScenarioReport:
     Raises:
         BadReport: it is not a report of scenarios.
     """
-    path = path / "report.json" if path.is_dir() else path
+    path = report_in(path)
     return checked(path, load(path), ScenarioReport)
 
 

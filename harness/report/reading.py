@@ -16,6 +16,11 @@ class BadReport(Exception):
     """A file is not a report; the message names the file, the field and the expected value."""
 
 
+def report_in(path: Path) -> Path:
+    """The report.json of a report's directory; a file is itself."""
+    return path / "report.json" if path.is_dir() else path
+
+
 def load(path: Path) -> Any:
     """The content of a file as plain data.
 

@@ -27,9 +27,14 @@ def short(outcome: Outcome) -> str:
     if not outcome.failures:
         return "; ".join(each for each in (before, outcome.reason) if each)
     where, what = outcome.failures[0]
-    first, *rest = what.splitlines() or [""]
-    text = f"{where}: {first}" + (f" {rest[0].strip()}" if first.endswith(":") and rest else "")
+    text = f"{where}: {in_one_line(what)}"
     return f"{before}; {text}" if before else text
+
+
+def in_one_line(failure: str) -> str:
+    """The first line of a failure, with the next one if it only announces that."""
+    first, *rest = failure.splitlines() or [""]
+    return f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first
 
 
 def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:

@@ -55,8 +55,7 @@ def throughput(view: View, own: str, other: str, address: str, seconds: float) -
     """
 
     def ask(pod: str, **request: Any) -> dict[str, Any]:
-        given = {**request, "seconds": seconds, "timeout": seconds + 15}
-        return view.cluster.ask(view.namespace, view.name(pod), given)
+        return view.ask(pod, {**request, "seconds": seconds, "timeout": seconds + 15})
 
     port = ask(other, op="serve-iperf3").get("port", 0)
     return ask(own, op="throughput", address=address, iperf3=port)

@@ -199,13 +199,21 @@ class View:
         """The events about a pod, as the API server lists them."""
         return events_about(self.objects, self.namespace, self.name(name))
 
+    def ask(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of the probe in a pod; see `harness.probe`.
+
+        Raises:
+            ProbeError: it cannot be asked.
+        """
+        return self.cluster.ask(self.namespace, self.name(name), request)
+
     def look(self, name: str) -> Look:
         """The report of the probe in a pod.
 
         Raises:
             ProbeError: it cannot be asked.
         """
-        answer = self.cluster.ask(self.namespace, self.name(name), {"op": "look"})
+        answer = self.ask(name, {"op": "look"})
         if "interfaces" not in answer:
             raise ProbeError(f"{name}: {answer.get('error') or answer}")
         return Look.of(name, answer)
@@ -213,7 +221,7 @@ class View:
     def dial(self, name: str, **request: Any) -> dict[str, Any]:
         """One connection attempt from a pod; see `harness.probe`."""
         wanted = {key: value for key, value in request.items() if value is not None}
-        answer = self.cluster.ask(self.namespace, self.name(name), {"op": "dial", **wanted})
+        answer = self.ask(name, {"op": "dial", **wanted})
         return {"ok": False, "seen_as": "", "name": "", "peer": "", "error": "", **answer}
 
     def all_at_once(self, asks: Iterable[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from harness.checks.measuring import throughput
 from harness.checks.reaching import targets_of
@@ -249,7 +249,7 @@ def _spot(view: View, network: str, place: tuple[str, str], services: dict[str, 
     resolve = {"op": "resolve", "name": "kubernetes.default.svc", "timeout": 10.0}
 
     def dns() -> str | None:
-        answer: dict[str, Any] = view.cluster.ask(view.namespace, view.name(pod), resolve)
+        answer = view.ask(pod, resolve)
         return str(answer["error"]) if answer.get("error") else None
 
     def service(of: str) -> str | None:

@@ -95,7 +95,7 @@ class StaysConnected(Around):
         return list(found["flows"])
 
     def _ask(self, scene: Scene, request: dict[str, Any]) -> dict[str, Any]:
-        return scene.cluster.ask(scene.namespace, scene.view.name(self.from_), request)
+        return scene.view.ask(self.from_, request)
 
     def _wrong(self, flow: dict[str, Any]) -> str:
         way = f"{flow['protocol']} from {self.from_} to {self.to} at {flow['address']} over {self.over}"

@@ -241,7 +241,7 @@ class MtuPath(Check):
 
     def attempt(self, view: View) -> str | None:
         own, other = view.look(self.from_), view.look(self.to)
-        mtus = [each.mtu for each in own.attached.values() if any(view.belongs(ip, self.over) for ip in each.addresses)]
+        mtus = mtus_of(view, own, self.over)
         targets = targets_of(view, other, self.over)
         if not mtus or not targets:
             wrong = [f"{self.from_ if not mtus else self.to} has no address of {self.over}"]
@@ -268,3 +268,8 @@ def targets_of(view: View, look: Look, over: NetworkName | None, family: int | N
     status = (view.pod(look.pod) or {}).get("status") or {}
     ips = [ip_address(each["ip"]) for each in status.get("podIPs") or []]
     return [ip for ip in ips if family in (None, ip.version)]
+
+
+def mtus_of(view: View, look: Look, network: str) -> list[int]:
+    """The MTUs of a pod's interfaces with an address of a network."""
+    return [each.mtu for each in look.attached.values() if any(view.belongs(ip, network) for ip in each.addresses)]

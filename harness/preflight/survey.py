@@ -9,8 +9,8 @@ from statistics import median
 from typing import TypeVar
 
 from harness.checks.measuring import throughput
-from harness.checks.reaching import targets_of
-from harness.checks.view import Look, View, subnets
+from harness.checks.reaching import mtus_of, targets_of
+from harness.checks.view import View, subnets
 from harness.contract import SERVICES, Cluster, Offer, ProbeError
 from harness.model import NetworkName
 from harness.objects import OF_SCENARIOS, ApiError, Objects
@@ -70,7 +70,7 @@ class Survey:
         self._scenes.append(scene)
         with self.progress.step(f"{name}: a pod on each of {len(nodes)} nodes"):
             broken = self._create(scene)
-        there = {node: _pod(number, name) for number, node in enumerate(nodes) if _pod(number, name) not in broken}
+        there = {node: pod for pod, node in scene.nodes.items() if pod not in broken}
         wanted = [pair for pair in pairs(nodes) if set(pair) <= set(there)]
         with self.progress.step(f"{name}: {len(wanted)} pairs of nodes, ICMP, TCP, UDP, MTU and latency"):
             ways = self._at_once(lambda pair: _reach(scene.view, name, pair, there), wanted)
@@ -90,11 +90,8 @@ class Survey:
             leftovers=Ledger(cluster=self.cluster, namespace=self.namespace, alone=True),
             values={},
         )
-        pods = {
-            _pod(number, name): Pod(annotations={"cni": name}, labels={"preflight": _pod(number, name)})
-            for number in range(len(nodes))
-        }
-        placed = {_pod(number, name): node for number, node in enumerate(nodes)}
+        placed = {f"{name}-{number}": node for number, node in enumerate(nodes, 1)}
+        pods = {pod: Pod(annotations={"cni": name}, labels={"preflight": pod}) for pod in placed}
         return Scene(view=view, pods=pods, nodes=placed, failing=frozenset())
 
     def _create(self, scene: Scene) -> dict[str, str]:
@@ -154,10 +151,6 @@ class Survey:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pod(number: int, network: str) -> str:
-    return f"{network}-{number + 1}"
-
-
 def _reach(view: View, network: str, pair: Pair, there: dict[str, str]) -> Way:
     """Whether one pod reaches another by each protocol, with the MTU of the path and the latency."""
     way = Way(network=network, one=pair[0], other=pair[1])
@@ -170,7 +163,7 @@ def _reach(view: View, network: str, pair: Pair, there: dict[str, str]) -> Way:
         wrong = [text for target in targets for text in _silent(view, own, other, target)]
         if wrong:
             return replace(way, wrong=tuple(wrong))
-        mtu = _interface_mtu(view, looks[0], network)
+        mtu = next(iter(mtus_of(view, looks[0], network)), 0)
         path = _path_mtu(view, own, targets[0], mtu)
         short = (
             (f"the path takes {path or 'no'} bytes in one piece, the interface's MTU is {mtu}",) if path < mtu else ()
@@ -194,11 +187,6 @@ def _silent(view: View, own: str, other: str, target: str) -> Iterable[str]:
 
         if wrong := view.until(attempt, PATIENCE):
             yield wrong
-
-
-def _interface_mtu(view: View, look: Look, network: str) -> int:
-    mtus = (each.mtu for each in look.attached.values() if any(view.belongs(ip, network) for ip in each.addresses))
-    return next(mtus, 0)
 
 
 def _path_mtu(view: View, pod: str, target: str, mtu: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.checks.view import View
 
 Way = Literal["icmp", "tcp 8472", "tcp 8474", "udp 8472", "udp 8474"]
-WAYS: tuple[Way, ...] = ("icmp", "tcp 8472", "tcp 8474", "udp 8472", "udp 8474")
+WAYS: tuple[Way, ...] = get_args(Way)
 assert {str(PORT), str(OTHER_PORT)} == {way.partition(" ")[2] for way in WAYS} - {""}
 Ways = Annotated[
     Many[Way],

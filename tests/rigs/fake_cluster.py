@@ -109,7 +109,7 @@ class FakeCluster:
             self.store[path]["metadata"]["annotations"] |= body["metadata"]["annotations"]
         if path in self.store:
             return 200, self.store[path]
-        if path.rpartition("/")[2] in ("pods", "events", "services", "namespaces"):
+        if path.rpartition("/")[2] in ("configmaps", "events", "namespaces", "pods", "services"):
             items = [thing for where, thing in self.store.items() if where.rpartition("/")[0] == path]
             return 200, {"items": items}
         return 404, {"message": f"{path} not found"}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,48 +14,18 @@ from harness.backends import existing, jobs
 from harness.cluster import suite_job
 from harness.cluster.real import client
 from harness.exits import Exit
-from harness.objects import ApiError
-from harness.report import of_run, save
-from harness.report.outcome import Outcome, Run, Verdict
+from harness.report.outcome import Verdict
 from harness.report.published import read
-from tests.rigs.fake_cluster import facts
+from tests.rigs.fake_cluster import FakeCluster
+from tests.rigs.runs import outcome, report, saved
 
 NAMES = ("a", "b", "c", "d")
-
-
-@dataclass
-class Api:
-    """ConfigMaps and one Job."""
-
-    shards: int
-    status: Mapping[str, Any] = field(default_factory=lambda: {"conditions": [{"type": "Complete", "status": "True"}]})
-    store: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def get(self, path: str, **_: str) -> dict[str, Any]:
-        if path.endswith("/configmaps"):
-            return {"items": list(self.store.values())}
-        if not self.shards:
-            raise ApiError(404, "jobs genie-suite not found")
-        return {"spec": {"completions": self.shards}, "status": self.status}
-
-    def create(self, thing: dict[str, Any], namespace: str) -> None:
-        assert namespace == "genie-suite"
-        self.store[thing["metadata"]["name"]] = json.loads(json.dumps(thing))
-
-    def delete(self, path: str) -> None:
-        self.store.pop(path.rpartition("/")[2], None)
+JOB = "/apis/batch/v1/namespaces/genie-suite/jobs/genie-suite"
 
 
 def _report(into: Path, shard: str, verdicts: Mapping[str, Verdict], code: int = 0) -> None:
-    outcomes = tuple(
-        Outcome(name=name, title=name, file=f"{name}.yaml", networks=(), group="x", verdict=verdict, seconds=1.0)
-        for name, verdict in verdicts.items()
-    )
-    run = Run(
-        facts=facts(), outcomes=outcomes, leaked=(), seconds=1.0, start_seconds=1.0, selected=NAMES, code=Exit(code)
-    )
-    report = of_run(run).model_copy(update={"shard": shard})
-    save(report, into)
+    outcomes = [outcome(verdict, name) for name, verdict in verdicts.items()]
+    saved(report(*outcomes, selected=NAMES, code=Exit(code), shard=shard), into)
     (into / "junit.xml").write_text('<testsuites><testsuite name="pytest"/></testsuites>')
 
 
@@ -65,7 +33,7 @@ def _report(into: Path, shard: str, verdicts: Mapping[str, Verdict], code: int =
 class Pods:
     """Runs `harness job run` as pods do, with a pytest that only writes reports."""
 
-    api: Api
+    cluster: FakeCluster
     place: Path
     patch: pytest.MonkeyPatch
     commands: list[Sequence[str]] = field(default_factory=list)
@@ -74,22 +42,23 @@ class Pods:
         def pytest_of_pod(command: Sequence[str]) -> tuple[int, str]:
             self.commands.append(command)
             if code != Exit.USAGE:
-                report = Path(command[command.index("--report") + 1])
-                _report(report, command[command.index("--shard") + 1], verdicts, code)
+                into = Path(command[command.index("--report") + 1])
+                _report(into, command[command.index("--shard") + 1], verdicts, code)
             return code, "the output\n"
 
         self.patch.setattr(jobs, "_shown", pytest_of_pod)
         self.patch.setattr(jobs, "REPORT", self.place / f"pod-{index}")
         self.patch.setenv("JOB_COMPLETION_INDEX", str(index))
-        assert main(["job", "run", "--shards", str(self.api.shards), "--", *args]) == 0
+        assert main(["job", "run", "--shards", "2", "--", *args]) == 0
 
 
 @pytest.fixture
 def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pods:
-    api = Api(shards=2)
-    monkeypatch.setattr(jobs, "client", lambda *_: None)
-    monkeypatch.setattr(jobs, "Objects", lambda _: api)
-    return Pods(api=api, place=tmp_path, patch=monkeypatch)
+    cluster = FakeCluster()
+    status = {"conditions": [{"type": "Complete", "status": "True"}]}
+    cluster.store[JOB] = {"spec": {"completions": 2}, "status": status}
+    monkeypatch.setattr(jobs, "client", lambda _: cluster.api())
+    return Pods(cluster=cluster, place=tmp_path, patch=monkeypatch)
 
 
 def _collect(out: Path) -> int:
@@ -100,8 +69,8 @@ def test_the_shards_reports_become_one(pods: Pods, tmp_path: Path) -> None:
     pods.run(0, {"a": "passed", "b": "passed"}, args=["-k", "x"])
     pods.run(1, {"c": "failed", "d": "skipped"}, code=1)
     assert _collect(tmp_path / "out") == 1
-    report = read(tmp_path / "out")
-    assert {each.name: each.verdict for each in report.scenarios} == {
+    scenarios = read(tmp_path / "out").scenarios
+    assert {each.name: each.verdict for each in scenarios} == {
         "a": "passed", "b": "passed", "c": "failed", "d": "skipped",
     }  # fmt: skip
     first, second = pods.commands
@@ -114,7 +83,7 @@ def test_a_shard_without_a_report_is_broken_and_its_scenarios_did_not_run(
     pods: Pods, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pods.run(0, {"a": "passed", "b": "passed"})
-    pods.api.status = {"conditions": [{"type": "Failed", "status": "True"}]}
+    pods.cluster.store[JOB]["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
     assert _collect(tmp_path / "out") == 3
     assert "shard 2/2 has saved nothing" in capsys.readouterr().err
     assert read(tmp_path / "out").counts == {"passed": 2, "not run": 2}
@@ -132,12 +101,12 @@ def test_a_mistake_in_the_options_is_shown_with_the_pods_output(
 def test_a_collection_that_waits_too_long_or_finds_no_job_is_broken(
     pods: Pods, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pods.api.status = {"succeeded": 1}
+    pods.cluster.store[JOB]["status"] = {"succeeded": 1}
     assert _collect(tmp_path / "out") == 3
     assert "1 of 2 shards have ended" in capsys.readouterr().err
-    pods.api.shards = 0
+    del pods.cluster.store[JOB]
     assert _collect(tmp_path / "out") == 3
-    assert "jobs genie-suite not found" in capsys.readouterr().err
+    assert "jobs/genie-suite not found" in capsys.readouterr().err
 
 
 def test_evidence_that_is_too_large_is_left_out(tmp_path: Path) -> None:

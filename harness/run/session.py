@@ -453,9 +453,12 @@ class Suite:
     def _binaries(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """The plugins of all nodes; of a node that does not answer, none."""
         found: dict[tuple[str, str], tuple[str, ...]] = {}
-        for node in self.cluster.facts.nodes if self.cluster else ():
+        cluster = self.cluster
+        if cluster is None:
+            return found
+        for node in cluster.facts.nodes:
             with suppress(Exception):
-                for plugin in self.cluster.binaries(node).items():
+                for plugin in cluster.binaries(node).items():
                     found[plugin] = (*found.get(plugin, ()), node)
         return found
 

@@ -423,7 +423,10 @@ def _size(value: Any) -> int:
             return sys.getsizeof(value) + sum(map(_size, value))
         case Pod():
             return 500 + _size(value.annotations) + _size(value.labels)
-    return 0 if value is _OVERLONG else sys.getsizeof(value)
+    if value is _OVERLONG:
+        return 0
+    parts = getattr(value, "__dataclass_fields__", ())
+    return sys.getsizeof(value) + sum(_size(getattr(value, name)) for name in parts)
 
 
 class CachedKube:

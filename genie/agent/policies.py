@@ -131,7 +131,7 @@ class Policies:
                   metadata_only=True, changed=self._changed)
         ]  # fmt: skip
         self._namespaces: Watch[_Item] | None = None
-        self._peers: Watch[_Item | None] | None = None
+        self._peers: Watch[Workload | None] | None = None
         self._interest = _Interest()
         self._parsed: dict[tuple[str, str, str], tuple[_Item, tuple[Policy, ...]]] = {}
         self._reported: dict[tuple[str, str, str], str] = {}
@@ -291,7 +291,7 @@ class Policies:
             peers = self._peers.items if self._peers else {}
             names = self._namespaces.items if self._namespaces else {}
             world = World(
-                map(_workload, list(peers.values())),
+                [pod for pod in list(peers.values()) if pod],
                 {name: item["labels"] for (_, name), item in list(names.items())},
             )
             self._now = _Now(policies, world)
@@ -389,7 +389,7 @@ class Policies:
             namespace=guarded.namespace,
             name=guarded.pod,
             labels=guarded.labels or {},
-            ports=peer["ports"] if peer else (),
+            ports=peer.ports if peer else (),
         )
 
     def _failed(self, guarded: _Guarded, why: str) -> str:
@@ -474,8 +474,10 @@ def _keep_namespace(item: _Item) -> tuple[_Item, None]:
     return {"labels": labels if isinstance(labels, dict) else {}}, None
 
 
-def _keep_peer(item: _Item, wanted: _Interest, node: str) -> tuple[_Item | None, None]:
+def _keep_peer(item: _Item, wanted: _Interest, node: str) -> tuple[Workload | None, None]:
     """A pod as far as policies need it; None if it has no address in a network of theirs."""
+    from genie.policy.rules import Workload
+
     meta = item.get("metadata") or {}
     notes, labels = meta.get("annotations"), meta.get("labels")
     addresses = _addresses(notes.get(NETWORK_STATUS) if isinstance(notes, dict) else None, wanted.networks)
@@ -483,12 +485,13 @@ def _keep_peer(item: _Item, wanted: _Interest, node: str) -> tuple[_Item | None,
     if not addresses and not (wanted.ports and spec.get("nodeName") == node):
         return None, None
     known = labels if isinstance(labels, dict) else {}
-    return {
-        "key": (intern(str(meta.get("namespace"))), str(meta.get("name"))),
-        "labels": {intern(key): intern(known[key]) for key in wanted.keys if key in known},
-        "addresses": addresses,
-        "ports": _ports(spec.get("containers")) if wanted.ports else (),
-    }, None
+    return Workload(
+        namespace=intern(str(meta.get("namespace"))),
+        name=str(meta.get("name")),
+        labels={intern(key): intern(known[key]) for key in wanted.keys if key in known},
+        addresses=addresses,
+        ports=_ports(spec.get("containers")) if wanted.ports else (),
+    ), None
 
 
 def _addresses(status: Any, networks: frozenset[str]) -> tuple[tuple[str, int, bool], ...]:
@@ -516,12 +519,3 @@ def _ports(containers: Any) -> tuple[tuple[str, str, int], ...]:
                         (intern(port["name"]), intern(port.get("protocol") or "TCP"), int(port["containerPort"]))
                     )
     return tuple(found[:ADDRESSES_MAX])
-
-
-def _workload(item: Any) -> Workload:
-    from genie.policy.rules import Workload
-
-    namespace, name = item["key"]
-    return Workload(
-        namespace=namespace, name=name, labels=item["labels"], addresses=item["addresses"], ports=item["ports"]
-    )

@@ -22,7 +22,7 @@ class TooManyError(Exception):
     """The policies of an interface come to more rules or addresses than the limit."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
     """A pod, for policies. addresses: (network, address as number, whether IPv6). ports: (name, protocol, number)."""
 

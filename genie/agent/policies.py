@@ -198,11 +198,11 @@ class Policies:
             return
         guarded.gone = True
         if guarded.script and call.request.netns:
-            from genie.policy import apply, nft
+            from genie.policy import apply
 
             def remove() -> None:
                 with guarded.lock, suppress(OSError, apply.ApplyError):
-                    apply.replace(call.request.entrance, nft.script(()))
+                    apply.replace(call.request.entrance, "")
 
             await call.executor.in_thread(remove)
 
@@ -344,10 +344,10 @@ class Policies:
             now = self._current()
             try:
                 found = rules.decide(now.policies, self._self(guarded), guarded.interfaces, now.world)
-                script = nft.script(found) if found else ""
+                script = nft.script(found)
                 if script == guarded.script:
                     return ""
-                apply.replace(netns, script or nft.script(()))
+                apply.replace(netns, script, new=guarded.script == "")
                 guarded.script, guarded.seen = script, ""
             except OSError as error:
                 if netns == guarded.netns and has_namespace(netns, on_node=False) is False:

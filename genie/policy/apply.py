@@ -5,9 +5,10 @@ milliseconds and blocks; run it in a thread.
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 
 from genie.kernel.netns import inside
-from genie.policy.nft import FAMILY, TABLE
+from genie.policy.nft import FAMILY, TABLE, first, replacing
 
 TIMEOUT = 10.0
 """Seconds for one transaction."""
@@ -17,14 +18,24 @@ class ApplyError(Exception):
     """The rules cannot be set: nft is missing, or the kernel refuses them."""
 
 
-def replace(netns: str, script: str) -> None:
-    """Run a script of `nft.script` in the namespace of this path.
+def replace(netns: str, script: str, *, new: bool = False) -> None:
+    """Replace the rules in the namespace of this path by those of `nft.script`.
+
+    new: the namespace is probably without rules, as in an ADD.
 
     Raises:
         ApplyError: it failed; nothing has changed.
         OSError: the namespace cannot be entered.
     """
-    inside(netns, lambda: _nft(["-j", "-f", "-"], script))
+
+    def run() -> None:
+        if new and script:
+            with suppress(ApplyError):
+                _nft(["-j", "-f", "-"], first(script))
+                return
+        _nft(["-j", "-f", "-"], replacing(script))
+
+    inside(netns, run)
 
 
 def listing(netns: str) -> str:

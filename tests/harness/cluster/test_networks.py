@@ -61,3 +61,20 @@ def test_a_node_that_its_kubelet_registers_later_is_waited_for(monkeypatch: pyte
     monkeypatch.setattr(networks, "REGISTERED", 0.05)
     with pytest.raises(NotReady, match="nodes: .*three is not registered"):
         networks.node_addresses(objects, ["one", "three"])
+
+
+def test_a_node_has_a_network_s_bridge_before_the_configuration_with_which_pods_start(
+    known: dict[str, Software],
+) -> None:
+    commands: list[str] = []
+
+    class Recording:
+        def run(self, node: str, *argv: str, **_: object) -> str:
+            commands.append(argv[-1])
+            return ""
+
+    todo = networks.Installation(chosen={"bridge": known["bridge"]}, objects={}, missing={})
+    networks._furnish(Recording(), "one", todo, {}, number=1, others={2: "192.0.2.2"})
+    [bridge] = [at for at, command in enumerate(commands) if "ip link add br-pods" in command]
+    [written] = [at for at, command in enumerate(commands) if "mv -f" in command and "20-bridge.conf" in command]
+    assert bridge < written

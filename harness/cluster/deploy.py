@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,31 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
 
 
-def objects(genie_image: str) -> list[Object]:
-    """The objects of genie/deploy, as `kubectl apply -k` would apply them, with this image."""
+def objects(genie_image: str, *, policies: bool = False) -> list[Object]:
+    """The objects of genie/deploy, as `kubectl apply -k` would apply them, with this image.
+
+    policies: with the component for network policies.
+    """
     base = resources.files("genie") / "deploy"
-    listed: list[str] = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
-    things: list[Object] = [
-        thing for name in listed for thing in yaml.safe_load_all((base / name).read_text()) if thing
-    ]
+    things, _ = _kustomized(base)
+    if policies:
+        more, patches = _kustomized(base / "policy")
+        for patch in patches:
+            things = [merge(each, patch) if _names(patch) == _names(each) else each for each in things]
+        things += more
     return [_with_image(thing, genie_image) if thing["kind"] == "DaemonSet" else thing for thing in things]
+
+
+def _kustomized(folder: Traversable) -> tuple[list[Object], list[Object]]:
+    """The objects of a kustomization, and its patches."""
+    file = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    found = [yaml.safe_load_all(folder.joinpath(name).read_text()) for name in file["resources"]]
+    patches = [yaml.safe_load(each["patch"]) for each in file.get("patches", ())]
+    return [thing for documents in found for thing in documents if thing], patches
+
+
+def _names(thing: Object) -> tuple[str, str]:
+    return thing["kind"], thing["metadata"]["name"]
 
 
 def crds() -> list[Object]:
@@ -99,12 +117,12 @@ def _with_image(daemonset: Object, genie_image: str) -> Object:
 
 
 def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:
-    """Apply genie's manifests and wait until every node has a ready agent.
+    """Apply genie's manifests, with network policies, and wait until every node has a ready agent.
 
     Raises:
         NotReady: some agents are not ready; the message has the last state.
     """
-    Applier(api).apply(objects(genie_image))
+    Applier(api).apply(objects(genie_image, policies=True))
     wait("genie", lambda: rollout(Objects(api), "DaemonSet", NAMESPACE, "genie"), timeout)
 
 

@@ -164,7 +164,7 @@ def _furnish(
     written = {software.conf: software.node_conf for software in todo.chosen.values() if software.node_conf}
     if not written:
         return
-    # The configurations come last: with one, the runtime starts pods, and their plugin makes the bridge if there is none.
+    # The configurations come last: with one, the runtime starts pods, and their plugin makes a bridge that is missing.
     nodes.run(node, "sh", "-ec", "\n".join(_furniture(written.values(), todo, number, others)))
     contents = {name: json.dumps(for_node(conf.content, number), indent=2) for name, conf in written.items()}
     put(nodes, node, {f"{CONF_DIR}/{name}": content.encode() for name, content in contents.items()})

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,7 @@ ABILITIES: frozenset[Ability[Any]] = frozenset(
         contract.KUBELET_RESTART,
         contract.NETWORK_RESTART,
         contract.NET_D,
+        contract.POLICIES,
         contract.SERVICES,
         contract.SETTINGS,
         contract.STATIC_PODS,
@@ -92,6 +93,10 @@ class RealCluster:
             self._mine.client = client(self.kubeconfig)
         mine: ApiClient = self._mine.client
         return mine
+
+    def policies(self, namespace: str) -> AbstractContextManager[None]:
+        """The agents enforce policies all the time."""
+        return nullcontext()
 
     def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """See `Cluster.ask`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from harness.cluster import deploy, software
 
 
@@ -41,3 +43,15 @@ def test_genie_may_do_no_more_than_it_must() -> None:
 def test_all_of_genie_bears_its_label_but_its_kinds() -> None:
     things = [each for each in deploy.objects("genie:test") if each["kind"] != "CustomResourceDefinition"]
     assert all(each["metadata"]["labels"]["app.kubernetes.io/name"] == "genie" for each in things)
+
+
+def test_the_component_for_policies_adds_rights_and_the_key_and_changes_nothing_else() -> None:
+    before, after = deploy.objects("genie:1"), deploy.objects("genie:1", policies=True)
+    changed = [(one, other) for one, other in zip(before, after, strict=False) if one != other]
+    [(plain, enforcing)] = changed
+    assert plain["kind"] == enforcing["kind"] == "ConfigMap"
+    had, has = (json.loads(each["data"]["genie.conf"]) for each in (plain, enforcing))
+    assert has == {**had, "agent": {"policy": True}}
+    assert {each["metadata"]["name"] for each in after[len(before) :]} == {
+        "multi-networkpolicies.k8s.cni.cncf.io", "genie-policy",
+    }  # fmt: skip

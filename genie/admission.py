@@ -4,7 +4,7 @@ The API server asks it about pods, their templates and network objects (genie/de
 as `genie explain -f` does, and fails open: if it cannot read an object now, it accepts, with a warning.
 
 Plain http.server in threads: a review takes milliseconds, and there are few. The certificate is another's (cert-manager
-in the manifest); when its file changes, new connections get the new one.
+in the manifest), or its own (certificate.py); when its file changes, new connections get the new one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import argparse
 import json
 import os
 import ssl
+import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from urllib.parse import urlencode
 from genie import config, kube
 from genie import log as logs
 from genie.agent.sieve import Sieve
+from genie.certificate import UNSEEN, SelfSigned
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import run_sync
 from genie.cni.fields import decode, invalid
@@ -238,8 +241,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], *, cert: str, key: str, conf: str = "") -> None:
         self._files, self._conf, self._loaded = (cert, key), conf, 0.0
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(cert, key)
+        self._tls = self._load()
         self.turn = threading.BoundedSemaphore(AT_ONCE)
         super().__init__(address, _Handler)
 
@@ -247,8 +249,13 @@ class Server(ThreadingHTTPServer):
         """Load the certificate again if somebody renewed it; while its files are being replaced, the old one serves."""
         with suppress(OSError):  # ssl.SSLError, too
             if (changed := max(os.stat(path).st_mtime for path in self._files)) != self._loaded:
-                self._tls.load_cert_chain(*self._files)
-                self._loaded = changed
+                self._tls, self._loaded = self._load(), changed
+
+    def _load(self) -> ssl.SSLContext:
+        """A context of its own: a certificate without its key would make one in use unusable."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self._files)
+        return context
 
     def get_request(self) -> tuple[Any, Any]:
         sock, address = super().get_request()
@@ -257,7 +264,7 @@ class Server(ThreadingHTTPServer):
         return self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), address
 
     def conf(self) -> Conf:
-        return config.load(self._conf) if self._conf else config.defaults()
+        return _conf(self._conf)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A peer that breaks off, or speaks no TLS, is not an error of the server's."""
@@ -298,11 +305,34 @@ def main(argv: list[str]) -> int:
     """Serve until SIGTERM ends the process."""
     parser = argparse.ArgumentParser(prog="genie admission", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:8443", help="default: %(default)s")
-    parser.add_argument("--cert", metavar="PATH", required=True, help="the certificate, PEM")
-    parser.add_argument("--key", metavar="PATH", required=True, help="its key, PEM")
+    parser.add_argument("--cert", metavar="PATH", help="the certificate, PEM")
+    parser.add_argument("--key", metavar="PATH", help="its key, PEM")
+    parser.add_argument(
+        "--self-signed",
+        metavar="NAMESPACE/SERVICE",
+        help="instead: make a certificate for this service, keep it in the Secret SERVICE-self-signed, and renew it",
+    )
     parser.add_argument("--conf", metavar="PATH", default="", help="genie.conf, for its limits and defaults")
     arguments = parser.parse_args(argv)
+    if bool(arguments.self_signed) == bool(arguments.cert and arguments.key):
+        parser.error("expected --cert with --key, or --self-signed")
     logs.setup("info")
     host, _, port = arguments.listen.rpartition(":")
-    Server((host, int(port)), cert=arguments.cert, key=arguments.key, conf=arguments.conf).serve_forever()
+    cert, key = arguments.cert, arguments.key
+    if arguments.self_signed:
+        cert = key = _self_signed(arguments.self_signed, arguments.conf)
+    Server((host, int(port)), cert=cert, key=key, conf=arguments.conf).serve_forever()
     return 0
+
+
+def _self_signed(service: str, conf: str) -> str:
+    """The file of the webhook's own certificate, once it has one; a thread keeps it."""
+    kept = SelfSigned(DirectKube(_conf(conf)).client, service, f"{tempfile.mkdtemp(prefix='genie-')}/tls.pem")
+    while not kept.attempt():
+        time.sleep(UNSEEN)
+    threading.Thread(target=kept.keep, daemon=True).start()
+    return kept.path
+
+
+def _conf(path: str) -> Conf:
+    return config.load(path) if path else config.defaults()

@@ -219,7 +219,7 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
         if static:
             raise CniError(Code.TRY_AGAIN, f"pod {namespace}/{name}: its mirror pod is not on the API server yet")
         raise CniError(Code.UNKNOWN_CONTAINER, f"pod {namespace}/{name}: no such pod on the API server")
-    pod = Pod.of(_good(status, data, f"read pod {namespace}/{name}"))
+    pod = Pod.of(good(status, data, f"read pod {namespace}/{name}"))
     if not pod.is_it(uid):
         if static:
             there = f"the mirror of static pod {pod.static_uids[0]}" if pod.static_uids else f"a pod of UID {pod.uid}"
@@ -242,7 +242,7 @@ def read_network(client: Client, kind: str, namespace: str, name: str) -> Mappin
         group, resource = NETWORK_OBJECTS[kind]
         path = f"/apis/{group}/namespaces/{_part(namespace)}/{resource}/{_part(name)}"
     status, data = client.request("GET", path)
-    return None if status == 404 else _good(status, data, f"read {kind} {f'{namespace}/{name}'.lstrip('/')}")
+    return None if status == 404 else good(status, data, f"read {kind} {f'{namespace}/{name}'.lstrip('/')}")
 
 
 def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
@@ -278,7 +278,7 @@ def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], 
 def _mirror(client: Client, pod: Pod) -> Pod:
     status, data = client.request("GET", _path(pod.namespace, pod.name))
     if status != 404:
-        found = Pod.of(_good(status, data, f"read pod {pod.namespace}/{pod.name}"))
+        found = Pod.of(good(status, data, f"read pod {pod.namespace}/{pod.name}"))
         if found.is_it(pod.uid):
             return found
     raise MirrorMissingError(
@@ -292,7 +292,7 @@ def _lazily(shorter: Shorter, annotations: Mapping[str, str]) -> Iterator[Mappin
 
 def _is_gone(client: Client, pod: Pod) -> bool:
     status, data = client.request("GET", _path(pod.namespace, pod.name))
-    return status == 404 or not Pod.of(_good(status, data, f"read pod {pod.namespace}/{pod.name}")).is_it(pod.uid)
+    return status == 404 or not Pod.of(good(status, data, f"read pod {pod.namespace}/{pod.name}")).is_it(pod.uid)
 
 
 def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | None]) -> None:
@@ -308,7 +308,7 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | 
         meta["uid"] = pod.uid
     path = _path(pod.namespace, pod.name)
     status, data = client.request("PATCH", path, {"metadata": meta}, "application/merge-patch+json")
-    _good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
+    good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
 
 
 def pod_event(pod: Pod, reason: str, message: str, *, warning: bool = False) -> Event:
@@ -345,7 +345,7 @@ def create_event(client: Client, body: Mapping[str, Any]) -> None:
     where = body["involvedObject"]
     status, data = client.request("POST", f"/api/v1/namespaces/{_part(body['metadata']['namespace'])}/events", body)
     if status != 409:
-        _good(status, data, f"write an Event of {where['kind']} {where['namespace']}/{where['name']}")
+        good(status, data, f"write an Event of {where['kind']} {where['namespace']}/{where['name']}")
 
 
 def count_event(client: Client, event: Event, name: str, last: float, count: int) -> bool:
@@ -360,7 +360,7 @@ def count_event(client: Client, event: Event, name: str, last: float, count: int
     status, data = client.request("PATCH", path, events.happened(last, count), "application/merge-patch+json")
     if status == 404:
         return False
-    _good(status, data, f"count an Event of {event.kind} {event.namespace}/{event.name}")
+    good(status, data, f"count an Event of {event.kind} {event.namespace}/{event.name}")
     return True
 
 
@@ -373,7 +373,15 @@ def _part(name: str) -> str:
     return quote(name, safe="", errors="surrogateescape")
 
 
-def _good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
+def good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
+    """The object that the API server answers with.
+
+    doing: for the error: "cannot {doing}".
+
+    Raises:
+        RefusedError: it answers with an error.
+        CniError: 11; the answer is no object.
+    """
     if 200 <= status < 300:
         if _is_object(data):
             found: Mapping[str, Any] = data

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
+import os
 import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,12 @@ import pytest
 import yaml
 
 import genie
-from genie.admission import Server, answered
+from genie import kube
+from genie.admission import Server, answered, main
+from genie.certificate import SelfSigned, made
 from genie.cni.errors import CniError
+from genie.config import Credentials
+from genie.kube import Client
 from genie.verbs.network_status import NETWORK_STATUS
 from harness.download import FIXTURES
 from tests.genie.test_admission_rules import KEY, definition, logical, owned, physical, pod
@@ -61,6 +69,7 @@ class Hooked:
         for thing in self.things:
             if thing["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
                 create(cluster, thing)
+        (self.hooks,) = (thing for thing in self.things if thing["kind"] == "ValidatingWebhookConfiguration")
         path = "/api/v1/namespaces/kube-system/serviceaccounts/genie-admission/token"
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         status, answer = cluster.ask("POST", path, body)
@@ -80,7 +89,7 @@ class Hooked:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def register(self) -> None:
-        (hooks,) = (thing for thing in self.things if thing["kind"] == "ValidatingWebhookConfiguration")
+        hooks = copy.deepcopy(self.hooks)
         bundle = base64.b64encode((self.folder / "tls.crt").read_bytes()).decode()
         for hook in hooks["webhooks"]:
             hook["clientConfig"] = {"url": f"https://127.0.0.1:{PORT}/", "caBundle": bundle}
@@ -118,10 +127,7 @@ def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hooked]:
             post(cluster, cluster.collection(thing), thing)
         found.serve()
         found.register()
-        deadline = time.monotonic() + 30
-        while not found.tried(definition("{]}"))[0]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        refusing(found)
         yield found
         if found.server:
             found.server.shutdown()
@@ -238,3 +244,182 @@ def test_what_is_no_review(review: Any) -> None:
 def test_an_object_that_cannot_be_read_is_left_to_the_api_server(thing: Any) -> None:
     response = answered({"request": {"uid": "u", "operation": "CREATE", "object": thing}}, CONF)["response"]
     assert response["allowed"] and "could not check this" in response["warnings"][0]
+
+
+# --- its own certificate ------------------------------------------------------------------------------------------
+
+SERVICE = "kube-system/genie-admission"
+
+
+class Replica:
+    """A replica of the webhook that makes its own certificate; it serves on an address of its own."""
+
+    def __init__(self, hooked: Hooked, folder: Path) -> None:
+        folder.mkdir()
+        client = Client(kube.server(Credentials(kubeconfig=str(hooked.folder / "kubeconfig"))))
+        self.hooked, self.own = hooked, SelfSigned(client, SERVICE, str(folder / "tls.pem"), pauses=(0.2, 0.2))
+
+    def turn(self, **renewed: float) -> bytes:
+        """One look; returns what it serves by now."""
+        self.hooked.cluster.within.run(lambda: self.own.turn(**renewed))
+        return self.own.served
+
+    def serve(self, address: str) -> Server:
+        path, conf = self.own.path, str(self.hooked.folder / "genie.conf")
+        server = Server((address, 443), cert=path, key=path, conf=conf)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return server
+
+
+@pytest.fixture
+def address(hooked: Hooked) -> Iterator[str]:
+    """The address of the webhook's Service, with the manifest's objects in place of those for a foreign certificate."""
+    manifest = (DEPLOY / "webhook-self-signed" / "certificate.yaml").read_text()
+    made = [thing for thing in hooked.things if thing["kind"] == "Service"] + list(yaml.safe_load_all(manifest))
+    for thing in made:
+        post(hooked.cluster, hooked.cluster.collection(thing), thing)
+    hooks = f"{hooked.cluster.collection(hooked.hooks)}/genie-admission"
+    status, before = hooked.cluster.ask("GET", hooks)
+    assert status == 200
+    hooked.cluster.ask("DELETE", hooks)
+    created = copy.deepcopy(hooked.hooks)
+    for hook in created["webhooks"]:
+        hook["clientConfig"] = {"service": {"namespace": "kube-system", "name": "genie-admission"}}
+    create(hooked.cluster, created)
+    status, service = hooked.cluster.ask("GET", f"{hooked.cluster.collection(made[0])}/genie-admission")
+    hooked.cluster.within.ip(f"addr add {service['spec']['clusterIP']}/32 dev lo")
+    yield service["spec"]["clusterIP"]
+    hooked.cluster.within.ip(f"addr del {service['spec']['clusterIP']}/32 dev lo")
+    for thing in made:
+        hooked.cluster.ask("DELETE", f"{hooked.cluster.collection(thing)}/{thing['metadata']['name']}")
+    hooked.cluster.ask("DELETE", hooks)
+    create(hooked.cluster, {**before, "metadata": {"name": "genie-admission"}})
+
+
+def refusing(hooked: Hooked) -> None:
+    """Wait until the API server refuses what the webhook refuses."""
+    deadline = time.monotonic() + 30
+    while not hooked.tried(definition("{]}"))[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_rotation_loses_no_review(hooked: Hooked, address: str, tmp_path: Path) -> None:
+    one, two = (Replica(hooked, tmp_path / name) for name in ("one", "two"))
+    first = one.turn()
+    assert two.turn() == first, "replicas share a certificate"
+    server = hooked.cluster.within.run(lambda: one.serve(address))
+    try:
+        refusing(hooked)
+        accepted, tried, stop = 0, 0, threading.Event()
+
+        def apply_wrong_ones() -> None:
+            nonlocal accepted, tried
+            while not stop.is_set():
+                accepted, tried = accepted + (not hooked.tried(definition("{]}"))[0]), tried + 1
+
+        thread = threading.Thread(target=apply_wrong_ones)
+        thread.start()
+        second = two.turn(renewed=1000 * 86400)
+        assert one.own.served == first != second, "one serves the old one still"
+        for turn in range(2, 5):
+            assert one.turn() == second, turn
+        third = one.turn(renewed=1000 * 86400)
+        assert two.turn() == third != second
+        stop.set()
+        thread.join()
+        assert (accepted, tried > 10) == (0, True)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_replicas_that_start_together_share_a_certificate(
+    hooked: Hooked, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barrier = threading.Barrier(2, timeout=30)
+
+    def together(name: str) -> tuple[bytes, bytes]:
+        barrier.wait()  # both have seen the empty Secret
+        return made(name)
+
+    monkeypatch.setattr("genie.certificate.made", together)
+    replicas = [Replica(hooked, tmp_path / name) for name in ("one", "two")]
+    with ThreadPoolExecutor() as pool:
+        one, two = pool.map(Replica.turn, replicas)
+    assert one == two
+
+
+def test_a_lost_bundle_is_repaired_and_a_longer_one_kept(hooked: Hooked, address: str, tmp_path: Path) -> None:
+    replica = Replica(hooked, tmp_path / "one")
+    hooks = f"{hooked.cluster.collection(hooked.hooks)}/genie-admission"
+
+    def bundles() -> set[bytes]:
+        found = hooked.cluster.ask("GET", hooks)[1]["webhooks"]
+        return {base64.b64decode(hook["clientConfig"].get("caBundle", "")) for hook in found}
+
+    cert = replica.turn()
+    assert bundles() == {cert}
+    emptied = copy.deepcopy(hooked.hooks) | {"metadata": hooked.cluster.ask("GET", hooks)[1]["metadata"]}
+    assert hooked.cluster.ask("PUT", hooks, emptied)[0] == 200 and bundles() == {b""}
+    replica.turn()
+    assert bundles() == {cert}
+    ahead = made("another.replica.svc")[0] + cert
+    for hook in emptied["webhooks"]:
+        hook["clientConfig"]["caBundle"] = base64.b64encode(ahead).decode()
+    emptied["metadata"] = hooked.cluster.ask("GET", hooks)[1]["metadata"]
+    assert hooked.cluster.ask("PUT", hooks, emptied)[0] == 200
+    replica.turn()
+    assert bundles() == {ahead}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/namespaces/kube-system/secrets"),
+        ("GET", "/api/v1/namespaces/kube-system/secrets/another"),
+        ("POST", "/api/v1/namespaces/kube-system/secrets"),
+        ("DELETE", "/api/v1/namespaces/kube-system/secrets/genie-admission-self-signed"),
+        ("GET", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/another"),
+        ("POST", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"),
+    ],
+)
+def test_its_account_may_do_no_more(hooked: Hooked, address: str, method: str, path: str) -> None:
+    account = "system:serviceaccount:kube-system:genie-admission"
+    assert hooked.cluster.ask(method, path, {} if method == "POST" else None, account=account)[0] == 403
+
+
+def test_the_command_serves_once_it_has_a_certificate(
+    hooked: Hooked, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Server] = []
+    monkeypatch.setattr("genie.admission.SelfSigned", partial(SelfSigned, pauses=(0, 0)))
+    monkeypatch.setattr(Server, "serve_forever", lambda server: served.extend([server]))
+    arguments = ["--self-signed", SERVICE, "--listen", f"{address}:443", "--conf", str(hooked.folder / "genie.conf")]
+    assert hooked.cluster.within.run(lambda: main(arguments)) == 0
+    served[0].server_close()
+    assert served[0].server_address == (address, 443)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--cert", "c"], ["--cert", "c", "--key", "k", "--self-signed", "n/s"]])
+def test_the_command_needs_one_certificate(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "expected --cert with --key, or --self-signed" in capsys.readouterr().err
+
+
+def test_the_component_without_cert_manager(tmp_path: Path) -> None:
+    kubectl = shutil.which("kubectl", path=f"{os.environ.get('KUBEBUILDER_ASSETS', '')}:{os.environ['PATH']}")
+    if not kubectl:
+        pytest.skip("there is no kubectl to build a kustomization with")
+    base = os.path.relpath(DEPLOY, tmp_path)
+    whole = {"resources": [base], "components": [f"{base}/webhook-self-signed"]}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(whole))
+    built = subprocess.run([kubectl, "kustomize", tmp_path], check=True, capture_output=True, text=True).stdout
+    assert "cert-manager" not in built
+    things = {(thing["kind"], thing["metadata"]["name"]): thing for thing in yaml.safe_load_all(built)}
+    pod = things["Deployment", "genie-admission"]["spec"]["template"]["spec"]
+    assert f"--self-signed={SERVICE}" in pod["containers"][0]["args"]
+    assert [one["mountPath"] for one in pod["containers"][0]["volumeMounts"]] == ["/tmp", "/etc/genie"]
+    assert pod["volumes"][0] == {"name": "certificate", "emptyDir": {"medium": "Memory"}}
+    assert {("Secret", "genie-admission-self-signed"), ("Role", "genie-admission-certificate")} <= things.keys()

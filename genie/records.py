@@ -31,7 +31,7 @@ from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, undecodable
 from genie.cni.regular import NotRegularError, opened
-from genie.cni.result import Result
+from genie.cni.result import Result, Route
 
 SUFFIX = ".json"
 ASIDE = ".damaged"  # after SUFFIX
@@ -44,7 +44,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedAttachment:
-    """One attachment of a record: enough for DEL, CHECK and status without any look-up."""
+    """One attachment of a record: enough for DEL, CHECK and status without any look-up.
+
+    reported: the routes that the ADD reported for it, as genie arranged them; None if they are those of `result`.
+    """
 
     label: str
     network: NetworkConfig
@@ -53,6 +56,7 @@ class RecordedAttachment:
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
     default_route: tuple[str, ...] | None = None  # the pod asked for its default route here, by these gateways
     result: Result | None = None  # from the last plugin that succeeded; None: none did
+    reported: tuple[Route, ...] | None = None
     left: tuple[int, ...] | None = None  # the plugins that a DEL must call, by position in the chain; None: all
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class RecordedAttachment:
                 "plugins": list(network.plugins),
             },
             "result": cni_result.to_json(self.result, "1.1.0") if self.result else None,
+            **({} if self.reported is None else {"reported": list(map(cni_result.route_json, self.reported))}),
             **({} if self.left is None else {"left": list(self.left)}),
         }
 
@@ -100,6 +105,7 @@ class RecordedAttachment:
                 raw={},
             ),
             result=None if result is None else cni_result.parse(result),
+            reported=None if read.data.get("reported") is None else _routes(read),
             left=None if read.data.get("left") is None else _positions(read, len(plugins)),
         )
 
@@ -162,6 +168,11 @@ class Record:
             annotations={key: annotations.string(key) for key in annotations.data},
             arranged=read.strings("arranged"),
         )
+
+
+def _routes(read: Fields) -> tuple[Route, ...]:
+    lax = Fields(read.data, read.where, undecodable)  # empty fields of a route are not written
+    return cni_result.parse_routes(lax, "reported")
 
 
 def _positions(read: Fields, plugins: int) -> tuple[int, ...]:

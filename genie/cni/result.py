@@ -133,9 +133,14 @@ def parse(data: object, version: str | None = None) -> Result:
     return Result(
         interfaces=interfaces,
         ips=tuple(_parse_ip(ip, len(interfaces)) for ip in top.objects("ips")),
-        routes=tuple(map(_parse_route, top.objects("routes"))),
+        routes=parse_routes(top, "routes"),
         dns=_parse_dns(top),
     )
+
+
+def parse_routes(read: Fields, key: str) -> tuple[Route, ...]:
+    """A list of routes (section 5, `routes`). Raises CniError (DECODING_FAILURE), made by `read`."""
+    return tuple(map(_parse_route, read.objects(key)))
 
 
 def to_json(result: Result, version: str) -> dict[str, Any]:
@@ -158,7 +163,7 @@ def to_json(result: Result, version: str) -> dict[str, Any]:
             "cniVersion": version,
             "interfaces": [_interface_json(interface, rich) for interface in result.interfaces],
             "ips": [_ip_json(ip, rich) for ip in result.ips],
-            "routes": [_route_json(route) for route in result.routes],
+            "routes": [route_json(route) for route in result.routes],
             "dns": dns_json(result.dns),
         }
     )
@@ -264,7 +269,7 @@ def _parse_old(top: Fields) -> Result:
         if ip.is_v6 != (field == "ip6"):
             raise read.wrong("ip", f"an IPv{field[-1]} address")
         ips.append(ip)
-        routes += map(_parse_route, read.objects("routes"))
+        routes += parse_routes(read, "routes")
     return Result(ips=tuple(ips), routes=tuple(routes), dns=_parse_dns(top))
 
 
@@ -292,7 +297,8 @@ def _ip_json(ip: IP, rich: bool) -> dict[str, Any]:
     return family | _without_empty({"interface": ip.interface, "address": ip.address, "gateway": ip.gateway})
 
 
-def _route_json(route: Route) -> dict[str, Any]:
+def route_json(route: Route) -> dict[str, Any]:
+    """An entry of `routes`, the same in every version, without empty fields."""
     return _without_empty({name: getattr(route, name) for name in Route.__slots__})
 
 

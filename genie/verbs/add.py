@@ -98,7 +98,10 @@ def _answered(
     whole = merged(shown, first_elsewhere=chosen.choices[0].ifname != call.request.ifname)
     answer = cni_result.to_json(whole, call.conf.cni_version)
     notes = {**network_status.on_pod(chosen.choices, shown, _devices(call, record)), **extra_notes}
-    attached = tuple(replace(a, result=r) for a, r in zip(record.attached, results, strict=True))
+    attached = tuple(
+        replace(a, result=r, reported=None if as_reported.routes == r.routes else as_reported.routes)
+        for a, r, as_reported in zip(record.attached, results, shown, strict=True)
+    )
     arranged = plan.arranged if plan else ()
     return answer, shown, replace(record, attached=attached, complete=True, annotations=notes, arranged=arranged)
 

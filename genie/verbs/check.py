@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 from genie.cni import invoke
 from genie.cni import result as cni_result
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import invalid
-from genie.cni.result import Result, Route
-from genie.records import Record
+from genie.cni.result import Result
+from genie.records import Record, RecordedAttachment
 from genie.verbs.context import Context, placed
-from genie.verbs.results import in_place, results_size
+from genie.verbs.results import results_size
 
 
 async def check(call: Context) -> None:
@@ -30,13 +31,13 @@ async def check(call: Context) -> None:
             Code.INTERNAL, f"the ADD of {request.ifname} to {request.container_id} never came to an end: DEL must come"
         )
     await call.compute(lambda: _consult(call, record), size=4 * len(request.stdin))
-    results, found = await _look(call, record)
-    for attached, result in zip(record.attached, results, strict=True):
+    found = await _look(call, record)
+    for attached in record.attached:
         await invoke.check(
             attached.network,
             call.attachment(attached, record.args),
             call.executor,
-            prev_result=result,
+            prev_result=_reported(attached),
             timeout=call.conf.delegate_timeout,
         )
     if found:
@@ -61,19 +62,37 @@ def _packed(cidr: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
-async def _look(call: Context, record: Record) -> tuple[list[Result], list[str]]:
-    """The results to pass to the delegates, with the pod's actual routes; and the changes to genie's routes."""
-    results = [attached.result or Result() for attached in record.attached]
+def _reported(attached: RecordedAttachment) -> Result:
+    """The prevResult for a delegate: the result of the ADD, with the routes that genie reported (specification,
+    section 2, "CHECK").
+
+    They are not planned again from the pod's state: if one network lost the default route, it would count as the next
+    one's, and CHECK would blame that one's plugin.
+    """
+    result = attached.result or Result()
+    return result if attached.reported is None else replace(result, routes=attached.reported)
+
+
+async def _look(call: Context, record: Record) -> list[str]:
+    """The changes to the routes that genie arranged."""
     if not record.arranged:
-        return results, []
+        return []
     from genie.kernel import routes
 
+    results = [attached.result or Result() for attached in record.attached]
     places = [placed(attached, result) for attached, result in zip(record.attached, results, strict=True)]
 
-    def look() -> tuple[Sequence[tuple[Route, ...]], list[str]]:
+    def look() -> list[str]:
         state = routes.look(kernel)
-        return routes.plan(places, state).reported, routes.drift(places, state, record.arranged)
+        names = {str(index): name for name, index in state.links.items()}
+        return [_with_name(text, names) for text in routes.drift(places, state, record.arranged)]
 
     with call.asking_kernel("read the routes"), call.netlink() as kernel:
-        reported, found = await call.in_namespace(kernel, look, size=results_size(results))
-    return in_place(results, reported), found
+        return await call.in_namespace(kernel, look, size=results_size(results))
+
+
+def _with_name(text: str, names: Mapping[str, str]) -> str:
+    """A route's text with the name of its interface instead of the index, if the interface still exists."""
+    head, dev, tail = text.partition(" dev ")
+    index, space, table = tail.partition(" ")
+    return f"{head}{dev}{names.get(index, index)}{space}{table}"

@@ -49,6 +49,7 @@ ATTACHED = st.builds(
     runtime_config=st.dictionaries(TEXT, st.integers() | TEXT, max_size=2),
     default_route=st.none() | st.lists(st.sampled_from(["10.0.0.1", "fd00::1"]), max_size=2).map(tuple),
     result=st.none() | RESULTS,
+    reported=st.none() | RESULTS.map(lambda result: result.routes),
     left=st.sampled_from([None, (), (0,)]),
 )
 RECORDS = st.builds(
@@ -100,6 +101,7 @@ def test_a_record_as_json(records: Records) -> None:
         runtime_config={"mac": "02:00:00:00:00:01"},
         default_route=("10.0.0.1",),
         result=Result(ips=(IP("10.0.0.2/24"),)),
+        reported=(Route("0.0.0.0/0", "10.0.0.1", priority=0),),
         left=(0,),
     )
     whole = Record(
@@ -115,11 +117,12 @@ def test_a_record_as_json(records: Records) -> None:
             "disableGC": False, "plugins": list(net.plugins),
         },
         "result": {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]},
+        "reported": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1", "priority": 0}],
         "left": [0],
     }  # fmt: skip
     plain: dict[str, Any] = {**written, "runtimeConfig": {}, "defaultRoute": None, "result": None}
     plain["network"] = {**plain["network"], "disableCheck": False, "disableGC": True}
-    del plain["left"]
+    del plain["left"], plain["reported"]
     expected = {
         "version": 1, "containerID": "c1", "ifname": "eth0", "netns": "/n", "args": "A=B", "namespace": "ns",
         "pod": "web", "uid": "u", "complete": True, "attachments": [written, plain], "annotations": {"k": "v"},
@@ -152,6 +155,7 @@ def test_a_record_as_json(records: Records) -> None:
         (("complete",), "x", "record: complete: expected"),
         (("netns",), None, "record: netns: expected a string, found nothing"),
         (("attachments", 0, "label"), None, "record: attachments[0]: label: expected a string, found nothing"),
+        (("attachments", 0, "reported"), [{}], "record: attachments[0]: reported[0]: dst: expected an address like"),
         (("attachments", 0, "left"), [1], "record: attachments[0]: left: expected positions below 1, found a list"),
     ],
 )

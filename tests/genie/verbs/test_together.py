@@ -28,6 +28,7 @@ from genie.records import Records
 from genie.request import Request
 from genie.serve import serve
 from genie.verbs.context import placed
+from harness.download import FIXTURES
 
 pytestmark = pytest.mark.root
 
@@ -327,6 +328,50 @@ def test_what_somebody_changes_is_found(node: Node, change: str) -> None:
     node.pod.ip(change)
     with pytest.raises(RuntimeError, match="CHECK: "):
         node.call("CHECK", asked)
+
+
+def lose(node: Node, what: str, ifname: str) -> None:
+    """Take something from an interface of the pod, with all that the kernel takes with it."""
+    if what == "routes":
+        node.pod.ip(f"route flush table all dev {ifname}", f"-6 route flush table all dev {ifname}")
+    elif what == "addresses":
+        node.pod.ip(f"addr flush dev {ifname}")
+    else:
+        node.pod.ip(f"link del {ifname}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "position", "what"),
+    [
+        ("veth,bridge", 0, "routes"),
+        ("veth,bridge", 1, "routes"),
+        ("bridge,veth", 1, "link"),
+        ("bridge,veth", 1, "addresses"),
+        ("ptp,two", 1, "routes"),
+    ],
+)
+def test_the_network_that_lost_something_is_blamed(node: Node, asked: str, position: int, what: str) -> None:
+    (node.place / "example-veth").symlink_to(FIXTURES / "plugins" / "example_veth.py")
+    node.network("veth", "example-veth", 4)
+    node.call("ADD", {"cni": asked})
+    lose(node, what, f"eth{position}")
+    with pytest.raises(RuntimeError, match="CHECK: ") as caught:
+        node.call("CHECK", {"cni": asked})
+    name = asked.split(",")[position]
+    assert str(caught.value).startswith(f"CHECK: network '{name}': ")
+
+
+def test_routes_that_a_plugin_does_not_miss_are_named_with_their_interface(node: Node) -> None:
+    """They are in the network's own table, of which example-veth knows nothing."""
+    (node.place / "example-veth").symlink_to(FIXTURES / "plugins" / "example_veth.py")
+    node.network("veth", "example-veth", 4)
+    node.call("ADD", {"cni": "bridge,veth"})
+    lose(node, "routes", "eth1")
+    with pytest.raises(RuntimeError) as caught:
+        node.call("CHECK", {"cni": "bridge,veth"})
+    assert str(caught.value).startswith("CHECK: somebody changed the routes that genie arranged in ")
+    assert "missing: route default via 10.4.0.1 dev eth1 table 2001; " in str(caught.value)
+    assert "dev eth0" not in str(caught.value) and "lookup" not in str(caught.value)
 
 
 REPLACED = ["route replace default via 10.1.0.3", "-6 route replace default dev eth1"]

@@ -81,6 +81,7 @@ class Facts:
     offers: Mapping[str, Offer]
     notes: tuple[str, ...] = ()  # versions, limits of this machine
     abilities: frozenset[Ability[Any]] = frozenset()
+    settles: float = 20.0  # seconds; what does not change on a node for so long is not tidied up any more
     turns: str = ""  # a directory of locks that all runs on this cluster share; empty if there is only one run
 
     @property

@@ -69,6 +69,19 @@ def until_nothing(
     return look()
 
 
+def unchanged(seconds: float) -> Callable[[object], bool]:
+    """For `hopeless`: whether what was found has stayed the same for so long, see `limit`."""
+    last, since = object(), 0.0
+
+    def is_unchanged(found: object) -> bool:
+        nonlocal last, since
+        if found != last:
+            last, since = found, time.monotonic()
+        return time.monotonic() - since >= limit(seconds)
+
+    return is_unchanged
+
+
 def retry(action: Callable[[], T], within: float, again: Callable[[Exception], bool], *, longest: float = 0.4) -> T:
     """Repeat an action until it succeeds; returns its result, or raises its last error after `within` seconds, see
     `limit`.

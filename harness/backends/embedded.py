@@ -204,6 +204,7 @@ def _facts(prepared: Prepared, offers: Mapping[str, Offer], notes: Sequence[str]
             *notes,
         ),
         abilities=abilities(),
+        settles=3.0,  # a pod is gone after its DELs; only the kernel still takes a namespace's interfaces away
     )
 
 

@@ -192,7 +192,7 @@ class PodFails(Check):
 
     def run(self, view: View) -> str | None:
         wrong = view.until(
-            lambda: self._running(view) or self.attempt(view), self.within or self.patience, lambda: self._tried(view)
+            lambda: self._running(view) or self.attempt(view), self.within or self.patience, lambda _: self._tried(view)
         )
         if wrong is None and self.lacks:
             bad = [event for event in view.events(self.pod) if re.search(self.lacks, event.message, re.DOTALL)]

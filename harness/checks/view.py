@@ -163,7 +163,7 @@ class View:
     # --- waiting
 
     def until(
-        self, attempt: Callable[[], str | None], within: float, hopeless: Callable[[], bool] = lambda: False
+        self, attempt: Callable[[], str | None], within: float, hopeless: Callable[[object], bool] = lambda _: False
     ) -> str | None:
         """Repeat `attempt` until it returns nothing, the time is over or `hopeless` is true; returns its last
         failure."""
@@ -174,7 +174,7 @@ class View:
             except ProbeError as error:
                 return f"a probe could not be asked: {error}"
 
-        return until_nothing(look, within * self.hurry, hopeless=lambda _: hopeless())
+        return until_nothing(look, within * self.hurry, hopeless=hopeless)
 
     # --- asking
 

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 from harness.checks.base import Check, join
 from harness.contract import CNI_CALLS, has
 from harness.model import OneOrMany, Pattern, PodName
+from harness.waiting import unchanged
 
 if TYPE_CHECKING:
     from harness.checks.view import View
@@ -21,6 +22,13 @@ class NothingLeft(Check):
     key = "nothing-left"
     example = "nothing-left"
     patience = 20.0
+
+    def run(self, view: View) -> str | None:
+        """Wait until nothing is left, or, unless the scenario says how long, until nothing changes any more."""
+        if self.within:
+            return super().run(view)
+        stays = unchanged(view.cluster.facts.settles * view.hurry)
+        return view.until(lambda: self.attempt(view), self.patience, hopeless=stays)
 
     def attempt(self, view: View) -> str | None:
         left = view.leftovers.left()

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from harness.contract import LIVING_LEFT_OUT, Cluster, Facts, Inventory, Tidying
-from harness.waiting import limit, until_nothing
+from harness.waiting import limit, unchanged, until_nothing
 
 _ID = re.compile(r"\b[0-9a-f]{32,64}\b")
 
@@ -111,15 +111,19 @@ class Sweep:
         self.before = take(self.cluster)
 
     def left(self, unclaimed: Mapping[str, Iterable[str]], within: float = 20.0) -> list[str]:
-        """The remaining entries, each with the scenarios that noted it; waits for entries that will disappear."""
-        facts, begin = self.cluster.facts, time.monotonic()
+        """The remaining entries, each with the scenarios that noted it; waits for entries that will disappear.
 
-        def patience(line: str) -> float:
-            found = tidied(line, facts)
-            return max(within, found[1].within) if found else within
+        Args:
+            within: seconds for what no daemon removes; less if nothing changes any more.
+        """
+        facts, begin = self.cluster.facts, time.monotonic()
+        stay = unchanged(facts.settles)
 
         def in_vain(remaining: list[str]) -> bool:
-            return time.monotonic() - begin > limit(max(map(patience, remaining)))
+            stays = stay(remaining)
+            if awaited := [found[1].within for line in remaining if (found := tidied(line, facts))]:
+                return time.monotonic() - begin > limit(max(within, *awaited))
+            return stays or time.monotonic() - begin > limit(within)
 
         longest = max((each.within for all_of in facts.tidies.values() for each in all_of), default=0.0)
         remains = until_nothing(

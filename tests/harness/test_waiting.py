@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import waiting
-from harness.waiting import limit, retry, until_nothing
+from harness.waiting import limit, retry, unchanged, until_nothing
 
 
 def test_it_ends_with_the_first_look_that_finds_nothing() -> None:
@@ -24,6 +24,17 @@ def test_without_time_there_is_one_look() -> None:
 
 def test_what_is_hopeless_is_not_waited_for() -> None:
     assert until_nothing(lambda: "gone for good", 3600, hopeless=lambda found: "for good" in found) == "gone for good"
+
+
+def test_what_does_not_change_any_more_is_not_waited_for() -> None:
+    left = [["a", "b"], ["b"], ["b"], []]
+    assert until_nothing(lambda: left.pop(0), 3600, hopeless=unchanged(0.001)) == ["b"]
+    assert left == [[]]
+
+
+def test_what_still_changes_is_waited_for() -> None:
+    left = [["a"], ["b"], ["a"], []]
+    assert until_nothing(lambda: left.pop(0), 3600, hopeless=unchanged(0.001)) == []
 
 
 def test_an_error_that_may_pass_is_tried_again_and_another_is_not() -> None:

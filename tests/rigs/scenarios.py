@@ -32,11 +32,18 @@ class Runner:
     report: Path
 
     def __call__(
-        self, text: str, *, shared: bool = False, keep: bool = False, cluster: FakeCluster | None = None, **made: Any
+        self,
+        text: str,
+        *,
+        shared: bool = False,
+        keep: bool = False,
+        cluster: FakeCluster | None = None,
+        hurry: float = 0.02,
+        **made: Any,
     ) -> tuple[Outcome, FakeCluster]:
         """Run a scenario on a cluster, or on one that is `made` for it; returns both."""
         cluster = cluster or FakeCluster(**made)
-        options = Options(report=self.report, locks=self.report / "locks", shared=shared, keep=keep, hurry=0.02)
+        options = Options(report=self.report, locks=self.report / "locks", shared=shared, keep=keep, hurry=hurry)
         outcome = run(parse(text, "scenarios/it.yaml"), cluster, options)
         assert Outcome.from_json(outcome.to_json()) == outcome
         return outcome, cluster

@@ -20,6 +20,29 @@ def test_a_leak_is_found_at_once_by_a_scenario_that_is_alone(go: Runner) -> None
     assert "one: addresses: weave 10.2.0.12" in reported
 
 
+def test_a_leak_is_known_as_soon_as_nothing_changes_any_more(go: Runner) -> None:
+    cluster = FakeCluster(faults=("leak",), settles=1e-6)
+    sweep = Sweep(cluster)
+    sweep.open()
+    outcome, _ = go(PODS, cluster=cluster, hurry=1000.0)
+    assert "left on the nodes:" in failures(outcome)
+    assert sweep.left({}, within=3600)
+
+
+def test_a_scenario_that_says_how_long_waits_so_long(go: Runner) -> None:
+    cluster, looks = FakeCluster(faults=("leak",), settles=0.0), iter(range(1000))
+    inventory = cluster.inventory
+
+    def removed_later(node: str) -> Inventory:
+        if cluster.leaked and next(looks) > 4:
+            cluster.leaked.clear()
+        return inventory(node)
+
+    cluster.inventory = removed_later  # type: ignore[method-assign]
+    text = PODS + "after-delete: [{nothing-left: {within: 3600}}]\n"
+    assert go(text, cluster=cluster, hurry=1.0)[0].verdict == "passed"
+
+
 def test_a_leak_is_found_beside_others_and_theirs_is_not_charged(go: Runner) -> None:
     cluster = FakeCluster(faults=("leak",))
     ask = cluster.ask

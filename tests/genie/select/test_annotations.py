@@ -25,6 +25,7 @@ from genie.select.annotations import (
     SelectionError,
     asks,
     names_default,
+    size_of,
 )
 from tests.rigs.counting import lines_run
 from tests.rigs.selection import CONF, JSON, attachments, chosen, names_of, pod
@@ -529,6 +530,38 @@ def test_a_namespaces_or_a_nodes_default_is_below_the_pods_annotations_and_above
     assert [one.name for one in asked.extra] == ([extra] if extra else [])
     assert names_default(whole) is bool(notes)
     assert asked.why.startswith(f"annotation {next(iter(notes))}" if notes else "no annotation: genie.io/default-netw")
+
+
+@pytest.mark.parametrize("owner", [BLUE, NODE])
+def test_a_namespaces_or_a_nodes_default_as_a_whole(owner: Default) -> None:
+    on_node = owner is NODE
+    named = "node node-1" if on_node else "namespace blue"
+    second = "apps/side" if on_node else "apps/side@x"
+    where = f"{named}: annotation genie.io/default-networks, item"
+    assert asks(pod({}), CONF, owner) == Asked(
+        primary=(
+            Ask(name="calico", where=f'{where} 1 ("calico")', lookup="default" if on_node else "named"),
+            Ask(
+                name="side", where=f'{where} 2 ("{second}")', lookup="attachment", namespace="apps",
+                ifname="" if on_node else "x",
+            ),
+        ),
+        trusted=on_node,
+        why=f"no annotation: genie.io/default-networks of {named}",
+    )  # fmt: skip
+
+
+def test_blank_annotations_name_no_default() -> None:
+    assert not names_default(pod({LOGICAL: " ", DEFAULT: "\t", ATTACHMENTS: "a"}))
+    assert names_default(pod({LOGICAL: " ", DEFAULT: " a"})) and names_default(pod({LOGICAL: "a", DEFAULT: ""}))
+
+
+def test_the_size_of_annotations_counts_what_is_read() -> None:
+    whole = pod({CNI: "ab", LOGICAL: "c", ATTACHMENTS: "12345", "other": "x" * 100})
+    assert (size_of(pod({})), size_of(whole)) == (0, 8)
+    assert size_of(whole, BLUE) == 8 + len(BLUE.networks)
+    no_text: Any = {CNI: ["a"], LOGICAL: None}
+    assert size_of(pod(no_text), NODE) == len(NODE.networks)
 
 
 def test_a_definition_of_a_namespace_as_default_plugin() -> None:

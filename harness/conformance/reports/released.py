@@ -1,7 +1,7 @@
 """Makes the matrix of released plugins from package registries: `nox -s matrix`.
 
 Each release is built (`go install`), unpacked (Debian's package) or in the repository (the example), and tested like a
-vendor's plugin. A plugin that is not available is reported, and the exit status is 2: a matrix must not lose plugins
+vendor's plugin. A plugin that is not available is reported, and the exit status is 3: a matrix must not lose plugins
 silently. The matrix takes minutes because it tests less than a vendor's own run: few rounds and kills, and only the
 newest release of each plugin with every version of the specification. Each report has that in `extent`.
 """
@@ -25,6 +25,7 @@ from harness.conformance.reports import command
 from harness.conformance.spec import number
 from harness.download import NotHad, cache_dir
 from harness.embedded import archives, binaries
+from harness.exits import Exit
 from harness.report.reading import BadReport
 
 _EXAMPLE = Path("fixtures/plugins/example_veth.py")
@@ -175,8 +176,11 @@ def _summary(report: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0; 2 if a plugin is not available or cannot be tested, or if no plugin matches."""
-    options = _options(argv)
+    """Returns 0 also with findings; 3 if a plugin is not available or cannot be tested, 4 if no name matches."""
+    try:
+        options = _options(argv)
+    except SystemExit as ended:  # argparse has its own code
+        return Exit.USAGE if ended.code else Exit.PASSED
     lacking: list[str] = []
     every = list(releases(lacking))
     chosen = [each for each in every if not options.only or each.name.startswith(tuple(options.only))]
@@ -197,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lacking.append(f"nothing begins with {' or '.join(options.only)}; there are {', '.join(e.name for e in every)}")
     for line in lacking:
         print(f"NOT TESTED: {line}", file=sys.stderr)
-    return 2 if lacking else 0
+    return Exit.PASSED if not lacking else Exit.BROKEN if chosen else Exit.USAGE
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from harness.conformance import published
 from harness.conformance.reports import released
 from harness.conformance.subject import as_list
 from harness.download import NotHad
+from harness.exits import Exit
 
 REPORTS = Path(__file__).parents[4] / "reports"
 
@@ -36,7 +37,7 @@ def test_where_go_is_missing_that_is_reported_and_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert released.main(["--list"]) == 2
+    assert released.main(["--list"]) == Exit.BROKEN
     output = capsys.readouterr()
     assert output.err == "NOT TESTED: reference plugins by go install: no go here\n"
     assert "bridge-debian" in output.out
@@ -62,8 +63,13 @@ def test_nothing_of_that_name_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(released, "_versions", lambda _: ["v1.9.1"])
-    assert released.main(["--only", "nosuch"]) == 2
+    assert released.main(["--only", "nosuch"]) == Exit.USAGE
     assert "nothing begins with nosuch; there are bridge-v1.9.1, " in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_wrong_usage() -> None:
+    assert released.main(["--nosuch"]) == Exit.USAGE
+    assert released.main(["--help"]) == Exit.PASSED
 
 
 def test_published_reports_are_reports_and_the_matrix_has_them_all() -> None:

@@ -45,6 +45,8 @@ class Credentials:
     client_certificate: str = ""
     client_key: str = ""
     certificate_authority: str = ""
+    source: str = "genie.conf"  # of all these, for messages
+    setting: str = "kubernetes.kubeconfig"  # the one that names the kubeconfig, for messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +256,7 @@ def _credentials(read: Fields) -> Credentials:
         client_certificate=policy.text("k8s_client_certificate"),
         client_key=policy.text("k8s_client_key"),
         certificate_authority=policy.text("k8s_certificate_authority"),
+        source=read.where,
     )
 
 

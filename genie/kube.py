@@ -437,6 +437,7 @@ class ApiServer:
     server_name: str = ""
     token: str = field(default="", repr=False)
     token_file: str = ""
+    token_field: str = field(default="", compare=False)  # where `token_file` is from, for messages
     certificate: str = field(default="", repr=False)
     key: str = field(default="", repr=False)
 
@@ -444,8 +445,8 @@ class ApiServer:
         """The bearer token; a file is read each time, because the kubelet renews it in place."""
         if not self.token_file:
             return self.token
-        if not (token := _read(self.token_file).strip()):
-            raise CniError(Code.INVALID_CONFIG, f"{self.token_file}: expected a token, found nothing")
+        if not (token := _read(self.token_file, self.token_field).strip()):
+            raise invalid(self.token_field, f"{self.token_file}: expected a token, found nothing")
         return token
 
 
@@ -458,13 +459,13 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
         CniError: 7, when none of them is usable; the message has the reason for each.
     """
     if credentials.kubeconfig:
-        return _laid_over(_from_kubeconfig(credentials.kubeconfig, bool(credentials.api_root)), credentials)
+        return _laid_over(_from_kubeconfig(credentials), credentials)
     if credentials.api_root:
         return _laid_over(ApiServer(url=credentials.api_root), credentials)
     if found := in_cluster(environment):
         return _laid_over(found, credentials)
     raise invalid(
-        "genie.conf",
+        credentials.source,
         "no way to the API server: give kubernetes.kubeconfig, or policy.k8s_api_root with policy.k8s_auth_token (and "
         "there is no in-cluster service account here)",
     )
@@ -475,20 +476,21 @@ def _laid_over(server: ApiServer, given: Credentials) -> ApiServer:
     with, a token takes the place of a token file, and an authority is one to verify by.
     """
     changes: dict[str, Any] = {}
+    policy = f"{given.source}: policy.k8s_"
     if given.api_root:
         changes.update(url=given.api_root, server_name="")
     if given.token.strip():
         changes.update(token=given.token.strip(), token_file="")
     if given.certificate_authority:
-        changes.update(ca=_pem(given.certificate_authority), verify=True)
+        changes.update(ca=_pem(given.certificate_authority, f"{policy}certificate_authority"), verify=True)
     if given.client_certificate:
-        changes.update(certificate=_pem(given.client_certificate))
+        changes.update(certificate=_pem(given.client_certificate, f"{policy}client_certificate"))
     if given.client_key:
-        changes.update(key=_pem(given.client_key))
+        changes.update(key=_pem(given.client_key, f"{policy}client_key"))
     whole = replace(server, **changes) if changes else server
     if bool(whole.certificate) != bool(whole.key):
         has, lacks = ("certificate", "key") if whole.certificate else ("key", "certificate")
-        source = f"kubeconfig {given.kubeconfig}" if given.kubeconfig else "genie.conf"
+        source = f"kubeconfig {given.kubeconfig}" if given.kubeconfig else given.source
         raise invalid(source, f"client-{has}: expected a client-{lacks} with it")
     return whole
 
@@ -500,7 +502,8 @@ def in_cluster(environment: Mapping[str, str] = os.environ) -> ApiServer | None:
     if not host or not os.path.exists(token):
         return None
     url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
-    return ApiServer(url=url, ca=_pem(f"{SERVICE_ACCOUNT}/ca.crt"), token_file=token)
+    where = "this pod's service account"
+    return ApiServer(url=url, ca=_pem(f"{SERVICE_ACCOUNT}/ca.crt", where), token_file=token, token_field=where)
 
 
 #: What genie does of a cluster's and of a user's entry in a kubeconfig. The last ones of each line ask for nothing:
@@ -525,14 +528,15 @@ _INSTEAD = {
 }
 
 
-def _from_kubeconfig(path: str, server_elsewhere: bool = False) -> ApiServer:
-    """The current context of a kubeconfig, in JSON or YAML. server_elsewhere: it need not name a server.
+def _from_kubeconfig(given: Credentials) -> ApiServer:
+    """The current context of a kubeconfig, in JSON or YAML. It need not name a server if `given` does.
 
     The source of each rule is the kubeconfig (v1) API of client-go: data fields win over file fields, and relative file
     names start at the kubeconfig's own folder. A field that genie does not support is refused by name: if it were
     ignored, genie would use another account or connection than the file describes.
     """
-    document = Fields(_load(path), f"kubeconfig {path}")
+    path = given.kubeconfig
+    document = Fields(_load(path, f"{given.source}: {given.setting}"), f"kubeconfig {path}")
     context = _named(document, "contexts", document.text("current-context"))
     cluster = _named(document, "clusters", context.text("cluster"))
     user_name = context.text("user")
@@ -545,12 +549,13 @@ def _from_kubeconfig(path: str, server_elsewhere: bool = False) -> ApiServer:
     if ca and not verify:
         raise invalid(cluster.where, "insecure-skip-tls-verify: expected no certificate-authority with it")
     return ApiServer(
-        url=cluster.text("server", required=not server_elsewhere),
+        url=cluster.text("server", required=not given.api_root),
         ca=ca,
         verify=verify,
         server_name=cluster.text("tls-server-name"),
         token=user.text("token").strip(),
         token_file=_beside(path, file) if (file := user.text("tokenFile")) else "",
+        token_field=f"{user.where}: tokenFile",
         certificate=_material(user, "client-certificate", path),
         key=_material(user, "client-key", path),
     )
@@ -579,11 +584,12 @@ def _material(holder: Fields, key: str, path: str) -> str:
             raise invalid(holder.where, f"{key}-data: expected PEM text in base64, found nothing")
         return text
     file = holder.text(key)
-    return _pem(_beside(path, file)) if file else ""
+    return _pem(_beside(path, file), f"{holder.where}: {key}") if file else ""
 
 
-def _load(path: str) -> Mapping[str, Any]:
-    text = _read(path)
+def _load(path: str, where: str) -> Mapping[str, Any]:
+    """A kubeconfig's content. where: what names it, for messages."""
+    text = _read(path, where)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -608,10 +614,12 @@ def _beside(path: str, name: str) -> str:
     return os.path.join(os.path.dirname(path), name)
 
 
-def _pem(path: str) -> str:
-    """A file of PEM text."""
-    if not (text := _pem_text(_read_bytes(path))).strip():
-        raise invalid(path, "expected PEM text, found nothing")  # for TLS, no authority means those of the system
+def _pem(path: str, where: str) -> str:
+    """A file of PEM text. where: as for `_load`."""
+    if not (text := _pem_text(_read_bytes(path, where))).strip():
+        raise invalid(
+            where, f"{path}: expected PEM text, found nothing"
+        )  # for TLS, no authority means those of the system
     return text
 
 
@@ -620,21 +628,21 @@ def _pem_text(data: bytes) -> str:
     return data.decode("utf-8-sig", "replace")
 
 
-def _read(path: str) -> str:
+def _read(path: str, where: str) -> str:
     try:
-        return _read_bytes(path).decode()
+        return _read_bytes(path, where).decode()
     except UnicodeDecodeError as error:
-        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: not text") from error
+        raise invalid(where, f"cannot read {path}: not text") from error
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str, where: str) -> bytes:
     try:
         with opened(path) as file:
             content = file.read(FILE_MAX + 1)
     except OSError as error:
-        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: {error.strerror}") from error
+        raise invalid(where, f"cannot read {path}: {error.strerror}") from error
     if len(content) > FILE_MAX:
-        raise CniError(Code.INVALID_CONFIG, f"cannot read {path}: it has more than {FILE_MAX} bytes")
+        raise invalid(where, f"cannot read {path}: it has more than {FILE_MAX} bytes")
     return content
 
 

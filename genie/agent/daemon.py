@@ -326,7 +326,7 @@ def api_server(settings: Settings, conf: Conf) -> kube.ApiServer:
         CniError: none of them is usable.
     """
     if settings.kubeconfig:
-        return kube.server(Credentials(kubeconfig=settings.kubeconfig))
+        return kube.server(Credentials(kubeconfig=settings.kubeconfig, source="genie agent", setting="--kubeconfig"))
     try:
         return kube.server(Credentials())
     except CniError:

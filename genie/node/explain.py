@@ -126,7 +126,8 @@ def _conf(arguments: argparse.Namespace) -> tuple[Conf, bool]:
     conf = config.load(path) if path else config.defaults()
     kubeconfig = arguments.kubeconfig or ("" if path else _usual_kubeconfig())
     if kubeconfig:
-        conf = replace(conf, credentials=Credentials(kubeconfig=kubeconfig))
+        setting = "--kubeconfig" if arguments.kubeconfig else "$KUBECONFIG or ~/.kube/config"
+        conf = replace(conf, credentials=Credentials(kubeconfig=kubeconfig, source="genie explain", setting=setting))
     if path or arguments.offline:
         return conf, bool(path)
     if not kubeconfig and kube.in_cluster() is None:

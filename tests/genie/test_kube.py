@@ -699,6 +699,43 @@ def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
     assert caught.value.code == 7
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("kubernetes", "kubeconfig"),
+        ("policy", "k8s_certificate_authority"),
+        ("policy", "k8s_client_certificate"),
+        ("policy", "k8s_client_key"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_field_of_genie_conf(
+    tmp_path: Path, section: str, key: str
+) -> None:
+    settings = {"kubernetes": {"k8s_api_root": "https://h"}, "policy": {}}
+    settings[section][key] = "/nowhere"
+    conf = config.parse({"name": "g", "cniVersion": "1.0.0", **settings}, "/etc/cni/net.d/00-genie.conf")
+    with pytest.raises(CniError) as caught:
+        kube.server(conf.credentials)
+    assert (
+        caught.value.msg
+        == f"/etc/cni/net.d/00-genie.conf: {section}.{key}: cannot read /nowhere: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"), [("cluster", "certificate-authority"), ("user", "client-certificate"), ("user", "tokenFile")]
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_field_of_the_kubeconfig(
+    tmp_path: Path, entry: str, key: str
+) -> None:
+    wanted = {key: "/nowhere"}
+    given = written(tmp_path, user(**wanted) if entry == "user" else kubeconfig("https://h", **wanted))
+    with pytest.raises(CniError) as caught:
+        kube.server(given).bearer()
+    where = f"kubeconfig {tmp_path}/kubeconfig: {entry}s[0]: {entry}: {key}"
+    assert caught.value.msg == f"{where}: cannot read /nowhere: No such file or directory"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("c"),
     lambda inner: (

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from genie import kube, locks, removals
+from genie.config import Credentials
 from genie.node import files
 from genie.node.files import Node
 from genie.node.keeper import Keeper
@@ -210,10 +211,10 @@ class TestKeeper:
         make(no_kubeconfig=False)
         path = Path(machine.kubeconfig)
         until(lambda: path.exists() and files.in_place(machine, b"shim"))
-        access = kube._from_kubeconfig(str(path))
+        access = kube.server(Credentials(kubeconfig=str(path)))
         assert (access.url, access.ca, access.token) == ("https://[fd00::1]:443", "an authority", "first")
         (account / "token").write_text("second\n")
-        until(lambda: kube._from_kubeconfig(str(path)).token == "second")
+        until(lambda: kube.server(Credentials(kubeconfig=str(path))).token == "second")
         assert path.stat().st_mode & 0o777 == 0o600
 
     def test_a_mistake_in_genie_conf_changes_nothing_on_the_node(self, make: Make, machine: Node, conf: Path) -> None:

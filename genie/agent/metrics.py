@@ -161,7 +161,9 @@ class Metrics:
             "genie_network_sent_bytes_total", "Bytes that pods of this node sent on a network.", "network"
         )
         self.drops = Counter(
-            "genie_network_drops_total", "Packets dropped at the host's end of pods' interfaces.", "network"
+            "genie_network_drops_total",
+            "Packets dropped at the ends of pods' interfaces (see docs/install.md).",
+            "network",
         )
         self.pool_used = Gauge(
             "genie_network_pool_used",

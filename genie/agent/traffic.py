@@ -1,6 +1,6 @@
 """What each network of the node carries: read from time to time, for `cni: ""` and for metrics.
 
-The counters of the host's interfaces end with their pods. So a network's bytes are the sum of what each reading adds,
+The counters of interfaces end with their pods. So a network's bytes are the sum of what each reading adds,
 from the agent's start on, as Prometheus' counters are.
 """
 
@@ -68,7 +68,7 @@ class Traffic:
             CniError: net.d or a record cannot be read.
         """
         records = list(Records(conf.state_dir))
-        owners = least_loaded.host_interfaces(records)
+        owners = least_loaded.measured(records)
         labels = _labels(records)
         latency = _latencies(records) if "latency" in conf.smart_weights else {}
         reading = least_loaded.read((name for each in owners.values() for name in each), latency)

@@ -1,8 +1,9 @@
 """`cni: ""`: which of the node's networks is the least loaded, as CNI-Genie's "smart" selection has it.
 
 A network's load is the traffic of its attachments on this node, in bytes per second. genie's records name the host ends
-of their interfaces; the bytes that a host end has sent are the bytes that the pod has received. Two readings a short
-time apart give the rate: the agent keeps an earlier one, direct mode waits between two. Among equally idle networks,
+of their interfaces; the bytes that a host end has sent are the bytes that the pod has received. Where there is no host
+end (macvlan), the interface in the pod counts. Two readings a short time apart give the rate: the agent keeps an
+earlier one, direct mode waits between two. Among equally idle networks,
 the one with the fewest drops, then with the fewest attachments is taken, then the first in the order of the
 configurations; `smart` in genie.conf gives weights instead. A network without a free address, or with an ADD that
 failed a moment ago, is taken only if there is no other (spent.py).
@@ -10,6 +11,7 @@ failed a moment ago, is taken only if there is no other (spent.py).
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,19 +19,21 @@ from dataclasses import dataclass, field
 
 from genie.cni.errors import CniError, Code
 from genie.config import Conf
+from genie.kernel.netns import inside
 from genie.records import Record
 
 INTERVAL = 0.2  # seconds between direct mode's two readings
-STATISTICS = "/sys/class/net/{}/statistics/{}"
-#: The host's counters of each figure, in the order of `Reading`.
-COUNTERS = {"received": ("tx_bytes",), "sent": ("rx_bytes",), "drops": ("tx_dropped", "rx_dropped")}
+#: The figures of traffic, in the order of `Reading`.
+COUNTERS = ("received", "sent", "drops")
+DEVICES = "/proc/thread-self/net/dev"  # of the namespace that the thread is in
+UNMEASURED = "its pods' interfaces cannot be read from here"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
     """One candidate. received, sent, drops: per second, from the pods' side. used, total: addresses of the network's
-    pool on this node; 0 if they are not known. latency: seconds to its gateway; None if nobody measured it. out: why it
-    is taken only if there is no other.
+    pool on this node; 0 if they are not known. latency: seconds to its gateway; None if nobody measured it. unmeasured:
+    why its traffic is not known; it then counts as the busiest. out: why it is taken only if there is no other.
     """
 
     network: str
@@ -40,6 +44,7 @@ class Load:
     used: int = 0
     total: int = 0
     latency: float | None = None
+    unmeasured: str = ""
     out: str = ""
 
     def figure(self, name: str) -> float:
@@ -51,11 +56,13 @@ class Load:
     def __str__(self) -> str:
         pool = f", {self.used} of {self.total} addresses" if self.total else ""
         latency = "" if self.latency is None else f", {1000 * self.latency:.1f} ms"
-        drops = f", {self.drops:.0f} drops/s" if self.drops else ""
-        return (
-            f"{self.network} {self.received:.0f} B/s received, {self.sent:.0f} B/s sent{drops}, "
-            f"{self.attachments} attachments{pool}{latency}{f', goes last: {self.out}' if self.out else ''}"
-        )
+        traffic = f"{self.received:.0f} B/s received, {self.sent:.0f} B/s sent"
+        if self.drops:
+            traffic += f", {self.drops:.0f} drops/s"
+        if self.unmeasured:
+            traffic = f"traffic not known ({self.unmeasured})"
+        out = f", goes last: {self.out}" if self.out else ""
+        return f"{self.network} {traffic}, {self.attachments} attachments{pool}{latency}{out}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +73,8 @@ class LeastLoaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The counters of each host interface (see `COUNTERS`), and the time of the reading in seconds. latency: of the
-    networks where somebody measured it, in seconds.
+    """The counters of each interface (see `measured` and `COUNTERS`), and the time of the reading in seconds. latency:
+    of the networks where somebody measured it, in seconds.
     """
 
     at: float
@@ -91,18 +98,21 @@ def loads(
         pools: addresses used and in all, of the networks where they are known.
     """
     records = list(records)
-    interfaces = host_interfaces(records)
+    interfaces = measured(records)
     wanted = [name for names in interfaces.values() for name in names]
     if earlier is None and wanted:
         earlier = read(wanted)
         time.sleep(INTERVAL)
-    by_interface = rates_between(earlier, read(wanted)) if earlier else {}
+    now = read(wanted)
+    by_interface = rates_between(earlier, now) if earlier else {}
     attachments = Counter(attached.network.name for record in records for attached in record.attached)
     found = []
     for name in networks:
-        rates = [by_interface[one] for one in interfaces.get(name, ()) if one in by_interface]
-        sums = [sum(each) for each in zip(*rates, strict=True)] or [0.0] * len(COUNTERS)
         used, total = (pools or {}).get(name, (0, 0))
+        own = interfaces.get(name, ())
+        rates = [by_interface[one] for one in own if one in by_interface]
+        sums = [sum(each) for each in zip(*rates, strict=True)] or [0.0] * len(COUNTERS)
+        is_measured = not own or any(one in now.counters for one in own)
         found.append(
             Load(
                 network=name,
@@ -111,6 +121,7 @@ def loads(
                 used=used,
                 total=total,
                 latency=earlier.latency.get(name) if earlier else None,
+                unmeasured="" if is_measured else UNMEASURED,
                 out=(last or {}).get(name, ""),
             )
         )
@@ -140,28 +151,35 @@ def ranked(candidates: Sequence[Load], weights: Mapping[str, int]) -> list[tuple
     """
     largest = {name: max(each.figure(name) for each in candidates) or 1.0 for name in weights}
 
+    def part(one: Load, name: str) -> float:
+        return 1.0 if one.unmeasured and name in COUNTERS else one.figure(name) / largest[name]
+
     def rank(one: Load) -> tuple[float, ...]:
         if weights:
-            score = sum(weight * one.figure(name) / largest[name] for name, weight in weights.items())
-            return float(bool(one.out)), score
-        return float(bool(one.out)), one.received + one.sent, one.drops, float(one.attachments)
+            return float(bool(one.out)), sum(weight * part(one, name) for name, weight in weights.items())
+        traffic = math.inf if one.unmeasured else one.received + one.sent
+        return float(bool(one.out)), traffic, one.drops, float(one.attachments)
 
     return [(one, rank(one)) for one in candidates]
 
 
-def host_interfaces(records: Iterable[Record]) -> dict[str, list[str]]:
-    """The host ends of each network's attachments, from the results in the records.
+def measured(records: Iterable[Record]) -> dict[str, list[str]]:
+    """The interfaces with the counters of each network's attachments: the host ends that the results in the records
+    name. An attachment without one has NETNS/INTERFACE: the interface in the pod.
 
     A bridge that the attachments share is in every result, so an interface that occurs twice is left out.
     """
+    attached = [(record.netns, one, one.result) for record in records for one in record.attached if one.result]
+    hosts = [[each.name for each in result.interfaces if not each.sandbox] for _, _, result in attached]
+    times = Counter(
+        (one.network.name, name) for (_, one, _), names in zip(attached, hosts, strict=True) for name in names
+    )
     found: dict[str, list[str]] = {}
-    for record in records:
-        for attached in record.attached:
-            for interface in attached.result.interfaces if attached.result else ():
-                if not interface.sandbox:
-                    found.setdefault(attached.network.name, []).append(interface.name)
-    once = {name: [one for one, times in Counter(all_).items() if times == 1] for name, all_ in found.items()}
-    return {name: [one for one in own if is_pair(one)] for name, own in once.items()}
+    for (netns, one, _), names in zip(attached, hosts, strict=True):
+        network = one.network.name
+        pairs = [name for name in names if times[network, name] == 1 and is_pair(name)]
+        found.setdefault(network, []).extend(pairs or [f"{netns}/{one.ifname}"] * bool(netns))
+    return found
 
 
 def is_pair(interface: str) -> bool:
@@ -175,21 +193,39 @@ def is_pair(interface: str) -> bool:
 
 
 def read(interfaces: Iterable[str], latency: Mapping[str, float] | None = None) -> Reading:
-    """Read the counters now; an interface that is gone is skipped."""
-    found = {}
+    """Read the counters now, of interfaces as `measured` names them; one that is gone is skipped."""
+    within: dict[str, list[str]] = {}
     for interface in interfaces:
+        within.setdefault(interface.rpartition("/")[0], []).append(interface)
+    found = {}
+    for namespace, wanted in within.items():
         try:
-            found[interface] = tuple(
-                sum(_counter(interface, counter) for counter in counters) for counters in COUNTERS.values()
-            )
+            devices = _devices(namespace)
         except (OSError, ValueError):
             continue
+        found.update({each: devices[name] for each in wanted if (name := each.rpartition("/")[2]) in devices})
     return Reading(at=time.monotonic(), counters=found, latency=latency or {})
 
 
-def _counter(interface: str, counter: str) -> int:
-    with open(STATISTICS.format(interface, counter), encoding="ascii") as file:
-        return int(file.read())
+def _devices(namespace: str) -> dict[str, tuple[int, ...]]:
+    """The counters of all interfaces of a network namespace, by name, from the pods' side; "" is the host's.
+
+    Raises:
+        OSError, ValueError: the namespace cannot be entered or read.
+    """
+    text = inside(namespace, _listed) if namespace else _listed()
+    found: dict[str, tuple[int, ...]] = {}
+    for line in text.splitlines()[2:]:
+        name, _, columns = line.partition(":")
+        in_bytes, _, _, in_drops, _, _, _, _, out_bytes, _, _, out_drops, *_ = map(int, columns.split())
+        ways = (in_bytes, out_bytes) if namespace else (out_bytes, in_bytes)
+        found[name.strip()] = (*ways, in_drops + out_drops)
+    return found
+
+
+def _listed() -> str:
+    with open(DEVICES, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def rates_between(earlier: Reading, later: Reading) -> dict[str, tuple[float, ...]]:

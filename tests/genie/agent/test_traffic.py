@@ -23,7 +23,7 @@ class Counters:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.values: dict[str, tuple[int, ...]] = {}
         self.of: dict[str, list[str]] = {}
-        monkeypatch.setattr(least_loaded, "host_interfaces", lambda records: self.of)
+        monkeypatch.setattr(least_loaded, "measured", lambda records: self.of)
         monkeypatch.setattr(least_loaded, "read", lambda names, latency: Reading(at=0, counters=dict(self.values)))
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genie.cni import invoke
 from genie.cni.errors import CniError
+from genie.cni.execute import SubprocessExecutor, run_sync
+from genie.cni.invoke import Attachment
 from genie.cni.result import Interface, Result
 from genie.config import SMART_FIGURES, Conf, parse
 from genie.records import Record, RecordedAttachment
@@ -62,9 +68,56 @@ def test_the_decision_is_one_of_the_networks(names: list[str], attachments: dict
     assert attachments.get(best, 0) == min(attachments.get(name, 0) for name in names)
 
 
-def test_attachments_without_an_interface_on_the_host_count() -> None:
+def test_what_cannot_be_measured_counts_as_the_busiest() -> None:
     candidates = least_loaded.loads(["macvlan", "calico"], [attached("macvlan")])
-    assert least_loaded.least_loaded(candidates, CONF).network == "calico"
+    assert str(candidates[0]) == (
+        "macvlan traffic not known (its pods' interfaces cannot be read from here), 1 attachments"
+    )
+    busy = replace(candidates[1], received=1e9, sent=1e9, drops=9)
+    assert least_loaded.least_loaded([candidates[0], busy], CONF).network == "calico"
+    for weights, best in (
+        ({"sent": 1}, "macvlan"),
+        ({"sent": 1, "attachments": 1}, "calico"),
+        ({"drops": 9}, "macvlan"),
+    ):
+        found = least_loaded.least_loaded([candidates[0], busy], replace(CONF, smart_weights=weights))
+        assert found.network == best, "as busy as the busiest, and not more"
+
+
+@pytest.mark.root
+def test_a_macvlan_network_has_the_traffic_of_its_pods(
+    namespace: Callable[[], Any], cni_bin: str, tmp_path: Path
+) -> None:
+    host, one, two = namespace(), namespace(), namespace()
+    host.ip("link add up0 type veth peer name up1", "link set up0 up", "link set up1 up")
+    ipam = {"type": "host-local", "subnet": "10.7.0.0/24", "dataDir": str(tmp_path)}
+    side = network("side", {"type": "macvlan", "master": "up0", "mode": "bridge", "ipam": ipam})
+    records = []
+    for container, pod in (("c1", one), ("c2", two)):
+        given = Attachment(container_id=container, netns=pod.path, ifname="eth0", path=(cni_bin,), env={})
+        result = host.run(lambda given=given: run_sync(invoke.add(side, given, SubprocessExecutor(), timeout=60)))
+        made = RecordedAttachment(label="side", network=side, container_id=container, ifname="eth0", result=result)
+        records.append(Record(container_id=container, ifname="eth0", netns=pod.path, attached=(made,)))
+    interfaces = least_loaded.measured(records)["side"]
+    assert interfaces == [f"{one.path}/eth0", f"{two.path}/eth0"]
+
+    def send() -> None:
+        with pytest.raises(ConnectionRefusedError):  # by then its hardware address is known
+            socket.create_connection(("10.7.0.3", 9), timeout=30)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            for _ in range(100):
+                made.sendto(bytes(1000), ("10.7.0.3", 9))
+
+    earlier = least_loaded.read(interfaces)
+    one.run(send)
+    (_, sent, _), (received, _, _) = (
+        [new - old for new, old in zip(least_loaded.read([each]).counters[each], earlier.counters[each], strict=True)]
+        for each in interfaces
+    )
+    assert sent >= 100_000 and received >= 100_000
+    loads = least_loaded.loads(["side", "calico"], records, earlier)
+    assert loads[0].sent > 0 and loads[0].received > 0 and not loads[0].unmeasured
+    assert least_loaded.least_loaded(loads, CONF).network == "calico", "although it comes later"
 
 
 def test_no_network_to_choose_from() -> None:
@@ -88,7 +141,7 @@ def test_counters_of_the_host() -> None:
 def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(least_loaded, "is_pair", lambda name: not name.startswith("eth"))
     records = [attached("a", "br0", "v1"), attached("a", "br0", "v2"), attached("b", "eth9", "v3")]
-    assert least_loaded.host_interfaces(records) == {"a": ["v1", "v2"], "b": ["v3"]}
+    assert least_loaded.measured(records) == {"a": ["v1", "v2"], "b": ["v3"]}
 
 
 class Name(str):
@@ -105,7 +158,7 @@ def test_an_interface_is_not_compared_with_every_other(monkeypatch: pytest.Monke
 
     def make(count: int) -> Callable[[], object]:
         records = [attached("a", Name(f"v{n}")) for n in range(count)]
-        return lambda: least_loaded.host_interfaces(records)
+        return lambda: least_loaded.measured(records)
 
     assert is_linear(make, 200)
 
@@ -153,7 +206,8 @@ LOADS = st.builds(
     network=st.text("abcdef", min_size=1, max_size=3),
     received=st.floats(0, 1e9), sent=st.floats(0, 1e9), drops=st.floats(0, 1e3),
     attachments=st.integers(0, 250), used=st.integers(0, 250), total=st.just(250),
-    latency=st.none() | st.floats(0, 1), out=st.sampled_from(["", "no free address"]),
+    latency=st.none() | st.floats(0, 1), unmeasured=st.sampled_from(["", "", "why"]),
+    out=st.sampled_from(["", "no free address"]),
 )  # fmt: skip
 WEIGHTS = st.dictionaries(st.sampled_from(SMART_FIGURES), st.integers(1, 100))
 
@@ -173,7 +227,8 @@ def test_what_is_better_in_each_figure_comes_before(candidates: list[Load], weig
     for one in candidates:
         for other in candidates:
             figures = [(one.figure(name), other.figure(name)) for name in SMART_FIGURES]
-            if one.out == other.out and all(a <= b for a, b in figures):
+            alike = (one.out, one.unmeasured) == (other.out, other.unmeasured)
+            if alike and all(a <= b for a, b in figures):
                 assert ranks[one.network][1] <= ranks[other.network][1]
 
 

@@ -90,7 +90,7 @@ def network(position: int, place: Path, kind: str) -> dict[str, object]:
 class Bench:
     """The three ways, each with ADD and DEL of a container in a namespace."""
 
-    def __init__(self, plugins: str, kind: str, place: Path, url: str) -> None:
+    def __init__(self, plugins: str, kind: str, place: Path, url: str, **conf_too: Any) -> None:
         self.plugins, self.kind, self.place = plugins, kind, place
         netd = place / "net.d"
         netd.mkdir()
@@ -98,7 +98,7 @@ class Bench:
             (netd / f"1{position}-{name}.conf").write_text(json.dumps(network(position, place, kind)))
         conf = {
             "cniVersion": "1.0.0", "name": "genie", "type": "genie", "log_level": "error",
-            "policy": {"k8s_api_root": url}, "conf_dir": str(netd),
+            "policy": {"k8s_api_root": url}, "conf_dir": str(netd), **conf_too,
         }  # fmt: skip
         self.conf = {
             way: json.dumps({**conf, "state_dir": str(place / f"records-{way}")}).encode()
@@ -134,10 +134,10 @@ class Bench:
         run([str(self.launcher)], self.env(verb, container, netns, "eth0", count), self.conf["direct"])
 
     @contextlib.contextmanager
-    def running_agent(self) -> Iterator[subprocess.Popen[bytes]]:
+    def running_agent(self, listen: str = "") -> Iterator[subprocess.Popen[bytes]]:
         command = [
             sys.executable, "-m", "genie", "agent", "--socket", str(self.socket), "--node", "bench",
-            "--conf", str(self.place / "genie.conf"), "--listen", "", "--log-level", "info",
+            "--conf", str(self.place / "genie.conf"), "--listen", listen, "--log-level", "info",
         ]  # fmt: skip
         with (self.place / "agent.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
             try:

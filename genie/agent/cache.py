@@ -55,7 +55,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Connect = Callable[[float], Client]
 """Makes a client with the current credentials, for a time limit in seconds."""
-Keep = Callable[[Mapping[str, Any]], tuple[T, T | None]]
+Keep = Callable[[Mapping[str, Any]], tuple[T | None, T | None]]
 
 PAGE = 500
 """The limit for a page of a list, in objects, and `FIRST_PAGE` for the first page; small objects get larger pages."""
@@ -170,11 +170,11 @@ class Asker:
 class _Shelf(Generic[T]):
     """Objects as far as they are kept, within the budget: (namespace, name) → what `keep` makes of an object.
 
-    keep: makes of an object what to keep, and what instead where that has no room; None for nothing.
+    keep: makes of an object what to keep, and what instead where that has no room; None for nothing. room: as `Watch`.
     """
 
-    def __init__(self, keep: Keep[T], what: str) -> None:
-        self._keep, self._what = keep, what
+    def __init__(self, keep: Keep[T], what: str, room: int = 0) -> None:
+        self._keep, self._what, self._room = keep, what, room
         self.items: dict[tuple[str, str], T] = {}
         self._sizes: dict[tuple[str, str], int] = {}
         self.size = 0
@@ -184,7 +184,9 @@ class _Shelf(Generic[T]):
         self.size -= self._sizes.pop(key, 0)
         whole, instead = self._keep(item)
         size = _size(whole)
-        kept = whole if self.size + size <= BUDGET else instead
+        kept = whole if self.size + size <= (self._room or BUDGET) else instead
+        if self._room and kept is None and whole is not None:
+            raise _OverflowError(Code.TRY_AGAIN, f"the {self._what} take more than {self._room >> 20} MiB")
         if kept is None:
             self.items.pop(key, None)
             return
@@ -209,17 +211,19 @@ class Watch(Generic[T]):
     `items` means absence in the cluster. heard: when the API server last sent anything (time.monotonic). overflowing:
     there are more than the limit. wanted: the fields to keep of a long object. metadata_only: only metadata is needed.
     optional: without the right to list it, nothing is there. changed: called after each change, in the watch's thread.
+    room: bytes for all objects, without which it overflows; 0: `BUDGET`, and an object without room is left out.
     """
 
     def __init__(
         self, name: str, path: str, connect: Connect, keep: Keep[T], wanted: Wanted, *, metadata_only: bool = False,
-        optional: bool = False, changed: Callable[[], None] = lambda: None, **selector: str,
+        optional: bool = False, changed: Callable[[], None] = lambda: None, room: int = 0, **selector: str,
     ) -> None:  # fmt: skip
         self.name, self._path, self._connect, self._keep, self._wanted = name, path, connect, keep, wanted
         self._metadata_only = self._in_brief = metadata_only
         self._optional, self.changed = optional, changed
         self._selector = selector
-        self._shelf = _Shelf(keep, name)
+        self._room = room
+        self._shelf = self._empty()
         self.live = self.overflowing = False
         self.heard = 0.0
         self.listed = threading.Event()
@@ -230,6 +234,9 @@ class Watch(Generic[T]):
     @property
     def items(self) -> dict[tuple[str, str], T]:
         return self._shelf.items
+
+    def _empty(self) -> _Shelf[T]:
+        return _Shelf(self._keep, self.name, self._room)
 
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"watch-{self.name}", daemon=True).start()
@@ -259,7 +266,7 @@ class Watch(Generic[T]):
             except _ExpiredError:  # a server that refuses each version at once would else be asked for lists all day
                 self._version = ""
             except _OverflowError as error:
-                self._listed(_Shelf(self._keep, self.name), "", overflowing=True)
+                self._listed(self._empty(), "", overflowing=True)
                 pause = OVERFLOW_SECONDS
                 asking.close()
                 self._complain(error)
@@ -276,7 +283,7 @@ class Watch(Generic[T]):
 
     def _list(self, client: Client) -> bool:
         """List all objects, page by page; False if the API server has no such resource."""
-        shelf = _Shelf(self._keep, self.name)
+        shelf = self._empty()
         query = {"limit": str(min(FIRST_PAGE, PAGE)), **self._selector}
         size, self._in_brief = 0, self._metadata_only
         while True:
@@ -286,7 +293,7 @@ class Watch(Generic[T]):
                 if status == 404 or (status == 403 and self._optional):
                     for _ in pieces:
                         pass
-                    self._listed(_Shelf(self._keep, self.name), "")
+                    self._listed(self._empty(), "")
                     return False
                 if status == 410:  # the list's own continuation is too old
                     raise _ExpiredError
@@ -438,7 +445,7 @@ class CachedKube:
             "pods", "/api/v1/pods", connect, _keep_labelled_pod if labels else _keep_pod, _POD, metadata_only=True,
             fieldSelector=f"spec.nodeName={node}",
         )  # fmt: skip
-        self.networks = {
+        self.networks: dict[str, Watch[Mapping[str, Any] | Unkept]] = {
             kind: Watch(resource, f"/apis/{group}/{resource}", connect, _keep_network, _NETWORK)
             for kind, (group, resource) in NETWORK_OBJECTS.items()
         }

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genie.agent.cache import CachedKube, Connect, Watch
+from genie.agent.cache import BUDGET, CachedKube, Connect, Watch
 from genie.agent.metrics import Metrics
 from genie.agent.sieve import Wanted
 from genie.cni.errors import CniError, Code
@@ -36,8 +36,9 @@ from genie.verbs.context import Context
 from genie.verbs.network_status import NETWORK_STATUS
 
 if TYPE_CHECKING:
-    from genie.policy.model import Policy
-    from genie.policy.rules import Workload, World
+    from genie.policy.model import Policy, Range
+    from genie.policy.rules import Interface
+    from genie.policy.world import Workload, World
 
 GROUP = "/apis/k8s.cni.cncf.io"
 SETTLE = 0.03
@@ -46,6 +47,8 @@ LOOK = 60.0
 """Seconds between two checks of all pods' rules; also until rules that could not be set are tried again."""
 ADDRESSES_MAX = 256
 """The limit for one pod's addresses as a peer."""
+PEERS_SIZE = 16 << 20
+"""The limit for all peers, in bytes: some 20,000 with a few labels and addresses."""
 MARK = ".policies"
 """A file beside the records: pods of this node may have rules, from this agent or an earlier one."""
 BAD, NOT_SET = "PolicyInvalid", "PolicyNotApplied"
@@ -70,8 +73,8 @@ _Item = Mapping[str, Any]
 
 @dataclass
 class _Guarded:
-    """A container of this node. interfaces: name, and name of its network in the pod's status. script: what set its
-    rules; "" if it has none, None if that is not known. seen: a hash of the kernel's listing of them, once it was read.
+    """A container of this node. interfaces: name, and name of its network in the pod's status. rules: as set; () if it
+    has none, None if that is not known. seen: a hash of the kernel's listing of them, once it was read.
     """
 
     namespace: str
@@ -80,7 +83,7 @@ class _Guarded:
     netns: str
     interfaces: tuple[tuple[str, str], ...]
     labels: Mapping[str, str] | None = None
-    script: str | None = None
+    rules: tuple[Interface, ...] | None = None
     seen: str = ""
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -97,14 +100,6 @@ class _Interest:
 
     def covers(self, other: _Interest) -> bool:
         return self.keys >= other.keys and self.networks >= other.networks and self.ports >= other.ports
-
-
-@dataclass(frozen=True)
-class _Now:
-    """Everything that rules depend on, at one moment."""
-
-    policies: tuple[Policy, ...]
-    world: World
 
 
 class Policies:
@@ -131,12 +126,12 @@ class Policies:
                   metadata_only=True, changed=self._changed)
         ]  # fmt: skip
         self._namespaces: Watch[_Item] | None = None
-        self._peers: Watch[Workload | None] | None = None
+        self._peers: Watch[Workload] | None = None
         self._interest = _Interest()
         self._parsed: dict[tuple[str, str, str], tuple[_Item, tuple[Policy, ...]]] = {}
         self._reported: dict[tuple[str, str, str], str] = {}
         self._here: dict[tuple[str, str], _Guarded] = {}
-        self._now: _Now | None = None
+        self._world: World | None = None
         self._begun = False
         self._mark = f"{state_dir}/{MARK}"
         self._snapshot = threading.Lock()
@@ -176,7 +171,7 @@ class Policies:
     async def protect(self, call: Context, pod: Pod, record: Record) -> None:
         if not pod.name or not (self.active or self._begun):
             return  # `_update` finds its record
-        guarded = self._here[record.container_id, record.ifname] = _guarded(record, script="")
+        guarded = self._here[record.container_id, record.ifname] = _guarded(record, rules=())
         if not self.active:
             return
         why = ""
@@ -184,11 +179,14 @@ class Policies:
             guarded.labels = await self._kube.labels(pod)
         except CniError as error:
             why = f"its labels are not known: {error.msg}"
+        known = self._world if self._fresh else None
+        if known and guarded.labels is not None and known.isolates_none(pod.namespace, guarded.labels):
+            return
         why = why or await call.executor.in_thread(lambda: self._set(guarded, call.request.entrance))
         if not why:
             return
         call.story["policy"] = why
-        if self._now and any(each.closed and _selects(each, guarded) for each in self._now.policies):
+        if self._world and any(each.closed and _selects(each, guarded) for each in self._world.policies):
             raise CniError(Code.TRY_AGAIN, f"its network policies cannot be set, and one of them fails closed: {why}")
         self._report(pod_event(pod, NOT_SET, f"its network policies could not be set: {why}", warning=True))
 
@@ -197,7 +195,7 @@ class Policies:
         if guarded is None:
             return
         guarded.gone = True
-        if guarded.script and call.request.netns:
+        if guarded.rules and call.request.netns:
             from genie.policy import apply
 
             def remove() -> None:
@@ -245,13 +243,13 @@ class Policies:
             for record in self._records:  # containers from before the first policy, or before the agent's start
                 self._here.setdefault((record.container_id, record.ifname), _guarded(record))
             self._begun = True
-        now = self._current()
+        world = self._current()
         watches = (*self._sources, *self._others())
         if not all(watch is None or (watch.listed.is_set() and not watch.overflowing) for watch in watches):
             return  # nobody switches policies off by making too many of them
         failed = self._each(lambda guarded: self._set(guarded, guarded.netns))
-        self._report_bad(now.policies)
-        if not (self.active or now.policies or any(failed)):  # a policy may have gone while its rules were set
+        self._report_bad(world.policies)
+        if not (self.active or world.policies or any(failed)):  # a policy may have gone while its rules were set
             with suppress(OSError):
                 os.unlink(self._mark)
 
@@ -278,24 +276,21 @@ class Policies:
     def _each(self, work: Callable[[_Guarded], T]) -> list[T]:
         return list(self._setting.map(work, list(self._here.values())))
 
-    def _current(self) -> _Now:
+    def _current(self) -> World:
         """The present state; made anew after a change."""
-        from genie.policy.rules import World
+        from genie.policy.world import World
 
         with self._snapshot:
-            if self._now and (self._fresh or any(watch.overflowing for watch in self._sources)):
-                return self._now
+            if self._world and (self._fresh or any(watch.overflowing for watch in self._sources)):
+                return self._world
             self._fresh = True  # before it looks: a change meanwhile makes it old again
-            policies = tuple(self._policies())
-            self._watch_more(policies)
-            peers = self._peers.items if self._peers else {}
-            names = self._namespaces.items if self._namespaces else {}
-            world = World(
-                [pod for pod in list(peers.values()) if pod],
-                {name: item["labels"] for (_, name), item in list(names.items())},
-            )
-            self._now = _Now(policies, world)
-            return self._now
+            before, policies = self._world or World(), tuple(self._policies())
+            if policies != before.policies:
+                self._watch_more(policies)
+            peers = dict(self._peers.items) if self._peers else {}
+            names = dict(self._namespaces.items) if self._namespaces else {}
+            self._world = before.after(policies, peers, {name: item["labels"] for (_, name), item in names.items()})
+            return self._world
 
     def _policies(self) -> Iterable[Policy]:
         """All policies, each object read once."""
@@ -320,7 +315,7 @@ class Policies:
         wanted = _interest(policies)
         if wanted.namespaces and self._namespaces is None:
             self._namespaces = Watch("namespaces", "/api/v1/namespaces", self._connect, _keep_namespace, _LABELLED,
-                                     metadata_only=True, changed=self._changed)  # fmt: skip
+                                     metadata_only=True, changed=self._changed, room=BUDGET)  # fmt: skip
             self._namespaces.start()
         if wanted.networks and not (self._peers and self._interest.covers(wanted)):
             if self._peers:
@@ -329,7 +324,7 @@ class Policies:
             self._peers = Watch(
                 "pods of policies", "/api/v1/pods", self._connect, lambda item: _keep_peer(item, wanted, self._node),
                 _PEER,
-                metadata_only=not wanted.ports, changed=self._changed,
+                metadata_only=not wanted.ports, changed=self._changed, room=PEERS_SIZE,
                 fieldSelector="status.phase!=Succeeded,status.phase!=Failed",
             )  # fmt: skip
             self._peers.start()
@@ -341,14 +336,12 @@ class Policies:
         with guarded.lock:
             if guarded.gone:
                 return ""
-            now = self._current()
             try:
-                found = rules.decide(now.policies, self._self(guarded), guarded.interfaces, now.world)
-                script = nft.script(found)
-                if script == guarded.script:
+                found = rules.decide(self._current(), self._self(guarded), guarded.interfaces)
+                if found == guarded.rules:
                     return ""
-                apply.replace(netns, script, new=guarded.script == "")
-                guarded.script, guarded.seen = script, ""
+                apply.replace(netns, nft.script(found), new=guarded.rules == ())
+                guarded.rules, guarded.seen = found, ""
             except OSError as error:
                 if netns == guarded.netns and has_namespace(netns, on_node=False) is False:
                     return ""  # it is gone, and its DEL comes
@@ -365,13 +358,13 @@ class Policies:
         from genie.policy import apply
 
         with guarded.lock, suppress(OSError):
-            if not guarded.script:
+            if not guarded.rules:
                 return
             listed = _hash(apply.listing(guarded.netns))
             if listed and listed == (guarded.seen or listed):
                 guarded.seen = listed
                 return
-            guarded.script = None
+            guarded.rules = None
             self._metrics.policy_rules.add(1, "repaired")
             log.warning(
                 "somebody changed the rules of a pod", extra={"fields": {"pod": f"{guarded.namespace}/{guarded.pod}"}}
@@ -379,7 +372,7 @@ class Policies:
         self._set(guarded, guarded.netns)
 
     def _self(self, guarded: _Guarded) -> Workload:
-        from genie.policy.rules import Workload
+        from genie.policy.world import Workload
 
         known = self._kube.pods.get(guarded.namespace, guarded.pod)
         if known and (known.is_it(guarded.uid) or not guarded.uid):
@@ -399,7 +392,7 @@ class Policies:
         return why
 
     def _counts(self) -> dict[tuple[str, ...], float]:
-        policies = self._now.policies if self._now else ()
+        policies = self._world.policies if self._world else ()
         bad = sum(1 for each in policies if each.error)
         return {("ok",): len(policies) - bad, ("bad",): bad}
 
@@ -417,9 +410,9 @@ def _selects(policy: Policy, guarded: _Guarded) -> bool:
     )
 
 
-def _guarded(record: Record, script: str | None = None) -> _Guarded:
+def _guarded(record: Record, rules: tuple[Interface, ...] | None = None) -> _Guarded:
     return _Guarded(
-        script=script,
+        rules=rules,
         namespace=record.namespace,
         pod=record.pod,
         uid=record.uid,
@@ -429,7 +422,7 @@ def _guarded(record: Record, script: str | None = None) -> _Guarded:
 
 
 def _interest(policies: Iterable[Policy]) -> _Interest:
-    from genie.policy.rules import networks_of
+    from genie.policy.world import networks_of
 
     keys: set[str] = set()
     networks: set[str] = set()
@@ -445,7 +438,7 @@ def _interest(policies: Iterable[Policy]) -> _Interest:
                 if peer.block is not None:
                     continue
                 namespaces = namespaces or peer.namespaces is not None
-                networks |= {name for label in labels for name in networks_of(peer, policy.namespace, label)}
+                networks |= {name for label in labels for name in networks_of((peer, policy.namespace, label))}
                 if peer.pods:
                     keys |= {key for key, _, _ in peer.pods.requirements}
     return _Interest(frozenset(keys), frozenset(networks), ports, namespaces)
@@ -476,7 +469,7 @@ def _keep_namespace(item: _Item) -> tuple[_Item, None]:
 
 def _keep_peer(item: _Item, wanted: _Interest, node: str) -> tuple[Workload | None, None]:
     """A pod as far as policies need it; None if it has no address in a network of theirs."""
-    from genie.policy.rules import Workload
+    from genie.policy.world import Workload
 
     meta = item.get("metadata") or {}
     notes, labels = meta.get("annotations"), meta.get("labels")
@@ -494,18 +487,17 @@ def _keep_peer(item: _Item, wanted: _Interest, node: str) -> tuple[Workload | No
     ), None
 
 
-def _addresses(status: Any, networks: frozenset[str]) -> tuple[tuple[str, int, bool], ...]:
+def _addresses(status: Any, networks: frozenset[str]) -> tuple[tuple[str, Range, bool], ...]:
     """The addresses in these networks, from the annotation; of a malformed one, none."""
     from genie.policy.model import cidr
 
-    found: list[tuple[str, int, bool]] = []
+    found: list[tuple[str, Range, bool]] = []
     with suppress(ValueError, TypeError, AttributeError, RecursionError):
         for entry in json.loads(status):
             if entry.get("name") in networks:
                 for text in entry.get("ips") or ():
                     with suppress(CniError):
-                        (first, _), v6 = cidr(f"{text}/{128 if ':' in text else 32}", "")
-                        found.append((intern(entry["name"]), first, v6))
+                        found.append((intern(entry["name"]), *cidr(f"{text}/{128 if ':' in text else 32}", "")))
     return tuple(found[:ADDRESSES_MAX])
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from genie.policy.model import Range
-from genie.policy.rules import Allow, Interface
+from genie.policy.rules import Interface
+from genie.policy.world import Allow
 
 TABLE = "genie"
 FAMILY = "inet"

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from itertools import product
 from typing import Any
 
-from genie.policy import model, rules
+from genie.policy import model, rules, world
 
 Object = dict[str, Any]
 BLUE, GREEN = "default/blue", "green"
@@ -275,22 +275,24 @@ def _port(pick: random.Random) -> Object:
 # --- the same for genie
 
 
-def read(policies: Sequence[Object]) -> list[model.Policy]:
+def read(policies: Sequence[Object]) -> tuple[model.Policy, ...]:
     """Read the policies as the agent does; none may be malformed."""
     found: list[model.Policy] = []
     for policy in policies:
         found += [model.multi(policy)] if policy["kind"] == "MultiNetworkPolicy" else model.genie(policy)
     assert not [one.error for one in found if one.error], [one.error for one in found if one.error]
-    return found
+    return tuple(found)
 
 
-def workload(pod: Pod) -> rules.Workload:
-    return rules.Workload(
+def workload(pod: Pod) -> world.Workload:
+    return world.Workload(
         namespace=pod.namespace,
         name=pod.name,
         labels=pod.labels,
         addresses=tuple(
-            (network, int(ip_address(one)), ":" in one) for network, ones in pod.addresses.items() for one in ones
+            (network, (int(ip_address(one)),) * 2, ":" in one)
+            for network, ones in pod.addresses.items()
+            for one in ones
         ),
         ports=tuple((name, protocol, number) for name, (protocol, number) in pod.ports.items()),
     )
@@ -301,5 +303,9 @@ INTERFACES = (("net1", BLUE), ("net2", GREEN))
 
 def decided(policies: Sequence[Object]) -> dict[str, tuple[rules.Interface, ...]]:
     """genie's rules for each pod."""
-    world, known = rules.World(map(workload, PODS), NAMESPACES), read(policies)
-    return {pod.name: rules.decide(known, workload(pod), INTERFACES, world) for pod in PODS}
+    now = world.World(read(policies), {(pod.namespace, pod.name): workload(pod) for pod in PODS}, NAMESPACES)
+    return decided_in(now)
+
+
+def decided_in(now: world.World) -> dict[str, tuple[rules.Interface, ...]]:
+    return {pod.name: rules.decide(now, workload(pod), INTERFACES) for pod in PODS}

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from genie.policy import apply, nft
-from genie.policy.rules import Allow, Interface
+from genie.policy.rules import Interface
+from genie.policy.world import Allow
 from tests.rigs.netns import Namespace
 
 pytestmark = [

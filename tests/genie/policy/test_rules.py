@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from genie.policy import rules
 from genie.policy.model import Peer, Policy, Rule
-from genie.policy.rules import Allow, Interface
+from genie.policy.rules import Interface
+from genie.policy.world import Allow, Workload, World, joined
 from tests.rigs import policies as rig
 
 SETS, COUNT = 12, 5
@@ -59,7 +60,7 @@ RANGES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)).map(lambda pa
 
 @given(RANGES)
 def test_joined_ranges_have_the_same_numbers_and_do_not_touch(ranges: list[tuple[int, int]]) -> None:
-    found = rules.joined(ranges)
+    found = joined(ranges)
     assert {n for low, high in found for n in range(low, high + 1)} == {
         n for low, high in ranges for n in range(low, high + 1)
     }
@@ -72,9 +73,9 @@ def test_more_addresses_than_the_limit_are_refused() -> None:
         kind="MultiNetworkPolicy", namespace="n", name="p", networks=("x",),
         ingress=(Rule(peers=(Peer(block=block),), ports=None),),
     )  # fmt: skip
-    pod = rules.Workload(namespace="n", name="a", labels={})
+    pod = Workload(namespace="n", name="a", labels={})
     with pytest.raises(rules.TooManyError, match="more than 4096 rules or 65536 ranges"):
-        rules.decide([policy], pod, [("net1", "n/x")], rules.World())
+        rules.decide(World((policy,)), pod, [("net1", "n/x")])
 
 
 def test_peer_networks_are_reached_at_their_own_addresses() -> None:
@@ -83,11 +84,10 @@ def test_peer_networks_are_reached_at_their_own_addresses() -> None:
         ingress=(Rule(peers=(Peer(network="b"),), ports=None),),
     )  # fmt: skip
     pods = [
-        rules.Workload(namespace="n", name="on-both", labels={}, addresses=(("a", 1, False), ("b", 2, False))),
-        rules.Workload(namespace="m", name="another-b", labels={}, addresses=(("b", 3, False),)),
-        rules.Workload(namespace="m", name="definition", labels={}, addresses=(("n/b", 4, False),)),
+        Workload(namespace="n", name="on-both", labels={}, addresses=(("a", (1, 1), False), ("b", (2, 2), False))),
+        Workload(namespace="m", name="another-b", labels={}, addresses=(("b", (3, 3), False),)),
+        Workload(namespace="m", name="definition", labels={}, addresses=(("n/b", (4, 4), False),)),
     ]
-    (found,) = rules.decide(
-        [policy], rules.Workload(namespace="n", name="x", labels={}), [("i", "a")], rules.World(pods)
-    )
+    world = World((policy,), {(pod.namespace, pod.name): pod for pod in pods})
+    (found,) = rules.decide(world, Workload(namespace="n", name="x", labels={}), [("i", "a")])
     assert found == Interface(ifname="i", ingress=(Allow(v4=((2, 2), (4, 4))),))

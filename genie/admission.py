@@ -21,11 +21,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlencode
 
 from genie import config, kube
 from genie import log as logs
-from genie.agent.sieve import Sieve
+from genie.agent.sieve import pages
 from genie.certificate import UNSEEN, SelfSigned
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import run_sync
@@ -213,21 +212,9 @@ def _list(conf: Conf, path: str, wanted: Mapping[str, Any], accept: str = kube.J
     Raises:
         CniError: 11, or the API server's refusal.
     """
-    client, token = DirectKube(conf).client, ""
-    with closing(client):
-        while True:
-            query = urlencode({"limit": 500, "continue": token})
-            status, pieces = client.open(f"{path}?{query}", accept, within=TIMEOUT)
-            with closing(pieces):
-                if status == 404:
-                    return
-                if status != 200:
-                    raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a list of {path}")
-                page = Sieve(pieces)
-                yield from page.items(wanted)
-            token = str((page.metadata or {}).get("continue") or "")
-            if not token:
-                return
+    with closing(DirectKube(conf).client) as client:
+        for items, _ in pages(client, path, wanted, accept=accept, within=TIMEOUT):
+            yield from items
 
 
 # --- the server ---------------------------------------------------------------------------------------------------

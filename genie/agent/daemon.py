@@ -28,12 +28,13 @@ from genie import log as logs
 from genie.agent import checker, collector, protocol
 from genie.agent import metrics as metric
 from genie.agent.cache import Asker, read_object
+from genie.agent.calico import CalicoPools
 from genie.agent.checker import Checker
 from genie.agent.collector import Collector
 from genie.agent.offline import OBJECTS, REFRESH, OfflineKube
 from genie.agent.reporter import Reporter
 from genie.agent.server import CONCURRENCY, Server, ShimExecutor, answers
-from genie.agent.traffic import Traffic
+from genie.agent.traffic import READING, Traffic, store
 from genie.agent.writer import Writer, left_over
 from genie.cni.errors import CniError
 from genie.cni.execute import compute
@@ -108,7 +109,7 @@ class Agent:
         self.collector = Collector(self.kube, self.server.serves, self.metrics.collected)
         self.ready = False
         self._ready_file = -1
-        self.traffic = Traffic(self.metrics)
+        self.traffic = Traffic(self.metrics, CalicoPools(self._connect).of)
         self.stopping = asyncio.Event()
 
     def _connect(self, seconds: float) -> kube.Client:
@@ -177,7 +178,10 @@ class Agent:
         """Read the counters of the attachments' interfaces from time to time, for the rates that `cni: ""` uses."""
         while True:
             with contextlib.suppress(CniError):  # a damaged record is left to its container's DEL
-                self.traffic.take(await asyncio.to_thread(self.traffic.sample, current_conf(self.settings)))
+                sample = await asyncio.to_thread(self.traffic.sample, current_conf(self.settings))
+                self.traffic.take(sample)
+                path = self.settings.socket.with_name(os.path.basename(READING))
+                await asyncio.to_thread(store, sample.reading, str(path))
             await asyncio.sleep(_SAMPLED)
 
     async def _tend(self) -> None:

@@ -3,7 +3,7 @@
 A user can create objects as large as the API server accepts, and a list has all of them. So an answer of the API server
 is never held or decoded as a whole. A value of up to `WINDOW` characters is decoded by the standard library. Of a
 longer one only the wanted fields are read, and the rest is skipped, a few microseconds at a time. Pure, except that it
-reads its input piece by piece.
+reads its input piece by piece; `pages` asks for a list.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
+
+from genie.cni.errors import CniError, Code
+from genie.kube import JSON, Client
 
 WINDOW = 2 * 65536
 """The limit for a value to decode at once, in characters; other threads wait during that. An annotation and a
@@ -49,6 +54,37 @@ def decode(data: bytes, wanted: Wanted) -> Any:
     """
     sieve = Sieve(data[at : at + WINDOW] for at in range(0, len(data), WINDOW))
     return sieve.value(wanted)
+
+
+def pages(
+    client: Client, path: str, wanted: Wanted, *, accept: str = JSON, limit: int = 500, within: float = 10.0
+) -> Iterator[tuple[list[dict[str, Any]], Mapping[str, Any]]]:
+    """A list of the API server, page by page: the wanted fields of the items, and the page's metadata.
+
+    Args:
+        limit: objects in a page.
+        within: seconds for a page.
+
+    Raises:
+        CniError: 11; the API server does not answer, or with an error. There is no such resource: nothing.
+    """
+    token = ""
+    while True:
+        query = urlencode({"limit": limit, "continue": token})
+        status, pieces = client.open(f"{path}?{query}", accept, within=within)
+        with closing(pieces):
+            if status == 404:
+                return
+            if status != 200:
+                raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a list of {path}")
+            page = Sieve(pieces)
+            items = list(page.items(wanted))
+            for _ in pieces:  # what ends it: the connection is good for another page then
+                pass
+        meta = page.metadata if isinstance(page.metadata, dict) else {}
+        yield items, meta
+        if not (token := str(meta.get("continue") or "")):
+            return
 
 
 class Sieve:

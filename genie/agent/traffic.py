@@ -6,12 +6,14 @@ from the agent's start on, as Prometheus' counters are.
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from genie.agent.metrics import Metrics
 from genie.cni.config import NetworkConfig
@@ -27,6 +29,10 @@ DISCARD = 9
 PATIENCE = 0.3
 """Seconds to wait for a gateway."""
 TRIES = 3
+READING = "/run/genie/reading.json"
+RECENT = 60.0
+"""Seconds after which a stored reading does not count any more."""
+Pools = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +43,16 @@ class Sample:
 
     reading: Reading
     attachments: dict[str, int] = field(default_factory=dict)
-    pools: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pools: Pools = field(default_factory=dict)
     interfaces: list[tuple[str, str, str, str]] = field(default_factory=list)
     carried: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Traffic:
-    """The last sample, and its metrics."""
+    """The last sample, and its metrics. pools: reads further pools of networks, in the thread of `sample`."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, pools: Callable[[Sequence[NetworkConfig]], Pools] = lambda _: {}) -> None:
+        self._pools = pools
         self.last = Sample(reading=Reading(at=time.monotonic(), counters={}))
         self._metrics, self._begun = metrics, False
         metrics.attachments.read = lambda: {(name,): count for name, count in self.last.attachments.items()}
@@ -81,10 +88,11 @@ class Traffic:
         attached = [(record, one) for record in records for one in record.attached]
         directory = networks.directory(conf.conf_dir).now()
         configured = _configured(directory)
-        known = spent.pools([*configured, *(one.network for _, one in attached)], records)
+        read = self._pools(configured)
+        known = spent.pools([*configured, *(one.network for _, one in attached)], records) | read
         titles = {network.name: labels.get(network.name) or directory.title(network) for network in configured}
         return Sample(
-            reading=reading,
+            reading=replace(reading, pools=read),
             attachments={
                 **dict.fromkeys(titles.values(), 0),
                 **Counter(labels[one.network.name] for _, one in attached),
@@ -93,6 +101,24 @@ class Traffic:
             interfaces=[(record.pod, record.namespace, one.ifname, one.label) for record, one in attached],
             carried=carried,
         )
+
+
+def store(reading: Reading, path: str) -> None:
+    """Keep a reading for `genie explain`."""
+    with suppress(OSError):
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            json.dump(vars(reading), file)
+        os.replace(f"{path}.new", path)
+
+
+def stored(path: str = READING) -> Reading | None:
+    """The agent's last reading on this node; None if there is none, or an old one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            reading = Reading(**json.load(file))
+    except (OSError, ValueError, TypeError):
+        return None
+    return reading if 0 <= time.monotonic() - reading.at <= RECENT else None
 
 
 def _latencies(records: Sequence[Record]) -> dict[str, float]:

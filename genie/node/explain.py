@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from genie import config, kube
+from genie.agent import traffic
 from genie.cni.errors import CniError
 from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.cni.fields import invalid
@@ -87,7 +88,8 @@ def of_pod(arguments: argparse.Namespace) -> Iterable[str]:
     for key in READ:
         if key in pod.annotations:
             yield f"{key}: {pod.annotations[key]!r}"
-    chosen, notes = run_sync(choose(pod, conf, given, SubprocessExecutor(), path=(arguments.bin_dir,)))
+    executor, path = SubprocessExecutor(), (arguments.bin_dir,)
+    chosen, notes = run_sync(choose(pod, conf, given, executor, path=path, earlier=traffic.stored()))
     why, _, loads = chosen.why.partition(" (") if CNI in notes else (chosen.why, "", "")
     yield f"why: {why}"
     yield from (f"  {each}" for each in loads.removesuffix(")").split("; ") if each)

@@ -109,7 +109,7 @@ def _least_loaded(
     usable = [network for network in directory.networks() if not networks.unusable(network, path)]
     names = {network.name: directory.title(network) for network in usable}
     known = list(Records(conf.state_dir))
-    pools = spent.pools(usable, known)
+    pools = {**spent.pools(usable, known), **(earlier.pools if earlier else {})}
     last = spent.reasons(usable, pools, conf.state_dir)
     choice = least_loaded.least_loaded(least_loaded.loads(list(names), known, earlier, last, pools), conf)
     ask = Ask(name=names[choice.network], where='annotation cni ("")', lookup="default")

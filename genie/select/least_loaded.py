@@ -73,13 +73,15 @@ class LeastLoaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The counters of each interface (see `measured` and `COUNTERS`), and the time of the reading in seconds. latency:
-    of the networks where somebody measured it, in seconds.
+    """The counters of each interface (see `measured` and `COUNTERS`), and the time of the reading in seconds
+    (time.monotonic). latency: of the networks where somebody measured it, in seconds. pools: addresses used and in all,
+    of networks whose pools the agent reads (calico.py).
     """
 
     at: float
     counters: Mapping[str, tuple[int, ...]]
     latency: Mapping[str, float] = field(default_factory=dict)
+    pools: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def loads(

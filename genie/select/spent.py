@@ -2,8 +2,9 @@
 
 A network without free addresses stays idle, so its load alone would make it the first choice for ever. For host-local,
 genie counts the free addresses: its ranges, less the leases in its store and the addresses in genie's records (the
-agent may not see the store). Other ipam plugins run out without notice until an ADD fails. In both modes a failed ADD
-leaves a file in the state directory, which counts for `WHILE` seconds.
+agent may not see the store). For calico-ipam, the agent counts those of its pools (agent/calico.py). Other ipam plugins
+run out without notice until an ADD fails. In both modes a failed ADD leaves a file in the state directory, which counts
+for `WHILE` seconds.
 """
 
 from __future__ import annotations

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genie.agent import traffic as module
 from genie.agent.metrics import Metrics
-from genie.agent.traffic import Traffic, round_trip
+from genie.agent.traffic import Traffic, round_trip, store, stored
+from genie.cni.execute import run_sync
 from genie.config import Conf
 from genie.select import least_loaded
 from genie.select.least_loaded import Reading
+from genie.serve import serve
 from tests.rigs.core import Node
 from tests.rigs.netns import Namespace
 
@@ -70,6 +74,29 @@ def test_a_networks_view(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         '{pod="web",namespace="blue",interface="data",network_name="blue/side"}': 0,
     }
     assert traffic.last.reading.counters == counters.values
+
+
+def test_further_pools_reach_the_choice_and_explain(node: Node) -> None:
+    conf = Conf(name="k8s", cni_version="1.0.0", conf_dir=str(node.net_d), state_dir=str(node.root / "state"))
+    sample = Traffic(Metrics(), lambda networks: {networks[0].name: (7, 7)}).sample(conf)
+    assert sample.pools == sample.reading.pools == {"calico": (7, 7)}
+    path = str(node.root / "reading.json")
+    store(replace(sample.reading, at=time.monotonic()), path)
+    found = stored(path)
+    assert found and [*found.pools["calico"]] == [7, 7]
+    node.kube.annotations = {"cni": ""}
+    reply = run_sync(serve(node.request("ADD"), node.kube, node.executor, earlier=found))
+    assert reply.status == 0 and node.kube.written["cni"] == "flannel"
+    assert "calico 0 B/s received, 0 B/s sent, 0 attachments, 7 of 7 addresses, goes last" in reply.story["why"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{]", "[]", "{}", '{"at": 0, "counters": {}, "more": 1}', '{"at": -99, "counters": {}}']
+)
+def test_a_reading_that_is_damaged_or_old_does_not_count(content: str, tmp_path: Path) -> None:
+    (tmp_path / "reading.json").write_text(content)
+    assert stored(str(tmp_path / "reading.json")) is None
+    assert stored(str(tmp_path / "none")) is None
 
 
 def test_without_net_d_there_are_the_attachments(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from genie.cni import version
 from genie.cni.config import conf_files, validate_network_name
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode
+from genie.cni.regular import opened
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_STATE_DIR = "/var/lib/cni/genie"
@@ -172,7 +173,7 @@ def beside(path: str) -> list[dict[str, Any]]:
 
 def _decoded(path: str) -> Any:
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             return decode(file.read(), path)
     except OSError as error:
         raise CniError(Code.IO_FAILURE, f"cannot read {path}: {error.strerror}") from error
@@ -194,7 +195,7 @@ def find(directory: str) -> str | None:
 def own_files(directory: str, names: Iterable[str]) -> Iterator[str]:
     """The paths of the files in a directory that have a plugin of genie's type."""
     for path in (f"{directory}/{name}" for name in names):
-        with suppress(OSError, CniError), open(path, "rb") as file:
+        with suppress(OSError, CniError), opened(path) as file:
             if _own(decode(file.read(), path)) is not None:
                 yield path
 

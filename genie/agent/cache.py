@@ -423,17 +423,24 @@ def _is_too_large(network: Mapping[str, Any]) -> bool:
 
 def _size(value: Any) -> int:
     """Its approximate size in bytes: parts that two objects share are counted twice."""
-    match value:
-        case dict():
-            return sys.getsizeof(value) + sum(_size(key) + _size(one) for key, one in value.items())
-        case list():
-            return sys.getsizeof(value) + sum(map(_size, value))
-        case Pod():
-            return 500 + _size(value.annotations) + _size(value.labels)
-    if value is _OVERLONG:
-        return 0
-    parts = getattr(value, "__dataclass_fields__", ())
-    return sys.getsizeof(value) + sum(_size(getattr(value, name)) for name in parts)
+    size, left = 0, [value]  # not recursive: users decide how deep an object is nested
+    while left:
+        one = left.pop()
+        if one is _OVERLONG:
+            continue
+        match one:
+            case dict():
+                left += (*one, *one.values())
+            case list():
+                left += one
+            case Pod():
+                size += 500
+                left += (one.annotations, one.labels)
+                continue
+            case _:
+                left += (getattr(one, name) for name in getattr(one, "__dataclass_fields__", ()))
+        size += sys.getsizeof(one)
+    return size
 
 
 class CachedKube:

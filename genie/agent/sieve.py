@@ -37,7 +37,7 @@ _SCALAR = re.compile(r"[^ \t\r\n,:\]}]*")
 
 @dataclass(frozen=True)
 class TooLong:
-    """Replaces a value that was skipped because of its length (in characters of JSON)."""
+    """Replaces a value that was skipped because it is too long or nested too deeply. size: characters of JSON."""
 
     size: int
 
@@ -125,7 +125,9 @@ class Sieve:
             yield _object(self.value({"type": True, "object": wanted}))
 
     def value(self, wanted: Wanted | bool) -> Any:
-        """The next value: a short one whole; of a long object the wanted fields; for any other long value, TooLong."""
+        """The next value: a short one whole; of an object that is long or nested too deeply, the wanted fields; for any
+        other such value, TooLong.
+        """
         begin = self._peek() and self.position
         try:
             return self._whole()
@@ -160,17 +162,20 @@ class Sieve:
             # Not with every piece: each attempt has twice as much text as the one before.
             if len(window) >= min(2 * tried, WINDOW) or self._ends_line or self._ended:
                 tried = len(window)
+                no_more = tried < WINDOW and (self._ended or self._ends_line)
                 try:
                     value, end = self._scan(window)
-                except (ValueError, RecursionError) as error:
-                    if len(window) < WINDOW and (self._ended or self._ends_line):
+                except RecursionError:  # the standard library nests no deeper: read it field by field
+                    raise _CutOffError from None
+                except ValueError as error:
+                    if no_more:
                         raise ValueError(f"not valid JSON: {error}") from error
                 else:
                     goes_on = window[end : end + 1] not in _ENDS if end < len(window) else not self._ended
                     if not (goes_on and isinstance(value, int | float)):
                         self._at += end
                         return value
-                    if self._ended or self._ends_line:  # no more text can make this a number: "1." or "12x"
+                    if no_more:  # to make this a number: "1." or "12x"
                         raise ValueError(f"not valid JSON: expected the end of a number after {value}")
                 if len(window) == WINDOW:
                     raise _CutOffError

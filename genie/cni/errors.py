@@ -66,7 +66,7 @@ class CniError(Exception):
         if not isinstance(data, dict) or not ({"code", "msg"} & data.keys()):
             return None
         code, msg, details = data.get("code"), data.get("msg"), data.get("details")
-        if not isinstance(code, int) or isinstance(code, bool) or code <= 0:
+        if not isinstance(code, int) or isinstance(code, bool) or not 0 < code < 1 << 32:
             code = Code.INTERNAL
         if not isinstance(msg, str):
             msg = "" if msg is None else json.dumps(msg)

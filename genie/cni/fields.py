@@ -30,13 +30,14 @@ def undecodable(where: str, message: str) -> CniError:
 
 
 def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
-    """Decode JSON. Python's parser accepts NaN and Infinity; they are refused here, as by other parsers.
+    """Decode JSON. Python's parser accepts NaN and Infinity, and makes Infinity of 1e999; they are refused here, as by
+    other parsers.
 
     Raises:
         CniError: made by `error`; the message has the reason, and the position as character, line and column.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as failure:
         raise error(where, "not valid JSON: nested too deeply") from failure
     except json.JSONDecodeError as failure:
@@ -67,10 +68,20 @@ def _strange(text: bytes | str) -> str:
 
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "replace")
-    for token in re.finditer(r'"(?:\\.|[^"\\])*"|NaN|-?Infinity|\d{4300,}', text):
-        if token[0][0] != '"':
+    for token in re.finditer(r'"(?:\\.|[^"\\])*"|NaN|-?Infinity|\d{4300,}|-?\d+(?:\.\d+)?[eE]\+?\d+', text):
+        if token[0][0] != '"' and ("e" not in token[0].lower() or _is_infinite(float(token[0]))):
             return _position(text, token.start())
     return ""
+
+
+def _is_infinite(number: float) -> bool:
+    return abs(number) == float("inf")  # `math` takes a while to import
+
+
+def _finite(number: str) -> float:
+    if _is_infinite(value := float(number)):
+        raise ValueError(f"{number:.20} is larger than any number")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -369,13 +369,20 @@ def _validate(network: NetworkConfig, attachment: Attachment) -> None:
 # Reading a plugin's answer
 
 
+_OF_RESULT = {"interfaces", "ips", "ip4", "ip6"}
+
+
 def _failed(outcome: Outcome) -> bool:
     """Section 2, "Errors": any status except 0. A few plugins print an error and still exit with 0."""
     if outcome.status != 0 or outcome.error:
         return True
-    stdout = outcome.stdout
-    is_result = b'"ip' in stdout or b'"interfaces"' in stdout
-    return b'"code"' in stdout and not is_result and CniError.parse(stdout[:RESULT_MAX]) is not None
+    if b'"code"' not in outcome.stdout:  # the usual case: decode it only once
+        return False
+    try:
+        data = json.loads(outcome.stdout[:RESULT_MAX])
+    except (ValueError, RecursionError):
+        return False  # no result either
+    return isinstance(data, dict) and "code" in data and not data.keys() & _OF_RESULT
 
 
 def _failure(outcome: Outcome) -> CniError:

@@ -48,7 +48,8 @@ _KEYS = {
 }  # fmt: skip
 _RATES = {key: key for key in ("ingressRate", "ingressBurst", "egressRate", "egressBurst")}
 _PORTS = {key: key for key in ("hostPort", "containerPort", "protocol", "hostIP")}
-_MOST_ADDRESSES = 64  # of one attachment: more than any plugin gives, and little to look through
+ADDRESSES_MAX, PORTS_MAX = 64, 64
+"""The limits for one attachment: plugins give fewer addresses, and portmap runs iptables for each port in turn."""
 _MOST_BITS = 2**63 - 1  # what plugins, and Multus, read a rate into
 
 
@@ -319,8 +320,7 @@ def _matching(read: Fields, key: str, form: re.Pattern[str], expected: str, *, r
 
 
 def _ips(read: Fields) -> tuple[str, ...]:
-    if (count := len(read.items("ips", "a list of addresses"))) > _MOST_ADDRESSES:
-        raise SelectionError(read.where, f"ips: {count} addresses, and a network gives at most {_MOST_ADDRESSES}")
+    _few(read, "ips", "addresses", ADDRESSES_MAX)
     return read.addresses("ips", prefix=True)
 
 
@@ -365,7 +365,13 @@ def _bandwidth(read: Fields) -> Mapping[str, Any]:
     return given
 
 
+def _few(read: Fields, key: str, what: str, most: int) -> None:
+    if (count := len(read.items(key, f"a list of {what}"))) > most:
+        raise SelectionError(read.where, f"{key}: {count} {what}, and a network gives at most {most}")
+
+
 def _port_mappings(read: Fields) -> tuple[Mapping[str, Any], ...]:
+    _few(read, "portMappings", "ports", PORTS_MAX)
     mappings = read.objects("portMappings")
     for mapping in mappings:
         mapping.only(_PORTS)

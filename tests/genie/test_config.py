@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def test_genies_own_configuration_is_found_by_its_type_where_a_runtime_looks(tmp
     (tmp_path / "04-broken.conf").write_text("{")
     (tmp_path / "05-other.conf").write_text('{"name": "genie", "type": "bridge"}')
     (tmp_path / "06-folder.conf").mkdir()
+    os.mkfifo(tmp_path / "07-fifo.conf")
+    (tmp_path / "08-nothing.conf").symlink_to("nowhere")
     assert config.find(str(tmp_path)) is None
     for name in ("30-genie.conf", "20-genie.json", "10-genie.conflist"):
         text = json.dumps({"name": "k8s", "plugins": [json.loads(mine)]}) if name.endswith("list") else mine

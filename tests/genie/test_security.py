@@ -13,7 +13,7 @@ from genie.cni import invoke, result
 from genie.config import MOST_NETWORKS, Conf
 from genie.kernel import netns
 from genie.select import networks
-from genie.select.annotations import ANNOTATION_MAX
+from genie.select.annotations import ADDRESSES_MAX, ANNOTATION_MAX, PORTS_MAX
 from genie.verbs import results
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
@@ -30,6 +30,8 @@ LIMITS = {
     "`spec.config`": networks.CONFIG_MAX,
     "the definitions": networks.CONFIGS_MAX,
     "plugins in a definition": networks.PLUGINS_MAX,
+    "`ips` of one network": ADDRESSES_MAX,
+    "`portMappings` of one network": PORTS_MAX,
     "a plugin's result": invoke.RESULT_MAX,
     **{f"`{key}` of a result": most for key, most in result.MOST.items()},
     "addresses of all": results.ADDRESSES_MAX,

@@ -32,6 +32,11 @@ JSON = st.recursive(
         ("-Infinity", "x: not valid JSON at character 1 (line 1, column 1): -Infinity is not JSON"),
         ("[" * 100_000, "x: not valid JSON: nested too deeply"),
         (b'{\n"\xff"}', "x: not valid JSON at character 4 (line 2, column 2): 'utf-8' codec can't decode"),
+        (
+            '["1e999", 1e99,\n-1.5E+999]',
+            "x: not valid JSON at character 17 (line 2, column 1): -1.5E+999 is larger than",
+        ),
+        ("9" * 400 + ".0", "x: not valid JSON: 99999999999999999999 is larger than any number"),
         ("[1, " + "9" * 5000, "x: not valid JSON at character 5 (line 1, column 5): Exceeds the limit"),
     ],
 )

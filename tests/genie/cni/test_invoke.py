@@ -218,6 +218,8 @@ def test_a_missing_plugin(attachment: Attachment, binaries: str) -> None:
         (answer({"ips": 3}), "ips: expected a list, found 3", Code.DECODING_FAILURE),
         (answer({"cniVersion": "8.0.0"}), "cniVersion: expected one of", Code.INCOMPATIBLE_VERSION),
         (answer({"code": 7, "msg": "said with status 0"}), "said with status 0", 7),
+        (answer({"code": 11, "msg": 'no "ips" or "interfaces" left'}), 'no "ips" or "interfaces" left', 11),
+        (answer({"code": 1 << 64, "msg": "no runtime reads this code"}, status=1), "no runtime reads", Code.INTERNAL),
         (Outcome(status=2, stderr=b"one\npanic: two\n"), "exit status 2: one / panic: two", Code.INTERNAL),
         (Outcome(status=2, stdout=b"usage: x"), "exit status 2: usage: x", Code.INTERNAL),
         (Outcome(status=3), "exit status 3, and no error reported", Code.INTERNAL),

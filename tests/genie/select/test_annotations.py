@@ -252,6 +252,11 @@ WRONG_FIELDS: list[tuple[str, Any, str]] = [
     ("ips", ["10.1.1"], "ips: expected an IP address"),
     ("ips", ["10.1.1.1\0"], "ips: expected an IP address"),
     ("ips", ["10.1.1.1"] * 65, "ips: 65 addresses, and a network gives at most 64"),
+    (
+        "portMappings",
+        [{"hostPort": n, "containerPort": 1} for n in range(1, 66)],
+        "portMappings: 65 ports, and a network gives at most 64",
+    ),
     ("ips", [None], "ips: expected an IP address, found nothing"),
     ("mac", "02:00:00:00:00", "mac: expected an Ethernet address of six bytes like"),
     ("mac", "02:00:00:00:00:00:00:01", "mac: expected an Ethernet address of six bytes"),

@@ -44,12 +44,14 @@ def code(facts: Facts) -> Exit:
     found = {facts.ended, _BY_PYTEST.get(facts.status, Exit.PASSED)}
     found |= {_of(each) for each in facts.outcomes}
     applies = {
-        Exit.INTERRUPTED: facts.interrupted or (facts.status == pytest.ExitCode.INTERRUPTED and found == {Exit.PASSED}),
+        Exit.INTERRUPTED: facts.interrupted,
         Exit.USAGE: facts.mistaken,
         Exit.FAILED: facts.leaked or facts.others_failed,
         Exit.NOTHING: bool(facts.untested),
     }
     found |= {exit for exit, does in applies.items() if does}
+    if facts.status == pytest.ExitCode.INTERRUPTED and found == {Exit.PASSED}:  # also pytest's for a mistake in a file
+        return Exit.INTERRUPTED
     return min(found, key=ORDER.index)
 
 

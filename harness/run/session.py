@@ -24,6 +24,7 @@ import pytest
 from harness.backends.registry import choose
 from harness.catalog import ProfileError
 from harness.contract import Backend, Cluster, Facts, Unavailable
+from harness.embedded.isolation import inside
 from harness.exits import Ended, Exit
 from harness.report import write
 from harness.report.outcome import Outcome, Run, Verdict
@@ -84,7 +85,8 @@ class Suite:
             suite._listen(given["genie_deadline"])
             return suite
         backend, why = config.stash[CHOSEN]
-        suite = cls(config, report_dir(config), backend, why, Path(tempfile.mkdtemp(prefix="genie-run-")))
+        state = Path(tempfile.mkdtemp(prefix="genie-run-", dir=inside()))  # there, it ends with a run that is killed
+        suite = cls(config, report_dir(config), backend, why, state)
         suite._listen(float(os.environ.pop(DEADLINE, "0")))
         if reporter := config.pluginmanager.getplugin("terminalreporter"):
             suite.terminal = Terminal(reporter)

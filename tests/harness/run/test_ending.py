@@ -32,6 +32,8 @@ def ended(*verdicts: Verdict, **more: Any) -> Exit:
         (3, ["passed", "not run"], {}),
         (3, [], {"ended": Exit.BROKEN, "status": 3}),
         (4, ["failed"], {"mistaken": True, "status": 2}),
+        (4, [], {"mistaken": True, "status": 2}),
+        (1, [], {"others_failed": True, "status": 2}),
         (5, ["skipped"], {"untested": "nothing was tested"}),
         (5, [], {"status": 5}),
         (130, ["failed", "not run"], {"interrupted": True, "status": 2}),

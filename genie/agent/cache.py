@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import logging
 import random
 import sys
 import threading
@@ -46,6 +45,7 @@ from genie.kube import (
     read_network,
     read_pod,
 )
+from genie.log import Complaint, Log
 from genie.select import logical
 from genie.select.annotations import ANNOTATION_MAX, READ
 from genie.select.networks import CONFIG_MAX, RESOURCE, too_large
@@ -99,7 +99,7 @@ NO_DEFAULT: Mapping[str, Any] = {"metadata": {}}
 _OVERLONG = "?" * (ANNOTATION_MAX + 1)
 """Replaces an annotation that was skipped: `asks` refuses it with the message for a too long one."""
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 class _ExpiredError(Exception):
@@ -229,7 +229,7 @@ class Watch(Generic[T]):
         self.listed = threading.Event()
         self._version = ""
         self._stopped = threading.Event()
-        self._complained = ""
+        self.complaint = Complaint(log, "a watch failed; serving the last known objects")
 
     @property
     def items(self) -> dict[tuple[str, str], T]:
@@ -269,11 +269,11 @@ class Watch(Generic[T]):
                 self._listed(self._empty(), "", overflowing=True)
                 pause = OVERFLOW_SECONDS
                 asking.close()
-                self._complain(error)
+                self.complaint.about(error, resource=self.name)
             except Exception as error:  # whatever it is, this thread must go on: nothing else keeps the cache current
                 self.live, self._version = False, ""
                 asking.close()
-                self._complain(error)
+                self.complaint.about(error, resource=self.name)
             if time.monotonic() - began > BACKOFF[1]:
                 wait = BACKOFF[0]
             if pause is None:
@@ -320,9 +320,8 @@ class Watch(Generic[T]):
         self.live = self.live and not overflowing  # before there is nothing on the shelf
         self._shelf, self._version = shelf, version
         self.heard, self.overflowing, self.live = time.monotonic(), overflowing, not overflowing
-        if self._complained and not overflowing:
-            log.info("the API server is back", extra={"fields": {"resource": self.name}})
-            self._complained = ""
+        if not overflowing and self.complaint.over():
+            log.info("the API server is back", resource=self.name)
         self.listed.set()
         self.changed()
 
@@ -361,14 +360,6 @@ class Watch(Generic[T]):
         if kind != "BOOKMARK":
             self.changed()
         self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
-
-    def _complain(self, error: Exception) -> None:
-        """Log each kind of problem once, not at each attempt."""
-        complaint = str(error) if isinstance(error, CniError) else f"{type(error).__name__}: {error}"
-        if complaint != self._complained:
-            self._complained = complaint
-            fields = {"resource": self.name, "error": complaint}
-            log.warning("a watch failed; serving the last known objects", extra={"fields": fields})
 
 
 def _key(item: Mapping[str, Any]) -> tuple[str, str]:

@@ -8,7 +8,6 @@ purpose.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from genie.cni.result import Result
 from genie.event import Event
 from genie.kernel import repair, routes
 from genie.kernel.netlink import Netlink
+from genie.log import Log
 from genie.records import Record, Records
 from genie.verbs.collect import has_namespace
 from genie.verbs.context import placed
@@ -31,7 +31,7 @@ MOST = 3
 """The limit for repairs in one pod."""
 REASON = "NetworkChanged"
 
-log = logging.getLogger("genie.agent")
+log = Log("genie.agent")
 
 _Key = tuple[str, str]
 
@@ -118,8 +118,8 @@ class Checker:
     def _say(self, record: Record, result: str, what: str, count: int) -> None:
         self._counter.add(count, result)
         message = f"somebody changed the pod's network; {what}"
-        fields = {"pod": f"{record.namespace}/{record.pod}", "container": record.container_id, "what": what}
-        log.warning("somebody changed a pod's network", extra={"fields": fields})
+        pod = f"{record.namespace}/{record.pod}"
+        log.warning("somebody changed a pod's network", pod=pod, container=record.container_id, what=what)
         if record.pod:
             self._report(
                 Event(

@@ -21,6 +21,7 @@ from genie.cni.errors import CniError
 from genie.cni.execute import Executor, Outcome, PluginCall
 from genie.config import Conf
 from genie.kube import Kube
+from genie.log import Log
 from genie.records import Record, Records
 from genie.request import Request
 from genie.serve import serve
@@ -39,7 +40,7 @@ BACKOFF = (60.0, 3600.0)
 UNFINISHED = 3600.0
 """Seconds after which an unfinished record counts as abandoned."""
 
-log = logging.getLogger("genie.agent")
+log = Log("genie.agent")
 
 _Key = tuple[str, str]
 
@@ -87,7 +88,7 @@ class Collector:
         done = leases.mend([one.network for record in records for one in record.attached], records)
         done += [f"{path}: removed, an unfinished record" for path in Records(state_dir).sweep(UNFINISHED)]
         for line in done:
-            log.info("collected", extra={"fields": {"what": line}})
+            log.info("collected", what=line)
 
     async def judge(self) -> None:
         """Find out which of these records have no pod any more. Never raises."""
@@ -104,7 +105,7 @@ class Collector:
             if suspect := self._next(os.path.dirname(request.netns)):
                 await self._delete(suspect, request, executor, conf)
         except CniError as error:
-            log.warning("cannot collect", extra={"fields": {"error": str(error)}})
+            log.warning("cannot collect", error=str(error))
         finally:
             self._deleting = False
 
@@ -138,7 +139,7 @@ class Collector:
         fields = {"pod": f"{record.namespace}/{record.pod}", "container": record.container_id, "result": result}
         if "error" in reply.story:
             fields["error"] = str(reply.story["error"])
-        log.log(logging.INFO if result == "ok" else logging.WARNING, "collected", extra={"fields": fields})
+        log.log(logging.INFO if result == "ok" else logging.WARNING, "collected", **fields)
 
 
 class _Limited:

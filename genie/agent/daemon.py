@@ -41,6 +41,7 @@ from genie.cni.execute import compute
 from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
 from genie.kube import write_annotations
+from genie.log import Complaint, Log
 from genie.records import Records
 from genie.request import REQUIRED, Reply, Request
 from genie.serve import serve
@@ -63,7 +64,8 @@ _CACHED_CONF = 16384
 _SAMPLED = 10.0
 """Seconds between two readings of the interfaces' counters."""
 
-log = logging.getLogger("genie.agent")
+log = Log("genie.agent")
+_source = Complaint(log, "going on with the genie.conf in net.d", logging.ERROR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +195,7 @@ class Agent:
                 await asyncio.to_thread(self.checker.look, self.conf.state_dir)
                 await self.collector.judge()
             except Exception as error:  # go on after any error: nothing else would check the next time
-                fields = {"error": str(error) or type(error).__name__}
-                log.warning("the pods could not be checked", extra={"fields": fields})
+                log.warning("the pods could not be checked", error=str(error) or type(error).__name__)
 
     async def _first_lists(self) -> None:
         deadline = time.monotonic() + _FIRST_LISTS
@@ -220,18 +221,18 @@ class Agent:
         try:
             found = await asyncio.to_thread(lambda: left_over(Records(self.conf.state_dir).dated(), pods))
         except CniError as error:
-            log.warning("the records could not be read", extra={"fields": {"error": str(error)}})
+            log.warning("the records could not be read", error=str(error))
             return
         for pod, missing in found:
             self.writer.add(pod, missing)
         if found:
-            log.info("annotations from before are being written", extra={"fields": {"pods": len(found)}})
+            log.info("annotations from before are being written", pods=len(found))
 
     def _say_ready(self) -> None:
         self.ready = True
         if self.settings.ready_file:
             self._ready_file = locks.hold(str(self.settings.ready_file))
-        log.info("READY", extra={"fields": {"version": __version__, "socket": str(self.settings.socket)}})
+        log.info("READY", version=__version__, socket=str(self.settings.socket))
         if address := os.environ.get("NOTIFY_SOCKET"):  # sd_notify(3), where systemd runs the agent
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
                 notify.sendto(b"READY=1", address.replace("@", "\0", 1) if address[0] == "@" else address)
@@ -240,12 +241,11 @@ class Agent:
         self.ready = False
         if self._ready_file >= 0:
             os.close(self._ready_file)
-        log.info("stopping", extra={"fields": {"active": self.server.active, "waiting": self.server.waiting}})
+        log.info("stopping", active=self.server.active, waiting=self.server.waiting)
         finished = await self.server.stop(self.settings.grace or 0.0, GRACE_IF_REPLACED)
         written = await self.writer.flush(3.0)
         await asyncio.get_running_loop().run_in_executor(None, self.reporter.flush, 1.0)
-        fields = {"calls_finished": finished, "annotations_written": written}
-        log.info("stopped", extra={"fields": fields})
+        log.info("stopped", calls_finished=finished, annotations_written=written)
 
     async def work(self, call: protocol.Call, executor: ShimExecutor) -> protocol.Answer:
         """Serve one call; returns its reply for the server."""
@@ -288,7 +288,7 @@ class Agent:
         if logged:
             story["stderr"] = logged
         level = logging.DEBUG if verb == "VERSION" else logging.INFO  # each health check calls it
-        log.log(level if reply.status == 0 else logging.ERROR, "call", extra={"fields": story})
+        log.log(level if reply.status == 0 else logging.ERROR, "call", **story)
 
 
 @functools.lru_cache(maxsize=16)
@@ -311,16 +311,10 @@ def current_conf(settings: Settings) -> Conf:
         except CniError as error:
             if installed is None:
                 raise
-            _complain(str(error))
+            _source.about(error)
     if installed is None:  # genie may be installed on the node after its agent has started
         return config.defaults()
     return config.load(installed)
-
-
-@functools.cache
-def _complain(error: str) -> None:
-    """Log this once, although it happens at each connection to the API server."""
-    log.error("going on with the genie.conf in net.d", extra={"fields": {"error": error}})
 
 
 def api_server(settings: Settings, conf: Conf) -> kube.ApiServer:
@@ -440,13 +434,13 @@ def main(argv: list[str] | None = None) -> int:
         logs.setup(settings.log_level or "info")
         api_server(settings, conf)  # report problems with the credentials at once
     except CniError as error:
-        log.error("cannot start", extra={"fields": {"error": str(error)}})
+        log.error("cannot start", error=str(error))
         return 1
     _import_all()
     try:
         asyncio.run(_run(settings, conf))
     except OSError as error:
-        log.error("cannot serve", extra={"fields": {"error": str(error)}})
+        log.error("cannot serve", error=str(error))
         return 1
     return 0
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import os
 import time
 from collections import Counter, OrderedDict
@@ -28,6 +27,7 @@ from genie.agent.metrics import Metrics
 from genie.agent.writer import Writer
 from genie.cni.errors import CniError, Code
 from genie.kube import OWNERS
+from genie.log import Complaint, Log
 
 OBJECTS = "objects"
 """The directory of the stored objects, below that of the records."""
@@ -45,7 +45,7 @@ _RECENT = 128
 R = TypeVar("R")
 Key = tuple[str, str, str]
 """Kind, namespace, name."""
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class OfflineKube(CachedKube):
         self.kept = KeptObjects(directory)
         self._disk = ThreadPoolExecutor(1, "kept")
         self._recent: OrderedDict[Key, Mapping[str, Any] | None] = OrderedDict()
-        self._complained = False
+        self._complaint = Complaint(log, "network objects cannot be kept for when the API server is away")
 
     def stop(self) -> None:
         super().stop()
@@ -276,10 +276,8 @@ class OfflineKube(CachedKube):
         try:
             done = await asyncio.get_running_loop().run_in_executor(self._disk, work)
         except (OSError, RuntimeError) as error:  # RuntimeError: the agent is ending
-            if not self._complained:
-                self._complained = True
-                fields = {"directory": self.kept.directory, "error": str(error)}
-                log.warning("network objects cannot be kept for when the API server is away", extra={"fields": fields})
+            if not self._complaint.text:  # the path in the error is another one for each object
+                self._complaint.about(error, directory=self.kept.directory)
             return None
-        self._complained = False
+        self._complaint.over()
         return done

@@ -7,7 +7,6 @@ limited by number and age. Dropped Events are counted in `genie_events_total`.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -20,6 +19,7 @@ from genie.agent.metrics import Counter
 from genie.cni.errors import CniError
 from genie.event import Event
 from genie.kube import Client, RefusedError, count_event, create_event
+from genie.log import Complaint, Log
 
 BACKOFF = (0.2, 30.0)
 LONGEST_WAIT = 600.0
@@ -31,7 +31,7 @@ OF_ONE = (40.0, 1 / 60)
 """The limits for Events of one object: this many at once (a pod has at most 32 networks), then this many a second."""
 OF_ALL = (200.0, 5.0)
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Reporter:
         self._of: OrderedDict[tuple[str, str, str], _Bucket] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._sending = False
-        self._complained = ""
+        self._complaint = Complaint(log, "an Event could not be written")
 
     def add(self, event: Event) -> None:
         """Queue this Event, unless there are too many."""
@@ -154,12 +154,12 @@ class Reporter:
         except RefusedError as error:
             if error.passing and error.status != 403:  # its namespace may be ending
                 return "failed"
-            self._complain(error)
+            self._complaint.about(error)
             return "refused"
         except CniError:
             return "failed"  # the API server is away, as the watches have logged
         except Exception as error:  # no error may end this thread
-            self._complain(error)
+            self._complaint.about(error)
             return "refused"
         return "written"
 
@@ -169,10 +169,3 @@ class Reporter:
             return
         create_event(client, events.body(event, series.name, self._node, first=series.first, last=last, count=count))
         series.sent = True
-
-    def _complain(self, error: Exception) -> None:
-        """Log each kind of problem once."""
-        complaint = str(error) or type(error).__name__
-        if complaint != self._complained:
-            self._complained = complaint
-            log.warning("an Event could not be written", extra={"fields": {"error": complaint}})

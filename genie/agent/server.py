@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import socket
 import struct
@@ -32,6 +31,7 @@ from genie.agent import protocol
 from genie.agent.metrics import Metrics
 from genie.agent.slots import Slots
 from genie.cni.execute import Outcome, PluginCall
+from genie.log import Log
 
 T = TypeVar("T")
 Work = Callable[[protocol.Call, "ShimExecutor"], Awaitable[protocol.Answer]]
@@ -59,7 +59,7 @@ _WAITING = ThreadPoolExecutor(32, "wait")
 """The limit for separate threads for work that waits for others, such as a kubelet that hangs: no DEL waits behind it.
 """
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 class ShimExecutor:
@@ -423,7 +423,7 @@ class Server:
                         self._stop_listening(before)
                         log.warning("taking the socket back: nobody answered on it")
         except OSError as error:
-            log.error("cannot take the socket back", extra={"fields": {"error": str(error)}})
+            log.error("cannot take the socket back", error=str(error))
         self._look_later()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -436,7 +436,7 @@ class Server:
             except ConnectionError:
                 continue
             except OSError as error:  # most likely out of descriptors: calls wait until some are free
-                log.error("cannot accept a call", extra={"fields": {"error": str(error)}})
+                log.error("cannot accept a call", error=str(error))
                 loop.remove_reader(listener)
                 loop.call_later(_ACCEPT_PAUSE, self._accept_again, listener)
                 return

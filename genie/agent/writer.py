@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from genie.agent.metrics import Metrics
 from genie.agent.reporter import Reporter
 from genie.kube import MirrorMissingError, Pod, RefusedError, pod_event
+from genie.log import Log
 from genie.records import Record
 from genie.request import arguments
 from genie.verbs.network_status import REFUSED, SHORTENED
@@ -27,7 +27,7 @@ BACKOFF = (0.1, 15.0)
 MIRROR_ATTEMPTS = 20
 """The attempts to find a static pod's mirror: with the pauses between them, some minutes."""
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 _Key = tuple[str, str, str]
 _Item = tuple[Pod, dict[str, str]]
 _REASONS = {"refused": REFUSED, "shortened": SHORTENED}
@@ -132,8 +132,7 @@ class Writer:
         elif result in _REASONS:
             self._report(pod, _REASONS[result], why)
         if why:
-            fields = {"pod": f"{pod.namespace}/{pod.name}", "error": why}
-            log.warning(_LOGGED[result], extra={"fields": fields})
+            log.warning(_LOGGED[result], pod=f"{pod.namespace}/{pod.name}", error=why)
         return result
 
     def _report(self, pod: Pod, reason: str, message: str) -> None:

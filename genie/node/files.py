@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +18,11 @@ from typing import Any
 from genie import config, locks, removals
 from genie.cni.config import conf_files, is_type
 from genie.cni.errors import CniError, Code
+from genie.log import Log
 from genie.node import conflist, versions
 from genie.select.networks import Directory, rival
 
-log = logging.getLogger("genie.install")
+log = Log("genie.install")
 
 #: Names for genie.conf, the usual one first; each of the others sorts before the one before it.
 CONF_NAMES = ("00-genie.conflist", "0-genie.conflist", "+0-genie.conflist", "!0-genie.conflist")
@@ -193,7 +193,7 @@ def install(node: Node, wanted: Wanted) -> list[str]:
             if journal.set_aside(path) if os.path.basename(path) in ASIDE else journal.give_back(path):
                 changed.append(path)
         if (first := confs(node.conf_dir)[0]) != os.path.basename(own):
-            log.error("genie cannot be first in net.d", extra={"fields": {"first": first, "directory": node.conf_dir}})
+            log.error("genie cannot be first in net.d", first=first, directory=node.conf_dir)
     return changed
 
 

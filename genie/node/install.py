@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from genie import log as logs
 from genie.cni.errors import CniError
+from genie.log import Log
 from genie.node import multus
 from genie.node.files import Node, install, remove, write
 from genie.node.keeper import Keeper, check_not_kept
 from genie.node.multus import Migrated
 from genie.node.wanted import read_conf, with_conf
 
-log = logging.getLogger("genie.install")
+log = Log("genie.install")
 
 EPILOG = """\
 examples:
@@ -113,13 +113,13 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         check_not_kept(node)
         if options.remove:
-            log.info("removed", extra={"fields": {"files": remove(node)}})
+            log.info("removed", files=remove(node))
         else:
             wanted = with_conf(options, *read_conf(options, migrated.conf if migrated else None))
             files = [*_write_networks(node, migrated.networks if migrated else {}), *install(node, wanted)]
-            log.info("installed", extra={"fields": {"files": files}})
+            log.info("installed", files=files)
     except (CniError, OSError) as error:
-        log.error(f"cannot {'remove' if options.remove else 'install'}", extra={"fields": {"error": str(error)}})
+        log.error(f"cannot {'remove' if options.remove else 'install'}", error=str(error))
         return 1
     return 0
 
@@ -128,11 +128,9 @@ def _migrated(options: argparse.Namespace) -> Migrated:
     """The genie.conf for Multus' configuration; differences are logged."""
     migrated = multus.read(options.from_multus, options.conf_dir)
     for note in migrated.notes:
-        log.warning("different from Multus", extra={"fields": {"file": options.from_multus, "note": note}})
+        log.warning("different from Multus", file=options.from_multus, note=note)
     for name, network in migrated.networks.items() if options.print else ():
-        log.warning(
-            "needs this file, too", extra={"fields": {"file": f"{options.conf_dir}/{name}", "content": network}}
-        )
+        log.warning("needs this file, too", file=f"{options.conf_dir}/{name}", content=network)
     return migrated
 
 

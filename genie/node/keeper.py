@@ -26,13 +26,14 @@ from genie import config, kube, locks, removals
 from genie import event as events
 from genie.cni.errors import CniError, Code
 from genie.event import Event
+from genie.log import Complaint, Log
 from genie.node.files import Journal, Node, Wanted, changing, install, is_conf, others, out_of_place, remove_changing
 from genie.node.patience import LONGEST, Patience
 from genie.node.wanted import read_conf, with_conf
 from genie.removals import Removals
 from genie.select.networks import Directory, rival
 
-log = logging.getLogger("genie.install")
+log = Log("genie.install")
 
 EVERY = 1.0  # seconds between two checks of the node
 REFRESH = 60.0  # seconds between two reads of genie.conf's source and the account's token, which the kubelet renews
@@ -96,7 +97,7 @@ class Keeper:
         self.ending = threading.Event()
         self.sees_daemonset = False
         self.claim: Claim | None = None
-        self._complained = ""
+        self.complaint = Complaint(log, "cannot install", logging.ERROR)
         self._patience = Patience()
         self._back_at = 0.0  # when to restore genie, by the monotonic clock; 0: it is in place
 
@@ -113,7 +114,7 @@ class Keeper:
         logged = ""
         while missing := self._missing():
             if missing != logged:
-                log.info("waiting", extra={"fields": {"for": missing}})
+                log.info("waiting", **{"for": missing})
                 logged = missing
             if self.ending.wait(EVERY):
                 return False
@@ -186,7 +187,7 @@ class Keeper:
             client = kube.Client(kube.server(config.Credentials()), timeout=5.0)
             kube.create_event(client, events.body(what, events.object_name(what), name, first=now, last=now, count=1))
         except CniError as error:
-            log.warning("cannot write an Event", extra={"fields": {"error": str(error)}})
+            log.warning("cannot write an Event", error=str(error))
 
     def _leave(self) -> None:
         gone = self.sees_daemonset and self._is_gone()
@@ -201,7 +202,7 @@ class Keeper:
                 log.info("left to another keeper on this node")
                 return
             files = remove_changing(self.node)
-        log.info("removed", extra={"fields": {"files": files}})
+        log.info("removed", files=files)
 
     def _bring_up_to_date(self, before: Wanted | None) -> Wanted:
         """Install the current files. A genie.conf that somebody changed on the node stays while the source is
@@ -213,11 +214,11 @@ class Keeper:
                 versions = {key: wanted.conf[key] for key in ("cniVersions",) if key in wanted.conf}
                 current = {**{key: value for key, value in current.items() if key != "cniVersions"}, **versions}
             changed = install(self.node, replace(wanted, conf=current or wanted.conf))
-            self._complained = ""
+            self.complaint.over()
             if changed:
-                log.info("installed", extra={"fields": {"files": changed}})
+                log.info("installed", files=changed)
         except (CniError, OSError) as error:
-            self._complain(error)
+            self.complaint.about(error)
         return wanted
 
     def _wanted(self, before: Wanted | None) -> Wanted:
@@ -233,15 +234,9 @@ class Keeper:
             kept = before.conf if before else self._current_conf()
             if kept is None:
                 raise
-            self._complain(error)
+            self.complaint.about(error)
             conf, behind = kept, before.behind if before else ()
         return with_conf(self.options, conf, behind)
-
-    def _complain(self, error: Exception) -> None:
-        """Log each kind of problem once, not once a second."""
-        if str(error) != self._complained:
-            self._complained = str(error)
-            log.error("cannot install", extra={"fields": {"error": str(error)}})
 
     def _current_conf(self) -> Mapping[str, Any] | None:
         for path in Journal(self.node).files:
@@ -275,7 +270,7 @@ class Keeper:
             client = kube.Client(kube.server(config.Credentials()), timeout=5.0)
             status, data = client.request("GET", f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}")
         except CniError as error:
-            log.warning("cannot ask for its DaemonSet", extra={"fields": {"error": str(error)}})
+            log.warning("cannot ask for its DaemonSet", error=str(error))
             return ""
         if status == 200:
             return "gone" if data["metadata"].get("deletionTimestamp") else "there"

@@ -527,7 +527,7 @@ def test_a_list_that_never_ends_is_given_up(api: FakeApi, monkeypatch: pytest.Mo
     monkeypatch.setattr(api, "list", lambda path, query: endless)
 
     async def check(cached: CachedKube) -> None:
-        await until(lambda: "does not end its list" in cached.pods._complained)
+        await until(lambda: "does not end its list" in cached.pods.complaint.text)
 
     trying(api, check, wait=False)
 

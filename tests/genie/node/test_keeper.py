@@ -223,9 +223,9 @@ class TestKeeper:
         before = tree(machine)
         for wrong in ("{", json.dumps({**CONF, "serial": "yes"})):
             conf.write_text(wrong)
-            until(lambda: keeper._complained)
-            keeper._complained = ""
-            until(lambda: keeper._complained)
+            until(lambda: keeper.complaint.text)
+            keeper.complaint.over()
+            until(lambda: keeper.complaint.text)
         assert thread.is_alive() and tree(machine) == before
         Path(machine.plugin).unlink()
         until(lambda: files.in_place(machine, b"shim"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from genie.cni import config as configs
@@ -34,18 +34,20 @@ OVERRIDE = "CNI_NETNS_OVERRIDE"
 class Attachment:
     """Section 3, "Attachment Parameters".
 
-    netns: a path; "" for a DEL after the namespace is gone. args: CNI_ARGS, unchanged. path: the directories of
-    CNI_PATH. runtime_config: the capability arguments. env: the rest of the environment to pass on, such as
-    PATH; of its CNI_* variables only CNI_NETNS_OVERRIDE is passed on.
+    GC, STATUS and VERSION have no container, and need only path, env and timeout. netns: a path; "" for a DEL after the
+    namespace is gone. args: CNI_ARGS, unchanged. path: the directories of CNI_PATH. runtime_config: the capability
+    arguments. env: the rest of the environment to pass on, such as PATH; of its CNI_* variables only CNI_NETNS_OVERRIDE
+    is passed on. timeout: seconds for each plugin; None: no limit.
     """
 
-    container_id: str
-    netns: str
-    ifname: str
+    container_id: str = ""
+    netns: str = ""
+    ifname: str = ""
     args: str = ""
     path: tuple[str, ...]
     runtime_config: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
 
 
 class PluginError(CniError):
@@ -75,39 +77,26 @@ class Progress:
 
 
 async def add(
-    network: NetworkConfig,
-    attachment: Attachment,
-    executor: Executor,
-    *,
-    prev_result: Result | None = None,
-    timeout: float | None = None,
-    progress: Progress | None = None,
+    network: NetworkConfig, attachment: Attachment, executor: Executor, progress: Progress | None = None
 ) -> Result:
     """Section 3, "Adding an attachment": call each plugin in order, with the result of the one before.
 
-    prev_result: for the first plugin, if the caller is itself chained. timeout: seconds for each plugin. progress:
-    kept up to date, so that the caller can undo the ADD when this raises: "A delete must still be executed even if
-    the add fails".
+    progress: kept up to date, so that the caller can undo the ADD when this raises: "A delete must still be executed
+    even if the add fails".
 
     Raises PluginError of the first plugin that fails.
     """
     _validate(network, attachment)
     progress = progress or Progress()
-    progress.result = prev_result
     for plugin in network.plugins:
         progress.called += 1
-        progress.result = await _Step(network, plugin, attachment, executor, timeout).add(progress.result)
+        progress.result = await _Step(network, plugin, attachment, executor).add(progress.result)
     assert progress.result is not None, "a configuration has at least one plugin"
     return progress.result
 
 
 async def delete(
-    network: NetworkConfig,
-    attachment: Attachment,
-    executor: Executor,
-    *,
-    prev_result: Result | None = None,
-    timeout: float | None = None,
+    network: NetworkConfig, attachment: Attachment, executor: Executor, prev_result: Result | None = None
 ) -> None:
     """Section 3, "Deleting an attachment": call each plugin in reverse, with the ADD's final result if it is known.
 
@@ -115,17 +104,10 @@ async def delete(
     """
     _validate(network, attachment)
     for plugin in reversed(network.plugins):
-        await _Step(network, plugin, attachment, executor, timeout).without_result("DEL", prev_result)
+        await _Step(network, plugin, attachment, executor).call("DEL", prev_result)
 
 
-async def check(
-    network: NetworkConfig,
-    attachment: Attachment,
-    executor: Executor,
-    *,
-    prev_result: Result,
-    timeout: float | None = None,
-) -> None:
+async def check(network: NetworkConfig, attachment: Attachment, executor: Executor, prev_result: Result) -> None:
     """Section 3, "Checking an attachment": call each plugin in order, with the ADD's final result, until one fails.
 
     No plugin is called if `disableCheck` is set or the version has no CHECK (below 0.4.0); then CHECK passes.
@@ -134,17 +116,11 @@ async def check(
         return
     _validate(network, attachment)
     for plugin in network.plugins:
-        await _Step(network, plugin, attachment, executor, timeout).without_result("CHECK", prev_result)
+        await _Step(network, plugin, attachment, executor).call("CHECK", prev_result)
 
 
 async def gc(
-    network: NetworkConfig,
-    valid: Sequence[Mapping[str, str]],
-    executor: Executor,
-    *,
-    path: tuple[str, ...],
-    env: Mapping[str, str] | None = None,
-    timeout: float | None = None,
+    network: NetworkConfig, attachment: Attachment, executor: Executor, valid: Sequence[Mapping[str, str]]
 ) -> None:
     """Section 3, "Garbage-collecting a network": call every plugin, then raise all errors as one.
 
@@ -153,25 +129,17 @@ async def gc(
     """
     if network.disable_gc or not versions.has("GC", network.cni_version):
         return
-    attachment = _nowhere(path, env)
     errors = []
     for plugin in network.plugins:
         try:
-            await _Step(network, plugin, attachment, executor, timeout, valid=valid).without_result("GC", None)
+            await _Step(network, plugin, attachment, executor, valid).call("GC")
         except CniError as error:
             errors.append(error)
     if errors:
         raise joined(errors)
 
 
-async def status(
-    network: NetworkConfig,
-    executor: Executor,
-    *,
-    path: tuple[str, ...],
-    env: Mapping[str, str] | None = None,
-    timeout: float | None = None,
-) -> None:
+async def status(network: NetworkConfig, attachment: Attachment, executor: Executor) -> None:
     """Section 2, STATUS: whether the network can serve an ADD. Raises the first CniError, of code 50 or 51.
 
     A network of a version without STATUS (below 1.1.0) counts as ready; whether its plugins exist is not
@@ -179,34 +147,23 @@ async def status(
     """
     if not versions.has("STATUS", network.cni_version):
         return
-    attachment = _nowhere(path, env)
     for plugin in network.plugins:
-        await _Step(network, plugin, attachment, executor, timeout).without_result("STATUS", None)
+        await _Step(network, plugin, attachment, executor).call("STATUS")
 
 
 async def supported_versions(
-    kind: str,
-    path: tuple[str, ...],
-    env: Mapping[str, str],
-    executor: Executor,
-    *,
-    timeout: float | None = None,
-    network: str = "",
+    kind: str, attachment: Attachment, executor: Executor, network: str = ""
 ) -> tuple[str, ...]:
     """Section 2, VERSION: the versions that a plugin speaks. A plugin older than that command speaks 0.1.0.
 
     Raises CniError if the plugin does not exist, or its answer makes no sense.
     """
     # Plugins built with a library older than 0.2.0 require parameters that VERSION does not need.
-    dummy = Attachment(container_id="dummy", netns="dummy", ifname="dummy", path=path, env=env)
+    dummy = replace(attachment, container_id="dummy", netns="dummy", ifname="dummy", args="")
     stdin = json.dumps({"cniVersion": versions.LATEST}).encode()
-    env = _environment("VERSION", dummy)
-    call = PluginCall(binary=find(kind, path), env=env, stdin=stdin, timeout=timeout, network=network)
-    outcome = await run(executor, call)
-    if outcome.status == 0 and not outcome.error:
-        spoken = versions.of_version_reply(outcome.stdout)
-        if spoken:
-            return spoken
+    outcome = await run(executor, _plugin_call(kind, "VERSION", dummy, stdin, network))
+    if outcome.status == 0 and not outcome.error and (spoken := versions.of_version_reply(outcome.stdout)):
+        return spoken
     error = _failure(outcome)
     if "unknown CNI_COMMAND" in error.msg:  # by the message, as libcni does: such plugins have no error codes
         return ("0.1.0",)
@@ -234,6 +191,16 @@ def find(kind: str, path: Sequence[str]) -> str:
 # One plugin
 
 
+def _plugin_call(kind: str, command: str, attachment: Attachment, stdin: bytes, network: str) -> PluginCall:
+    return PluginCall(
+        binary=find(kind, attachment.path),
+        env=_environment(command, attachment),
+        stdin=stdin,
+        timeout=attachment.timeout,
+        network=network,
+    )
+
+
 class _Step(NamedTuple):
     """One plugin of the chain, and the verb to call it with."""
 
@@ -241,11 +208,10 @@ class _Step(NamedTuple):
     plugin: Mapping[str, Any]
     attachment: Attachment
     executor: Executor
-    timeout: float | None
     valid: Sequence[Mapping[str, str]] = ()
 
     async def add(self, prev_result: Result | None) -> Result:
-        outcome, version = await self._call("ADD", prev_result)
+        outcome, version = await self.call("ADD", prev_result)
         try:
             return await compute(
                 self.executor, lambda: results.parse(_decoded(outcome.stdout), version), size=4 * len(outcome.stdout)
@@ -253,10 +219,7 @@ class _Step(NamedTuple):
         except CniError as error:
             raise self._failed("ADD", error) from error
 
-    async def without_result(self, command: str, prev_result: Result | None) -> None:
-        await self._call(command, prev_result)
-
-    async def _call(self, command: str, prev_result: Result | None) -> tuple[Outcome, str]:
+    async def call(self, command: str, prev_result: Result | None = None) -> tuple[Outcome, str]:
         """Call in the network's version. If the plugin refuses it, call again in the highest that both speak.
 
         Returns the outcome and the version of the request. Raises PluginError.
@@ -280,20 +243,13 @@ class _Step(NamedTuple):
         return outcome, version
 
     async def _run(self, command: str, version: str, prev_result: Result | None) -> Outcome:
-        call = PluginCall(
-            binary=find(self.plugin["type"], self.attachment.path),
-            env=_environment(command, self.attachment),
-            stdin=self._request(command, version, prev_result),
-            timeout=self.timeout,
-            network=self.network.source,
-        )
+        stdin = self._request(command, version, prev_result)
+        call = _plugin_call(self.plugin["type"], command, self.attachment, stdin, self.network.source)
         return await run(self.executor, call)
 
     async def _negotiate(self, refusal: CniError) -> str:
         """The highest common version other than the refused one; without one, raises the refusal."""
-        kind = self.plugin["type"]
-        at, source = self.attachment, self.network.source
-        spoken = await supported_versions(kind, at.path, at.env, self.executor, timeout=self.timeout, network=source)
+        spoken = await supported_versions(self.plugin["type"], self.attachment, self.executor, self.network.source)
         if refusal.code != Code.INCOMPATIBLE_VERSION and self.network.cni_version in spoken:
             raise refusal
         common = versions.highest(version for version in spoken if version != self.network.cni_version)
@@ -353,11 +309,6 @@ def _environment(command: str, attachment: Attachment) -> dict[str, str]:
         env["CNI_IFNAME"] = attachment.ifname
         env["CNI_ARGS"] = attachment.args
     return env
-
-
-def _nowhere(path: tuple[str, ...], env: Mapping[str, str] | None) -> Attachment:
-    """The environment for verbs without a container."""
-    return Attachment(container_id="", netns="", ifname="", path=path, env=env or {})
 
 
 def _validate(network: NetworkConfig, attachment: Attachment) -> None:

@@ -240,13 +240,8 @@ async def _attach_one(
     progress[position] = Progress()
     if choice.has_device_info:
         _offer_device(call, attached, choice)
-    result = await invoke.add(
-        attached.network,
-        call.attachment(attached, record.args),
-        call.executor,
-        timeout=call.conf.delegate_timeout,
-        progress=progress[position],
-    )
+    at = call.attachment(attached, record.args)
+    result = await invoke.add(attached.network, at, call.executor, progress[position])
     call.steps.done("results")
     return result
 

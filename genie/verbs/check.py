@@ -33,13 +33,8 @@ async def check(call: Context) -> None:
     await call.compute(lambda: _consult(call, record), size=4 * len(request.stdin))
     found = await _look(call, record)
     for attached in record.attached:
-        await invoke.check(
-            attached.network,
-            call.attachment(attached, record.args),
-            call.executor,
-            prev_result=_reported(attached),
-            timeout=call.conf.delegate_timeout,
-        )
+        at = call.attachment(attached, record.args)
+        await invoke.check(attached.network, at, call.executor, _reported(attached))
     if found:
         netns = request.netns
         raise CniError(Code.INTERNAL, f"somebody changed the routes that genie arranged in {netns}", "; ".join(found))

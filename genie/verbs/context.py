@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from genie.cni import execute
@@ -140,16 +140,20 @@ class Context:
             self.records.make()
         await self.executor.claim(f"{self.conf.state_dir}/{container_id}@{ifname}{LOCK}")
 
+    @property
+    def nowhere(self) -> Attachment:
+        """The parameters of a delegate's call for a verb without a container."""
+        return Attachment(path=self.request.path, env=self.request.env, timeout=self.conf.delegate_timeout)
+
     def attachment(self, attached: RecordedAttachment, args: str) -> Attachment:
         """The parameters of a delegate's call. args: CNI_ARGS."""
-        return Attachment(
+        return replace(
+            self.nowhere,
             container_id=attached.container_id,
             netns=self.request.netns,
             ifname=attached.ifname,
             args=args,
-            path=self.request.path,
             runtime_config=attached.runtime_config,
-            env=self.request.env,
         )
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:

@@ -92,13 +92,8 @@ async def _take_off(
         position = positions.pop()
         plugin = attached.network.plugins[position]
         try:
-            await invoke.delete(
-                replace(attached.network, plugins=(plugin,)),
-                call.attachment(attached, record.args),
-                call.executor,
-                prev_result=attached.result,
-                timeout=call.conf.delegate_timeout,
-            )
+            alone = replace(attached.network, plugins=(plugin,))
+            await invoke.delete(alone, call.attachment(attached, record.args), call.executor, attached.result)
         except CniError as error:
             if _refused_alike(failure, error):
                 continue

@@ -54,14 +54,7 @@ async def gc(call: Context) -> None:
         stay = valid.union(*(keep.get(key, ()) for key in _known_by(call, network)))
         entries = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(stay)]
         try:
-            await invoke.gc(
-                network,
-                entries,
-                call.executor,
-                path=call.request.path,
-                env=call.request.env,
-                timeout=call.conf.delegate_timeout,
-            )
+            await invoke.gc(network, call.nowhere, call.executor, entries)
         except CniError as error:
             errors.append(error)
     await mended(call, list(networks.values()))

@@ -25,13 +25,9 @@ async def status(call: Context) -> None:
         default = await default_for(anyone, call.conf, call.kube)
     try:
         asked = asks(anyone, call.conf, default)
-        for network in [
-            each.network for each in await networks.find(asked.primary, call.kube, call.directory, "", path)
-        ]:
-            await invoke.status(
-                network, call.executor, path=path, env=call.request.env, timeout=call.conf.delegate_timeout
-            )
-            for kind in network.types:
+        for each in await networks.find(asked.primary, call.kube, call.directory, "", path):
+            await invoke.status(each.network, call.nowhere, call.executor)
+            for kind in each.network.types:
                 invoke.find(kind, path)
     except CniError as error:
         code = error.code if error.code == Code.LIMITED_CONNECTIVITY else Code.NOT_AVAILABLE

@@ -39,17 +39,14 @@ async def do_without(call: Context, damaged: DamagedError) -> None:
     Raises:
         CniError: 5; the record cannot be set aside.
     """
-    ignored: list[str] = []
-    named = await _named(call, damaged.ifname, ignored)
+    named = await _named(call, damaged.ifname)
     there = _interfaces(call, damaged.ifname)
-    on_node = _on_node(call, ignored)
+    on_node = _on_node(call)
     if named is None:
         there += [name for name in _usual(len(on_node)) if name not in there]
     suspects = [*(named or ()), *((network, ifname) for network in on_node for ifname in there)]
-    await _ask(call, damaged.container_id, suspects, ignored)
+    await _ask(call, damaged.container_id, suspects)
     call.story["damaged"] = f"{damaged}: it is {call.records.set_aside(damaged)} now"
-    if ignored:
-        call.story["ignored"] = ignored
 
 
 async def delete_unrecorded(call: Context) -> None:
@@ -57,20 +54,19 @@ async def delete_unrecorded(call: Context) -> None:
     node's first network of that time), or its record is lost.
     """
     call.story["why"] = "no record"
-    ignored: list[str] = []
     request = call.request
-    named = await _named(call, request.ifname, ignored)
-    on_node = _on_node(call, ignored)
+    named = await _named(call, request.ifname)
+    on_node = _on_node(call)
     others = on_node if named is None else on_node[:1]
-    await _ask(
-        call, request.container_id, [*(named or ()), *((network, request.ifname) for network in others)], ignored
-    )
+    await _ask(call, request.container_id, [*(named or ()), *((network, request.ifname) for network in others)])
     call.records.remove(request.container_id, request.ifname)  # a partly written record, from a writer that was killed
-    if ignored:
-        call.story["ignored"] = ignored
 
 
-async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect] | None:
+def _ignore(call: Context, error: CniError) -> None:
+    call.story.setdefault("ignored", []).append(str(error))
+
+
+async def _named(call: Context, ifname: str) -> list[Suspect] | None:
     """The networks of the pod's annotations; None if the pod is unknown. A new pod of the same name usually has the
     same annotations; if not, the extra DELs have no effect.
     """
@@ -84,35 +80,33 @@ async def _named(call: Context, ifname: str, ignored: list[str]) -> list[Suspect
             asked = replace(asked, primary=(Ask(name="", where="", lookup=_ANY),))
         names = interface_names(asked, ifname)
     except CniError as error:
-        ignored.append(str(error))
+        _ignore(call, error)
         return None
     found: list[Suspect] = []
     directory = call.directory.now()
     for ask, interface in zip(asked.primary + asked.extra, names, strict=True):
-        found += [(network, interface) for network in await _looked_up(call, directory, ask, pod, ignored)]
+        found += [(network, interface) for network in await _looked_up(call, directory, ask, pod)]
     return found
 
 
-async def _looked_up(
-    call: Context, directory: networks.Directory, ask: Ask, pod: Pod, ignored: list[str]
-) -> list[NetworkConfig]:
+async def _looked_up(call: Context, directory: networks.Directory, ask: Ask, pod: Pod) -> list[NetworkConfig]:
     if ask.lookup == _ANY:
-        return _on_node(call, ignored)
+        return _on_node(call)
     try:
         found = await networks.find(
             [ask], call.kube, directory, pod.namespace, call.request.path, executor=call.executor
         )
     except CniError as error:
-        ignored.append(str(error))
+        _ignore(call, error)
         return []
     return [one.network for one in found]
 
 
-def _on_node(call: Context, ignored: list[str]) -> list[NetworkConfig]:
+def _on_node(call: Context) -> list[NetworkConfig]:
     try:
         return call.directory.networks()
     except CniError as error:
-        ignored.append(str(error))
+        _ignore(call, error)
         return []
 
 
@@ -133,7 +127,7 @@ def _usual(count: int) -> list[str]:
     return [*(f"eth{n}" for n in range(1, most)), *(f"net{n}" for n in range(1, most + 1))]
 
 
-async def _ask(call: Context, container_id: str, suspects: Sequence[Suspect], ignored: list[str]) -> None:
+async def _ask(call: Context, container_id: str, suspects: Sequence[Suspect]) -> None:
     """DEL of attachments that may not exist, in reverse order."""
     for network, ifname, container in reversed(_identified(call, container_id, suspects)):
         attached = RecordedAttachment(
@@ -145,9 +139,9 @@ async def _ask(call: Context, container_id: str, suspects: Sequence[Suspect], ig
         )
         attachment = call.attachment(attached, call.request.env.get("CNI_ARGS", ""))
         try:
-            await invoke.delete(network, attachment, call.executor, timeout=call.conf.delegate_timeout)
+            await invoke.delete(network, attachment, call.executor)
         except CniError as error:
-            ignored.append(str(error))
+            _ignore(call, error)
 
 
 def _identified(call: Context, own: str, suspects: Iterable[Suspect]) -> list[tuple[NetworkConfig, str, str]]:

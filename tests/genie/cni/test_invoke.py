@@ -160,7 +160,7 @@ def test_a_failed_add_tells_how_far_it_came_and_undoes_nothing(attachment: Attac
     fake = Fake({bad: lambda command, _: refusal(103, "no", "at all")})
     plan, progress = network("a", "b", "c"), Progress()
     with pytest.raises(PluginError) as caught:
-        run_sync(invoke.add(plan, attachment, fake, progress=progress))
+        run_sync(invoke.add(plan, attachment, fake, progress))
     error = caught.value
     assert str(error) == f"network 'blue': plugin '{bad}': ADD: no; at all"
     assert (error.code, error.plugin, error.ifname) == (103, plan.plugins[position], "eth0")
@@ -297,7 +297,7 @@ def test_no_common_version(attachment: Attachment, reply: Outcome, complaint: st
 
 def test_a_plugin_from_before_the_version_command(attachment: Attachment) -> None:
     fake = Fake({"a": lambda *_: refusal(100, "unknown CNI_COMMAND: VERSION")})
-    spoken = invoke.supported_versions("a", attachment.path, {}, fake)
+    spoken = invoke.supported_versions("a", attachment, fake)
     assert run_sync(spoken) == ("0.1.0",)
 
 
@@ -306,7 +306,7 @@ RESULT = Result(interfaces=(Interface("eth0", sandbox="/n"),), ips=(IP("10.0.0.2
 
 def test_delete_is_in_reverse_with_the_final_result(attachment: Attachment) -> None:
     fake = Fake({})
-    run_sync(invoke.delete(network("a", "b"), attachment, fake, prev_result=RESULT))
+    run_sync(invoke.delete(network("a", "b"), attachment, fake, RESULT))
     assert fake.order == [("DEL", "b"), ("DEL", "a")]
     assert all(request["prevResult"]["ips"][0]["interface"] == 0 for request in fake.requests("DEL"))
     assert all(request["prevResult"]["cniVersion"] == "1.0.0" for request in fake.requests("DEL"))
@@ -314,7 +314,7 @@ def test_delete_is_in_reverse_with_the_final_result(attachment: Attachment) -> N
 
 def test_delete_before_0_4_0_gives_no_previous_result(attachment: Attachment) -> None:
     fake = Fake({"b": speaking("0.3.1")})
-    run_sync(invoke.delete(network("a", "b"), attachment, fake, prev_result=RESULT))
+    run_sync(invoke.delete(network("a", "b"), attachment, fake, RESULT))
     asked = {request["type"]: request for request in fake.requests("DEL")}
     assert "prevResult" not in asked["b"]
     assert "prevResult" in asked["a"]
@@ -331,7 +331,7 @@ def test_delete_halts_at_a_failure_and_needs_no_namespace(attachment: Attachment
 
 def test_check(attachment: Attachment) -> None:
     fake = Fake({})
-    run_sync(invoke.check(network("a", "b"), attachment, fake, prev_result=RESULT))
+    run_sync(invoke.check(network("a", "b"), attachment, fake, RESULT))
     assert fake.order == [("CHECK", "a"), ("CHECK", "b")]
     assert all("prevResult" in request for request in fake.requests("CHECK"))
 
@@ -339,13 +339,13 @@ def test_check(attachment: Attachment) -> None:
 @pytest.mark.parametrize("more", [{"disableCheck": True}, {"cniVersion": "0.3.1"}])
 def test_no_check_where_there_is_none(attachment: Attachment, more: dict[str, Any]) -> None:
     fake = Fake({})
-    run_sync(invoke.check(network("a", **more), attachment, fake, prev_result=RESULT))
+    run_sync(invoke.check(network("a", **more), attachment, fake, RESULT))
     assert fake.order == []
 
 
 def test_check_passes_over_a_plugin_too_old_for_it(attachment: Attachment) -> None:
     fake = Fake({"a": speaking("0.3.1")})
-    run_sync(invoke.check(network("a", "b"), attachment, fake, prev_result=RESULT))
+    run_sync(invoke.check(network("a", "b"), attachment, fake, RESULT))
     assert fake.order == [("CHECK", "a"), ("VERSION", "a"), ("CHECK", "b")]
 
 
@@ -354,7 +354,7 @@ def test_gc_asks_all_and_joins_the_errors(binaries: str) -> None:
     valid = [{"containerID": "c1", "ifname": "eth0"}]
     plan = network("a", "b", "c", cniVersion="1.1.0")
     with pytest.raises(CniError) as caught:
-        run_sync(invoke.gc(plan, valid, fake, path=(binaries,), env={"CNI_CONTAINERID": "stale"}))
+        run_sync(invoke.gc(plan, Attachment(path=(binaries,), env={"CNI_CONTAINERID": "stale"}), fake, valid))
     assert fake.order == [("GC", "a"), ("GC", "b"), ("GC", "c")]
     assert caught.value.code == 103
     assert "first" in caught.value.msg
@@ -367,7 +367,7 @@ def test_gc_asks_all_and_joins_the_errors(binaries: str) -> None:
 @pytest.mark.parametrize("more", [{"disableGC": True, "cniVersion": "1.1.0"}, {"cniVersion": "1.0.0"}])
 def test_no_gc_where_there_is_none(binaries: str, more: dict[str, Any]) -> None:
     fake = Fake({})
-    run_sync(invoke.gc(network("a", **more), [], fake, path=(binaries,)))
+    run_sync(invoke.gc(network("a", **more), Attachment(path=(binaries,)), fake, []))
     assert fake.order == []
 
 
@@ -375,11 +375,11 @@ def test_status(binaries: str) -> None:
     fake = Fake({"b": lambda *_: refusal(50, "no addresses left")})
     plan = network("a", "b", "c", cniVersion="1.1.0")
     with pytest.raises(CniError, match="network 'blue': plugin 'b': STATUS: no addresses left") as caught:
-        run_sync(invoke.status(plan, fake, path=(binaries,)))
+        run_sync(invoke.status(plan, Attachment(path=(binaries,)), fake))
     assert caught.value.code == Code.NOT_AVAILABLE
     assert fake.order == [("STATUS", "a"), ("STATUS", "b")]
     fake = Fake({})
-    run_sync(invoke.status(network("a"), fake, path=(binaries,)))
+    run_sync(invoke.status(network("a"), Attachment(path=(binaries,)), fake))
     assert fake.order == []
 
 

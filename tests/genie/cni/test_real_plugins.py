@@ -44,6 +44,7 @@ class Lab:
             ifname="eth0",
             path=(self.bin,),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            timeout=60,
         )
 
     def network(self, version: str = "1.0.0", *more: dict[str, Any], **bridge: Any) -> NetworkConfig:
@@ -75,7 +76,7 @@ def test_an_attachment_in_every_version(lab: Lab, version: str) -> None:
     chained = () if version < "0.3.0" else (TUNING,)
     plan = lab.network(version, *chained)
     attachment = replace(lab.attachment, runtime_config={"mac": "02:00:00:00:00:07", "portMappings": []})
-    result = lab.run(invoke.add(plan, attachment, EXECUTOR, timeout=60))
+    result = lab.run(invoke.add(plan, attachment, EXECUTOR))
     assert [ip.address for ip in result.ips] == ["10.7.0.2/24", "fd07::2/64"]
     assert [ip.gateway for ip in result.ips] == ["10.7.0.1", "fd07::1"]
     assert lab.leases() == ["10.7.0.2", "fd07::2"]
@@ -85,32 +86,32 @@ def test_an_attachment_in_every_version(lab: Lab, version: str) -> None:
         assert [one.mac for one in result.interfaces][2] == "02:00:00:00:00:07"
         assert "02:00:00:00:00:07" in lab.pod.ip("link show dev eth0")
     if version >= "0.4.0":
-        lab.run(invoke.check(plan, attachment, EXECUTOR, prev_result=result, timeout=60))
-    lab.run(invoke.delete(plan, attachment, EXECUTOR, prev_result=result, timeout=60))
+        lab.run(invoke.check(plan, attachment, EXECUTOR, result))
+    lab.run(invoke.delete(plan, attachment, EXECUTOR, result))
     assert lab.leases() == []
     assert "eth0" not in lab.pod.ip("link show")
-    lab.run(invoke.delete(plan, attachment, EXECUTOR, timeout=60))
+    lab.run(invoke.delete(plan, attachment, EXECUTOR))
 
 
 def test_a_result_survives_being_kept(lab: Lab) -> None:
-    result = lab.run(invoke.add(lab.network(), lab.attachment, EXECUTOR, timeout=60))
+    result = lab.run(invoke.add(lab.network(), lab.attachment, EXECUTOR))
     kept = json.dumps(results.to_json(result, "1.1.0"))
     assert results.parse(json.loads(kept)) == result
 
 
 def test_check_finds_what_is_missing(lab: Lab) -> None:
     plan = lab.network()
-    result = lab.run(invoke.add(plan, lab.attachment, EXECUTOR, timeout=60))
+    result = lab.run(invoke.add(plan, lab.attachment, EXECUTOR))
     lab.pod.ip("addr del 10.7.0.2/24 dev eth0")
     with pytest.raises(CniError, match=r"network 'blue': plugin 'bridge': CHECK: .*10\.7\.0\.2"):
-        lab.run(invoke.check(plan, lab.attachment, EXECUTOR, prev_result=result, timeout=60))
+        lab.run(invoke.check(plan, lab.attachment, EXECUTOR, result))
 
 
 def test_a_failed_chain_is_deleted_as_a_whole_one(lab: Lab) -> None:
     plan = lab.network("1.0.0", {"type": "tuning", "sysctl": {"net.ipv4.no_such_thing": "1"}})
     with pytest.raises(CniError, match=r"network 'blue': plugin 'tuning': ADD: .*no_such_thing"):
-        lab.run(invoke.add(plan, lab.attachment, EXECUTOR, timeout=60))
-    lab.run(invoke.delete(plan, lab.attachment, EXECUTOR, timeout=60))
+        lab.run(invoke.add(plan, lab.attachment, EXECUTOR))
+    lab.run(invoke.delete(plan, lab.attachment, EXECUTOR))
     assert lab.leases() == []
     assert "eth0" not in lab.pod.ip("link show")
     assert "veth" not in lab.host.ip("link show")
@@ -118,31 +119,31 @@ def test_a_failed_chain_is_deleted_as_a_whole_one(lab: Lab) -> None:
 
 def test_a_plugin_s_own_code_and_words(lab: Lab) -> None:
     with pytest.raises(CniError) as caught:
-        lab.run(invoke.add(lab.network(vlan=-5), lab.attachment, EXECUTOR, timeout=60))
+        lab.run(invoke.add(lab.network(vlan=-5), lab.attachment, EXECUTOR))
     assert caught.value.msg.startswith("network 'blue': plugin 'bridge': ADD: invalid VLAN")
     assert caught.value.code == Code.INTERNAL
 
 
 def test_versions_are_told(lab: Lab) -> None:
-    spoken = lab.run(invoke.supported_versions("host-local", (lab.bin,), {}, EXECUTOR, timeout=60))
+    spoken = lab.run(invoke.supported_versions("host-local", Attachment(path=(lab.bin,), timeout=60), EXECUTOR))
     assert set(spoken) <= set(SUPPORTED)
     assert "1.0.0" in spoken
 
 
 def test_gc_leaves_what_is_valid(lab: Lab) -> None:
-    spoken = lab.run(invoke.supported_versions("bridge", (lab.bin,), {}, EXECUTOR, timeout=60))
+    spoken = lab.run(invoke.supported_versions("bridge", Attachment(path=(lab.bin,), timeout=60), EXECUTOR))
     if "1.1.0" not in spoken:
         pytest.skip("GC: these plugins speak no 1.1.0")
     plan = lab.network("1.1.0")
-    lab.run(invoke.add(plan, lab.attachment, EXECUTOR, timeout=60))
+    lab.run(invoke.add(plan, lab.attachment, EXECUTOR))
     stays = [{"containerID": "c1", "ifname": "eth0"}]
-    lab.run(invoke.gc(plan, stays, EXECUTOR, path=(lab.bin,), timeout=60))
+    lab.run(invoke.gc(plan, Attachment(path=(lab.bin,), timeout=60), EXECUTOR, stays))
     assert lab.leases() == ["10.7.0.2", "fd07::2"]
-    lab.run(invoke.gc(plan, [], EXECUTOR, path=(lab.bin,), timeout=60))  # host-local must free them
+    lab.run(invoke.gc(plan, Attachment(path=(lab.bin,), timeout=60), EXECUTOR, []))  # host-local must free them
 
 
 def test_status_is_the_network_s(lab: Lab) -> None:
-    lab.run(invoke.status(lab.network("1.1.0"), EXECUTOR, path=(lab.bin,), timeout=60))
+    lab.run(invoke.status(lab.network("1.1.0"), Attachment(path=(lab.bin,), timeout=60), EXECUTOR))
 
 
 def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
@@ -155,11 +156,11 @@ def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
         blue, name="green", plugins=({**blue.plugins[0], "bridge": "br1", "ipam": GREEN | {"dataDir": str(lab.data)}},)
     )
     one, two = lab.attachment, replace(lab.attachment, ifname="eth1")
-    first = lab.run(invoke.add(blue, one, EXECUTOR, timeout=60))
+    first = lab.run(invoke.add(blue, one, EXECUTOR))
     with Netlink(lab.pod.path) as kernel:
         taken = routes.take_away(kernel)
         assert len([route for route in taken if route.is_default]) == 2
-        second = lab.run(invoke.add(green, two, EXECUTOR, timeout=60))
+        second = lab.run(invoke.add(green, two, EXECUTOR))
         plan = [
             routes.Placed(ifname="eth0", result=first, taken=taken),
             routes.Placed(ifname="eth1", result=second),
@@ -169,8 +170,8 @@ def test_two_networks_that_each_set_a_default_route(lab: Lab) -> None:
     assert "via 10.7.0.1 dev eth0" in lab.pod.ip("route show default")
     assert "via 10.8.0.1 dev eth1" in lab.pod.ip("route get 192.0.2.1 from 10.8.0.2")
     assert "via fd08::1 dev eth1" in lab.pod.ip("-6 route get 2001:db8::1 from fd08::2")
-    lab.run(invoke.check(blue, one, EXECUTOR, prev_result=first, timeout=60))
-    lab.run(invoke.check(green, two, EXECUTOR, prev_result=second, timeout=60))
+    lab.run(invoke.check(blue, one, EXECUTOR, first))
+    lab.run(invoke.check(green, two, EXECUTOR, second))
 
 
 GREEN: dict[str, Any] = {

@@ -7,6 +7,7 @@ import importlib
 import sys
 
 from genie import __version__
+from genie.cni.errors import CniError
 
 #: subcommand: (module with main(argv), one sentence)
 COMMANDS = {
@@ -46,4 +47,8 @@ def main(argv: list[str]) -> int:
         parser.print_help(sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[arguments.command][0])
-    return int(module.main(rest) or 0)
+    try:
+        return int(module.main(rest) or 0)
+    except CniError as error:
+        print(f"genie {arguments.command}: {error}", file=sys.stderr)
+        return 1

@@ -53,15 +53,14 @@ def answers(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def alone(directory: str) -> Iterator[None]:
-    """Hold a directory's lock, so that only one process at a time works in it.
+def alone(path: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a directory or a file, so that only one process at a time works in it.
 
-    Raises:
-        OSError: there is no such directory.
+    Raises OSError: it does not exist, or without `wait`, it is held.
     """
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(handle)

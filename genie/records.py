@@ -21,7 +21,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -31,7 +31,7 @@ from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, undecodable
 from genie.cni.regular import NotRegularError, opened
-from genie.cni.result import Result, Route
+from genie.cni.result import IP, Result, Route
 
 SUFFIX = ".json"
 ASIDE = ".damaged"  # after SUFFIX
@@ -58,6 +58,11 @@ class RecordedAttachment:
     result: Result | None = None  # from the last plugin that succeeded; None: none did
     reported: tuple[Route, ...] | None = None
     left: tuple[int, ...] | None = None  # the plugins that a DEL must call, by position in the chain; None: all
+
+    @property
+    def ips(self) -> tuple[IP, ...]:
+        """The addresses of its result."""
+        return self.result.ips if self.result else ()
 
     def to_json(self) -> dict[str, Any]:
         network = self.network
@@ -130,6 +135,11 @@ class Record:
     annotations: Mapping[str, str] = field(default_factory=dict)
     arranged: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """The pod's name, for people."""
+        return f"{self.namespace}/{self.pod}" if self.pod else "(no pod)"
+
     def to_json(self) -> dict[str, Any]:
         return {
             "version": 1,
@@ -173,6 +183,11 @@ class Record:
 def _routes(read: Fields) -> tuple[Route, ...]:
     lax = Fields(read.data, read.where, undecodable)  # empty fields of a route are not written
     return cni_result.parse_routes(lax, "reported")
+
+
+def attachments(records: Iterable[Record]) -> Iterator[RecordedAttachment]:
+    """All attachments of these records."""
+    return (one for record in records for one in record.attached)
 
 
 def _positions(read: Fields, plugins: int) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from socket import AF_INET, AF_INET6, inet_pton
 
 from genie.agent.metrics import Counter
 from genie.cni.errors import CniError
+from genie.cni.fields import packed
 from genie.cni.result import Result
 from genie.event import Event
 from genie.kernel import repair, routes
@@ -118,8 +118,7 @@ class Checker:
     def _say(self, record: Record, result: str, what: str, count: int) -> None:
         self._counter.add(count, result)
         message = f"somebody changed the pod's network; {what}"
-        pod = f"{record.namespace}/{record.pod}"
-        log.warning("somebody changed a pod's network", pod=pod, container=record.container_id, what=what)
+        log.warning("somebody changed a pod's network", pod=record.title, container=record.container_id, what=what)
         if record.pod:
             self._report(
                 Event(
@@ -136,6 +135,4 @@ def _placed(record: Record) -> list[routes.Placed]:
 def _addresses(kernel: Netlink, record: Record) -> frozenset[str]:
     """The addresses in the networks' results that the pod has."""
     there = {address.packed for address in kernel.addresses()}
-    reported = (ip for attached in record.attached if attached.result for ip in attached.result.ips)
-    named = {ip.address.partition("/")[0]: AF_INET6 if ip.is_v6 else AF_INET for ip in reported}
-    return frozenset(address for address, family in named.items() if inet_pton(family, address) in there)
+    return frozenset(ip.plain for attached in record.attached for ip in attached.ips if packed(ip.plain) in there)

@@ -22,7 +22,7 @@ from genie.cni.execute import Executor, Outcome, PluginCall
 from genie.config import Conf
 from genie.kube import Kube
 from genie.log import Log
-from genie.records import Record, Records
+from genie.records import Record, Records, attachments
 from genie.request import Request
 from genie.serve import serve
 from genie.verbs import collect, leases
@@ -85,7 +85,7 @@ class Collector:
             else _Suspect(record, now + PATIENCE)
             for key, record in gone.items()
         }
-        done = leases.mend([one.network for record in records for one in record.attached], records)
+        done = leases.mend([one.network for one in attachments(records)], records)
         done += [f"{path}: removed, an unfinished record" for path in Records(state_dir).sweep(UNFINISHED)]
         for line in done:
             log.info("collected", what=line)
@@ -136,7 +136,7 @@ class Collector:
         self._counter.add(1, result)
         if result == "ok":
             self._suspects.pop((record.container_id, record.ifname), None)
-        fields = {"pod": f"{record.namespace}/{record.pod}", "container": record.container_id, "result": result}
+        fields = {"pod": record.title, "container": record.container_id, "result": result}
         if "error" in reply.story:
             fields["error"] = str(reply.story["error"])
         log.log(logging.INFO if result == "ok" else logging.WARNING, "collected", **fields)

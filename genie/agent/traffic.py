@@ -20,7 +20,7 @@ from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError
 from genie.config import Conf
 from genie.kernel import netns
-from genie.records import Record, Records
+from genie.records import Record, Records, attachments
 from genie.select import least_loaded, networks, spent
 from genie.select.least_loaded import COUNTERS, Reading
 
@@ -127,10 +127,10 @@ def _latencies(records: Sequence[Record]) -> dict[str, float]:
     tries: Counter[str] = Counter()
     for namespace, one in [(record.netns, one) for record in records for one in record.attached]:
         name = one.network.name
-        for ip in one.result.ips if one.result else ():
+        for ip in one.ips:
             if ip.gateway and name not in found and tries[name] < TRIES:
                 tries[name] += 1
-                times = [round_trip(namespace, ip.address.partition("/")[0], ip.gateway) for _ in range(2)]
+                times = [round_trip(namespace, ip.plain, ip.gateway) for _ in range(2)]
                 if measured := [each for each in times if each is not None]:
                     found[name] = min(measured)  # the first may include the search for the neighbour
     return found
@@ -154,7 +154,7 @@ def round_trip(namespace: str, address: str, gateway: str) -> float | None:
 def _labels(records: Sequence[Record]) -> dict[str, str]:
     """A network's label by its configuration's name: the one that most of its attachments have."""
     counted: dict[str, Counter[str]] = {}
-    for one in (one for record in records for one in record.attached):
+    for one in attachments(records):
         counted.setdefault(one.network.name, Counter())[one.label] += 1
     return {name: labels.most_common(1)[0][0] for name, labels in counted.items()}
 

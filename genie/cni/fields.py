@@ -219,10 +219,15 @@ def shown(value: object) -> str:
 def is_address(text: str) -> bool:
     """Whether this is an IPv4 or IPv6 address, without a prefix length."""
     try:
-        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+        packed(text)
     except (OSError, ValueError):  # ValueError: not ASCII, or a NUL in it
         return False
     return True
+
+
+def packed(address: str) -> bytes:
+    """An address as the kernel has it. Raises OSError or ValueError for other text."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def hardware_address(text: str, size: int) -> str:

@@ -47,8 +47,12 @@ class IP:
 
     @property
     def is_v6(self) -> bool:
-        """Whether this is an IPv6 address."""
         return ":" in self.address
+
+    @property
+    def plain(self) -> str:
+        """The address without its prefix length."""
+        return self.address.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,12 @@ class Route:
 
     @property
     def is_v6(self) -> bool:
-        """Whether the destination is an IPv6 one."""
         return ":" in self.dst
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is a default route of the main table."""
+        return not self.table and self.dst.endswith("/0")
 
 
 @dataclass(frozen=True, slots=True)

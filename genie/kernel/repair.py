@@ -8,10 +8,10 @@ source address). A route in the place of a missing one is removed; other additio
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from genie.cni.fields import packed
 from genie.kernel.netlink import INET, INET6, RTNH_F_ONLINK, Change, KernelRoute, Netlink, Rule
 from genie.kernel.routes import Placed, drift, look, plan
 
@@ -71,10 +71,10 @@ def route_of(text: str, placed: Sequence[Placed]) -> KernelRoute | None:
     prefix = int(length or 0)
     return KernelRoute.to(
         family,
-        socket.inet_pton(family, address) if prefix else b"",
+        packed(address) if prefix else b"",
         prefix,
         oif=int(match["oif"]),
-        gateway=socket.inet_pton(family, via) if via else b"",
+        gateway=packed(via) if via else b"",
         table=int(match["table"]),
         metric=int(match["m"] or 0),
     )

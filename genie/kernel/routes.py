@@ -29,6 +29,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from genie.cni.fields import packed
 from genie.cni.result import Result, Route
 from genie.kernel.netlink import FAMILIES, INET, INET6, MAIN, UNICAST, Address, Change, KernelRoute, Netlink, Rule
 from genie.kernel.netns import Link
@@ -351,13 +352,13 @@ def _addresses(one: Placed, family: int) -> tuple[tuple[bytes, int], ...]:
         on = None if ip.interface is None else interfaces[ip.interface]
         if ip.is_v6 == (family == INET6) and (on is None or (on.name == one.ifname and on.sandbox)):
             address, _, prefix = ip.address.partition("/")
-            found.append((socket.inet_pton(family, address), int(prefix)))
+            found.append((packed(address), int(prefix)))
     return tuple(dict.fromkeys(found))
 
 
 def _named_gateway(one: Placed, family: int) -> bytes:
     named = next((gateway for gateway in one.gateways if (":" in gateway) == (family == INET6)), "")
-    return socket.inet_pton(family, named) if named else b""
+    return packed(named) if named else b""
 
 
 def _gateway(one: Placed, family: int, there: _Addresses | None) -> bytes:
@@ -372,7 +373,7 @@ def _gateway(one: Placed, family: int, there: _Addresses | None) -> bytes:
     is_v6 = family == INET6
     reported = [route.gw for route in one.result.routes if route.is_v6 == is_v6 and route.dst.endswith("/0")]
     reported += [ip.gateway for ip in one.result.ips if ip.is_v6 == is_v6]
-    given = (socket.inet_pton(family, gateway) for gateway in reported if gateway and (":" in gateway) == is_v6)
+    given = (packed(gateway) for gateway in reported if gateway and (":" in gateway) == is_v6)
     unfit = there.unfit if there else frozenset()
     return next((gateway for gateway in given if _leads_out(gateway) and gateway not in unfit), b"")
 
@@ -437,7 +438,7 @@ def _reported(
     for position, one in enumerate(placed):
         routes = []
         for route in one.result.routes:
-            if not route.table and not (_is_default(route) and one.ifname in state.links):
+            if not route.table and not (route.is_default and one.ifname in state.links):
                 owners.setdefault(_place(route), position)
             if route.table or owners.get(_place(route)) == position:
                 routes.append(route)
@@ -453,7 +454,7 @@ def _with_default(reported: Sequence[Route], default: KernelRoute) -> list[Route
     found, is_v6 = [], default.family == INET6
     missing = [Route("::/0" if is_v6 else "0.0.0.0/0", default.via)]
     for route in reported:
-        if _is_default(route) and route.is_v6 == is_v6:
+        if route.is_default and route.is_v6 == is_v6:
             if _canonical(route.gw) != default.via and (route.gw or default.protocol == PROTOCOL):
                 continue
             missing = []
@@ -461,25 +462,20 @@ def _with_default(reported: Sequence[Route], default: KernelRoute) -> list[Route
     return found + missing
 
 
-def _is_default(route: Route) -> bool:
-    return not route.table and route.dst.endswith("/0")
-
-
 def _place(route: KernelRoute | Route) -> object:
     """Two routes of the main table with the same value collide; for default routes only the family counts."""
     if isinstance(route, KernelRoute):
         return route.place if route.prefix else route.family
     family = INET6 if route.is_v6 else INET
-    if _is_default(route):
+    if route.is_default:
         return family
     address, _, length = route.dst.partition("/")
-    destination = _masked(socket.inet_pton(family, address), int(length))
+    destination = _masked(packed(address), int(length))
     return KernelRoute.to(family, destination, int(length), oif=0, metric=route.priority or 0).place
 
 
 def _canonical(address: str) -> str:
-    family = INET6 if ":" in address else INET
-    return socket.inet_ntop(family, socket.inet_pton(family, address)) if address else ""
+    return socket.inet_ntop(INET6 if ":" in address else INET, packed(address)) if address else ""
 
 
 def _needs_table(path: _Path, paths: Sequence[_Path], served: _Path | None, main: Sequence[KernelRoute]) -> bool:

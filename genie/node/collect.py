@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from genie.cni.errors import CniError, Code
 from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.config import DEFAULT_CONF_DIR, Conf
 from genie.kube import DirectKube
-from genie.node.inspect import DEFAULT_BIN_DIR
+from genie.node.inspect import DEFAULT_BIN_DIR, find
 from genie.records import DamagedError, Record, RecordedAttachment, Records
 from genie.select import networks
 from genie.serve import serve
@@ -40,29 +39,19 @@ def main(argv: list[str]) -> int:
         "addresses and devices of its plugins may stay in use. The ID may be shortened",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
-    try:
-        conf = config.load(arguments.conf or _installed())
-        if arguments.forget:
-            found = _find(Records(conf.state_dir), arguments.forget)
-            for line in _forget(Records(conf.state_dir), found, dry=arguments.dry_run):
-                print(line)
-            return 0
-        dry = arguments.dry_run or locks.answers(arguments.socket)
-        if dry and not arguments.dry_run:
-            print(f"an agent answers on {arguments.socket}, which collects by itself: nothing is deleted here")
-        collection = _Collection(conf, arguments.bin_dir, dry)
-        for line in collection.lines():
+    conf = config.load(arguments.conf or find(DEFAULT_CONF_DIR))
+    if arguments.forget:
+        found = _find(Records(conf.state_dir), arguments.forget)
+        for line in _forget(Records(conf.state_dir), found, dry=arguments.dry_run):
             print(line)
-    except CniError as error:
-        print(f"genie gc: {error}", file=sys.stderr)
-        return 1
+        return 0
+    dry = arguments.dry_run or locks.answers(arguments.socket)
+    if dry and not arguments.dry_run:
+        print(f"an agent answers on {arguments.socket}, which collects by itself: nothing is deleted here")
+    collection = _Collection(conf, arguments.bin_dir, dry)
+    for line in collection.lines():
+        print(line)
     return 1 if collection.failed else 0
-
-
-def _installed() -> str:
-    if path := config.find(DEFAULT_CONF_DIR):
-        return path
-    raise CniError(Code.IO_FAILURE, f"{DEFAULT_CONF_DIR} has no configuration of type genie: name it with --conf")
 
 
 @dataclass
@@ -161,10 +150,9 @@ def _held(attached: RecordedAttachment) -> str:
     kinds = attached.network.types
     left = range(len(kinds)) if attached.left is None else attached.left
     plugins = ", ".join(kinds[position] for position in left)
-    addresses = ", ".join(ip.address for ip in attached.result.ips) if attached.result else "addresses that it gave"
+    addresses = ", ".join(ip.address for ip in attached.ips) if attached.result else "addresses that it gave"
     return f"{attached.ifname} of {attached.label}; {plugins} may hold {addresses} for good"
 
 
 def _titled(record: Record | DamagedError) -> str:
-    pod = f"{record.namespace}/{record.pod}" if isinstance(record, Record) and record.pod else "(no pod)"
-    return f"{pod}  {record.container_id[:13]}"
+    return f"{record.title if isinstance(record, Record) else '(no pod)'}  {record.container_id[:13]}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -33,15 +32,11 @@ from genie.select.selection import Selection
 def main(argv: list[str]) -> int:
     """Explain; returns 1 if something is wrong."""
     arguments = _arguments(argv)
-    try:
-        if not arguments.filename:
-            for line in of_pod(arguments):
-                print(line)
-            return 0
-        reports = list(of_files(arguments))
-    except CniError as error:
-        print(f"genie explain: {error}", file=sys.stderr)
-        return 1
+    if not arguments.filename:
+        for line in of_pod(arguments):
+            print(line)
+        return 0
+    reports = list(of_files(arguments))
     if arguments.json:
         print(json.dumps(reports, indent=2))
     else:

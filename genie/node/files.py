@@ -273,10 +273,6 @@ def is_conf(node: Node, path: str) -> bool:
     return os.path.dirname(path) == node.conf_dir
 
 
-def in_place(node: Node, plugin: bytes) -> bool:
-    return not out_of_place(node, plugin)
-
-
 def out_of_place(node: Node, plugin: bytes) -> str:
     """The reason that the runtime does not call genie; "" if it does. Compares only names and sizes, because it is
     called every second.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -38,19 +37,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, help="default: %(default)s")
     parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="the agent's (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    try:
-        path = arguments.conf or find(DEFAULT_CONF_DIR)
-        conf = config.load(path)
-        for line in chain(
-            health(path, conf, f"{arguments.bin_dir}/genie", arguments.socket),
-            [""],
-            status(Records(conf.state_dir)),
-            kept(KeptObjects(f"{conf.state_dir}/{OBJECTS}")),
-        ):
-            print(line)
-    except CniError as error:
-        print(f"genie status: {error}", file=sys.stderr)
-        return 1
+    path = arguments.conf or find(DEFAULT_CONF_DIR)
+    conf = config.load(path)
+    for line in chain(
+        health(path, conf, f"{arguments.bin_dir}/genie", arguments.socket),
+        [""],
+        status(Records(conf.state_dir)),
+        kept(KeptObjects(f"{conf.state_dir}/{OBJECTS}")),
+    ):
+        print(line)
     return 0
 
 
@@ -181,10 +176,10 @@ def status(records: Records) -> Iterable[str]:
             yield str(record)
             continue
         count += 1
-        pod = f"{record.namespace}/{record.pod}" if record.pod else "(no pod)"
-        yield f"{pod}  {record.container_id[:13]}{'' if record.complete else '  INCOMPLETE: waits for its DEL'}"
+        unfinished = "" if record.complete else "  INCOMPLETE: waits for its DEL"
+        yield f"{record.title}  {record.container_id[:13]}{unfinished}"
         for attached in record.attached:
-            addresses = ", ".join(ip.address for ip in attached.result.ips) if attached.result else "not attached"
+            addresses = ", ".join(ip.address for ip in attached.ips) if attached.result else "not attached"
             yield f"  {attached.ifname:<15} {attached.label:<24} {addresses}"
     for path in records.aside():
         yield f"{path}: a damaged record, set aside when its container was deleted; remove it once you have seen it"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from functools import lru_cache
 
-from genie.cni import version
+from genie.cni.errors import CniError
+from genie.cni.execute import SubprocessExecutor, run_sync
+from genie.cni.invoke import Attachment, supported_versions
 
 TIMEOUT = 5.0  # seconds
 
@@ -25,11 +26,9 @@ def spoken(path: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)
 def _asked(path: str, mtime: int, size: int) -> tuple[str, ...]:
+    directory, kind = os.path.split(path)
     try:
-        done = subprocess.run(
-            [path], env={"CNI_COMMAND": "VERSION"}, input=b'{"cniVersion": "1.0.0"}', capture_output=True,
-            timeout=TIMEOUT, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
+        at = Attachment(path=(directory,), timeout=TIMEOUT)
+        return run_sync(supported_versions(kind, at, SubprocessExecutor()))
+    except CniError:
         return ()
-    return version.of_version_reply(done.stdout)

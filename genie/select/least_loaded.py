@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from genie.cni.errors import CniError, Code
 from genie.config import Conf
 from genie.kernel.netns import inside
-from genie.records import Record
+from genie.records import Record, attachments
 
 INTERVAL = 0.2  # seconds between direct mode's two readings
 #: The figures of traffic, in the order of `Reading`.
@@ -107,7 +107,7 @@ def loads(
         time.sleep(INTERVAL)
     now = read(wanted)
     by_interface = rates_between(earlier, now) if earlier else {}
-    attachments = Counter(attached.network.name for record in records for attached in record.attached)
+    attached = Counter(one.network.name for one in attachments(records))
     found = []
     for name in networks:
         used, total = (pools or {}).get(name, (0, 0))
@@ -119,7 +119,7 @@ def loads(
             Load(
                 network=name,
                 **dict(zip(COUNTERS, sums, strict=True)),
-                attachments=attachments[name],
+                attachments=attached[name],
                 used=used,
                 total=total,
                 latency=earlier.latency.get(name) if earlier else None,

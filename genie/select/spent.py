@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from genie.cni.config import NetworkConfig
-from genie.records import Record
+from genie.records import Record, attachments
 
 STORE = "/var/lib/cni/networks"  # host-local's, where `dataDir` names no other
 WHILE = 60.0  # seconds
@@ -26,9 +26,8 @@ SUFFIX = ".failed"
 def pools(networks: Iterable[NetworkConfig], records: Iterable[Record]) -> dict[str, tuple[int, int]]:
     """The addresses used and in all, by the network's name; only of networks where they are known."""
     addresses: dict[str, set[str]] = {}
-    for attached in (one for record in records for one in record.attached):
-        of_network = addresses.setdefault(attached.network.name, set())
-        of_network.update(ip.address.partition("/")[0] for ip in (attached.result.ips if attached.result else ()))
+    for attached in attachments(records):
+        addresses.setdefault(attached.network.name, set()).update(ip.plain for ip in attached.ips)
     found = {network.name: _pool(network, addresses.get(network.name, ())) for network in networks}
     return {name: each for name, each in found.items() if each is not None}
 
@@ -52,15 +51,20 @@ def _pool(network: NetworkConfig, addresses: Iterable[str]) -> tuple[int, int] |
     addresses: addresses in use, besides the leases in host-local's store.
     """
     found = []
-    for ipam in (plugin.get("ipam") for plugin in network.plugins):
-        if not isinstance(ipam, dict) or ipam.get("type") != "host-local":
-            continue
+    for ipam, store in stores(network):
         with suppress(ValueError, TypeError, AttributeError, LookupError):  # host-local itself refuses such ranges
-            taken = {*addresses, *_leases(f"{ipam.get('dataDir') or STORE}/{network.name}")}
+            taken = {*addresses, *_leases(store)}
             for ranges in filter(None, _range_sets(ipam)):
                 total = max(free(ranges, ()), 0)
                 found.append((total - max(free(ranges, taken), 0), total))
     return min(found, key=lambda each: each[1] - each[0], default=None)
+
+
+def stores(network: NetworkConfig) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """A network's configurations of host-local, each with the directory of its leases."""
+    for ipam in (plugin.get("ipam") for plugin in network.plugins):
+        if isinstance(ipam, dict) and ipam.get("type") == "host-local":
+            yield ipam, f"{ipam.get('dataDir') or STORE}/{network.name}"
 
 
 def free(ranges: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> int:

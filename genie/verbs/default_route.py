@@ -7,9 +7,9 @@ network without an address of a family has no path for it. Both are refused, bef
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 
+from genie.cni.fields import packed
 from genie.cni.result import Result, Route
 from genie.select.annotations import SelectionError
 
@@ -31,7 +31,7 @@ def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: 
     announced = {
         _packed(gateway) for gateway in (*(ip.gateway for ip in own), *(r.gw for r in result.routes)) if gateway
     }
-    on_link = [route.dst for route in result.routes if not route.gw and not _is_default(route)]
+    on_link = [route.dst for route in result.routes if not route.gw and not route.is_default]
     for gateway in gateways:
         is_v6 = ":" in gateway
         subnets = [ip.address for ip in own if ip.is_v6 == is_v6]
@@ -55,7 +55,7 @@ def check_granted(where: str, gateways: Sequence[str], reported: Sequence[Route]
     Raises:
         SelectionError: the pod would have a different default route, or none.
     """
-    have = [route for route in reported if _is_default(route)]
+    have = [route for route in reported if route.is_default]
     if not gateways and not have:
         raise SelectionError(where, "default-route: [] means the network's own gateway, and the network has none")
     by = {_packed(route.gw) for route in have if route.gw}
@@ -66,16 +66,12 @@ def check_granted(where: str, gateways: Sequence[str], reported: Sequence[Route]
             )
 
 
-def _is_default(route: Route) -> bool:
-    return not route.table and route.dst.endswith("/0")
-
-
 def _family(is_v6: bool) -> str:
     return "IPv6" if is_v6 else "IPv4"
 
 
 def _packed(address: str) -> Packed:
-    data = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    data = packed(address)
     return int.from_bytes(data, "big"), len(data) * 8
 
 

@@ -11,12 +11,13 @@ cannot see (an agent without that mount) is left alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 
+from genie import locks
 from genie.cni.config import NetworkConfig
-from genie.records import Record
-from genie.select.spent import STORE
+from genie.records import Record, attachments
+from genie.select.spent import stores
 
 
 def mend(networks: Iterable[NetworkConfig], records: Iterable[Record]) -> list[str]:
@@ -29,18 +30,12 @@ def mend(networks: Iterable[NetworkConfig], records: Iterable[Record]) -> list[s
         A sentence for each repaired lease.
     """
     done: list[str] = []
-    for name, store in dict.fromkeys((network.name, store) for network in networks for store in _stores(network)):
+    for name, store in dict.fromkeys((network.name, store) for network in networks for _, store in stores(network)):
         with suppress(OSError):  # there is none, or this process cannot see it
             if _empty(store):
-                with _alone(store):
+                with locks.alone(f"{store}/lock", wait=False):  # host-local's; if it is held, a later call does this
                     done += _mend(name, store, records)
     return done
-
-
-def _stores(network: NetworkConfig) -> Iterator[str]:
-    for ipam in (plugin.get("ipam") for plugin in network.plugins):
-        if isinstance(ipam, dict) and ipam.get("type") == "host-local":
-            yield f"{ipam.get('dataDir') or STORE}/{network.name}"
 
 
 def _empty(store: str) -> list[str]:
@@ -56,26 +51,9 @@ def _empty(store: str) -> list[str]:
         ]
 
 
-@contextmanager
-def _alone(store: str) -> Iterator[None]:
-    """Hold host-local's lock. Raises OSError if it is held or does not exist; then a later call does the repair."""
-    import fcntl
-
-    handle = os.open(f"{store}/lock", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
 def _mend(name: str, store: str, records: Iterable[Record]) -> list[str]:
-    attachments = (one for record in records for one in record.attached if one.network.name == name and one.result)
-    owners = {
-        ip.address.partition("/")[0]: (one.container_id, one.ifname)
-        for one in attachments
-        for ip in (one.result.ips if one.result else ())
-    }
+    own = (one for one in attachments(records) if one.network.name == name)
+    owners = {ip.plain: (one.container_id, one.ifname) for one in own for ip in one.ips}
     done = []
     for address in _empty(store):
         if owner := owners.get(address):

@@ -114,7 +114,7 @@ def _entry(
     entry: dict[str, Any] = {
         "name": choice.label,
         "interface": inside.name if inside else choice.ifname,
-        "ips": [ip.address.partition("/")[0] for ip in ips],
+        "ips": [ip.plain for ip in ips],
         "mac": inside.mac if inside else "",
         "mtu": inside.mtu if inside else 0,
         "default": default,
@@ -135,7 +135,7 @@ def _gateways(result: Result, ips: Sequence[IP] | None) -> list[str]:
     """
     found = []
     for route in result.routes:
-        if not route.table and route.dst in ("0.0.0.0/0", "::/0"):
+        if route.is_default:
             near = (ip.gateway for ip in result.ips if ip.gateway and ip.is_v6 == route.is_v6)
             found.append(route.gw or next(near, ""))
     if ips is not None:

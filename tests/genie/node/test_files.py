@@ -37,7 +37,7 @@ def test_puts_all_in_place(machine: Node) -> None:
             "capabilities": {"io.kubernetes.cri.pod-annotations": True},
         }],
     }  # fmt: skip
-    assert files.in_place(machine, b"shim")
+    assert not files.out_of_place(machine, b"shim")
 
 
 def test_the_configuration_comes_last(machine: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,13 +103,13 @@ def test_is_first_in_net_d(machine: Node, others: list[str], name: str) -> None:
         Path(machine.conf_dir, other).write_text("{}")
     files.install(machine, wanted())
     assert files.confs(machine.conf_dir)[0] == name
-    assert files.in_place(machine, b"shim")
+    assert not files.out_of_place(machine, b"shim")
 
 
 def test_moves_ahead_of_a_configuration_that_comes_later(machine: Node) -> None:
     files.install(machine, wanted())
     Path(machine.conf_dir, "00-a.conf").write_text("{}")
-    assert not files.in_place(machine, b"shim")
+    assert files.out_of_place(machine, b"shim")
     files.install(machine, wanted())
     assert files.confs(machine.conf_dir) == ["0-genie.conflist", "00-a.conf", "10-flannel.conflist"]
 

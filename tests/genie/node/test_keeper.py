@@ -124,9 +124,9 @@ class TestKeeper:
 
     def test_puts_back_what_was_taken_away(self, make: Make, machine: Node) -> None:
         make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         Path(machine.plugin).unlink()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         Path(machine.conf_dir, "00-a.conf").write_text("{}")
         until(lambda: files.confs(machine.conf_dir)[0] == "0-genie.conflist")
 
@@ -163,37 +163,37 @@ class TestKeeper:
         for _ in range(AT_ONCE + 3):
             until(own.exists)
             own.unlink()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
 
     def test_a_plugin_behind_genie_stays(self, make: Make, machine: Node, conf: Path) -> None:
         """As istio-cni adds it, while genie's part changes."""
         own = Path(machine.conf_dir, "00-genie.conflist")
         make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         whole = json.loads(own.read_text())
         mesh = {"type": "istio-cni", "log_level": "info"}
         own.write_text(json.dumps({**whole, "plugins": [*whole["plugins"], mesh]}))
         conf.write_text(json.dumps({**CONF, "default_plugin": "ptp"}))
         until(lambda: "ptp" in own.read_text())
         Path(machine.plugin).unlink()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         assert [each["type"] for each in json.loads(own.read_text())["plugins"]] == ["genie", "istio-cni"]
         assert removals.read(machine.state_dir).count == 1  # type: ignore[union-attr]
 
     def test_leaves_a_genie_conf_that_was_changed_on_the_node(self, make: Make, machine: Node) -> None:
         make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         conf = Path(machine.conf_dir, "00-genie.conflist")
         whole = json.loads(conf.read_text())
         whole["plugins"][0]["default_plugin"] = "bridge"
         conf.write_text(json.dumps(whole))
         Path(machine.plugin).unlink()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         assert json.loads(conf.read_text())["plugins"][0]["default_plugin"] == "bridge"
 
     def test_brings_a_genie_conf_that_changed_at_its_source(self, make: Make, machine: Node, conf: Path) -> None:
         make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         conf.write_text(json.dumps({**CONF, "default_plugin": "ptp"}))
         until(lambda: "ptp" in Path(machine.conf_dir, "00-genie.conflist").read_text())
 
@@ -210,7 +210,7 @@ class TestKeeper:
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
         make(no_kubeconfig=False)
         path = Path(machine.kubeconfig)
-        until(lambda: path.exists() and files.in_place(machine, b"shim"))
+        until(lambda: path.exists() and not files.out_of_place(machine, b"shim"))
         access = kube.server(Credentials(kubeconfig=str(path)))
         assert (access.url, access.ca, access.token) == ("https://[fd00::1]:443", "an authority", "first")
         (account / "token").write_text("second\n")
@@ -219,7 +219,7 @@ class TestKeeper:
 
     def test_a_mistake_in_genie_conf_changes_nothing_on_the_node(self, make: Make, machine: Node, conf: Path) -> None:
         keeper, thread = make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         before = tree(machine)
         for wrong in ("{", json.dumps({**CONF, "serial": "yes"})):
             conf.write_text(wrong)
@@ -228,7 +228,7 @@ class TestKeeper:
             until(lambda: keeper.complaint.text)
         assert thread.is_alive() and tree(machine) == before
         Path(machine.plugin).unlink()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
 
     def test_with_a_wrong_genie_conf_nothing_is_installed_in_the_first_place(
         self, machine: Node, conf: Path, capfd: pytest.CaptureFixture[str]
@@ -247,7 +247,7 @@ class TestKeeper:
         assert tree(machine) == before and not locks.is_held(ready)
         held = locks.hold(agent)
         until(lambda: locks.is_held(ready))
-        assert files.in_place(machine, b"shim")
+        assert not files.out_of_place(machine, b"shim")
         os.close(held)
 
     def test_waits_for_a_first_network(self, make: Make, machine: Node) -> None:
@@ -261,7 +261,7 @@ class TestKeeper:
         assert files.confs(machine.conf_dir) == ["00-multus.conf"], "Multus is no network of genie's"
         multus.unlink()
         flannel.write_text("{}")
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         flannel.unlink()  # it is being updated: genie stays
         time.sleep(0.1)
         assert files.confs(machine.conf_dir) == ["00-genie.conflist"]
@@ -270,7 +270,7 @@ class TestKeeper:
         Path(machine.conf_dir, "10-flannel.conflist").unlink()
         conf.write_text(json.dumps({**CONF, "default_plugin": "bridge"}))
         make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
 
     @pytest.mark.parametrize(("status", "stays"), [(200, True), (503, True), (404, False), (403, False), (401, False)])
     def test_at_its_end_genie_stays_unless_the_daemonset_is_gone(
@@ -278,7 +278,7 @@ class TestKeeper:
     ) -> None:
         before = tree(machine)
         keeper, thread = make()
-        until(lambda: files.in_place(machine, b"shim") and keeper.sees_daemonset)
+        until(lambda: not files.out_of_place(machine, b"shim") and keeper.sees_daemonset)
         api.status = status
         keeper.ending.set()
         thread.join(10)
@@ -287,7 +287,7 @@ class TestKeeper:
     def test_an_api_server_that_stumbles_is_asked_again(self, make: Make, machine: Node, api: Api) -> None:
         before = tree(machine)
         keeper, thread = make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         api.status, api.fails = 404, 3  # two answers with 503, then the real one
         keeper.ending.set()
         thread.join(10)
@@ -299,7 +299,7 @@ class TestKeeper:
         """A node that boots before the control plane does."""
         api.status = 503
         keeper, _ = make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         assert not keeper.sees_daemonset
         api.status = 200
         until(lambda: keeper.sees_daemonset)
@@ -307,16 +307,16 @@ class TestKeeper:
     def test_of_two_the_newer_one_keeps(self, make: Make, machine: Node) -> None:
         """A rolling update: they want different shims, and must not replace each other's."""
         old, _ = make(b"old")
-        until(lambda: files.in_place(machine, b"old"))
+        until(lambda: not files.out_of_place(machine, b"old"))
         new, thread = make(b"the new one")
-        until(lambda: files.in_place(machine, b"the new one"))
+        until(lambda: not files.out_of_place(machine, b"the new one"))
         assert old.claim and not old.claim.is_newest()
         for _ in range(50):
             assert Path(machine.plugin).read_bytes() == b"the new one"
             time.sleep(0.005)
         new.ending.set()  # the update is rolled back
         thread.join(10)
-        until(lambda: files.in_place(machine, b"old"))
+        until(lambda: not files.out_of_place(machine, b"old"))
 
     @pytest.mark.parametrize("first", [0, 1])
     def test_of_two_whose_daemonset_is_gone_the_last_one_removes(
@@ -324,11 +324,11 @@ class TestKeeper:
     ) -> None:
         before = tree(machine)
         two = [make(), make()]
-        until(lambda: all(keeper.claim for keeper, _ in two) and files.in_place(machine, b"shim"))
+        until(lambda: all(keeper.claim for keeper, _ in two) and not files.out_of_place(machine, b"shim"))
         api.status = 404
         two[first][0].ending.set()
         two[first][1].join(10)
-        assert files.in_place(machine, b"shim")
+        assert not files.out_of_place(machine, b"shim")
         two[1 - first][0].ending.set()
         two[1 - first][1].join(10)
         assert tree(machine) == before
@@ -336,7 +336,7 @@ class TestKeeper:
     def test_of_two_that_end_at_once_one_removes(self, make: Make, machine: Node, api: Api) -> None:
         before = tree(machine)
         two = [make(), make()]
-        until(lambda: all(keeper.claim for keeper, _ in two) and files.in_place(machine, b"shim"))
+        until(lambda: all(keeper.claim for keeper, _ in two) and not files.out_of_place(machine, b"shim"))
         api.status = 404
         for keeper, _ in two:
             keeper.ending.set()
@@ -348,7 +348,7 @@ class TestKeeper:
         Path(machine.keepers).mkdir(parents=True)
         Path(machine.keepers, "7").touch()
         keeper, _ = make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         assert keeper.claim and keeper.claim.number == 8
         assert [path.name for path in Path(machine.keepers).iterdir()] == ["8"]
 
@@ -357,10 +357,10 @@ class TestKeeper:
         self, make: Make, machine: Node, what: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
         make()
-        until(lambda: files.in_place(machine, b"shim"))
+        until(lambda: not files.out_of_place(machine, b"shim"))
         assert main(machine, what) == 1
         output = capfd.readouterr().err
         assert (
             f"cannot {'remove' if what == '--remove' else 'install'}" in output and "delete daemonset genie" in output
         )
-        assert files.in_place(machine, b"shim")
+        assert not files.out_of_place(machine, b"shim")

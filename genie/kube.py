@@ -11,9 +11,10 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from genie.event import Event
 
 Shorter = Callable[[Mapping[str, str]], Iterable[Mapping[str, "str | None"]]]
-"""Returns shorter annotations for when they are too long, longest first; None for an annotation to remove."""
+"""Yields shorter annotations for when they are too long, longest first; None for an annotation to remove."""
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 NETWORK_OBJECTS = {  # kind: (API group and version, resource)
@@ -97,24 +98,16 @@ class Pod:
         return tuple(dict.fromkeys(filter(None, (self.annotations.get(HASH), self.annotations[MIRROR]))))
 
 
-class Default:
-    """The default networks of a namespace's or a node's pods, as its annotation `DEFAULTS` has them. A plain class,
+class Default(SimpleNamespace):
+    """The default networks of a namespace's or a node's pods, as its annotation `DEFAULTS` has them. Not a dataclass,
     because each ADD in direct mode makes the class anew.
 
     kind: Namespace or Node.
     """
 
-    def __init__(self, *, kind: str, name: str, networks: str) -> None:
-        self.kind, self.name, self.networks = kind, name, networks
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Default) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.name, self.networks))
-
-    def __repr__(self) -> str:
-        return f"Default({vars(self)})"
+    kind: str
+    name: str
+    networks: str
 
     @classmethod
     def of(cls, kind: str, name: str, data: Mapping[str, Any] | None) -> Default | None:
@@ -214,12 +207,11 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
             not replaced yet after its file changed.
     """
     static = bool(uid) and "-" not in uid  # a static pod's UID is a hash, unless its file says otherwise
-    status, data = client.request("GET", _path(namespace, name))
-    if status == 404:
+    pod = _current(client, namespace, name)
+    if pod is None:
         if static:
             raise CniError(Code.TRY_AGAIN, f"pod {namespace}/{name}: its mirror pod is not on the API server yet")
         raise CniError(Code.UNKNOWN_CONTAINER, f"pod {namespace}/{name}: no such pod on the API server")
-    pod = Pod.of(good(status, data, f"read pod {namespace}/{name}"))
     if not pod.is_it(uid):
         if static:
             there = f"the mirror of static pod {pod.static_uids[0]}" if pod.static_uids else f"a pod of UID {pod.uid}"
@@ -232,6 +224,12 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
             "the pod was deleted and made again",
         )
     return pod
+
+
+def _current(client: Client, namespace: str, name: str) -> Pod | None:
+    """The pod of this name, of any UID; None if there is none."""
+    status, data = client.request("GET", _path(namespace, name))
+    return None if status == 404 else Pod.of(good(status, data, f"read pod {namespace}/{name}"))
 
 
 def read_network(client: Client, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
@@ -259,7 +257,7 @@ def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], 
     if pod.is_static:
         pod = _mirror(client, pod)
     refused = None
-    for notes in chain((annotations,), _lazily(shorter, annotations)):
+    for notes in chain((annotations,), shorter(annotations)):
         try:
             patch_annotations(client, pod, notes)
         except RefusedError as error:
@@ -276,23 +274,17 @@ def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], 
 
 
 def _mirror(client: Client, pod: Pod) -> Pod:
-    status, data = client.request("GET", _path(pod.namespace, pod.name))
-    if status != 404:
-        found = Pod.of(good(status, data, f"read pod {pod.namespace}/{pod.name}"))
-        if found.is_it(pod.uid):
-            return found
+    found = _current(client, pod.namespace, pod.name)
+    if found and found.is_it(pod.uid):
+        return found
     raise MirrorMissingError(
         Code.TRY_AGAIN, f"static pod {pod.namespace}/{pod.name}: its mirror pod is not on the API server yet"
     )
 
 
-def _lazily(shorter: Shorter, annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]]:
-    yield from shorter(annotations)  # which takes time only if there is need
-
-
 def _is_gone(client: Client, pod: Pod) -> bool:
-    status, data = client.request("GET", _path(pod.namespace, pod.name))
-    return status == 404 or not Pod.of(good(status, data, f"read pod {pod.namespace}/{pod.name}")).is_it(pod.uid)
+    found = _current(client, pod.namespace, pod.name)
+    return found is None or not found.is_it(pod.uid)
 
 
 def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | None]) -> None:
@@ -306,8 +298,7 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | 
     meta: dict[str, Any] = {"annotations": dict(annotations)}
     if pod.uid:
         meta["uid"] = pod.uid
-    path = _path(pod.namespace, pod.name)
-    status, data = client.request("PATCH", path, {"metadata": meta}, "application/merge-patch+json")
+    status, data = client.request("PATCH", _path(pod.namespace, pod.name), {"metadata": meta})
     good(status, data, f"annotate pod {pod.namespace}/{pod.name}")
 
 
@@ -327,8 +318,6 @@ def report_event(client: Client, event: Event, node: str = "") -> None:
     Raises:
         CniError: as `create_event`.
     """
-    import time
-
     from genie import event as events
 
     now = time.time()
@@ -357,7 +346,7 @@ def count_event(client: Client, event: Event, name: str, last: float, count: int
     from genie import event as events
 
     path = f"/api/v1/namespaces/{_part(events.place(event))}/events/{_part(name)}"
-    status, data = client.request("PATCH", path, events.happened(last, count), "application/merge-patch+json")
+    status, data = client.request("PATCH", path, events.happened(last, count))
     if status == 404:
         return False
     good(status, data, f"count an Event of {event.kind} {event.namespace}/{event.name}")
@@ -662,10 +651,8 @@ class Client:
         self._tls: Any = None
         self._prefix = ""
 
-    def request(
-        self, method: str, path: str, body: Any = None, content_type: str = "application/json"
-    ) -> tuple[int, Any]:
-        """One request: returns the status and the decoded JSON body (None if it is not JSON).
+    def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request: returns the status and the decoded JSON body (None if it is not JSON). A PATCH is a merge patch.
 
         Raises:
             CniError: 11 when the API server cannot be reached, breaks off, is not done in time, or answers with more
@@ -674,7 +661,7 @@ class Client:
         import http.client
 
         self._deadline = time.monotonic() + self.timeout
-        response = self._send(method, path, body, content_type)
+        response = self._send(method, path, body)
         try:
             raw = response.read(ANSWER_MAX)
             if response.read(1):
@@ -702,7 +689,7 @@ class Client:
             CniError: as `request`, also while the pieces are read.
         """
         self._deadline = time.monotonic() + within
-        response = self._send("GET", path, None, "", accept)
+        response = self._send("GET", path, None, accept)
         return response.status, self._pieces(response)
 
     def _pieces(self, response: Any) -> Generator[bytes, None, None]:
@@ -724,13 +711,13 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _send(self, method: str, path: str, body: Any, content_type: str, accept: str = JSON) -> Any:
+    def _send(self, method: str, path: str, body: Any, accept: str = JSON) -> Any:
         import http.client
 
         headers = {"Accept": accept, "User-Agent": "genie"}
         payload = None if body is None else json.dumps(body).encode()
         if payload is not None:
-            headers["Content-Type"] = content_type
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else JSON
         fresh = self._connection is None
         try:
             if fresh:
@@ -742,7 +729,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not fresh and not isinstance(error, TimeoutError):  # the server closed the kept connection meanwhile
-                return self._send(method, path, body, content_type, accept)
+                return self._send(method, path, body, accept)
             raise self._away(error) from error
         except ValueError as error:  # of http.client: a header that cannot be one
             self.close()

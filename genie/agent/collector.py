@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 from genie.agent.metrics import Counter
 from genie.cni.errors import CniError
-from genie.cni.execute import Executor, Outcome, PluginCall
+from genie.cni.execute import Executor, Outcome, PassingExecutor, PluginCall
 from genie.config import Conf
 from genie.kube import Kube
 from genie.log import Log
@@ -26,8 +25,6 @@ from genie.records import Record, Records, attachments
 from genie.request import Request
 from genie.serve import serve
 from genie.verbs import collect, leases
-
-T = TypeVar("T")
 
 EVERY = 60.0
 """Seconds between two checks of the records."""
@@ -142,23 +139,15 @@ class Collector:
         log.log(logging.INFO if result == "ok" else logging.WARNING, "collected", **fields)
 
 
-class _Limited:
+class _Limited(PassingExecutor):
     """An executor with a deadline. until: by time.monotonic."""
 
     def __init__(self, inner: Executor, until: float) -> None:
-        self._inner, self._until = inner, until
-
-    async def claim(self, path: str) -> None:
-        await self._inner.claim(path)
+        super().__init__(inner)
+        self._until = until
 
     async def run(self, call: PluginCall) -> Outcome:
         left = self._until - time.monotonic()
         if left <= 0:
             return Outcome(status=-1, error="not run: the collection of this container took too long already")
-        return await self._inner.run(replace(call, timeout=min(left, call.timeout or left)))
-
-    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
-        return await self._inner.gather(*work)
-
-    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
-        return self._inner.in_thread(work, waits=waits)
+        return await super().run(replace(call, timeout=min(left, call.timeout or left)))

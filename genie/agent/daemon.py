@@ -151,16 +151,8 @@ class Agent:
             if self.policies:
                 self.policies.start()
                 stack.callback(self.policies.stop)
-            writing = loop.create_task(self.writer.run())
-            stack.callback(writing.cancel)
-            sampling = loop.create_task(self._sample())
-            stack.callback(sampling.cancel)
-            tending = loop.create_task(self._tend())
-            stack.callback(tending.cancel)
-            keeping = loop.create_task(self._keep_objects())
-            stack.callback(keeping.cancel)
-            making_up = loop.create_task(self._left_over())
-            stack.callback(making_up.cancel)
+            for work in (self.writer.run(), self._sample(), self._tend(), self._keep_objects(), self._left_over()):
+                stack.callback(loop.create_task(work).cancel)
             await self._first_lists()
             # Objects made so far live as long as the agent: the garbage collector need not scan them during a call.
             gc.collect()

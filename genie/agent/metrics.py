@@ -23,25 +23,6 @@ class _Metric:
         self.name, self.help, self.labels = name, help_, labels
 
 
-class Counter(_Metric):
-    """A number that grows, for each combination of labels."""
-
-    kind = "counter"
-
-    def __init__(self, name: str, help_: str, *labels: str) -> None:
-        super().__init__(name, help_, *labels)
-        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
-
-    def add(self, amount: float, *values: str) -> None:
-        self._values[values] = self._values.get(values, 0) + amount
-
-    def value(self, *values: str) -> float:
-        return self._values.get(values, 0)
-
-    def lines(self) -> list[str]:
-        return [f"{self.name}{_labels(self.labels, values)} {_exact(n)}" for values, n in sorted(self._values.items())]
-
-
 class Gauge(_Metric):
     """A number that is read when it is reported: for each value of its label, if it has one."""
 
@@ -50,6 +31,23 @@ class Gauge(_Metric):
 
     def lines(self) -> list[str]:
         return [f"{self.name}{_labels(self.labels, values)} {_exact(n)}" for values, n in sorted(self.read().items())]
+
+
+class Counter(Gauge):
+    """A number that grows, for each combination of labels."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, help_: str, *labels: str) -> None:
+        super().__init__(name, help_, *labels)
+        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+        self.read = lambda: self._values
+
+    def add(self, amount: float, *values: str) -> None:
+        self._values[values] = self._values.get(values, 0) + amount
+
+    def value(self, *values: str) -> float:
+        return self._values.get(values, 0)
 
 
 class Histogram(_Metric):

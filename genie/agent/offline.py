@@ -211,19 +211,14 @@ class OfflineKube(CachedKube):
             CniError: 11; the API server does not answer, and nothing is stored under this name.
         """
         key = (kind, namespace, name)
-        if not self.networks[kind].listed.is_set():
-            kept = await self._on_disk(lambda: self._stored(key))
-            if kept and (kept.found is not None or not needed):
-                self.metrics.offline.add(1, kind)
-                return kept.found
+        if not self.networks[kind].listed.is_set() and (kept := await self._stored(key, needed=needed)):
+            return kept.found
         try:
             found = await super().network(kind, namespace, name, needed=needed)
         except CniError as error:
             if error.code != Code.TRY_AGAIN:
                 raise
-            kept = await self._on_disk(lambda: self._stored(key))
-            if kept and (kept.found is not None or not needed):
-                self.metrics.offline.add(1, kind)
+            if kept := await self._stored(key, needed=needed):
                 return kept.found
             raise CniError(
                 Code.TRY_AGAIN,
@@ -234,11 +229,16 @@ class OfflineKube(CachedKube):
         self._keep(key, found)
         return found
 
-    def _stored(self, key: Key) -> Kept | None:
-        """What is stored of an object. A namespace that no pod was in is as the others, if none of them all had default
-        networks.
+    async def _stored(self, key: Key, *, needed: bool) -> Kept | None:
+        """The stored object, or with `needed` unset, that there is none. A namespace that no pod was in is as the
+        others, if none of them all had default networks.
         """
-        return self.kept.read(key) or (self.kept.read(_ANY_NAMESPACE) if key[0] == "Namespace" else None)
+        places = (key, _ANY_NAMESPACE) if key[0] == "Namespace" else (key,)
+        kept = await self._on_disk(lambda: next(filter(None, map(self.kept.read, places)), None))
+        if kept is None or (kept.found is None and needed):
+            return None
+        self.metrics.offline.add(1, key[0])
+        return kept
 
     async def refresh(self) -> None:
         """Compare the stored objects with the watches that are live."""

@@ -22,8 +22,9 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 VERSION = 1
 """In an update the new agent starts before its shim is installed: it must answer shims of the previous version, too."""
@@ -88,25 +89,23 @@ class Answer:
 Frame = Call | Run | Result | Answer
 
 _LENGTH = struct.Struct(">I")
-_RUN = struct.Struct(">BII")
-_RESULT = struct.Struct(">BIIiII")
+#: Each frame: its kind, and its fields in order, first the numbers, then the blobs.
+_FORMS: dict[type[Frame], tuple[bytes, struct.Struct, tuple[str, ...], tuple[str, ...]]] = {
+    Call: (b"C", _LENGTH, ("version",), ("env", "stdin")),
+    Run: (b"R", struct.Struct(">II"), ("id", "timeout"), ("binary", "env", "stdin")),
+    Result: (b"D", struct.Struct(">IIiII"), ("id", "how", "status", "errno", "micros"), ("stdout", "stderr")),
+    Answer: (b"A", _LENGTH, ("status",), ("stdout",)),
+}
+_KINDS = {kind: frame for frame, (kind, *_) in _FORMS.items()}
 
 
 def encode(frame: Frame) -> bytes:
     """A frame's bytes, its length included."""
-    blobs: tuple[bytes, ...]
-    match frame:
-        case Run():
-            head = _RUN.pack(ord("R"), frame.id, frame.timeout)
-            blobs = (os.fsencode(frame.binary) + b"\0", _join(frame.env), frame.stdin)
-        case Answer():
-            head, blobs = b"A" + _LENGTH.pack(frame.status), (frame.stdout,)
-        case Call():
-            head, blobs = b"C" + _LENGTH.pack(frame.version), (_join(frame.env), frame.stdin)
-        case Result():
-            numbers = (frame.id, frame.how, frame.status, frame.errno, frame.micros)
-            head, blobs = _RESULT.pack(ord("D"), *numbers), (frame.stdout, frame.stderr)
-    body = b"".join([head, *(part for blob in blobs for part in (_LENGTH.pack(len(blob)), blob))])
+    kind, struct_, numbers, blobs = _FORMS[type(frame)]
+    parts = [kind, struct_.pack(*[getattr(frame, name) for name in numbers])]
+    for blob in [_blob(getattr(frame, name)) for name in blobs]:
+        parts += (_LENGTH.pack(len(blob)), blob)
+    body = b"".join(parts)
     if len(body) > FRAME_MAX:
         raise ProtocolError(f"a frame of {len(body)} bytes, of at most {FRAME_MAX}")
     return _LENGTH.pack(len(body)) + body
@@ -115,36 +114,19 @@ def encode(frame: Frame) -> bytes:
 def decode(body: bytes) -> Frame:
     """A frame from its bytes, without its length.
 
-    Raises:
-        ProtocolError: it is malformed.
+    Raises ProtocolError: it is malformed.
     """
+    if body[:1] not in _KINDS:
+        raise ProtocolError(f"a frame of kind {body[:1]!r}")
+    frame = _KINDS[body[:1]]
+    _, struct_, numbers, blobs = _FORMS[frame]
     try:
-        match body[:1]:
-            case b"R":
-                _, id_, timeout = _RUN.unpack_from(body)
-                binary, env, stdin = _blobs(body, _RUN.size, 3)
-                if not binary.endswith(b"\0"):
-                    raise ProtocolError("a binary's path without its NUL")
-                path = os.fsdecode(binary[:-1])
-                return Run(id=id_, timeout=timeout, binary=path, env=_split(env), stdin=stdin)
-            case b"A":
-                (status,) = _LENGTH.unpack_from(body, 1)
-                (stdout,) = _blobs(body, 5, 1)
-                return Answer(status=status, stdout=stdout)
-            case b"C":
-                (version,) = _LENGTH.unpack_from(body, 1)
-                env, stdin = _blobs(body, 5, 2)
-                return Call(version=version, env=_split(env), stdin=stdin)
-            case b"D":
-                _, id_, how, status, errno, micros = _RESULT.unpack_from(body)
-                stdout, stderr = _blobs(body, _RESULT.size, 2)
-                return Result(
-                    id=id_, how=How(how), status=status, errno=errno, micros=micros, stdout=stdout, stderr=stderr
-                )
-            case kind:
-                raise ProtocolError(f"a frame of kind {kind!r}")
+        values: list[Any] = [*struct_.unpack_from(body, 1), *_blobs(body, 1 + struct_.size, len(blobs))]
+        fields = zip((*numbers, *blobs), values, strict=True)
+        made: Frame = frame(**{name: _READ[name](value) if name in _READ else value for name, value in fields})
     except (struct.error, ValueError) as error:
         raise ProtocolError(str(error)) from error
+    return made
 
 
 class Decoder:
@@ -188,11 +170,22 @@ def _blobs(body: bytes, at: int, count: int) -> list[bytes]:
     return blobs
 
 
-def _join(env: Mapping[str, str]) -> bytes:
-    text = "".join([f"{key}={value}\0" for key, value in env.items()])
-    if text.count("\0") != len(env):
+def _blob(value: bytes | str | Mapping[str, str]) -> bytes:
+    """Standard input or output as it is, a path with a NUL, an environment with one after each variable."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return os.fsencode(value) + b"\0"
+    text = "".join([f"{key}={one}\0" for key, one in value.items()])
+    if text.count("\0") != len(value):
         raise ProtocolError("a NUL inside an environment variable")
     return os.fsencode(text)
+
+
+def _path(blob: bytes) -> str:
+    if not blob.endswith(b"\0"):
+        raise ProtocolError("a binary's path without its NUL")
+    return os.fsdecode(blob[:-1])
 
 
 def _split(block: bytes) -> dict[str, str]:
@@ -205,3 +198,6 @@ def _split(block: bytes) -> dict[str, str]:
         if equals and name:
             env.setdefault(name, value)
     return env
+
+
+_READ: dict[str, Callable[[Any], Any]] = {"how": How, "binary": _path, "env": _split}

@@ -123,6 +123,25 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError(f"{work!r} waits for an event loop, and there is none")
 
 
+class PassingExecutor:
+    """An executor over another one; a subclass changes a part of it."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+
+    async def claim(self, path: str) -> None:
+        await self.inner.claim(path)
+
+    async def run(self, call: PluginCall) -> Outcome:
+        return await self.inner.run(call)
+
+    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+        return await self.inner.gather(*work)
+
+    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
+        return self.inner.in_thread(work, waits=waits)
+
+
 class SubprocessExecutor:
     """Runs plugins as children, each in its own session. When a plugin is interrupted, all its children end with it."""
 
@@ -175,42 +194,49 @@ class SubprocessExecutor:
         return outcomes
 
     def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
-        """Run in a thread, so that a delegate can run at the same time."""
-        return _Threaded(work)
+        """Run in a thread, so that a delegate can run at the same time; here, if the system gives no more threads."""
+        return Threaded(work, or_here=True)
 
 
-class _Threaded(Awaitable[T]):
+class Threaded(Awaitable[T]):
     """Work that runs in its own thread; awaiting it blocks until it has ended. `threading` would work, but importing it
     takes longer than most of the work.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], *, or_here: bool = False) -> None:
+        """Raises RuntimeError, without `or_here`: the system gives no more threads."""
         self._work = work
-        self._value: list[T] = []
-        self._error: BaseException | None = None
+        self._outcome: list[T | BaseException] = []
         self._running = _thread.allocate_lock()
         self._running.acquire()
         try:
             _thread.start_new_thread(self._run, ())
-        except RuntimeError:  # the system gives no more threads
+        except RuntimeError:
+            if not or_here:
+                raise
             self._run()
 
     def _run(self) -> None:
         try:
-            self._value.append(self._work())
+            self._outcome.append(self._work())
         except BaseException as error:
-            self._error = error
+            self._outcome.append(error)
         finally:
             self._running.release()
+
+    def wait(self) -> T:
+        """Wait for its end; returns what the work returned, and raises what it raised."""
+        with self._running:
+            (outcome,) = self._outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._wait().__await__()
 
     async def _wait(self) -> T:
-        with self._running:
-            if self._error is not None:
-                raise self._error
-            return self._value[0]
+        return self.wait()
 
 
 class Claim:

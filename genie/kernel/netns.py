@@ -7,7 +7,6 @@ it imports as little as possible; netlink.py adds routes and rules.
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import socket
@@ -16,7 +15,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
+
+from genie.cni.execute import Threaded
 
 # From <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_link.h>, with the same names.
 RTM_GETLINK = 18
@@ -69,7 +70,7 @@ class Conversation:
 
     def __init__(self, netns: str | None = None) -> None:
         self._netns = netns
-        self._entering: _Entering[socket.socket] | None = None
+        self._entering: Threaded[socket.socket] | None = None
         self._made: socket.socket | None = None
         self._sequence = 0
         self.most = MOST
@@ -89,7 +90,7 @@ class Conversation:
     def enter(self) -> None:
         """Start to enter the namespace in the background, so that the first request need not wait for it."""
         if self._netns is not None and self._entering is None:
-            self._entering = _Entering(self._netns, _socket)
+            self._entering = _entering(self._netns, _socket)
 
     @property
     def _socket(self) -> socket.socket:
@@ -171,49 +172,28 @@ def _socket() -> socket.socket:
     return made
 
 
-class _Entering(Generic[T]):
-    """Does something in a thread that enters the namespace and ends there, so that no thread has to return from it.
+def _entering(netns: str, work: Callable[[], T]) -> Threaded[T]:
+    """Do something in a thread that enters the namespace and ends there, so that no thread has to return from it."""
 
-    `_thread` and not `threading`, because direct mode does not otherwise import `threading`.
-    """
-
-    def __init__(self, netns: str, work: Callable[[], T]) -> None:
-        self._netns, self._work = netns, work
-        self._outcome: list[T | BaseException] = []
-        self._done = _thread.allocate_lock()
-        self._done.acquire()
-        _thread.start_new_thread(self._enter, ())
-
-    def wait(self) -> T:
-        """What it returned. Raises OSError, or what it raised."""
-        with self._done:
-            (outcome,) = self._outcome
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def _enter(self) -> None:
+    def enter() -> T:
+        namespace = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            namespace = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                setns(namespace)
-            except OSError as error:
-                code = error.errno or 0
-                raise OSError(code, f"enter network namespace: {os.strerror(code)}", self._netns) from error
-            finally:
-                os.close(namespace)
-            self._outcome.append(self._work())
-        except BaseException as error:
-            self._outcome.append(error)
+            setns(namespace)
+        except OSError as error:
+            code = error.errno or 0
+            raise OSError(code, f"enter network namespace: {os.strerror(code)}", netns) from error
         finally:
-            self._done.release()
+            os.close(namespace)
+        return work()
+
+    return Threaded(enter)
 
 
 def inside(netns: str, work: Callable[[], T]) -> T:
     """Do something in a network namespace: a socket that is made there belongs to it, a process that is started runs
     there. Raises OSError, or what the work raises.
     """
-    return _Entering(netns, work).wait()
+    return _entering(netns, work).wait()
 
 
 def setns(namespace: int) -> None:

@@ -23,7 +23,6 @@ from dataclasses import replace
 from typing import Any
 
 from genie import config, kube, locks, removals
-from genie import event as events
 from genie.cni.errors import CniError, Code
 from genie.event import Event
 from genie.log import Complaint, Log
@@ -182,10 +181,8 @@ class Keeper:
         what = Event(
             reason="GenieRemoved", message=message, namespace="", name=name, uid=name, kind="Node", warning=True
         )
-        now = time.time()
         try:
-            client = kube.Client(kube.server(config.Credentials()), timeout=5.0)
-            kube.create_event(client, events.body(what, events.object_name(what), name, first=now, last=now, count=1))
+            kube.report_event(kube.Client(kube.server(config.Credentials()), timeout=5.0), what, name)
         except CniError as error:
             log.warning("cannot write an Event", error=str(error))
 

@@ -241,23 +241,22 @@ async def find(
         SelectionError: a network does not exist; the message names the places searched and the networks found there.
     """
     directory = directory.now()
-    found: list[tuple[Found, str]] = []
+    found: list[Found] = []
     length = 0  # of the definitions so far: many short ones take as long as a long one
     for ask in asks:
-        found.append(await _find(ask, kube, directory, pod_namespace, path, executor=executor, before=length))
-        length += found[-1][0].length
-    _not_too_long([one for one, _ in found], asks)
-    for ask, (one, _) in zip(asks, found, strict=True):
+        one = await _find(ask, kube, directory, pod_namespace, path, executor=executor, before=length)
+        length += one.length
+        if length > CONFIGS_MAX:  # they are written and read as one record
+            raise SelectionError(
+                ask.where, f"the definitions of the pod's networks come to more than {CONFIGS_MAX} characters"
+            )
         if why := rival(one.network):
             raise SelectionError(ask.where, why)
-    if not any(resource for _, resource in found):
-        return [one for one, _ in found]
-    free = await devices()
+        found.append(one)
+    free = await devices() if any(one.resource for one in found) else {}
     return [
-        replace(one, network=with_device(one.network, _next_device(free, resource, ask)), resource=resource)
-        if resource
-        else one
-        for ask, (one, resource) in zip(asks, found, strict=True)
+        replace(one, network=with_device(one.network, _next_device(free, one.resource, ask))) if one.resource else one
+        for ask, one in zip(asks, found, strict=True)
     ]
 
 
@@ -287,17 +286,17 @@ async def _find(
     *,
     executor: Executor | None,
     before: int,
-) -> tuple[Found, str]:
-    """A network and its device resource, if any. before: the characters of definitions that were read before it."""
+) -> Found:
+    """A network, still without a device. before: the characters of definitions that were read before it."""
     try:
         if ask.lookup == "first":
             network = first(directory, path)
-            return Found(network=network, label=network.name), ""
+            return Found(network=network, label=network.name)
         if ask.lookup == "logical":
             from genie.select import logical  # most clusters have no such objects
 
             above = await logical.read(kube, pod_namespace, ask.name)
-            return Found(network=above.over(_on_node(above.plugin, directory, path)), label=ask.name), ""
+            return Found(network=above.over(_on_node(above.plugin, directory, path)), label=ask.name)
         namespace = ask.namespace or pod_namespace
         if ask.lookup in ("named", "attachment") and namespace:
             needed = ask.lookup == "attachment"
@@ -307,10 +306,10 @@ async def _find(
                 length = _length(definition)
                 read = partial(from_definition, definition, namespace, ask.name, directory)
                 network = await compute(executor, read, size=before + length) if executor else read()
-                return Found(network=network, label=f"{namespace}/{ask.name}", length=length), resource
+                return Found(network=network, label=f"{namespace}/{ask.name}", resource=resource, length=length)
             if needed:
                 raise CniError(Code.INVALID_CONFIG, f"there is no NetworkAttachmentDefinition {namespace}/{ask.name}")
-        return Found(network=_on_node(ask.name, directory, path), label=ask.name), ""
+        return Found(network=_on_node(ask.name, directory, path), label=ask.name)
     except SelectionError:
         raise
     except CniError as error:
@@ -391,17 +390,6 @@ def from_definition(definition: Mapping[str, Any], namespace: str, name: str, di
         missing = f"{directory.path} has no configuration {name!r} (it has: {directory.known()})"
         raise invalid(source, f"spec.config is empty and {missing}")
     return network
-
-
-def _not_too_long(found: Sequence[Found], asks: Sequence[Ask]) -> None:
-    """Limit the sum, because a pod's configurations are written and read as one record."""
-    total = 0
-    for ask, one in zip(asks, found, strict=True):
-        total += one.length
-        if total > CONFIGS_MAX:
-            raise SelectionError(
-                ask.where, f"the definitions of the pod's networks come to more than {CONFIGS_MAX} characters"
-            )
 
 
 def too_large(kind: str, namespace: str, name: str) -> CniError:

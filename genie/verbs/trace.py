@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
-from genie.cni.execute import Executor, Outcome, PluginCall
-
-T = TypeVar("T")
+from genie.cni.execute import Executor, Outcome, PassingExecutor, PluginCall
 
 
 class StepTimes:
@@ -31,15 +28,13 @@ class StepTimes:
         self._last = time.perf_counter()
 
 
-class RecordingExecutor:
+class RecordingExecutor(PassingExecutor):
     """An executor that records the plugins that it ran."""
 
     def __init__(self, inner: Executor, steps: StepTimes) -> None:
-        self.inner, self.steps = inner, steps
+        super().__init__(inner)
+        self.steps = steps
         self.calls: list[dict[str, Any]] = []
-
-    async def claim(self, path: str) -> None:
-        await self.inner.claim(path)
 
     async def run(self, call: PluginCall) -> Outcome:
         self.steps.done("requests")
@@ -55,9 +50,3 @@ class RecordingExecutor:
             }
         )
         return outcome
-
-    async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
-        return await self.inner.gather(*work)
-
-    def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
-        return self.inner.in_thread(work, waits=waits)

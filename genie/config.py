@@ -94,8 +94,7 @@ class Conf:
 def parse(data: Any, source: str = "genie.conf") -> Conf:
     """Check a decoded genie.conf.
 
-    Raises:
-        CniError: code 7, or 1 for an unknown version of the specification; names the field and the expected value.
+    Raises CniError: code 7, or 1 for an unknown version of the specification; names the field and the expected value.
     """
     read = Fields(data, source)
     cni_version = read.string("cniVersion") or "0.1.0"
@@ -136,8 +135,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
 def read(text: bytes, source: str = "genie.conf (standard input)") -> Conf:
     """Read genie.conf from the bytes that the runtime sends.
 
-    Raises:
-        CniError: 6 when it is not JSON, otherwise as `parse`.
+    Raises CniError: 6 when it is not JSON, otherwise as `parse`.
     """
     return parse(decode(text, source), source)
 
@@ -146,8 +144,7 @@ def load(path: str) -> Conf:
     """Read genie.conf from its file. From a list of plugins, it is genie's object with the list's name and versions, as
     a runtime derives it (specification, section 3, "Deriving request configuration from plugin configuration").
 
-    Raises:
-        CniError: 5 when it cannot be read; otherwise as `read`.
+    Raises CniError: 5 when it cannot be read; otherwise as `read`.
     """
     data = _decoded(path)
     own = _own(data)
@@ -159,8 +156,7 @@ def load(path: str) -> Conf:
 def beside(path: str) -> list[dict[str, Any]]:
     """The plugins behind genie's in the list of a file; none if genie's is the only one, or the file is not a list.
 
-    Raises:
-        CniError: 7 when a plugin comes before genie's; 5 and 6 as `load`.
+    Raises CniError: 7 when a plugin comes before genie's; 5 and 6 as `load`.
     """
     data = _decoded(path)
     own = _own(data)

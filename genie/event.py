@@ -47,10 +47,9 @@ def place(event: Event) -> str:
 def body(event: Event, name: str, node: str, *, first: float, last: float, count: int) -> dict[str, Any]:
     """The object for the API server.
 
-    Args:
-        name: from `object_name`.
-        node: the node on which it happened; may be empty.
-        first, last: when it happened first and last, in seconds since 1970.
+    name: from `object_name`.
+    node: the node on which it happened; may be empty.
+    first, last: when it happened first and last, in seconds since 1970.
     """
     return {
         "apiVersion": "v1",

@@ -137,20 +137,17 @@ class Kube(Protocol):
     async def annotate(self, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
         """Write annotations to the pod, as one patch; at once (direct mode) or soon, with retries (agent mode).
 
-        Args:
-            shorter: the annotations to write instead if the API server refuses so much, longest first.
+        shorter: the annotations to write instead if the API server refuses so much, longest first.
 
-        Returns:
-            The reason that less than all was written; empty if all was, or will be.
+        Returns the reason that less than all was written; empty if all was, or will be.
         """
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         """Show this with the pod, as an Event. Never raises: an Event must not change the outcome of a call.
 
-        Args:
-            reason: one word in CamelCase.
-            message: one sentence.
-            warning: something is wrong.
+        reason: one word in CamelCase.
+        message: one sentence.
+        warning: something is wrong.
         """
 
 
@@ -201,10 +198,9 @@ class DirectKube:
 def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
     """GET a pod.
 
-    Raises:
-        CniError: 3 (the specification's "container unknown") when there is none of that name and UID; 11 when a retry
-            can help: the API server is away, or the pod is a static one whose mirror the kubelet has not made yet, or
-            not replaced yet after its file changed.
+    Raises CniError: 3 (the specification's "container unknown") when there is none of that name and UID; 11 when a
+    retry can help: the API server is away, or the pod is a static one whose mirror the kubelet has not made yet, or not
+    replaced yet after its file changed.
     """
     static = bool(uid) and "-" not in uid  # a static pod's UID is a hash, unless its file says otherwise
     pod = _current(client, namespace, name)
@@ -246,13 +242,11 @@ def read_network(client: Client, kind: str, namespace: str, name: str) -> Mappin
 def write_annotations(client: Client, pod: Pod, annotations: Mapping[str, str], shorter: Shorter) -> str:
     """Write annotations to a pod, or as many of them as fit; does nothing if the pod is gone.
 
-    Returns:
-        The reason that less than all was written; empty if all was, or if there is no such pod any more.
+    Returns the reason that less than all was written; empty if all was, or if there is no such pod any more.
 
-    Raises:
-        RefusedError: the API server accepts none of them.
-        MirrorMissingError: the static pod has no mirror.
-        CniError: 11; it cannot be reached.
+    Raises RefusedError: the API server accepts none of them.
+    Raises MirrorMissingError: the static pod has no mirror.
+    Raises CniError: 11; it cannot be reached.
     """
     if pod.is_static:
         pod = _mirror(client, pod)
@@ -291,9 +285,8 @@ def patch_annotations(client: Client, pod: Pod, annotations: Mapping[str, str | 
     """One merge patch. None removes an annotation. The patch has the UID, so that a new pod of the same name is never
     changed.
 
-    Raises:
-        RefusedError: also for a pod that is gone.
-        CniError: 11; the API server cannot be reached.
+    Raises RefusedError: also for a pod that is gone.
+    Raises CniError: 11; the API server cannot be reached.
     """
     meta: dict[str, Any] = {"annotations": dict(annotations)}
     if pod.uid:
@@ -315,8 +308,7 @@ def pod_event(pod: Pod, reason: str, message: str, *, warning: bool = False) -> 
 def report_event(client: Client, event: Event, node: str = "") -> None:
     """Write a new Event now. For direct mode and commands; the agent has a Reporter.
 
-    Raises:
-        CniError: as `create_event`.
+    Raises CniError: as `create_event`.
     """
     from genie import event as events
 
@@ -327,9 +319,8 @@ def report_event(client: Client, event: Event, node: str = "") -> None:
 def create_event(client: Client, body: Mapping[str, Any]) -> None:
     """POST an Event. If it exists already, an earlier attempt wrote it.
 
-    Raises:
-        RefusedError: the API server refuses it.
-        CniError: 11; it cannot be reached.
+    Raises RefusedError: the API server refuses it.
+    Raises CniError: 11; it cannot be reached.
     """
     where = body["involvedObject"]
     status, data = client.request("POST", f"/api/v1/namespaces/{_part(body['metadata']['namespace'])}/events", body)
@@ -340,8 +331,7 @@ def create_event(client: Client, body: Mapping[str, Any]) -> None:
 def count_event(client: Client, event: Event, name: str, last: float, count: int) -> bool:
     """Change the count and the last time of an Event; False: the API server does not have it any more.
 
-    Raises:
-        CniError: as `create_event`.
+    Raises CniError: as `create_event`.
     """
     from genie import event as events
 
@@ -444,8 +434,7 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
     and `kubernetes.k8s_api_root` override it, as in CNI-Genie (client/client.go, buildKubeConfig), because CNI-Genie's
     own kubeconfig names no server and no token.
 
-    Raises:
-        CniError: 7, when none of them is usable; the message has the reason for each.
+    Raises CniError: 7, when none of them is usable; the message has the reason for each.
     """
     if credentials.kubeconfig:
         return _laid_over(_from_kubeconfig(credentials), credentials)
@@ -638,10 +627,9 @@ def _read_bytes(path: str, where: str) -> bytes:
 class Client:
     """One persistent connection to an API server. Not thread-safe: make one for each thread.
 
-    Args:
-        timeout: seconds for the whole of a request, from connecting to the last byte of the answer (a name that has to
-            be resolved takes its own time); of an answer of any size, for each part of it.
-        decode: makes a value of a JSON text, or raises ValueError.
+    timeout: seconds for the whole of a request, from connecting to the last byte of the answer (a name that has to be
+    resolved takes its own time); of an answer of any size, for each part of it.
+    decode: makes a value of a JSON text, or raises ValueError.
     """
 
     def __init__(self, server: ApiServer, timeout: float = 10.0, decode: Callable[[bytes], Any] = json.loads) -> None:
@@ -654,9 +642,8 @@ class Client:
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request: returns the status and the decoded JSON body (None if it is not JSON). A PATCH is a merge patch.
 
-        Raises:
-            CniError: 11 when the API server cannot be reached, breaks off, is not done in time, or answers with more
-                than `ANSWER_MAX`.
+        Raises CniError: 11 when the API server cannot be reached, breaks off, is not done in time, or answers with more
+        than `ANSWER_MAX`.
         """
         import http.client
 
@@ -681,12 +668,10 @@ class Client:
         """GET an answer of any size: the status, and the body in pieces as they come. To be read to its end, or the
         iterator closed.
 
-        Args:
-            accept: the media types to ask for.
-            within: seconds for the whole of it.
+        accept: the media types to ask for.
+        within: seconds for the whole of it.
 
-        Raises:
-            CniError: as `request`, also while the pieces are read.
+        Raises CniError: as `request`, also while the pieces are read.
         """
         self._deadline = time.monotonic() + within
         response = self._send("GET", path, None, accept)

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 def hold(path: str) -> int:
     """Create the file if needed and lock it. Closing the returned descriptor releases it.
 
-    Raises:
-        OSError: it cannot be created.
+    Raises OSError: it cannot be created.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_SH)  # waits only while another process checks whether it is held

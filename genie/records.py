@@ -160,8 +160,7 @@ class Record:
     def of(cls, data: object) -> Record:
         """Read a record from JSON. Damage is found here, not later when a delegate is called.
 
-        Raises:
-            CniError: 6; it is not a record.
+        Raises CniError: 6; it is not a record.
         """
         read = Fields(data, "record", undecodable, strict=True)
         annotations = read.inner("annotations")
@@ -261,9 +260,8 @@ class Records:
     def read(self, container_id: str, ifname: str) -> Record | None:
         """Read the record; None if there is none.
 
-        Raises:
-            DamagedError: its content is malformed.
-            CniError: 5; it cannot be read.
+        Raises DamagedError: its content is malformed.
+        Raises CniError: 5; it cannot be read.
         """
         return self._load(self._path(container_id, ifname))
 
@@ -278,8 +276,7 @@ class Records:
     def write(self, record: Record) -> None:
         """Write the record to disk, atomically, so that it survives a power cut. This may take a while.
 
-        Raises:
-            CniError: 5; it cannot be written. The previous one still exists.
+        Raises CniError: 5; it cannot be written. The previous one still exists.
         """
         self._put(record, synced=True)
         self._sync_names(self.directory)
@@ -288,8 +285,7 @@ class Records:
         """Write the record to disk, atomically, before the first delegate runs. Call the returned function to sync it,
         so that it survives a power cut; that may take a while, and raises the same errors.
 
-        Raises:
-            CniError: 5; it cannot be written. Then nothing may be attached.
+        Raises CniError: 5; it cannot be written. Then nothing may be attached.
         """
         file = self._put(record, synced=False)
 
@@ -329,8 +325,7 @@ class Records:
     def make(self) -> None:
         """Create the directory, if needed.
 
-        Raises:
-            CniError: 5; it cannot be created.
+        Raises CniError: 5; it cannot be created.
         """
         with _disk(f"make {self.directory}"):
             self._make(self.directory)
@@ -357,8 +352,7 @@ class Records:
     def complete(self, record: Record) -> None:
         """Add the result of an ADD to its record on disk: takes half the time of writing it again.
 
-        Raises:
-            CniError: 5; it cannot be written, or a DEL has removed the record meanwhile. The previous line counts.
+        Raises CniError: 5; it cannot be written, or a DEL has removed the record meanwhile. The previous line counts.
         """
         path = self._path(record.container_id, record.ifname)
         data = _line(record)
@@ -373,8 +367,7 @@ class Records:
     def remove(self, container_id: str, ifname: str) -> None:
         """Remove a container's record, and files of writers that were killed. It is no error if there is none.
 
-        Raises:
-            CniError: 5; the disk refuses it.
+        Raises CniError: 5; the disk refuses it.
         """
         self._unlink(path := self._path(container_id, ifname))
         self._tidy(path)
@@ -389,8 +382,7 @@ class Records:
     def sweep(self, seconds: float) -> list[str]:
         """Remove unfinished files that are older than this; a write takes almost no time. Returns the paths.
 
-        Raises:
-            CniError: 5; one cannot be removed.
+        Raises CniError: 5; one cannot be removed.
         """
         gone = []
         for file in self._files():
@@ -407,8 +399,7 @@ class Records:
     def set_aside(self, damaged: DamagedError) -> str:
         """Move a damaged record away. Returns the file's new path.
 
-        Raises:
-            CniError: 5; the disk refuses it.
+        Raises CniError: 5; the disk refuses it.
         """
         with _disk(f"rename the record {damaged.path}"), suppress(FileNotFoundError):  # by another DEL
             os.rename(damaged.path, damaged.path + ASIDE)
@@ -422,8 +413,7 @@ class Records:
     def all(self) -> Iterator[Record | CniError]:
         """Every record, or its error; a record that another process removes meanwhile is skipped.
 
-        Raises:
-            CniError: 5; the directory cannot be read.
+        Raises CniError: 5; the directory cannot be read.
         """
         for file in self._files():
             if file.endswith(SUFFIX):

@@ -86,8 +86,7 @@ class Request:
     def validate(self) -> None:
         """Check CNI_COMMAND and the variables it requires.
 
-        Raises:
-            CniError: 4; the message names the variable.
+        Raises CniError: 4; the message names the variable.
         """
         if self.command not in REQUIRED:
             raise CniError(
@@ -111,8 +110,7 @@ def arguments(text: str) -> Mapping[str, str]:
 def permit(request: Request, conf: Conf) -> None:
     """Check that genie.conf's version has the verb, and that the request can be served.
 
-    Raises:
-        CniError: 1 and 8, as from containernetworking's plugins; 2 for an ADD behind another plugin.
+    Raises CniError: 1 and 8, as from containernetworking's plugins; 2 for an ADD behind another plugin.
     """
     of_pod = "CNI_NETNS" in REQUIRED[request.command] or request.command == "DEL"
     if of_pod and _is_own(request.entrance) and request.env.get(OVERRIDE, "").lower() not in ("1", "true"):

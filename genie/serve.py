@@ -38,11 +38,9 @@ async def serve(
 ) -> Reply:
     """Serve one call of the runtime. Never raises: errors become a CNI error object in the reply.
 
-    Args:
-        conf: genie.conf, if the caller has parsed the request's standard input already.
-        earlier: an earlier reading of the interfaces' counters, if the caller keeps them (see
-        select/least_loaded.py).
-        guard: sets network policies; without one, there are none.
+    conf: genie.conf, if the caller has parsed the request's standard input already.
+    earlier: an earlier reading of the interfaces' counters, if the caller keeps them (see select/least_loaded.py).
+    guard: sets network policies; without one, there are none.
     """
     started = time.monotonic()
     steps = StepTimes()

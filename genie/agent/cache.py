@@ -121,8 +121,7 @@ class Unkept:
 def read_object(data: bytes) -> Any:
     """Decode an answer of the API server about one object, without the parts that genie does not need.
 
-    Raises:
-        ValueError: it is not JSON.
+    Raises ValueError: it is not JSON.
     """
     value = decode(data, _ANY)
     if isinstance(value, dict) and isinstance(meta := value.get("metadata"), dict) and "annotations" in meta:
@@ -146,8 +145,7 @@ class Asker:
     def ask(self, question: Callable[[Client], R]) -> R:
         """Run a request to the API server.
 
-        Raises:
-            CniError: the request's own errors; 11 when the connection breaks.
+        Raises CniError: the request's own errors; 11 when the connection breaks.
         """
         try:
             if self._client is None:
@@ -559,8 +557,7 @@ class CachedKube:
     async def labels(self, pod: Pod) -> Mapping[str, str]:
         """A pod's labels: the runtime does not pass them. Needs `labels`.
 
-        Raises:
-            CniError: as `pod`.
+        Raises CniError: as `pod`.
         """
         known = self.pods.get(pod.namespace, pod.name)
         if known is None or not known.is_it(pod.uid):

@@ -69,8 +69,7 @@ class Checker:
     def look(self, state_dir: str) -> None:
         """Check every container, repair its changes if possible, and report them.
 
-        Raises:
-            CniError: the records cannot be read.
+        Raises CniError: the records cannot be read.
         """
         self.most = self._most()
         records = Records(state_dir)

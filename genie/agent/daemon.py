@@ -293,8 +293,7 @@ def current_conf(settings: Settings) -> Conf:
     """The current genie.conf: the option's, otherwise the one in net.d, otherwise the defaults. If the first has a
     mistake, the agent uses the second, which `genie install` has checked.
 
-    Raises:
-        CniError: none can be used.
+    Raises CniError: none can be used.
     """
     installed = config.find(DEFAULT_CONF_DIR)
     if settings.conf is not None:
@@ -312,8 +311,7 @@ def current_conf(settings: Settings) -> Conf:
 def api_server(settings: Settings, conf: Conf) -> kube.ApiServer:
     """--kubeconfig, otherwise the pod's service account, otherwise genie.conf, with paths on the node.
 
-    Raises:
-        CniError: none of them is usable.
+    Raises CniError: none of them is usable.
     """
     if settings.kubeconfig:
         return kube.server(Credentials(kubeconfig=settings.kubeconfig, source="genie agent", setting="--kubeconfig"))
@@ -378,8 +376,7 @@ def parse(argv: list[str]) -> Settings:
 def with_conf(settings: Settings, conf: Conf) -> Settings:
     """All settings: the command line's, else genie.conf's, else the defaults.
 
-    Raises:
-        CniError: 7; genie.conf's `agent.listen` is not an address.
+    Raises CniError: 7; genie.conf's `agent.listen` is not an address.
     """
     given = conf.agent
     if given.listen:

@@ -78,8 +78,7 @@ class KeptObjects:
     def write(self, kept: Kept) -> None:
         """Store an object, atomically, also if the power fails; an object that is too large is not stored.
 
-        Raises:
-            OSError: the disk does not take it.
+        Raises OSError: the disk does not take it.
         """
         path = self._path(kept.key)
         data = json.dumps([*kept.key, kept.found]).encode()
@@ -121,8 +120,7 @@ class KeptObjects:
     def check(self) -> None:
         """Note that the stored objects match the API server now.
 
-        Raises:
-            OSError: the disk does not take it.
+        Raises OSError: the disk does not take it.
         """
         os.makedirs(self.directory, 0o700, exist_ok=True)
         with open(f"{self.directory}/{_CHECKED}", "wb"):
@@ -207,8 +205,7 @@ class OfflineKube(CachedKube):
     async def network(self, kind: str, namespace: str, name: str, *, needed: bool = False) -> Mapping[str, Any] | None:
         """The object from CachedKube; from disk, if the API server has not answered yet or does not answer.
 
-        Raises:
-            CniError: 11; the API server does not answer, and nothing is stored under this name.
+        Raises CniError: 11; the API server does not answer, and nothing is stored under this name.
         """
         key = (kind, namespace, name)
         if not self.networks[kind].listed.is_set() and (kept := await self._stored(key, needed=needed)):

@@ -138,8 +138,7 @@ class Decoder:
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete so far.
 
-        Raises:
-            ProtocolError: the stream is malformed, and cannot be read any further.
+        Raises ProtocolError: the stream is malformed, and cannot be read any further.
         """
         self._held += data
         frames, at = [], 0

@@ -143,8 +143,7 @@ class ShimExecutor:
     def resolve(self, result: protocol.Result) -> None:
         """Process a result from the shim.
 
-        Raises:
-            ProtocolError: no such delegate is running.
+        Raises ProtocolError: no such delegate is running.
         """
         future = self._pending.get(result.id)
         if future is None:
@@ -346,8 +345,7 @@ class Server:
     async def start(self, path: Path) -> None:
         """Serve on this path. If another agent's socket is there, it is replaced in one step.
 
-        Raises:
-            OSError: the socket cannot be created.
+        Raises OSError: the socket cannot be created.
         """
         self._path = path
         with locks.alone(str(path.parent)):

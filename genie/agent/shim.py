@@ -39,9 +39,8 @@ def binary(arch: str | None = None, *, as_shipped: bool = False) -> Path:
 
     as_shipped: use the compiler of the wheels, although it takes a minute and the system's takes a second.
 
-    Raises:
-        BuildError: there is none, and it could not be compiled.
-        ValueError: genie has no shim for such an architecture.
+    Raises BuildError: there is none, and it could not be compiled.
+    Raises ValueError: genie has no shim for such an architecture.
     """
     arch = _known(arch) if arch else host()
     key = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]
@@ -62,8 +61,7 @@ def build(arch: str, to: Path, *, version: str = "", quick: bool = False) -> Non
 
     quick: try the system's compiler first. ziglang's first run compiles a C library, which takes a minute.
 
-    Raises:
-        BuildError: none worked.
+    Raises BuildError: none worked.
     """
     compilers = _compilers(_known(arch))
     failures = []

@@ -49,8 +49,7 @@ class _CutOffError(Exception):
 def decode(data: bytes, wanted: Wanted) -> Any:
     """One JSON text.
 
-    Raises:
-        ValueError: it is not valid JSON.
+    Raises ValueError: it is not valid JSON.
     """
     sieve = Sieve(data[at : at + WINDOW] for at in range(0, len(data), WINDOW))
     return sieve.value(wanted)

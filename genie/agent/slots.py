@@ -39,9 +39,8 @@ class Slots:
     async def use(self, key: Key, order: float, waits: set[asyncio.Future[None]]) -> AsyncIterator[None]:
         """Hold a slot of this key.
 
-        Args:
-            order: the lowest comes first, then the one that waited longest.
-            waits: contains the future of the wait while it lasts; an exception set on it ends the wait.
+        order: the lowest comes first, then the one that waited longest.
+        waits: contains the future of the wait while it lasts; an exception set on it ends the wait.
         """
         await self._take(key, order, waits)
         try:

@@ -71,8 +71,7 @@ class Traffic:
     def sample(self, conf: Conf) -> Sample:
         """Read records, counters and pools. It takes a while: run it in a thread.
 
-        Raises:
-            CniError: net.d or a record cannot be read.
+        Raises CniError: net.d or a record cannot be read.
         """
         records = list(Records(conf.state_dir))
         owners = least_loaded.measured(records)

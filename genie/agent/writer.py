@@ -150,8 +150,7 @@ def left_over(
 
     Only the newest container of a pod counts, and only if it lives: a dead one without a DEL has nothing to report.
 
-    Args:
-        records: each with when it was last written, in seconds since 1970.
+    records: each with when it was last written, in seconds since 1970.
     """
     newest: dict[tuple[str, str], tuple[float, Record]] = {}
     for when, record in records:

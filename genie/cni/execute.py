@@ -74,8 +74,7 @@ class Executor(Protocol):
         """Run the following plugins for the container of this file. First end the processes that an earlier call for it
         left running, so that nothing is attached after its DEL.
 
-        Raises:
-            CniError: 11; a process does not end.
+        Raises CniError: 11; a process does not end.
         """
         ...
 
@@ -316,8 +315,7 @@ def _locked(path: str) -> int:
     """Lock the file, after ending the other processes that hold it locked. Returns a descriptor; -1 if the disk cannot
     take the file.
 
-    Raises:
-        CniError: 11; a process does not end.
+    Raises CniError: 11; a process does not end.
     """
     while True:
         try:

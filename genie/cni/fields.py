@@ -33,8 +33,7 @@ def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
     """Decode JSON. Python's parser accepts NaN and Infinity, and makes Infinity of 1e999; they are refused here, as by
     other parsers.
 
-    Raises:
-        CniError: made by `error`; the message has the reason, and the position as character, line and column.
+    Raises CniError: made by `error`; the message has the reason, and the position as character, line and column.
     """
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)

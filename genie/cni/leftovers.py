@@ -41,14 +41,12 @@ def end(
 
     This process and its ancestors are left alone.
 
-    Args:
-        handle: a descriptor of the file.
-        position: only locks through descriptors with this file offset, which mark one plugin; None: all locks.
-        delegate: the PID of a plugin to kill with its session, whether or not they hold a lock.
-        patience: seconds, instead of PATIENCE.
+    handle: a descriptor of the file.
+    position: only locks through descriptors with this file offset, which mark one plugin; None: all locks.
+    delegate: the PID of a plugin to kill with its session, whether or not they hold a lock.
+    patience: seconds, instead of PATIENCE.
 
-    Returns:
-        The PIDs that have not ended in time.
+    Returns the PIDs that have not ended in time.
     """
     status, until = os.fstat(handle), time.monotonic() + (PATIENCE if patience is None else patience)
     file = status.st_dev, status.st_ino
@@ -82,8 +80,7 @@ def _signal(processes: Iterable[Process], number: int) -> None:
 def clear(handle: int) -> None:
     """Lock a file for this process alone; other processes that have it locked are ended.
 
-    Raises:
-        CniError: 11; one of them does not end.
+    Raises CniError: 11; one of them does not end.
     """
     left = end(handle)
     if _is_free(handle):

@@ -15,9 +15,8 @@ class NotRegularError(OSError):
 def opened(path: str) -> BinaryIO:
     """A file, open for reading.
 
-    Raises:
-        NotRegularError: something else is there.
-        OSError: it cannot be opened; IsADirectoryError for a directory.
+    Raises NotRegularError: something else is there.
+    Raises OSError: it cannot be opened; IsADirectoryError for a directory.
     """
     file = open(path, "rb", opener=_at_once)  # noqa: SIM115 - the caller closes it
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -29,11 +29,9 @@ class Repaired:
 def repair(kernel: Netlink, placed: Sequence[Placed], arranged: Sequence[str]) -> Repaired:
     """Restore missing routes and rules, as far as the kernel allows it.
 
-    Args:
-        placed, arranged: as for `routes.drift`.
+    placed, arranged: as for `routes.drift`.
 
-    Raises:
-        OSError: the namespace cannot be read.
+    Raises OSError: the namespace cannot be read.
     """
     state = look(kernel)
     there = {str(one) for one in (*state.routes, *state.rules)}

@@ -108,8 +108,7 @@ class _Collection:
 def _find(records: Records, container: str) -> list[Record | DamagedError]:
     """The records of a container.
 
-    Raises:
-        CniError: there is none, or the shortened ID matches several.
+    Raises CniError: there is none, or the shortened ID matches several.
     """
     found = [
         each

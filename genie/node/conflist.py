@@ -26,11 +26,10 @@ def conflist(
 ) -> dict[str, Any]:
     """The configuration to install.
 
-    Args:
-        conf: genie.conf: genie's own object, with the list's keys in it.
-        behind: the plugins that come after genie in the list.
-        declared: capabilities to add; one that genie.conf sets to false stays false.
-        spoken: for each plugin behind genie, the versions that it speaks.
+    conf: genie.conf: genie's own object, with the list's keys in it.
+    behind: the plugins that come after genie in the list.
+    declared: capabilities to add; one that genie.conf sets to false stays false.
+    spoken: for each plugin behind genie, the versions that it speaks.
     """
     own = {key: value for key, value in conf.items() if key not in OF_LIST}
     if capabilities := {**dict.fromkeys(declared, True), **own.get("capabilities", {})}:

@@ -147,8 +147,7 @@ def _usual_kubeconfig() -> str:
 def _documents(path: str, namespace: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file with their positions in it; of lists, their items. Each has its namespace.
 
-    Raises:
-        CniError: 5 when it cannot be read, 7 when it is not YAML or holds something else.
+    Raises CniError: 5 when it cannot be read, 7 when it is not YAML or holds something else.
     """
     import yaml
 

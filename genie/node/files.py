@@ -172,8 +172,7 @@ def changing(node: Node) -> Iterator[None]:
 def install(node: Node, wanted: Wanted) -> list[str]:
     """Install genie on the node, or update it; returns the paths that changed.
 
-    Raises:
-        CniError: genie.conf is wrong; nothing was changed then.
+    Raises CniError: genie.conf is wrong; nothing was changed then.
     """
     config.parse(dict(wanted.conf), "genie.conf")
     changed = []

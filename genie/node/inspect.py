@@ -52,8 +52,7 @@ def main(argv: list[str]) -> int:
 def find(directory: str) -> str:
     """The path of genie's configuration in net.d.
 
-    Raises:
-        CniError: 5; the runtime loads none, with the likely reason.
+    Raises CniError: 5; the runtime loads none, with the likely reason.
     """
     if path := config.find(directory):
         return path

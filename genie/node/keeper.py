@@ -77,8 +77,7 @@ def _keepers(node: Node) -> set[int]:
 def check_not_kept(node: Node) -> None:
     """Refuse to change a node by hand if a keeper would undo the change within a second.
 
-    Raises:
-        CniError: there is one.
+    Raises CniError: there is one.
     """
     if _keepers(node):
         raise CniError(
@@ -222,8 +221,7 @@ class Keeper:
         """The files to install. Once genie is installed, a genie.conf with a mistake changes nothing: a keeper that
         ended because of it could not remove genie any more.
 
-        Raises:
-            CniError: genie.conf is wrong, and there is no earlier one to keep.
+        Raises CniError: genie.conf is wrong, and there is no earlier one to keep.
         """
         try:
             conf, behind = read_conf(self.options)

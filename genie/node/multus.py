@@ -60,12 +60,10 @@ class Migrated:
 def read(path: str, conf_dir: str) -> Migrated:
     """Read Multus' configuration from a file.
 
-    Args:
-        conf_dir: the node's net.d.
+    conf_dir: the node's net.d.
 
-    Raises:
-        CniError: 5 when it cannot be read, 6 when it is not JSON, 7 when it is not Multus', or has a setting that genie
-        does not support.
+    Raises CniError: 5 when it cannot be read, 6 when it is not JSON, 7 when it is not Multus', or has a setting that
+    genie does not support.
     """
     try:
         with open(path, "rb") as file:
@@ -80,8 +78,7 @@ def read(path: str, conf_dir: str) -> Migrated:
 def migrated(read: Fields, find: Find) -> Migrated:
     """Convert a configuration of Multus.
 
-    Raises:
-        CniError: 7.
+    Raises CniError: 7.
     """
     own = next((each for each in (read, *read.objects("plugins")) if each.data.get("type") in tuple(RIVALS)), None)
     if own is None:

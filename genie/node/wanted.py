@@ -51,8 +51,7 @@ def read_conf(
     """The genie.conf to install, and the plugins behind genie if it is a list: the given one, otherwise the file of
     --conf, otherwise one without settings.
 
-    Raises:
-        CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
+    Raises CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
     """
     conf = config.load(options.conf) if options.conf else config.parse(given or DEFAULT_CONF)
     if options.direct and not options.no_kubeconfig and kubeconfig() is None:
@@ -63,8 +62,7 @@ def read_conf(
 def with_conf(options: argparse.Namespace, conf: Mapping[str, Any], behind: Sequence[Mapping[str, Any]] = ()) -> Wanted:
     """The files to install, with this genie.conf and these plugins behind genie.
 
-    Raises:
-        CniError: there is no shim for this machine.
+    Raises CniError: there is no shim for this machine.
     """
     access = None if options.no_kubeconfig else kubeconfig()
     return Wanted(plugin=plugin(options.direct), conf=conf, kubeconfig=access, behind=behind)
@@ -73,8 +71,7 @@ def with_conf(options: argparse.Namespace, conf: Mapping[str, Any], behind: Sequ
 def plugin(direct: bool) -> bytes:
     """The file that the runtime will call.
 
-    Raises:
-        CniError: there is no shim for this machine, and none could be compiled.
+    Raises CniError: there is no shim for this machine, and none could be compiled.
     """
     if direct:
         import compileall

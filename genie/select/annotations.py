@@ -106,11 +106,9 @@ def names_default(pod: Pod) -> bool:
 def asks(pod: Pod, conf: Conf, default: Default | None = None) -> Asked:
     """Read a pod's annotations.
 
-    Args:
-        default: the default networks of its namespace or node.
+    default: the default networks of its namespace or node.
 
-    Raises:
-        SelectionError: an annotation is malformed, or two annotations contradict each other.
+    Raises SelectionError: an annotation is malformed, or two annotations contradict each other.
     """
     notes = pod.annotations
     for key in READ:

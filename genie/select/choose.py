@@ -34,14 +34,12 @@ async def choose(
 ) -> tuple[Selection, Mapping[str, str]]:
     """Select a pod's networks. Returns the selection, and annotations to write back to the pod (for `cni: ""`).
 
-    Args:
-        executor: runs blocking work off the event loop.
-        path: the directories of CNI_PATH.
-        ifname: CNI_IFNAME.
-        earlier: an earlier reading of the interfaces' counters, if there is one (see least_loaded.py).
+    executor: runs blocking work off the event loop.
+    path: the directories of CNI_PATH.
+    ifname: CNI_IFNAME.
+    earlier: an earlier reading of the interfaces' counters, if there is one (see least_loaded.py).
 
-    Raises:
-        CniError: the request cannot be met, or the API server or the kubelet does not answer.
+    Raises CniError: the request cannot be met, or the API server or the kubelet does not answer.
     """
     directory = networks.directory(conf.conf_dir)
     default = await default_for(pod, conf, kube)
@@ -77,8 +75,7 @@ async def choose(
 async def default_for(pod: Pod, conf: Conf, kube: Kube) -> Default | None:
     """The default networks of the pod's namespace or node, if the pod does not decide them and genie.conf lets them.
 
-    Raises:
-        CniError: 11; it is not known. A static pod then comes up without them, because it needs no API server.
+    Raises CniError: 11; it is not known. A static pod then comes up without them, because it needs no API server.
     """
     if conf.namespace_defaults is False or names_default(pod):
         return None

@@ -27,12 +27,10 @@ LIMIT = 16 << 20  # bytes of an answer: the kubelet's own limit for it
 def of_pod(namespace: str, pod: str, path: str = "", *, until: float | None = None) -> dict[str, list[str]]:
     """The IDs of a pod's devices by resource, all containers together, in the kubelet's order.
 
-    Args:
-        path: the kubelet's socket; empty: `SOCKET`.
-        until: when to give up, by time.monotonic(); by default in `TIMEOUT` seconds.
+    path: the kubelet's socket; empty: `SOCKET`.
+    until: when to give up, by time.monotonic(); by default in `TIMEOUT` seconds.
 
-    Raises:
-        CniError: 11; the kubelet does not answer, or its answer is not the one expected.
+    Raises CniError: 11; the kubelet does not answer, or its answer is not the one expected.
     """
     path = path or SOCKET
     try:

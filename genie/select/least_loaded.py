@@ -93,11 +93,10 @@ def loads(
 ) -> list[Load]:
     """The candidates with their figures now.
 
-    Args:
-        networks: names of configurations, in order.
-        earlier: an earlier reading; without one, this takes two, `INTERVAL` seconds apart.
-        last: networks that are taken only if there is no other, with the reason (see spent.py).
-        pools: addresses used and in all, of the networks where they are known.
+    networks: names of configurations, in order.
+    earlier: an earlier reading; without one, this takes two, `INTERVAL` seconds apart.
+    last: networks that are taken only if there is no other, with the reason (see spent.py).
+    pools: addresses used and in all, of the networks where they are known.
     """
     records = list(records)
     interfaces = measured(records)
@@ -133,8 +132,7 @@ def loads(
 def least_loaded(candidates: Sequence[Load], conf: Conf) -> LeastLoaded:
     """Decide which network to take. Pure.
 
-    Raises:
-        CniError: 11; the node has no network.
+    Raises CniError: 11; the node has no network.
     """
     if not candidates:
         raise CniError(

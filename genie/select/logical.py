@@ -40,8 +40,7 @@ class Logical:
     def over(self, network: NetworkConfig) -> NetworkConfig:
         """The network's configuration with the subnet and the interface written into it.
 
-        Raises:
-            CniError: 7; the subnet is malformed, or outside the physical network's.
+        Raises CniError: 7; the subnet is malformed, or outside the physical network's.
         """
         changed = with_subnet(network, self.subnet, within=self.within, where=self.where)
         return with_underlay(changed, self.interface)
@@ -50,8 +49,7 @@ class Logical:
 async def read(kube: Kube, namespace: str, name: str) -> Logical:
     """Read a Logicalnetwork, and the Physicalnetwork that it names, if any.
 
-    Raises:
-        CniError: 7; one of them is missing or contradicts itself.
+    Raises CniError: 7; one of them is missing or contradicts itself.
     """
     logical = await _spec(kube, "LogicalNetwork", namespace, name)
     physical = Fields({}, "")
@@ -89,8 +87,7 @@ def _text(read: Fields, key: str) -> str:
 def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:
     """The network with another subnet in its first plugin's ipam. The old subnet's ranges, gateways and routes go.
 
-    Raises:
-        CniError: 7; the subnet is malformed, or outside `within`.
+    Raises CniError: 7; the subnet is malformed, or outside `within`.
     """
     if not subnet:
         return network

@@ -69,8 +69,7 @@ class Directory:
     def find(self, name: str) -> NetworkConfig | None:
         """Find a network by the `name` field of its configuration, otherwise by its file's name.
 
-        Raises:
-            CniError: the only file of that name is broken; the error is the file's.
+        Raises CniError: the only file of that name is broken; the error is the file's.
         """
         entry = self._by_name().get(name)
         if isinstance(entry, CniError):
@@ -112,8 +111,7 @@ class Directory:
     def entries(self) -> dict[str, NetworkConfig | CniError]:
         """The configurations except genie's own, by their file names, in order; for a broken one, its error.
 
-        Raises:
-            CniError: 5; the directory cannot be read.
+        Raises CniError: 5; the directory cannot be read.
         """
         try:
             files = cni_config.conf_files(self.path)
@@ -232,13 +230,11 @@ async def find(
 ) -> list[Found]:
     """Look up each network that the pod asks for.
 
-    Args:
-        path: the directories of CNI_PATH, where a generated configuration's plugin must be; None: it is there.
-        executor: runs long computations off the event loop; without one they run here.
-        devices: returns the pod's devices by resource; asked at most once, and only for a network that runs over one.
+    path: the directories of CNI_PATH, where a generated configuration's plugin must be; None: it is there.
+    executor: runs long computations off the event loop; without one they run here.
+    devices: returns the pod's devices by resource; asked at most once, and only for a network that runs over one.
 
-    Raises:
-        SelectionError: a network does not exist; the message names the places searched and the networks found there.
+    Raises SelectionError: a network does not exist; the message names the places searched and the networks found there.
     """
     directory = directory.now()
     found: list[Found] = []
@@ -330,8 +326,7 @@ def first(directory: Directory, path: Sequence[str] | None) -> NetworkConfig:
     containerd: it may be half written, and a pod on the wrong network is worse than a pod that waits. Folders and other
     programs' JSON files are ignored.
 
-    Raises:
-        CniError: 11; there is none, or a broken one comes first.
+    Raises CniError: 11; there is none, or a broken one comes first.
     """
     passed = []
     for file, entry in directory.entries().items():

@@ -90,8 +90,7 @@ class Subject:
     def of(cls, data: Any, namespace: str = "default") -> Subject:
         """Read an object. namespace: for one that names none.
 
-        Raises:
-            CniError: 7; it has not the form of an object.
+        Raises CniError: 7; it has not the form of an object.
         """
         meta = _object(data, "metadata")
         if not isinstance(kind := data.get("kind"), str):
@@ -136,11 +135,9 @@ async def preview(
 ) -> Selection | None:
     """The networks that the subject's pod would get; None if it is no pod, but genie can read it.
 
-    Args:
-        path: the directories of plugins; None: they are not seen from here.
+    path: the directories of plugins; None: they are not seen from here.
 
-    Raises:
-        CniError: the one that the pod would get; or what is wrong with the object.
+    Raises CniError: the one that the pod would get; or what is wrong with the object.
     """
     if subject.pod is not None:
         return await _of_pod(subject, subject.pod, kube, directory, path, conf=conf)

@@ -93,14 +93,12 @@ def assemble(
 ) -> Selection:
     """Give each network its interface name and arguments.
 
-    Args:
-        found: one network for each of `asked.primary` and then of `asked.extra`, in order.
-        ifname: the runtime's CNI_IFNAME, for the first network unless it was given a name.
-        runtime_config: the runtime's own (portMappings, bandwidth, dns), for the first network.
-        drop_undeclared: drop a capability that no plugin declares, as libcni and so Multus do.
+    found: one network for each of `asked.primary` and then of `asked.extra`, in order.
+    ifname: the runtime's CNI_IFNAME, for the first network unless it was given a name.
+    runtime_config: the runtime's own (portMappings, bandwidth, dns), for the first network.
+    drop_undeclared: drop a capability that no plugin declares, as libcni and so Multus do.
 
-    Raises:
-        SelectionError: an interface name is invalid or taken twice, or a plugin does not support a request.
+    Raises SelectionError: an interface name is invalid or taken twice, or a plugin does not support a request.
     """
     everything = asked.primary + asked.extra
     names = interface_names(asked, ifname)

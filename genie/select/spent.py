@@ -70,8 +70,7 @@ def stores(network: NetworkConfig) -> Iterator[tuple[Mapping[str, Any], str]]:
 def free(ranges: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> int:
     """Count the free addresses of one of host-local's range sets. Pure.
 
-    Raises:
-        ValueError, TypeError, AttributeError, LookupError: the ranges are malformed.
+    Raises ValueError, TypeError, AttributeError, LookupError: the ranges are malformed.
     """
     import ipaddress
 

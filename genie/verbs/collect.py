@@ -56,9 +56,8 @@ async def lives(record: Record, kube: Kube, *, on_node: bool) -> str:
 def deletion(record: Record, env: Mapping[str, str], stdin: bytes) -> Request:
     """The DEL that the runtime should have called, for a namespace that is gone.
 
-    Args:
-        env: another call's, or at least its CNI_PATH and PATH.
-        stdin: genie.conf, as for any call.
+    env: another call's, or at least its CNI_PATH and PATH.
+    stdin: genie.conf, as for any call.
     """
     own = {
         "CNI_COMMAND": "DEL",

@@ -43,8 +43,7 @@ class Guard(Protocol):
     async def protect(self, call: Context, pod: Pod, record: Record) -> None:
         """Set the rules for all interfaces of an ADD, before the first of them exists.
 
-        Raises:
-            CniError: 11; they cannot be set, and a policy says that the pod must not start then.
+        Raises CniError: 11; they cannot be set, and a policy says that the pod must not start then.
         """
 
     async def release(self, call: Context) -> None:
@@ -81,11 +80,9 @@ class Context:
     async def pod(self, *, of_any_uid: bool = False) -> Pod | None:
         """The pod of the request, with the annotations from the runtime, if it passes them; None without Kubernetes.
 
-        Args:
-            of_any_uid: without annotations from the runtime, accept a new pod of the same name.
+        of_any_uid: without annotations from the runtime, accept a new pod of the same name.
 
-        Raises:
-            CniError: the errors of `Kube.pod`; 7 if the runtime's annotations are malformed.
+        Raises CniError: the errors of `Kube.pod`; 7 if the runtime's annotations are malformed.
         """
         args = self.request.args
         namespace, name = args.get("K8S_POD_NAMESPACE", ""), args.get("K8S_POD_NAME", "")
@@ -120,8 +117,7 @@ class Context:
         ID alone (CNI-Genie #133), without the network's name. If an earlier network of the pod has the same such
         plugin, this one gets an ID derived from the container's and the interface, of the same length.
 
-        Args:
-            before: the plugins' types of the networks before this one.
+        before: the plugins' types of the networks before this one.
         """
         if not set(self.conf.container_id_per_interface).intersection(network.types).intersection(before):
             return own
@@ -133,8 +129,7 @@ class Context:
         """Claim a container before anything is done for it: processes that an earlier call for it left running are
         ended.
 
-        Raises:
-            CniError: 11; one of them does not end.
+        Raises CniError: 11; one of them does not end.
         """
         with suppress(CniError):  # a full disk must not stop a DEL; an ADD fails anyway when it writes its record
             self.records.make()
@@ -175,12 +170,10 @@ class Context:
         """Do something with the pod's namespace. If there is much in it, do it in a thread: a pod can have thousands of
         routes, and other pods wait for the event loop.
 
-        Args:
-            work: reads from `kernel` before it changes anything, because it may be begun twice.
-            size: of what else will be computed (see `execute.compute`).
+        work: reads from `kernel` before it changes anything, because it may be begun twice.
+        size: of what else will be computed (see `execute.compute`).
 
-        Raises:
-            OSError: the kernel refuses it.
+        Raises OSError: the kernel refuses it.
         """
         from genie.kernel.netns import MOST, CrowdedError
 

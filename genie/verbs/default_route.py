@@ -22,9 +22,8 @@ def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: 
 
     where: the element of the annotation, for messages. result: with an interface for each address.
 
-    Raises:
-        SelectionError: the network has no address of that family on `ifname`, or the gateway is in none of its subnets,
-            not link-local, and not announced in the result.
+    Raises SelectionError: the network has no address of that family on `ifname`, or the gateway is in none of its
+    subnets, not link-local, and not announced in the result.
     """
     on = (None if ip.interface is None else result.interfaces[ip.interface] for ip in result.ips)
     own = [ip for ip, at in zip(result.ips, on, strict=True) if at is None or at.name == ifname]
@@ -52,8 +51,7 @@ def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: 
 def check_granted(where: str, gateways: Sequence[str], reported: Sequence[Route]) -> None:
     """Refuse requests that the plan could not meet. reported: the attachment's routes as the pod has them.
 
-    Raises:
-        SelectionError: the pod would have a different default route, or none.
+    Raises SelectionError: the pod would have a different default route, or none.
     """
     have = [route for route in reported if route.is_default]
     if not gateways and not have:

@@ -34,11 +34,9 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
     """Delete a record's attachments, network by network in reverse. A failed network does not stop the others; it stays
     in the record, for another DEL to try.
 
-    Args:
-        failure: the error of the ADD that this undoes.
+    failure: the error of the ADD that this undoes.
 
-    Raises:
-        CniError: the first failure, with the others in its details.
+    Raises CniError: the first failure, with the others in its details.
     """
     left: list[RecordedAttachment] = []
     errors: list[CniError] = []

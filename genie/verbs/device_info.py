@@ -36,12 +36,10 @@ def path(container_id: str, ifname: str) -> str:
 def offer(file: str, resource: str, device: str) -> None:
     """Copy the device plugin's file, if there is one, to the attachment's.
 
-    Args:
-        file: as `path` returns it. A file that an earlier attachment left there is removed.
-        resource, device: the resource's name and the device's ID; empty for a network without a device.
+    file: as `path` returns it. A file that an earlier attachment left there is removed.
+    resource, device: the resource's name and the device's ID; empty for a network without a device.
 
-    Raises:
-        OSError: a file could not be read or written.
+    Raises OSError: a file could not be read or written.
     """
     remove(file)
     os.makedirs(os.path.dirname(file), exist_ok=True)
@@ -57,9 +55,8 @@ def offer(file: str, resource: str, device: str) -> None:
 def read(file: str) -> Mapping[str, Any] | None:
     """Read the device information in a file; None if there is no such file.
 
-    Raises:
-        OSError: it cannot be read, or is too long.
-        CniError: 6; the content does not match the specification.
+    Raises OSError: it cannot be read, or is too long.
+    Raises CniError: 6; the content does not match the specification.
     """
     try:
         content = _content(file)

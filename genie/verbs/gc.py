@@ -73,8 +73,7 @@ def _valid_attachments(raw: Mapping[str, Any]) -> list[Mapping[str, str]]:
     """Read `cni.dev/valid-attachments`, or libcni's first name for it (`cni.dev/attachments`). libcni writes `null` for
     an empty list.
 
-    Raises:
-        CniError: 7; without the list, everything would be garbage.
+    Raises CniError: 7; without the list, everything would be garbage.
     """
     entries = raw.get("cni.dev/valid-attachments", raw.get("cni.dev/attachments", ""))
     if entries is None:

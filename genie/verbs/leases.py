@@ -23,11 +23,9 @@ from genie.select.spent import stores
 def mend(networks: Iterable[NetworkConfig], records: Iterable[Record]) -> list[str]:
     """Repair the empty leases of these networks. This may take a while.
 
-    Args:
-        records: all of the node's; read only if there is an empty lease.
+    records: all of the node's; read only if there is an empty lease.
 
-    Returns:
-        A sentence for each repaired lease.
+    Returns a sentence for each repaired lease.
     """
     done: list[str] = []
     for name, store in dict.fromkeys((network.name, store) for network in networks for _, store in stores(network)):

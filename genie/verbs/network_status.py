@@ -34,9 +34,8 @@ def on_pod(
 ) -> dict[str, str]:
     """Both annotations of a pod.
 
-    Args:
-        results: one for each choice, with its addresses on that choice's interface, and the pod's actual routes.
-        devices: the device information (see device_info.py), by position, for choices that have it.
+    results: one for each choice, with its addresses on that choice's interface, and the pod's actual routes.
+    devices: the device information (see device_info.py), by position, for choices that have it.
     """
     known = devices or {}
     entries = [

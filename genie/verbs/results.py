@@ -65,8 +65,7 @@ def completed(result: Result, ifname: str, netns: str, links: Mapping[str, Link]
     Without a `sandbox`, an entry of that name may be an interface of the host. It counts as the pod's if it has an
     address, or if none of its fields contradicts that.
 
-    Args:
-        links: the pod's. A plugin for user space may make no interface there; then there is nothing to add.
+    links: the pod's. A plugin for user space may make no interface there; then there is nothing to add.
     """
     link = links.get(ifname)
     interfaces = list(result.interfaces)
@@ -104,9 +103,8 @@ def merged(results: Sequence[Result], *, first_elsewhere: bool) -> Result:
     Runtimes take the pod's address from CNI_IFNAME. If the first network is on another interface, its addresses are
     written without an index, which containerd reads as CNI_IFNAME's.
 
-    Args:
-        results: with the pod's actual routes (see `in_place`).
-        first_elsewhere: the first network is not on CNI_IFNAME.
+    results: with the pod's actual routes (see `in_place`).
+    first_elsewhere: the first network is not on CNI_IFNAME.
     """
     whole = cni_result.merge(results)
     if not first_elsewhere:

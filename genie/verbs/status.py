@@ -17,8 +17,7 @@ from genie.verbs.context import Context
 async def status(call: Context) -> None:
     """Call STATUS of such a pod's networks, and check that records can be written.
 
-    Raises:
-        CniError: 50, "the plugin is not available", with the reason; 51 if a network reports that.
+    Raises CniError: 50, "the plugin is not available", with the reason; 51 if a network reports that.
     """
     anyone, path, default = Pod(namespace="", name=""), call.request.path, None
     with suppress(CniError):  # not known while the API server is away, which alone must not stop a node's pods

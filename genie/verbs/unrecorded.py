@@ -36,8 +36,7 @@ async def do_without(call: Context, damaged: DamagedError) -> None:
     """DEL with a damaged record. In any case the record is set aside afterwards: it never becomes readable again, and
     with it the runtime could never finish the DEL.
 
-    Raises:
-        CniError: 5; the record cannot be set aside.
+    Raises CniError: 5; the record cannot be set aside.
     """
     named = await _named(call, damaged.ifname)
     there = _interfaces(call, damaged.ifname)

@@ -639,8 +639,10 @@ class Client:
         self._tls: Any = None
         self._prefix = ""
 
-    def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """One request: returns the status and the decoded JSON body (None if it is not JSON). A PATCH is a merge patch.
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> tuple[int, Any]:
+        """One request: returns the status and the decoded JSON body (None if it is not JSON).
+
+        content_type: of the body; by default JSON's, or for a PATCH, a merge patch's.
 
         Raises CniError: 11 when the API server cannot be reached, breaks off, is not done in time, or answers with more
         than `ANSWER_MAX`.
@@ -648,7 +650,7 @@ class Client:
         import http.client
 
         self._deadline = time.monotonic() + self.timeout
-        response = self._send(method, path, body)
+        response = self._send(method, path, body, content_type)
         try:
             raw = response.read(ANSWER_MAX)
             if response.read(1):
@@ -674,7 +676,7 @@ class Client:
         Raises CniError: as `request`, also while the pieces are read.
         """
         self._deadline = time.monotonic() + within
-        response = self._send("GET", path, None, accept)
+        response = self._send("GET", path, None, accept=accept)
         return response.status, self._pieces(response)
 
     def _pieces(self, response: Any) -> Generator[bytes, None, None]:
@@ -696,13 +698,13 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _send(self, method: str, path: str, body: Any, accept: str = JSON) -> Any:
+    def _send(self, method: str, path: str, body: Any, content_type: str = "", accept: str = JSON) -> Any:
         import http.client
 
         headers = {"Accept": accept, "User-Agent": "genie"}
         payload = None if body is None else json.dumps(body).encode()
         if payload is not None:
-            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else JSON
+            headers["Content-Type"] = content_type or ("application/merge-patch+json" if method == "PATCH" else JSON)
         fresh = self._connection is None
         try:
             if fresh:
@@ -714,7 +716,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not fresh and not isinstance(error, TimeoutError):  # the server closed the kept connection meanwhile
-                return self._send(method, path, body, accept)
+                return self._send(method, path, body, content_type, accept)
             raise self._away(error) from error
         except ValueError as error:  # of http.client: a header that cannot be one
             self.close()

@@ -106,6 +106,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
     if not all(isinstance(on, bool) for on in read.object("capabilities").values()):
         raise read.wrong("capabilities", "an object of booleans")  # a runtime would not load it otherwise
     read.strings("cniVersions")  # for the runtime, which passes the version that it chose
+    networks = read.number("max_networks", f"a whole number from 1 to {MOST_NETWORKS}", least=1, most=MOST_NETWORKS)
     return Conf(
         name=_name(read),
         cni_version=cni_version,
@@ -115,7 +116,7 @@ def parse(data: Any, source: str = "genie.conf") -> Conf:
         log_file=read.text("log_file"),
         conf_dir=read.text("conf_dir", DEFAULT_CONF_DIR),
         state_dir=read.text("state_dir", DEFAULT_STATE_DIR),
-        max_networks=_max_networks(read),
+        max_networks=networks or Conf.max_networks,
         serial=read.boolean("serial"),
         delegate_timeout=read.seconds("delegate_timeout", 60.0),
         api_timeout=read.seconds("api_timeout", 10.0),
@@ -210,11 +211,6 @@ def _name(read: Fields) -> str:
     except CniError as error:
         raise CniError(error.code, f"{read.where}: name: {error.msg}") from error
     return name
-
-
-def _max_networks(read: Fields) -> int:
-    most = read.number("max_networks", f"a whole number from 1 to {MOST_NETWORKS}", least=1, most=MOST_NETWORKS)
-    return most or Conf.max_networks
 
 
 def _choice(read: Fields, key: str, *options: str) -> str:

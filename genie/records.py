@@ -30,12 +30,11 @@ from genie.cni import result as cni_result
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, undecodable
-from genie.cni.regular import NotRegularError, opened
+from genie.cni.regular import NEW, NotRegularError, opened
 from genie.cni.result import IP, Result, Route
 
 SUFFIX = ".json"
 ASIDE = ".damaged"  # after SUFFIX
-NEW = ".new"  # a record that is being written; left over only if its writer is killed
 RECORD_MAX = 16 << 20
 """Bytes of the longest record: far more than genie writes for a pod with all that it may have."""
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -136,6 +135,10 @@ class Record:
     arranged: tuple[str, ...] = ()
 
     @property
+    def key(self) -> tuple[str, str]:
+        return self.container_id, self.ifname
+
+    @property
     def title(self) -> str:
         """The pod's name, for people."""
         return f"{self.namespace}/{self.pod}" if self.pod else "(no pod)"
@@ -207,6 +210,7 @@ class DamagedError(CniError):
         self.path = path
         name = os.path.basename(path).removesuffix(SUFFIX)
         self.container_id, _, self.ifname = name.partition("@")
+        self.key = (self.container_id, self.ifname)
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+
+from genie.cni import regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,4 @@ def read(state_dir: str) -> Removals | None:
 
 def write(state_dir: str, removals: Removals) -> None:
     """Write the file. Raises OSError."""
-    target = path(state_dir)
-    with open(f"{target}.new", "w", encoding="utf-8") as file:
-        json.dump(asdict(removals), file)
-    os.replace(f"{target}.new", target)
+    regular.put(path(state_dir), json.dumps(asdict(removals)).encode())

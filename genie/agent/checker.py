@@ -58,10 +58,10 @@ class Checker:
         is_busy: Callable[[str], bool],
         counter: Counter,
         report: Callable[[Event], None],
-        most: Callable[[], int] = lambda: MOST,
+        most: Callable[[], int],
     ) -> None:
         self._is_busy, self._counter, self._report, self._most = is_busy, counter, report, most
-        self.most = MOST
+        self.most = 0
         for result in ("repaired", "left"):
             counter.add(0, result)
         self._known: dict[_Key, _Known] = {}
@@ -73,7 +73,7 @@ class Checker:
         """
         self.most = self._most()
         records = Records(state_dir)
-        whole = {(one.container_id, one.ifname): one for one in records if one.complete}
+        whole = {one.key: one for one in records if one.complete}
         self._known = {key: self._known.get(key, _Known()) for key in whole}
         changed = [(key, record) for key, record in whole.items() if self._changes(key, record)]
         if changed:

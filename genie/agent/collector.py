@@ -71,16 +71,9 @@ class Collector:
     def look(self, state_dir: str) -> None:
         """Find records without a namespace, and remove unfinished ones. It takes a while: run it in a thread."""
         records, now = list(Records(state_dir)), time.monotonic()
-        gone = {
-            (record.container_id, record.ifname): record
-            for record in records
-            if collect.has_namespace(record.netns, on_node=False) is False
-        }
+        gone = [one for one in records if collect.has_namespace(one.netns, on_node=False) is False]
         self._suspects = {
-            key: replace(self._suspects[key], record=record)
-            if key in self._suspects
-            else _Suspect(record, now + PATIENCE)
-            for key, record in gone.items()
+            one.key: replace(self._suspects.get(one.key) or _Suspect(one, now + PATIENCE), record=one) for one in gone
         }
         done = leases.mend([one.network for one in attachments(records)], records)
         done += [f"{path}: removed, an unfinished record" for path in Records(state_dir).sweep(UNFINISHED)]
@@ -125,14 +118,14 @@ class Collector:
 
     async def _delete(self, suspect: _Suspect, request: Request, executor: Executor, conf: Conf) -> None:
         record = suspect.record
-        if Records(conf.state_dir).read(record.container_id, record.ifname) is None:
+        if Records(conf.state_dir).read(*record.key) is None:
             return  # its DEL came meanwhile
         limited = _Limited(executor, time.monotonic() + LIMIT)
         reply = await serve(collect.deletion(record, request.env, request.stdin), self._kube, limited, None)
         result = "ok" if reply.status == 0 else "error"
         self._counter.add(1, result)
         if result == "ok":
-            self._suspects.pop((record.container_id, record.ifname), None)
+            self._suspects.pop(record.key, None)
         fields = {"pod": record.title, "container": record.container_id, "result": result}
         if "error" in reply.story:
             fields["error"] = str(reply.story["error"])

@@ -105,9 +105,7 @@ class Agent:
         self.metrics.active.read = lambda: {(): self.server.active}
         self.metrics.waiting.read = lambda: {(): self.server.waiting}
         self.metrics.removals.read = lambda: {(): noted.count if (noted := removals.read(conf.state_dir)) else 0}
-        self.checker = Checker(
-            self.server.serves, self.metrics.drift, self.reporter.add, lambda: checker.MOST if self._repairs() else 0
-        )
+        self.checker = Checker(self.server.serves, self.metrics.drift, self.reporter.add, self._most_repairs)
         self.collector = Collector(self.kube, self.server.serves, self.metrics.collected)
         self.ready = False
         self._ready_file = -1
@@ -130,9 +128,9 @@ class Agent:
             state_dir=self.conf.state_dir,
         )
 
-    def _repairs(self) -> bool:
-        """Whether genie.conf now lets the agent repair changes in a pod."""
-        return current_conf(self.settings).agent.repair
+    def _most_repairs(self) -> int:
+        """How often the agent may repair one pod, by genie.conf as it is now."""
+        return checker.MOST if current_conf(self.settings).agent.repair else 0
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from genie.agent.cache import NO_DEFAULT, CachedKube, Connect, Unkept
 from genie.agent.metrics import Metrics
 from genie.agent.writer import Writer
+from genie.cni import regular
 from genie.cni.errors import CniError, Code
 from genie.kube import OWNERS
 from genie.log import Complaint, Log
@@ -36,7 +37,7 @@ LARGEST = 1 << 18
 """The limit for one object, in bytes; larger ones are not stored."""
 TOTAL = 16 << 20
 REFRESH = 60.0
-_CHECKED, _SUFFIX, _NEW = "checked", ".json", ".new"
+_CHECKED, _SUFFIX = "checked", ".json"
 _ANY_NAMESPACE = ("Namespace", "", "")
 """The key for all namespaces: `NO_DEFAULT` if, at the last comparison, none of the cluster had default networks."""
 _RECENT = 128
@@ -89,17 +90,7 @@ class KeptObjects:
         if _content(path) == data:
             return
         os.makedirs(self.directory, 0o700, exist_ok=True)
-        new = f"{path}.{os.getpid()}{_NEW}"
-        try:
-            with open(new, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(new)
-            raise
+        regular.put(path, data)
         self._make_room()
 
     def __iter__(self) -> Iterator[Kept]:
@@ -132,7 +123,7 @@ class KeptObjects:
         for name in os.listdir(self.directory):
             path = f"{self.directory}/{name}"
             with suppress(OSError):
-                if name.endswith(_NEW) and time.time() - os.stat(path).st_mtime > REFRESH:
+                if name.endswith(regular.NEW) and time.time() - os.stat(path).st_mtime > REFRESH:
                     os.unlink(path)
 
     def _make_room(self) -> None:

@@ -21,6 +21,7 @@ from genie.kube import MirrorMissingError, Pod, RefusedError, pod_event
 from genie.log import Log
 from genie.records import Record
 from genie.request import arguments
+from genie.verbs.collect import has_namespace
 from genie.verbs.network_status import REFUSED, SHORTENED
 
 BACKOFF = (0.1, 15.0)
@@ -176,13 +177,8 @@ def _is_of(record: Record, pod: Pod) -> bool:
 
 def _lives(record: Record, when: float) -> bool:
     """Whether the container's namespace exists. If it cannot be seen, every record since the node's start counts."""
-    folder = os.path.dirname(record.netns)
-    try:
-        return (
-            os.stat(record.netns).st_dev != os.stat(folder).st_dev
-        )  # otherwise it is the file on which the namespace was mounted
-    except OSError:
-        return not os.path.isdir(folder) and when >= _booted()
+    there = has_namespace(record.netns, on_node=False)
+    return (not os.path.isdir(os.path.dirname(record.netns)) and when >= _booted()) if there is None else there
 
 
 def _booted() -> float:

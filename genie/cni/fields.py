@@ -131,6 +131,10 @@ class Fields:
             raise self.wrong(key, "a string of printable characters")
         return value
 
+    def word(self, key: str) -> str:
+        """A string without the blanks around it."""
+        return self.string(key).strip()
+
     def boolean(self, key: str) -> bool:
         return bool(self._get(key, bool, "true or false"))
 
@@ -138,14 +142,14 @@ class Fields:
         self, key: str, expected: str = "a whole number from 0", *, least: int = 0, most: int | None = None
     ) -> int | None:
         value: int | None = self._get(key, int, expected)
-        if value is not None and (isinstance(value, bool) or value < least or (most is not None and value > most)):
+        if value is not None and (value < least or (most is not None and value > most)):
             raise self.wrong(key, expected)
         return value
 
     def count(self, key: str) -> int | None:
         """A number of 32 bits; None for one below 0, which some programs write for "none"."""
         value: int | None = self._get(key, int, "a whole number of 32 bits")
-        if isinstance(value, bool) or (value is not None and abs(value) >> 32):
+        if value is not None and abs(value) >> 32:
             raise self.wrong(key, "a whole number of 32 bits")
         return None if value is None or value < 0 else value
 
@@ -154,7 +158,7 @@ class Fields:
         value = self._get(key, int | float, "a positive number of seconds")
         if value is None:
             return default
-        if isinstance(value, bool) or not 0 < value < 86400:
+        if not 0 < value < 86400:
             raise self.wrong(key, "a positive number of seconds")
         return float(value)
 
@@ -185,7 +189,8 @@ class Fields:
 
     def _get(self, key: str, kind: Any, expected: str) -> Any:
         value = self.data.get(key)
-        if not isinstance(value, kind) and (value is not None or self._strict):
+        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        if wrong and (value is not None or self._strict):
             raise self.wrong(key, expected)
         return value
 

@@ -1,11 +1,17 @@
-"""Opens files in directories to which others may write: what is no file there is an error, and is never waited for."""
+"""Opens files in directories to which others may write: anything but a file is an error there, and is never waited for.
+Replaces files atomically.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import BinaryIO
+
+NEW = ".new"
+"""The end of the names of files that are being written; left over only if their writer is killed."""
 
 
 class NotRegularError(OSError):
@@ -23,6 +29,22 @@ def opened(path: str) -> BinaryIO:
         file.close()
         raise NotRegularError(errno.EINVAL, "it is no file", path)
     return file
+
+
+def put(path: str, content: bytes, mode: int = 0o600) -> None:
+    """Write a file, atomically, also if the power fails. Raises OSError: the disk does not take it."""
+    new = f"{path}.{os.getpid()}{NEW}"
+    try:
+        with open(new, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
 
 
 def _at_once(path: str, flags: int) -> int:

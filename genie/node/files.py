@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from genie import config, locks, removals
+from genie.cni import regular
 from genie.cni.config import conf_files, is_type
 from genie.cni.errors import CniError, Code
 from genie.log import Log
@@ -137,19 +137,7 @@ def write(path: str, content: bytes, mode: int) -> bool:
     if _is(path, content, mode):
         return False
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        dir=os.path.dirname(path), prefix=".genie-"
-    )  # a name that runtimes do not read
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    regular.put(path, content, mode)
     return True
 
 

@@ -1,13 +1,7 @@
 """`genie install`: installs genie on a node, keeps it there, and removes it again with the node as before.
 
-The files on the node. Each is written beside its place and then renamed, so that a running one can be replaced:
-
-    /opt/cni/bin/genie                      the plugin: the shim, or in direct mode a script
-    /etc/cni/net.d/genie.d/kubeconfig       access to the API server for direct mode and `genie explain`
-    /etc/cni/net.d/00-genie.conflist        genie.conf, in a list; last: with it the runtime starts to call genie
-
-files.py writes and removes them, wanted.py decides their content, keeper.py is `--keep`, which the DaemonSet runs
-beside the agent.
+`EPILOG` names the files on the node. files.py writes and removes them, wanted.py decides their content, keeper.py is
+`--keep`, which the DaemonSet runs beside the agent.
 """
 
 from __future__ import annotations

@@ -302,16 +302,12 @@ def _from_json(item: Any, where: str) -> Ask:
         bandwidth=_bandwidth(read),
         port_mappings=_port_mappings(read),
         infiniband_guid=_hardware(read, "infiniband-guid", *_GUID),
-        ipam_claim=_text(read, "ipam-claim-reference"),
+        ipam_claim=read.word("ipam-claim-reference"),
     )
 
 
-def _text(read: Fields, key: str) -> str:
-    return read.string(key).strip()
-
-
 def _matching(read: Fields, key: str, form: re.Pattern[str], expected: str, *, required: bool = False) -> str:
-    value = _text(read, key)
+    value = read.word(key)
     if (value or required) and not form.match(value):
         raise read.wrong(key, expected)
     return value
@@ -324,7 +320,7 @@ def _ips(read: Fields) -> tuple[str, ...]:
 
 def _ifname(read: Fields) -> str:
     """The interface, by its name or by the one that it had before the specification."""
-    name, former = _text(read, "interface"), _text(read, "interfaceRequest")
+    name, former = read.word("interface"), read.word("interfaceRequest")
     if name and former and name != former:
         raise read.wrong("interfaceRequest", f"none beside interface, which is {name!r}")
     return name or former
@@ -340,7 +336,7 @@ def _mac(read: Fields) -> str:
 
 def _hardware(read: Fields, key: str, size: int, expected: str) -> str:
     """A hardware address in the form that every plugin accepts."""
-    value = _text(read, key)
+    value = read.word(key)
     address = hardware_address(value, size)
     if value and not address:
         raise read.wrong(key, expected)

@@ -53,21 +53,21 @@ async def read(kube: Kube, namespace: str, name: str) -> Logical:
     """
     logical = await _spec(kube, "LogicalNetwork", namespace, name)
     physical = Fields({}, "")
-    if physical_name := _text(logical, "physicalNet"):
+    if physical_name := logical.word("physicalNet"):
         physical = await _spec(kube, "PhysicalNetwork", namespace, physical_name)
     shared = physical.inner("sharedStatus")
-    plugin, its_plugin = _text(logical, "plugin"), _text(shared, "plugin")
+    plugin, its_plugin = logical.word("plugin"), shared.word("plugin")
     if shared.data.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
         raise invalid(logical.where, f"plugin: {plugin!r}, but {physical.where} is dedicated to {its_plugin!r}")
     if not (plugin or its_plugin):
         raise invalid(logical.where, "expected plugin, or physicalNet with one that has a plugin")
-    whole = _text(shared, "subnet")
+    whole = shared.word("subnet")
     return Logical(
         where=logical.where,
         plugin=plugin or its_plugin,
-        subnet=_text(logical, "sub_subnet") or whole,
+        subnet=logical.word("sub_subnet") or whole,
         within=whole,
-        interface=_text(physical, "refer_nic"),
+        interface=physical.word("refer_nic"),
     )
 
 
@@ -78,10 +78,6 @@ async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Fields:
     if found is None or not isinstance(spec, dict):
         raise CniError(Code.INVALID_CONFIG, f"there is no {where} with a spec (alpha.network.k8s.io/v1)")
     return Fields(spec, where)
-
-
-def _text(read: Fields, key: str) -> str:
-    return read.string(key).strip()
 
 
 def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where: str = "") -> NetworkConfig:

@@ -33,7 +33,7 @@ async def gc(call: Context) -> None:
             hidden = True
             errors.append(record)
             continue
-        if (record.container_id, record.ifname) not in valid:
+        if record.key not in valid:
             try:
                 await call.claim(record.container_id, record.ifname)
                 await (undo(call, record) if isinstance(record, Record) else do_without(call, record))
@@ -44,7 +44,7 @@ async def gc(call: Context) -> None:
             errors.append(CniError(record.code, record.msg, "until then no network is asked to collect garbage"))
         for attached in record.attached if isinstance(record, Record) else ():
             networks[attached.network.name] = attached.network
-            if (record.container_id, record.ifname) in valid:
+            if record.key in valid:
                 for key in _known_by(call, attached.network):
                     keep.setdefault(key, set()).add((attached.container_id, attached.ifname))
     # a rival would delete its own attachments from before genie was installed: genie has no records of them

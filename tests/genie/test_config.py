@@ -117,7 +117,7 @@ def test_genie_in_a_list_has_the_lists_name_and_version_as_a_runtime_hands_them_
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "5", '{"plugins": 5}', '{"plugins": [5]}', "[" * 100_000, "\0", ""])
-def test_what_is_no_genie_conf_is_not_found_and_not_read(tmp_path: Path, text: str) -> None:
+def test_a_file_of_another_type_is_not_taken_for_genie_conf(tmp_path: Path, text: str) -> None:
     (tmp_path / "00-genie.conf").write_text(text)
     assert config.find(str(tmp_path)) is None
     with pytest.raises(CniError, match=f"{tmp_path}/00-genie.conf: "):

@@ -92,14 +92,14 @@ UIDS = st.sampled_from(["", "abcdef", "fedcba", "u-1", "u-2"])
     uid=UIDS,
     notes=st.dictionaries(st.sampled_from([kube.HASH, kube.MIRROR, "kubernetes.io/config.source"]), UIDS),
 )
-def test_whose_pod_it_is(asked: str, uid: str, notes: dict[str, str]) -> None:
+def test_a_pod_is_recognized_by_its_uids(asked: str, uid: str, notes: dict[str, str]) -> None:
     """By its UID; a mirror also by its static pod's. A mirror has config.mirror; config.hash is not enough."""
     pod = Pod(namespace="blue", name="web", uid=uid, annotations=notes)
     mirrored = {notes[kube.MIRROR], notes.get(kube.HASH, "")} if kube.MIRROR in notes else set()
     assert pod.is_it(asked) == (asked in ("", uid) or asked in mirrored)
 
 
-def test_no_such_pod(client: Client) -> None:
+def test_a_missing_pod_is_an_unknown_container(client: Client) -> None:
     with pytest.raises(CniError, match="pod blue/gone: no such pod") as caught:
         kube.read_pod(client, "blue", "gone", "1-2-3")
     assert caught.value.code == 3
@@ -121,7 +121,9 @@ def test_a_static_pod_before_its_mirror_is_one_to_try_again(client: Client) -> N
         (503, 11, "answers 503 because"),
     ],
 )
-def test_what_else_the_api_server_answers(api: Api, client: Client, status: int, code: int, complaint: str) -> None:
+def test_other_answers_of_the_api_server_are_errors_with_a_reason(
+    api: Api, client: Client, status: int, code: int, complaint: str
+) -> None:
     api.answers[POD] = (status, {"kind": "Status", "message": "because"})
     with pytest.raises(CniError) as caught:
         kube.read_pod(client, "blue", "web", "")
@@ -215,7 +217,7 @@ def test_annotations_of_a_pod_that_is_gone_are_nobodys(
 
 @pytest.mark.parametrize("status", [413, 422])
 @pytest.mark.parametrize("long", [1, 2])
-def test_of_annotations_that_do_not_fit_is_written_what_does(api: Api, client: Client, status: int, long: int) -> None:
+def test_annotations_that_do_not_fit_are_shortened(api: Api, client: Client, status: int, long: int) -> None:
     answering(api, *[status] * long, 200)
     assert write(client) == f"cannot annotate pod blue/web: the API server answers {status} Too long"
     assert patches(api) == [NOTES, *shorter(NOTES)][: long + 1]
@@ -240,7 +242,7 @@ def test_annotations_of_which_nothing_fits_are_refused(api: Api, client: Client,
     assert len(patches(api)) == 3 and not caught.value.passing
 
 
-def test_what_etcd_finds_too_large_is_shortened(api: Api, client: Client) -> None:
+def test_annotations_that_are_too_large_for_etcd_are_shortened(api: Api, client: Client) -> None:
     left = [(500, {"message": "etcdserver: request is too large"}), (200, WEB)]
     api.answers[POD] = lambda: left.pop(0)
     assert "request is too large" in write(client) and len(patches(api)) == 2
@@ -533,7 +535,9 @@ def test_the_cluster_that_genie_runs_in(tmp_path: Path, monkeypatch: pytest.Monk
     assert kube.server(Credentials(), environment).url == "https://10.96.0.1:6443"
 
 
-def test_no_way_to_the_api_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_credentials_the_error_names_the_ways_to_the_api_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(kube, "SERVICE_ACCOUNT", str(tmp_path))
     with pytest.raises(CniError, match="no way to the API server: give kubernetes.kubeconfig, or policy") as caught:
         kube.server(Credentials(), {})
@@ -576,7 +580,7 @@ def test_cni_genies_own_files_reach_a_server_that_nobody_vouches_for(secure: Api
     assert headers(secure, cni_genies_own(secure.url, tmp_path / "kubeconfig"))["Authorization"] == "Bearer t0ken"
 
 
-def test_what_genie_conf_gives_wins_over_the_kubeconfig(tmp_path: Path) -> None:
+def test_values_of_genie_conf_win_over_the_kubeconfig(tmp_path: Path) -> None:
     """Overrides of a file as in client-go: each rule is in tools/clientcmd/client_config.go."""
     for name in ("ca", "crt", "key", "token"):
         (tmp_path / name).write_text(f"the policy's {name}")

@@ -87,7 +87,7 @@ def records(tmp_path: Path) -> Records:
 
 
 @given(RECORDS)
-def test_what_is_written_comes_back(record: Record) -> None:
+def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     written = json.loads(json.dumps(record.to_json()))
     assert Record.of(written) == record
 
@@ -159,7 +159,7 @@ def test_a_record_as_json(records: Records) -> None:
         (("attachments", 0, "left"), [1], "record: attachments[0]: left: expected positions below 1, found a list"),
     ],
 )
-def test_what_is_damaged_is_named(place: tuple[Any, ...], value: Any, complaint: str) -> None:
+def test_a_damaged_record_is_named(place: tuple[Any, ...], value: Any, complaint: str) -> None:
     written = json.loads(json.dumps(SIMPLE.to_json()))
     holder = written
     for key in place[:-1]:
@@ -170,7 +170,7 @@ def test_what_is_damaged_is_named(place: tuple[Any, ...], value: Any, complaint:
     assert caught.value.code == 6 and complaint in str(caught.value)
 
 
-def test_what_writers_left_is_swept_when_it_is_old(records: Records) -> None:
+def test_a_sweep_removes_old_unfinished_files(records: Records) -> None:
     assert records.sweep(0) == []
     records.write(SIMPLE)
     new, old = (f"{records.directory}/{name}.json.17.4.new" for name in ("c1@eth0", "c2@eth0"))
@@ -334,7 +334,9 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     return seen
 
 
-def test_what_is_begun_survives_once_it_is_synced(records: Records, synced: list[tuple[str, bytes]]) -> None:
+def test_a_begun_record_survives_a_power_cut_once_it_is_synced(
+    records: Records, synced: list[tuple[str, bytes]]
+) -> None:
     sync = records.begin(SIMPLE)
     path = f"{records.directory}/c1@eth0.json"
     whole = Path(path).read_bytes()
@@ -358,7 +360,7 @@ def test_a_record_that_cannot_be_synced(records: Records, monkeypatch: pytest.Mo
     assert caught.value.msg == f"cannot write the record of c1 in {records.directory}: Input/output error"
 
 
-def test_what_is_written_is_synced_before_it_replaces_another(
+def test_a_written_record_is_synced_before_it_replaces_another(
     records: Records, synced: list[tuple[str, bytes]]
 ) -> None:
     """Otherwise a power cut could leave an empty file in place of a complete one."""
@@ -391,7 +393,7 @@ def test_a_directory_that_cannot_be_synced(
             records.write(SIMPLE)
 
 
-def test_what_a_writer_left_that_was_killed_goes_with_the_record(records: Records) -> None:
+def test_removal_also_removes_the_files_of_killed_writers(records: Records) -> None:
     records.begin(SIMPLE)
     for left in ("c1@eth0.json.17.4.new", "c1@eth0.json.18.5.new", "c1@eth1.json.17.6.new", "c12@eth0.json.17.6.new"):
         (Path(records.directory) / left).write_text("{")
@@ -472,7 +474,7 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", STRANGE)
-def test_what_is_no_record_in_a_records_place_is_damage(records: Records, what: str) -> None:
+def test_anything_but_a_file_in_a_records_place_is_damage(records: Records, what: str) -> None:
     make, why = STRANGE[what]
     Path(records.directory).mkdir(parents=True, exist_ok=True)
     make(Path(records.directory) / "c1@eth0.json")

@@ -10,7 +10,7 @@ from genie import removals
 from genie.removals import Removals
 
 
-def test_what_was_noted_last_is_read(tmp_path: Path) -> None:
+def test_removals_are_read_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "install").mkdir()
     for count in (1, 2):
         noted = Removals(count=count, why="it is gone", at=1.5, wait=2.0)
@@ -20,7 +20,7 @@ def test_what_was_noted_last_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"count": 1, "more": 2}', "\0"])
-def test_what_cannot_be_read_is_nothing(tmp_path: Path, text: str | None) -> None:
+def test_an_unreadable_file_of_removals_is_none(tmp_path: Path, text: str | None) -> None:
     (tmp_path / "install").mkdir()
     if text is not None:
         Path(removals.path(str(tmp_path))).write_text(text)

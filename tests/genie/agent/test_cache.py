@@ -151,7 +151,7 @@ def test_a_static_pod_is_known_by_its_mirror(api: FakeApi) -> None:
     trying(api, check)
 
 
-def test_what_the_runtime_hands_over_counts(api: FakeApi) -> None:
+def test_annotations_from_the_runtime_win(api: FakeApi) -> None:
     api.pod("a", annotations={"cni": "old"})
 
     async def check(cached: CachedKube) -> None:
@@ -313,7 +313,7 @@ def test_an_api_server_that_was_never_there(api: FakeApi) -> None:
     trying(api, check, wait=False)
 
 
-def test_what_cannot_be_watched_any_more_is_listed_again(api: FakeApi) -> None:
+def test_a_watch_whose_version_expired_lists_again(api: FakeApi) -> None:
     async def check(cached: CachedKube) -> None:
         api.pod("a")
         await until(lambda: cached.pods.get("default", "a"))
@@ -373,7 +373,7 @@ def test_a_pod_made_again_under_the_name_is_not_written_to(api: FakeApi) -> None
 LONG = "y" * 200_000
 
 
-def test_what_has_no_room_is_known_and_asked_for_once(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_without_room_is_known_and_requested_once(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever could create 100 definitions of 1 MB once killed each node's agent at its memory limit."""
     monkeypatch.setattr(cache, "BUDGET", 3000)
     for n in range(10):
@@ -400,7 +400,7 @@ def test_what_has_no_room_is_known_and_asked_for_once(api: FakeApi, monkeypatch:
     trying(api, check)
 
 
-def test_what_a_node_has_needs_no_rights_on_the_api_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_of_the_node_needs_no_rights_on_the_api_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name without a definition stays a name of the node, even if the API server later answers otherwise."""
     api.pod("a")
 
@@ -417,7 +417,7 @@ def test_what_a_node_has_needs_no_rights_on_the_api_server(api: FakeApi, monkeyp
     trying(api, check)
 
 
-def test_what_is_too_large_is_said_to_be_so(api: FakeApi) -> None:
+def test_an_object_that_is_too_large_is_refused_by_its_size(api: FakeApi) -> None:
     api.put(NADS, "default", "listed", spec={"config": LONG})
     api.pod("listed", annotations={"cni": LONG, kube.MIRROR: "hash"})
 

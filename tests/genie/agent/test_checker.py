@@ -91,7 +91,7 @@ def test_a_rule_that_is_taken_away_is_put_back_and_said(pod: Pod) -> None:
     assert pod.look() == [] and pod.counted() == (1, 0)
 
 
-def test_what_is_put_back_too_often_is_left(pod: Pod) -> None:
+def test_a_route_that_was_repaired_too_often_is_left(pod: Pod) -> None:
     for count in range(checker.MOST):
         pod.namespace.ip("rule del from 10.1.0.2")
         (outcome,) = pod.look()
@@ -110,7 +110,7 @@ def test_genie_conf_can_have_it_only_reported(namespace: Callable[[], Any], tmp_
     assert pod.counted() == (0, 1)
 
 
-def test_what_somebody_adds_is_reported_once_and_again_if_it_comes_again(pod: Pod) -> None:
+def test_an_addition_is_reported_once_each_time_that_it_comes(pod: Pod) -> None:
     pod.look()
     for _ in range(2):
         pod.namespace.ip("route add 10.9.0.0/16 dev eth1 table 2001")

@@ -98,7 +98,7 @@ def test_an_orphan_is_deleted_beside_the_next_call(node: Node, api: FakeApi, nam
 
 
 @pytest.mark.parametrize("why", ["pod", "namespace", "unseen", "patience", "unknown folder", "busy"])
-def test_what_lives_or_may_live_stays(
+def test_a_container_that_may_live_stays(
     node: Node, api: FakeApi, namespaces: set[str], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
@@ -158,7 +158,7 @@ def test_an_orphan_that_cannot_be_deleted_costs_one_call_and_waits(
     asyncio.run(run())
 
 
-def test_what_was_left_half_written_is_swept(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_records_are_swept(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with serving(node) as agent:
             left = node.place / "records" / "c1@eth0.json.17.4.new"

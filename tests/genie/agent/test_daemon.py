@@ -54,9 +54,7 @@ def test_an_add_and_a_del(node: Node) -> None:
 
 
 @pytest.mark.root
-def test_what_a_plugin_leaves_out_of_its_result_is_read_from_the_pods_namespace(
-    node: Node, namespace: Callable[[], Any]
-) -> None:
+def test_missing_fields_of_a_result_are_read_from_the_pods_namespace(node: Node, namespace: Callable[[], Any]) -> None:
     pod = namespace()
     pod.ip("link add eth0 address 02:00:00:00:00:42 mtu 1337 type veth peer name other")
 
@@ -287,7 +285,7 @@ def test_an_option_wins_over_genie_conf_and_that_over_the_default() -> None:
         ([], "agent: expected an object"),
     ],
 )
-def test_what_is_wrong_in_the_agents_part_of_genie_conf_is_told(agent: Any, complaint: str) -> None:
+def test_a_mistake_in_the_agents_part_of_genie_conf_is_an_error(agent: Any, complaint: str) -> None:
     with pytest.raises(CniError, match=complaint) as caught:
         settings_of([], {"agent": agent})
     assert caught.value.code == 7

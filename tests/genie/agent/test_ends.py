@@ -152,7 +152,7 @@ def test_a_daemon_is_meant_to_stay(binary: Path, started: Started) -> None:
     assert len(started.running()) == 2
 
 
-def test_what_runs_beside_a_plugin_that_is_cut_off_goes_on(binary: Path, started: Started) -> None:
+def test_a_plugin_beside_one_that_is_cut_off_goes_on(binary: Path, started: Started) -> None:
     kills = f"touch {started.path}/go; sleep 60 & sleep 0.2; kill -9 $$"
     beside = f"sleep 0.01 & until [ -e {started.path}/go ]; do sleep 0.02; done; sleep 0.5; exit 0"
     seen = serve(binary, started, (beside, 20), (kills, 20), at_once=True)

@@ -73,7 +73,7 @@ NAMES = st.text(max_size=300)
 
 @given(NAMES, NAMES, st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_a_name_is_its_file_is_below_the_directory(
+def test_a_stored_object_is_below_the_directory_whatever_its_name(
     disk: KeptObjects, namespace: str, name: str, found: dict[str, str]
 ) -> None:
     kept = Kept((NAD, namespace, name), found)
@@ -191,7 +191,7 @@ def test_a_new_agent_knows_it_without_a_single_request(api: FakeApi, disk: KeptO
     assert len(api.requests) == asked
 
 
-def test_what_was_never_asked_for_is_refused_with_a_reason(api: FakeApi, disk: KeptObjects) -> None:
+def test_an_object_that_was_never_stored_is_refused_with_a_reason(api: FakeApi, disk: KeptObjects) -> None:
     learned(api, disk)
     api.down()
 
@@ -229,7 +229,7 @@ def test_default_networks_are_kept_and_without_them_only_a_static_pod_comes_up(a
     trying(api, disk, check)
 
 
-def test_what_changed_in_the_cluster_changes_on_the_disk(api: FakeApi, disk: KeptObjects) -> None:
+def test_stored_objects_follow_changes_in_the_cluster(api: FakeApi, disk: KeptObjects) -> None:
     learned(api, disk)
     api.remove(NADS, "blue", "red")
     api.put(NADS, "blue", "calico", spec={"config": "new"})

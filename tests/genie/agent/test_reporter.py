@@ -64,7 +64,7 @@ def test_a_static_pod_is_known_by_the_uid_that_kubectl_looks_for(api: FakeApi) -
     assert event(pod=mirror).uid == "hash"
 
 
-def test_what_happens_again_is_counted_and_not_written_anew(api: FakeApi) -> None:
+def test_a_repeated_event_is_counted_and_not_written_anew(api: FakeApi) -> None:
     reports, _ = reporting(api)
     for _ in range(3):
         reports.add(event())
@@ -123,7 +123,7 @@ def test_while_the_api_server_is_away_so_many_wait_and_errors_before_what_went_w
     assert metrics.events.value("dropped") >= 3
 
 
-def test_what_waited_for_too_long_is_dropped(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_waited_for_too_long_is_dropped(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporter, "LONGEST_WAIT", 0.0)
     reports, metrics = reporting(api)
     api.down()
@@ -170,7 +170,7 @@ def test_an_answer_that_was_lost_makes_no_second_event(api: FakeApi, monkeypatch
     assert (len(api.events), api.asked("POST"), metrics.events.value("written")) == (1, 2, 1)
 
 
-def test_what_fails_in_no_foreseen_way_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_does_not_end_the_reporter(caplog: pytest.LogCaptureFixture) -> None:
     metrics, done = Metrics(), threading.Event()
 
     def ask(_: Callable[[Client], None]) -> None:
@@ -187,7 +187,7 @@ def test_what_fails_in_no_foreseen_way_ends_nothing(caplog: pytest.LogCaptureFix
 
 
 @given(st.text(max_size=300), st.text(max_size=3000))
-def test_whatever_a_user_writes_fits(name: str, message: str) -> None:
+def test_an_event_fits_whatever_a_user_writes(name: str, message: str) -> None:
     from genie import event as events
 
     made = pod_event(Pod(namespace="blue", name=name, uid="u"), "Reason", message)

@@ -294,7 +294,7 @@ def test_a_shim_that_never_reports_is_given_up(place: Path, monkeypatch: pytest.
     asyncio.run(go())
 
 
-def test_what_a_lost_call_waits_for_elsewhere_is_cancelled(place: Path) -> None:
+def test_a_lost_call_cancels_its_waits(place: Path) -> None:
     ended: list[str] = []
 
     async def work(_: Call, __: ShimExecutor) -> Answer:

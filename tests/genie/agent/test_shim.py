@@ -122,7 +122,7 @@ def test_delegates_run_at_the_same_time_and_each_gets_its_own_result(binary: Pat
 
 
 @sees_why_exec_failed
-def test_what_cannot_be_started_says_why(binary: Path, place: Path) -> None:
+def test_a_plugin_that_cannot_be_started_has_the_reason(binary: Path, place: Path) -> None:
     assert "No such file" in run(binary, place, running(str(place / "none"))).json["error"]
     (place / "flat").write_text("text")
     assert "Permission denied" in run(binary, place, running(str(place / "flat"))).json["error"]

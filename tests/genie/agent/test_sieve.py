@@ -77,7 +77,7 @@ def test_a_watch_has_each_event_before_the_next_arrives(items: list[dict[str, An
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()[:-1]), CUT)
-def test_what_is_no_json_is_an_error_and_nothing_else(data: bytes, size: int) -> None:
+def test_text_that_is_no_json_is_a_value_error(data: bytes, size: int) -> None:
     for read in (Sieve(cut(data, size)).items, Sieve(cut(data, size)).events):
         try:
             list(read(WANTED))
@@ -101,7 +101,7 @@ def test_a_number_that_does_not_end_is_an_error(number: float, tail: str, end: s
 @pytest.mark.parametrize(
     "text", ['{"items": {"a": 1}}', '{"items": [1]}', '{"items": [null]}', '{"items": ', "[]", '{"items": [{}'],
 )  # fmt: skip
-def test_what_is_no_list(text: str) -> None:
+def test_an_answer_that_is_no_list_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):
         list(Sieve([text.encode()]).items(WANTED))
 

@@ -37,7 +37,7 @@ def lines(metrics: Metrics, name: str) -> dict[str, int]:
     return {labels.removeprefix(name): int(value) for labels, value in found}
 
 
-def test_a_networks_view(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_has_the_figures_of_each_network(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     counters, metrics = Counters(monkeypatch), Metrics()
     traffic = Traffic(metrics)
     conf = Conf(name="k8s", cni_version="1.0.0", conf_dir=str(node.net_d), state_dir=str(node.root / "state"))

@@ -187,7 +187,7 @@ def test_a_static_pods_mirror_is_waited_for_but_not_for_ever(api: FakeApi, monke
     assert events(api) == [("Warning", "NetworkStatusRefused", "no mirror yet")]
 
 
-def test_what_comes_during_an_attempt_goes_with_the_next(api: FakeApi) -> None:
+def test_annotations_that_come_during_an_attempt_are_written_by_the_next(api: FakeApi) -> None:
     written: list[Mapping[str, str]] = []
     more: list[Callable[[], object]] = []
 
@@ -234,7 +234,7 @@ def texts(*records: Record, pods: Mapping[tuple[str, str], Pod] | None = None) -
     return [notes for _, notes in writing.left_over(dated, on_pods() if pods is None else pods)]
 
 
-def test_what_is_missing_is_written_and_nothing_else() -> None:
+def test_left_over_finds_missing_annotations_alone() -> None:
     assert texts(record()) == [{"status": "c1", "more": "x"}]
     assert texts(record(), pods=on_pods(status="c1", more="y", cni="net")) == [{"more": "x"}]
     assert texts(record(), pods=on_pods(status="c1", more="x")) == []
@@ -243,7 +243,7 @@ def test_what_is_missing_is_written_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("order", [("dead", "alive"), ("alive", "dead")])
-def test_of_two_containers_of_a_pod_the_newer_counts(tmp_path: Path, order: tuple[str, str]) -> None:
+def test_the_newer_of_two_containers_of_a_pod_counts(tmp_path: Path, order: tuple[str, str]) -> None:
     """Without a DEL, the older container's record still exists."""
     gone = str(tmp_path / "gone")
     made = [record(name, netns=LIVING if name == "alive" else gone) for name in order]

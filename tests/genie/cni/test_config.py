@@ -63,7 +63,7 @@ def test_the_highest_version_that_both_speak(declared: dict[str, Any], chosen: s
     assert parse({"name": "blue", "type": "x", **declared}).cni_version == chosen
 
 
-def test_no_version_that_we_speak() -> None:
+def test_a_configuration_without_a_known_version_is_refused() -> None:
     with pytest.raises(CniError, match="cniVersion: expected one of") as caught:
         parse({"name": "blue", "type": "x", "cniVersion": "7.0.0"})
     assert caught.value.code == Code.INCOMPATIBLE_VERSION
@@ -160,20 +160,20 @@ def test_interface_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "a\0", "a" * 16, "é" * 8])
-def test_no_interface_names(name: str) -> None:
+def test_invalid_interface_names_are_refused(name: str) -> None:
     with pytest.raises(CniError, match="CNI_IFNAME"):
         configs.validate_ifname(name)
 
 
 @pytest.mark.parametrize("container", ["", "-a", "a/b", "a b", "a\n"])
-def test_no_container_ids(container: str) -> None:
+def test_invalid_container_ids_are_refused(container: str) -> None:
     with pytest.raises(CniError, match="CNI_CONTAINERID"):
         configs.validate_container_id(container)
     configs.validate_container_id("0123abc_.-")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["FIFO", "device"])
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_load_never_waits_for_a_fifo(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "10-red.conf")
     with pytest.raises(CniError, match=r"10-red\.conf: cannot be read; it is no file"):
         configs.load(tmp_path / "10-red.conf")

@@ -64,7 +64,7 @@ def test_a_plugin_need_not_read_its_input(tmp_path: Path) -> None:
     assert run(plugin(tmp_path, "exec 0<&-; echo done"), stdin=bytes(1 << 20)).stdout == b"done\n"
 
 
-def test_a_signal(tmp_path: Path) -> None:
+def test_a_killed_plugin_has_its_signal_as_status(tmp_path: Path) -> None:
     assert run(plugin(tmp_path, "kill -SEGV $$")).status == -11
 
 
@@ -72,17 +72,17 @@ def test_a_broken_pipe_kills_a_plugin_as_it_would_elsewhere(tmp_path: Path) -> N
     assert run(plugin(tmp_path, "yes | head -1; kill -PIPE $$")).status == -13
 
 
-def test_what_cannot_be_started(tmp_path: Path) -> None:
+def test_a_plugin_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     assert "could not be started: No such file" in run(str(tmp_path / "none")).error
     (tmp_path / "empty").touch(mode=0o644)
     assert "could not be started: Permission denied" in run(str(tmp_path / "empty")).error
 
 
-def test_what_no_environment_can_hold(tmp_path: Path) -> None:
+def test_a_nul_in_the_environment_is_an_error(tmp_path: Path) -> None:
     assert "could not be started: embedded null byte" in run(plugin(tmp_path, "exit 0"), X="\0").error
 
 
-def test_no_descriptors_left_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_descriptors_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, real, before = plugin(tmp_path, "exit 0"), os.pipe2, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     given: list[int] = []
 
@@ -141,7 +141,7 @@ def test_no_zombies_and_no_descriptors_stay(tmp_path: Path) -> None:
     assert children() == had
 
 
-def test_without_pidfd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_pidfd_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: int) -> int:
         raise OSError(38, "Function not implemented")
 
@@ -219,7 +219,7 @@ def test_gather_is_at_once_and_returns_exceptions(tmp_path: Path) -> None:
     assert run_sync(executor.gather()) == []
 
 
-def test_what_may_block_goes_on_while_a_plugin_runs(tmp_path: Path) -> None:
+def test_in_thread_work_goes_on_while_a_plugin_runs(tmp_path: Path) -> None:
     executor = SubprocessExecutor()
     script = plugin(tmp_path, "touch $0.ready; until [ -e $0.done ]; do sleep 0.01; done; echo ok")
 
@@ -235,7 +235,7 @@ def test_what_may_block_goes_on_while_a_plugin_runs(tmp_path: Path) -> None:
     assert run_sync(waited(begun)) == run_sync(waited(begun)) == 7
 
 
-def test_what_may_block_raises_what_it_raises_where_it_is_awaited() -> None:
+def test_in_thread_errors_are_raised_where_it_is_awaited() -> None:
     def work() -> None:
         raise ValueError("on purpose")
 
@@ -244,7 +244,7 @@ def test_what_may_block_raises_what_it_raises_where_it_is_awaited() -> None:
         run_sync(waited(begun))
 
 
-def test_what_may_block_is_done_where_there_are_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_thread_works_without_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_threads(*_: Any) -> None:
         raise RuntimeError("can't start new thread")
 

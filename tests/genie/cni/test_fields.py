@@ -40,7 +40,7 @@ JSON = st.recursive(
         ("[1, " + "9" * 5000, "x: not valid JSON at character 5 (line 1, column 5): Exceeds the limit"),
     ],
 )
-def test_what_is_not_json(text: str | bytes, complaint: str) -> None:
+def test_decode_refuses_text_that_is_no_json(text: str | bytes, complaint: str) -> None:
     with pytest.raises(CniError) as caught:
         decode(text, "x")
     assert str(caught.value).startswith(complaint)
@@ -48,7 +48,7 @@ def test_what_is_not_json(text: str | bytes, complaint: str) -> None:
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 5, True])
-def test_what_is_not_an_object(data: Any) -> None:
+def test_fields_refuse_anything_but_an_object(data: Any) -> None:
     with pytest.raises(CniError, match=r"^x: expected an object, found ") as caught:
         Fields(data, "x")
     assert caught.value.code == 7
@@ -84,7 +84,7 @@ def test_a_field_of_the_wrong_type(method: str, value: Any, complaint: str) -> N
 
 
 @pytest.mark.parametrize("value", [0, -1, 86400, float("inf"), float("nan"), True, "5"])
-def test_what_is_no_number_of_seconds(value: Any) -> None:
+def test_seconds_refuses_other_values(value: Any) -> None:
     with pytest.raises(CniError, match="k: expected a positive number of seconds"):
         Fields({"k": value}, "x").seconds("k", 1.0)
 
@@ -104,7 +104,7 @@ def test_strictly_an_absent_field_is_wrong(method: str, data: dict[str, Any]) ->
         getattr(Fields(data, "x", strict=True), method)("k")
 
 
-def test_what_is_inside_a_strict_object_is_strict() -> None:
+def test_the_inside_of_a_strict_object_is_strict() -> None:
     read = Fields({"one": {}, "many": [{}]}, "x", undecodable, strict=True)
     for inner in (read.inner("one"), read.objects("many")[0]):
         with pytest.raises(CniError, match=r"x: (one|many\[0\]): k: expected a string, found nothing") as caught:
@@ -118,7 +118,7 @@ def test_a_value_is_shown_in_one_short_line(value: Any) -> None:
 
 
 @given(st.dictionaries(st.text(), JSON))
-def test_what_json_has_is_read_back(data: dict[str, Any]) -> None:
+def test_decode_reads_all_json(data: dict[str, Any]) -> None:
     try:
         text = json.dumps(data, allow_nan=False)
     except ValueError:
@@ -136,12 +136,12 @@ def test_addresses(text: str) -> None:
     "text",
     ["", "10.0.0", "10.0.0.1/", "10.0.0.1/33", "10.0.0.1/08x", "10.0.0.1/-1", "::1/129", "10.0.0.1/٣", "1\0", "é"],
 )
-def test_what_is_no_address(text: str) -> None:
+def test_is_address_is_false_for_other_text(text: str) -> None:
     assert not is_address(text) and not is_cidr(text)
 
 
 @given(st.dictionaries(st.text(max_size=4), JSON, min_size=1), st.integers(0, 2), st.data())
-def test_a_slip_is_reported_where_it_is(value: dict[str, Any], indent: int, data: st.DataObject) -> None:
+def test_a_mistake_is_reported_with_its_position(value: dict[str, Any], indent: int, data: st.DataObject) -> None:
     """An invalid character or an early end is reported with its line and column."""
     try:
         text = json.dumps(value, indent=indent or None, allow_nan=False)
@@ -176,7 +176,7 @@ def test_hardware_addresses_in_every_form(size: int, wanted: int, form: tuple[st
 
 
 @given(st.text(HEX + ":-. g\u0661", max_size=20) | st.text(max_size=20))
-def test_what_is_no_hardware_address(text: str) -> None:
+def test_hardware_address_is_empty_for_other_text(text: str) -> None:
     pairs, groups = r"[0-9a-fA-F]{2}", r"[0-9a-fA-F]{4}"
     valid = rf"{pairs}(:{pairs}){{5}}|{pairs}(-{pairs}){{5}}|{groups}(\.{groups}){{2}}"
     assert bool(hardware_address(text, 6)) == bool(re.fullmatch(valid, text))

@@ -229,7 +229,9 @@ def test_a_missing_plugin(attachment: Attachment, binaries: str) -> None:
         (answer({"code": 12}, status=1), "error code 12 without a message", 12),
     ],
 )
-def test_what_plugins_do_wrong(attachment: Attachment, outcome: Outcome, complaint: str, code: int) -> None:
+def test_a_wrong_answer_of_a_plugin_is_one_error(
+    attachment: Attachment, outcome: Outcome, complaint: str, code: int
+) -> None:
     fake = Fake({"a": lambda command, _: outcome if command == "ADD" else Outcome(status=0)})
     with pytest.raises(CniError) as caught:
         run_sync(invoke.add(network("a"), attachment, fake))
@@ -288,7 +290,7 @@ def test_any_two_versions_find_together(binaries: str, spoken: set[str], declare
         (Outcome(status=0, stdout=b"?"), "a: VERSION: exit status 0: ?"),
     ],
 )
-def test_no_common_version(attachment: Attachment, reply: Outcome, complaint: str) -> None:
+def test_a_plugin_without_a_common_version_is_an_error(attachment: Attachment, reply: Outcome, complaint: str) -> None:
     fake = Fake({"a": lambda command, _: reply if command == "VERSION" else refusal(1, "incompatible")})
     with pytest.raises(CniError) as caught:
         run_sync(invoke.add(network("a"), attachment, fake))
@@ -337,7 +339,7 @@ def test_check(attachment: Attachment) -> None:
 
 
 @pytest.mark.parametrize("more", [{"disableCheck": True}, {"cniVersion": "0.3.1"}])
-def test_no_check_where_there_is_none(attachment: Attachment, more: dict[str, Any]) -> None:
+def test_check_calls_nothing_in_versions_without_it(attachment: Attachment, more: dict[str, Any]) -> None:
     fake = Fake({})
     run_sync(invoke.check(network("a", **more), attachment, fake, RESULT))
     assert fake.order == []
@@ -365,7 +367,7 @@ def test_gc_asks_all_and_joins_the_errors(binaries: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{"disableGC": True, "cniVersion": "1.1.0"}, {"cniVersion": "1.0.0"}])
-def test_no_gc_where_there_is_none(binaries: str, more: dict[str, Any]) -> None:
+def test_gc_calls_nothing_in_versions_without_it(binaries: str, more: dict[str, Any]) -> None:
     fake = Fake({})
     run_sync(invoke.gc(network("a", **more), Attachment(path=(binaries,)), fake, []))
     assert fake.order == []

@@ -107,7 +107,7 @@ def test_a_daemon_is_meant_to_stay(place: Place) -> None:
     assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\0"
 
 
-def test_what_runs_beside_a_plugin_that_is_cut_off_goes_on(place: Place) -> None:
+def test_a_plugin_beside_one_that_is_cut_off_goes_on(place: Place) -> None:
     executor = SubprocessExecutor()
     run_sync(executor.claim(place.lock))
     beside = place.plugin(place.beside, "beside")
@@ -135,7 +135,9 @@ def test_a_call_that_has_come_to_its_end_leaves_no_file(place: Place) -> None:
     assert list(place.path.iterdir()) == [place.path / "plugin"]
 
 
-def test_what_does_not_end_is_an_error_of_the_next_call(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_end_is_an_error_of_the_next_call(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = Claim(place.lock)
     monkeypatch.setattr(leftovers, "PATIENCE", 0.05)
     with pytest.raises(CniError, match="cut off") as failure:

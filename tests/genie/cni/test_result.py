@@ -317,7 +317,7 @@ def test_a_result_as_each_version_has_it(version: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_or_written(attempt: Callable[[], object], code: int, message: str) -> None:
+def test_a_malformed_result_is_refused(attempt: Callable[[], object], code: int, message: str) -> None:
     with pytest.raises(CniError) as caught:
         attempt()
     assert (caught.value.code, caught.value.msg) == (code, message)

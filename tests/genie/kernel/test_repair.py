@@ -55,7 +55,7 @@ def test_a_route_is_read_back_from_its_text(
         "",
     ],
 )
-def test_what_does_not_show_enough_is_not_guessed(text: str) -> None:
+def test_a_text_that_does_not_show_a_whole_route_is_not_guessed(text: str) -> None:
     assert route_of(text, BOTH) is None
 
 

@@ -187,7 +187,7 @@ def test_the_second_time_nothing_changes(situation: tuple[list[Placed], State]) 
 
 
 @given(situations(), st.integers(0, 4))
-def test_what_an_earlier_plan_made_goes(situation: tuple[list[Placed], State], wants: int) -> None:
+def test_routes_of_an_earlier_plan_are_removed(situation: tuple[list[Placed], State], wants: int) -> None:
     plan, state = situation
     other = [replace(one, wants_default=at == wants) for at, one in enumerate(plan)]
     fresh = after(state, routes.plan(other, state).changes)
@@ -198,7 +198,9 @@ def test_what_an_earlier_plan_made_goes(situation: tuple[list[Placed], State], w
 
 
 @given(situations(), st.data())
-def test_what_the_kernel_learned_changes_nothing(situation: tuple[list[Placed], State], data: st.DataObject) -> None:
+def test_routes_that_the_kernel_learned_change_nothing(
+    situation: tuple[list[Placed], State], data: st.DataObject
+) -> None:
     plan, state = situation
     indices = sorted(state.links.values())
     expires = struct.pack("=IIiIIIII", 0, 0, 4_200, 0, 0, 0, 0, 0)
@@ -234,7 +236,7 @@ def test_what_the_kernel_learned_changes_nothing(situation: tuple[list[Placed], 
 
 
 @given(situations(), st.data())
-def test_what_the_pod_does_not_have_gets_no_rule_and_is_no_source(
+def test_an_address_that_the_pod_does_not_have_gets_no_rule(
     situation: tuple[list[Placed], State], data: st.DataObject
 ) -> None:
     """A plugin may report what it has not set: an address that a virtual machine will set, say."""
@@ -265,7 +267,7 @@ def test_what_the_pod_does_not_have_gets_no_rule_and_is_no_source(
     "gateway",
     ["0.0.0.0", "0.0.0.1", "224.0.0.1", "255.255.255.255", "10.2.0.2", "10.2.0.255", "::", "ff02::1", "fd02::2"],
 )
-def test_what_can_be_no_gateway_is_none(gateway: str) -> None:
+def test_an_address_that_leads_nowhere_is_no_gateway(gateway: str) -> None:
     ip = IP("fd02::2/64" if ":" in gateway else "10.2.0.2/24", gateway)
     plan = [attached("eth0", IP("10.1.0.2/24"), IP("fd01::2/64")), attached("eth1", ip)]
     present = [Address(ifindex=3, packed=packed("10.2.0.2"), prefix=24), Address(3, packed("fd02::2"), 64)]
@@ -277,7 +279,7 @@ def test_what_can_be_no_gateway_is_none(gateway: str) -> None:
 @pytest.mark.parametrize(
     "gateway", ["1.0.0.1", "223.0.0.1", "10.2.0.254", "88.88.88.88", "fe80::1", "10.3.0.3", "10.4.0.1", "fd02::ff"]
 )
-def test_what_can_be_a_gateway_is_one(gateway: str) -> None:
+def test_a_hosts_address_is_a_gateway(gateway: str) -> None:
     """Also the last address where it is a host's: of a subnet of two (RFC 3021)."""
     ip = IP("fd02::2/64" if ":" in gateway else "10.2.0.2/24", gateway)
     plan = [attached("eth0", IP("10.1.0.2/24"), IP("fd01::2/64")), attached("eth1", ip)]
@@ -423,7 +425,7 @@ def test_a_network_that_reports_no_interface_has_its_routes_all_the_same() -> No
     assert (found.changes, found.reported) == ([], ((Route("0.0.0.0/0", "10.0.0.1"),),))
 
 
-def test_what_others_have_in_the_main_table_stays_and_keeps_its_place() -> None:
+def test_routes_of_others_in_the_main_table_keep_their_places() -> None:
     """The kernel's route of another attachment's subnet, and one of an interface that is nobody's."""
     kernels = replace(KernelRoute.to(INET, packed("10.0.0.0"), 24, oif=2), protocol=RTPROT_KERNEL)
     foreign = KernelRoute.to(INET, packed("10.8.0.0"), 16, oif=9)
@@ -515,7 +517,7 @@ def test_a_reported_default_route_that_is_not_there_gives_way_to_the_one_that_is
     assert found == (Route("10.8.0.0/16"), Route("0.0.0.0/0", "10.0.0.1"), Route("::/0", "fd00::1"))
 
 
-def test_what_the_kernel_learned_stays_where_a_route_goes() -> None:
+def test_a_learned_route_stays_where_a_route_is_removed() -> None:
     stale = KernelRoute.to(INET6, oif=2, gateway=packed("fd00::1"), protocol=71)
     learned = replace(default("fe80::1", 2), protocol=RTPROT_RA)
     changes = routes.plan([attached("eth0", IP("fd00::2/64"))], State(links=TWO, routes=[stale, learned])).changes
@@ -673,7 +675,7 @@ def test_an_address_is_the_same_however_it_is_written() -> None:
         ([None, []], [["fd08::/48"], ["0.0.0.0/0", "10.8.0.0/16", "10.8.0.0/16", "10.9.0.0/16"]]),
     ],
 )
-def test_of_routes_in_one_place_one_is_reported(asked: Asked, kept: list[list[str]]) -> None:
+def test_one_of_several_routes_in_one_place_is_reported(asked: Asked, kept: list[list[str]]) -> None:
     first, second = gated("10.0.0.1"), gated("10.0.0.254", 1)
     first = replace(first, routes=(*first.routes, Route("fd08::/48")))
     own_table, further = Route("10.8.0.0/16", table=9), Route("10.9.0.0/16")
@@ -698,7 +700,7 @@ def test_a_default_route_of_a_table_of_its_own_is_not_the_one_of_the_main_table(
     assert routes.plan(plan, state).reported == ((own, Route("0.0.0.0/0", "10.0.0.1")),)
 
 
-def test_of_routes_of_other_metrics_each_is_reported() -> None:
+def test_routes_of_different_metrics_are_all_reported() -> None:
     first, second = Route("10.8.0.0/16"), Route("10.8.0.0/16", priority=9)
     plan = [
         Placed(ifname="eth0", result=replace(gated("10.0.0.1"), routes=(first,))),
@@ -1005,7 +1007,7 @@ def hear(pod: Any, router: Any) -> None:
 
 
 @pytest.mark.root
-def test_what_the_kernel_learns_from_a_router_is_no_drift(pod: Any, advertised: Any) -> None:
+def test_routes_learned_from_a_router_are_no_drift(pod: Any, advertised: Any) -> None:
     pod.run(lambda: Path("/proc/sys/net/ipv6/conf/eth1/use_tempaddr").write_text("2"))
     pod.ip("route add default via 10.1.0.1", "-6 route add default via fd01::1")
     arranged = arrange(pod, [FIRST, SECOND]).arranged
@@ -1075,7 +1077,7 @@ def test_one_network_twice_keeps_its_own_neighbours_apart(pod: Any) -> None:
 
 
 @pytest.mark.root
-def test_what_fails_undoes_itself(pod: Any) -> None:
+def test_a_failed_change_undoes_itself(pod: Any) -> None:
     pod.ip("addr add 10.1.0.2/24 dev eth0", "addr add 10.2.0.2/24 dev eth1", "route add default via 10.1.0.1")
     held = take_away(pod)
     pod.ip("route add default via 10.2.0.1")
@@ -1146,7 +1148,7 @@ def test_a_namespace_that_is_not_there() -> None:
 
 
 @pytest.mark.root
-def test_what_is_no_namespace(pod: Any) -> None:
+def test_a_path_that_is_no_namespace_is_an_error(pod: Any) -> None:
     with pytest.raises(OSError, match="enter network namespace: Invalid argument"):
         take_away(Anywhere("/dev/null"))
 

@@ -37,7 +37,7 @@ def gc(capsys: pytest.CaptureFixture[str], node: Node, conf: str, *options: str,
     return out + err
 
 
-def test_what_is_gone_is_deleted_and_a_dry_run_only_shows_it(
+def test_gc_deletes_orphans_and_a_dry_run_only_shows_them(
     capsys: pytest.CaptureFixture[str], node: Node, conf: str, api: Api, calls: Path
 ) -> None:
     node.add("calico,weave-net")
@@ -55,7 +55,7 @@ ANSWERS = {"there": None, "gone": GONE, "made again": AGAIN, "unknown": (500, {}
 
 
 @pytest.mark.parametrize("pod", ANSWERS)
-def test_of_a_pod_without_a_namespace_what_is_gone_for_sure_is_deleted(
+def test_gc_deletes_only_containers_that_are_surely_gone(
     capsys: pytest.CaptureFixture[str], node: Node, conf: str, api: Api, pod: str
 ) -> None:
     node.add("calico")
@@ -67,7 +67,7 @@ def test_of_a_pod_without_a_namespace_what_is_gone_for_sure_is_deleted(
     assert ("not known whether its pod is gone" in text) == (pod == "unknown")
 
 
-def test_what_has_its_namespace_stays_though_its_pod_is_gone(
+def test_gc_keeps_a_container_with_a_namespace_whose_pod_is_gone(
     capsys: pytest.CaptureFixture[str], node: Node, conf: str, api: Api, namespace: Callable[[], Namespace]
 ) -> None:
     node.kube.annotations = {"cni": "calico"}
@@ -120,7 +120,7 @@ def test_a_plugin_that_is_there_is_not_given_up_in_the_error(node: Node) -> None
     assert "details" not in node.fails("DEL")
 
 
-def test_what_is_attached_is_not_forgotten(
+def test_forget_refuses_an_attached_container(
     capsys: pytest.CaptureFixture[str], node: Node, conf: str, namespace: Callable[[], Namespace]
 ) -> None:
     node.kube.annotations = {"cni": "calico"}
@@ -133,7 +133,7 @@ def test_what_is_attached_is_not_forgotten(
     assert node.left() == []
 
 
-def test_which_container_is_to_be_forgotten(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
+def test_forget_needs_one_container(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
     assert "no record of a container c0" in gc(capsys, node, conf, "--forget", "c0", status=1)
     node.add("calico")
     node.ok("ADD", CNI_CONTAINERID="c0ffeeffff")

@@ -40,7 +40,7 @@ def test_a_runtime_and_genie_read_it_as_it_was_meant(
 
 
 @given(PLUGINS, PLUGINS)
-def test_what_others_added_comes_behind_what_the_source_has(given: list[Any], found: list[Any]) -> None:
+def test_plugins_that_others_added_come_after_those_of_the_source(given: list[Any], found: list[Any]) -> None:
     merged = conflist.extended(given, found)
     assert merged[: len(given)] == given
     types = {plugin["type"] for plugin in given}

@@ -159,7 +159,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("document", "complaint"), WRONG)
-def test_what_is_wrong_is_one_error(
+def test_a_mistake_is_one_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, document: dict[str, Any], complaint: str
 ) -> None:
     fast = definition("fast", {"type": "sriov"}, annotations={"k8s.v1.cni.cncf.io/resourceName": "nic.example/fast"})

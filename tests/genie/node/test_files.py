@@ -98,7 +98,7 @@ def test_a_wrong_configuration_is_refused_before_anything_is_changed(machine: No
         (["00-a.conf.bak", "00-a"], "00-genie.conflist"),
     ],
 )
-def test_is_first_in_net_d(machine: Node, others: list[str], name: str) -> None:
+def test_the_configuration_gets_the_first_name_in_net_d(machine: Node, others: list[str], name: str) -> None:
     for other in others:
         Path(machine.conf_dir, other).write_text("{}")
     files.install(machine, wanted())
@@ -181,7 +181,7 @@ def plugins(machine: Node) -> list[dict[str, object]]:
     return listed
 
 
-def test_what_others_put_behind_genie_stays(machine: Node) -> None:
+def test_an_update_keeps_plugins_that_others_put_behind_genie(machine: Node) -> None:
     mesh_plugin(machine, ["1.0.0", "1.1.0"])
     files.install(machine, wanted())
     text = chain_mesh(machine).read_text()
@@ -199,7 +199,7 @@ def test_what_others_put_behind_genie_stays(machine: Node) -> None:
     assert len(plugins(machine)) == 1
 
 
-def test_what_is_behind_genie_at_the_source_comes_first(machine: Node) -> None:
+def test_plugins_behind_genie_at_the_source_come_first(machine: Node) -> None:
     files.install(machine, replace(wanted(), behind=({"type": "tuning"},)))
     chain_mesh(machine)
     files.install(machine, replace(wanted(), behind=({"type": "tuning", "mtu": 1400},)))
@@ -282,7 +282,7 @@ def test_removal_leaves_nothing_of_its_own(machine: Node) -> None:
     assert list(Path(machine.state_dir).iterdir()) == []
 
 
-def test_what_is_not_wanted_any_more_goes(machine: Node) -> None:
+def test_an_update_removes_files_that_are_not_wanted_any_more(machine: Node) -> None:
     files.install(machine, wanted())
     assert files.install(machine, wanted(kubeconfig=None)) == [
         f"{machine.conf_dir}/00-genie.conflist",

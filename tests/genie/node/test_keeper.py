@@ -304,7 +304,7 @@ class TestKeeper:
         api.status = 200
         until(lambda: keeper.sees_daemonset)
 
-    def test_of_two_the_newer_one_keeps(self, make: Make, machine: Node) -> None:
+    def test_the_newer_of_two_keepers_works(self, make: Make, machine: Node) -> None:
         """A rolling update: they want different shims, and must not replace each other's."""
         old, _ = make(b"old")
         until(lambda: not files.out_of_place(machine, b"old"))
@@ -319,9 +319,7 @@ class TestKeeper:
         until(lambda: not files.out_of_place(machine, b"old"))
 
     @pytest.mark.parametrize("first", [0, 1])
-    def test_of_two_whose_daemonset_is_gone_the_last_one_removes(
-        self, make: Make, machine: Node, api: Api, first: int
-    ) -> None:
+    def test_the_last_of_two_keepers_removes_genie(self, make: Make, machine: Node, api: Api, first: int) -> None:
         before = tree(machine)
         two = [make(), make()]
         until(lambda: all(keeper.claim for keeper, _ in two) and not files.out_of_place(machine, b"shim"))
@@ -333,7 +331,7 @@ class TestKeeper:
         two[1 - first][1].join(10)
         assert tree(machine) == before
 
-    def test_of_two_that_end_at_once_one_removes(self, make: Make, machine: Node, api: Api) -> None:
+    def test_one_of_two_keepers_that_end_at_once_removes_genie(self, make: Make, machine: Node, api: Api) -> None:
         before = tree(machine)
         two = [make(), make()]
         until(lambda: all(keeper.claim for keeper, _ in two) and not files.out_of_place(machine, b"shim"))

@@ -69,7 +69,7 @@ def test_the_documented_example() -> None:
     assert "in kube-system with genie, not in networks" in noted["multusNamespace"]
 
 
-def test_what_the_thick_plugins_daemon_writes() -> None:
+def test_the_configuration_of_the_thick_plugins_daemon_is_converted() -> None:
     written = {
         "capabilities": {"bandwidth": True, "portMappings": True}, "cniVersion": "0.3.1", "logLevel": "verbose",
         "logToStderr": True, "name": "multus-cni-network", "clusterNetwork": "/host/etc/cni/net.d/99-flannel.conf",
@@ -122,7 +122,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("data", "complaint"), WRONG)
-def test_what_genie_cannot_do_is_refused_by_field(data: dict[str, Any], complaint: str) -> None:
+def test_a_setting_that_genie_does_not_support_is_refused_by_field(data: dict[str, Any], complaint: str) -> None:
     with pytest.raises(CniError) as caught:
         of({"type": "multus", **data})
     assert complaint in str(caught.value) and "00-multus.conf" in str(caught.value)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from genie.node.patience import AT_ONCE, FORGET, LONGEST, Patience
 
 
-def test_one_who_removes_it_at_once_each_time() -> None:
+def test_patience_waits_longer_for_each_removal_in_a_row() -> None:
     patience, now, waits = Patience(), 1000.0, []
     for _ in range(AT_ONCE + 12):
         waits.append(patience.removed(now))

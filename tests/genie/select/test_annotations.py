@@ -357,7 +357,7 @@ def test_an_element_has_no_keys_but_the_specifications(key: str, value: Any) -> 
 
 
 @given(st.sampled_from(KNOWN), st.data())
-def test_a_slip_of_a_key_is_told_what_was_meant(key: str, data: st.DataObject) -> None:
+def test_the_error_for_a_misspelt_key_suggests_the_right_one(key: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(key) - 1))
     slip = data.draw(
         st.sampled_from(
@@ -588,7 +588,7 @@ def test_a_definition_of_a_namespace_as_default_plugin() -> None:
         ("a" * (ANNOTATION_MAX + 1), "it has more than 65536 characters"),
     ],
 )
-def test_what_a_namespace_cannot_name(text: str, complaint: str) -> None:
+def test_a_namespaces_default_cannot_name_these(text: str, complaint: str) -> None:
     with pytest.raises(SelectionError) as caught:
         asks(pod({}), CONF, Default(kind="Namespace", name="blue", networks=text))
     assert caught.value.msg.startswith("namespace blue: annotation genie.io/default-networks") and complaint in str(

@@ -91,7 +91,7 @@ def test_an_error_is_one_that_can_be_tried_again(kubelet: str) -> None:
     assert caught.value.code == 11
 
 
-def test_no_kubelet(tmp_path: Path) -> None:
+def test_a_missing_kubelet_is_try_again(tmp_path: Path) -> None:
     with pytest.raises(CniError, match="No such file") as caught:
         devices.of_pod("blue", "mine", str(tmp_path / "none"))
     assert caught.value.code == 11

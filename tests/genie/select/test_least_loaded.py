@@ -138,7 +138,7 @@ def test_counters_of_the_host() -> None:
     assert least_loaded.is_pair("lo") is False and least_loaded.is_pair("none") is False
 
 
-def test_what_all_attachments_share_is_none_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_bridge_counts_for_no_attachment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(least_loaded, "is_pair", lambda name: not name.startswith("eth"))
     records = [attached("a", "br0", "v1"), attached("a", "br0", "v2"), attached("b", "eth9", "v3")]
     assert least_loaded.measured(records) == {"a": ["v1", "v2"], "b": ["v3"]}
@@ -222,7 +222,7 @@ def test_a_network_that_cannot_take_the_pod_is_never_before_one_that_can(
 
 
 @given(st.lists(LOADS, min_size=2, max_size=6, unique_by=lambda each: each.network), WEIGHTS)
-def test_what_is_better_in_each_figure_comes_before(candidates: list[Load], weights: dict[str, int]) -> None:
+def test_a_network_that_is_better_in_each_figure_ranks_first(candidates: list[Load], weights: dict[str, int]) -> None:
     ranks = dict(zip([each.network for each in candidates], least_loaded.ranked(candidates, weights), strict=True))
     for one in candidates:
         for other in candidates:

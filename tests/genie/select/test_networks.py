@@ -194,7 +194,7 @@ def test_a_folder_and_a_dangling_link_named_like_configurations(node: Node) -> N
     assert "no network 'y'" in refused(node, "y")
 
 
-def test_no_net_d(node: Node) -> None:
+def test_a_missing_net_d_is_an_error(node: Node) -> None:
     directory = Directory(str(node.root / "none"))
     with pytest.raises(CniError, match="cannot read the configurations in .*/none: No such file") as caught:
         directory.networks()
@@ -280,7 +280,7 @@ def test_definitions_lend_their_name(node: Node) -> None:
     assert (found.name, found.types, found.source) == ("net-a", ("macvlan",), "NetworkAttachmentDefinition blue/net-a")
 
 
-def test_what_networks_are_called(node: Node) -> None:
+def test_networks_are_titled_by_their_files(node: Node) -> None:
     """A definition's name has its namespace, for every annotation; other networks have the requested name."""
     node.write("10-weave.conf", conf("weave-net"))
     node.binary("bridge")

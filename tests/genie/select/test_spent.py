@@ -110,7 +110,7 @@ JUNK = st.none() | st.text(max_size=5) | st.integers() | st.lists(st.text(max_si
 
 
 @given(st.dictionaries(st.sampled_from(["subnet", "ranges", "rangeStart", "gateway"]), JUNK))
-def test_what_is_no_range_is_not_exhausted(ipam: dict[str, Any]) -> None:
+def test_a_malformed_range_is_not_exhausted(ipam: dict[str, Any]) -> None:
     """`usePodCidr` of calico's, and mistakes: the ADD shows what they are."""
     net = network("blue", {"type": "x", "ipam": {"type": "host-local", **ipam, "dataDir": "/none"}})
     assert not is_exhausted(net)

@@ -288,7 +288,7 @@ def test_networks_that_do_not_disturb_each_other_are_attached_at_once(node: Node
     assert [ifname for _, ifname in node.executor.made("ADD")] == ["eth0", "eth1", "eth2", "eth3"]
 
 
-def test_what_a_pod_asks_for_beside_its_default_network_comes_after_it(node: Node) -> None:
+def test_extra_networks_come_after_the_default_one(node: Node) -> None:
     """Multi-network specification, 6.2; the default part itself may be attached at once, if all of it is known."""
     for name in ("blue", "green", "red", "grey"):
         node.write(f"20-{name}.conf", {"cniVersion": "1.0.0", "name": name, "type": "macvlan"})

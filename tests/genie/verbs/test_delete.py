@@ -125,7 +125,7 @@ def test_del_without_a_record_needs_nobody(node: Node, away: bool) -> None:
     assert len(story["ignored"]) == 2 and "cannot read the configurations" in story["ignored"][1]
 
 
-def test_what_a_killed_writer_left_goes_with_a_del(node: Node) -> None:
+def test_a_del_removes_the_files_of_a_killed_writer(node: Node) -> None:
     left = node.root / "state" / f"{CONTAINER}@eth0.json.17.4.new"
     left.parent.mkdir()
     left.write_text("{")

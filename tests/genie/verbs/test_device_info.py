@@ -68,7 +68,7 @@ def shown(node: Node) -> Any:
 
 
 @pytest.mark.parametrize("info", [PCI, VDPA, MEMIF, USER])
-def test_what_the_device_plugin_wrote_reaches_the_plugin_and_the_pod(fast: Node, devinfo: Path, info: Any) -> None:
+def test_the_device_plugins_file_reaches_the_plugin_and_the_pod(fast: Node, devinfo: Path, info: Any) -> None:
     device_plugin_wrote(devinfo, json.dumps(info))
     read: list[Any] = []
 
@@ -91,7 +91,7 @@ def test_what_the_device_plugin_wrote_reaches_the_plugin_and_the_pod(fast: Node,
 
 
 @pytest.mark.parametrize("resource", [True, False])
-def test_what_the_plugin_wrote_reaches_the_pod(
+def test_the_plugins_file_reaches_the_pod(
     fast: Node, devinfo: Path, monkeypatch: pytest.MonkeyPatch, resource: bool
 ) -> None:
     over(fast, "x0", monkeypatch, resource=resource)
@@ -148,7 +148,7 @@ def test_without_a_file_only_a_pci_address_is_one(
 
 
 @pytest.mark.parametrize("plugin", ["sriov", "calico"])
-def test_of_a_pod_that_does_not_come_up_no_file_stays(fast: Node, devinfo: Path, plugin: str) -> None:
+def test_a_failed_add_leaves_no_device_file(fast: Node, devinfo: Path, plugin: str) -> None:
     device_plugin_wrote(devinfo, json.dumps(PCI))
     fast.executor.act = failing(plugin)
     fast.kube.annotations = {"cni": "calico", NETWORKS: "fast"}
@@ -174,7 +174,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
-def test_what_is_no_device_information_is_not_shown(fast: Node, devinfo: Path, content: str) -> None:
+def test_malformed_device_information_is_not_shown(fast: Node, devinfo: Path, content: str) -> None:
     """And the pod still comes up."""
     device_plugin_wrote(devinfo, content)
     fast.add("calico", **{NETWORKS: "fast"})

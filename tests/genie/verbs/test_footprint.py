@@ -52,7 +52,9 @@ def nets(*cidrs: str) -> Footprint:
         ([{"type": "bridge", "ipam": HOST_LOCAL}, {"type": "route-override"}], None),
     ],
 )
-def test_what_a_configuration_tells(plugins: list[dict[str, Any]], expected: tuple[str, ...] | None) -> None:
+def test_a_footprint_has_the_routes_in_a_configuration(
+    plugins: list[dict[str, Any]], expected: tuple[str, ...] | None
+) -> None:
     assert footprint(network("x", *plugins)) == (None if expected is None else nets(*expected))
 
 

@@ -192,7 +192,7 @@ def test_an_attachments_event_is_in_multus_words(result: Result, message: str) -
     assert added(PLAIN, result) == message
 
 
-def test_of_a_status_that_is_too_long_less_and_less_is_written() -> None:
+def test_a_status_that_is_too_long_is_shortened_step_by_step() -> None:
     result = Result(interfaces=INTERFACES, ips=(V4,), routes=(Route("0.0.0.0/0"),))
     notes = {**on_pod([PLAIN], [result]), "cni": "calico"}
     tried = [dict(each) for each in shorter(notes)]

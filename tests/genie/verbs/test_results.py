@@ -41,7 +41,7 @@ ADDRESS = IP("10.0.0.2/24")
         ),
     ],
 )
-def test_what_a_result_lacks_is_filled_in(reported: Result, complete: tuple[Interface, ...] | None) -> None:
+def test_missing_fields_of_a_result_are_filled_in(reported: Result, complete: tuple[Interface, ...] | None) -> None:
     assert lacks(reported, "eth0") == (complete is not None)
     whole = (
         reported if complete is None else attributed(completed(reported, "eth0", "/n", {"eth0": LINK}), "eth0", "/n")

@@ -82,7 +82,7 @@ def test_a_plugin_that_refuses_alike_is_forgotten_and_another_of_the_same_words_
     assert chained.record.attached[0].left == (0,), "a was attached: that it cannot be read now deletes nothing"
 
 
-def test_of_a_network_twice_each_attachment_is_judged_by_its_own_failure(node: Node) -> None:
+def test_each_attachment_of_a_network_is_judged_by_its_own_failure(node: Node) -> None:
     node.kube.annotations = {"cni": "calico,flannel,flannel"}
     node.executor.act = lambda call: (
         refusal(7, "no subnet") if call.plugin == "flannel" and (call.verb == "DEL" or call.ifname == "eth2") else None
@@ -99,7 +99,7 @@ def test_of_a_network_twice_each_attachment_is_judged_by_its_own_failure(node: N
         Outcome(status=-1, error="the shim went away, killed by the runtime perhaps"),
     ],
 )
-def test_what_says_nothing_about_what_was_done_is_never_forgotten(chained: Node, outcome: Outcome) -> None:
+def test_a_plugin_whose_failure_proves_nothing_is_never_forgotten(chained: Node, outcome: Outcome) -> None:
     chained.executor.act = lambda call: outcome if call.plugin == "c" else None
     chained.fails("ADD")
     assert chained.record.attached[0].left == (2,)

@@ -320,7 +320,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("change", BROKEN)
-def test_what_somebody_changes_is_found(node: Node, change: str) -> None:
+def test_check_finds_changed_routes(node: Node, change: str) -> None:
     asked = {"cni": "ptp,ptp"}
     node.call("ADD", asked)
     node.pod.ip("route add 10.99.0.0/16 dev eth0", "rule add from 10.99.0.1 lookup 77")  # of no other network
@@ -378,7 +378,7 @@ REPLACED = ["route replace default via 10.1.0.3", "-6 route replace default dev 
 
 
 @pytest.mark.parametrize("change", BROKEN + REPLACED)
-def test_what_somebody_takes_away_is_put_back_and_what_he_adds_is_not_touched(node: Node, change: str) -> None:
+def test_repair_restores_removals_and_leaves_additions(node: Node, change: str) -> None:
     asked = {"cni": "ptp,ptp"}
     node.call("ADD", asked)
     foreign = ["10.99.0.0/16 dev eth0 scope link", "99: from 10.99.0.1 lookup 77"]
@@ -422,7 +422,7 @@ ADDRESSES_ALONE = 'del result["interfaces"]; [ip.pop("interface") for ip in resu
 
 @pytest.mark.parametrize("edit", [NO_MAC, ADDRESSES_ALONE])
 @pytest.mark.parametrize("asked", ["taciturn", "ptp,taciturn"])
-def test_what_a_plugin_does_not_tell_the_kernel_does(node: Node, edit: str, asked: str) -> None:
+def test_missing_fields_of_results_come_from_the_kernel(node: Node, edit: str, asked: str) -> None:
     (node.place / "taciturn").write_text(TACITURN.format(bin=node.bin, python=sys.executable, edit=edit))
     (node.place / "taciturn").chmod(0o755)
     node.network("taciturn", "taciturn", 4, bridge="br0", isGateway=True, mtu=1337)

@@ -94,8 +94,8 @@ def test_a_macvlan_network_has_the_traffic_of_its_pods(
     side = network("side", {"type": "macvlan", "master": "up0", "mode": "bridge", "ipam": ipam})
     records = []
     for container, pod in (("c1", one), ("c2", two)):
-        given = Attachment(container_id=container, netns=pod.path, ifname="eth0", path=(cni_bin,), env={})
-        result = host.run(lambda given=given: run_sync(invoke.add(side, given, SubprocessExecutor(), timeout=60)))
+        given = Attachment(container_id=container, netns=pod.path, ifname="eth0", path=(cni_bin,), timeout=60)
+        result = host.run(lambda given=given: run_sync(invoke.add(side, given, SubprocessExecutor())))
         made = RecordedAttachment(label="side", network=side, container_id=container, ifname="eth0", result=result)
         records.append(Record(container_id=container, ifname="eth0", netns=pod.path, attached=(made,)))
     interfaces = least_loaded.measured(records)["side"]

@@ -15,7 +15,7 @@ from typing import Any
 from genie.cni import version
 from genie.cni.config import validate_container_id, validate_ifname
 from genie.cni.errors import CniError, Code
-from genie.cni.invoke import OVERRIDE
+from genie.cni.invoke import CALLED, OVERRIDE
 from genie.config import Conf
 
 #: Parameters that each verb must have (specification, section 2, "Parameters").
@@ -86,8 +86,12 @@ class Request:
     def validate(self) -> None:
         """Check CNI_COMMAND and the variables it requires.
 
-        Raises CniError: 4; the message names the variable.
+        Raises CniError: 4; the message names the variable. 7 if a plugin that genie called calls genie.
         """
+        if self.env.get(CALLED):
+            raise CniError(
+                Code.INVALID_CONFIG, "genie is called by a plugin that it called itself: its ipam or delegate is genie"
+            )
         if self.command not in REQUIRED:
             raise CniError(
                 Code.INVALID_ENVIRONMENT,

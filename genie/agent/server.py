@@ -31,6 +31,7 @@ from genie.agent import protocol
 from genie.agent.metrics import Metrics
 from genie.agent.slots import Slots
 from genie.cni.execute import Outcome, PluginCall
+from genie.cni.invoke import CALLED
 from genie.log import Log
 
 T = TypeVar("T")
@@ -477,7 +478,8 @@ class Server:
         if self._working >= CALLS_MAX and call.env.get("CNI_COMMAND") != "DEL":
             return _refusal(f"the agent works on {CALLS_MAX} calls already, its limit; try again later", "")
         task = asyncio.current_task()
-        container = call.env.get("CNI_CONTAINERID", "")
+        # genie as its own delegate is refused; it must not wait for the call that waits for it
+        container = "" if call.env.get(CALLED) else call.env.get("CNI_CONTAINERID", "")
         before = self._containers.get(container)
         if container and task:
             self._containers[container] = task

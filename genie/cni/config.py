@@ -24,6 +24,8 @@ _NAME_IS = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
 _TOP = {"cniVersion", "cniVersions", "name", "type", "plugins"}
 SUFFIXES = (".conf", ".conflist", ".json")  # the files that libcni, and so a runtime, reads as configurations
+#: Plugins that call the plugin of `ipam` with the same configuration.
+_CALLING_IPAM = ("bridge", "macvlan", "ipvlan", "ptp", "vlan", "host-device", "dummy", "tap")
 IFNAME_IS = "1 to 15 bytes without '/', ':' or white space"
 TYPE_IS = "the name of a plugin's executable, without '/' or '\\'"
 
@@ -205,6 +207,8 @@ def _plugin(read: Fields) -> dict[str, Any]:
         raise read.wrong("capabilities", "an object of booleans")
     if (ipam := read.inner("ipam")).data.get("type") not in (None, ""):
         _type(ipam)
+        if ipam.data["type"] in _CALLING_IPAM:
+            raise ipam.wrong("type", "an ipam plugin, not one that calls its ipam plugin, and so itself, without end")
     return read.data
 
 

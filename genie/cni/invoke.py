@@ -28,6 +28,9 @@ RESULT_MAX = 131072
 """The limit for a plugin's result, in bytes: twice the size of the longest lists that result.py accepts."""
 OVERRIDE = "CNI_NETNS_OVERRIDE"
 """Not in the specification: with it, containernetworking's plugins accept the namespace that they run in."""
+CALLED = "GENIE_CALLED"
+"""Set for plugins, and so for what they call themselves: genie as their ipam plugin or delegate would wait for itself.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -302,7 +305,7 @@ def _runtime_config(plugin: Mapping[str, Any], offered: Mapping[str, Any]) -> di
 def _environment(command: str, attachment: Attachment) -> dict[str, str]:
     """Section 2, "Parameters": an attachment's only for its verbs, and none from our own environment."""
     env = {key: value for key, value in attachment.env.items() if not key.startswith("CNI_") or key == OVERRIDE}
-    env |= {"CNI_COMMAND": command, "CNI_PATH": os.pathsep.join(attachment.path)}
+    env |= {CALLED: "1", "CNI_COMMAND": command, "CNI_PATH": os.pathsep.join(attachment.path)}
     if command not in ("GC", "STATUS"):
         env["CNI_CONTAINERID"] = attachment.container_id
         env["CNI_NETNS"] = attachment.netns

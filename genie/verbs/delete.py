@@ -88,18 +88,33 @@ async def _take_off(
     errors: list[CniError] = []
     while positions:
         position = positions.pop()
-        plugin = attached.network.plugins[position]
+        alone = replace(attached.network, plugins=(attached.network.plugins[position],))
         try:
-            alone = replace(attached.network, plugins=(plugin,))
             await invoke.delete(alone, call.attachment(attached, record.args), call.executor, attached.result)
         except CniError as error:
-            if _refused_alike(failure, error):
+            if _refused_alike(failure, error) or await _let_go(call, record, attached, alone):
                 continue
             stuck.insert(0, position)
             errors.append(error)
             if record.complete:
                 break
     return (*positions, *stuck), errors
+
+
+async def _let_go(call: Context, record: Record, attached: RecordedAttachment, plugin: NetworkConfig) -> bool:
+    """Whether a plugin cleans up without the namespace, after it failed because its interface is not there: its ADD
+    failed before it had one (host-device), or the pod renamed or removed it. An empty CNI_NETNS means that nothing is
+    left there (specification, section 2, "DEL"), and then such a plugin releases the rest.
+    """
+    try:
+        with call.conversation() as kernel:
+            if attached.ifname in await call.in_namespace(kernel, kernel.links):
+                return False
+        without = replace(call.attachment(attached, record.args), netns="")
+        await invoke.delete(plugin, without, call.executor, attached.result)
+    except (OSError, CniError):
+        return False
+    return True
 
 
 async def mended(call: Context, networks: Sequence[NetworkConfig]) -> None:

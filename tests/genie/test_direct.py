@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -122,6 +123,14 @@ def test_an_add_and_a_del(shell: Direct) -> None:
     assert set(body["metadata"]["annotations"]) == {"k8s.v1.cni.cncf.io/network-status", "multi-ip-preferences"}
     assert shell.start("DEL").stdout == b""
     assert list((shell.root / "state").iterdir()) == []
+
+
+def test_genie_as_its_own_delegate_is_refused(shell: Direct) -> None:
+    (shell.root / "bin" / "calico").write_text(f"#!/bin/sh\nexec {sys.executable} -IS -c {shlex.quote(START)}\n")
+    shell.ask(cni="calico")
+    error = json.loads(shell.start("ADD").stdout)
+    assert "genie is called by a plugin that it called itself" in error["msg"] and error["code"] == 7
+    assert shell.call("DEL") == {} and list((shell.root / "state").iterdir()) == []
 
 
 def test_an_error_is_one_object_on_standard_output(shell: Direct) -> None:
@@ -289,6 +298,23 @@ def leases(node: Direct) -> list[str]:
 
 def links(namespace: Any) -> list[str]:
     return sorted(link["ifname"] for link in json.loads(namespace.ip("-j link")))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("device", ["nowhere", "up0"])
+def test_a_plugin_that_needs_its_interface_for_a_del_keeps_no_pod(real: Any, cni_bin: str, device: str) -> None:
+    node, host, pod = real
+    (node.root / "bin" / "host-device").symlink_to(f"{cni_bin}/host-device")
+    host.ip("link add up0 type veth peer name up1")
+    node.write("side", {"type": "host-device", "device": device})
+    node.ask(cni="calico,side")
+    added = node.start("ADD")
+    assert added.returncode == (device == "nowhere"), added.stdout
+    if device == "up0":
+        pod.ip("link set eth1 down")
+        pod.ip("link set eth1 name renamed")
+    assert node.call("DEL") == {} and not leases(node)
+    assert list((node.root / "state").iterdir()) == []
 
 
 @pytest.mark.root

@@ -21,7 +21,7 @@ from genie import config, removals
 from genie.agent import daemon
 from genie.cni.errors import CniError
 from genie.removals import Removals
-from tests.rigs.agent import ShimOutcome, end, is_alive, until
+from tests.rigs.agent import ShimOutcome, end, is_alive, script, until
 from tests.rigs.agent_node import TOKEN, Node
 from tests.rigs.fake_api import FakeApi
 
@@ -165,6 +165,18 @@ def test_a_delegate_that_hangs_ends_in_one_clear_error(node: Node) -> None:
     assert (
         outcome.status == 1 and "plug" in outcome.json["msg"] and "no answer within 0.4 seconds" in outcome.json["msg"]
     )
+
+
+def test_genie_as_its_own_delegate_is_refused_at_once_and_waits_for_nothing(node: Node) -> None:
+    script(node.place / "bin", "plug", f"exec {node.binary}")
+
+    async def go() -> list[ShimOutcome]:
+        async with node.agent():
+            return [await node.call(verb) for verb in ("ADD", "DEL")]
+
+    added, deleted = asyncio.run(go())
+    assert "genie is called by a plugin that it called itself" in added.json["msg"] and added.json["code"] == 7
+    assert deleted.status == 0 and not node.records
 
 
 def test_told_to_stop_it_finishes_what_it_has_begun(node: Node) -> None:

@@ -92,6 +92,11 @@ def test_a_name_may_be_lent_but_never_overrides() -> None:
         ({"name": "a", "type": "x", "capabilities": {"mac": 1}}, "capabilities: expected an object of booleans"),
         ({"name": "a", "type": "x", "ipam": "host-local"}, "ipam: expected an object"),
         ({"name": "a", "plugins": [{"type": "x", "ipam": {"type": "a/b"}}]}, "plugins[0]: ipam: type: expected"),
+        (
+            {"name": "a", "type": "x", "ipam": {"type": "tap"}},
+            "ipam: type: expected an ipam plugin, not one that calls",
+        ),
+        ({"name": "a", "type": "flannel", "ipam": {"type": "bridge"}}, "ipam: type: expected an ipam plugin, not one"),
         ({"name": "a", "type": "x", "cniVersion": 1}, "cniVersion: expected a string"),
         ({"name": "a", "type": "x", "cniVersions": "1.0.0"}, "cniVersions: expected a list"),
         ({"name": "a", "type": "x", "disableCheck": "no"}, "disableCheck: expected true or false, found 'no'"),

@@ -127,6 +127,7 @@ def test_the_environment_is_complete_and_nothing_is_stale(attachment: Attachment
     run_sync(invoke.add(network("a"), attachment, fake))
     assert fake.calls[0][3] == {
         "PATH": "/bin",
+        "GENIE_CALLED": "1",
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "c1",
         "CNI_NETNS": "/run/netns/x",
@@ -363,7 +364,7 @@ def test_gc_asks_all_and_joins_the_errors(binaries: str) -> None:
     assert "plugin 'b': GC: second" in caught.value.details
     for _, _, request, env in fake.calls:
         assert request["cni.dev/valid-attachments"] == valid
-        assert env == {"CNI_COMMAND": "GC", "CNI_PATH": binaries}
+        assert env == {"GENIE_CALLED": "1", "CNI_COMMAND": "GC", "CNI_PATH": binaries}
 
 
 @pytest.mark.parametrize("more", [{"disableGC": True, "cniVersion": "1.1.0"}, {"cniVersion": "1.0.0"}])

@@ -139,7 +139,14 @@ class Bench:
             sys.executable, "-m", "genie", "agent", "--socket", str(self.socket), "--node", "bench",
             "--conf", str(self.place / "genie.conf"), "--listen", listen, "--log-level", "info",
         ]  # fmt: skip
-        with (self.place / "agent.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        with (
+            (self.place / "agent.log").open("wb") as log,
+            subprocess.Popen(
+                command,
+                stderr=log,
+                env={**os.environ, "MALLOC_ARENA_MAX": "2"},  # as in the manifest
+            ) as process,
+        ):
             try:
                 deadline = time.monotonic() + 20
                 while not self.socket.exists():

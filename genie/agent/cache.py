@@ -362,7 +362,7 @@ class Watch(Generic[T]):
 
 def _key(item: Mapping[str, Any]) -> tuple[str, str]:
     meta = item.get("metadata") or {}
-    return str(meta.get("namespace") or ""), str(meta.get("name") or "")
+    return sys.intern(str(meta.get("namespace") or "")), str(meta.get("name") or "")
 
 
 def _keep_pod(item: Mapping[str, Any]) -> tuple[Pod, None]:

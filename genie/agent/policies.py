@@ -49,6 +49,8 @@ ADDRESSES_MAX = 256
 """The limit for one pod's addresses as a peer."""
 PEERS_SIZE = 16 << 20
 """The limit for all peers, in bytes: some 20,000 with a few labels and addresses."""
+LABELS_MAX = 1000
+"""The limit for labels of peers that are kept once for all pods that have them."""
 MARK = ".policies"
 """A file beside the records: pods of this node may have rules, from this agent or an earlier one."""
 BAD, NOT_SET = "PolicyInvalid", "PolicyNotApplied"
@@ -91,12 +93,21 @@ class _Guarded:
 
 @dataclass(frozen=True)
 class _Interest:
-    """What must be known of other pods. keys: of their labels. networks: names as in a pod's status."""
+    """What must be known of other pods. keys: of their labels. networks: names as in a pod's status. labels: those that
+    were found, each once: most pods have the same as another.
+    """
 
     keys: frozenset[str] = frozenset()
     networks: frozenset[str] = frozenset()
     ports: bool = False
     namespaces: bool = False
+    labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = field(default_factory=dict, compare=False)
+
+    def kept(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        found = tuple((key, labels[key]) for key in self.keys if key in labels)
+        if len(self.labels) > LABELS_MAX:
+            self.labels.clear()
+        return self.labels.setdefault(found, dict(found))
 
     def covers(self, other: _Interest) -> bool:
         return self.keys >= other.keys and self.networks >= other.networks and self.ports >= other.ports
@@ -247,7 +258,9 @@ class Policies:
         watches = (*self._sources, *self._others())
         if not all(watch is None or (watch.listed.is_set() and not watch.overflowing) for watch in watches):
             return  # nobody switches policies off by making too many of them
+        world.used.clear()
         failed = self._each(lambda guarded: self._set(guarded, guarded.netns))
+        world.forget_unused()
         self._report_bad(world.policies)
         if not (self.active or world.policies or any(failed)):  # a policy may have gone while its rules were set
             with suppress(OSError):
@@ -477,11 +490,10 @@ def _keep_peer(item: _Item, wanted: _Interest, node: str) -> tuple[Workload | No
     spec = item.get("spec") or {}
     if not addresses and not (wanted.ports and spec.get("nodeName") == node):
         return None, None
-    known = labels if isinstance(labels, dict) else {}
     return Workload(
         namespace=intern(str(meta.get("namespace"))),
         name=str(meta.get("name")),
-        labels={intern(key): intern(known[key]) for key in wanted.keys if key in known},
+        labels=wanted.kept(labels if isinstance(labels, dict) else {}),
         addresses=addresses,
         ports=_ports(spec.get("containers")) if wanted.ports else (),
     ), None
@@ -497,7 +509,8 @@ def _addresses(status: Any, networks: frozenset[str]) -> tuple[tuple[str, Range,
             if entry.get("name") in networks:
                 for text in entry.get("ips") or ():
                     with suppress(CniError):
-                        found.append((intern(entry["name"]), *cidr(f"{text}/{128 if ':' in text else 32}", "")))
+                        (first, _), v6 = cidr(f"{text}/{128 if ':' in text else 32}", "")
+                        found.append((intern(entry["name"]), (first, first), v6))
     return tuple(found[:ADDRESSES_MAX])
 
 

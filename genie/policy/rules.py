@@ -72,6 +72,7 @@ class _Side:
         if not isolating:
             return None
         key = (self.side, self.label, self.pod.ports, *isolating)
+        self.world.used.add(key)
         kept = self.world.kept.get(key)
         if kept is None:
             kept = self.world.kept[key] = Together(self._allows(isolating.values()), isolating, self.used)
@@ -93,9 +94,11 @@ class _Side:
                 group[0].extend(addresses[0])
                 group[1].extend(addresses[1])
         allows = [Allow(protocol=protocol, ports=ports, anyone=True) for protocol, ports in anyone]
-        for (protocol, ports), (v4, v6) in groups.items():
-            if (v4 or v6) and (protocol, ports) not in anyone:
-                allows.append(Allow(protocol=protocol, ports=ports, v4=joined(v4), v6=joined(v6)))
+        once: dict[tuple[Range, ...], tuple[Range, ...]] = {}  # often the same for each protocol
+        for (protocol, ports), addresses in groups.items():
+            if any(addresses) and (protocol, ports) not in anyone:
+                v4, v6 = (once.setdefault(of, of) for of in map(joined, addresses))
+                allows.append(Allow(protocol=protocol, ports=ports, v4=v4, v6=v6))
         if len(allows) > ALLOWS_MAX or sum(len(each.v4) + len(each.v6) for each in allows) > RANGES_MAX:
             most = f"{ALLOWS_MAX} rules or {RANGES_MAX} ranges of addresses"
             return f"the policies for {self.label} come to more than {most}"

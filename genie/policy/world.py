@@ -73,7 +73,7 @@ class Together(NamedTuple):
 class World:
     """Everything that rules depend on, at one moment. Answers are kept, so nothing in it may change.
 
-    kept: answers of `rules`.
+    kept: answers of `rules`. used: the keys of those that were asked for.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class World:
     ) -> None:
         self.policies, self._pods, self._namespaces = policies, pods or {}, namespaces or {}
         self.kept: dict[Hashable, Together] = {}
+        self.used: set[Hashable] = set()
         self._selections: dict[Asked, Selected] = {}
         self._of_labels: dict[tuple[str, frozenset[tuple[str, str]]], tuple[Policy, ...]] = {}
 
@@ -123,6 +124,10 @@ class World:
         if not lost and not found:
             return selection
         return _selection((*(pod for pod in selection.pods if (pod.namespace, pod.name) not in lost), *found), asked)
+
+    def forget_unused(self) -> None:
+        """Drop the answers that nobody asked for since `used` was cleared."""
+        self.kept = {key: each for key, each in list(self.kept.items()) if key in self.used}
 
     def isolating(self, namespace: str, labels: Mapping[str, str]) -> tuple[Policy, ...]:
         """The policies that select a pod."""

@@ -243,6 +243,23 @@ def test_nobody_switches_policies_off_by_making_too_many(here: Here, monkeypatch
     asyncio.run(go())
 
 
+def test_peers_without_room_change_no_rules(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_policies, "PEERS_SIZE", 3000)
+    peer(here.api, "friend", "10.1.0.7", role="friend")
+    policy(here.api, spec={"ingress": FROM_FRIENDS})
+
+    async def go() -> None:
+        async with here.agent() as enforced:
+            await until(lambda: "10.1.0.7" in here.rules)
+            for number in range(10):
+                peer(here.api, f"other-{number}", f"10.2.0.{number}", role="friend")
+            await until(lambda: enforced._peers is not None and enforced._peers.overflowing)
+            enforced._update()
+            assert "10.1.0.7" in here.rules
+
+    asyncio.run(go())
+
+
 def test_a_malformed_policy_is_an_event_of_the_policy(here: Here) -> None:
     async def go() -> None:
         async with here.agent():

@@ -22,7 +22,9 @@ def test_a_change_gives_the_same_rules_as_a_world_made_anew(seed: int) -> None:
     now = World(policies, pods, namespaces)
     kept = 0
     for _ in range(STEPS):
+        now.used.clear()
         rig.decided_in(now)
+        now.forget_unused()
         pods = dict(pods)
         match pick.choice(("pod", "pod", "pod", "namespace", "policy")):
             case "pod":
@@ -45,6 +47,20 @@ def test_a_change_gives_the_same_rules_as_a_world_made_anew(seed: int) -> None:
         kept += len(now.kept)
         assert rig.decided_in(now) == rig.decided_in(World(policies, pods, namespaces))
     assert kept > STEPS, "there is something to be kept"
+
+
+def test_answers_that_no_pod_needs_are_dropped() -> None:
+    pods = {(pod.namespace, pod.name): rig.workload(pod) for pod in rig.PODS}
+    now = World(rig.read(rig.generate(1, 5)), pods, rig.NAMESPACES)
+    rig.decided_in(now)
+    kept = dict(now.kept)
+    now.used.clear()
+    found = rig.decided_in(now)
+    now.forget_unused()
+    assert now.kept == kept and rig.decided_in(now) == found
+    now.used.clear()
+    now.forget_unused()
+    assert not now.kept and rig.decided_in(now) == found
 
 
 def test_without_a_difference_nothing_is_made_anew() -> None:

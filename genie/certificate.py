@@ -4,7 +4,7 @@ The certificate and its key are in a Secret that all replicas share. Each replic
 
 1. A certificate that is missing, damaged or near its end is replaced. The Secret's resourceVersion decides between
    replicas; the other ones use the winner's.
-2. The ValidatingWebhookConfiguration gets the new certificate and the one before it as its caBundle.
+2. The caBundle of the ValidatingWebhookConfiguration gets the certificate, and keeps those that were there.
 3. After a pause, in which API servers see the new caBundle, the replica serves the new certificate.
 
 So an API server trusts a certificate before anybody serves it, and the one before it as long as anybody still does. A
@@ -17,11 +17,12 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import re
 import ssl
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from genie.cni.errors import CniError, Code
@@ -38,29 +39,31 @@ UNSEEN = 5.0
 SETTLED = 300.0
 """The same, for a replica that serves the certificate before it: longer, because clocks differ."""
 
+TRUSTED = 4
+"""Certificates in a caBundle at most."""
+
 log = logging.getLogger("genie.admission")
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The Secret's content, PEM. trusted: the certificate and those before it that may still be served."""
+    """The Secret's content, PEM."""
 
     cert: bytes
     key: bytes
-    trusted: bytes
 
     @classmethod
     def of(cls, secret: Mapping[str, Any]) -> Held:
         """What a Secret has; empty where it has nothing readable."""
         data = secret.get("data") or {}
-        held = cls(**{field: _decoded(data.get(key)) for field, key in _KEYS.items()})
-        return held if held.cert in held.trusted else replace(held, trusted=held.cert)
+        return cls(**{field: _decoded(data.get(key)) for field, key in _KEYS.items()})
 
     def data(self) -> dict[str, str]:
         return {key: base64.b64encode(getattr(self, field)).decode() for field, key in _KEYS.items()}
 
 
-_KEYS = {"cert": "tls.crt", "key": "tls.key", "trusted": "ca.crt"}
+_KEYS = {"cert": "tls.crt", "key": "tls.key"}
 
 
 def _decoded(text: Any) -> bytes:
@@ -162,24 +165,26 @@ class SelfSigned:
         while True:
             secret = good(*self._client.request("GET", self._secret), f"read {self._secret}")
             before = Held.of(secret)
-            left = seconds_left(before, self.dns, f"{self.path}.new")
-            if left > renewed:
+            if seconds_left(before, self.dns, f"{self.path}.new") > renewed:
                 return before
             cert, key = made(self.dns)
-            held = Held(cert=cert, key=key, trusted=cert + (before.cert if left > 0 else b""))
+            held = Held(cert=cert, key=key)
             status, data = self._client.request("PUT", self._secret, {**secret, "data": held.data()})
             if status != 409:  # otherwise another replica was first
                 good(status, data, f"write {self._secret}")
                 return held
 
     def _trust(self, held: Held) -> None:
-        """Have the API server trust a certificate. What it trusts already stays as it is: another replica may be ahead
-        of this one.
+        """Have the API server trust a certificate, and the one that this replica serves.
+
+        It goes on trusting the newest others, because other replicas may serve them.
         """
         hooks = good(*self._client.request("GET", self._hooks), f"read {self._hooks}")["webhooks"]
-        if all(held.cert in _decoded(hook["clientConfig"].get("caBundle")) for hook in hooks):
+        bundles = [_decoded(hook["clientConfig"].get("caBundle")) for hook in hooks]
+        if all(held.cert in bundle and self.served in bundle for bundle in bundles):
             return
-        bundle = base64.b64encode(held.trusted).decode()
+        trusted = dict.fromkeys(_CERTIFICATE.findall(b"\n".join([held.cert, self.served, *bundles])))
+        bundle = base64.b64encode(b"".join(list(trusted)[:TRUSTED])).decode()
         patch = {"webhooks": [{"name": hook["name"], "clientConfig": {"caBundle": bundle}} for hook in hooks]}
         answer = self._client.request("PATCH", self._hooks, patch, "application/strategic-merge-patch+json")
         good(*answer, f"write {self._hooks}")

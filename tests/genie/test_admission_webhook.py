@@ -373,6 +373,33 @@ def test_a_lost_bundle_is_repaired_and_a_longer_one_kept(hooked: Hooked, address
     assert bundles() == {ahead}
 
 
+def test_an_emptied_secret_or_bundle_takes_the_trust_from_no_replica(
+    hooked: Hooked, address: str, tmp_path: Path
+) -> None:
+    one, two = (Replica(hooked, tmp_path / name) for name in ("one", "two"))
+    first = one.turn()
+    secret = "/api/v1/namespaces/kube-system/secrets/genie-admission-self-signed"
+    hooks = f"{hooked.cluster.collection(hooked.hooks)}/genie-admission"
+
+    def bundle() -> bytes:
+        webhooks = hooked.cluster.ask("GET", hooks)[1]["webhooks"]
+        return base64.b64decode(webhooks[0]["clientConfig"].get("caBundle", ""))
+
+    def empty(path: str) -> None:
+        now = hooked.cluster.ask("GET", path)[1] | {"data": None}
+        for hook in now.get("webhooks", ()):
+            hook["clientConfig"].pop("caBundle")
+        assert hooked.cluster.ask("PUT", path, now)[0] == 200
+
+    empty(secret)
+    second = two.turn()
+    assert second != first and bundle() == second + first, "one still serves the first"
+    empty(hooks)
+    assert one.own.served == first
+    hooked.cluster.within.run(lambda: one.own._trust(one.own._held(0)))
+    assert bundle() == second + first
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

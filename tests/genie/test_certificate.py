@@ -20,7 +20,7 @@ def held() -> Held:
     if not shutil.which("openssl"):
         pytest.skip("there is no openssl for a certificate")
     cert, key = made(NAME)
-    return Held(cert=cert, key=key, trusted=cert)
+    return Held(cert=cert, key=key)
 
 
 def test_a_certificate_has_a_life(held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,12 +47,11 @@ def test_what_cannot_be_served_has_none(held: Held, tmp_path: Path, wrong: str) 
 
 @pytest.mark.parametrize("secret", [{}, {"data": None}, {"data": {"tls.crt": "%", "tls.key": 5}}])
 def test_an_empty_or_damaged_secret_has_nothing(secret: dict[str, object]) -> None:
-    assert Held.of(secret) == Held(cert=b"", key=b"", trusted=b"")
+    assert Held.of(secret) == Held(cert=b"", key=b"")
 
 
 def test_a_secret_has_what_was_put_into_it(held: Held) -> None:
     assert Held.of({"data": held.data()}) == held
-    assert Held.of({"data": {**held.data(), "ca.crt": ""}}) == held, "a certificate is trusted in any case"
 
 
 def test_without_openssl_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ _UP, _LOWER_UP = 1, 1 << 16
 _PERMANENT = 0x80  # a neighbour that somebody added
 _KERNEL = 2  # the protocol of routes that come with an address
 _LOCAL_TABLE, _UNICAST = 255, 1
+_REFUSING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}  # kinds of routes, which have no interface
 _FAMILIES = {int(socket.AF_INET): "0.0.0.0", int(socket.AF_INET6): "::"}
 
 
@@ -43,7 +44,7 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A unicast route of any table except the local one."""
+    """A route of any table except the local one, without multicast; `gw` of one that refuses is how it does so."""
 
     dst: str
     gw: str = ""
@@ -128,6 +129,8 @@ def _route(message: Message) -> Route | None:
         return None
     table = message.number(15) or table
     dst = f"{message.address(1) or _FAMILIES[family]}/{length}"
+    if kind in _REFUSING and protocol != _KERNEL:
+        return Route(dst=dst, gw=_REFUSING[kind], table=table, priority=message.number(6))
     if table == _LOCAL_TABLE or kind != _UNICAST or dst in ("fe80::/64", "ff00::/8"):
         return None
     metrics = message.inner(8)

@@ -28,7 +28,7 @@ def left(used: Snapshot, after: Snapshot, words: Sequence[str]) -> Iterator[str]
 def of_kernel(used: Snapshot, after: Snapshot) -> Iterator[str]:
     """New interfaces, addresses, routes and rules."""
     yield from interfaces(used, after)
-    yield from _kernel(used.kernel, after.kernel)
+    yield from of_namespace(used.kernel, after.kernel)
 
 
 def files(used: Snapshot, after: Snapshot, words: Sequence[str]) -> set[str]:
@@ -36,6 +36,18 @@ def files(used: Snapshot, after: Snapshot, words: Sequence[str]) -> set[str]:
     found = {path for path in after.files if path not in used.files and not _was_directory(path, used)}
     changed = {path for path in after.files.keys() & used.files.keys() if after.files[path] != used.files[path]}
     return found | {path for path in changed if any(word.encode() in after.files[path] for word in words)}
+
+
+def grown(before: Snapshot, after: Snapshot, by: int) -> list[str]:
+    """Files that have grown by at least this number of bytes, except logs."""
+    return [
+        path
+        for path, content in sorted(after.files.items())
+        if path in before.files
+        and len(content) - len(before.files[path]) >= by
+        and not path.startswith(("/var/log/", "/tmp/"))
+        and not path.endswith(".log")
+    ]
 
 
 def _was_directory(path: str, before: Snapshot) -> bool:
@@ -58,7 +70,8 @@ def processes(clean: Snapshot, after: Snapshot) -> Iterator[str]:
             yield f"the process {command!r}"
 
 
-def _kernel(before: Kernel, after: Kernel) -> Iterator[str]:
+def of_namespace(before: Kernel, after: Kernel) -> Iterator[str]:
+    """New addresses, routes, neighbours and rules that do not go with a new interface."""
     names = {link.index: link.name for link in after.links}
     known = {link.index for link in before.links}
     for address in after.addresses:

@@ -207,6 +207,16 @@ def has_kind(kind: str) -> bool:
     return True
 
 
+def settings() -> dict[str, str]:
+    """The sysctls of the calling thread's network namespace, without those that change by themselves."""
+    found = {}
+    for folder, _, names in os.walk("/proc/sys/net"):
+        for name in names:
+            with suppress(OSError, UnicodeDecodeError):
+                found[f"{folder[len('/proc/sys/') :]}/{name}"] = Path(folder, name).read_text()
+    return {name: value for name, value in found.items() if not name.endswith("/nf_conntrack_count")}
+
+
 def provide(path: str, text: str) -> None:
     """Write a file that a daemon has written on a node, unless it is there."""
     file = Path(path)
@@ -243,6 +253,7 @@ def _firewall() -> frozenset[str]:
             text = line.strip()
             if text.startswith("table "):
                 table, chain = text.removesuffix("{").strip(), ""
+                lines.add(table)
             elif text.startswith(("chain ", "set ", "map ")):
                 chain = text.removesuffix("{").strip()
                 lines.add(f"{table} {chain}")

@@ -68,7 +68,7 @@ def _ip(item: Json) -> Ip:
     index = item.get("interface")
     return Ip(
         cidr=cidr(item.get("address")),
-        gateway=str(item.get("gateway") or ""),
+        gateway=address(item.get("gateway")),
         interface=index if isinstance(index, int) and not isinstance(index, bool) else None,
     )
 
@@ -79,6 +79,14 @@ def cidr(value: Any) -> str:
         return str(ipaddress.ip_interface(value)) if isinstance(value, str) else ""
     except ValueError:
         return ""
+
+
+def address(value: Any) -> str:
+    """An address in the kernel's notation; as it is if it is invalid, empty if there is none."""
+    try:
+        return str(ipaddress.ip_address(value)) if isinstance(value, str) else ""
+    except ValueError:
+        return str(value)
 
 
 def destination(value: Any) -> str:

@@ -292,14 +292,14 @@ class Scene:
         Args:
             calls: of the ipam plugin, which should remove them. look: returns what is left.
         """
-        stored = {what for what in left if self._in_store_of_ipam(what)}
+        stored = {what for what in left if self.is_stored_by_ipam(what)}
         if stored:
             for verb, attachment, conf in calls:
                 self._ask_ipam(verb, attachment, conf)
             stored.intersection_update(look())
         return stored
 
-    def _in_store_of_ipam(self, left: str) -> bool:
+    def is_stored_by_ipam(self, left: str) -> bool:
         """Whether a leftover is a file in the ipam plugin's store: one call of that plugin alone shows where it is."""
         if not self.subject.ipam or not left.startswith("the file "):
             return False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 
 from harness.conformance import machine
+from harness.conformance.call import Json
 from harness.conformance.checks.base import check
 from harness.conformance.checks.life import BATCH, Made, made, settled, tried
 from harness.conformance.kernel import Link, Route
-from harness.conformance.results import destination, parse
+from harness.conformance.results import address, destination, parse
 from harness.conformance.scene import Broken, Scene
 from harness.conformance.spec import ADD, PARAMETERS, PROTOCOL, RESULT
 from harness.conformance.wellformed import complaints
@@ -411,9 +412,9 @@ def routes(scene: Scene) -> None:
     for route in it.result.routes:
         dst = destination(route.get("dst"))
         same = [each for each in it.kernel.routes if each.dst == dst]
-        wanted = {key: route[key] for key in ("gw", "mtu", "advmss", "priority", "table", "scope") if route.get(key)}
-        if not scene.has("1.1.0"):
-            wanted = {key: value for key, value in wanted.items() if key == "gw"}
+        wanted = _attributes(route) if scene.has("1.1.0") else {}
+        if route.get("gw"):
+            wanted["gw"] = address(route["gw"])
         if not same:
             it.expect(
                 False,
@@ -434,6 +435,13 @@ def routes(scene: Scene) -> None:
                 f"the result has a route to {dst} with {says}; the kernel's has {has}",
                 "`routes` are routes that the attachment made.",
             )
+
+
+def _attributes(route: Json) -> dict[str, object]:
+    """What a result has of a route beside its next hop. Scope 0 is a scope; other zeros are nothing."""
+    found = {key: route[key] for key in ("mtu", "advmss", "priority", "table") if route.get(key)}
+    is_scoped = route.get("scope") is not None and ":" not in str(route.get("dst"))  # IPv6 has no scopes
+    return {**found, **({"scope": route["scope"]} if is_scoped else {})}
 
 
 def _is_own(it: Made, routes: list[Route]) -> bool:
@@ -459,7 +467,7 @@ def routes_complete(scene: Scene) -> None:
     it = made(scene)
     listed = {destination(route.get("dst")) for route in it.result.routes}
     own = [ipaddress.ip_interface(ip.cidr).network for ip in it.result.ips if ip.cidr]
-    gateways = {ip.gateway for ip in it.result.ips} | {str(route.get("gw")) for route in it.result.routes}
+    gateways = {ip.gateway for ip in it.result.ips} | {address(route.get("gw")) for route in it.result.routes}
     for route in it.kernel.routes:
         target = ipaddress.ip_network(route.dst)
         near = any(target.version == net.version and target.subnet_of(net) for net in own)  # type: ignore[arg-type]

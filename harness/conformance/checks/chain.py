@@ -107,4 +107,8 @@ def _kept(key: str, item: Any, result: Json) -> bool:
     """Whether an item of prevResult is in a result, possibly with changes of the plugin."""
     identity = {"interfaces": ("name", "sandbox"), "ips": ("address",), "routes": ("dst",)}[key]
     items = [each for each in result.get(key) or () if isinstance(each, dict)]
-    return any(all(each.get(part) == item.get(part) for part in identity) for each in items)
+    for each in items:
+        kept = {name for name, value in each.items() if value} >= {name for name, value in item.items() if value}
+        if kept and all(each.get(part) == item.get(part) for part in identity):
+            return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from harness.conformance import leftovers
 from harness.conformance.call import Json, Outcome
@@ -14,7 +15,7 @@ from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
 from harness.conformance.results import Result, destination, parse
 from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
-from harness.conformance.spec import ADD, DELEGATION, GC, STATUS, number
+from harness.conformance.spec import ADD, DELEGATION, GC, PARAMETERS, STATUS, number
 
 _STALE = (
     "GC removes what belongs to attachments that are not in the list of valid ones, such as reservations of addresses."
@@ -25,16 +26,18 @@ _VALID = "GC leaves alone what belongs to valid attachments."
 
 @check("gc-succeeds", "GC with all attachments valid succeeds, prints nothing, and changes nothing.", GC, since="1.1.0")
 def succeeds(scene: Scene) -> None:
-    attachment = scene.added(scene.container())
-    before, files, host = scene.inside(attachment), scene.about(attachment), scene.snapshot()
-    outcome = scene.collect([attachment])
+    many = 1 if scene.subject.is_exclusive else 2
+    attachments = [scene.added(scene.container()) for _ in range(many)]
+    before, host = [(scene.inside(each), scene.about(each)) for each in attachments], scene.snapshot()
+    outcome = scene.collect(attachments)
     demand = "GC generally completes without an error."
     if not scene.expect(outcome.ok, f"GC fails: {outcome.message}", demand, outcome, should=True):
         return
     text = outcome.stdout.decode(errors="replace").strip()
     scene.expect(not text, f"GC prints {text[:80]!r}", "GC has no output on success.", outcome)
-    scene.expect(before == scene.inside(attachment), "GC changed a container that is valid", _VALID, outcome)
-    scene.expect(files <= scene.about(attachment), "GC removed the files of a container that is valid", _VALID, outcome)
+    for each, (inside, files) in zip(attachments, before, strict=True):
+        scene.expect(inside == scene.inside(each), "GC changed a container that is valid", _VALID, outcome)
+        scene.expect(files <= scene.about(each), "GC removed the files of a container that is valid", _VALID, outcome)
     gone = {link.name for link in host.kernel.links} - {link.name for link in scene.snapshot().kernel.links}
     scene.expect(not gone, f"GC removed {', '.join(sorted(gone))} of a container that is valid", _VALID, outcome)
 
@@ -250,6 +253,49 @@ def has_ipam(scene: Scene) -> None:
     lost += [f"dns.{key}" for key, value in given.dns.items() if value and not result.dns.get(key)]
     demand = "An ipam plugin's abbreviated result is what the plugin assigns; what it cannot do it refuses."
     scene.expect(not lost, f"the result lacks {', '.join(lost)} of the ipam plugin's", demand)
+
+
+@check(
+    "routes-as-ipam-gave",
+    "A route of the ipam plugin has the MTU, the MSS and the priority that it gave, or is refused.",
+    DELEGATION,
+    since="1.1.0",
+    first=True,
+    after=("result-has-ipam", "add-ipam-fails"),
+    should=True,
+)
+def as_ipam_gave(scene: Scene) -> None:
+    delegate = scene.delegate()
+    route: Json = {"dst": "203.0.113.0/24", "gw": "198.18.5.1", "mtu": 1400, "advmss": 1340, "priority": 50}
+    given = {"ips": [{"address": "198.18.5.5/24", "gateway": "198.18.5.1"}], "routes": [route]}
+    scene.write(delegate.answer("ADD", {"cniVersion": scene.version, **given}))
+    attachment = scene.container()
+    outcome = scene.add(attachment)
+    if not outcome.ok:
+        expect_error(scene, outcome, "ADD with a route of an MTU, an MSS and a priority")
+        return
+    there = [each for each in scene.inside(attachment).routes if each.dst == route["dst"]]
+    lost = [key for key in ("mtu", "advmss", "priority") if all(getattr(each, key) != route[key] for each in there)]
+    demand = "An ipam plugin's abbreviated result is what the plugin assigns; what it cannot do it refuses."
+    headline = f"the ipam plugin gave a route with {', '.join(lost)}; the container's route has no such"
+    scene.expect(not lost, headline, demand, outcome, look="ip -n c1 route")
+
+
+@check(
+    "cni-path-list",
+    "The ipam plugin is found in any directory of CNI_PATH.",
+    PARAMETERS,
+)
+def path_list(scene: Scene) -> None:
+    if not scene.subject.ipam:
+        raise Skipped("the plugin has no ipam plugin")
+    scene.path = os.pathsep.join(["/opt/one/cni", scene.path, "/opt/other/cni"])
+    attachment = scene.container()
+    outcome = scene.add(attachment)
+    demand = "CNI_PATH is a list of directories, separated as the operating system does it."
+    if scene.expect(outcome.ok, f"ADD with CNI_PATH={scene.path} fails: {outcome.message}", demand, outcome):
+        outcome = scene.delete(attachment)
+        scene.expect(outcome.ok, f"DEL with CNI_PATH={scene.path} fails: {outcome.message}", demand, outcome)
 
 
 def _destinations(result: Result) -> list[str]:

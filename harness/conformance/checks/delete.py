@@ -53,6 +53,9 @@ def removes(scene: Scene) -> None:
         raise Blocked(f"DEL failed: {ended(scene).message}")
     for link in scene.inside(it.attachment).links:
         scene.expect(link.name in before, f"{link.name} is in the container after DEL", CLEAN, look="ip -n c1 link")
+    for what in leftovers.of_namespace(it.before, scene.inside(it.attachment)):
+        headline = f"{what} is in the container after DEL"
+        scene.expect(False, headline, CLEAN, look="ip -n c1 rule; ip -n c1 route", should=True)
 
 
 def used(scene: Scene) -> Snapshot:
@@ -307,12 +310,15 @@ def keeps_others(scene: Scene) -> None:
         "DEL is about one container and interface.",
         look="ls -R /var/lib/cni",
     )
-    for what in leftovers.of_kernel(scene.snapshot(), there):
+    after = scene.snapshot()
+    lost = [*leftovers.of_kernel(after, there), *leftovers.processes(after, there)]
+    lost += [f"the firewall rule {rule!r}" for rule in sorted(there.firewall - after.firewall)]
+    for what in lost:
         scene.expect(
             False,
             f"DEL of one container took {what}, which another has",
             "DEL is about one container and interface.",
-            look="ip link; ip route; ip rule",
+            look="ip link; ip route; ip rule; nft list ruleset; ps ax",
         )
 
 

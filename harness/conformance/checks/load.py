@@ -6,10 +6,12 @@ import ipaddress
 from collections import Counter
 from typing import Any
 
+from harness.conformance import leftovers
 from harness.conformance.call import Json, Outcome
 from harness.conformance.checks.base import check
 from harness.conformance.checks.delete import CLEAN, expect_nothing_left, used
 from harness.conformance.checks.errors import expect_error
+from harness.conformance.findings import Fault
 from harness.conformance.machine import Snapshot
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Scene, Skipped
@@ -17,6 +19,7 @@ from harness.conformance.spec import ADD, CHECK, DEL, LIFECYCLE
 from harness.values import subnets
 
 MANY = 50
+_A_LINE = 4  # bytes that a file grows by at least if each round leaves something in it
 ROUNDS = 200  # of ADD and DEL; a run sets it
 _SMALL_POOL = 29  # prefix length: six addresses, of which a gateway may be one
 
@@ -32,9 +35,8 @@ _SMALL_POOL = 29  # prefix length: six addresses, of which a gateway may be one
 def concurrent_add(scene: Scene) -> None:
     _, attachments, outcomes = _many(scene)
     _expect_all(scene, outcomes, "ADD", _AT_ONCE)
-    holders = Counter(
-        ip.cidr for each in attachments if each.result for ip in parse(each.result).ips if _inside(each, ip)
-    )
+    given = ({ip.cidr for ip in parse(each.result or {}).ips if _inside(each, ip)} for each in attachments)
+    holders = Counter(cidr for each in given for cidr in each)
     for cidr, count in holders.items():
         if ipaddress.ip_interface(cidr).is_loopback:
             continue  # each container has its own
@@ -181,6 +183,15 @@ def deterministic(scene: Scene) -> None:
     if all(outcome.ok for _, calls in rounds for outcome in calls.values()):
         attachments = [attachment for attachment, _ in rounds]
         expect_nothing_left(scene, before, *attachments, when=f"after {len(rounds)} rounds of ADD and DEL")
+        _expect_none_grown(scene, before, len(rounds))
+
+
+def _expect_none_grown(scene: Scene, before: Snapshot, rounds: int) -> None:
+    """Report files that have more in them after each round, whatever it is that they have."""
+    for path in [] if scene.findings else leftovers.grown(before, scene.snapshot(), rounds * _A_LINE):
+        fault = Fault.IPAM if scene.is_stored_by_ipam(f"the file {path}") else Fault.PLUGIN
+        headline = f"the file {path} has grown with each of {rounds} rounds of ADD and DEL"
+        scene.expect(False, headline, CLEAN, fault=fault, should=True, look=f"cat {path}")
 
 
 def _rounds(scene: Scene) -> list[tuple[Attachment, dict[str, Outcome]]]:

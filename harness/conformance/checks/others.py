@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Set
 from dataclasses import replace
 
+from harness.conformance import machine
 from harness.conformance.checks.base import check
 from harness.conformance.checks.life import BATCH, ended, made
 from harness.conformance.kernel import Kernel
@@ -17,6 +19,8 @@ from harness.conformance.spec import ADD, LIFECYCLE, PARAMETERS
 
 _DELETED = ("del-succeeds",)
 _OTHERS = "ADD makes an interface, or adjusts the one that it is given; DEL undoes that."
+#: Sysctls that every plugin that routes needs, and that the kernel changes with them.
+_OF_ROUTERS = ("forward", "forwarding", "accept_redirects", "bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 _STATE = ("/run/", "/var/", "/tmp/", "/dev/shm/")  # where programs keep what changes
 
 
@@ -97,7 +101,7 @@ def _other_interface(scene: Scene, attachment: Attachment) -> None:
 
 @check(
     "add-keeps-host",
-    "ADD leaves the host's interfaces, addresses, routes and files as they are, unless the configuration names them.",
+    "ADD leaves the host's interfaces, addresses, routes, settings and files as they are, unless they are configured.",
     ADD,
     after=_DELETED,
     should=True,
@@ -105,12 +109,24 @@ def _other_interface(scene: Scene, attachment: Attachment) -> None:
 def keeps_host(scene: Scene) -> None:
     attachment = scene.container()
     scene.prepare(attachment)
-    before = scene.snapshot()
+    before, settings = scene.snapshot(), machine.settings()
     scene.added(attachment)
     demand = f"{_OTHERS} What else it needs of the host, the configuration names."
     after = scene.snapshot()
+    for name in _changed(settings, {link.name for link in before.kernel.links} - scene.subject.shared):
+        scene.expect(False, f"ADD changed the host's {name.replace('/', '.')}", demand, look=f"cat /proc/sys/{name}")
     for what in [*_lacking(before.kernel, after.kernel, scene.subject.shared), *_files(before, after)]:
         scene.expect(False, f"ADD took or changed {what} on the host", demand, look="ip addr; ip route")
+
+
+def _changed(before: dict[str, str], links: Set[str]) -> Iterator[str]:
+    """Sysctls that have changed, of the host or one of its interfaces, except those that turn a router on."""
+    now = machine.settings()
+    for name, value in before.items():
+        of_link = re.fullmatch(r"net/\w+/(?:conf|neigh)/(.+)/\w+", name)
+        is_ours = not of_link or of_link[1] in {"all", "default"} | links
+        if is_ours and now.get(name, value) != value and not name.endswith(_OF_ROUTERS):
+            yield name
 
 
 def _files(before: Snapshot, after: Snapshot) -> Iterator[str]:

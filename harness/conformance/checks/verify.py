@@ -286,6 +286,24 @@ def changes_nothing(scene: Scene) -> None:
     scene.expect(not found, f"CHECK changed {', '.join(found)}", demand, outcome)
 
 
+@check(
+    "check-without-prevresult",
+    "CHECK without prevResult returns an error.",
+    CHECK,
+    since="0.4.0",
+    first=True,
+    after=("check-succeeds",),
+    batch="check",
+    should=True,
+)
+def without_prevresult(scene: Scene) -> None:
+    attachment = scene.added(scene.container())
+    outcome = scene.call("CHECK", attachment)
+    demand = "CHECK takes from prevResult what there must be; a runtime has to give it."
+    if scene.expect(not outcome.ok, "CHECK without prevResult succeeds", demand, outcome):
+        expect_error(scene, outcome, "CHECK without prevResult")
+
+
 def _index(scene: Scene, attachment: Attachment) -> int:
     link = scene.inside(attachment).link("eth0")
     return link.index if link else 0

@@ -87,7 +87,7 @@ class Conf:
     container_id_per_interface: tuple[str, ...] = CONTAINER_ID_ALONE
     smart_weights: Mapping[str, int] = field(default_factory=dict)  # `smart.weights`, how `cni: ""` ranks networks
     agent: AgentSettings = AgentSettings()
-    runtime_config: Mapping[str, Any] = field(default_factory=dict)  # what the runtime passes: portMappings, …
+    runtime_config: Mapping[str, Any] = field(default_factory=dict)  # from the runtime: portMappings, …
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 

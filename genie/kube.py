@@ -143,12 +143,7 @@ class Kube(Protocol):
         """
 
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
-        """Show this with the pod, as an Event. Never raises: an Event must not change the outcome of a call.
-
-        reason: one word in CamelCase.
-        message: one sentence.
-        warning: something is wrong.
-        """
+        """Show this with the pod, as an `Event`. Never raises: an Event must not change the outcome of a call."""
 
 
 class DirectKube:
@@ -450,7 +445,7 @@ def server(credentials: Credentials, environment: Mapping[str, str] = os.environ
 
 
 def _laid_over(server: ApiServer, given: Credentials) -> ApiServer:
-    """What genie.conf gives wins. As with client-go's overrides, a name for TLS belongs to the server that it came
+    """Values of genie.conf win. As with client-go's overrides, a name for TLS belongs to the server that it came
     with, a token takes the place of a token file, and an authority is one to verify by.
     """
     changes: dict[str, Any] = {}
@@ -484,7 +479,7 @@ def in_cluster(environment: Mapping[str, str] = os.environ) -> ApiServer | None:
     return ApiServer(url=url, ca=_pem(f"{SERVICE_ACCOUNT}/ca.crt", where), token_file=token, token_field=where)
 
 
-#: What genie does of a cluster's and of a user's entry in a kubeconfig. The last ones of each line ask for nothing:
+#: The fields of a cluster and of a user in a kubeconfig that genie knows. The last ones of each line ask for nothing:
 #: genie never asks for compression, extensions are other programs' own notes, api-version is of kubectl before 1.2.
 _OF_CLUSTER = (
     *("server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify", "tls-server-name"),
@@ -754,7 +749,7 @@ class Client:
 
 class _Socket:
     """A socket as http.client uses it. `socket.settimeout` limits one step, so a peer that sends a byte now and then
-    would hold a request for hours; here each step has what is `left` of the whole.
+    would hold a request for hours; here each step has the time that is `left` of the whole.
     """
 
     def __init__(self, sock: Any, left: Callable[[], float]) -> None:
@@ -774,7 +769,7 @@ class _Socket:
 
 
 class _Received(io.RawIOBase):
-    """What comes from a socket, with what is `left` for each step; open after the socket is closed, as its own file."""
+    """The bytes from a socket, each step within the time `left`; open after the socket is closed, as its own file."""
 
     def __init__(self, sock: Any, left: Callable[[], float]) -> None:
         self._sock, self._left = sock, left

@@ -106,7 +106,6 @@ class RecordedAttachment:
                 is_list=True,
                 disable_check=network.boolean("disableCheck"),
                 disable_gc=network.boolean("disableGC"),
-                raw={},
             ),
             result=None if result is None else cni_result.parse(result),
             reported=None if read.data.get("reported") is None else _routes(read),

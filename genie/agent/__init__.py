@@ -7,7 +7,7 @@ slots.py          decides which plugin may run now
 sieve.py          reads JSON of any size, and keeps only the needed parts
 cache.py          watches this node's pods and the network objects
 checker.py        CHECK on a schedule: repairs and reports changed routes, rules and addresses of pods
-traffic.py        what each network carries, for `cni: ""` and for metrics
+traffic.py        the traffic of each network, for `cni: ""` and for metrics
 calico.py         how many addresses calico's pools have left
 collector.py      deletes orphans, beside other calls
 offline.py        network objects on the node's disk, for when the API server is away

@@ -95,7 +95,7 @@ _ANY: Wanted = {
 }
 _OWNER: Wanted = {"metadata": {**_NAMES, "annotations": {DEFAULTS: True}}}
 NO_DEFAULT: Mapping[str, Any] = {"metadata": {}}
-"""What is kept of all namespaces and nodes without default networks."""
+"""Stands for each namespace and node without default networks."""
 _OVERLONG = "?" * (ANNOTATION_MAX + 1)
 """Replaces an annotation that was skipped: `asks` refuses it with the message for a too long one."""
 

@@ -102,14 +102,14 @@ class Checker:
 
     def _act(self, key: _Key, record: Record) -> None:
         known = self._known[key]
-        done = repair.Repaired()
+        done: list[str] = []
         if record.arranged and known.repairs < self.most:
             with suppress(OSError), Netlink(record.netns) as kernel:
                 done = repair.repair(kernel, _placed(record), record.arranged)
-        if done.restored:
+        if done:
             known.repairs += 1
             last = "" if known.repairs < self.most else "; genie will not do so again for this pod"
-            self._say(record, "repaired", f"put back: {', '.join(done.restored)}{last}", len(done.restored))
+            self._say(record, "repaired", f"put back: {', '.join(done)}{last}", len(done))
         if left := self._changes(key, record):
             known.reported |= frozenset(left)
             self._say(record, "left", f"left as it is: {', '.join(left)}", len(left))

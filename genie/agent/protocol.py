@@ -165,7 +165,7 @@ def _blobs(body: bytes, at: int, count: int) -> list[bytes]:
         blobs.append(blob)
         at += 4 + length
     if at != len(body):
-        raise ProtocolError("a frame is longer than what is in it")
+        raise ProtocolError("a frame is longer than its content")
     return blobs
 
 

@@ -166,7 +166,7 @@ class ShimExecutor:
 
 
 class _Whole(Awaitable[T]):
-    """Work in a thread that a cancelled call waits for: it may be using what the call is about to close or to undo."""
+    """Work in a thread that a cancelled call waits for: it may be using something that the call is about to close."""
 
     def __init__(self, begun: asyncio.Future[T]) -> None:
         self._begun = begun

@@ -1,4 +1,4 @@
-"""What each network of the node carries: read from time to time, for `cni: ""` and for metrics.
+"""The traffic of each network of the node: read from time to time, for `cni: ""` and for metrics.
 
 The counters of interfaces end with their pods. So a network's bytes are the sum of what each reading adds,
 from the agent's start on, as Prometheus' counters are.
@@ -38,7 +38,7 @@ Pools = dict[str, tuple[int, int]]
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One reading. attachments and pools: by the network's label. interfaces: pod, namespace, interface and network of
-    each attachment. carried: what each network carried since the last reading, in the order of COUNTERS.
+    each attachment. carried: each network's traffic since the last reading, in the order of COUNTERS.
     """
 
     reading: Reading

@@ -37,8 +37,7 @@ class NetworkConfig:
     name: the network's name. cni_version: the highest version in `cniVersion` and `cniVersions` that genie
     supports. plugins: each plugin's object as written, in the order of the chain, never empty. source: a file's
     path or "NetworkAttachmentDefinition ns/x", for messages. is_list: written as a list, not as one plugin's
-    object. disable_check, disable_gc: the fields of these names. raw: the whole object as written. Treat
-    plugins and raw as read-only.
+    object. disable_check, disable_gc: the fields of these names. Treat plugins as read-only.
     """
 
     name: str
@@ -48,7 +47,6 @@ class NetworkConfig:
     is_list: bool = False
     disable_check: bool = False
     disable_gc: bool = False
-    raw: dict[str, Any]
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -93,7 +91,6 @@ def parse(
         is_list=is_list,
         disable_check=_boolean(read, "disableCheck"),
         disable_gc=_boolean(read, "disableGC"),
-        raw=read.data,
     )
 
 

@@ -21,6 +21,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ async def run(executor: Executor, call: PluginCall) -> Outcome:
 async def compute(executor: Executor, work: Callable[[], T], *, size: int) -> T:
     """Compute something: here if it is small, otherwise in a thread, because other pods wait for the event loop.
 
-    size: in bytes of JSON, or as many; what takes a millisecond has about `LARGE`.
+    size: in bytes of JSON, or as many; a computation of a millisecond has about `LARGE`.
     """
     return work() if size <= LARGE else await executor.in_thread(work)
 
@@ -173,28 +174,22 @@ class SubprocessExecutor:
 
     async def gather(self, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
         """One thread for each job but the last, which runs in the calling thread."""
-        import threading
-
-        outcomes: list[T | BaseException] = [RuntimeError("not run")] * len(work)
-
-        def do(position: int) -> None:
-            try:
-                outcomes[position] = run_sync(work[position])
-            except BaseException as error:
-                outcomes[position] = error
-
-        threads = [threading.Thread(target=do, args=(position,)) for position in range(len(work) - 1)]
-        for thread in threads:
-            thread.start()
-        if work:
-            do(len(work) - 1)
-        for thread in threads:
-            thread.join()
-        return outcomes
+        jobs = [partial(run_sync, each) for each in work]
+        begun = [Threaded(job, or_here=True) for job in jobs[:-1]]
+        last = [_outcome(job) for job in jobs[-1:]]
+        return [*(_outcome(each.wait) for each in begun), *last]
 
     def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
         """Run in a thread, so that a delegate can run at the same time; here, if the system gives no more threads."""
         return Threaded(work, or_here=True)
+
+
+def _outcome(work: Callable[[], T]) -> T | BaseException:
+    """The value of the work, or its exception."""
+    try:
+        return work()
+    except BaseException as error:
+        return error
 
 
 class Threaded(Awaitable[T]):
@@ -205,7 +200,7 @@ class Threaded(Awaitable[T]):
     def __init__(self, work: Callable[[], T], *, or_here: bool = False) -> None:
         """Raises RuntimeError, without `or_here`: the system gives no more threads."""
         self._work = work
-        self._outcome: list[T | BaseException] = []
+        self._done: list[T | BaseException] = []
         self._running = _thread.allocate_lock()
         self._running.acquire()
         try:
@@ -216,17 +211,13 @@ class Threaded(Awaitable[T]):
             self._run()
 
     def _run(self) -> None:
-        try:
-            self._outcome.append(self._work())
-        except BaseException as error:
-            self._outcome.append(error)
-        finally:
-            self._running.release()
+        self._done.append(_outcome(self._work))
+        self._running.release()
 
     def wait(self) -> T:
-        """Wait for its end; returns what the work returned, and raises what it raised."""
+        """Wait for its end; returns the value of the work, or raises its exception."""
         with self._running:
-            (outcome,) = self._outcome
+            (outcome,) = self._done
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome

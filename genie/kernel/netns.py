@@ -191,7 +191,7 @@ def _entering(netns: str, work: Callable[[], T]) -> Threaded[T]:
 
 def inside(netns: str, work: Callable[[], T]) -> T:
     """Do something in a network namespace: a socket that is made there belongs to it, a process that is started runs
-    there. Raises OSError, or what the work raises.
+    there. Raises OSError, or the exception of the work.
     """
     return _entering(netns, work).wait()
 

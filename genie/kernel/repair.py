@@ -9,25 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from genie.cni.fields import packed
 from genie.kernel.netlink import INET, INET6, RTNH_F_ONLINK, Change, KernelRoute, Netlink, Rule
-from genie.kernel.routes import Placed, drift, look, plan
+from genie.kernel.routes import Placed, look, plan
 
 _ROUTE = re.compile(r"route (?P<to>\S+)( via (?P<via>\S+))? dev (?P<oif>\d+) table (?P<table>\d+)( metric (?P<m>\d+))?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repaired:
-    """restored: the routes and rules that exist again. left: the remaining differences, as sentences."""
-
-    restored: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-
-
-def repair(kernel: Netlink, placed: Sequence[Placed], arranged: Sequence[str]) -> Repaired:
-    """Restore missing routes and rules, as far as the kernel allows it.
+def repair(kernel: Netlink, placed: Sequence[Placed], arranged: Sequence[str]) -> list[str]:
+    """Restore missing routes and rules, as far as the kernel allows it. Returns those that exist again.
 
     placed, arranged: as for `routes.drift`.
 
@@ -49,7 +41,7 @@ def repair(kernel: Netlink, placed: Sequence[Placed], arranged: Sequence[str]) -
         ]
         if what is not None and _put(kernel, what, in_place):
             restored.append(text)
-    return Repaired(restored=tuple(restored), left=tuple(drift(placed, look(kernel), arranged)))
+    return restored
 
 
 def route_of(text: str, placed: Sequence[Placed]) -> KernelRoute | None:

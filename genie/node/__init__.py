@@ -4,7 +4,6 @@ install.py  `genie install`: the command line
 wanted.py   decides what to install: plugin, genie.conf, kubeconfig
 files.py    writes the files atomically, and removes them by a journal
 conflist.py genie's configuration, a list that others may extend
-versions.py the versions of the specification that a plugin behind genie speaks
 multus.py   converts Multus' configuration to a genie.conf
 keeper.py   `genie install --keep`: keeps genie installed
 patience.py when to restore genie after somebody removed it

@@ -55,7 +55,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     add("what", nargs="?", choices=["pod"], help="the kind of object")
     add("pod", nargs="?", metavar="NAMESPACE/NAME", help="a pod of this node, read from the API server")
     add("-f", "--filename", action="append", metavar="FILE", help="files with objects, YAML or JSON; - is stdin")
-    add("--offline", action="store_true", help="use no cluster: what is not in the files does not exist")
+    add("--offline", action="store_true", help="use no cluster: objects that are not in the files do not exist")
     add("--kubeconfig", metavar="PATH", help="default: $KUBECONFIG, or ~/.kube/config")
     add("-n", "--namespace", default="default", help="of objects that name none (default: %(default)s)")
     add("--node", default=os.environ.get("NODE_NAME", ""), metavar="NAME", help="the pod's node, for its defaults")

@@ -8,21 +8,27 @@ rest.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from genie import config, locks, removals
 from genie.cni import regular
 from genie.cni.config import conf_files, is_type
 from genie.cni.errors import CniError, Code
+from genie.cni.execute import SubprocessExecutor, run_sync
+from genie.cni.invoke import Attachment, supported_versions
 from genie.log import Log
-from genie.node import conflist, versions
+from genie.node import conflist
 from genie.select.networks import Directory, rival
 
 log = Log("genie.install")
+
+VERSION_TIMEOUT = 5.0  # seconds
 
 #: Names for genie.conf, the usual one first; each of the others sorts before the one before it.
 CONF_NAMES = ("00-genie.conflist", "0-genie.conflist", "+0-genie.conflist", "!0-genie.conflist")
@@ -82,7 +88,7 @@ class Journal:
         except (ValueError, TypeError, KeyError) as error:
             raise CniError(
                 Code.DECODING_FAILURE,
-                f"{self.path} is damaged ({error}): what was on the node before genie is in {self.before}; "
+                f"{self.path} is damaged ({error}): the node's files from before genie are in {self.before}; "
                 "put it back by hand, then delete the journal",
             ) from error
 
@@ -192,12 +198,30 @@ def _conf_text(node: Node, own: str, wanted: Wanted) -> bytes:
     behind = conflist.extended(wanted.behind, _added(node))
     found = Directory(node.conf_dir).networks() if confs(node.conf_dir) else []
     networks = [network for network in found if not rival(network)]
-    spoken = [versions.spoken(f"{node.bin_dir}/{plugin['type']}") for plugin in behind]
+    spoken = [_spoken(node.bin_dir, plugin["type"]) for plugin in behind]
     whole = conflist.conflist(conf, behind, conflist.declared(networks), spoken)
     with contextlib.suppress(OSError, ValueError), open(own, "rb") as file:
         if json.loads(text := file.read()) == whole:
             return text
     return json.dumps(whole, indent=2).encode() + b"\n"
+
+
+def _spoken(directory: str, kind: str) -> tuple[str, ...]:
+    """The versions that a plugin speaks; empty if it cannot be called. It is called once for each of its files."""
+    try:
+        stat = os.stat(f"{directory}/{kind}")
+    except OSError:
+        return ()
+    return _answered(directory, kind, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _answered(directory: str, kind: str, _mtime: int, _size: int) -> tuple[str, ...]:
+    try:
+        at = Attachment(path=(directory,), timeout=VERSION_TIMEOUT)
+        return run_sync(supported_versions(kind, at, SubprocessExecutor()))
+    except CniError:
+        return ()
 
 
 def _added(node: Node) -> list[dict[str, Any]]:
@@ -266,7 +290,7 @@ def out_of_place(node: Node, plugin: bytes) -> str:
     """
     names, own = confs(node.conf_dir), os.path.basename(conf_path(node, Journal(node)))
     if own not in names:
-        renamed = next((name for name in _listed(node.conf_dir) if name.startswith(f"{own}.")), "")
+        renamed = next(iter(sorted(glob.glob(f"{glob.escape(own)}.*", root_dir=node.conf_dir))), "")
         return f"{node.conf_dir}/{own} is gone" + (f", and {renamed} is there" if renamed else "")
     if names[0] != own:
         return f"{node.conf_dir}/{names[0]} comes before {own}"
@@ -275,10 +299,3 @@ def out_of_place(node: Node, plugin: bytes) -> str:
     except OSError:
         return f"{node.plugin} is gone"
     return "" if good else f"{node.plugin} is another file"
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []

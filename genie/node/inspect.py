@@ -145,7 +145,7 @@ def _capabilities(conf: Conf, known: list[NetworkConfig]) -> Iterable[str]:
     if missing := [name for name in declared if name not in asked]:
         yield (
             f"               MISSING, so the runtime does not hand it over: {', '.join(missing)}. `genie install` asks "
-            "for what the networks declare, and `keep` does within a minute"
+            "for all that the networks declare, and `keep` does within a minute"
         )
 
 

@@ -119,7 +119,7 @@ class Keeper:
         return True
 
     def _missing(self) -> str:
-        """What genie still waits for; "" if it is installed already, because then the runtime calls it in any case."""
+        """The reason to wait; "" if genie is installed already, because then the runtime calls it in any case."""
         if self.options.after and not locks.is_held(self.options.after):
             return f"the agent, which holds {self.options.after} once it serves"
         journal = Journal(self.node)

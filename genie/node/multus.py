@@ -58,9 +58,7 @@ class Migrated:
 
 
 def read(path: str, conf_dir: str) -> Migrated:
-    """Read Multus' configuration from a file.
-
-    conf_dir: the node's net.d.
+    """Read Multus' configuration from a file, for a node with this net.d.
 
     Raises CniError: 5 when it cannot be read, 6 when it is not JSON, 7 when it is not Multus', or has a setting that
     genie does not support.
@@ -135,7 +133,7 @@ def _network(own: Fields, key: str, name: str, find: Find) -> str:
 
 
 def _namespace(own: Fields) -> str:
-    """Where Multus looks for the NetworkAttachmentDefinitions of every pod."""
+    """The namespace where Multus looks for the NetworkAttachmentDefinitions of every pod."""
     return own.text("multusNamespace") or DEFAULT_NETWORK_NAMESPACE
 
 

@@ -17,7 +17,7 @@ from genie.node.files import Wanted
 PACKAGE = os.path.dirname(os.path.abspath(genie.__file__))
 DEFAULT_CONF: Mapping[str, Any] = {
     **{"cniVersion": "1.0.0", "name": "genie", "type": "genie"},
-    "capabilities": {"portMappings": True, "bandwidth": True, "dns": True},  # what the runtime is asked to pass
+    "capabilities": {"portMappings": True, "bandwidth": True, "dns": True},  # the runtime is asked to pass these
 }
 
 

@@ -1,4 +1,4 @@
-"""What a pod asks for: its annotations and genie.conf in, `Ask`s out, in order. Pure.
+"""The requests of a pod: its annotations and genie.conf in, `Ask`s out, in order. Pure.
 
 Whatever the annotations hold, only `SelectionError` is raised. Its message names the annotation and the position in it.
 `asks` alone decides which annotation wins when a pod has several; docs/annotations.md has the rules as a table.
@@ -105,8 +105,6 @@ def names_default(pod: Pod) -> bool:
 
 def asks(pod: Pod, conf: Conf, default: Default | None = None) -> Asked:
     """Read a pod's annotations.
-
-    default: the default networks of its namespace or node.
 
     Raises SelectionError: an annotation is malformed, or two annotations contradict each other.
     """

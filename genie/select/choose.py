@@ -1,4 +1,4 @@
-"""A pod in, its selection out: what annotations.py reads, networks.py looks up and selection.py decides."""
+"""A pod in, its selection out: annotations.py reads, networks.py looks up, and selection.py decides."""
 
 from __future__ import annotations
 
@@ -34,9 +34,6 @@ async def choose(
 ) -> tuple[Selection, Mapping[str, str]]:
     """Select a pod's networks. Returns the selection, and annotations to write back to the pod (for `cni: ""`).
 
-    executor: runs blocking work off the event loop.
-    path: the directories of CNI_PATH.
-    ifname: CNI_IFNAME.
     earlier: an earlier reading of the interfaces' counters, if there is one (see least_loaded.py).
 
     Raises CniError: the request cannot be met, or the API server or the kubelet does not answer.

@@ -19,7 +19,7 @@ from genie.kube import Kube
 UNDERLAY_KEY = {"macvlan": "master", "ipvlan": "master", "vlan": "master", "host-device": "device", "sriov": "master"}
 #: The ipam of plugins that have a default one, used when the configuration names none.
 OWN_IPAM = {"weave-net": "weave-ipam"}
-#: What counts of the specifications: of a Logicalnetwork, and of a Physicalnetwork.
+#: The keys that genie reads in the specification of a Logicalnetwork, and of a Physicalnetwork.
 KEYS = ("physicalNet", "plugin", "sub_subnet", "sharedStatus", "refer_nic")
 
 
@@ -109,7 +109,7 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two subnets have an address in common; False for "" and for what is no subnet."""
+    """Whether two subnets have an address in common; False for "" and for text that is no subnet."""
     import ipaddress
 
     try:

@@ -405,14 +405,12 @@ def generated(name: str, path: Sequence[str] | None) -> NetworkConfig | None:
         plugin["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
     else:
         plugin.update(master=default_interface())
-    raw = {"cniVersion": "1.0.0", "name": f"genie-{name}", "plugins": [plugin]}
     return NetworkConfig(
-        name=raw["name"],  # type: ignore[arg-type]
+        name=f"genie-{name}",
         cni_version="1.0.0",
         plugins=(plugin,),
         source=f"the configuration that genie makes for {name}",
         is_list=True,
-        raw=raw,
     )
 
 

@@ -1,4 +1,4 @@
-"""What an object would come to, before anything is attached: for `genie explain -f` and the admission webhook.
+"""The effect of an object, before anything is attached: for `genie explain -f` and the admission webhook.
 
 Of a pod, or a pod's template, it is the selection; of other objects, whether genie can read them. The functions are
 those of an ADD. Where a node's net.d cannot be seen, `Unseen` stands for it.
@@ -37,7 +37,7 @@ class Unseen(Directory):
 
     def find(self, name: str) -> NetworkConfig:
         plugin = {"type": "unknown", "capabilities": _ABLE}
-        return NetworkConfig(name=name, cni_version="1.0.0", plugins=(plugin,), source=_UNSEEN, raw={})
+        return NetworkConfig(name=name, cni_version="1.0.0", plugins=(plugin,), source=_UNSEEN)
 
     def now(self) -> Directory:
         return self
@@ -137,7 +137,7 @@ async def preview(
 
     path: the directories of plugins; None: they are not seen from here.
 
-    Raises CniError: the one that the pod would get; or what is wrong with the object.
+    Raises CniError: the one that the pod would get; or one for a mistake in the object.
     """
     if subject.pod is not None:
         return await _of_pod(subject, subject.pod, kube, directory, path, conf=conf)

@@ -189,17 +189,14 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
 def _capabilities(ask: Ask, network: NetworkConfig) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The runtimeConfig of an ask, and the capabilities that were left out because no plugin declares them."""
     _claimed(ask, network)
-    arguments: dict[str, Any] = {}
-    if ask.ips:
-        arguments["ips"] = list(ask.ips) if all("/" in ip for ip in ask.ips) else _with_prefixes(ask.ips, network)
-    if ask.mac:
-        arguments["mac"] = ask.mac
-    if ask.bandwidth:
-        arguments["bandwidth"] = dict(ask.bandwidth)
-    if ask.port_mappings:
-        arguments["portMappings"] = [dict(mapping) for mapping in ask.port_mappings]
-    if ask.infiniband_guid:
-        arguments["infinibandGUID"] = ask.infiniband_guid
+    given = {
+        "ips": list(ask.ips) if all("/" in ip for ip in ask.ips) else _with_prefixes(ask.ips, network),
+        "mac": ask.mac,
+        "bandwidth": dict(ask.bandwidth),
+        "portMappings": [dict(mapping) for mapping in ask.port_mappings],
+        "infinibandGUID": ask.infiniband_guid,
+    }
+    arguments: dict[str, Any] = {key: value for key, value in given.items() if value}
     declared = {
         name for plugin in network.plugins for name, on in _object(plugin, "capabilities").items() if on is True
     }

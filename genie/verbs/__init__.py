@@ -1,6 +1,6 @@
 """The verbs for a pod's selection, a module each (specification, section 2).
 
-    add.py     pod → selection → record → delegates, in order → one result; what fails is rolled back
+    add.py     pod → selection → record → delegates, in order → one result; a failed ADD is rolled back
     delete.py  record → delegates in reverse
     unrecorded.py  DEL with a lost or damaged record: every network that may hold something is called
     check.py   record → every delegate, with its own result

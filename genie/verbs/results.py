@@ -31,7 +31,7 @@ def check_total(results: Sequence[Result]) -> None:
 
 
 def results_size(results: Sequence[Result], plan: Plan | None = None) -> int:
-    """About how much JSON the results are, with the record of what genie arranged (see `execute.compute`)."""
+    """About how much JSON the results are, with the record of genie's routes (see `execute.compute`)."""
     entries = sum(len(one.interfaces) + len(one.ips) + len(one.routes) + len(one.dns.search) for one in results)
     return 200 * entries + (100 * len(plan.arranged) if plan else 0)
 

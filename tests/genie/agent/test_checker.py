@@ -54,7 +54,7 @@ class Pod:
     def _attached(self, n: int, name: str) -> RecordedAttachment:
         interface = Interface(name, f"02:00:00:00:00:0{n}", self.namespace.path)
         result = Result(interfaces=(interface,), ips=(IP(f"10.{n}.0.2/24", f"10.{n}.0.1", 0),))
-        net = replace(network(f"net{n}"), raw={})
+        net = network(f"net{n}")
         return RecordedAttachment(label=f"net{n}", network=net, container_id="c1", ifname=name, result=result)
 
     def look(self) -> list[str]:

@@ -28,7 +28,7 @@ def test_one_plugin() -> None:
     assert (network.name, network.cni_version, network.is_list) == ("blue", "0.4.0", False)
     assert network.types == ("bridge",)
     assert network.plugins[0]["x"] == BRIDGE["x"]
-    assert network.raw["ipam"] == BRIDGE["ipam"]
+    assert network.plugins[0]["ipam"] == BRIDGE["ipam"]
 
 
 def test_a_list_in_order() -> None:

@@ -321,7 +321,7 @@ def test_subnets_in_other_forms(ipam: dict[str, Any], length: str) -> None:
 def test_an_ipam_without_subnets_leaves_the_address_as_it_is(junk: Any, ip: str) -> None:
     for ipam in (junk, {"ranges": junk, "subnet": junk}, {"addresses": [junk], "range": "10.1.1.1-10.1.1.9"}):
         plugin = {"type": "x", "capabilities": {"ips": True}, "ipam": ipam}
-        net = NetworkConfig(name="n", cni_version="1.0.0", plugins=(plugin,), source="x", raw={})
+        net = NetworkConfig(name="n", cni_version="1.0.0", plugins=(plugin,), source="x")
         assert chosen({"ips": [ip]}, net).runtime_config == {"ips": [ip]}
 
 
@@ -349,9 +349,7 @@ CONFS = st.builds(
     namespace_isolation=st.booleans(),
 )
 NETWORKS = st.dictionaries(st.sampled_from(["capabilities", "args", "ipam", "x"]), JSON).map(
-    lambda keys: NetworkConfig(
-        name="n", cni_version="1.0.0", plugins=({**keys, "type": "t"},), source="10-n.conf", raw={}
-    )
+    lambda keys: NetworkConfig(name="n", cni_version="1.0.0", plugins=({**keys, "type": "t"},), source="10-n.conf")
 )
 
 

@@ -39,16 +39,16 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["explain", "node", "x"], "invalid choice: 'node'"),
     ],
 )
-def test_bad_arguments(capsys: pytest.CaptureFixture[str], argv: list[str], complaint: str) -> None:
+def test_bad_arguments_exit_with_2(capsys: pytest.CaptureFixture[str], argv: list[str], complaint: str) -> None:
     assert complaint in printed(capsys, *argv, status=2)
 
 
-def test_a_person_with_cni_command_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_win_over_cni_command_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNI_COMMAND", "ADD")
     assert __main__.main(["status", "--conf", "/nowhere"]) == 1
 
 
-def test_as_a_module() -> None:
+def test_python_m_genie_prints_the_help() -> None:
     root = str(Path(cli.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-m", "genie"], cwd=root, env={"PATH": ""}, capture_output=True, text=True, check=False

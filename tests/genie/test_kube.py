@@ -151,7 +151,7 @@ def test_names_stay_names(api: Api, client: Client) -> None:
 
 
 @pytest.mark.parametrize("kind", kube.NETWORK_OBJECTS)
-def test_network_objects(api: Api, client: Client, kind: str) -> None:
+def test_network_objects_are_read(api: Api, client: Client, kind: str) -> None:
     group, resource = kube.NETWORK_OBJECTS[kind]
     api.answers[f"/apis/{group}/namespaces/blue/{resource}/red"] = (200, {"spec": {"x": 1}})
     assert kube.read_network(client, kind, "blue", "red") == {"spec": {"x": 1}}
@@ -488,7 +488,7 @@ def written(folder: Path, data: Any, dump: Callable[[Any], str] = json.dumps) ->
 
 
 @pytest.mark.parametrize("dump", [json.dumps, yaml.safe_dump])
-def test_a_kubeconfig_with_a_token(api: Api, tmp_path: Path, dump: Callable[[Any], str]) -> None:
+def test_a_kubeconfigs_token_is_sent(api: Api, tmp_path: Path, dump: Callable[[Any], str]) -> None:
     credentials = written(tmp_path, kubeconfig(api.url, {"token": "t0ken"}), dump)
     assert headers(api, credentials)["Authorization"] == "Bearer t0ken"
 
@@ -508,7 +508,7 @@ def test_a_token_file_beside_the_kubeconfig_is_read_for_each_request(api: Api, t
         kube.read_pod(client, "blue", "web", "")
 
 
-def test_a_kubeconfig_without_a_user(api: Api, tmp_path: Path) -> None:
+def test_a_kubeconfig_without_a_user_sends_no_token(api: Api, tmp_path: Path) -> None:
     data = kubeconfig(api.url)
     data["contexts"][1]["context"] = {"cluster": "c"}
     assert "Authorization" not in headers(api, written(tmp_path, data))
@@ -807,7 +807,7 @@ def b64(path: Path) -> str:
 
 @pytest.mark.parametrize("secure", [ssl.CERT_REQUIRED], indirect=True)
 @pytest.mark.parametrize("inline", [True, False])
-def test_client_certificates(secure: Api, certificates: Path, tmp_path: Path, inline: bool) -> None:
+def test_client_certificates_are_presented(secure: Api, certificates: Path, tmp_path: Path, inline: bool) -> None:
     def of(key: str, file: str) -> dict[str, str]:
         return {f"{key}-data": b64(certificates / file)} if inline else {key: str(certificates / file)}
 

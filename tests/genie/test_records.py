@@ -86,7 +86,7 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     assert Record.of(written) == record
 
 
-def test_a_record_as_json(records: Records) -> None:
+def test_a_record_has_the_keys_that_other_versions_of_genie_read(records: Records) -> None:
     """A newer genie reads what an older one wrote: these are the keys."""
     net = replace(SIMPLE.attached[0].network, disable_check=True)
     attached = replace(
@@ -177,7 +177,7 @@ def test_a_sweep_removes_old_unfinished_files(records: Records) -> None:
     assert records.sweep(0) == [new]
 
 
-def test_records_with_their_age(records: Records) -> None:
+def test_dated_records_have_the_time_of_their_last_write(records: Records) -> None:
     for one in ("c1", "c2"):
         records.write(replace(SIMPLE, container_id=one))
     os.utime(f"{records.directory}/c1@eth0.json", ns=(7, 1_500_000_000))
@@ -198,7 +198,7 @@ def test_a_record_that_goes_while_its_age_is_read(records: Records, monkeypatch:
         assert list(records.dated()) == []
 
 
-def test_a_record_on_the_disk(records: Records) -> None:
+def test_a_record_is_written_read_and_removed(records: Records) -> None:
     assert records.read("c1", "eth0") is None
     assert list(records) == []
     records.write(SIMPLE)
@@ -219,7 +219,7 @@ def test_records_are_for_root_alone(records: Records) -> None:
     assert [(path / f"c1@{one}.json").stat().st_mode & 0o777 for one in ("eth0", "eth1")] == [0o600, 0o600]
 
 
-def test_an_interface_of_the_runtimes_with_an_at() -> None:
+def test_a_damaged_records_interface_may_have_an_at() -> None:
     damaged = DamagedError("/state/c1@a@b.json", "it is empty")
     assert (damaged.path, damaged.container_id, damaged.ifname) == ("/state/c1@a@b.json", "c1", "a@b")
     assert damaged.msg == (

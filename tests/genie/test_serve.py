@@ -48,7 +48,7 @@ def test_version(node: Node, stdin: bytes) -> None:
 
 
 @pytest.mark.parametrize(("verb", "below"), [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0")])
-def test_a_verb_that_came_with_a_later_version(node: Node, verb: str, below: str) -> None:
+def test_a_verb_of_a_later_version_is_refused(node: Node, verb: str, below: str) -> None:
     """As containernetworking's plugins answer: the runtime may not call it."""
     node.conf.update(cniVersion=below, **valid())
     error = node.fails(verb)
@@ -120,7 +120,7 @@ WRONG_ENV: list[tuple[dict[str, str | None], str]] = [
 
 
 @pytest.mark.parametrize(("env", "complaint"), WRONG_ENV)
-def test_malformed_environments(node: Node, env: dict[str, str | None], complaint: str) -> None:
+def test_malformed_environments_are_refused(node: Node, env: dict[str, str | None], complaint: str) -> None:
     error = node.fails("ADD", **env)
     assert error["code"] == 4 and complaint in error["msg"]
     assert node.left() == [] and node.executor.calls == []
@@ -142,7 +142,7 @@ WRONG_STDIN: list[tuple[bytes, int]] = [
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
 @pytest.mark.parametrize(("stdin", "code"), WRONG_STDIN)
-def test_malformed_input(node: Node, verb: str, stdin: bytes, code: int) -> None:
+def test_malformed_input_is_refused(node: Node, verb: str, stdin: bytes, code: int) -> None:
     assert node.fails(verb, stdin)["code"] == code
     assert node.left() == [] and node.executor.calls == []
 

@@ -212,7 +212,7 @@ def test_all_that_a_definition_can_have_is_kept(api: FakeApi, kind: str) -> None
     trying(api, check)
 
 
-def test_an_object_that_came_a_moment_ago_with_its_definition(api: FakeApi) -> None:
+def test_an_object_that_came_with_its_definition_is_found(api: FakeApi) -> None:
     """A required object is requested before it is reported as missing: the watch may see a new CRD only after
     seconds."""
 
@@ -233,7 +233,7 @@ def named(by: str) -> dict[str, str]:
     return {"genie.io/default-networks": by, "other": "x"}
 
 
-def test_the_default_networks_of_a_namespace_and_of_this_node(api: FakeApi) -> None:
+def test_a_namespaces_default_networks_come_before_the_nodes(api: FakeApi) -> None:
     api.put(NAMESPACES, "", "blue", annotations=named("calico"))
     api.put(NAMESPACES, "", "green", annotations=named(" "))
     api.put(NODES, "", "node-1", annotations=named("weave"))

@@ -82,7 +82,7 @@ def test_a_delegate_that_fails_is_told_and_logged(node: Node) -> None:
     assert line["level"] == "error" and "no luck" in line["error"]
 
 
-def test_metrics_and_probes(node: Node) -> None:
+def test_metrics_and_probes_are_served(node: Node) -> None:
     port = _free_port()
 
     async def go() -> str:

@@ -53,7 +53,7 @@ def cut_off(binary: Path, started: Started, way: str, cut: Cut) -> tuple[ShimOut
     return asyncio.run(go()), left[0]
 
 
-def test_killed_by_the_runtime(binary: Path, started: Started, way: str) -> None:
+def test_a_shim_that_the_runtime_kills_ends_its_plugins(binary: Path, started: Started, way: str) -> None:
     async def kill(process: asyncio.subprocess.Process) -> None:
         process.kill()
 

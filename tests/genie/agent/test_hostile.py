@@ -91,7 +91,7 @@ def test_an_agent_that_goes_in_the_middle_of_a_frame(either: Path, place: Path, 
     assert outcome.status == 1 and "went away" in outcome.json["msg"] and not outcome.stderr
 
 
-def test_random_bytes(sanitized: Path, place: Path) -> None:
+def test_the_shim_survives_random_bytes(sanitized: Path, place: Path) -> None:
     """Some are invalid frames; the shim always ends with an answer or an error."""
     dice = random.Random(4)
     whole = encode(Run(id=1, binary="/bin/true", env={"A": "1"}, stdin=b"x" * 50)) + encode(

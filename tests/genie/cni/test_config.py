@@ -23,7 +23,7 @@ def parse(data: object, **more: Any) -> NetworkConfig:
     return configs.parse(json.dumps(data), "10-x.conf", **more)
 
 
-def test_one_plugin() -> None:
+def test_a_configuration_of_one_plugin_is_read() -> None:
     network = parse({"cniVersion": "0.4.0", "name": "blue", **BRIDGE})
     assert (network.name, network.cni_version, network.is_list) == ("blue", "0.4.0", False)
     assert network.types == ("bridge",)
@@ -142,7 +142,7 @@ def test_whatever_is_parsed_only_our_error_comes_out(text: str | bytes) -> None:
         assert network.name
 
 
-def test_the_folder_beside_the_file(tmp_path: Path) -> None:
+def test_plugins_in_the_folder_beside_the_file_are_appended(tmp_path: Path) -> None:
     (tmp_path / "blue").mkdir()
     (tmp_path / "blue" / "20-b.conf").write_text('{"type": "b"}')
     (tmp_path / "blue" / "10-a.conf").write_text('{"type": "a"}')

@@ -48,7 +48,7 @@ def children() -> set[int]:
     return found
 
 
-def test_input_output_environment_and_status(tmp_path: Path) -> None:
+def test_a_plugin_gets_its_input_and_environment_and_reports_output_and_status(tmp_path: Path) -> None:
     outcome = run(plugin(tmp_path, 'cat; echo "$X" >&2; exit 3'), stdin=b"hello", X="y")
     assert (outcome.status, outcome.stdout, outcome.stderr, outcome.error) == (3, b"hello", b"y\n", "")
     assert 0 < outcome.seconds < 20

@@ -76,7 +76,7 @@ def test_fields_refuse_anything_but_an_object(data: Any) -> None:
         ("addresses", [5], "k: expected an IP address, found 5"),
     ],
 )
-def test_a_field_of_the_wrong_type(method: str, value: Any, complaint: str) -> None:
+def test_a_field_of_the_wrong_type_is_refused_by_name(method: str, value: Any, complaint: str) -> None:
     with pytest.raises(CniError) as caught:
         getattr(Fields({"k": value}, "x", undecodable), method)("k")
     assert str(caught.value).startswith(f"x: {complaint}")

@@ -137,7 +137,7 @@ def test_the_environment_is_complete_and_nothing_is_stale(attachment: Attachment
     }
 
 
-def test_runtime_config_only_as_declared(attachment: Attachment) -> None:
+def test_a_plugin_gets_the_capabilities_that_it_declares(attachment: Attachment) -> None:
     fake = Fake({})
     declared = {"type": "a", "capabilities": {"portMappings": True, "mac": False, "bandwidth": True}}
     run_sync(invoke.add(network(declared, "b"), attachment, fake))
@@ -189,7 +189,7 @@ def test_an_error_says_whether_the_plugin_was_cut_off(attachment: Attachment, ou
     assert caught.value.cut_off is cut_off
 
 
-def test_a_missing_plugin(attachment: Attachment, binaries: str) -> None:
+def test_a_missing_plugin_is_an_error_with_the_places_searched(attachment: Attachment, binaries: str) -> None:
     fake = Fake({})
     with pytest.raises(CniError, match=f"no plugin 'z': looked in /nowhere, {binaries}"):
         run_sync(invoke.add(network("a", "z"), attachment, fake))
@@ -298,7 +298,7 @@ def test_a_plugin_without_a_common_version_is_an_error(attachment: Attachment, r
     assert complaint in str(caught.value)
 
 
-def test_a_plugin_from_before_the_version_command(attachment: Attachment) -> None:
+def test_a_plugin_without_the_version_command_speaks_the_first_version(attachment: Attachment) -> None:
     fake = Fake({"a": lambda *_: refusal(100, "unknown CNI_COMMAND: VERSION")})
     spoken = invoke.supported_versions("a", attachment, fake)
     assert run_sync(spoken) == ("0.1.0",)

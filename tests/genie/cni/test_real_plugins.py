@@ -72,7 +72,7 @@ TUNING = {"type": "tuning", "capabilities": {"mac": True}, "sysctl": {"net.ipv4.
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_an_attachment_in_every_version(lab: Lab, version: str) -> None:
+def test_an_attachment_works_in_every_version(lab: Lab, version: str) -> None:
     chained = () if version < "0.3.0" else (TUNING,)
     plan = lab.network(version, *chained)
     attachment = replace(lab.attachment, runtime_config={"mac": "02:00:00:00:00:07", "portMappings": []})
@@ -117,7 +117,7 @@ def test_a_failed_chain_is_deleted_as_a_whole_one(lab: Lab) -> None:
     assert "veth" not in lab.host.ip("link show")
 
 
-def test_a_plugin_s_own_code_and_words(lab: Lab) -> None:
+def test_a_plugins_own_code_and_message_are_kept(lab: Lab) -> None:
     with pytest.raises(CniError) as caught:
         lab.run(invoke.add(lab.network(vlan=-5), lab.attachment, EXECUTOR))
     assert caught.value.msg.startswith("network 'blue': plugin 'bridge': ADD: invalid VLAN")

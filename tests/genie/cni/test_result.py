@@ -217,7 +217,7 @@ def test_a_result_without_version_is_read_as_asked_but_the_old_form_is_known_by_
 
 
 @pytest.mark.parametrize("key", results.MOST)
-def test_lists_of_any_length(key: str) -> None:
+def test_lists_longer_than_the_limit_are_refused(key: str) -> None:
     for where in ("", "dns", "ip4", "ip6"):
         for length in (results.MOST[key], results.MOST[key] + 1, 10**5):
             entries = {key: [None] * length}

@@ -339,7 +339,7 @@ def test_addresses_outside_the_pod_are_not_its_own() -> None:
     assert rules == [packed("10.9.0.2")]
 
 
-def test_a_plan_in_full() -> None:
+def test_a_plan_has_each_route_and_rule_as_the_kernel_gets_it() -> None:
     """Each route and rule as the kernel gets it: what a plugin set besides its default route, a gateway in
     no subnet, of two default routes the one of the lower metric, a table that the attachment had before.
     """

@@ -105,7 +105,7 @@ def interfaces(report: dict[str, Any]) -> dict[str, str]:
 KEY = "k8s.v1.cni.cncf.io/networks"
 
 
-def test_all_kinds_of_objects_in_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_explain_reports_all_kinds_of_objects_in_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     job = {"jobTemplate": {"spec": {"template": template(**{KEY: "side"})}}}
     reports = of_files(
         capsys,

@@ -21,7 +21,7 @@ def test_without_a_net_d(machine: Node) -> None:
     assert files.confs(f"{machine.conf_dir}/none") == ["00-genie.conflist"]
 
 
-def test_puts_all_in_place(machine: Node) -> None:
+def test_install_writes_plugin_kubeconfig_and_configuration(machine: Node) -> None:
     changed = files.install(machine, wanted())
     assert changed == [machine.plugin, machine.kubeconfig, f"{machine.conf_dir}/00-genie.conflist"]
     assert Path(machine.plugin).stat().st_mode & 0o777 == 0o755

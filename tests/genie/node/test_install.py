@@ -14,7 +14,7 @@ from tests.rigs.api import kubeconfig
 from tests.rigs.install import CONF, main, tree
 
 
-def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         install.main(["--help"])
     output = capsys.readouterr().out

@@ -48,7 +48,7 @@ def notes(data: Any) -> dict[str, str]:
     return dict(note.split(": ", 1) for note in of(data).notes)
 
 
-def test_the_documented_example() -> None:
+def test_the_documented_configuration_is_converted() -> None:
     assert of(DOCUMENTED).conf == {
         "cniVersion": "1.0.0",
         "name": "genie",

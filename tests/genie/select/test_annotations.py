@@ -48,7 +48,9 @@ PRECEDENCE: list[tuple[str, Conf, dict[str, str], list[str], str]] = [
 
 @pytest.mark.parametrize(("conf", "annotations", "primary", "lookup"), [row[1:] for row in PRECEDENCE])
 @pytest.mark.parametrize("extra", ["", "net-a"])
-def test_precedence(conf: Conf, annotations: dict[str, str], primary: list[str], lookup: str, extra: str) -> None:
+def test_the_annotations_take_precedence_as_documented(
+    conf: Conf, annotations: dict[str, str], primary: list[str], lookup: str, extra: str
+) -> None:
     asked = asks(pod({**annotations, ATTACHMENTS: extra}), conf)
     assert [one.name for one in asked.primary] == primary
     assert {one.lookup for one in asked.primary} == {lookup}
@@ -135,7 +137,7 @@ def test_all_that_is_asked_for(conf: Conf, notes: dict[str, str], asked: Asked) 
     assert asks(pod(notes), conf) == asked
 
 
-def test_all_fields_of_the_json_form() -> None:
+def test_all_fields_of_the_json_form_are_read() -> None:
     ports = {"hostPort": 65535, "containerPort": 1, "protocol": "sctp", "hostIP": ""}
     item = {
         "name": " a ",
@@ -223,7 +225,7 @@ MALFORMED: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("annotation", "text", "complaint"), MALFORMED)
-def test_malformed_annotations(annotation: str, text: str, complaint: str) -> None:
+def test_malformed_annotations_are_refused_by_name(annotation: str, text: str, complaint: str) -> None:
     with pytest.raises(SelectionError, match=complaint) as caught:
         asks(pod({annotation: text}), CONF)
     assert caught.value.code == 7
@@ -328,7 +330,7 @@ def test_fields_of_names() -> None:
 
 
 @pytest.mark.parametrize("protocol", [{}, *({"protocol": each} for each in ("tcp", "TCP", "udp", "Udp", "sctp"))])
-def test_protocols_of_a_port(protocol: dict[str, str]) -> None:
+def test_a_ports_protocol_may_be_in_any_case(protocol: dict[str, str]) -> None:
     mapping = {"hostPort": 1, "containerPort": 1, **protocol}
     assert chosen({"portMappings": [mapping]}).ask.port_mappings == (mapping,)
 
@@ -373,7 +375,7 @@ RATES = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"]
 
 
 @given(st.dictionaries(st.sampled_from(RATES), st.integers(-1, 3) | st.integers(2**62, 2**64)))
-def test_bounds_of_a_bandwidth(bandwidth: dict[str, int]) -> None:
+def test_a_bandwidth_within_bounds_is_granted(bandwidth: dict[str, int]) -> None:
     """Multi-network specification, 4.1.2.1.8."""
     bursts = all(f"{way}Rate" in bandwidth for way in ("ingress", "egress") if f"{way}Burst" in bandwidth)
     if bandwidth and bursts and all(0 < each < 2**63 for each in bandwidth.values()):
@@ -427,7 +429,7 @@ def test_two_default_routes_of_one_family() -> None:
         (["10.1.1.1"], [], r'item 2 .*: default-route: .*item 1 \("a"\) has the IPv4'),
     ],
 )
-def test_default_routes_that_contradict_each_other(first: Any, second: Any, complaint: str) -> None:
+def test_default_routes_that_contradict_each_other_are_refused(first: Any, second: Any, complaint: str) -> None:
     with pytest.raises(SelectionError, match=complaint):
         attachments([{"name": "a", "default-route": first}, {"name": "b", "default-route": second}])
 
@@ -569,7 +571,7 @@ def test_the_size_of_annotations_counts_what_is_read() -> None:
     assert size_of(pod(no_text), NODE) == len(NODE.networks)
 
 
-def test_a_definition_of_a_namespace_as_default_plugin() -> None:
+def test_default_plugin_can_name_a_definition_of_any_namespace() -> None:
     conf = replace(CONF, default_plugin=("apps/side@eth7", "calico"), namespace_isolation=True)
     side, calico = asks(pod({}), conf).primary
     assert (side.namespace, side.name, side.ifname, side.lookup) == ("apps", "side", "eth7", "attachment")

@@ -64,14 +64,14 @@ def kubelet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     server.stop(None).wait()
 
 
-def test_the_devices_of_one_pod(kubelet: str) -> None:
+def test_the_devices_of_one_pod_are_found(kubelet: str) -> None:
     assert devices.of_pod("blue", "mine", kubelet) == {
         "nic.example/fast": ["0000:03:02.1", "0000:03:02.0"],
         "gpu.example/x": ["g0"],
     }
 
 
-def test_a_pod_without_devices(kubelet: str) -> None:
+def test_a_pod_without_devices_has_none(kubelet: str) -> None:
     assert devices.of_pod("blue", "nobody", kubelet) == {}
 
 

@@ -46,7 +46,7 @@ def attached(name: str, *host: str) -> Record:
         ({"elsewhere": 5.0}, {"a": 3}, "b"),
     ],
 )
-def test_the_decision(rates: dict[str, float], attachments: dict[str, int], best: str) -> None:
+def test_the_least_loaded_network_is_chosen(rates: dict[str, float], attachments: dict[str, int], best: str) -> None:
     interfaces = {"a": ["va"], "b": ["vb", "vb2"], "c": ["vc"]}
     candidates = [
         Load(network=name, received=sum(rates.get(one, 0) for one in own), attachments=attachments.get(name, 0))
@@ -120,20 +120,20 @@ def test_a_macvlan_network_has_the_traffic_of_its_pods(
     assert least_loaded.least_loaded(loads, CONF).network == "calico", "although it comes later"
 
 
-def test_no_network_to_choose_from() -> None:
+def test_choosing_from_no_network_is_an_error() -> None:
     with pytest.raises(CniError, match="nothing to choose from") as caught:
         least_loaded.least_loaded([], CONF)
     assert caught.value.code == 11
 
 
-def test_rates() -> None:
+def test_rates_are_per_second() -> None:
     earlier = least_loaded.Reading(at=10.0, counters={"a": (100, 0, 0), "b": (100, 2, 4), "gone": (1, 1, 1)})
     later = least_loaded.Reading(at=12.0, counters={"a": (300, 20, 1), "b": (50, 2, 4), "new": (7, 7, 7)})
     assert least_loaded.rates_between(earlier, later) == {"a": (100.0, 10.0, 0.5), "b": (0.0, 0.0, 0.0)}
     assert least_loaded.rates_between(earlier, replace(later, at=10.0))["a"][0] > 0
 
 
-def test_counters_of_the_host() -> None:
+def test_counters_of_interfaces_that_exist_are_read() -> None:
     assert set(least_loaded.read(["lo", "none"]).counters) == {"lo"}
     assert least_loaded.is_pair("lo") is False and least_loaded.is_pair("none") is False
 

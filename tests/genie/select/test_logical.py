@@ -35,7 +35,7 @@ def macvlan(node: Node) -> Node:
     return node
 
 
-def test_a_logical_network_over_a_physical_one(macvlan: Node) -> None:
+def test_a_logical_network_gets_the_physical_ones_interface_and_subnet(macvlan: Node) -> None:
     physical = {"refer_nic": "eth7", "sharedStatus": {"plugin": "macvlan", "subnet": "10.20.0.0/16"}}
     define(macvlan, {"physicalNet": "phys", "sub_subnet": "10.20.1.0/24"}, physical)
     (plugin,) = one(macvlan, "red", "logical").plugins
@@ -54,7 +54,7 @@ def test_a_logical_network_takes_the_whole_physical_one(macvlan: Node) -> None:
     assert (plugin["ipam"]["subnet"], plugin["master"]) == ("10.20.0.0/16", "eth0")
 
 
-def test_a_logical_network_over_a_plugin(macvlan: Node) -> None:
+def test_a_logical_network_without_a_subnet_keeps_the_plugins(macvlan: Node) -> None:
     define(macvlan, {"plugin": "macvlan"})
     assert "ranges" in one(macvlan, "red", "logical").plugins[0]["ipam"], "no subnet asked for: nothing is changed"
 
@@ -104,7 +104,7 @@ def test_ipv6_takes_the_place_of_ipv4() -> None:
 
 
 @pytest.mark.parametrize(("plugin", "ipam"), [("bridge", "host-local"), ("weave-net", "weave-ipam")])
-def test_a_subnet_for_a_plugin_without_ipam(plugin: str, ipam: str) -> None:
+def test_a_plugin_without_ipam_gets_the_usual_one_with_the_subnet(plugin: str, ipam: str) -> None:
     after = logical.with_subnet(network(plugin), "10.1.0.0/16")
     assert after.plugins[0]["ipam"] == {"type": ipam, "subnet": "10.1.0.0/16"}
 

@@ -179,12 +179,12 @@ def test_the_first_configuration_that_can_be_a_pods_network(kinds: list[str]) ->
             assert all(f"{number}0-net.conf" in output for number in range(len(kinds)))
 
 
-def test_only_broken_files(node: Node) -> None:
+def test_a_net_d_of_broken_files_is_an_error(node: Node) -> None:
     node.write("10-weave.conf", "{")
     assert "10-weave.conf: not valid JSON" in refused(node, "", "first", 11)
 
 
-def test_a_folder_and_a_dangling_link_named_like_configurations(node: Node) -> None:
+def test_a_folder_and_a_dangling_link_are_passed_over(node: Node) -> None:
     (node.net_d / "10-x.conf").mkdir()
     (node.net_d / "11-y.conf").symlink_to("nowhere")
     node.binary("bridge")
@@ -314,13 +314,13 @@ def test_definitions_without_a_configuration_are_looked_up_on_the_node(node: Nod
         (5, "spec.config is empty", 7),
     ],
 )
-def test_broken_definitions(node: Node, spec: Any, complaint: str, code: int) -> None:
+def test_broken_definitions_are_refused(node: Node, spec: Any, complaint: str, code: int) -> None:
     node.kube.objects["NetworkAttachmentDefinition", "blue", "net-a"] = {"spec": spec}
     output = refused(node, "net-a", "attachment", code)
     assert "NetworkAttachmentDefinition blue/net-a" in output and complaint in output
 
 
-def test_a_definition_of_any_size(node: Node) -> None:
+def test_definitions_longer_than_the_limits_are_refused(node: Node) -> None:
     """The limits for one definition and for all of a pod's; one more character is too many."""
     plugin = {"type": "plug"}
 

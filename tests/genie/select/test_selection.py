@@ -312,7 +312,7 @@ def test_the_narrowest_of_several_subnets_counts() -> None:
         ({"subnet": "x/24", "range": "10.1.0.0/16"}, "/16"),
     ],
 )
-def test_subnets_in_other_forms(ipam: dict[str, Any], length: str) -> None:
+def test_subnets_in_other_forms_give_addresses_their_prefix(ipam: dict[str, Any], length: str) -> None:
     plugin = {"type": "x", "capabilities": {"ips": True}, "ipam": ipam}
     assert chosen({"ips": ["10.1.1.5"]}, network("able", plugin)).runtime_config == {"ips": [f"10.1.1.5{length}"]}
 

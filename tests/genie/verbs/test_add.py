@@ -35,7 +35,7 @@ from tests.rigs.kernel import FakeKernel
 # --- ADD ------------------------------------------------------------------------------------------------------------
 
 
-def test_one_network(node: Node) -> None:
+def test_an_add_of_one_network_reports_its_result(node: Node) -> None:
     result = node.add("calico")
     assert result == {
         "cniVersion": "1.0.0",
@@ -431,7 +431,7 @@ def test_no_add_succeeds_before_its_record_survives_a_power_cut(
 # --- the merged result ----------------------------------------------------------------------------------------------
 
 
-def test_a_first_network_on_another_interface_than_the_runtimes(node: Node) -> None:
+def test_a_first_network_on_another_interface_reports_addresses_without_one(node: Node) -> None:
     result = node.add("calico@net1,weave-net@eth0")
     assert addresses(result) == ["10.1.0.2/24", "10.2.0.2/24"]
     assert on(result) == ["", "eth0"], "an address without an interface is the pod's own to the runtime"
@@ -714,7 +714,9 @@ def test_a_pod_that_asks_for_nothing_comes_up_without_an_api_server(node: Node) 
 @pytest.mark.parametrize(
     ("handed_over", "args"), [({POD_ANNOTATIONS: None}, ARGS), ({}, ARGS)], ids=["null", "nothing"]
 )
-def test_a_runtime_that_hands_over_none(node: Node, handed_over: dict[str, Any], args: str) -> None:
+def test_without_annotations_from_the_runtime_the_api_server_is_asked(
+    node: Node, handed_over: dict[str, Any], args: str
+) -> None:
     node.kube.annotations = {"cni": "calico"}
     node.conf["runtimeConfig"] = handed_over
     node.ok("ADD", CNI_ARGS=args)

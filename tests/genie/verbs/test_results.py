@@ -88,7 +88,7 @@ def test_the_first_networks_addresses_go_without_an_index_where_it_is_on_another
     assert [ip.interface for ip in merged([first, second], first_elsewhere=True).ips] == [None, None, 2]
 
 
-def test_addresses_and_routes_of_all_networks_together() -> None:
+def test_too_many_addresses_or_routes_in_all_are_refused() -> None:
     ips, routes = (IP("10.0.0.1/8"),) * 64, (Route("10.0.0.0/8"),) * 256
     check_total([Result(ips=ips, routes=routes)] * 2 + [Result(ips=ips)] * 2)
     for more, complaint in (

@@ -210,7 +210,7 @@ def test_every_address_answers(node: Node, names: Sequence[str]) -> None:
     assert reach_all(node, node.call("ADD", asked)), "and again"
 
 
-def test_the_default_route_at_the_second_of_one_network(node: Node) -> None:
+def test_the_default_route_can_be_at_the_second_of_one_network(node: Node) -> None:
     """The second network then uses the main table, because its default route needs its others; the first has a
     table."""
     elements = [{"name": "ptp", "default-route": ["10.1.0.1", "fd01::1"]}, {"name": "bridge"}]
@@ -247,7 +247,7 @@ def test_an_empty_default_route_is_the_networks_own(
 
 
 @pytest.mark.parametrize(("wanted", "gateway"), [(["10.1.0.9"], "10.1.0.9"), ([], "10.1.0.1")])
-def test_the_default_route_of_a_pods_only_network(node: Node, wanted: list[str], gateway: str) -> None:
+def test_a_pods_only_network_gets_the_asked_default_route(node: Node, wanted: list[str], gateway: str) -> None:
     """ptp's gateway is the host's end of the pair, with any address."""
     element = [{"name": "ptp", "namespace": "blue", "default-route": wanted}]
     asked = {"v1.multus-cni.io/default-network": json.dumps(element)}

@@ -30,7 +30,7 @@ from genie.cni import result as cni_result
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import Fields, decode, undecodable
-from genie.cni.regular import NEW, NotRegularError, opened
+from genie.cni.regular import NEW, NotRegularError, opened, swept
 from genie.cni.result import IP, Result, Route
 
 SUFFIX = ".json"
@@ -221,14 +221,6 @@ def _disk(doing: str) -> Iterator[None]:
         raise CniError(Code.IO_FAILURE, f"cannot {doing}: {error.strerror}") from error
 
 
-def _modified(path: str) -> float:
-    """When a file was last written, in seconds since 1970; the current time, if it does not exist any more."""
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return time.time()
-
-
 def _bytes(path: str) -> bytes | None:
     """A record's file; None if there is none. Whatever lies in its place is damage, and is never waited for."""
     with _disk(f"read the record {path}"):
@@ -377,23 +369,16 @@ class Records:
 
     def _tidy(self, path: str) -> None:
         """Remove the files of a record's writers that were killed."""
-        name = f"{os.path.basename(path)}."
-        for file in self._files():
-            if file.startswith(name) and file.endswith(NEW):
-                self._unlink(f"{self.directory}/{file}")
+        with _disk(f"remove the files beside {path}"):
+            swept(self.directory, prefix=f"{os.path.basename(path)}.")
 
     def sweep(self, seconds: float) -> list[str]:
         """Remove unfinished files that are older than this; a write takes almost no time. Returns the paths.
 
         Raises CniError: 5; one cannot be removed.
         """
-        gone = []
-        for file in self._files():
-            path = f"{self.directory}/{file}"
-            if file.endswith(NEW) and time.time() - _modified(path) >= seconds:
-                self._unlink(path)
-                gone.append(path)
-        return gone
+        with _disk(f"remove the unfinished files in {self.directory}"):
+            return swept(self.directory, seconds)
 
     def _unlink(self, path: str) -> None:
         with _disk(f"remove the record {path}"), suppress(FileNotFoundError):

@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import json
 import os
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -116,15 +115,7 @@ class KeptObjects:
         os.makedirs(self.directory, 0o700, exist_ok=True)
         with open(f"{self.directory}/{_CHECKED}", "wb"):
             pass
-        self._tidy()
-
-    def _tidy(self) -> None:
-        """Remove files of writers that were killed, older than a minute: in an update another agent may be writing."""
-        for name in os.listdir(self.directory):
-            path = f"{self.directory}/{name}"
-            with suppress(OSError):
-                if name.endswith(regular.NEW) and time.time() - os.stat(path).st_mtime > REFRESH:
-                    os.unlink(path)
+        regular.swept(self.directory, REFRESH)  # in an update another agent may be writing
 
     def _make_room(self) -> None:
         files = sorted(self._files(), key=lambda file: file[2])  # least recently used first

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -45,6 +46,22 @@ def put(path: str, content: bytes, mode: int = 0o600) -> None:
         with suppress(OSError):
             os.unlink(new)
         raise
+
+
+def swept(directory: str, seconds: float = 0.0, prefix: str = "") -> list[str]:
+    """Remove the files of killed writers that are older than this, with names that begin so. Returns the paths.
+
+    Raises OSError: one cannot be removed.
+    """
+    gone = []
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        path = f"{directory}/{name}"
+        if name.startswith(prefix) and name.endswith(NEW):
+            with suppress(FileNotFoundError):
+                if time.time() - os.stat(path).st_mtime >= seconds:
+                    os.unlink(path)
+                    gone.append(path)
+    return gone
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from genie.cni import invoke
@@ -183,22 +182,17 @@ async def _attach(
         results, taken = await _attach_all(call, kernel, record, chosen.primary, attach)
         check_total(results)
         links, results = await _completed(call, kernel, record, results)
-        wishes = [(i, c.ask.where, c.ask.default_route) for i, c in enumerate(chosen.choices)]
+        asks = [(i, choice.ask) for i, choice in enumerate(chosen.choices)]
+        wishes = [(i, ask.where, ask.default_route) for i, ask in asks if ask.default_route is not None]
+        if wishes:
+            from genie.verbs import default_route
         for i, where, wanted in wishes:
-            if wanted is not None:
-                _default_routes().check_gateways(where, wanted, results[i], record.attached[i].ifname)
+            default_route.check_gateways(where, wanted, results[i], record.attached[i].ifname)
         plan = await _arrange(call, kernel, _placed(record, results, taken), links)
         await call.compute(taken.clear, size=200 * sum(map(len, taken.values())))  # to free thousands takes long, too
         for i, where, wanted in wishes:
-            if wanted is not None:
-                _default_routes().check_granted(where, wanted, plan.reported[i])
+            default_route.check_granted(where, wanted, plan.reported[i])
         return results, plan
-
-
-def _default_routes() -> ModuleType:
-    from genie.verbs import default_route  # imported only for a pod that moves a default route
-
-    return default_route
 
 
 async def _attach_all(
@@ -288,8 +282,7 @@ async def _completed(
             links = await call.in_namespace(kernel, kernel.links)
         except OSError as error:
             call.story["links"] = f"not read, so results are reported as they are: {error}"
-    done = [completed(result, ifname, netns, links or {}) for ifname, result in pairs]
-    done = [attributed(result, ifname, netns) for (ifname, _), result in zip(pairs, done, strict=True)]
+    done = [attributed(completed(result, ifname, netns, links or {}), ifname, netns) for ifname, result in pairs]
     call.steps.done("links")
     return links, done
 

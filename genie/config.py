@@ -147,7 +147,7 @@ def load(path: str) -> Conf:
 
     Raises CniError: 5 when it cannot be read; otherwise as `read`.
     """
-    data = _decoded(path)
+    data = decoded(path)
     own = _own(data)
     if own is not None and own is not data:
         data = {**own, **{key: data[key] for key in OF_LIST if key in data}}
@@ -159,7 +159,7 @@ def beside(path: str) -> list[dict[str, Any]]:
 
     Raises CniError: 7 when a plugin comes before genie's; 5 and 6 as `load`.
     """
-    data = _decoded(path)
+    data = decoded(path)
     own = _own(data)
     if own is None or own is data:
         return []
@@ -168,7 +168,8 @@ def beside(path: str) -> list[dict[str, Any]]:
     return [plugin for plugin in data["plugins"] if plugin is not own]
 
 
-def _decoded(path: str) -> Any:
+def decoded(path: str) -> Any:
+    """The JSON in a file. Raises CniError: 5 when it cannot be read, 6 when it is not JSON."""
     try:
         with opened(path) as file:
             return decode(file.read(), path)

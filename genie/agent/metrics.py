@@ -26,7 +26,7 @@ class _Metric:
 class Gauge(_Metric):
     """A number that is read when it is reported: for each value of its label, if it has one."""
 
-    kind: str = "gauge"
+    kind = "gauge"
     read: Callable[[], dict[tuple[str, ...], float]] = dict
 
     def lines(self) -> list[str]:
@@ -138,11 +138,10 @@ class Metrics:
             "Events of pods: written, refused by the API server, or dropped (too many, or it was away for too long).",
             "result",
         )
-        self.removals = Gauge(
+        self.removals = Counter(
             "genie_conf_removed_total",
             "Times that somebody removed genie's configuration or plugin from this node, or put a file before it.",
         )
-        self.removals.kind = "counter"  # counted by the keeper of this node
         self.policies = Gauge(
             "genie_policies", "Network policies: ok, or bad (malformed, or too large; see their Events).", "result"
         )

@@ -15,8 +15,7 @@ from typing import Any
 
 from genie import config
 from genie.cni import config as cni_config
-from genie.cni.errors import CniError, Code
-from genie.cni.fields import Fields, decode, invalid
+from genie.cni.fields import Fields, invalid
 from genie.config import DEFAULT_CONF_DIR
 from genie.select.annotations import DEFAULT_NETWORK_NAMESPACE
 from genie.select.networks import RIVALS, Directory, rival
@@ -63,13 +62,8 @@ def read(path: str, conf_dir: str) -> Migrated:
     Raises CniError: 5 when it cannot be read, 6 when it is not JSON, 7 when it is not Multus', or has a setting that
     genie does not support.
     """
-    try:
-        with open(path, "rb") as file:
-            data = decode(file.read(), path)
-    except OSError as error:
-        raise CniError(Code.IO_FAILURE, f"cannot read {path}: {error.strerror}") from error
     directory = Directory(conf_dir)
-    found = migrated(Fields(data, path), lambda name: _in_net_d(name, directory))
+    found = migrated(Fields(config.decoded(path), path), lambda name: _in_net_d(name, directory))
     return found if conf_dir == DEFAULT_CONF_DIR else replace(found, conf={**found.conf, "conf_dir": conf_dir})
 
 

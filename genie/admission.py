@@ -16,7 +16,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,16 +24,15 @@ from typing import Any
 
 from genie import config, kube
 from genie import log as logs
-from genie.agent.sieve import pages
+from genie.agent.sieve import logical_networks, pages
 from genie.certificate import UNSEEN, SelfSigned
 from genie.cni.errors import CniError, Code
 from genie.cni.execute import run_sync
 from genie.cni.fields import decode, invalid
 from genie.config import Conf
-from genie.kube import NETWORK_OBJECTS, DirectKube
-from genie.select import logical
+from genie.kube import OWNERS, Default, DirectKube, Pod
 from genie.select.annotations import LOGICAL, asks
-from genie.select.preview import Given, Subject, Unseen, preview
+from genie.select.preview import LOGICAL_KINDS, Given, Subject, Unseen, of_same_physical, preview
 from genie.verbs.network_status import NETWORK_STATUS
 
 BODY_MAX = 8 << 20
@@ -88,82 +87,33 @@ def judge(request: Mapping[str, Any], conf: Conf) -> Verdict:
     subject, new = Subject.of(request.get("object"), namespace), request["object"]
     if isinstance(old, dict) and _relevant(old) == _relevant(new):
         return Verdict()  # somebody else's change of an object that is there already
-    is_logical = subject.known in ("LogicalNetwork", "PhysicalNetwork")
-    listed = _logical_networks(conf) if is_logical else []
+    is_logical = subject.known in LOGICAL_KINDS
+    listed = _listed(conf) if is_logical else []
     given = Given(conf, [*listed, new], offline=is_logical)
     try:
-        run_sync(preview(subject, conf, given, Unseen()))
-        if is_logical:
-            for each in _of_same_physical(subject, [*listed, new]):
-                run_sync(_apart(each, [*listed, new], given))
+        run_sync(preview(subject, conf, given, Unseen(), others=[*listed, new]))
     except CniError as error:
         if error.code == Code.TRY_AGAIN or (isinstance(error, kube.RefusedError)):
             raise
-        return _refused(subject, error, conf)
+        return _refused(subject, error, conf, Default.of(subject.known, subject.name, new))
     return Verdict()
 
 
-def _refused(subject: Subject, error: CniError, conf: Conf) -> Verdict:
-    """A template may come before the network that its pods need: if its annotations can be read, this is a warning."""
-    if subject.pod is not None and subject.kind != "Pod":
-        try:
-            asks(subject.pod, conf)
-        except CniError:
-            return Verdict(refusal=error.msg)
-        return Verdict(warnings=(f"genie: {error.msg}: until that changes, its pods do not start",))
-    return Verdict(refusal=error.msg)
+def _refused(subject: Subject, error: CniError, conf: Conf, default: Default | None) -> Verdict:
+    """A template, or a namespace, may come before the network that its pods need: if its annotations can be read, this
+    is a warning.
+    """
+    if subject.kind == "Pod" or (subject.pod is None and subject.known not in OWNERS):
+        return Verdict(refusal=error.msg)
+    try:
+        asks(subject.pod or Pod(namespace="", name=""), conf, default)
+    except CniError:
+        return Verdict(refusal=error.msg)
+    return Verdict(warnings=(f"genie: {error.msg}: until that changes, its pods do not start",))
 
 
 def _relevant(data: Mapping[str, Any]) -> Any:
     return data.get("spec"), (data.get("metadata") or {}).get("annotations")
-
-
-# --- logical networks ---------------------------------------------------------------------------------------------
-
-
-def _logical_networks(conf: Conf) -> list[Mapping[str, Any]]:
-    """All Logicalnetworks and Physicalnetworks of the cluster."""
-    found: list[Mapping[str, Any]] = []
-    for kind in ("LogicalNetwork", "PhysicalNetwork"):
-        group, resource = NETWORK_OBJECTS[kind]
-        found += (
-            {**item, "kind": kind}
-            for item in _list(conf, f"/apis/{group}/{resource}", {"metadata": True, "spec": True})
-        )
-    return found
-
-
-def _of_same_physical(subject: Subject, objects: Iterable[Mapping[str, Any]]) -> list[Subject]:
-    """The Logicalnetworks that an object decides: itself, or those of the Physicalnetwork that it is."""
-    if subject.known == "LogicalNetwork":
-        return [subject]
-    return [
-        one
-        for data in objects
-        if (one := Subject.of(data)).known == "LogicalNetwork"
-        and one.namespace == subject.namespace
-        and (data.get("spec") or {}).get("physicalNet") == subject.name
-    ]
-
-
-async def _apart(subject: Subject, objects: Iterable[Mapping[str, Any]], given: Given) -> None:
-    """Refuse a subnet that overlaps another's of the same plugin over the same interface.
-
-    Raises:
-        CniError: 7; it overlaps, or cannot be read.
-    """
-    own = await logical.read(given, subject.namespace, subject.name)
-    own.over(Unseen().find(own.plugin))
-    for data in objects:
-        other = Subject.of(data)
-        if other.known != "LogicalNetwork" or (other.namespace, other.name) == (subject.namespace, subject.name):
-            continue
-        try:
-            its = await logical.read(given, other.namespace, other.name)
-        except CniError:
-            continue  # it is broken itself
-        if (its.plugin, its.interface) == (own.plugin, own.interface) and logical.overlap(own.subnet, its.subnet):
-            raise invalid(own.where, f"subnet {own.subnet} overlaps {its.subnet} of {its.where}, also by {own.plugin}")
 
 
 # --- deletions ----------------------------------------------------------------------------------------------------
@@ -173,7 +123,7 @@ def _deleted(subject: Subject, conf: Conf) -> Verdict:
     """Warn if pods, or logical networks, still need an object that is deleted."""
     kind, name = subject.known, f"{subject.namespace}/{subject.name}"
     if kind == "PhysicalNetwork":
-        users = [f"{one.namespace}/{one.name}" for one in _of_same_physical(subject, _logical_networks(conf))]
+        users = [f"{one.namespace}/{one.name}" for one in of_same_physical(subject, _listed(conf))]
     else:
         users = list(_users(conf, subject.name if kind == "LogicalNetwork" else name, subject.namespace, kind))
     if not users:
@@ -181,6 +131,11 @@ def _deleted(subject: Subject, conf: Conf) -> Verdict:
     shown = ", ".join(users[:SHOWN]) + (", …" if len(users) > SHOWN else "")
     what = "Logicalnetworks" if kind == "PhysicalNetwork" else "pods"
     return Verdict(warnings=(f"genie: {name} is still used by {what} {shown}: a new sandbox of theirs will fail",))
+
+
+def _listed(conf: Conf) -> list[dict[str, Any]]:
+    with closing(DirectKube(conf).client) as client:
+        return logical_networks(client)
 
 
 def _users(conf: Conf, label: str, namespace: str, kind: str) -> Iterator[str]:

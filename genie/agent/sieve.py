@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from genie.cni.errors import CniError, Code
-from genie.kube import JSON, Client
+from genie.kube import JSON, NETWORK_OBJECTS, Client
 
 WINDOW = 2 * 65536
 """The limit for a value to decode at once, in characters; other threads wait during that. An annotation and a
@@ -84,6 +84,16 @@ def pages(
         yield items, meta
         if not (token := str(meta.get("continue") or "")):
             return
+
+
+def logical_networks(client: Client) -> list[dict[str, Any]]:
+    """All Logicalnetworks and Physicalnetworks of the cluster. Raises CniError: as `pages`."""
+    found = []
+    for kind in ("LogicalNetwork", "PhysicalNetwork"):
+        group, resource = NETWORK_OBJECTS[kind]
+        for items, _ in pages(client, f"/apis/{group}/{resource}", {"metadata": True, "spec": True}):
+            found += [{**item, "kind": kind} for item in items]
+    return found
 
 
 class Sieve:

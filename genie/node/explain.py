@@ -16,16 +16,18 @@ from typing import Any
 
 from genie import config, kube
 from genie.agent import traffic
+from genie.agent.sieve import logical_networks
 from genie.cni.errors import CniError
 from genie.cni.execute import SubprocessExecutor, run_sync
 from genie.cni.fields import invalid
 from genie.config import DEFAULT_CONF_DIR, Conf, Credentials
+from genie.kube import DirectKube
 from genie.node.inspect import DEFAULT_BIN_DIR, find, is_direct
 from genie.select import networks
 from genie.select.annotations import CNI, READ
 from genie.select.choose import choose
 from genie.select.networks import Directory
-from genie.select.preview import Given, Subject, Unseen, preview
+from genie.select.preview import LOGICAL_KINDS, Given, Subject, Unseen, preview
 from genie.select.selection import Selection
 
 
@@ -95,7 +97,10 @@ def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A report for each object that has to do with networks; for the others none."""
     documents = [each for path in arguments.filename for each in _documents(path, arguments.namespace)]
     conf, on_node = _conf(arguments)
-    given = Given(conf, [data for _, data in documents], node=arguments.node, offline=arguments.offline)
+    objects = [data for _, data in documents]
+    if not arguments.offline and any(Subject.of(data).known in LOGICAL_KINDS for data in objects):
+        objects = [*logical_networks(DirectKube(conf).client), *objects]
+    given = Given(conf, objects, node=arguments.node, offline=arguments.offline)
     folder = arguments.conf_dir or (conf.conf_dir if on_node else "")
     directory: Directory = networks.directory(folder) if folder and os.path.isdir(folder) else Unseen()
     path = (arguments.bin_dir,) if on_node and not arguments.conf_dir else None
@@ -109,7 +114,7 @@ def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if subject.pod is None and not subject.known:
             continue
         try:
-            chosen = run_sync(preview(subject, conf, given, directory, path))
+            chosen = run_sync(preview(subject, conf, given, directory, path, others=objects))
         except CniError as error:
             yield {**report, "error": error.to_json(conf.cni_version)}
         else:

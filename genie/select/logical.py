@@ -6,6 +6,7 @@ another interface of the node to run over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -52,23 +53,33 @@ async def read(kube: Kube, namespace: str, name: str) -> Logical:
     Raises CniError: 7; one of them is missing or contradicts itself.
     """
     logical = await _spec(kube, "LogicalNetwork", namespace, name)
-    physical = Fields({}, "")
+    plugin, subnet = logical.word("plugin"), logical.word("sub_subnet")
+    physical, is_dedicated = Logical(where="", plugin="", subnet="", within="", interface=""), False
     if physical_name := logical.word("physicalNet"):
-        physical = await _spec(kube, "PhysicalNetwork", namespace, physical_name)
-    shared = physical.inner("sharedStatus")
-    plugin, its_plugin = logical.word("plugin"), shared.word("plugin")
-    if shared.data.get("dedicatedNet") is True and plugin and its_plugin and plugin != its_plugin:
-        raise invalid(logical.where, f"plugin: {plugin!r}, but {physical.where} is dedicated to {its_plugin!r}")
-    if not (plugin or its_plugin):
+        physical, is_dedicated = await read_physical(kube, namespace, physical_name)
+    if is_dedicated and plugin and physical.plugin and plugin != physical.plugin:
+        raise invalid(logical.where, f"plugin: {plugin!r}, but {physical.where} is dedicated to {physical.plugin!r}")
+    if not (plugin or physical.plugin):
         raise invalid(logical.where, "expected plugin, or physicalNet with one that has a plugin")
+    return replace(
+        physical, where=logical.where, plugin=plugin or physical.plugin, subnet=subnet or physical.subnet
+    )  # fmt: skip
+
+
+async def read_physical(kube: Kube, namespace: str, name: str) -> tuple[Logical, bool]:
+    """A Physicalnetwork, as a Logicalnetwork that has the whole of it, and whether it is dedicated to its plugin.
+
+    Raises CniError: 7; there is none, or it is malformed.
+    """
+    physical = await _spec(kube, "PhysicalNetwork", namespace, name)
+    shared, interface = physical.inner("sharedStatus"), physical.word("refer_nic")
+    if interface and not re.fullmatch(r"[^\s/:]{1,15}", interface):
+        raise invalid(physical.where, f"refer_nic: expected the name of an interface, found {interface!r}")
     whole = shared.word("subnet")
-    return Logical(
-        where=logical.where,
-        plugin=plugin or its_plugin,
-        subnet=logical.word("sub_subnet") or whole,
-        within=whole,
-        interface=physical.word("refer_nic"),
-    )
+    found = Logical(
+        where=physical.where, plugin=shared.word("plugin"), subnet=whole, within=whole, interface=interface
+    )  # fmt: skip
+    return found, shared.data.get("dedicatedNet") is True
 
 
 async def _spec(kube: Kube, kind: str, namespace: str, name: str) -> Fields:
@@ -89,6 +100,9 @@ def with_subnet(network: NetworkConfig, subnet: str, *, within: str = "", where:
         return network
     import ipaddress
 
+    for each in filter(None, (subnet, within)):
+        if not re.fullmatch(r"[0-9A-Fa-f:.]+/(0|[1-9][0-9]{0,2})", each):
+            raise invalid(where, f"subnet: expected a subnet like 10.40.96.0/24, found {each!r}")
     try:
         inner, outer = ipaddress.ip_network(subnet, strict=False), ipaddress.ip_network(within or subnet, strict=False)
     except ValueError as error:

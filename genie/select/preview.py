@@ -6,11 +6,12 @@ those of an ADD. Where a node's net.d cannot be seen, `Unseen` stands for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from genie.cni.config import NetworkConfig
+from genie.cni.errors import CniError
 from genie.cni.fields import invalid
 from genie.config import Conf
 from genie.kube import NETWORK_OBJECTS, OWNERS, Default, DirectKube, Kube, Pod
@@ -22,6 +23,7 @@ from genie.select.selection import Selection, assemble
 
 #: The kinds of objects that decide networks, in lower case: CNI-Genie's CRDs have `Logicalnetwork`.
 _KINDS = {kind.lower(): kind for kind in (*NETWORK_OBJECTS, *OWNERS)}
+LOGICAL_KINDS = ("LogicalNetwork", "PhysicalNetwork")
 _UNSEEN = "net.d of the node, which is not seen from here"
 _ABLE = dict.fromkeys(("ips", "mac", "bandwidth", "portMappings", "infinibandGUID"), True)
 
@@ -131,11 +133,18 @@ def _limits(containers: Sequence[Any]) -> dict[str, int]:
 
 
 async def preview(
-    subject: Subject, conf: Conf, kube: Kube, directory: Directory, path: Sequence[str] | None = None
+    subject: Subject,
+    conf: Conf,
+    kube: Kube,
+    directory: Directory,
+    path: Sequence[str] | None = None,
+    *,
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> Selection | None:
     """The networks that the subject's pod would get; None if it is no pod, but genie can read it.
 
-    path: the directories of plugins; None: they are not seen from here.
+    path: the directories of plugins; None: they are not seen from here. others: the Logicalnetworks and
+    Physicalnetworks that `kube` has, to compare such a subject with.
 
     Raises CniError: the one that the pod would get; or one for a mistake in the object.
     """
@@ -147,12 +156,49 @@ async def preview(
         someone = Pod(namespace=name if kind == "Namespace" else "default", name="")
         asked = asks(someone, conf, default).primary if default else ()
         await networks.find(asked, kube, directory, someone.namespace, path)
-    elif kind == "LogicalNetwork":
-        (await logical.read(kube, namespace, name)).over(Unseen().find(name))
     elif kind == "NetworkAttachmentDefinition":
         definition = await kube.network(kind, namespace, name)
-        networks.from_definition(definition or {}, namespace, name, directory)
+        network = networks.from_definition(definition or {}, namespace, name, directory)
+        if why := networks.rival(network):
+            raise invalid(network.source, why)
+    elif kind:
+        if kind == "PhysicalNetwork":
+            (await logical.read_physical(kube, namespace, name))[0].over(Unseen().find(name))
+        for each in of_same_physical(subject, others):
+            await _apart(each, others, kube)
     return None
+
+
+def of_same_physical(subject: Subject, objects: Iterable[Mapping[str, Any]]) -> list[Subject]:
+    """The Logicalnetworks that an object decides: itself, or those of the Physicalnetwork that it is."""
+    if subject.known == "LogicalNetwork":
+        return [subject]
+    return [
+        one
+        for data in objects
+        if (one := Subject.of(data)).known == "LogicalNetwork"
+        and one.namespace == subject.namespace
+        and (data.get("spec") or {}).get("physicalNet") == subject.name
+    ]
+
+
+async def _apart(subject: Subject, objects: Iterable[Mapping[str, Any]], kube: Kube) -> None:
+    """Refuse a subnet that overlaps another's of the same plugin over the same interface.
+
+    Raises CniError: 7; it overlaps, or cannot be read.
+    """
+    own = await logical.read(kube, subject.namespace, subject.name)
+    own.over(Unseen().find(own.plugin))
+    for data in objects:
+        other = Subject.of(data)
+        if other.known != "LogicalNetwork" or (other.namespace, other.name) == (subject.namespace, subject.name):
+            continue
+        try:
+            its = await logical.read(kube, other.namespace, other.name)
+        except CniError:
+            continue  # it is broken itself
+        if (its.plugin, its.interface) == (own.plugin, own.interface) and logical.overlap(own.subnet, its.subnet):
+            raise invalid(own.where, f"subnet {own.subnet} overlaps {its.subnet} of {its.where}, also by {own.plugin}")
 
 
 async def _of_pod(

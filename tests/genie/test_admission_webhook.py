@@ -26,9 +26,10 @@ from genie.certificate import SelfSigned, made
 from genie.cni.errors import CniError
 from genie.config import Credentials
 from genie.kube import Client
+from genie.node import explain
 from genie.verbs.network_status import NETWORK_STATUS
 from harness.download import FIXTURES
-from tests.genie.test_admission_rules import KEY, definition, logical, owned, physical, pod
+from tests.genie.test_admission_rules import KEY, definition, logical, namespace, owned, physical, pod
 from tests.rigs.real_api import Cluster, create, post, started
 from tests.rigs.selection import CONF
 
@@ -153,13 +154,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "10.40.0.0/23 overlaps 10.40.1.0/24 of Logicalnetwork default/red, also by macvlan",
     ),
     (named(logical(plugin=None, physicalNet="none"), "new"), "there is no Physicalnetwork default/none"),
+    (definition('{"cniVersion": "1.0.0", "type": "multus"}'), "is Multus' own configuration"),
+    (namespace("a,"), "item 2"),
 ]
 
 
 @pytest.mark.parametrize(("thing", "complaint"), REFUSED)
-def test_what_needs_other_objects_is_refused(hooked: Hooked, thing: dict[str, Any], complaint: str) -> None:
+def test_what_needs_other_objects_is_refused_and_explain_says_the_same(
+    hooked: Hooked, thing: dict[str, Any], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     refusal, _ = hooked.tried(thing)
     assert "genie: " in refusal and complaint in refusal
+    (tmp_path / "thing.yaml").write_text(yaml.safe_dump(thing))
+    arguments = ["-f", str(tmp_path / "thing.yaml"), "--kubeconfig", str(hooked.folder / "kubeconfig")]
+    assert hooked.cluster.within.run(lambda: explain.main(arguments)) == 1
+    assert refusal.partition("genie: ")[2].strip() in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -175,14 +184,23 @@ def test_what_needs_other_objects_is_refused(hooked: Hooked, thing: dict[str, An
         named(logical(sub_subnet="10.40.1.0/24"), "new"),
     ],
 )
-def test_what_an_add_would_grant_is_accepted(hooked: Hooked, thing: dict[str, Any]) -> None:
+def test_what_an_add_would_grant_is_accepted(hooked: Hooked, thing: dict[str, Any], tmp_path: Path) -> None:
     assert hooked.tried(thing) == ("", "")
+    (tmp_path / "thing.yaml").write_text(yaml.safe_dump(thing))
+    arguments = ["-f", str(tmp_path / "thing.yaml"), "--kubeconfig", str(hooked.folder / "kubeconfig")]
+    assert hooked.cluster.within.run(lambda: explain.main(arguments)) == 0
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "CronJob", "DaemonSet"])
 def test_a_template_may_come_before_its_network(hooked: Hooked, kind: str) -> None:
     refusal, warning = hooked.tried(owned(kind, **{KEY: "later"}))
     assert not refusal and "there is no NetworkAttachmentDefinition default/later: until that changes" in warning
+
+
+def test_a_namespace_may_come_before_its_default_network(hooked: Hooked) -> None:
+    refusal, warning = hooked.tried(namespace("later/side"))
+    assert not refusal and "there is no NetworkAttachmentDefinition later/side: until that changes" in warning
+    assert hooked.tried(namespace("default/side, calico")) == ("", "")
 
 
 def test_a_physical_network_keeps_its_logical_ones_within(hooked: Hooked) -> None:

@@ -205,8 +205,7 @@ def test_without_a_cluster_the_file_is_read_first(
     file = tmp_path / "pod.yaml"
     for text, complaint in (("a: [", "not valid YAML"), ("{kind: Pod, metadata: {name: web}}", "no cluster: give")):
         file.write_text(text)
-        assert main(["-f", str(file), "--conf-dir", str(tmp_path)]) == 1
-        assert complaint in capsys.readouterr().err
+        assert complaint in printed(capsys, "explain", "-f", str(file), "--conf-dir", str(tmp_path), status=1)
 
 
 def test_with_a_cluster_its_objects_and_its_genie_conf_count(

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 from genie.cni import result as cni_result
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError, Code
-from genie.cni.fields import Fields, decode, undecodable
+from genie.cni.fields import DEEPEST, Fields, decode, undecodable
 from genie.cni.regular import NEW, NotRegularError, opened, swept
 from genie.cni.result import IP, Result, Route
 
@@ -441,7 +441,7 @@ class Records:
         why = "it is empty"
         for line in filter(None, (*reversed(lines), rest)):  # an earlier line lacks only the results
             try:
-                record = Record.of(decode(line, "record"))
+                record = Record.of(decode(line, "record", deepest=2 * DEEPEST))  # of what it holds
             except CniError as error:
                 why = str(error)
                 continue

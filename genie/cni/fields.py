@@ -15,6 +15,8 @@ from genie.cni.errors import CniError, Code
 
 _HEX = frozenset("0123456789abcdefABCDEF")
 
+DEEPEST = 100
+"""The limit for nested lists and objects. genie writes them into other JSON, and Python's own limit is near 1,000."""
 Refusal = Callable[[str, str], CniError]
 """Makes an error from a place (a file, an annotation) and a message."""
 
@@ -29,16 +31,18 @@ def undecodable(where: str, message: str) -> CniError:
     return CniError(Code.DECODING_FAILURE, f"{where}: {message}")
 
 
-def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
+def decode(text: bytes | str, where: str, error: Refusal = undecodable, *, deepest: int = DEEPEST) -> Any:
     """Decode JSON. Python's parser accepts NaN and Infinity, and makes Infinity of 1e999; they are refused here, as by
     other parsers.
+
+    deepest: how many levels of lists and objects there may be.
 
     Raises CniError: made by `error`; the message has the reason, and the position as character, line and column.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as failure:
-        raise error(where, "not valid JSON: nested too deeply") from failure
+        raise error(where, f"nested too deeply: more than {deepest} levels") from failure
     except json.JSONDecodeError as failure:
         found = failure.doc[failure.pos :].strip().partition("\n")[0]
         if failure.doc.strip():
@@ -52,6 +56,25 @@ def decode(text: bytes | str, where: str, error: Refusal = undecodable) -> Any:
     except ValueError as failure:
         at = _strange(text)
         raise error(where, f"not valid JSON{at and f' {at}'}: {failure}") from failure
+    if _is_deeper(text, deepest):
+        raise error(where, f"nested too deeply: more than {deepest} levels")
+    return value
+
+
+def _is_deeper(text: bytes | str, most: int) -> bool:
+    """Whether valid JSON has more levels. By its text, because that takes a tenth of the time for long lists."""
+    if isinstance(text, bytes):
+        if text.count(b"[") + text.count(b"{") <= most:
+            return False
+        text = text.decode(json.detect_encoding(text), "replace")
+    if text.count("[") + text.count("{") <= most:
+        return False
+    import re
+
+    left = re.sub(r'"(?:[^"\\]|\\.)*"|[^][{}"]+', "", text)
+    for _ in range(most):
+        left = left.replace("[]", "").replace("{}", "")
+    return bool(left)
 
 
 def _position(text: str, at: int) -> str:

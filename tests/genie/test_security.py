@@ -9,7 +9,7 @@ import pytest
 
 from genie import kube
 from genie.agent import cache, server
-from genie.cni import invoke, result
+from genie.cni import fields, invoke, result
 from genie.config import MOST_NETWORKS, Conf
 from genie.kernel import netns
 from genie.select import networks
@@ -30,6 +30,7 @@ LIMITS = {
     "`spec.config`": networks.CONFIG_MAX,
     "the definitions": networks.CONFIGS_MAX,
     "plugins in a definition": networks.PLUGINS_MAX,
+    "nested lists": fields.DEEPEST,
     "`ips` of one network": ADDRESSES_MAX,
     "`portMappings` of one network": PORTS_MAX,
     "a plugin's result": invoke.RESULT_MAX,

@@ -30,7 +30,9 @@ JSON = st.recursive(
         ('{\n "a": 1,\n}', "x: not valid JSON at character 12 (line 3, column 1): Expecting property name"),
         ('["NaN",\nNaN]', "x: not valid JSON at character 9 (line 2, column 1): NaN is not JSON"),
         ("-Infinity", "x: not valid JSON at character 1 (line 1, column 1): -Infinity is not JSON"),
-        ("[" * 100_000, "x: not valid JSON: nested too deeply"),
+        ("[" * 100_000, "x: nested too deeply: more than 100 levels"),
+        ("[" * 101 + "]" * 101, "x: nested too deeply: more than 100 levels"),
+        (b'{"a":' * 960 + b"1" + b"}" * 960, "x: nested too deeply: more than 100 levels"),
         (b'{\n"\xff"}', "x: not valid JSON at character 4 (line 2, column 2): 'utf-8' codec can't decode"),
         (
             '["1e999", 1e99,\n-1.5E+999]',
@@ -45,6 +47,12 @@ def test_decode_refuses_text_that_is_no_json(text: str | bytes, complaint: str) 
         decode(text, "x")
     assert str(caught.value).startswith(complaint)
     assert caught.value.code == 6
+
+
+def test_a_hundred_levels_are_read() -> None:
+    text = "[" * 99 + '{"a": "[[["}' + "]" * 99
+    assert decode(f"[{text[1:-1]}, {text[1:-1]}]", "x") == json.loads(f"[{text[1:-1]}, {text[1:-1]}]")
+    assert decode('"' + "[" * 200 + '"', "x") == "[" * 200
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 5, True])

@@ -209,7 +209,7 @@ MALFORMED: list[tuple[str, str, str]] = [
     (ATTACHMENTS, "a/b/c", r"item 1 .*expected the name of a namespace, found 'a/b'"),
     (ATTACHMENTS, "[", r"annotation k8s.v1.cni.cncf.io/networks: not valid JSON at character 2"),
     (ATTACHMENTS, '{"name": "a"}', r": expected a JSON list of networks$"),
-    (ATTACHMENTS, "[" * 60_000, r"not valid JSON: nested too deeply"),
+    (ATTACHMENTS, "[" * 60_000, r"nested too deeply: more than 100 levels"),
     (ATTACHMENTS, "[" + "1" * 5000 + "]", r"not valid JSON at character 2 \(line 1, column 2\): Exceeds"),
     (
         ATTACHMENTS,

@@ -325,16 +325,18 @@ def parse(argv: list[str]) -> Settings:
         prog="genie agent",
         description="Serve the CNI calls of this node, which the shim in /opt/cni/bin passes on. Runs until SIGTERM, "
         "and then finishes the calls in flight. The DaemonSet runs this; so may a systemd unit (Type=notify).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--socket", default=SOCKET, type=Path, metavar="PATH", help="the socket that the shim connects to")
+    add(
+        "--socket", default=SOCKET, type=Path, metavar="PATH",
+        help="the socket that the shim connects to (default: %(default)s)",
+    )  # fmt: skip
     add(
         "--node", default=os.environ.get("NODE_NAME", ""), metavar="NAME",
         help="this node's name in the cluster, to watch its pods; $NODE_NAME if not given",
     )  # fmt: skip
     add(
-        "--conf", type=Path, metavar="PATH", default=None,
+        "--conf", type=Path, metavar="PATH",
         help=f"genie.conf; if not given, the file of type genie in {DEFAULT_CONF_DIR}, if there is one",
     )  # fmt: skip
     add(
@@ -342,30 +344,29 @@ def parse(argv: list[str]) -> Settings:
         help="how to reach the API server; if not given, the pod's service account, otherwise genie.conf",
     )  # fmt: skip
     add(
-        "--concurrency", type=_positive, metavar="N", default=argparse.SUPPRESS,
+        "--concurrency", type=_positive, metavar="N",
         help="plugins of one network that run at once for one verb; the rest wait "
         f"(genie.conf's agent.concurrency, else {CONCURRENCY})",
     )  # fmt: skip
     add(
-        "--listen", type=_listen, metavar="HOST:PORT", default=argparse.SUPPRESS,
+        "--listen", type=_listen, metavar="HOST:PORT",
         help='where /metrics, /healthz and /readyz are served over HTTP; "" for nowhere '
         f"(genie.conf's agent.listen, else {LISTEN})",
     )  # fmt: skip
     add(
-        "--grace", type=float, metavar="SECONDS", default=argparse.SUPPRESS,
+        "--grace", type=float, metavar="SECONDS",
         help=f"how long SIGTERM waits for calls in flight (genie.conf's agent.grace, else {GRACE:g})",
     )  # fmt: skip
     add(
-        "--ready-file", type=Path, metavar="PATH", default=None,
+        "--ready-file", type=Path, metavar="PATH",
         help="a file to hold locked (flock) while this agent serves calls. A probe can look at it: on a node with two "
         "agents for a moment, in an update, /readyz may be the other one's",
     )  # fmt: skip
     add(
-        "--log-level", choices=LOG_LEVELS, default=argparse.SUPPRESS,
+        "--log-level", choices=LOG_LEVELS,
         help="how much is logged (genie.conf's log_level, else info)",
     )  # fmt: skip
-    unsaid = dict.fromkeys(("concurrency", "listen", "grace", "log_level"))
-    settings = Settings(**{**unsaid, **vars(parser.parse_args(argv))})
+    settings = Settings(**vars(parser.parse_args(argv)))
     if not settings.node:
         parser.error("--node or $NODE_NAME is needed: without it the pods of this node are not known from others'")
     return settings

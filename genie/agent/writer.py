@@ -83,8 +83,8 @@ class Writer:
 
     async def flush(self, seconds: float) -> bool:
         """Wait until all is written; returns whether it was within this time. For the end of the agent; needs `run`."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self.waiting and asyncio.get_running_loop().time() < deadline:
+        deadline = _now() + seconds
+        while self.waiting and _now() < deadline:
             await asyncio.sleep(0.02)
         return not self.waiting
 

@@ -52,6 +52,10 @@ class CniError(Exception):
             shown["details"] = self.details
         return shown
 
+    def adding(self, more: str) -> CniError:
+        """The same error with more details; its code and message alone are kept of a subclass."""
+        return CniError(self.code, self.msg, "; ".join(filter(None, (self.details, more))))
+
     @classmethod
     def parse(cls, stdout: bytes | str) -> CniError | None:
         """The error that a plugin printed, or None if its output is not an error object.
@@ -78,4 +82,4 @@ class CniError(Exception):
 def joined(errors: Sequence[CniError]) -> CniError:
     """Combine several errors into one: the first, with the others in its details."""
     first, *others = errors
-    return CniError(first.code, first.msg, "; ".join(filter(None, (first.details, *map(str, others)))))
+    return first.adding("; ".join(map(str, others)))

@@ -91,6 +91,9 @@ class DNS:
     options: tuple[str, ...] = ()
 
 
+_DNS_LISTS = ("nameservers", "search", "options")
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """The outcome of an ADD (section 5, "ADD Success")."""
@@ -194,10 +197,8 @@ def merge(results: Sequence[Result]) -> Result:
         ips=tuple(ips),
         routes=tuple(route for result in results for route in result.routes),
         dns=DNS(
-            nameservers=_joined(result.dns.nameservers for result in results),
             domain=next((result.dns.domain for result in results if result.dns.domain), ""),
-            search=_joined(result.dns.search for result in results),
-            options=_joined(result.dns.options for result in results),
+            **{key: _joined(getattr(result.dns, key) for result in results) for key in _DNS_LISTS},
         ),
     )
 
@@ -257,12 +258,7 @@ def _parse_route(read: Fields) -> Route:
 
 def _parse_dns(top: Fields) -> DNS:
     read = top.inner("dns")
-    return DNS(
-        nameservers=read.strings("nameservers"),
-        domain=read.string("domain"),
-        search=read.strings("search"),
-        options=read.strings("options"),
-    )
+    return DNS(domain=read.string("domain"), **{key: read.strings(key) for key in _DNS_LISTS})
 
 
 def _parse_old(top: Fields) -> Result:
@@ -293,11 +289,8 @@ _ZERO_SPEAKS = frozenset({"interface", "priority", "table", "scope"})
 
 
 def _interface_json(interface: Interface, rich: bool) -> dict[str, Any]:
-    written = {"mac": interface.mac, "sandbox": interface.sandbox}
-    if rich:
-        written |= {"socketPath": interface.socket_path, "pciID": interface.pci_id}
-    numbers = {"mtu": interface.mtu} if rich else {}
-    return {"name": interface.name} | _without_empty(written | numbers)
+    more = {"socketPath": interface.socket_path, "pciID": interface.pci_id, "mtu": interface.mtu} if rich else {}
+    return {"name": interface.name} | _without_empty({"mac": interface.mac, "sandbox": interface.sandbox, **more})
 
 
 def _ip_json(ip: IP, rich: bool) -> dict[str, Any]:
@@ -312,8 +305,7 @@ def route_json(route: Route) -> dict[str, Any]:
 
 def dns_json(dns: DNS) -> dict[str, Any]:
     """`dns`, the same in every version, without empty fields."""
-    lists = {"nameservers": dns.nameservers, "search": dns.search, "options": dns.options}
-    return _without_empty({"domain": dns.domain, **{key: list(value) for key, value in lists.items()}})
+    return _without_empty({"domain": dns.domain, **{key: list(getattr(dns, key)) for key in _DNS_LISTS}})
 
 
 def _old_json(result: Result, version: str) -> dict[str, Any]:

@@ -340,7 +340,7 @@ async def _rolled_back(call: Context, record: Record, error: BaseException) -> B
         if isinstance(error, CniError):
             # code 3 would mean that there is nothing to clean up (specification, section 5)
             code = Code.INTERNAL if error.code == Code.UNKNOWN_CONTAINER else error.code
-            return CniError(code, error.msg, "; ".join(filter(None, (error.details, f"also: {second}"))))
+            return CniError(code, error.msg, error.details).adding(f"also: {second}")
     return error
 
 

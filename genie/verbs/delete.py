@@ -70,7 +70,7 @@ def _hinting(error: CniError, record: Record, errors: Sequence[CniError]) -> Cni
     if not gone:
         return error
     way = f"if {', '.join(gone)} is gone for good, `genie gc --forget {record.container_id}` on the node gives up on it"
-    return CniError(error.code, error.msg, "; ".join(filter(None, (error.details, way))))
+    return error.adding(way)
 
 
 async def _take_off(

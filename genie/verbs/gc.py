@@ -41,7 +41,7 @@ async def gc(call: Context) -> None:
                 errors.append(error)
         elif isinstance(record, DamagedError):
             hidden = True
-            errors.append(CniError(record.code, record.msg, "until then no network is asked to collect garbage"))
+            errors.append(record.adding("until then no network is asked to collect garbage"))
         for attached in record.attached if isinstance(record, Record) else ():
             networks[attached.network.name] = attached.network
             if record.key in valid:

@@ -32,6 +32,11 @@ def _scripts() -> Iterator[tuple[str, str]]:
             yield path.name, step["run"]
 
 
+def _examples() -> list[str]:
+    """The YAML of docs/ci.md."""
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/ci.md").read_text(), re.DOTALL)
+
+
 def test_actionlint_finds_nothing() -> None:
     if not FOUND["actionlint"]:
         pytest.skip("there is no actionlint on PATH: go install github.com/rhysd/actionlint/cmd/actionlint@latest")
@@ -43,6 +48,14 @@ def test_actionlint_finds_nothing() -> None:
 def test_the_files_have_the_form_that_github_wants(schema: str, files: list[Path]) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.github-{schema}"]
     done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_example_for_gitlab_has_the_form_that_gitlab_wants(tmp_path: Path) -> None:
+    [example] = [block for block in _examples() if "script:" in block]
+    (tmp_path / ".gitlab-ci.yml").write_text(example)
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.gitlab-ci"]
+    done = subprocess.run([*command, tmp_path / ".gitlab-ci.yml"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -106,8 +119,7 @@ def test_a_release_needs_the_tag_of_its_version(tag: str, right: bool, tmp_path:
 
 
 def test_examples_use_inputs_that_are_there() -> None:
-    text = (ROOT / "docs/ci.md").read_text()
-    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    examples = list(map(yaml.safe_load, _examples()))
     jobs = [job for each in examples for job in (each.get("jobs") or {}).values()]
     uses = [step for job in jobs for step in (job, *job.get("steps", ())) if "genie-cni/genie" in step.get("uses", "")]
     assert len(uses) == 2

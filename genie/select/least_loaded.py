@@ -55,7 +55,7 @@ class Load:
 
     def __str__(self) -> str:
         pool = f", {self.used} of {self.total} addresses" if self.total else ""
-        latency = "" if self.latency is None else f", {1000 * self.latency:.1f} ms"
+        latency = "" if self.latency is None else f", {1000 * self.latency:.2f} ms"
         traffic = f"{self.received:.0f} B/s received, {self.sent:.0f} B/s sent"
         if self.drops:
             traffic += f", {self.drops:.0f} drops/s"
@@ -146,13 +146,17 @@ def least_loaded(candidates: Sequence[Load], conf: Conf) -> LeastLoaded:
 def ranked(candidates: Sequence[Load], weights: Mapping[str, int]) -> list[tuple[Load, tuple[float, ...]]]:
     """Each candidate with its rank; the smallest is the best. Pure.
 
-    With weights, the rank is the weighted sum of the figures, each as a part of the largest among the candidates.
+    With weights, the rank is the weighted sum of the figures, each as a part of the largest among the candidates. A
+    network with pods, but no latency where others have one, counts as the slowest: its gateway does not answer.
     Without, traffic counts first, then drops, then attachments.
     """
     largest = {name: max(each.figure(name) for each in candidates) or 1.0 for name in weights}
 
+    has_latency = any(each.latency is not None for each in candidates)
+
     def part(one: Load, name: str) -> float:
-        return 1.0 if one.unmeasured and name in COUNTERS else one.figure(name) / largest[name]
+        silent = name == "latency" and has_latency and one.latency is None and one.attachments
+        return 1.0 if silent or (one.unmeasured and name in COUNTERS) else one.figure(name) / largest[name]
 
     def rank(one: Load) -> tuple[float, ...]:
         if weights:

@@ -227,7 +227,8 @@ def test_a_network_that_is_better_in_each_figure_ranks_first(candidates: list[Lo
     for one in candidates:
         for other in candidates:
             figures = [(one.figure(name), other.figure(name)) for name in SMART_FIGURES]
-            alike = (one.out, one.unmeasured) == (other.out, other.unmeasured)
+            known = [(each.out, each.unmeasured, each.latency is None) for each in (one, other)]
+            alike = known[0] == known[1]
             if alike and all(a <= b for a, b in figures):
                 assert ranks[one.network][1] <= ranks[other.network][1]
 
@@ -240,6 +241,20 @@ def test_a_weight_decides_by_its_figure(figure: str) -> None:
     candidates = [Load(network="a", **worse), Load(network="b", **{**others, **better})]  # type: ignore[arg-type]
     conf = replace(CONF, smart_weights={figure: 1})
     assert least_loaded.least_loaded(candidates, conf).network == "b"
+
+
+def test_a_gateway_that_does_not_answer_counts_as_the_slowest() -> None:
+    conf = replace(CONF, smart_weights={"latency": 1})
+    silent, slow, new = (
+        Load(network="a", attachments=1),
+        Load(network="b", attachments=9, latency=0.2),
+        Load(network="c"),
+    )
+    fast = replace(slow, network="d", latency=0.0001)
+    assert least_loaded.least_loaded([silent, slow, fast], conf).network == "d"
+    assert least_loaded.least_loaded([silent, slow, fast, new], conf).network == "c", "it has no pod to measure from"
+    assert least_loaded.least_loaded([silent, new], conf).network == "a", "nobody measures, as in direct mode"
+    assert str(fast).endswith("9 attachments, 0.10 ms")
 
 
 def test_drops_and_sent_bytes_count_without_weights() -> None:

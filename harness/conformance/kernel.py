@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 from harness.conformance import netlink
 from harness.conformance.netlink import Message
 
-_UP, _LOWER_UP = 1, 1 << 16
+_UP, _PROMISCUOUS, _LOWER_UP = 1, 1 << 8, 1 << 16
 _PERMANENT = 0x80  # a neighbour that somebody added
 _KERNEL = 2  # the protocol of routes that come with an address
 _LOCAL_TABLE, _UNICAST = 255, 1
@@ -29,6 +29,7 @@ class Link:
     mac: str
     mtu: int
     up: bool
+    promiscuous: bool  # because somebody has set it so
     carrier: bool = field(compare=False)  # whether its other end, or its cable, is up, too
     master: int  # index; 0: none
     peer: int  # index of the other end or of the parent interface; 0: none
@@ -107,6 +108,7 @@ def _link(message: Message) -> Link:
         mac=message.attributes.get(1, b"").hex(":"),
         mtu=message.number(4),
         up=bool(flags & _UP),
+        promiscuous=bool(flags & _PROMISCUOUS),
         carrier=bool(flags & _LOWER_UP),
         master=message.number(10),
         peer=message.number(5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 
 from harness.conformance import machine
 from harness.conformance.call import Json
@@ -14,6 +15,7 @@ from harness.conformance.scene import Broken, Scene
 from harness.conformance.spec import ADD, PARAMETERS, PROTOCOL, RESULT
 from harness.conformance.wellformed import complaints
 
+_MAIN = 254  # the routing table
 _TRUE = ("add-succeeds", "result-well-formed")
 
 
@@ -465,7 +467,7 @@ def _matches(route: Route, wanted: dict[str, object]) -> bool:
 )
 def routes_complete(scene: Scene) -> None:
     it = made(scene)
-    listed = {destination(route.get("dst")) for route in it.result.routes}
+    listed = Counter(destination(route.get("dst")) for route in it.result.routes)
     own = [ipaddress.ip_interface(ip.cidr).network for ip in it.result.ips if ip.cidr]
     gateways = {ip.gateway for ip in it.result.ips} | {address(route.get("gw")) for route in it.result.routes}
     for route in it.kernel.routes:
@@ -482,6 +484,11 @@ def routes_complete(scene: Scene) -> None:
                 f"ADD made a route to {route.dst}; the result does not list it",
                 "`routes` are the routes that the attachment made.",
             )
+    there = Counter(each.dst for each in it.kernel.routes if each.link == it.link.index and each.table == _MAIN)
+    for dst, count in there.items():
+        headline = f"ADD made {count} routes to {dst}; the result lists {listed[dst]}"
+        demand = "`routes` are the routes that the attachment made."
+        scene.expect(not listed[dst] or count <= listed[dst], headline, demand, it.outcome, should=True)
 
 
 @check(

@@ -48,7 +48,7 @@ def succeeds(scene: Scene) -> None:
     GC,
     since="1.1.0",
     should=True,
-    after=("gc-succeeds", "gc-asks-ipam"),
+    after=("gc-succeeds", "gc-asks-ipam", "del-leaves-nothing"),
     several=True,
 )
 def collects(scene: Scene) -> None:

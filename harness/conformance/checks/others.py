@@ -11,7 +11,7 @@ from dataclasses import replace
 from harness.conformance import machine
 from harness.conformance.checks.base import check
 from harness.conformance.checks.life import BATCH, ended, made
-from harness.conformance.kernel import Kernel
+from harness.conformance.kernel import Kernel, queueing
 from harness.conformance.machine import REMOVED, Snapshot
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Blocked, Scene
@@ -109,11 +109,16 @@ def _other_interface(scene: Scene, attachment: Attachment) -> None:
 def keeps_host(scene: Scene) -> None:
     attachment = scene.container()
     scene.prepare(attachment)
-    before, settings = scene.snapshot(), machine.settings()
+    before, settings, queues = scene.snapshot(), machine.settings(), dict(queueing())
     scene.added(attachment)
     demand = f"{_OTHERS} What else it needs of the host, the configuration names."
     after = scene.snapshot()
-    for name in _changed(settings, {link.name for link in before.kernel.links} - scene.subject.shared):
+    names = {link.index: link.name for link in before.kernel.links if link.name not in scene.subject.shared}
+    for index, kind in queueing():
+        if index in names and kind not in (queues.get(index), "noqueue"):
+            headline = f"ADD gave the host's {names[index]} the queueing discipline {kind}"
+            scene.expect(False, headline, demand, look="tc qdisc")
+    for name in _changed(settings, set(names.values())):
         scene.expect(False, f"ADD changed the host's {name.replace('/', '.')}", demand, look=f"cat /proc/sys/{name}")
     for what in [*_lacking(before.kernel, after.kernel, scene.subject.shared), *_files(before, after)]:
         scene.expect(False, f"ADD took or changed {what} on the host", demand, look="ip addr; ip route")

@@ -352,9 +352,8 @@ def good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
 
     doing: for the error: "cannot {doing}".
 
-    Raises:
-        RefusedError: it answers with an error.
-        CniError: 11; the answer is no object.
+    Raises RefusedError: it answers with an error.
+    Raises CniError: 11; the answer is no object.
     """
     if 200 <= status < 300:
         if _is_object(data):

@@ -61,8 +61,7 @@ class CalicoPools:
 def read(client: Client) -> tuple[Objects, Objects]:
     """The IPPools, and the IPAMBlocks; no pools if not all blocks were read.
 
-    Raises:
-        CniError: 11; the API server does not answer, or refuses.
+    Raises CniError: 11; the API server does not answer, or refuses.
     """
     pools = [item for items, _ in pages(client, f"{_API}/ippools", {"spec": True, "metadata": True}) for item in items]
     smallest = min((range_.num_addresses for range_ in map(_range, pools) if range_), default=0)

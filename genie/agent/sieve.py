@@ -60,12 +60,10 @@ def pages(
 ) -> Iterator[tuple[list[dict[str, Any]], Mapping[str, Any]]]:
     """A list of the API server, page by page: the wanted fields of the items, and the page's metadata.
 
-    Args:
-        limit: objects in a page.
-        within: seconds for a page.
+    limit: objects in a page.
+    within: seconds for a page.
 
-    Raises:
-        CniError: 11; the API server does not answer, or with an error. There is no such resource: nothing.
+    Raises CniError: 11; the API server does not answer, or with an error. There is no such resource: nothing.
     """
     token = ""
     while True:

@@ -214,8 +214,7 @@ def read(interfaces: Iterable[str], latency: Mapping[str, float] | None = None) 
 def _devices(namespace: str) -> dict[str, tuple[int, ...]]:
     """The counters of all interfaces of a network namespace, by name, from the pods' side; "" is the host's.
 
-    Raises:
-        OSError, ValueError: the namespace cannot be entered or read.
+    Raises OSError, ValueError: the namespace cannot be entered or read.
     """
     text = inside(namespace, _listed) if namespace else _listed()
     found: dict[str, tuple[int, ...]] = {}

@@ -176,6 +176,9 @@ def _files() -> Iterator[tuple[str, bytes]]:
                 folders.clear()
                 yield from ((f"{there}/{name}", b"") for name in names if name not in Sandbox.names)
                 continue
+            if there == "/run/mount":  # the notes of the commands mount and umount
+                folders.clear()
+                continue
             if root == PLACE == Path(folder):
                 folders[:] = [name for name in folders if not name.startswith(_OWN)]
             if not names and not folders and folder != str(root):

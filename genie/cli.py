@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 
 from genie import __version__
@@ -46,6 +47,9 @@ def main(argv: list[str]) -> int:
     if not arguments.command:
         parser.print_help(sys.stderr)
         return 2
+    for stream in (sys.stdout, sys.stderr):  # names of files and pods can be of any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     module = importlib.import_module(COMMANDS[arguments.command][0])
     try:
         return int(module.main(rest) or 0)

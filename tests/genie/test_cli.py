@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,15 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for name, (_, sentence) in cli.COMMANDS.items():
         assert name in text and sentence.split(";")[0][:40] in " ".join(text.split())
     assert "docs/annotations.md" in text
+
+
+def test_a_files_name_that_is_no_text_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.d").mkdir()
+    Path(os.fsdecode(bytes(tmp_path) + b"/net.d/50-\xff.conf")).write_text("{")
+    conf = {"name": "k8s", "type": "genie", "conf_dir": f"{tmp_path}/net.d", "state_dir": f"{tmp_path}/state"}
+    (tmp_path / "genie.conf").write_text(json.dumps(conf))
+    assert cli.main(["status", "--conf", f"{tmp_path}/genie.conf", "--socket", f"{tmp_path}/none"]) == 0
+    assert "50-\\udcff.conf: not valid JSON" in capsys.readouterr().out
 
 
 def test_every_command_is_there() -> None:

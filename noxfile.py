@@ -77,11 +77,13 @@ def faults(session: nox.Session) -> None:
 def policies(session: nox.Session) -> None:
     """Try 2,000 generated network policies on nine pods, two networks and three protocols against an oracle, as root.
 
-    Takes some minutes. GENIE_POLICIES sets the number, GENIE_POLICIES_SEED the first seed.
+    Then 10,000 connections that are forbidden are tried while pods are created. Takes some minutes. GENIE_POLICIES and
+    GENIE_ATTEMPTS set the numbers, GENIE_POLICIES_SEED the first seed.
     """
     _install(session)
-    env = {"GENIE_POLICIES": os.environ.get("GENIE_POLICIES", "2000")}
-    session.run("python", "-m", "pytest", "-s", "tests/genie/policy/test_on_networks.py", *session.posargs, env=env)
+    env = {"GENIE_POLICIES": "2000", "GENIE_ATTEMPTS": "10000"}
+    proofs = ("tests/genie/policy/test_on_networks.py", "tests/genie/agent/test_first_packet.py")
+    session.run("python", "-m", "pytest", "-s", *(session.posargs or proofs), env={**env, **os.environ})
 
 
 @nox.session

@@ -20,6 +20,8 @@ TABLE = "genie"
 FAMILY = "inet"
 
 _Json = dict[str, Any]
+_Sets = Mapping[tuple[str, tuple[Range, ...]], str]
+"""The name of each set, by family and addresses."""
 
 
 def script(interfaces: Iterable[Interface]) -> str:
@@ -95,35 +97,36 @@ def _hooks(interfaces: list[Interface]) -> list[_Json]:
 def _of_interface(number: int, interface: Interface) -> list[_Json]:
     """Four chains: from it and to it, each for the connections that peers began and for those that the pod began."""
     sides = {"ingress": interface.ingress, "egress": interface.egress}
-    commands = [command for side, allows in sides.items() for command in _sets(f"{side}{number}", allows or ())]
+    sets = {side: _sets(f"{side}{number}", allows or ()) for side, allows in sides.items()}
+    commands = [_set(name, *of) for named in sets.values() for of, name in named.items()]
     # In the order of their use: a chain must exist before a rule names it.
     for way, began, replies in (("from", "ingress", "egress"), ("to", "egress", "ingress")):
         ends = "saddr" if way == "from" else "daddr"
         reply, chain = f"{way}{number}-replies", f"{way}{number}"
         commands += [_add("chain", name=reply), _add("chain", name=chain)]
-        commands += _judged(reply, f"{replies}{number}", sides[replies], ends, "sport")
+        commands += _judged(reply, sets[replies], sides[replies], ends, "sport")
         commands.append(_rule(chain, _DISCOVERY, _RETURN))
         commands.append(_rule(chain, _OF_ICMP, _RELATED, _RETURN))
         commands.append(_rule(chain, _REPLY, {"goto": {"target": reply}}))
-        commands += _judged(chain, f"{began}{number}", sides[began], ends, "dport")
+        commands += _judged(chain, sets[began], sides[began], ends, "dport")
     return commands
 
 
-def _judged(chain: str, side: str, allows: tuple[Allow, ...] | None, end: str, port: str) -> list[_Json]:
-    """The rules of one side in a chain. end: the peer's address in the packet. port: the place of the port that the
-    connection goes to.
+def _judged(chain: str, sets: _Sets, allows: tuple[Allow, ...] | None, end: str, port: str) -> list[_Json]:
+    """The rules of one side in a chain. sets: their names. end: the peer's address in the packet. port: the place of
+    the port that the connection goes to.
     """
     if allows is None:
         return []
     commands = []
-    for position, allow in enumerate(allows):
+    for allow in allows:
         of_port = _ports(allow, port)
         if allow.anyone:
             commands.append(_rule(chain, *of_port, _RETURN))
         for family, ranges in (("ip", allow.v4), ("ip6", allow.v6)):
             if ranges:
                 address = {"payload": {"protocol": family, "field": end}}
-                known = _match(address, f"@{_set(side, position, family)}")
+                known = _match(address, f"@{sets[family, ranges]}")
                 commands.append(_rule(chain, known, *of_port, _RETURN))
     return [*commands, _rule(chain, _DROP)]
 
@@ -138,30 +141,28 @@ def _ports(allow: Allow, port: str) -> list[_Json]:
     return [of_protocol, _match({"payload": {"protocol": "th", "field": port}}, {"set": ranges})]
 
 
-def _set(side: str, position: int, family: str) -> str:
-    return f"{side}-{position}-{family}"
-
-
 _TYPES: Mapping[str, tuple[str, int, int]] = {
     "ip": ("ipv4_addr", socket.AF_INET, 4),
     "ip6": ("ipv6_addr", socket.AF_INET6, 16),
 }
 
 
-def _sets(side: str, allows: Iterable[Allow]) -> Iterable[_Json]:
-    for position, allow in enumerate(allows):
+def _sets(side: str, allows: Iterable[Allow]) -> _Sets:
+    """A name for each set of addresses; often several rules have the same."""
+    named: dict[tuple[str, tuple[Range, ...]], str] = {}
+    for allow in allows:
         for family, ranges in (("ip", allow.v4), ("ip6", allow.v6)):
             if ranges:
-                kind, af, width = _TYPES[family]
-                yield _add(
-                    "set",
-                    name=_set(side, position, family),
-                    type=kind,
-                    flags=["interval"],
-                    elem=[_element(each, af, width) for each in ranges],
-                )
+                named.setdefault((family, ranges), f"{side}-{len(named)}-{family}")
+    return named
+
+
+def _set(name: str, family: str, ranges: Iterable[Range]) -> _Json:
+    kind, af, width = _TYPES[family]
+    elements = [_element(each, af, width) for each in ranges]
+    return _add("set", name=name, type=kind, flags=["interval"], elem=elements)
 
 
 def _element(addresses: Range, family: int, width: int) -> Any:
-    low, high = (socket.inet_ntop(family, value.to_bytes(width, "big")) for value in addresses)
-    return low if low == high else {"range": [low, high]}
+    texts = [socket.inet_ntop(family, value.to_bytes(width, "big")) for value in dict.fromkeys(addresses)]
+    return texts[0] if len(texts) == 1 else {"range": texts}

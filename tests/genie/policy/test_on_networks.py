@@ -51,7 +51,7 @@ def wrong(networks: Networks, policies: list[rig.Object]) -> list[str]:
         found = networks.try_all(cells, allowed.__contains__)
         if not found or not allowed.issuperset(found):
             break
-    return [str(cell) for cell in found]
+    return [f"{cell}: {'does not come' if cell in allowed else 'comes'} through" for cell in found]
 
 
 def test_without_policies_all_reach_all(networks: Networks) -> None:

@@ -38,7 +38,7 @@ STATUS = "k8s.v1.cni.cncf.io/network-status"
 NODE, NETWORK = "bench", NAMES[0]
 LISTEN = "127.0.0.1:19465"
 APPS, POLICIES, HERE = 50, 500, 110
-GOAL_ADD, GOAL_NONE, GOAL_START, GOAL_MEMORY = 10.0, 0.3, 5.0, 60.0
+GOAL_ADD, GOAL_NONE, GOAL_START, GOAL_MEMORY = 10.0, 0.5, 5.0, 60.0
 
 
 class Api(FakeApi):

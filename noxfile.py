@@ -13,6 +13,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.options.sessions = ["lint", "tests", "e2e"]
+nox.options.default_venv_backend = "uv|virtualenv"  # uv takes seconds where pip takes a minute
 nox.options.reuse_venv = "yes"
 nox.options.stop_on_first_error = True
 

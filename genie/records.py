@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from genie.cni import result as cni_result
-from genie.cni.config import NetworkConfig
+from genie.cni.config import IFNAME_IS, NetworkConfig, is_ifname, recorded
 from genie.cni.errors import CniError, Code
 from genie.cni.fields import DEEPEST, Fields, decode, undecodable
 from genie.cni.regular import NEW, NotRegularError, opened, swept
@@ -86,30 +86,19 @@ class RecordedAttachment:
 
     @classmethod
     def of(cls, read: Fields) -> RecordedAttachment:
-        network, result = read.inner("network"), read.data.get("result")
-        plugins = network.objects("plugins")
-        for plugin in plugins:
-            plugin.string("type")
-        if not plugins:
-            raise network.wrong("plugins", "at least one plugin")
+        network, result = recorded(read.inner("network")), read.data.get("result")
+        if not is_ifname(ifname := read.string("ifname")):
+            raise read.wrong("ifname", IFNAME_IS)
         return cls(
             label=read.string("label"),
-            container_id=read.string("containerID"),
-            ifname=read.string("ifname"),
+            container_id=_variable(read, "containerID"),
+            ifname=ifname,
             runtime_config=read.object("runtimeConfig"),
             default_route=None if read.data.get("defaultRoute") is None else read.strings("defaultRoute"),
-            network=NetworkConfig(
-                name=network.string("name"),
-                cni_version=network.string("cniVersion"),
-                plugins=tuple(plugin.data for plugin in plugins),
-                source=network.string("source"),
-                is_list=True,
-                disable_check=network.boolean("disableCheck"),
-                disable_gc=network.boolean("disableGC"),
-            ),
+            network=network,
             result=None if result is None else cni_result.parse(result),
             reported=None if read.data.get("reported") is None else _routes(read),
-            left=None if read.data.get("left") is None else _positions(read, len(plugins)),
+            left=None if read.data.get("left") is None else _positions(read, len(network.plugins)),
         )
 
 
@@ -165,20 +154,29 @@ class Record:
         Raises CniError: 6; it is not a record.
         """
         read = Fields(data, "record", undecodable, strict=True)
-        annotations = read.inner("annotations")
+        annotations, attached = read.inner("annotations"), read.objects("attachments")
+        if not attached:  # it was never written so: what was attached is not known
+            raise read.wrong("attachments", "at least one attachment")
         return cls(
             container_id=read.string("containerID"),
             ifname=read.string("ifname"),
-            netns=read.string("netns"),
-            args=read.string("args"),
+            netns=_variable(read, "netns"),
+            args=_variable(read, "args"),
             namespace=read.string("namespace"),
             pod=read.string("pod"),
             uid=read.string("uid"),
-            attached=tuple(map(RecordedAttachment.of, read.objects("attachments"))),
+            attached=tuple(map(RecordedAttachment.of, attached)),
             complete=read.boolean("complete"),
             annotations={key: annotations.string(key) for key in annotations.data},
             arranged=read.strings("arranged"),
         )
+
+
+def _variable(read: Fields, key: str) -> str:
+    """A string that an environment variable can hold: any but one with a NUL."""
+    if "\0" in (value := read.string(key)):
+        raise read.wrong(key, "a string without NUL")
+    return value
 
 
 def _routes(read: Fields) -> tuple[Route, ...]:

@@ -174,6 +174,31 @@ def _network_name(name: object, read: Fields) -> str:
     return name
 
 
+def recorded(read: Fields) -> NetworkConfig:
+    """A network of a record: the fields of a `NetworkConfig` by their names in a configuration, and `source`.
+
+    Raises CniError, made by `read`: a field is missing, or is not what `parse` would have accepted.
+    """
+    plugins = read.objects("plugins")
+    for plugin in plugins:
+        if not is_type(plugin.string("type")):
+            raise plugin.wrong("type", TYPE_IS)
+    if not plugins:
+        raise read.wrong("plugins", "at least one plugin")
+    version = read.string("cniVersion")
+    if version not in versions.SUPPORTED:
+        raise read.wrong("cniVersion", f"one of {', '.join(versions.SUPPORTED)}")
+    return NetworkConfig(
+        name=_network_name(read.string("name"), read),
+        cni_version=version,
+        plugins=tuple(plugin.data for plugin in plugins),
+        source=read.string("source"),
+        is_list=True,
+        disable_check=read.boolean("disableCheck"),
+        disable_gc=read.boolean("disableGC"),
+    )
+
+
 def _version(read: Fields) -> str:
     """Section 1, "Version considerations": the highest supported version in `cniVersion` and `cniVersions`."""
     single, several = read.string("cniVersion"), read.strings("cniVersions")

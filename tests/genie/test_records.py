@@ -23,6 +23,7 @@ from genie.records import RECORD_MAX, DamagedError, Record, RecordedAttachment, 
 from tests.rigs.core import network
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+VARIABLE = st.text(st.characters(exclude_characters="\0"), max_size=10)
 RESULTS = st.builds(
     Result,
     interfaces=st.just((Interface("host0"), Interface("eth0", "02:00:00:00:00:01", "/netns", 1400))),
@@ -42,8 +43,8 @@ ATTACHED = st.builds(
     RecordedAttachment,
     label=TEXT,
     network=st.sampled_from([network("calico"), network("x", {"type": "a", "ä": [1.5]}, {"type": "b"})]),
-    container_id=TEXT,
-    ifname=TEXT,
+    container_id=VARIABLE,
+    ifname=st.sampled_from(["eth0", "net1", "ä"]),
     runtime_config=st.dictionaries(TEXT, st.integers() | TEXT, max_size=2),
     default_route=st.none() | st.lists(st.sampled_from(["10.0.0.1", "fd00::1"]), max_size=2).map(tuple),
     result=st.none() | RESULTS,
@@ -54,12 +55,12 @@ RECORDS = st.builds(
     Record,
     container_id=st.just("c1"),
     ifname=st.just("eth0"),
-    netns=TEXT,
-    args=TEXT,
+    netns=VARIABLE,
+    args=VARIABLE,
     namespace=TEXT,
     pod=TEXT,
     uid=TEXT,
-    attached=st.lists(ATTACHED, max_size=3).map(tuple),
+    attached=st.lists(ATTACHED, min_size=1, max_size=3).map(tuple),
     complete=st.booleans(),
     annotations=st.dictionaries(TEXT, TEXT, max_size=2),
 )
@@ -150,6 +151,18 @@ def test_a_record_has_the_keys_that_other_versions_of_genie_read(records: Record
         (("netns",), None, "record: netns: expected a string, found nothing"),
         (("attachments", 0, "label"), None, "record: attachments[0]: label: expected a string, found nothing"),
         (("attachments", 0, "reported"), [{}], "record: attachments[0]: reported[0]: dst: expected an address like"),
+        (("attachments",), [], "record: attachments: expected at least one attachment"),
+        (("args",), "A=\0", "record: args: expected a string without NUL"),
+        (("netns",), "/n\0", "record: netns: expected a string without NUL"),
+        (("attachments", 0, "containerID"), "c\0", "attachments[0]: containerID: expected a string without NUL"),
+        (("attachments", 0, "ifname"), "a/b", "attachments[0]: ifname: expected 1 to 15 bytes without"),
+        (("attachments", 0, "network", "name"), "-x", "network: name: expected letters, digits"),
+        (("attachments", 0, "network", "cniVersion"), "9.0.0", "network: cniVersion: expected one of 0.1.0"),
+        (
+            ("attachments", 0, "network", "plugins", 0, "type"),
+            "../sh",
+            "plugins[0]: type: expected the name of a plugin",
+        ),
         (("attachments", 0, "left"), [1], "record: attachments[0]: left: expected positions below 1, found a list"),
     ],
 )

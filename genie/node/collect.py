@@ -40,7 +40,9 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     conf = config.load(arguments.conf or find(DEFAULT_CONF_DIR))
-    if arguments.forget:
+    if arguments.forget is not None:
+        if not arguments.forget:
+            parser.error("argument --forget: expected a container's ID, found an empty one")
         found = _find(Records(conf.state_dir), arguments.forget)
         for line in _forget(Records(conf.state_dir), found, dry=arguments.dry_run):
             print(line)

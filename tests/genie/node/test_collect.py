@@ -133,6 +133,12 @@ def test_forget_refuses_an_attached_container(
     assert node.left() == []
 
 
+def test_forget_refuses_an_empty_id(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        gc(capsys, node, conf, "--forget", "")
+    assert "expected a container's ID, found an empty one" in capsys.readouterr().err
+
+
 def test_forget_needs_one_container(capsys: pytest.CaptureFixture[str], node: Node, conf: str) -> None:
     assert "no record of a container c0" in gc(capsys, node, conf, "--forget", "c0", status=1)
     node.add("calico")

@@ -211,10 +211,10 @@ class TestKeeper:
         make(no_kubeconfig=False)
         path = Path(machine.kubeconfig)
         until(lambda: path.exists() and not files.out_of_place(machine, b"shim"))
-        access = kube.server(Credentials(kubeconfig=str(path)))
+        access = kube._from_kubeconfig(Credentials(kubeconfig=str(path)))
         assert (access.url, access.ca, access.token) == ("https://[fd00::1]:443", "an authority", "first")
         (account / "token").write_text("second\n")
-        until(lambda: kube.server(Credentials(kubeconfig=str(path))).token == "second")
+        until(lambda: kube._from_kubeconfig(Credentials(kubeconfig=str(path))).token == "second")
         assert path.stat().st_mode & 0o777 == 0o600
 
     def test_a_mistake_in_genie_conf_changes_nothing_on_the_node(self, make: Make, machine: Node, conf: Path) -> None:

@@ -47,15 +47,15 @@ class Api(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         if path.startswith("/apis/"):
             self.answer(404, {"kind": "Status", "code": 404})
-        elif path == "/api/v1/pods" and "watch=1" in query:
+        elif path.startswith("/api/v1/namespaces/"):
+            self.answer(200, pod(int(path[-1])))
+        elif "watch=1" in query:
             self.send_response(200)
             self.end_headers()
             threading.Event().wait(3600)
-        elif path == "/api/v1/pods":
-            pods = [pod(count) for count in range(1, len(NAMES) + 1)]
-            self.answer(200, {"metadata": {"resourceVersion": "1"}, "items": pods})
         else:
-            self.answer(200, pod(int(path[-1])))
+            pods = [pod(count) for count in range(1, len(NAMES) + 1)] if path == "/api/v1/pods" else []
+            self.answer(200, {"metadata": {"resourceVersion": "1"}, "items": pods})
 
     def do_PATCH(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))

@@ -35,7 +35,7 @@ def test_pods_reach_each_other_across_nodes_and_nothing_is_left(api: str) -> Non
         pytest.skip("no kube-apiserver here")
     before = host.snapshot()
     process = start("end", api)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     report: dict[str, Any] = json.loads(out.splitlines()[-1])
     assert [dial["error"] for dial in report["dials"]] == [""] * 3
@@ -66,7 +66,7 @@ def test_killing_any_process_of_a_run_leaves_nothing(who: str) -> None:
 def _run(tmp_path: Path, scenario: Path, *more: str, api: str = "kmock", **env: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", str(scenario), "--backend", "embedded", "--report", str(tmp_path)]
     done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", *more], capture_output=True, text=True, timeout=120, check=False,
+        [*command, "-p", "no:cacheprovider", *more], capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "GENIE_API": api, **env}, cwd=SCENARIOS.parent,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr

@@ -524,9 +524,17 @@ class CachedKube:
         return _usable(found, kind, namespace, name)
 
     async def defaults(self, namespace: str) -> Default | None:
-        """From the watches. A namespace may be younger than they know, so its absence is worth a request."""
+        """From the watches. A namespace may be younger than they know, so its absence is worth a request.
+
+        An API server that serves pods, but has never listed namespaces or nodes, has no defaults of them.
+        """
         for kind, name in (("Namespace", namespace), ("Node", self.node)):
-            found = await self.network(kind, "", name, needed=kind == "Namespace") if name else None
+            try:
+                found = await self.network(kind, "", name, needed=kind == "Namespace") if name else None
+            except CniError:
+                if not self.pods.live or self.networks[kind].listed.is_set():
+                    raise
+                found = None
             if default := Default.of(kind, name, found):
                 return default
         return None

@@ -276,6 +276,31 @@ def test_without_the_right_to_see_namespaces_there_are_no_defaults(api: FakeApi)
     trying(api, check)
 
 
+def test_an_api_server_that_serves_pods_but_never_namespaces_has_no_defaults(api: FakeApi) -> None:
+    api.failing |= {NAMESPACES, NODES}
+
+    async def check(cached: CachedKube) -> None:
+        await until(lambda: cached.pods.live)
+        assert await cached.defaults("blue") is None
+        api.down()
+        await until(lambda: not cached.pods.live)
+        with pytest.raises(CniError, match="cannot be reached"):
+            await cached.defaults("blue")
+
+    trying(api, check, wait=False)
+
+
+def test_namespaces_that_were_listed_and_fail_later_keep_their_defaults(api: FakeApi) -> None:
+    async def check(cached: CachedKube) -> None:
+        api.failing |= {NAMESPACES}
+        cached.networks["Namespace"].stop()
+        cached.networks["Namespace"].overflowing = True  # it lists what it has no room for, one by one
+        with pytest.raises(CniError, match="500"):
+            await cached.defaults("blue")
+
+    trying(api, check)
+
+
 def test_while_the_api_server_is_away_what_is_known_is_served(api: FakeApi) -> None:
     api.pod("a", annotations={"cni": "x"})
     api.put(NADS, "default", "blue", spec={"config": "{}"})

@@ -15,7 +15,6 @@ in the image for its authorities.
 from __future__ import annotations
 
 import base64
-import logging
 import os
 import re
 import ssl
@@ -27,6 +26,7 @@ from typing import Any
 
 from genie.cni.errors import CniError, Code
 from genie.kube import Client, good
+from genie.log import Log
 
 DAYS = 90
 """The life of a certificate."""
@@ -42,7 +42,7 @@ SETTLED = 300.0
 TRUSTED = 4
 """Certificates in a caBundle at most."""
 
-log = logging.getLogger("genie.admission")
+log = Log("genie.admission")
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.DOTALL)
 
 
@@ -143,7 +143,7 @@ class SelfSigned:
             time.sleep(self._pauses[bool(self.served)])
             _write(self.path, held.cert + held.key)
             self.served = held.cert
-            log.info("serving a certificate", extra={"fields": {"name": self.dns}})
+            log.info("serving a certificate", name=self.dns)
 
     def keep(self) -> None:
         """Look from time to time, for ever."""
@@ -156,7 +156,7 @@ class SelfSigned:
         try:
             self.turn()
         except (CniError, OSError) as error:
-            log.error("the certificate could not be checked", extra={"fields": {"error": str(error)}})
+            log.error("the certificate could not be checked", error=str(error))
             return False
         return True
 

@@ -8,7 +8,6 @@ a pool may be full. A list costs the API server more than what it tells otherwis
 from __future__ import annotations
 
 import ipaddress
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from genie.agent.sieve import pages
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError
 from genie.kube import Client
+from genie.log import Complaint, Log
 
 EVERY = 60.0
 FEW = 100
@@ -26,7 +26,7 @@ FEW = 100
 _API = "/apis/crd.projectcalico.org/v1"
 _BLOCK = {"spec": {"cidr": True, "allocations": True}}
 
-log = logging.getLogger("genie.agent")
+log = Log("genie.agent")
 Objects = Sequence[Mapping[str, Any]]
 Pool = tuple[int, int]
 
@@ -36,7 +36,8 @@ class CalicoPools:
 
     def __init__(self, connect: Connect) -> None:
         self._asker = Asker(connect)
-        self._until, self._known, self._complained = 0.0, dict[str, Pool](), ""
+        self._until, self._known = 0.0, dict[str, Pool]()
+        self._complaint = Complaint(log, "calico's pools could not be read")
 
     def of(self, networks: Iterable[NetworkConfig]) -> dict[str, Pool]:
         """The addresses used and in all, by the network's name; only where they are known."""
@@ -52,9 +53,7 @@ class CalicoPools:
         try:
             return self._asker.ask(read)
         except (CniError, ValueError) as error:  # ValueError: not JSON
-            if str(error) != self._complained:
-                self._complained = str(error)
-                log.warning("calico's pools could not be read", extra={"fields": {"error": str(error)}})
+            self._complaint.about(error)
             return [], []
 
 

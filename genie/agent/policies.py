@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import threading
 import time
@@ -30,6 +29,7 @@ from genie.agent.sieve import Wanted
 from genie.cni.errors import CniError, Code
 from genie.event import Event
 from genie.kube import FAIL, GENIE_POLICY, POLICY_FOR, Pod, pod_event
+from genie.log import Log
 from genie.records import Record, Records
 from genie.verbs.collect import has_namespace
 from genie.verbs.context import Context
@@ -67,7 +67,7 @@ _PEER: Wanted = {
     "spec": {"nodeName": True, "containers": True},
 }
 
-log = logging.getLogger("genie.agent")
+log = Log("genie.agent")
 
 T = TypeVar("T")
 _Item = Mapping[str, Any]
@@ -89,6 +89,11 @@ class _Guarded:
     seen: str = ""
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def title(self) -> str:
+        """The pod's name, for people."""
+        return f"{self.namespace}/{self.pod}"
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,7 @@ class Policies:
     async def protect(self, call: Context, pod: Pod, record: Record) -> None:
         if not pod.name or not (self.active or self._begun):
             return  # `_update` finds its record
-        guarded = self._here[record.container_id, record.ifname] = _guarded(record, rules=())
+        guarded = self._here[record.key] = _guarded(record, rules=())
         if not self.active:
             return
         why = ""
@@ -237,7 +242,7 @@ class Policies:
                     self._update()  # what could not be set is tried again
                     self._each(self._check)
             except Exception as error:  # go on after any error: nothing else would enforce policies
-                log.exception("network policies could not be updated", extra={"fields": {"error": str(error)}})
+                log.error("network policies could not be updated", exc_info=True, error=str(error))
                 time.sleep(1.0)
                 self._dirty.set()
 
@@ -252,7 +257,7 @@ class Policies:
                 pass
         if not self._begun:
             for record in self._records:  # containers from before the first policy, or before the agent's start
-                self._here.setdefault((record.container_id, record.ifname), _guarded(record))
+                self._here.setdefault(record.key, _guarded(record))
             self._begun = True
         world = self._current()
         watches = (*self._sources, *self._others())
@@ -278,7 +283,7 @@ class Policies:
                 continue
             self._reported[key] = each.error
             if each.error:
-                log.error("a network policy is malformed", extra={"fields": {"error": each.error}})
+                log.error("a network policy is malformed", error=each.error)
                 self._report(
                     Event(
                         reason=BAD, message=each.error, namespace=each.namespace, name=each.name, uid=each.uid,
@@ -379,9 +384,7 @@ class Policies:
                 return
             guarded.rules = None
             self._metrics.policy_rules.add(1, "repaired")
-            log.warning(
-                "somebody changed the rules of a pod", extra={"fields": {"pod": f"{guarded.namespace}/{guarded.pod}"}}
-            )
+            log.warning("somebody changed the rules of a pod", pod=guarded.title)
         self._set(guarded, guarded.netns)
 
     def _self(self, guarded: _Guarded) -> Workload:
@@ -400,8 +403,7 @@ class Policies:
 
     def _failed(self, guarded: _Guarded, why: str) -> str:
         self._metrics.policy_rules.add(1, "failed")
-        fields = {"pod": f"{guarded.namespace}/{guarded.pod}", "error": why}
-        log.error("the network policies of a pod could not be set", extra={"fields": fields})
+        log.error("the network policies of a pod could not be set", pod=guarded.title, error=why)
         return why
 
     def _counts(self) -> dict[tuple[str, ...], float]:

@@ -15,7 +15,6 @@ in the image for its authorities.
 from __future__ import annotations
 
 import base64
-import os
 import re
 import ssl
 import subprocess
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genie.cni.errors import CniError, Code
+from genie.cni.regular import put
 from genie.kube import Client, good
 from genie.log import Log
 
@@ -98,7 +98,7 @@ def seconds_left(held: Held, name: str, path: str) -> float:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        _write(path, held.cert + held.key)
+        put(path, held.cert + held.key)
         context.load_cert_chain(path)
         context.load_verify_locations(cadata=held.cert.decode())
         (found,) = context.get_ca_certs()
@@ -141,7 +141,7 @@ class SelfSigned:
         self._trust(held)
         if held.cert != self.served:
             time.sleep(self._pauses[bool(self.served)])
-            _write(self.path, held.cert + held.key)
+            put(self.path, held.cert + held.key)
             self.served = held.cert
             log.info("serving a certificate", name=self.dns)
 
@@ -188,10 +188,3 @@ class SelfSigned:
         patch = {"webhooks": [{"name": hook["name"], "clientConfig": {"caBundle": bundle}} for hook in hooks]}
         answer = self._client.request("PATCH", self._hooks, patch, "application/strategic-merge-patch+json")
         good(*answer, f"write {self._hooks}")
-
-
-def _write(path: str, content: bytes) -> None:
-    """Replace a file as a whole; only its owner can read it."""
-    with open(os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    os.replace(f"{path}.tmp", path)

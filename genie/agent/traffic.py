@@ -7,7 +7,6 @@ from the agent's start on, as Prometheus' counters are.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from genie.agent.metrics import Metrics
 from genie.cni.config import NetworkConfig
 from genie.cni.errors import CniError
+from genie.cni.regular import put
 from genie.config import Conf
 from genie.kernel import netns
 from genie.records import Record, Records, attachments
@@ -105,9 +105,7 @@ class Traffic:
 def store(reading: Reading, path: str) -> None:
     """Keep a reading for `genie explain`."""
     with suppress(OSError):
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            json.dump(vars(reading), file)
-        os.replace(f"{path}.new", path)
+        put(path, json.dumps(vars(reading)).encode(), 0o644)
 
 
 def stored(path: str = READING) -> Reading | None:

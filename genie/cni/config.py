@@ -181,8 +181,8 @@ def recorded(read: Fields) -> NetworkConfig:
     """
     plugins = read.objects("plugins")
     for plugin in plugins:
-        if not is_type(plugin.string("type")):
-            raise plugin.wrong("type", TYPE_IS)
+        plugin.string("type")
+        _type(plugin)
     if not plugins:
         raise read.wrong("plugins", "at least one plugin")
     version = read.string("cniVersion")

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 
+from tests.rigs.background import Background
 from tests.rigs.netns import Namespace
 
 PORT = 7001
@@ -23,19 +24,16 @@ class End:
     def __init__(self) -> None:
         self.namespace = Namespace()
         self._tcp, self._udp = self.namespace.run(_servers)
-        self._ending = threading.Event()
-        self._answering = threading.Thread(target=self._answer, daemon=True)
-        self._answering.start()
+        self._answering = Background(self._answer)
 
     def close(self) -> None:
-        self._ending.set()
-        self._answering.join()
+        self._answering.stop()
         self._tcp.close()
         self._udp.close()
         self.namespace.close()
 
-    def _answer(self) -> None:
-        while not self._ending.is_set():
+    def _answer(self, ending: threading.Event) -> None:
+        while not ending.is_set():
             for one in select.select([self._tcp, self._udp], [], [], 0.05)[0]:
                 with suppress(OSError):
                     if one is self._tcp:
@@ -57,22 +55,20 @@ class Caller:
 
     def __init__(self, end: End, address: str) -> None:
         self.tries = self.answers = 0
-        self._target, self._ending = (address, PORT), threading.Event()
-        self._thread = threading.Thread(target=end.namespace.run, args=(self._run,), daemon=True)
-        self._thread.start()
+        self._target = (address, PORT)
+        self._trying = Background(lambda ending: end.namespace.run(lambda: self._run(ending)))
 
     def stop(self) -> None:
-        self._ending.set()
-        self._thread.join()
+        self._trying.stop()
 
-    def _run(self) -> None:
+    def _run(self, ending: threading.Event) -> None:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.setblocking(False)
         begun: dict[int, socket.socket] = {}
         poll = select.poll()
         poll.register(udp, select.POLLIN)
         try:
-            while not self._ending.is_set():
+            while not ending.is_set():
                 with suppress(OSError):  # its interface does not exist yet, or its rules forbid it
                     udp.sendto(b"x", self._target)
                 one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

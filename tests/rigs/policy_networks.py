@@ -19,6 +19,7 @@ from functools import partial
 from typing import TypeVar
 
 from genie.kernel.netns import setns
+from tests.rigs.background import Background
 from tests.rigs.netns import Namespace
 from tests.rigs.policies import BLUE, PODS, PORTS, Cell, Pod
 
@@ -97,25 +98,22 @@ class Networks:
         for bridge in ("br1", "br2"):
             self.hub.ip(f"link add {bridge} type bridge", f"link set {bridge} up")
         self.places = {pod.name: Place(pod, self.hub) for pod in PODS}
-        self._ending = threading.Event()
-        self._answering = threading.Thread(target=self._answer, daemon=True)
-        self._answering.start()
+        self._answering = Background(self._answer)
 
     def close(self) -> None:
-        self._ending.set()
-        self._answering.join()
+        self._answering.stop()
         for place in self.places.values():
             place.close()
         self.hub.close()
 
-    def _answer(self) -> None:
+    def _answer(self, ending: threading.Event) -> None:
         servers = [one for place in self.places.values() for one in place.servers]
         accepted: list[socket.socket] = []
         poll = select.poll()
         by_number = {one.fileno(): one for one in servers}
         for one in servers:
             poll.register(one, select.POLLIN)
-        while not self._ending.is_set():
+        while not ending.is_set():
             for number, _ in poll.poll(50):
                 try:
                     _answer_one(by_number[number], accepted)

@@ -56,13 +56,14 @@ def _code_of(error: Exception) -> Exit | None:
     """The exit code for an error with a message for people; None for a fault of the harness."""
     from harness.catalog import ProfileError
     from harness.cluster.engine import CommandFailed
+    from harness.conformance.subject import Unusable
     from harness.objects import ApiError
     from harness.report.reading import BadReport
     from harness.yamlfile import Mistakes
 
     if isinstance(error, Ended):
         return error.code
-    if isinstance(error, BadReport | Mistakes | ProfileError):
+    if isinstance(error, BadReport | Mistakes | ProfileError | Unusable):
         return Exit.USAGE
     if isinstance(error, OSError):
         return Exit.BROKEN if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else Exit.USAGE

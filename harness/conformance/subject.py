@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.conformance.call import NOT_STARTED, Call, Json, Outcome, run
 from harness.conformance.spec import VERSIONS
-from harness.embedded.binaries import INSTALLED, given
+from harness.embedded.binaries import INSTALLED, NotFound, given
 from harness.values import texts
 
 #: Why a plugin cannot be tested alone.
@@ -173,8 +173,15 @@ def places(plugin: Path | None, paths: Sequence[Path] = ()) -> list[Path]:
     Args:
         plugin: the tested plugin's binary; its directory is searched, too.
         paths: directories that were named.
+
+    Raises:
+        Unusable: $GENIE_CNI_BIN names a directory that is not there.
     """
-    return [*paths, *([plugin.parent] if plugin else []), *given(), *INSTALLED]
+    try:
+        named = given()
+    except NotFound as error:
+        raise Unusable(str(error)) from error
+    return [*paths, *([plugin.parent] if plugin else []), *named, *INSTALLED]
 
 
 def find(name: str, looked_in: Sequence[Path]) -> Path | None:

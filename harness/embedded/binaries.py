@@ -95,8 +95,16 @@ def look(names: Iterable[str], directories: Iterable[Path]) -> dict[str, Path]:
 
 
 def given() -> list[Path]:
-    """The directories of plugin binaries that $GENIE_CNI_BIN names."""
-    return [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
+    """The directories of plugin binaries that $GENIE_CNI_BIN names.
+
+    Raises:
+        NotFound: one of them is not there; without it, a run would be of other plugins.
+    """
+    named = [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
+    for directory in named:
+        if not directory.is_dir():
+            raise NotFound(f"$GENIE_CNI_BIN: {directory}: no such directory")
+    return named
 
 
 def on_path() -> list[Path]:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from harness.__main__ import main
 from harness.conformance.checks import CHECKS
 from harness.conformance.run import Plan, versions_of
 from harness.conformance.subject import Subject, Unusable, of
+from harness.download import FIXTURES
 
 IPAM = {"type": "addresses", "subnet": "10.88.0.0/24"}
 Made = Callable[..., Subject]
@@ -78,3 +80,18 @@ def test_a_verb_that_no_runtime_calls_is_not_tested(made: Made, key: str, prefix
     part = {"type": "links", "ipam": IPAM}
     assert any(name.startswith(prefix) for name in checks(made("links", part)))
     assert not any(name.startswith(prefix) for name in checks(made("links", part, **{key: True})))
+
+
+def test_a_named_directory_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GENIE_CNI_BIN", "/nowhere")
+    conf = tmp_path / "a.conf"
+    conf.write_text('{"cniVersion": "1.0.0", "name": "a", "type": "true"}')
+    for command in (
+        ["conformance", "--plugin", "/bin/true", "--conf", str(conf)],
+        ["profile", "check", str(FIXTURES / "networks" / "bridge.yaml")],
+    ):
+        assert main(command) == 4
+        captured = capsys.readouterr()
+        assert "$GENIE_CNI_BIN: /nowhere: no such directory\n" in captured.out + captured.err

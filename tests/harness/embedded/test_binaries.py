@@ -24,6 +24,14 @@ def test_given_directories_come_first_and_all_is_told_when_nothing_has_it(
     assert found.paths == (str(tmp_path / "given" / "bridge"), str(tmp_path / "installed" / "host-local"))
 
 
+def test_a_named_directory_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENIE_CNI_BIN", f"{tmp_path}:{tmp_path}/absent")
+    with pytest.raises(binaries.NotFound, match=rf"^\$GENIE_CNI_BIN: {tmp_path}/absent: no such directory$"):
+        binaries.given()
+    monkeypatch.setenv("GENIE_CNI_BIN", f"{tmp_path}:")
+    assert binaries.given() == [tmp_path]
+
+
 def test_one_error_tells_all_that_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "INSTALLED", (tmp_path / "installed",))
     monkeypatch.setattr(archives, "programs", _raise(NotHad("no network")))

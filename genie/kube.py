@@ -725,6 +725,7 @@ class Client:
             self._tls = _tls(self.server)
         connection = http.client.HTTPConnection(host, port or default, timeout=self._left())
         connection.default_port = default  # which the Host header leaves out
+        connection.auto_open = 0  # after `Connection: close`, it would connect again by itself, without TLS
         connection.connect()
         if scheme == "https":  # tls-server-name: the certificate is for another name than the URL's
             connection.sock.settimeout(self._left())

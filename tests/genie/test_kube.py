@@ -836,6 +836,19 @@ def test_a_server_of_another_authority_is_not_believed(secure: Api, tmp_path: Pa
     assert headers(secure, written(tmp_path, kubeconfig(secure.url, **{"insecure-skip-tls-verify": True})))
 
 
+def test_no_request_is_sent_without_tls_after_the_server_has_closed_a_connection(
+    secure: Api, certificates: Path
+) -> None:
+    """As an API server that shuts down announces it. A plain connection would be a further one, and show the token."""
+    secure.last = True
+    client = Client(ApiServer(url=secure.url, ca=(certificates / "ca.crt").read_text(), token="secret"), timeout=5)
+    for count in range(1, 4):
+        assert kube.read_pod(client, "blue", "web", "u-1").name == "web"
+        status, pieces = client.open(POD, within=5)
+        assert (status, json.loads(b"".join(pieces))["metadata"]["name"]) == (200, "web")
+        assert secure.connections == len(secure.requests) == 2 * count
+
+
 COMMENTS = ["# NetLock Arany (Class Gold) Főtanúsítvány\n".encode(), "# Főtanúsítvány\r\n".encode("utf-16"),
             b"# Autorit\xe9 racine\n", b"\xef\xbb\xbf", b"Subject: CN=ca\n"]  # fmt: skip
 

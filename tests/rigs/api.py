@@ -23,6 +23,7 @@ class Api:
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     connections: int = 0
     hang_up: bool = False  # close each connection after an answer, without announcing it
+    last: bool = False  # close each connection after an answer, and announce it
 
 
 class Quiet(ThreadingHTTPServer):
@@ -58,6 +59,8 @@ def serve(api: Api, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
             raw = data if isinstance(data, bytes) else json.dumps(data).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw)))
+            if api.last:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(raw)
             if api.hang_up:

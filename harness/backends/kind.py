@@ -19,7 +19,7 @@ from harness.backends import plugin_binaries
 from harness.cluster import deploy, engine, networks, runs, software
 from harness.cluster.apply import Applier, wait
 from harness.cluster.kindtool import Kind, find
-from harness.cluster.nodes import DockerNodes
+from harness.cluster.nodes import DockerNodes, allow_ipv6
 from harness.cluster.real import ABILITIES, MANIFESTS, OF_SCENARIO, RealCluster, client, is_ready
 from harness.cluster.software import Software
 from harness.cluster.state import NAME, ClusterState, hold, locked
@@ -167,6 +167,8 @@ def _make(
         image = building.result()
         creating.result()
     api, nodes, names = client(state.kubeconfig), DockerNodes(), kind.nodes()
+    for node in names:
+        allow_ipv6(nodes, node)
     with progress.step("images onto the nodes"):
         _load(kind, state, (*plan.images(), image))
     with progress.step(f"networks: {', '.join(plan.chosen)}"):
@@ -203,8 +205,6 @@ def _have_cluster(kind: Kind, state: ClusterState, progress: Progress) -> None:
     state.save()
     with progress.step("cluster: a control plane and two workers"):
         kind.create(state.kubeconfig, os.environ.get("GENIE_NODE_IMAGE", ""))
-        for node in kind.nodes():  # on an engine without IPv6, a node refuses IPv6 addresses even on its own bridges
-            DockerNodes().run(node, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0", check=False)
 
 
 def _load(kind: Kind, state: ClusterState, images: Sequence[str]) -> None:

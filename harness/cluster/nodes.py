@@ -49,3 +49,8 @@ def put(nodes: Nodes, node: str, files: Mapping[str, bytes], mode: int = 0o644, 
     forget = "touch -a -d @0 {0}.new; " if unread else ""
     moves = "; ".join(f"{forget.format(path)}mv -f {path}.new {path}" for path in files)
     nodes.run(node, "sh", "-ec", f"mkdir -p {folders}; tar -xf - -C /; {moves}", stdin=packed.getvalue())
+
+
+def allow_ipv6(nodes: Nodes, node: str) -> None:
+    """Allow IPv6 addresses on a node's interfaces: an engine without IPv6 forbids them each time the node starts."""
+    nodes.run(node, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0", check=False)

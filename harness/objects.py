@@ -8,6 +8,7 @@ and returns the API server's JSON.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 Object = Mapping[str, Any]
+
+# A connection that is tried again is no news: what fails in the end is an ApiError.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 #: The label of scenarios' namespaces: the next run removes namespaces that a run kept.
 OF_SCENARIOS = {"app.kubernetes.io/managed-by": "genie-harness"}

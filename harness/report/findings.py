@@ -54,7 +54,7 @@ def _rank(verdict: str, known: bool, found: list[Outcome]) -> tuple[bool, int, i
 
 def headline(outcome: Outcome) -> str:
     """The failure in one line, without its place."""
-    if not outcome.failures:
+    if outcome.reason or not outcome.failures:
         return outcome.reason or outcome.overdue or outcome.verdict
     return in_one_line(outcome.failures[0][1][:_LONG])
 

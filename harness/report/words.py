@@ -10,7 +10,7 @@ from harness.report.outcome import Outcome
 
 def failure(outcome: Outcome, report: Path) -> str:
     """The complete text, for readers who see nothing else."""
-    lines = [f"{outcome.title} ({outcome.file})", ""]
+    lines = [f"{outcome.title} ({outcome.file})", *_verdict(outcome), ""]
     for where, what in outcome.failures:
         first, *rest = what.splitlines() or [""]
         lines += [f"✗ {where}", f"    {first}", *(f"    {line}" for line in rest), ""]
@@ -23,12 +23,20 @@ def failure(outcome: Outcome, report: Path) -> str:
 
 def short(outcome: Outcome) -> str:
     """The failure, or the reason for another verdict, in one line; first what is known of it."""
-    before = "; ".join(each for each in (outcome.known or outcome.overdue, outcome.rate) if each)
-    if not outcome.failures:
-        return "; ".join(each for each in (before, outcome.reason) if each)
-    where, what = outcome.failures[0]
-    text = f"{where}: {in_one_line(what)}"
-    return f"{before}; {text}" if before else text
+    text = outcome.reason  # why the failure of a broken scenario says nothing
+    if outcome.failures and not text:
+        where, what = outcome.failures[0]
+        text = f"{where}: {in_one_line(what)}"
+    return "; ".join(each for each in (outcome.known or outcome.overdue, outcome.rate, text) if each)
+
+
+def _verdict(outcome: Outcome) -> list[str]:
+    """The verdict with its reason, and the other runs of the scenario."""
+    lines = [f"{outcome.verdict}: {outcome.reason}"] if outcome.reason else []
+    if outcome.attempts:
+        lines += [f"{len(outcome.attempts) + 1} runs: {outcome.rate or 'all passed'}"]
+        lines += [f"    {each.verdict} after {each.seconds:.1f} s: {each.reason}" for each in outcome.attempts]
+    return lines
 
 
 def in_one_line(failure: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from harness.report import of_run, write
 from harness.report.outcome import VERDICTS, Attempt, Outcome, Run, Verdict, counted
 from harness.report.terminal import Terminal
-from harness.report.words import short
+from harness.report.words import failure, short
 from tests.rigs.runs import outcome, ran
 
 
@@ -62,6 +62,23 @@ def test_earlier_runs_of_a_scenario_are_a_rate() -> None:
     assert outcome("failed").rate == ""
     retried = outcome("failed", attempts=(Attempt(verdict="broken", seconds=1.0, reason="no disk"),))
     assert short(retried) == "1 of 2 failed, 1 of 2 broken; create a: no address"
+
+
+@pytest.mark.parametrize("verdict", [each for each in VERDICTS if each not in ("failed", "passed", "skipped")])
+def test_every_report_has_the_reason_and_all_runs_of_what_the_environment_stopped(
+    verdict: Verdict, tmp_path: Path
+) -> None:
+    attempts = (Attempt(verdict="broken", seconds=0.25, reason="no disk"),) * 2
+    rate = "3 of 3 broken" if verdict == "broken" else f"2 of 3 broken, 1 of 3 {verdict}"
+    bad = outcome(verdict, reason="the API server is away", attempts=attempts)
+    page = write(ran(bad), tmp_path).read_text(encoding="utf-8")
+    finding, scenario = page.split('<h2 id="scenarios">')
+    junit = failure(bad, tmp_path)
+    for text in (short(bad), printed(ran(bad)), finding, scenario, junit):
+        assert "the API server is away" in text
+        assert all(part in text for part in rate.split(", ")), text
+    assert junit.splitlines()[1] == f"{verdict}: the API server is away", "JUnit has no such verdicts"
+    assert junit.count("    broken after 0.2 s: no disk") == 2
 
 
 def test_counts_are_in_the_order_of_reports() -> None:

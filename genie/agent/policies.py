@@ -64,7 +64,7 @@ _NOTED: Wanted = {"metadata": {**_META, "annotations": dict.fromkeys(_GENIE_NOTE
 _LABELLED: Wanted = {"metadata": {**_META, "labels": True}}
 _PEER: Wanted = {
     "metadata": {**_META, "labels": True, "annotations": {NETWORK_STATUS: True}},
-    "spec": {"nodeName": True, "containers": True},
+    "spec": {"nodeName": True, "containers": True, "initContainers": True},
 }
 
 log = Log("genie.agent")
@@ -452,7 +452,7 @@ def _interest(policies: Iterable[Policy]) -> _Interest:
             for peer in rule.peers or ():
                 if peer.block is not None:
                     continue
-                namespaces = namespaces or peer.namespaces is not None
+                namespaces = namespaces or bool(peer.namespaces and peer.namespaces.requirements)
                 networks |= {name for label in labels for name in networks_of((peer, policy.namespace, label))}
                 if peer.pods:
                     keys |= {key for key, _, _ in peer.pods.requirements}
@@ -497,7 +497,7 @@ def _keep_peer(item: _Item, wanted: _Interest, node: str) -> tuple[Workload | No
         name=str(meta.get("name")),
         labels=wanted.kept(labels if isinstance(labels, dict) else {}),
         addresses=addresses,
-        ports=_ports(spec.get("containers")) if wanted.ports else (),
+        ports=_ports(spec) if wanted.ports else (),
     ), None
 
 
@@ -516,10 +516,12 @@ def _addresses(status: Any, networks: frozenset[str]) -> tuple[tuple[str, Range,
     return tuple(found[:ADDRESSES_MAX])
 
 
-def _ports(containers: Any) -> tuple[tuple[str, str, int], ...]:
+def _ports(spec: _Item) -> tuple[tuple[str, str, int], ...]:
+    """The named ports of a pod's containers, and of its sidecars."""
     found: list[tuple[str, str, int]] = []
     with suppress(TypeError, AttributeError, KeyError):
-        for container in containers:
+        sidecars = (each for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always")
+        for container in (*(spec.get("containers") or ()), *sidecars):
             for port in container.get("ports") or ():
                 if port.get("name"):
                     found.append(

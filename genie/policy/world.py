@@ -180,6 +180,8 @@ class World:
             return "/" in network or of_pod == of_policy
         if peer.namespaces is None:
             return of_pod == of_policy
+        if not peer.namespaces.requirements:
+            return True  # then nobody watches namespaces
         labels = self._namespaces.get(of_pod)
         return labels is not None and peer.namespaces.matches(labels)
 

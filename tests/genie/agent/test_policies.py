@@ -154,6 +154,27 @@ def test_labels_of_namespaces_and_a_second_network(here: Here) -> None:
     asyncio.run(go())
 
 
+def test_named_ports_of_every_pod(here: Here) -> None:
+    """Without peers and without a selector of namespaces, the namespaces need not be known. A sidecar's ports count."""
+    sidecar = {"name": "s", "restartPolicy": "Always", "ports": [{"name": "web", "containerPort": 81}]}
+    once = {"name": "i", "ports": [{"name": "web", "containerPort": 82}]}
+    main = {"name": "c", "ports": [{"name": "web", "containerPort": 80}]}
+
+    async def go() -> None:
+        async with here.agent():
+            policy(here.api, spec={"policyTypes": ["Egress"], "egress": [{"ports": [{"port": "web"}]}]})
+            for name, address, spec in (
+                ("a", "10.1.0.7", {"containers": [main]}),
+                ("b", "10.1.0.8", {"containers": [], "initContainers": [sidecar, once]}),
+            ):
+                status = json.dumps([{"name": "net", "interface": "eth0", "ips": [address]}])
+                here.api.put("/api/v1/pods", "elsewhere", name, annotations={STATUS: status}, spec=spec)
+            await until(lambda: "10.1.0.7" in here.rules and "10.1.0.8" in here.rules)
+            assert "tcp dport 80" in here.rules and "tcp dport 81" in here.rules and "82" not in here.rules
+
+    asyncio.run(go())
+
+
 def test_a_restart_changes_nothing(here: Here) -> None:
     peer(here.api, "friend", "10.1.0.7", role="friend")
     policy(here.api, spec={"ingress": FROM_FRIENDS})

@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
     add("--dry-run", action="store_true", help="show what would be done, but do nothing")
     add(
         "--forget", metavar="CONTAINER",
-        help="give up on a container if its DEL keeps failing because a plugin is gone for good: genie forgets it, and "
-        "addresses and devices of its plugins may stay in use. The ID may be shortened",
+        help="give up on a container if its DEL keeps failing because a plugin is gone or broken: genie forgets it, "
+        "and addresses and devices of its plugins may stay in use. The ID may be shortened",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     conf = config.load(arguments.conf or find(DEFAULT_CONF_DIR))

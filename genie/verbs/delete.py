@@ -65,12 +65,13 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
 
 
 def _hinting(error: CniError, record: Record, errors: Sequence[CniError]) -> CniError:
-    """The error, with the command for giving up if a plugin is gone: otherwise the runtime calls for ever."""
-    gone = sorted({str(each.plugin["type"]) for each in errors if isinstance(each, PluginError) and each.missing})
-    if not gone:
+    """The error, with the command for giving up on its plugins: otherwise the runtime calls for ever."""
+    missing = {str(each.plugin["type"]): each.missing for each in errors if isinstance(each, PluginError)}
+    causes = ((True, "is gone for good"), (False, "keeps failing"))
+    kinds = ((", ".join(sorted(kind for kind in missing if missing[kind] is gone)), cause) for gone, cause in causes)
+    if not (when := " or ".join(f"{names} {cause}" for names, cause in kinds if names)):
         return error
-    way = f"if {', '.join(gone)} is gone for good, `genie gc --forget {record.container_id}` on the node gives up on it"
-    return error.adding(way)
+    return error.adding(f"if {when}, `genie gc --forget {record.container_id}` on the node gives up on it")
 
 
 async def _take_off(

@@ -114,10 +114,22 @@ def test_a_plugin_that_is_gone_keeps_failing_says_how_to_give_up_and_that_does_i
     node.ok("DEL")
 
 
-def test_a_plugin_that_is_there_is_not_given_up_in_the_error(node: Node) -> None:
-    node.add("calico")
+def test_a_plugin_that_keeps_failing_says_how_to_give_up_and_that_does_it(
+    capsys: pytest.CaptureFixture[str], node: Node, conf: str
+) -> None:
+    node.add("calico,weave-net")
     node.executor.act = failing("calico", "DEL")
-    assert "details" not in node.fails("DEL")
+    way = f"`genie gc --forget {CONTAINER}` on the node gives up on it"
+    (node.root / "bin" / "weave-net").unlink()
+    assert node.fails("DEL")["details"].endswith(f"if weave-net is gone for good or calico keeps failing, {way}")
+    (node.root / "bin" / "weave-net").touch(0o755)
+    for _ in range(2):
+        assert node.fails("DEL")["details"] == f"if calico keeps failing, {way}"
+    assert "given up: eth0 of calico; calico may hold 10.1.0.2/24 for good" in gc(
+        capsys, node, conf, "--forget", CONTAINER
+    )
+    assert node.left() == []
+    node.ok("DEL")
 
 
 def test_forget_refuses_an_attached_container(

@@ -12,15 +12,23 @@ from harness.report.outcome import Attempt, Outcome
 from harness.report.words import short
 
 
-def repeated(run: Callable[[], Outcome], *, retry_broken: int, rerun: int, ended: Callable[[], str]) -> Outcome:
+def repeated(
+    run: Callable[[], Outcome],
+    *,
+    retry_broken: int,
+    rerun: int,
+    ended: Callable[[], str],
+    recover: Callable[[], object],
+) -> Outcome:
     """The outcome of a scenario, with its repetitions.
 
     Args:
         retry_broken: how often it may run again if the environment broke it. rerun: how often it runs again if it
-        failed. ended: why nothing more may begin; empty if something may.
+        failed. ended: why nothing more may begin; empty if something may. recover: waits until the environment works.
     """
     runs = [run()]
     while runs[-1].verdict == "broken" and len(runs) <= retry_broken and not ended():
+        recover()
         runs.append(run())
     if runs[-1].verdict == "failed":
         while rerun and not ended():

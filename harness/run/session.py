@@ -33,6 +33,7 @@ from harness.run import collect, ending, gate, shard
 from harness.run.blocking import Blocking
 from harness.run.ending import without_run
 from harness.run.enter import CHOSEN, DEADLINE, report_dir, run_options
+from harness.run.health import ailing
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
 from harness.run.locks import turn
@@ -41,6 +42,7 @@ from harness.run.stepping import Stepper
 from harness.run.stopping import HASTY, TOLD, Stop, Stopped
 from harness.run.watch import follow
 from harness.scenario.file import FIRST, Scenario
+from harness.waiting import until_nothing
 
 
 @dataclass(eq=False)
@@ -68,6 +70,7 @@ class Suite:
     code: Exit = Exit.PASSED
     why: str = ""  # the reason for the code, if no scenario's failure is
     _selected: dict[str, collect.ScenarioItem] = field(default_factory=dict)  # by node ID
+    _patience: float = 30.0  # seconds to wait for a broken environment, in all
     _session: pytest.Session | None = None
     _workers: set[int] = field(default_factory=set)  # process IDs
     _mistaken: bool = False  # a file could not be read; this is reported separately
@@ -270,11 +273,20 @@ class Suite:
             retry_broken=option.retry_broken,
             rerun=option.rerun,
             ended=self.stop.reason,
+            recover=self._recover,
         )
         self._blocking.note(outcome, may_fail=bool(scenario.failing))
         if self.stop.interrupted and self._session is not None:
             self._session.shouldstop = "interrupted"
         return outcome
+
+    def _recover(self) -> None:
+        """Wait until the environment works again, as long as the patience of the whole run allows."""
+        cluster, begin = self.cluster, time.monotonic()
+        if cluster is not None and self._patience:
+            with suppress(Stopped), self.stop.within(self._patience, "the environment stays broken"):
+                until_nothing(lambda: ailing(cluster, self.report), self._patience)
+            self._patience = max(0.0, self._patience - (time.monotonic() - begin))
 
     @property
     def _blocking(self) -> Blocking:

@@ -22,7 +22,13 @@ def after(verdicts: Sequence[Verdict], *, retry: int = 0, rerun: int = 0, ended:
     good: list[Verdict] = ["passed"]
     runs = iter([*verdicts, *good * 20])
     one = without_run(SCENARIO, "passed", "")
-    return repeated(lambda: replace(one, verdict=next(runs)), retry_broken=retry, rerun=rerun, ended=lambda: ended)
+    return repeated(
+        lambda: replace(one, verdict=next(runs)),
+        retry_broken=retry,
+        rerun=rerun,
+        ended=lambda: ended,
+        recover=lambda: None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,20 @@ def test_the_rate_is_reported(verdicts: list[Verdict], retry: int, rerun: int, v
 
 def test_nothing_is_repeated_after_the_end() -> None:
     assert after(["broken"], retry=3, ended="interrupted").attempts == ()
+
+
+def test_what_the_environment_broke_runs_again_when_that_works_again() -> None:
+    works = False
+
+    def recover() -> None:
+        nonlocal works
+        works = True
+
+    def run() -> Outcome:
+        return without_run(SCENARIO, "passed" if works else "broken", "")
+
+    outcome = repeated(run, retry_broken=1, rerun=0, ended=str, recover=recover)
+    assert (outcome.verdict, outcome.rate) == ("passed", "1 of 2 broken")
 
 
 @given(st.lists(st.sampled_from(VERDICTS), max_size=8), st.integers(0, 3), st.integers(0, 3))

@@ -8,6 +8,7 @@ the DEL of a second one (`after`). Objects that are new since `used` are leftove
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 
 from harness.conformance.kernel import Kernel
 from harness.conformance.machine import Snapshot
@@ -85,3 +86,27 @@ def of_namespace(before: Kernel, after: Kernel) -> Iterator[str]:
             yield f"the neighbour {neighbour.cidr} of {names.get(neighbour.link)}"
     for rule in sorted(after.rules - before.rules):
         yield f"the rule {rule}"
+
+
+def lacking(before: Kernel, now: Kernel, but: Set[str] = frozenset()) -> Iterator[str]:
+    """What there was and is no more as it was, except of some interfaces."""
+    names = {link.index: link.name for link in before.links}
+    for link in before.links:
+        found = now.link(link.name)
+        if link.name not in but and (found is None or replace(found, master=link.master) != link):
+            yield f"the interface {link.name}" + ("" if found is None else f" ({_difference(link, found)})")
+    for address in before.addresses:
+        if names.get(address.link) not in but and address not in now.addresses:
+            yield f"the address {address.cidr} of {names.get(address.link)}"
+    for route in before.routes:
+        if names.get(route.link) not in but and route not in now.routes:
+            yield f"the route to {route.dst} by {names.get(route.link)}"
+    for neighbour in before.neighbours - now.neighbours:
+        if names.get(neighbour.link) not in but:
+            yield f"the neighbour {neighbour.cidr} of {names.get(neighbour.link)}"
+    yield from (f"the rule {rule}" for rule in sorted(before.rules - now.rules))
+
+
+def _difference(old: object, new: object) -> str:
+    pairs = ((key, value, vars(new)[key]) for key, value in vars(old).items())
+    return ", ".join(f"{key} {one}, now {other}" for key, one, other in pairs if one != other and key != "carrier")

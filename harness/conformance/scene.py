@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shlex
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from harness.conformance.kernel import Kernel
 from harness.conformance.machine import Sandbox, Snapshot
 from harness.conformance.spec import PROTOCOL, Section, number
 from harness.conformance.subject import Subject
+from harness.embedded import linux
 
 T = TypeVar("T")
 _PRELUDE = """\
@@ -362,6 +364,13 @@ class Scene:
                 do(netlink)
 
         sandbox.inside(change) if sandbox else change()
+
+    def shell(self, line: str) -> int:
+        """Run a line of shell on the host, and record it if it succeeds; returns its exit status."""
+        env = {"PATH": linux.search_path()}
+        if not (status := subprocess.run(["sh", "-c", line], env=env, capture_output=True, check=False).returncode):
+            self.write(line)
+        return status
 
     def write(self, line: str) -> None:
         """Add an action to the script."""

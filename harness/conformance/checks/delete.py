@@ -194,6 +194,24 @@ def interface_missing(scene: Scene) -> None:
 
 
 @check(
+    "del-interface-renamed",
+    "DEL succeeds when the interface has another name by now, and leaves nothing on the host.",
+    DEL,
+    first=True,
+    after=("del-interface-missing",),
+    batch="gone",
+)
+def interface_renamed(scene: Scene) -> None:
+    before = used(scene)
+    attachment = scene.added(scene.container())
+    if (link := scene.inside(attachment).link(attachment.ifname)) is None:
+        raise Blocked("there is no eth0 in the container")
+    scene.netlink(attachment, "link set eth0 down", lambda it: it.link("set", index=link.index, state="down"))
+    scene.netlink(attachment, "link set eth0 name old0", lambda it: it.link("set", index=link.index, ifname="old0"))
+    _expect_gone(scene, before, attachment, scene.delete(attachment), "with the interface renamed")
+
+
+@check(
     "del-without-netns",
     "DEL without CNI_NETNS succeeds and releases what it can.",
     DEL,
@@ -334,6 +352,7 @@ def keeps_others(scene: Scene) -> None:
 )
 def two_interfaces(scene: Scene) -> None:
     first = scene.added(scene.container())
+    files = scene.about(first)
     second = Attachment(sandbox=first.sandbox, container=first.container, ifname="net1", netns=first.netns)
     outcome = scene.add(second)
     demand = "A container may be added to a network more than once, each time with another interface name."
@@ -353,6 +372,8 @@ def two_interfaces(scene: Scene) -> None:
             look="ip -n c1 addr",
         )
     scene.expect(not now.link("net1"), "net1 is there after its DEL", CLEAN, outcome, look="ip -n c1 addr")
+    for what in sorted(files - scene.about(first)):
+        scene.expect(False, f"DEL of net1 took {what}, which is eth0's", demand, outcome, look="ls -R /run /var/lib")
 
 
 @check(

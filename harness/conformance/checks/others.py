@@ -6,21 +6,22 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Set
-from dataclasses import replace
 
-from harness.conformance import machine
+from harness.conformance import leftovers, machine
 from harness.conformance.checks.base import check
 from harness.conformance.checks.life import BATCH, ended, made
-from harness.conformance.kernel import Kernel, queueing
+from harness.conformance.kernel import queueing
 from harness.conformance.machine import REMOVED, Snapshot
 from harness.conformance.results import parse
-from harness.conformance.scene import Attachment, Blocked, Scene
-from harness.conformance.spec import ADD, LIFECYCLE, PARAMETERS
+from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
+from harness.conformance.spec import ADD, DEL, LIFECYCLE, PARAMETERS
 
 _DELETED = ("del-succeeds",)
 _OTHERS = "ADD makes an interface, or adjusts the one that it is given; DEL undoes that."
 #: Sysctls that every plugin that routes needs, and that the kernel changes with them.
 _OF_ROUTERS = ("forward", "forwarding", "accept_redirects", "bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
+_FORWARD = "net/ipv4/ip_forward"  # on already, by another program
+_MAIN, _PERMANENT = 254, 0x80  # the routing table; the state of a neighbour that somebody added
 _STATE = ("/run/", "/var/", "/tmp/", "/dev/shm/")  # where programs keep what changes
 
 
@@ -39,26 +40,6 @@ def netns_stays(scene: Scene) -> None:
     scene.expect(named, f"{attachment.netns} is no more the container's namespace after DEL", demand, outcome)
 
 
-def _lacking(before: Kernel, now: Kernel, but: Set[str] = frozenset()) -> Iterator[str]:
-    """What there was and is no more as it was, except of some interfaces."""
-    names = {link.index: link.name for link in before.links}
-    for link in before.links:
-        found = now.link(link.name)
-        if link.name not in but and (found is None or replace(found, master=link.master) != link):
-            yield f"the interface {link.name}" + ("" if found is None else f" ({_difference(link, found)})")
-    for address in before.addresses:
-        if names.get(address.link) not in but and address not in now.addresses:
-            yield f"the address {address.cidr} of {names.get(address.link)}"
-    for route in before.routes:
-        if names.get(route.link) not in but and route not in now.routes:
-            yield f"the route to {route.dst} by {names.get(route.link)}"
-
-
-def _difference(old: object, new: object) -> str:
-    pairs = ((key, value, vars(new)[key]) for key, value in vars(old).items())
-    return ", ".join(f"{key} {one}, now {other}" for key, one, other in pairs if one != other and key != "carrier")
-
-
 @check(
     "add-keeps-others",
     "ADD and DEL leave another interface of the container as it is, with its addresses and routes.",
@@ -73,10 +54,10 @@ def keeps_others(scene: Scene) -> None:
     before = scene.inside(attachment)
     scene.added(attachment)
     look = "ip -n c1 addr; ip -n c1 route"
-    for what in _lacking(before, scene.inside(attachment)):
+    for what in leftovers.lacking(before, scene.inside(attachment)):
         scene.expect(False, f"ADD took or changed {what}, which another plugin may have made", _OTHERS, look=look)
     scene.deleted(attachment)
-    for what in [] if scene.findings else _lacking(before, scene.inside(attachment)):
+    for what in [] if scene.findings else leftovers.lacking(before, scene.inside(attachment)):
         scene.expect(False, f"DEL took or changed {what}, which another plugin may have made", _OTHERS, look=look)
 
 
@@ -101,7 +82,7 @@ def _other_interface(scene: Scene, attachment: Attachment) -> None:
 
 @check(
     "add-keeps-host",
-    "ADD leaves the host's interfaces, addresses, routes, settings and files as they are, unless they are configured.",
+    "ADD and DEL leave what others have on the host (interfaces, routes, firewall, settings, files) as it is.",
     ADD,
     after=_DELETED,
     should=True,
@@ -109,19 +90,49 @@ def _other_interface(scene: Scene, attachment: Attachment) -> None:
 def keeps_host(scene: Scene) -> None:
     attachment = scene.container()
     scene.prepare(attachment)
+    _other_program(scene)
     before, settings, queues = scene.snapshot(), machine.settings(), dict(queueing())
-    scene.added(attachment)
-    demand = f"{_OTHERS} What else it needs of the host, the configuration names."
-    after = scene.snapshot()
     names = {link.index: link.name for link in before.kernel.links if link.name not in scene.subject.shared}
-    for index, kind in queueing():
-        if index in names and kind not in (queues.get(index), "noqueue"):
-            headline = f"ADD gave the host's {names[index]} the queueing discipline {kind}"
-            scene.expect(False, headline, demand, look="tc qdisc")
-    for name in _changed(settings, set(names.values())):
-        scene.expect(False, f"ADD changed the host's {name.replace('/', '.')}", demand, look=f"cat /proc/sys/{name}")
-    for what in [*_lacking(before.kernel, after.kernel, scene.subject.shared), *_files(before, after)]:
-        scene.expect(False, f"ADD took or changed {what} on the host", demand, look="ip addr; ip route")
+    demand = f"{_OTHERS} What else it needs of the host, the configuration names."
+    for verb, call in (("ADD", scene.added), ("DEL", scene.deleted)):
+        call(attachment)
+        after = scene.snapshot()
+        for index, kind in queueing():
+            if index in names and kind not in (queues.get(index), "noqueue"):
+                headline = f"{verb} gave the host's {names[index]} the queueing discipline {kind}"
+                scene.expect(False, headline, demand, look="tc qdisc")
+        for name in _changed(settings, set(names.values())):
+            headline = f"{verb} changed the host's {name.replace('/', '.')}"
+            scene.expect(False, headline, demand, look=f"cat /proc/sys/{name}")
+        for what in [*leftovers.lacking(before.kernel, after.kernel, scene.subject.shared), *_files(before, after)]:
+            look = "ip addr; ip route; ip rule; ip neigh"
+            scene.expect(False, f"{verb} took or changed {what} on the host", demand, look=look)
+        for rule in sorted(before.firewall - after.firewall):
+            headline = f"{verb} took or changed the firewall rule {rule!r}, which is another program's"
+            scene.expect(False, headline, demand, look="nft list ruleset")
+        if scene.findings:
+            return
+
+
+def _other_program(scene: Scene) -> None:
+    """As another program has it on the host: forwarding, a routing rule, a neighbour and rules of a firewall."""
+    [index] = (link.index for link in scene.snapshot().kernel.links if link.name == machine.UPLINK)
+    scene.netlink(
+        None,
+        "rule add from 203.0.113.7 lookup main priority 3000",
+        lambda it: it.rule("add", src="203.0.113.7", src_len=32, table=_MAIN, priority=3000),
+    )
+    scene.netlink(
+        None,
+        f"neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev {machine.UPLINK} nud permanent",
+        lambda it: it.neigh("add", dst="192.0.2.77", lladdr="02:00:00:00:00:77", ifindex=index, state=_PERMANENT),
+    )
+    lines = (
+        "echo 1 >/proc/sys/net/ipv4/ip_forward",
+        "nft 'add table inet others; add chain inet others in; add rule inet others in ip saddr 203.0.113.7 drop'",
+        "iptables-nft -w -A FORWARD -s 203.0.113.7 -j DROP",
+    )
+    scene.notes += [f"without: {line} (status {status})" for line in lines if (status := scene.shell(line))]
 
 
 def _changed(before: dict[str, str], links: Set[str]) -> Iterator[str]:
@@ -130,7 +141,8 @@ def _changed(before: dict[str, str], links: Set[str]) -> Iterator[str]:
     for name, value in before.items():
         of_link = re.fullmatch(r"net/\w+/(?:conf|neigh)/(.+)/\w+", name)
         is_ours = not of_link or of_link[1] in {"all", "default"} | links
-        if is_ours and now.get(name, value) != value and not name.endswith(_OF_ROUTERS):
+        of_router = name.endswith(_OF_ROUTERS) and name != _FORWARD
+        if is_ours and now.get(name, value) != value and not of_router:
             yield name
 
 
@@ -156,29 +168,114 @@ def again(scene: Scene) -> None:
     scene.expect(outcome.ok, f"ADD after ADD and DEL of the same container fails: {outcome.message}", demand, outcome)
 
 
+#: Of each two, one is taken for the other by a plugin that cuts them, looks for a beginning, or for a pattern.
+_IDS = (
+    *((f"Pod_1.example-{'a' * 48}0", f"Pod_1.example-{'a' * 48}1"), ("web-10", "web-1")),
+    *(("db-x-7", "db.x.7"), ("App_1", "app_1")),
+)
+
+
 @check(
     "container-ids",
-    "Any container ID is possible, and two that differ at their end alone are two containers.",
+    "Any container ID is possible, and two that are alike are two containers.",
     PARAMETERS,
     after=_DELETED,
     several=True,
 )
 def container_ids(scene: Scene) -> None:
     demand = "CNI_CONTAINERID begins with a letter or digit, then letters, digits, '_', '.' and '-' follow."
-    first, second = scene.container(), scene.container()
-    for number, attachment in enumerate((first, second)):
-        attachment.container = f"Pod_1.example-{'a' * 48}{number}"
-        outcome = scene.add(attachment)
-        if not scene.expect(outcome.ok, f"ADD of {attachment.container} fails: {outcome.message}", demand, outcome):
+    for names in _IDS:
+        first, second = scene.container(), scene.container()
+        kept = set[str]()
+        for attachment, name in zip((first, second), names, strict=True):
+            attachment.container = name
+            outcome = scene.add(attachment)
+            if not scene.expect(outcome.ok, f"ADD of {name} fails: {outcome.message}", demand, outcome):
+                return
+            if attachment.result is None:
+                raise Blocked("ADD printed no result")
+            kept = kept or scene.about(first)
+        before = scene.inside(first)
+        outcome = scene.delete(second)
+        scene.expect(outcome.ok, f"DEL of {second.container} fails: {outcome.message}", demand, outcome)
+        lost = [*leftovers.lacking(before, scene.inside(first)), *sorted(kept - scene.about(first))]
+        for what in lost:
+            headline = f"DEL of {second.container} took or changed {what} of {first.container}"
+            scene.expect(False, headline, demand, outcome, look="ip -n c1 addr; ls -R /run /var/lib")
+        if scene.findings:
             return
-        if attachment.result is None:
-            raise Blocked("ADD printed no result")
+
+
+@check(
+    "two-networks",
+    "A container can be in two networks of the plugin, and DEL of one keeps what the other has.",
+    LIFECYCLE,
+    first=True,
+    should=True,
+    after=("del-succeeds", "two-interfaces"),
+    ipam=True,
+    several=True,
+)
+def two_networks(scene: Scene) -> None:
+    first = scene.added(scene.container())
+    files = scene.about(first)
+    second = Attachment(sandbox=first.sandbox, container=first.container, ifname="net1", netns=first.netns)
+    scene.changes = {"name": "another-network"}
+    if not (outcome := scene.add(second)).ok:
+        raise Skipped(f"ADD to another network with the same configuration fails: {outcome.message}")
     before = scene.inside(first)
     outcome = scene.delete(second)
-    scene.expect(outcome.ok, f"DEL of {second.container} fails: {outcome.message}", demand, outcome)
-    for what in _lacking(before, scene.inside(first)):
-        headline = f"DEL of {second.container} took or changed {what} of {first.container}"
-        scene.expect(False, headline, demand, outcome, look="ip -n c1 addr")
+    demand = "A network is known by its name. DEL is about one container, one interface and one network."
+    scene.expect(outcome.ok, f"DEL of a second network fails: {outcome.message}", demand, outcome)
+    lost = [*leftovers.lacking(before, scene.inside(first), {"net1"}), *sorted(files - scene.about(first))]
+    for what in lost:
+        headline = f"DEL of another network took or changed {what} of the first network"
+        scene.expect(False, headline, demand, outcome, look="ip -n c1 addr; ls -R /run /var/lib")
+
+
+@check(
+    "del-netns-host",
+    "DEL with the host's namespace leaves the host's interface of that name alone.",
+    DEL,
+    first=True,
+    after=_DELETED,
+    should=True,
+)
+def netns_host(scene: Scene) -> None:
+    attachment = scene.added(scene.container())
+    before = scene.snapshot().kernel
+    own = {link.name for link in before.links} - {machine.UPLINK, "lo"}
+    attachment.netns = "/proc/1/ns/net"
+    outcome = scene.delete(attachment)
+    demand = "DEL is about the container's interface. By then, a number in /proc can be that of a process of the host."
+    lost = list(leftovers.lacking(before, scene.snapshot().kernel, own))
+    headline = f"DEL with the host's namespace took or changed {', '.join(lost)} of the host"
+    scene.expect(not lost, headline, demand, outcome, look="ip addr; ip route")
+
+
+@check(
+    "del-keeps-listed",
+    "DEL removes no interface of others because prevResult lists it.",
+    DEL,
+    since="0.4.0",
+    first=True,
+    after=_DELETED,
+    should=True,
+)
+def keeps_listed(scene: Scene) -> None:
+    attachment = scene.container()
+    _other_interface(scene, attachment)
+    before, host = scene.inside(attachment), scene.snapshot().kernel
+    result = scene.added(attachment).result or {}
+    others = [{"name": machine.UPLINK}, {"name": "net9", "sandbox": attachment.netns}]
+    attachment.result = {**result, "interfaces": [*result.get("interfaces", []), *others]}
+    outcome = scene.delete(attachment)
+    demand = "prevResult is the result of the whole chain: it lists what other plugins made, too."
+    lost = [f"{what} in the container" for what in leftovers.lacking(before, scene.inside(attachment))]
+    lost += [f"{what} on the host" for what in leftovers.lacking(host, scene.snapshot().kernel, scene.subject.shared)]
+    for what in lost:
+        headline = f"DEL took or changed {what}, which prevResult lists"
+        scene.expect(False, headline, demand, outcome, look="ip link; ip -n c1 link")
 
 
 @check(

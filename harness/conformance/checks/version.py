@@ -64,3 +64,22 @@ def alone(scene: Scene) -> None:
     scene.expect(
         outcome.ok, f"VERSION without CNI_PATH fails: {outcome.message}", "CNI_COMMAND alone is required.", outcome
     )
+
+
+@check(
+    "version-is-constant",
+    "VERSION lists the same versions whatever its input is.",
+    VERSION_RESULT,
+    since="0.2.0",
+    after=("version-answers", "version-needs-nothing-else"),
+)
+def constant(scene: Scene) -> None:
+    first = scene.call("VERSION", conf={"cniVersion": scene.version}).object.get("supportedVersions")
+    demand = "`supportedVersions` are those of the plugin; the input only names the version of the call."
+    for conf in ({"cniVersion": "0.2.0"}, scene.conf()):
+        outcome = scene.call("VERSION", conf=conf)
+        listed = outcome.object.get("supportedVersions")
+        words = "a whole configuration" if len(conf) > 1 else "cniVersion 0.2.0"
+        headline = f"asked with {words}, VERSION lists {listed}; asked with {scene.version}, {first}"
+        same = isinstance(listed, list) and sorted(map(str, listed)) == sorted(map(str, first or ()))
+        scene.expect(same, headline, demand, outcome)

@@ -23,7 +23,7 @@ _CORE = {
              "result-has-ipam", "routes-as-ipam-gave", "ipam-"),
     "bad calls": ("add-netns-", "add-ifname-taken", "add-twice", "add-garbage", "add-unknown-", "error-", "missing-",
                   "unknown-", "large-", "args-", "cni-args-", "invalid-", "config-form"),
-    "environs": ("netns-", "add-keeps-", "container-ids", "cni-path-"),
+    "environs": ("netns-", "add-keeps-", "container-ids", "two-networks", "cni-path-"),
     "results": ("result-",),
     "ADD": ("add-", "interface-"),
     "DEL": ("del-", "two-interfaces"),

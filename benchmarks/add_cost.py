@@ -49,7 +49,7 @@ class Api(BaseHTTPRequestHandler):
             self.answer(404, {"kind": "Status", "code": 404})
         elif path.startswith("/api/v1/namespaces/"):
             self.answer(200, pod(int(path[-1])))
-        elif "watch=1" in query:
+        elif "watch=" in query:
             self.send_response(200)
             self.end_headers()
             threading.Event().wait(3600)

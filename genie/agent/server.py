@@ -114,7 +114,7 @@ class ShimExecutor:
         return await asyncio.gather(*work, return_exceptions=True)
 
     def in_thread(self, work: Callable[[], T], *, waits: bool = False) -> Awaitable[T]:
-        begun = asyncio.get_running_loop().run_in_executor(_WAITING if waits else _WORKING, work)
+        begun = asyncio.get_running_loop().create_task(_in_thread(_WAITING if waits else _WORKING, work))
         return begun if waits else _Whole(begun)
 
     async def _run(self, call: PluginCall) -> Outcome:
@@ -165,10 +165,15 @@ class ShimExecutor:
         return bool(running)
 
 
+async def _in_thread(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    """A coroutine, so that the thread starts when the call waits: a plugin is started before its record is synced."""
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
 class _Whole(Awaitable[T]):
     """Work in a thread that a cancelled call waits for: it may be using something that the call is about to close."""
 
-    def __init__(self, begun: asyncio.Future[T]) -> None:
+    def __init__(self, begun: asyncio.Task[T]) -> None:
         self._begun = begun
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -210,6 +215,7 @@ class _Connection:
     def __init__(self, server: Server, peer: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.arrived = time.perf_counter()
         self._server, self._socket, self._loop = server, peer, loop
+        self._number = peer.fileno()  # for the loop, which makes a text of a socket's object at each change
         self._decoder = protocol.Decoder()
         self._unsent = b""
         self._task: asyncio.Task[None] | None = None
@@ -218,7 +224,7 @@ class _Connection:
         self._timer = loop.call_later(CALL_TIMEOUT, self._drop, "it says nothing")
 
     def begin(self) -> None:
-        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._number, self._readable)
         self._readable()  # its call has most often arrived by now
 
     def _readable(self) -> None:
@@ -290,12 +296,12 @@ class _Connection:
             except OSError:  # reading finds out, too
                 return
             if data:
-                self._loop.add_writer(self._socket, self._writable)
+                self._loop.add_writer(self._number, self._writable)
         self._unsent += data
 
     def _writable(self) -> None:
         unsent, self._unsent = self._unsent, b""
-        self._loop.remove_writer(self._socket)
+        self._loop.remove_writer(self._number)
         self._send(unsent)
         if not self._unsent and self._task and self._task.done():
             self._close()
@@ -322,8 +328,8 @@ class _Connection:
             return
         self._closed = True
         self._timer.cancel()
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        self._loop.remove_reader(self._number)
+        self._loop.remove_writer(self._number)
         self._socket.close()
 
 

@@ -24,7 +24,7 @@ from harness.embedded.sandbox import Sandbox
 from harness.libcni import Attachment, CniFailure
 from harness.waiting import retry, until_nothing
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # between attempts at a sandbox
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0  # between attempts at a sandbox
 _MIRROR, _HASH, _SOURCE = (f"kubernetes.io/config.{what}" for what in ("mirror", "hash", "source"))
 _PATIENCE = 10.0  # seconds of retries if the API server does not answer
 _REBOOTED = 60.0  # seconds that pods may take to be up again

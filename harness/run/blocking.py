@@ -15,14 +15,21 @@ from harness.report.outcome import Outcome
 from harness.values import in_general
 
 _ADDED = re.compile(r"failed to setup network for sandbox \S+ (.*)", re.IGNORECASE)
+_NAMED = re.compile(r"network '([^']+)': ")  # by genie, of several networks
 _ENOUGH = 2  # scenarios
 
 
-def words_of(outcome: Outcome) -> str:
-    """The plugin's words for the failed ADDs of a scenario, if all its failures to create pods have the same."""
+def failing(outcome: Outcome) -> tuple[str, str]:
+    """The network whose ADDs failed in a scenario, and the plugin's words, if all its failures to create pods have the
+    same; else two empty texts."""
     texts = [stage.failure for stage in outcome.stages if stage.failure and "create" in stage.name]
-    found = {in_general(each) for text in texts for each in _ADDED.findall(text)}
-    return found.pop() if len(found) == 1 else ""
+    said = [each for text in texts for each in _ADDED.findall(text)]
+    words = {in_general(each) for each in said}
+    networks = set(outcome.networks)
+    if len(networks) > 1:
+        networks = {named[1] if (named := _NAMED.search(each)) else "" for each in said}
+    is_one = len(words) == len(networks) == 1 and networks <= set(outcome.networks)
+    return (networks.pop(), words.pop()) if is_one else ("", "")
 
 
 class Blocking:
@@ -37,8 +44,10 @@ class Blocking:
         if made and not may_fail and not any(stage.failure for stage in made):
             for network in outcome.networks:
                 self._add(network, "", outcome.name)
-        elif outcome.verdict == "failed" and len(outcome.networks) == 1 and (words := words_of(outcome)):
-            self._add(outcome.networks[0], words, outcome.name)
+        elif outcome.verdict == "failed":
+            network, words = failing(outcome)
+            if network:
+                self._add(network, words, outcome.name)
 
     def reason(self, networks: Iterable[str]) -> str:
         """Why a scenario of these networks cannot succeed; empty if it may."""

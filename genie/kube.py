@@ -369,10 +369,10 @@ def good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
 
 
 def _is_object(data: Any) -> bool:
-    """Whether an answer has the form of an object, as far as genie reads it; a proxy's error page, for example, has
+    """Whether an answer has the form of an object, as far as genie reads it; a proxy's own answer, for example, has
     not.
     """
-    meta = (data.get("metadata") or {}) if isinstance(data, dict) else None
+    meta = data.get("metadata") if isinstance(data, dict) else None
     return isinstance(meta, dict) and isinstance(meta.get("annotations") or {}, dict)
 
 
@@ -705,16 +705,20 @@ class Client:
                 self._connection = self._connect()
             if token := self.server.bearer():
                 headers["Authorization"] = f"Bearer {token}"
-            self._connection.request(method, self._prefix + path, payload, headers)
+            try:
+                self._connection.request(method, self._prefix + path, payload, headers)
+            except ValueError as error:  # of http.client: a header that cannot be one
+                self.close()
+                raise invalid("API server", "the token has characters that no token has") from error
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not fresh and not isinstance(error, TimeoutError):  # the server closed the kept connection meanwhile
                 return self._send(method, path, body, content_type, accept)
             raise self._away(error) from error
-        except ValueError as error:  # of http.client: a header that cannot be one
-            self.close()
-            raise invalid("API server", "the token has characters that no token has") from error
+        except ValueError as error:  # a label of its name is empty or too long
+            what = f"{self.server.url}: expected the name of a host there, or in tls-server-name"
+            raise invalid("API server", f"{what}: {error}") from error
 
     def _connect(self) -> Any:
         import http.client
@@ -825,6 +829,8 @@ def _tls(server: ApiServer) -> Any:
         context = ssl.create_default_context(cadata=authority or None)
     except (ssl.SSLError, ValueError) as error:
         raise invalid("API server", f"its certificate authority is not PEM: {error}") from error
+    # Python 3.13 sets this flag, and refuses certificates that kubectl accepts ("Missing Authority Key Identifier")
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not server.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

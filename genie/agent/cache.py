@@ -336,6 +336,8 @@ class Watch(Generic[T]):
         within = WATCH_SECONDS + SILENCE
         status, pieces = client.open(f"{self._path}?{urlencode(query)}", accept, within=within)
         with contextlib.closing(pieces):
+            if status == 410:
+                raise _ExpiredError
             if status != 200:
                 raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a watch of {self.name}")
             for event in Sieve(pieces).events(self._wanted):

@@ -75,7 +75,10 @@ def pages(
             if status != 200:
                 raise CniError(Code.TRY_AGAIN, f"the API server answers {status} to a list of {path}")
             page = Sieve(pieces)
-            items = list(page.items(wanted))
+            try:
+                items = list(page.items(wanted))
+            except ValueError as error:
+                raise CniError(Code.TRY_AGAIN, f"the API server answers no list of {path}: {error}") from error
             for _ in pieces:  # what ends it: the connection is good for another page then
                 pass
         meta = page.metadata if isinstance(page.metadata, dict) else {}
@@ -115,7 +118,9 @@ class Sieve:
 
     def items(self, wanted: Wanted) -> Iterator[dict[str, Any]]:
         """The items of a list of the API server, one by one; its `metadata` is in `metadata` at the end."""
+        is_list = False  # a proxy's own answer is none, and would mean that nothing exists any more
         for key in self._keys():
+            is_list = is_list or key == "items"
             if key == "metadata":
                 self.metadata = self.value({"continue": True, "resourceVersion": True})
             elif key == "items" and self._peek() == "[":
@@ -125,6 +130,8 @@ class Sieve:
                 raise ValueError("items: expected a list")
             else:
                 self.skip()
+        if not is_list:
+            raise ValueError("expected an object with `items`")
 
     def events(self, wanted: Wanted) -> Iterator[dict[str, Any]]:
         """The events of a watch, each as soon as it arrives, with the wanted fields of its object."""

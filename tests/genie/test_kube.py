@@ -131,7 +131,10 @@ def test_other_answers_of_the_api_server_are_errors_with_a_reason(
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"[]", b"\xff", b"[" * 100_000, b"{}", b'{"message": "log in first"}', b'{"metadata": null}'],
+)
 def test_an_answer_that_is_no_object(api: Api, client: Client, body: bytes) -> None:
     api.answers[POD] = (200, body)
     with pytest.raises(CniError, match="answers 200") as caught:
@@ -153,8 +156,9 @@ def test_names_stay_names(api: Api, client: Client) -> None:
 @pytest.mark.parametrize("kind", kube.NETWORK_OBJECTS)
 def test_network_objects_are_read(api: Api, client: Client, kind: str) -> None:
     group, resource = kube.NETWORK_OBJECTS[kind]
-    api.answers[f"/apis/{group}/namespaces/blue/{resource}/red"] = (200, {"spec": {"x": 1}})
-    assert kube.read_network(client, kind, "blue", "red") == {"spec": {"x": 1}}
+    there = {"metadata": {"name": "red"}, "spec": {"x": 1}}
+    api.answers[f"/apis/{group}/namespaces/blue/{resource}/red"] = (200, there)
+    assert kube.read_network(client, kind, "blue", "red") == there
     assert kube.read_network(client, kind, "blue", "green") is None
 
 
@@ -197,7 +201,7 @@ def answering(api: Api, *answers: int, pod: tuple[int, Any] = (200, WEB)) -> Non
     left = list(answers)
 
     def answer() -> tuple[int, Any]:
-        return (left.pop(0), {"message": "Too long"}) if api.requests[-1][0] == "PATCH" else pod
+        return (left.pop(0), {"message": "Too long", "metadata": {}}) if api.requests[-1][0] == "PATCH" else pod
 
     api.answers[POD] = answer
 
@@ -295,6 +299,19 @@ def test_a_server_that_is_not_there() -> None:
     with pytest.raises(CniError, match="the API server at http://127.0.0.1:1 cannot be reached: .*refused") as caught:
         kube.read_pod(Client(ApiServer(url="http://127.0.0.1:1"), timeout=1), "blue", "web", "")
     assert caught.value.code == 11
+
+
+@pytest.mark.parametrize(
+    ("server", "named"),
+    [
+        (ApiServer(url="http://a..b:6443"), "http://a..b:6443: expected the name of a host"),
+        (ApiServer(url=f"http://{'long' * 16}.example"), ".example: expected the name of a host"),
+    ],
+)
+def test_what_can_be_no_hosts_name_is_an_error_that_names_it(server: ApiServer, named: str) -> None:
+    with pytest.raises(CniError) as caught:
+        kube.read_pod(Client(replace(server, token="fine"), timeout=1), "blue", "web", "")
+    assert named in caught.value.msg and caught.value.code == 7
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -847,6 +864,29 @@ def test_no_request_is_sent_without_tls_after_the_server_has_closed_a_connection
         status, pieces = client.open(POD, within=5)
         assert (status, json.loads(b"".join(pieces))["metadata"]["name"]) == (200, "web")
         assert secure.connections == len(secure.requests) == 2 * count
+
+
+@pytest.mark.parametrize("name", [".api.test", "a..b"])
+def test_what_can_be_no_tls_server_name_is_an_error_that_names_it(secure: Api, name: str) -> None:
+    with pytest.raises(CniError, match="expected the name of a host there, or in tls-server-name") as caught:
+        kube.read_pod(Client(ApiServer(url=secure.url, server_name=name, token="fine"), timeout=5), "blue", "web", "")
+    assert caught.value.code == 7
+
+
+def test_an_authority_without_key_identifiers_is_believed_by_every_python(
+    secure: Api, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`openssl x509` gives the server's certificate none. From 3.13 on, Python's default contexts are strict."""
+    made = ssl.create_default_context
+
+    def strict(**given: Any) -> ssl.SSLContext:
+        context = made(**given)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    client = Client(ApiServer(url=secure.url, ca=(certificates / "ca.crt").read_text()), timeout=5)
+    assert kube.read_pod(client, "blue", "web", "").name == "web"
 
 
 COMMENTS = ["# NetLock Arany (Class Gold) Főtanúsítvány\n".encode(), "# Főtanúsítvány\r\n".encode("utf-16"),

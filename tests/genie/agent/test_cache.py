@@ -338,7 +338,12 @@ def test_an_api_server_that_was_never_there(api: FakeApi) -> None:
     trying(api, check, wait=False)
 
 
-def test_a_watch_whose_version_expired_lists_again(api: FakeApi) -> None:
+@pytest.mark.parametrize("by_status", [False, True])
+def test_a_watch_whose_version_expired_lists_again(
+    api: FakeApi, caplog: pytest.LogCaptureFixture, by_status: bool
+) -> None:
+    api.gone_by_status = by_status
+
     async def check(cached: CachedKube) -> None:
         api.pod("a")
         await until(lambda: cached.pods.get("default", "a"))
@@ -347,6 +352,7 @@ def test_a_watch_whose_version_expired_lists_again(api: FakeApi) -> None:
         api.forget()
         await until(lambda: not cached.pods.get("default", "a"))
         assert api.asked("GET /api/v1/pods?limit") > lists
+        assert not caplog.records, "that is no failure"
 
     trying(api, check)
 
@@ -543,6 +549,21 @@ def test_more_objects_than_are_kept_track_of_are_asked_for(api: FakeApi, monkeyp
         api.put(NADS, "default", "n0", spec={"config": "{}"})
         await until(lambda: watch.overflowing)
         assert await cached.network(NAD, "default", "n0")
+
+    trying(api, check)
+
+
+@pytest.mark.parametrize("answer", [{}, {"message": "log in first"}, {"metadata": {"resourceVersion": "9"}}])
+def test_a_proxys_own_answer_does_not_mean_that_nothing_exists(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    api.pod("a")
+
+    async def check(cached: CachedKube) -> None:
+        monkeypatch.setattr(api, "list", lambda path, query: (200, answer))
+        api.forget()
+        await until(lambda: "expected an object with `items`" in cached.pods.complaint.text)
+        assert cached.pods.get("default", "a") and not cached.pods.live
 
     trying(api, check)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.agent import sieve
-from genie.agent.sieve import Sieve, TooLong, decode
+from genie.agent.sieve import Sieve, TooLong, decode, pages
+from genie.cni.errors import CniError
+from genie.kube import ApiServer, Client
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=30),
@@ -99,11 +101,21 @@ def test_a_number_that_does_not_end_is_an_error(number: float, tail: str, end: s
 
 
 @pytest.mark.parametrize(
-    "text", ['{"items": {"a": 1}}', '{"items": [1]}', '{"items": [null]}', '{"items": ', "[]", '{"items": [{}'],
+    "text",
+    ['{"items": {"a": 1}}', '{"items": [1]}', '{"items": [null]}', '{"items": ', "[]", '{"items": [{}', "<html>", "",
+     "{}", '{"metadata": {"resourceVersion": "1"}}', '{"message": "log in first"}'],
 )  # fmt: skip
 def test_an_answer_that_is_no_list_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):
         list(Sieve([text.encode()]).items(WANTED))
+
+    class Proxy(Client):
+        def open(self, *_: Any, **__: Any) -> tuple[int, Generator[bytes, None, None]]:
+            return 200, (piece for piece in [text.encode()])
+
+    with pytest.raises(CniError, match="the API server answers no list of /pods: ") as caught:
+        list(pages(Proxy(ApiServer(url="http://proxy")), "/pods", WANTED))
+    assert caught.value.code == 11
 
 
 @pytest.mark.parametrize("size", [7, 100_000])

@@ -6,13 +6,14 @@ the kernel's sockets; SCTP is written by hand (a kernel often lacks it): an INIT
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +27,7 @@ from tests.rigs.policies import BLUE, PODS, PORTS, Cell, Pod
 T = TypeVar("T")
 SCTP = 132
 PATIENCE = 10.0
-"""Seconds that an allowed connection may take on a busy machine."""
+"""Seconds on a busy machine until the next allowed connection comes through."""
 GRACE = 0.03
 """Seconds for which forbidden ones are tried after the allowed ones have come through."""
 
@@ -151,26 +152,34 @@ def _answer_one(server: socket.socket, accepted: list[socket.socket]) -> None:
 
 
 def _dial(cells: Sequence[Cell], wanted: set[Cell]) -> set[Cell]:
-    """In the source's thread: begin all, then wait until the wanted ones are there, and a little longer."""
+    """In the source's thread: begin all, then wait until the wanted ones are there, and a little longer. Only what is
+    missing is sent again: the one thread that answers would never come to an end with all of them.
+    """
     left = wanted.intersection(cells)
     reached: set[Cell] = set()
-    with _begun(cells) as (waiting, again):
+    with _begun(cells) as (waiting, send):
         poll = select.poll()
         for number, (one, _) in waiting.items():
             poll.register(number, select.POLLOUT if one.type == socket.SOCK_STREAM else select.POLLIN)
-        begin = repeated = time.monotonic()
-        end = begin + PATIENCE
+        repeated = time.monotonic()
+        end, all_there = repeated + PATIENCE, False
         while (now := time.monotonic()) < end:
+            before = len(reached)
             for number, _ in poll.poll(10):
                 one, of = waiting[number]
                 reached |= set(of(one))
                 if one.type == socket.SOCK_STREAM:
                     poll.unregister(number)
-            if now > repeated + 0.3:  # neighbours that are being looked for drop all but some packets
+            if all_there:
+                continue
+            if all_there := left <= reached:
+                send(set(cells) - wanted)  # once more, now that the neighbours are known
+                end = time.monotonic() + GRACE
+            elif len(reached) > before:
+                end = time.monotonic() + PATIENCE
+            elif now > repeated + 0.3:
                 repeated = now
-                again()
-            if left <= reached and end == begin + PATIENCE:
-                end = min(end, time.monotonic() + GRACE)
+                send(left - reached)
     return reached
 
 
@@ -178,10 +187,10 @@ _Waiting = dict[int, tuple[socket.socket, Callable[[socket.socket], list[Cell]]]
 
 
 @contextmanager
-def _begun(cells: Sequence[Cell]) -> Iterator[tuple[_Waiting, Callable[[], None]]]:
-    """Sockets with what each shows as reached, and what sends all datagrams again."""
+def _begun(cells: Sequence[Cell]) -> Iterator[tuple[_Waiting, Callable[[Iterable[Cell]], None]]]:
+    """Sockets with what each shows as reached, and what sends the datagrams of some cells again."""
     waiting: _Waiting = {}
-    sends: list[Callable[[], object]] = []
+    sends: dict[Cell, Callable[[], object]] = {}
     plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, SCTP), socket.socket(socket.AF_INET6, socket.SOCK_RAW, SCTP)
     of_udp = {f"{number}".encode(): cell for number, cell in enumerate(cells) if cell.protocol == "UDP"}
@@ -192,28 +201,30 @@ def _begun(cells: Sequence[Cell]) -> Iterator[tuple[_Waiting, Callable[[], None]
             one = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM)
             one.setblocking(False)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            one.connect_ex((cell.address, cell.port))
-            waiting[one.fileno()] = (one, partial(_connected, cell))
+            if one.connect_ex((cell.address, cell.port)) in (0, errno.EINPROGRESS):
+                waiting[one.fileno()] = (one, partial(_connected, cell))
+            else:  # its SO_ERROR would be 0, as if it were connected
+                one.close()
         elif cell.protocol == "UDP":
-            sends.append(partial(plain[v6].sendto, f"{number}".encode(), (cell.address, cell.port)))
+            sends[cell] = partial(plain[v6].sendto, f"{number}".encode(), (cell.address, cell.port))
         else:
             own = 20000 + int(time.monotonic() * 1000) % 20000 + number
             of_sctp[cell.address, cell.port, own] = cell
             packet = _sctp(struct.pack("!HH", own, cell.port), bytes(4), 1)
-            sends.append(partial(raw[v6].sendto, packet, (cell.address, 0)))
+            sends[cell] = partial(raw[v6].sendto, packet, (cell.address, 0))
     for one in (*plain, *raw):
         one.setblocking(False)
     waiting |= {one.fileno(): (one, lambda it: [of_udp[it.recv(64)]]) for one in plain}
     waiting |= {one.fileno(): (one, partial(_acknowledged, of_sctp)) for one in raw}
 
-    def send() -> None:
-        for each in sends:
+    def send(some: Iterable[Cell]) -> None:
+        for each in sends.keys() & some:
             try:
-                each()
+                sends[each]()
             except OSError:  # forbidden by its own rules
                 continue
 
-    send()
+    send(cells)
     try:
         yield waiting, send
     finally:

@@ -43,7 +43,7 @@ def enforce(networks: Networks, policies: list[rig.Object]) -> None:
 
 def wrong(networks: Networks, policies: list[rig.Object]) -> list[str]:
     """The connections with another outcome than the oracle's. What did not come through is tried again, since the
-    kernel's table of neighbours is shared with all that runs on the machine; what came through and must not, is not.
+    machine may be busy; what came through and must not, is not.
     """
     cells = list(rig.cells())
     allowed = {cell for cell in cells if rig.may(policies, cell)}

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
 SECONDS = 30.0  # the limit for a call; a runtime allows minutes, and a plugin normally needs milliseconds
 NOT_STARTED = 126  # the exit status of a shell for a program that cannot be started
 _LIMIT = 1 << 20  # the limit of stored output, in bytes
+_ELSEWHERE = ("/tmp", 0o077)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -28,6 +30,7 @@ class Call:
     binary: str
     env: Mapping[str, str]
     stdin: bytes
+    elsewhere: bool = False  # in another directory and with another umask than usual
 
     @property
     def verb(self) -> str:
@@ -40,7 +43,8 @@ class Call:
         text = self.stdin.decode(errors="backslashreplace")
         if len(text) > 100_000:
             return f"# {len(text)} bytes of input: {text[:200]} …\n{variables} {shlex.quote(self.binary)}"
-        return f"{variables} {shlex.quote(self.binary)} <<'CONF'\n{text}\nCONF"
+        call = f"{variables} {shlex.quote(self.binary)} <<'CONF'\n{text}\nCONF"
+        return f"cd {_ELSEWHERE[0]}; umask {_ELSEWHERE[1]:03o}\n{call}\ncd /; umask 022" if self.elsewhere else call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class Outcome:
     stderr: bytes
     seconds: float
     late: bool = False  # killed by the harness, because it took too long
+    holders: tuple[str, ...] = ()  # processes that have its output open
 
     @property
     def ok(self) -> bool:
@@ -62,8 +67,8 @@ class Outcome:
     @property
     def answer(self) -> Any:
         """Standard output, parsed; None if it is not JSON."""
-        try:
-            return json.loads(self.stdout)
+        try:  # as text, because of bytes Python also reads other encodings
+            return json.loads(self.stdout.decode(), parse_constant=_refuse)
         except (ValueError, RecursionError):
             return None
 
@@ -89,11 +94,15 @@ class Outcome:
         return text or (self.stdout or self.stderr).decode(errors="replace").strip()[-300:] or f"status {self.status}"
 
 
-def run(call: Call, seconds: float = SECONDS) -> Outcome:
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def run(call: Call, seconds: float = SECONDS, *, watched: bool = False) -> Outcome:
     """Run a plugin to its end.
 
     Its input and output are files in memory. So a process that it leaves behind and that holds the output open does not
-    block the harness.
+    block the harness; with `watched`, the outcome names it.
     """
     began = time.monotonic()
     with Memory.of(call.stdin) as stdin, Memory.of() as stdout, Memory.of() as stderr:
@@ -104,7 +113,8 @@ def run(call: Call, seconds: float = SECONDS) -> Outcome:
                 stdin=stdin.fd,
                 stdout=stdout.fd,
                 stderr=stderr.fd,
-                cwd="/",
+                cwd=_ELSEWHERE[0] if call.elsewhere else "/",
+                umask=_ELSEWHERE[1] if call.elsewhere else -1,
                 start_new_session=True,
             )
         except OSError as error:  # built for another machine, or a script without its interpreter
@@ -122,7 +132,18 @@ def run(call: Call, seconds: float = SECONDS) -> Outcome:
             stderr=stderr.content(),
             seconds=time.monotonic() - began,
             late=late,
+            holders=tuple(_holders(stdout.fd, stderr.fd)) if watched else (),
         )
+
+
+def _holders(*files: int) -> Iterator[str]:
+    """Other processes that have one of these open files of this process open, too."""
+    wanted = {(os.fstat(fd).st_dev, os.fstat(fd).st_ino) for fd in files}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found = [each.stat() for each in (place / "fd").iterdir()] if int(place.name) != os.getpid() else []
+            if wanted & {(each.st_dev, each.st_ino) for each in found}:
+                yield (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def _ends(process: int, seconds: float) -> bool:

@@ -12,6 +12,7 @@ from harness.conformance import netlink
 from harness.conformance.netlink import Message
 
 _UP, _PROMISCUOUS, _LOWER_UP = 1, 1 << 8, 1 << 16
+_NOT_USABLE = 0x40 | 0x08  # flags of an address: tentative, and found twice
 _PERMANENT = 0x80  # a neighbour that somebody added
 _KERNEL = 2  # the protocol of routes that come with an address
 _LOCAL_TABLE, _UNICAST = 255, 1
@@ -41,6 +42,7 @@ class Address:
 
     link: int
     cidr: str
+    usable: bool = field(default=True, compare=False)  # whether the kernel has tried it, and nobody else has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ def _link(message: Message) -> Link:
 
 def _address(message: Message) -> Address:
     _, length, _, _, index = message.head
-    return Address(index, f"{message.address(2) or message.address(1)}/{length}")
+    return Address(index, f"{message.address(2) or message.address(1)}/{length}", not message.number(8) & _NOT_USABLE)
 
 
 def _is_link_local(cidr: str) -> bool:

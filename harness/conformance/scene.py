@@ -95,6 +95,8 @@ class Scene:
         #: Merged over the configuration of every call.
         self.changes: Json = {}
         self.path = subject.path
+        self.watched = False  # whether to look who holds a call's output open
+        self.surroundings: Mapping[str, str] = {}  # other variables, with another directory and umask; empty: as usual
         for name in [machine.UPLINK, *subject.masters]:
             self.write(
                 f"ip link add {name} type veth peer far-{name}; ip link set {name} up; ip link set far-{name} up"
@@ -176,9 +178,11 @@ class Scene:
         variables = {"CNI_COMMAND": verb, "CNI_PATH": self.path, **(attachment.variables if attachment else {})}
         variables = {key: value for key, value in {**variables, **(env or {})}.items() if key not in without}
         stdin = conf if isinstance(conf, bytes) else json.dumps(conf).encode()
-        call = Call(binary=binary, env=variables, stdin=stdin)
+        call = Call(
+            binary=binary, env={**self.surroundings, **variables}, stdin=stdin, elsewhere=bool(self.surroundings)
+        )
         self.write(call.shell())
-        return run(call)
+        return run(call, watched=self.watched)
 
     def add(self, attachment: Attachment) -> Outcome:
         """ADD, after the ADD of earlier plugins; the result is stored if it is an object."""

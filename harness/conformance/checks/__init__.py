@@ -5,6 +5,7 @@ life         one attachment that many checks look at
 profile      what the profile states
 version      VERSION
 add          ADD: its result, and that the kernel has the same
+effect       what ADD comes to: packets that arrive, addresses that can be used, the host's routes
 errors       calls that must fail
 delete       DEL
 others       what is not the plugin's own, and containers as runtimes have them
@@ -26,6 +27,7 @@ from harness.conformance.checks import (
     chain,
     collect,
     delete,
+    effect,
     errors,
     interrupted,
     load,
@@ -43,7 +45,21 @@ def _of(module: ModuleType) -> list[Check]:
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (profile, version, add, errors, delete, others, verify, collect, chain, capability, interrupted, load)
+    for module in (
+        profile,
+        version,
+        add,
+        effect,
+        errors,
+        delete,
+        others,
+        verify,
+        collect,
+        chain,
+        capability,
+        interrupted,
+        load,
+    )
     for check in _of(module)
 )
 #: Extended features: what a profile can claim.

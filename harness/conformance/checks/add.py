@@ -489,6 +489,22 @@ def routes_complete(scene: Scene) -> None:
         headline = f"ADD made {count} routes to {dst}; the result lists {listed[dst]}"
         demand = "`routes` are the routes that the attachment made."
         scene.expect(not listed[dst] or count <= listed[dst], headline, demand, it.outcome, should=True)
+    for route in it.kernel.routes if scene.has("1.1.0") else ():
+        same = [each for each in it.result.routes if destination(each.get("dst")) == route.dst]
+        lost = [
+            key for key, value in _unlike_default(route).items() if not any(each.get(key) == value for each in same)
+        ]
+        if same and lost and route.link == it.link.index:
+            values = ", ".join(f"{key} {getattr(route, key)}" for key in lost)
+            headline = f"the route to {route.dst} has {values}; the result does not say so"
+            it.expect(False, headline, "`routes` have these fields since 1.1.0.", should=True)
+
+
+def _unlike_default(route: Route) -> dict[str, int]:
+    """The attributes of a route that are not those of a route that was made without any."""
+    default = 1024 if ":" in route.dst else 0
+    priority = {"priority": route.priority} if route.priority != default else {}
+    return {**priority, **{key: value for key in ("mtu", "advmss") if (value := getattr(route, key))}}
 
 
 @check(

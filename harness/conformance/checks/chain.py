@@ -105,7 +105,7 @@ def passes(scene: Scene) -> None:
 
 def _kept(key: str, item: Any, result: Json) -> bool:
     """Whether an item of prevResult is in a result, possibly with changes of the plugin."""
-    identity = {"interfaces": ("name", "sandbox"), "ips": ("address",), "routes": ("dst",)}[key]
+    identity = {"interfaces": ("name", "sandbox"), "ips": ("address", "gateway"), "routes": ("dst", "gw")}[key]
     items = [each for each in result.get(key) or () if isinstance(each, dict)]
     for each in items:
         kept = {name for name, value in each.items() if value} >= {name for name, value in item.items() if value}

@@ -52,9 +52,11 @@ def succeeds(scene: Scene) -> None:
     several=True,
 )
 def collects(scene: Scene) -> None:
-    valid = scene.added(scene.container())
+    valid, stale = scene.container(), scene.container()
+    valid.container, stale.container = "web-1", "web-10"  # alike, for a GC that looks for beginnings
+    scene.added(valid)
     kept, before = scene.about(valid), scene.snapshot()
-    stale = scene.added(scene.container())
+    scene.added(stale)
     _expect_collected(scene, before, [stale], [valid])
     scene.expect(kept <= scene.about(valid), "GC removed the files of a container that is valid", _VALID)
 
@@ -151,7 +153,8 @@ def by_interface(scene: Scene) -> None:
 )
 def keeps_others(scene: Scene) -> None:
     scene.changes = {"name": "another-network"}
-    other = scene.added(scene.container())
+    if not (outcome := scene.add(other := scene.container())).ok:
+        raise Skipped(f"ADD to another network with the same configuration fails: {outcome.message}")
     scene.changes = {}
     mine = scene.added(scene.container())
     before, files = scene.inside(other), scene.about(other)
@@ -235,6 +238,32 @@ def gives_ipam(scene: Scene) -> None:
     scene.expect(not wrong, headline, demand)
     lost = [key for key in conf if stdin.get(key) != conf[key]]
     scene.expect(not lost, f"the ipam plugin's input lacks or changes {', '.join(lost)}", demand)
+
+
+@check(
+    "del-gives-ipam",
+    "The ipam plugin's CHECK and DEL get the variables and the configuration of the call.",
+    DELEGATION,
+    should=True,
+    after=("add-gives-ipam", "del-asks-ipam"),
+)
+def del_gives_ipam(scene: Scene) -> None:
+    delegate = scene.delegate()
+    attachment = scene.added(scene.container(args="IgnoreUnknown=1;K8S_POD_NAME=web-0"))
+    conf = scene.conf(attachment, attachment.result if scene.has("0.4.0") else None)
+    demand = "A delegated plugin is executed with the same environment and configuration."
+    if scene.has("0.4.0"):
+        scene.verify(attachment)
+    scene.delete(attachment)
+    for verb in ("CHECK", "DEL"):
+        given, stdin = delegate.variables(verb), delegate.given(verb)
+        if not given:
+            continue  # check-asks-ipam and del-asks-ipam are about that
+        wrong = [f"{name} {given.get(name, 'missing')!r}" for name, value in attachment.variables.items()
+                 if given.get(name) != value]  # fmt: skip
+        scene.expect(not wrong, f"the ipam plugin's {verb} has {', '.join(wrong)}, unlike the plugin's", demand)
+        lost = [key for key in conf if key != "prevResult" and stdin.get(key) != conf[key]]
+        scene.expect(not lost, f"the ipam plugin's input for {verb} lacks or changes {', '.join(lost)}", demand)
 
 
 @check(

@@ -34,11 +34,10 @@ class Made:
             raise Blocked(f"there is no {self.attachment.ifname} in the container")
         return found
 
-    def expect(self, condition: object, headline: str, demand: str) -> None:
+    def expect(self, condition: object, headline: str, demand: str, *, should: bool | None = None) -> None:
         name = self.attachment.sandbox.name if self.attachment.sandbox else ""
-        self.scene.expect(
-            condition, headline, demand, self.outcome, look=f"ip -n {name} addr; ip -n {name} route; ip link"
-        )
+        look = f"ip -n {name} addr; ip -n {name} route; ip link"
+        self.scene.expect(condition, headline, demand, self.outcome, look=look, should=should)
 
 
 def tried(scene: Scene) -> Made:

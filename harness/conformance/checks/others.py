@@ -9,12 +9,13 @@ from collections.abc import Iterator, Set
 
 from harness.conformance import leftovers, machine
 from harness.conformance.checks.base import check
+from harness.conformance.checks.delete import expect_nothing_left, used
 from harness.conformance.checks.life import BATCH, ended, made
 from harness.conformance.kernel import queueing
 from harness.conformance.machine import REMOVED, Snapshot
 from harness.conformance.results import parse
 from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
-from harness.conformance.spec import ADD, DEL, LIFECYCLE, PARAMETERS
+from harness.conformance.spec import ADD, CONFIGURATION, DEL, LIFECYCLE, PARAMETERS
 
 _DELETED = ("del-succeeds",)
 _OTHERS = "ADD makes an interface, or adjusts the one that it is given; DEL undoes that."
@@ -50,7 +51,7 @@ def netns_stays(scene: Scene) -> None:
 )
 def keeps_others(scene: Scene) -> None:
     attachment = scene.container()
-    _other_interface(scene, attachment)
+    other_interface(scene, attachment)
     before = scene.inside(attachment)
     scene.added(attachment)
     look = "ip -n c1 addr; ip -n c1 route"
@@ -61,7 +62,7 @@ def keeps_others(scene: Scene) -> None:
         scene.expect(False, f"DEL took or changed {what}, which another plugin may have made", _OTHERS, look=look)
 
 
-def _other_interface(scene: Scene, attachment: Attachment) -> None:
+def other_interface(scene: Scene, attachment: Attachment) -> None:
     """As another plugin makes it: with an address and a route."""
     line = "link add net9 type veth peer far9"
     scene.netlink(attachment, line, lambda it: it.link("add", ifname="net9", kind="veth", peer={"ifname": "far9"}))
@@ -264,7 +265,7 @@ def netns_host(scene: Scene) -> None:
 )
 def keeps_listed(scene: Scene) -> None:
     attachment = scene.container()
-    _other_interface(scene, attachment)
+    other_interface(scene, attachment)
     before, host = scene.inside(attachment), scene.snapshot().kernel
     result = scene.added(attachment).result or {}
     others = [{"name": machine.UPLINK}, {"name": "net9", "sandbox": attachment.netns}]
@@ -276,6 +277,82 @@ def keeps_listed(scene: Scene) -> None:
     for what in lost:
         headline = f"DEL took or changed {what}, which prevResult lists"
         scene.expect(False, headline, demand, outcome, look="ip link; ip -n c1 link")
+
+
+@check(
+    "network-names",
+    "Any valid name of a network is possible, however long, and an invalid one is refused.",
+    CONFIGURATION,
+    after=_DELETED,
+)
+def network_names(scene: Scene) -> None:
+    demand = "A network's name begins with a letter or digit, then letters, digits, '_', '.' and '-' follow."
+    name = f"Conformance.network_1-{'x' * 60}"
+    scene.changes = {"name": name}
+    attachment = scene.container()
+    outcome = scene.add(attachment)
+    if scene.expect(outcome.ok, f"ADD to the network {name} fails: {outcome.message}", demand, outcome):
+        outcome = scene.delete(attachment)
+        scene.expect(outcome.ok, f"DEL from the network {name} fails: {outcome.message}", demand, outcome)
+    scene.changes = {"name": "../escape"}
+    outcome = scene.add(scene.container())
+    scene.expect(not outcome.ok, "ADD to a network of the name ../escape succeeds", demand, outcome, should=True)
+
+
+#: What a runtime's process may have, and what has nothing to do with a call.
+_SURROUNDINGS = {
+    "HOME": "/tmp/home",
+    "TMPDIR": "/var/tmp",
+    "XDG_RUNTIME_DIR": "/tmp/runtime",
+    "LC_ALL": "C",
+    "TZ": "Pacific/Kiritimati",
+}
+
+
+@check(
+    "any-surroundings",
+    "ADD and DEL do not depend on the directory, the umask or variables that are no parameters of CNI.",
+    PARAMETERS,
+    after=("del-leaves-nothing",),
+    should=True,
+)
+def surroundings(scene: Scene) -> None:
+    before = used(scene)
+    demand = (
+        "The parameters of a call are CNI_ variables and the configuration. A runtime may be started anew in between."
+    )
+    for verbs in (("ADD",), ("CHECK", "DEL")):
+        attachment = scene.container()
+        for verb, call in (("ADD", scene.add), ("CHECK", scene.verify), ("DEL", scene.delete)):
+            if verb == "CHECK" and (not scene.has("0.4.0") or scene.subject.network.get("disableCheck")):
+                continue
+            scene.surroundings = _SURROUNDINGS if verb in verbs else {}
+            outcome = call(attachment)
+            scene.surroundings = {}
+            where = "in other surroundings" if verb in verbs else f"after {verbs[0]} in other surroundings"
+            headline = f"{verb} {where} (directory, umask, HOME, LC_ALL, TZ) fails: {outcome.message}"
+            if not scene.expect(outcome.ok, headline, demand, outcome):
+                return
+        how = f"after ADD and DEL, of which {verbs[-1]} had other surroundings (directory, umask, HOME, LC_ALL, TZ)"
+        expect_nothing_left(scene, before, attachment, when=how)
+
+
+@check(
+    "output-closed",
+    "When a call has ended, no process holds its output open.",
+    PARAMETERS,
+    after=_DELETED,
+    should=True,
+)
+def output_closed(scene: Scene) -> None:
+    scene.watched = True
+    attachment = scene.container()
+    demand = "A runtime reads the output to its end. If a process that stays has it open, the call never ends for it."
+    for verb, call in (("ADD", scene.add), ("DEL", scene.delete)):
+        outcome = call(attachment)
+        holders = ", ".join(outcome.holders)
+        headline = f"{verb} has ended, and its output is held open by the process {holders}"
+        scene.expect(not holders, headline, demand, outcome, look="ps ax; ls -l /proc/[0-9]*/fd | grep /dev/null")
 
 
 @check(

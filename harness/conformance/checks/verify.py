@@ -221,10 +221,9 @@ def finds_sandbox(scene: Scene) -> None:
     first=True,
     should=True,
     after=("check-succeeds",),
-    batch="check",
     ipam=True,
 )
-def finds_reservation(scene: Scene) -> None:
+def finds_reservation(scene: Scene) -> None:  # on its own machine, where nobody needs the store any more
     def tamper(attachment: Attachment) -> None:
         found = sorted(path for path in scene.about(attachment) if path.startswith("/") and path[-1] != "/")
         if not found:

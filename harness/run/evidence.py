@@ -8,6 +8,7 @@ from pathlib import Path
 
 #: What is in each folder of evidence, see `diagnose.collect`.
 _OF_EVIDENCE = ("pods.json", "events.txt")
+REPORTS = ("report.json", "index.html", "junit.xml")
 
 
 def remove_old(report: Path, *, reports: bool) -> None:
@@ -23,7 +24,7 @@ def remove_old(report: Path, *, reports: bool) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     if reports and _is_ours(report / "report.json"):
-        for name in ("report.json", "index.html", "junit.xml"):
+        for name in REPORTS:
             (report / name).unlink(missing_ok=True)
 
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from harness.backends.registry import choose
 from harness.catalog import ProfileError
 from harness.contract import Backend, Cluster, Facts, Unavailable
 from harness.embedded.isolation import inside
-from harness.exits import Ended, Exit
+from harness.exits import ORDER, Ended, Exit
 from harness.report import write
 from harness.report.outcome import Outcome, Run, Verdict
 from harness.report.terminal import Terminal
@@ -33,6 +34,7 @@ from harness.run import collect, ending, gate, shard
 from harness.run.blocking import Blocking
 from harness.run.ending import without_run
 from harness.run.enter import CHOSEN, DEADLINE, report_dir, run_options
+from harness.run.evidence import REPORTS
 from harness.run.health import ailing
 from harness.run.leaks import Sweep
 from harness.run.life import Options, run
@@ -386,9 +388,27 @@ class Suite:
         if self.leaked:
             self._report("left-on-the-nodes", "call", "\n".join(self.leaked))
         self._decide(int(session.exitstatus))
-        session.exitstatus = self.code
         if self.config.option.report and self.code is not Exit.USAGE:
+            self._write()
+        session.exitstatus = self.code
+
+    def _write(self) -> None:
+        """Write all reports, or none: one alone could contradict the exit code."""
+        xml = self.config.stash.get(xml_key, None)
+        try:
             self.page = write(replace(self._run(), binaries=self._binaries()), self.report)
+            if xml is not None:
+                xml.pytest_sessionfinish()  # pytest would do it too late for this
+        except OSError as error:
+            for name in REPORTS:
+                (self.report / name).unlink(missing_ok=True)
+            if xml is not None:
+                xml.logfile = os.devnull
+                self.config.pluginmanager.unregister(xml)
+                del self.config.stash[xml_key]  # pytest would unregister it again
+            self.page, self.code = None, min(self.code, Exit.BROKEN, key=ORDER.index)
+            why = f"no report can be written into {self.report}: {error.strerror or error}"
+            self.why = f"{self.why}; {why}" if self.why else why
 
     @property
     def _is_unfinished(self) -> bool:

@@ -240,6 +240,15 @@ def test_all_reports_agree_on_a_failure(folder: Folder) -> None:
     agree(folder, {"failed": 1}, 1, failures=1)
 
 
+def test_reports_that_cannot_all_be_written_are_not_written_and_the_environment_is_broken(folder: Folder) -> None:
+    limits = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))"  # as on a full disk
+    (folder.scenarios / "conftest.py").write_text(limits)
+    result = folder.run("scenarios", "-k", "weave", "--report", "out", "-p", "no:cacheprovider")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines([" weave * 1 *", "ERROR: no report can be written into *out: File too large"])
+    assert list((folder.path / "out").iterdir()) == []
+
+
 def agree(folder: Folder, counts: dict[str, int], code: int, **junit: int) -> None:
     """JSON, page and JUnit have the same counts, and the exit code."""
     output = json.loads((folder.path / "out/report.json").read_text())

@@ -48,6 +48,9 @@ RIVALS = {"multus": "Multus", "multus-shim": "Multus"}
 
 #: Returns the IDs of a pod's devices by resource.
 Devices = Callable[[], Awaitable[dict[str, list[str]]]]
+_Entries = Mapping[str, NetworkConfig | CniError]
+_Read = tuple[tuple[int, ...], NetworkConfig | CniError | None]
+"""A file as it was read: its stamp (see `_stamp`), and its network, its error, or None for genie's own."""
 
 
 async def _no_devices() -> dict[str, list[str]]:
@@ -59,7 +62,7 @@ class Directory:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._read: dict[str, tuple[tuple[int, ...], NetworkConfig | CniError | None]] = {}
+        self._seen: tuple[dict[str, _Read], _Entries, _Entries] = {}, {}, {}
         self._folders: dict[str, str] = {}
 
     def networks(self) -> list[NetworkConfig]:
@@ -71,23 +74,10 @@ class Directory:
 
         Raises CniError: the only file of that name is broken; the error is the file's.
         """
-        entry = self._by_name().get(name)
+        entry = self._look()[1].get(name)
         if isinstance(entry, CniError):
             raise entry
         return entry
-
-    def _by_name(self) -> dict[str, NetworkConfig | CniError]:
-        """The configurations by the names that find them."""
-        entries = self.entries()
-        whole = [(file, entry) for file, entry in entries.items() if isinstance(entry, NetworkConfig)]
-        found: dict[str, NetworkConfig | CniError] = {}
-        for _, entry in whole:
-            found.setdefault(entry.name, entry)
-        for file, network in whole:
-            found.setdefault(file_network(file), network)
-        for file, one in entries.items():
-            found.setdefault(file_network(file), one)
-        return found
 
     def now(self) -> Directory:
         """The configurations as they are at the first look, for one call: with many files, each look takes a while."""
@@ -108,23 +98,30 @@ class Directory:
     def broken(self) -> list[CniError]:
         return [entry for entry in self.entries().values() if isinstance(entry, CniError)]
 
-    def entries(self) -> dict[str, NetworkConfig | CniError]:
+    def entries(self) -> _Entries:
         """The configurations except genie's own, by their file names, in order; for a broken one, its error.
 
         Raises CniError: 5; the directory cannot be read.
         """
+        return self._look()[0]
+
+    def _look(self) -> tuple[_Entries, _Entries]:
+        """The configurations by their file names, and by the names that find them; made again after a change."""
         try:
             files = cni_config.conf_files(self.path)
         except OSError as error:
             raise CniError(
                 Code.IO_FAILURE, f"cannot read the configurations in {self.path}: {error.strerror}"
             ) from error
-        self._read = {file: self._load(file) for file in files}
-        return {file: entry for file, (_, entry) in self._read.items() if entry is not None}
+        seen = self._seen  # replaced in one step, because threads look, too
+        read = {file: self._load(file, seen[0].get(file)) for file in files}
+        if read != seen[0]:
+            entries = {file: entry for file, (_, entry) in read.items() if entry is not None}
+            self._seen = seen = read, entries, _by_name(entries)
+        return seen[1:]
 
-    def _load(self, file: str) -> tuple[tuple[int, ...], NetworkConfig | CniError | None]:
+    def _load(self, file: str, before: _Read | None) -> _Read:
         path = f"{self.path}/{file}"
-        before = self._read.get(file)
         folder = self._folders.get(file, "")
         stamp = _stamp(path, folder)
         if not stamp:
@@ -150,18 +147,24 @@ class _Snapshot(Directory):
         self._live = live
 
     @cached_property
-    def _entries(self) -> dict[str, NetworkConfig | CniError]:
-        return self._live.entries()
+    def _looked(self) -> tuple[_Entries, _Entries]:
+        return self._live._look()
 
-    @cached_property
-    def _names(self) -> dict[str, NetworkConfig | CniError]:
-        return super()._by_name()
+    def _look(self) -> tuple[_Entries, _Entries]:
+        return self._looked
 
-    def entries(self) -> dict[str, NetworkConfig | CniError]:
-        return self._entries
 
-    def _by_name(self) -> dict[str, NetworkConfig | CniError]:
-        return self._names
+def _by_name(entries: _Entries) -> _Entries:
+    """The configurations by the names that find them."""
+    whole = [(file, entry) for file, entry in entries.items() if isinstance(entry, NetworkConfig)]
+    found: dict[str, NetworkConfig | CniError] = {}
+    for _, entry in whole:
+        found.setdefault(entry.name, entry)
+    for file, network in whole:
+        found.setdefault(file_network(file), network)
+    for file, one in entries.items():
+        found.setdefault(file_network(file), one)
+    return found
 
 
 def _stamp(path: str, folder: str) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class Unseen(Directory):
     def __init__(self) -> None:
         super().__init__(_UNSEEN)
 
-    def entries(self) -> dict[str, Any]:
+    def entries(self) -> Mapping[str, NetworkConfig]:
         return {"first": self.find("the first of net.d")}
 
     def find(self, name: str) -> NetworkConfig:

@@ -18,18 +18,17 @@ If a record is damaged anyway, the DEL works without it, and sets the file aside
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from genie.cni import result as cni_result
 from genie.cni.config import IFNAME_IS, NetworkConfig, is_ifname, recorded
 from genie.cni.errors import CniError, Code
-from genie.cni.fields import DEEPEST, Fields, decode, undecodable
+from genie.cni.fields import DEEPEST, Fields, compact, decode, undecodable
 from genie.cni.regular import NEW, NotRegularError, opened, swept
 from genie.cni.result import IP, Result, Route
 
@@ -210,18 +209,23 @@ class DamagedError(CniError):
         self.key = (self.container_id, self.ifname)
 
 
-@contextmanager
-def _disk(doing: str) -> Iterator[None]:
-    """Raise a disk error as CniError 5. doing: the action, for the message."""
-    try:
-        yield
-    except OSError as error:
-        raise CniError(Code.IO_FAILURE, f"cannot {doing}: {error.strerror}") from error
+class _Disk:
+    """Raises a disk error as CniError 5. A class, because an ADD needs several, and `contextmanager` takes longer."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: object, __: object) -> None:
+        if isinstance(error, OSError):
+            raise CniError(Code.IO_FAILURE, f"cannot {self._doing}: {error.strerror}") from error
 
 
 def _bytes(path: str) -> bytes | None:
     """A record's file; None if there is none. Whatever lies in its place is damage, and is never waited for."""
-    with _disk(f"read the record {path}"):
+    with _Disk(f"read the record {path}"):
         try:
             with opened(path) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -241,7 +245,7 @@ def _bytes(path: str) -> bytes | None:
 
 
 def _line(record: Record) -> bytes:
-    return json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n"
+    return compact(record.to_json()).encode() + b"\n"
 
 
 class Records:
@@ -283,7 +287,7 @@ class Records:
         file = self._put(record, synced=False)
 
         def sync() -> None:
-            with _disk(f"write the record of {record.container_id} in {self.directory}"), file:
+            with _Disk(f"write the record of {record.container_id} in {self.directory}"), file:
                 os.fsync(file.fileno())
             self._sync_names(self.directory)
 
@@ -294,7 +298,7 @@ class Records:
         path = self._path(record.container_id, record.ifname)
         # a name for each writer: a DEL may come while an ADD that the runtime gave up on is still running
         new = f"{path}.{os.getpid()}.{time.monotonic_ns()}{NEW}"
-        with _disk(f"write the record {path}"):
+        with _Disk(f"write the record {path}"):
             try:
                 handle = os.open(new, _CREATE, 0o600)
             except FileNotFoundError:
@@ -320,7 +324,7 @@ class Records:
 
         Raises CniError: 5; it cannot be created.
         """
-        with _disk(f"make {self.directory}"):
+        with _Disk(f"make {self.directory}"):
             self._make(self.directory)
 
     def _make(self, directory: str) -> None:
@@ -332,7 +336,7 @@ class Records:
             self._sync_names(above)
 
     def _sync_names(self, directory: str) -> None:
-        with _disk(f"write the names in {directory}"):
+        with _Disk(f"write the names in {directory}"):
             handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(handle)
@@ -349,7 +353,7 @@ class Records:
         """
         path = self._path(record.container_id, record.ifname)
         data = _line(record)
-        with _disk(f"complete the record {path}"):
+        with _Disk(f"complete the record {path}"):
             handle = os.open(path, _APPEND)
             try:
                 if os.write(handle, data) < len(data):
@@ -367,7 +371,7 @@ class Records:
 
     def _tidy(self, path: str) -> None:
         """Remove the files of a record's writers that were killed."""
-        with _disk(f"remove the files beside {path}"):
+        with _Disk(f"remove the files beside {path}"):
             swept(self.directory, prefix=f"{os.path.basename(path)}.")
 
     def sweep(self, seconds: float) -> list[str]:
@@ -375,11 +379,11 @@ class Records:
 
         Raises CniError: 5; one cannot be removed.
         """
-        with _disk(f"remove the unfinished files in {self.directory}"):
+        with _Disk(f"remove the unfinished files in {self.directory}"):
             return swept(self.directory, seconds)
 
     def _unlink(self, path: str) -> None:
-        with _disk(f"remove the record {path}"), suppress(FileNotFoundError):
+        with _Disk(f"remove the record {path}"), suppress(FileNotFoundError):
             os.unlink(path)
 
     def set_aside(self, damaged: DamagedError) -> str:
@@ -387,7 +391,7 @@ class Records:
 
         Raises CniError: 5; the disk refuses it.
         """
-        with _disk(f"rename the record {damaged.path}"), suppress(FileNotFoundError):  # by another DEL
+        with _Disk(f"rename the record {damaged.path}"), suppress(FileNotFoundError):  # by another DEL
             os.rename(damaged.path, damaged.path + ASIDE)
         self._tidy(damaged.path)
         return damaged.path + ASIDE
@@ -422,7 +426,7 @@ class Records:
         return (record for record in self.all() if isinstance(record, Record))
 
     def _files(self) -> list[str]:
-        with _disk(f"read the records in {self.directory}"), suppress(FileNotFoundError):
+        with _Disk(f"read the records in {self.directory}"), suppress(FileNotFoundError):
             return sorted(os.listdir(self.directory))
         return []
 

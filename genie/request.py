@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from genie.cni import version
@@ -105,6 +106,7 @@ class Request:
             validate_ifname(self.ifname)
 
 
+@lru_cache(maxsize=8)  # each call asks several times
 def arguments(text: str) -> Mapping[str, str]:
     """Parse CNI_ARGS, `K8S_POD_NAME=a;K8S_POD_NAMESPACE=b`; parts without "=" are skipped."""
     pairs = (item.partition("=") for item in text.split(";"))

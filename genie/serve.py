@@ -70,7 +70,7 @@ async def serve(
     story["seconds"] = round(time.monotonic() - started, 6)
     story["delegates"] = watched.calls
     steps.done("answer")
-    story["steps"] = steps.ms
+    story["steps"] = {step: round(ms, 3) for step, ms in steps.ms.items()}
     return Reply(status=exit_status, stdout=stdout, story=story)
 
 

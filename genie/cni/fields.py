@@ -17,6 +17,8 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 
 DEEPEST = 100
 """The limit for nested lists and objects. genie writes them into other JSON, and Python's own limit is near 1,000."""
+compact = json.JSONEncoder(separators=(",", ":")).encode
+"""Writes JSON in the shortest form."""
 Refusal = Callable[[str, str], CniError]
 """Makes an error from a place (a file, an annotation) and a message."""
 

@@ -110,12 +110,10 @@ def check_length(data: object) -> None:
     """
     if not isinstance(data, dict):
         return
-    parts = [data, *(data.get(key) for key in ("ip4", "ip6", "dns"))]
-    for part in (each for each in parts if isinstance(each, dict)):
-        for key, most in MOST.items():
-            entries = part.get(key)
-            if isinstance(entries, list) and len(entries) > most:
-                raise undecodable("result", f"{key}: {len(entries)} entries, of at most {most}")
+    for part in (data, data.get("ip4"), data.get("ip6"), data.get("dns")):
+        for key, entries in part.items() if isinstance(part, dict) else ():
+            if isinstance(entries, list) and len(entries) > MOST.get(key, len(entries)):
+                raise undecodable("result", f"{key}: {len(entries)} entries, of at most {MOST[key]}")
 
 
 def parse(data: object, version: str | None = None) -> Result:
@@ -191,7 +189,8 @@ def merge(results: Sequence[Result]) -> Result:
     for result in results:
         base = len(interfaces)
         interfaces += result.interfaces
-        ips += [ip if ip.interface is None else replace(ip, interface=base + ip.interface) for ip in result.ips]
+        for ip in result.ips:
+            ips.append(ip if ip.interface is None or not base else replace(ip, interface=base + ip.interface))
     return Result(
         interfaces=tuple(interfaces),
         ips=tuple(ips),

@@ -109,8 +109,8 @@ def asks(pod: Pod, conf: Conf, default: Default | None = None) -> Asked:
     Raises SelectionError: an annotation is malformed, or two annotations contradict each other.
     """
     notes = pod.annotations
-    for key in READ:
-        _readable(notes.get(key), f"annotation {key}")
+    for key in filter(notes.__contains__, READ):
+        _readable(notes[key], f"annotation {key}")
     text = (notes.get(ATTACHMENTS) or "").strip()
     extra = _parse_attachments(text, f"annotation {ATTACHMENTS}", conf.max_networks) if text else ()
     asked = _primary(notes, extra, conf, default)

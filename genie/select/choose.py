@@ -65,8 +65,9 @@ async def choose(
         ifname=ifname,
         runtime_config=conf.runtime_config,
         drop_undeclared=conf.drop_undeclared,
+        size=size,
     )
-    return replace(await compute(executor, work, size=size), size=size), notes
+    return await compute(executor, work, size=size), notes
 
 
 async def default_for(pod: Pod, conf: Conf, kube: Kube) -> Default | None:

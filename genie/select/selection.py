@@ -90,6 +90,7 @@ def assemble(
     ifname: str = "eth0",
     runtime_config: Mapping[str, Any] | None = None,
     drop_undeclared: bool = False,
+    size: int = 0,
 ) -> Selection:
     """Give each network its interface name and arguments.
 
@@ -97,6 +98,7 @@ def assemble(
     ifname: the runtime's CNI_IFNAME, for the first network unless it was given a name.
     runtime_config: the runtime's own (portMappings, bandwidth, dns), for the first network.
     drop_undeclared: drop a capability that no plugin declares, as libcni and so Multus do.
+    size: the selection's.
 
     Raises SelectionError: an interface name is invalid or taken twice, or a plugin does not support a request.
     """
@@ -121,7 +123,7 @@ def assemble(
                 resource=one.resource,
             )
         )
-    return Selection(choices=tuple(choices), primary=len(asked.primary), why=asked.why)
+    return Selection(choices=tuple(choices), primary=len(asked.primary), why=asked.why, size=size)
 
 
 def _once(everything: Sequence[Ask], found: Sequence[Found]) -> None:

@@ -282,7 +282,10 @@ async def _completed(
             links = await call.in_namespace(kernel, kernel.links)
         except OSError as error:
             call.story["links"] = f"not read, so results are reported as they are: {error}"
-    done = [attributed(completed(result, ifname, netns, links or {}), ifname, netns) for ifname, result in pairs]
+    done = [
+        attributed(completed(result, ifname, netns, links) if links else result, ifname, netns)
+        for ifname, result in pairs
+    ]
     call.steps.done("links")
     return links, done
 

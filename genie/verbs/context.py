@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from genie.cni import execute
@@ -142,8 +142,10 @@ class Context:
 
     def attachment(self, attached: RecordedAttachment, args: str) -> Attachment:
         """The parameters of a delegate's call. args: CNI_ARGS."""
-        return replace(
-            self.nowhere,
+        return Attachment(
+            path=self.request.path,
+            env=self.request.env,
+            timeout=self.conf.delegate_timeout,
             container_id=attached.container_id,
             netns=self.request.netns,
             ifname=attached.ifname,

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from genie.cni.fields import compact
 from genie.cni.result import IP, Result, dns_json
 from genie.select.selection import Choice
 
@@ -46,7 +47,7 @@ def on_pod(
     return {
         # One line each, so that people can read it too. `indent` would use Python's slow encoder.
         NETWORK_STATUS: "[" + ",\n ".join(map(json.dumps, entries)) + "]",
-        MULTI_IP: json.dumps(_multi_ip(entries), separators=(",", ":")),
+        MULTI_IP: compact(_multi_ip(entries)),
     }
 
 
@@ -65,7 +66,7 @@ def shorter(annotations: Mapping[str, str]) -> Iterator[Mapping[str, str | None]
     entries = json.loads(annotations.get(NETWORK_STATUS, "[]"))
     for fields, multi_ip in _KEPT:
         less = [{key: entry[key] for key in fields if key in entry} for entry in entries]
-        status = json.dumps(less, separators=(",", ":"))
+        status = compact(less)
         changed = {NETWORK_STATUS: status, MULTI_IP: annotations.get(MULTI_IP) if multi_ip else None}
         yield {**annotations, **{key: changed[key] for key in known}}
     yield {**annotations, **dict.fromkeys(known)}

@@ -21,7 +21,7 @@ class StepTimes:
     def done(self, step: str) -> None:
         """Attribute the time since the last call to this step."""
         before, self._last = self._last, time.perf_counter()
-        self.ms[step] = round(self.ms.get(step, 0.0) + (self._last - before) * 1000, 3)
+        self.ms[step] = self.ms.get(step, 0.0) + (self._last - before) * 1000
 
     def waited(self) -> None:
         """Drop the time since the last call: it was spent waiting."""

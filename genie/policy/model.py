@@ -27,6 +27,12 @@ NETWORKS_MAX = 32
 Range = tuple[int, int]
 """From, to; both are included."""
 
+_NETWORK = re.compile(r"(?:[a-z0-9][-a-z0-9]*/)?[A-Za-z0-9][-_.A-Za-z0-9]*\Z")
+_LABEL = re.compile(r"(?:[-.a-z0-9]{1,253}/)?[A-Za-z0-9](?:[-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?\Z")
+_PORT_NAME = re.compile(r"(?=[-0-9]{,14}[a-z])(?!.*--)[a-z0-9](?:[-a-z0-9]{,13}[a-z0-9])?\Z")
+_MAPPED = 0xFFFF
+"""The first 96 bits of IPv4 addresses that are written as IPv6 addresses."""
+
 
 @dataclass(frozen=True)
 class Selector:
@@ -137,9 +143,11 @@ def genie(item: Mapping[str, Any]) -> tuple[Policy, ...]:
         closed = _closed(notes, where)
         peers: dict[str, list[str]] = {}
         for entry in _entries(text, where):
-            peers.setdefault(entry.text("networkSelector", required=True).strip(), []).extend(
-                part.strip() for part in entry.string("peerNetworks").split(",") if part.strip()
-            )
+            selected = _named_networks(entry.text("networkSelector", required=True), f"{entry.where}: networkSelector")
+            others = _named_networks(entry.string("peerNetworks"), f"{entry.where}: peerNetworks")
+            if len(selected) != 1:
+                raise entry.wrong("networkSelector", "one network")
+            peers.setdefault(selected[0], []).extend(others)
         if sum(map(len, peers.values())) > ENTRIES_MAX:
             raise invalid(where, f"expected at most {ENTRIES_MAX} networks")
     except CniError as error:
@@ -173,12 +181,20 @@ def _closed(notes: Mapping[str, Any], where: str) -> bool:
 
 
 def _networks(value: Any, where: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else ()
+    names = _named_networks(value, f"{where}: annotation {POLICY_FOR}") if isinstance(value, str) else ()
     if not 1 <= len(names) <= NETWORKS_MAX:
         raise invalid(
             where,
             f"annotation {POLICY_FOR}: expected 1 to {NETWORKS_MAX} networks, separated by commas, found {value!r:.80}",
         )
+    return names
+
+
+def _named_networks(text: str, where: str) -> tuple[str, ...]:
+    """Names with commas between them. A name that no network can have is refused: the policy would do nothing."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if bad := next((name for name in names if not _NETWORK.match(name)), None):
+        raise invalid(where, f"expected names of networks such as blue or apps/blue, found {bad!r:.80}")
     return names
 
 
@@ -289,6 +305,8 @@ def cidr(text: str, where: str) -> tuple[Range, bool]:
             raise ValueError(length)
     except (OSError, ValueError) as error:
         raise invalid(where, f"expected a subnet such as 10.0.0.0/24, found {text!r:.80}") from error
+    if v6 and value >> 32 == _MAPPED and int(length) >= 96:
+        raise invalid(where, f"expected an IPv4 subnet such as 10.0.0.0/24, found its IPv6 form {text!r:.80}")
     size = 1 << (width - int(length))
     first = value & ~(size - 1)
     return (first, first + size - 1), v6
@@ -300,7 +318,7 @@ def _port(read: Fields) -> Port:
     if protocol not in PROTOCOLS:
         raise read.wrong("protocol", ", ".join(PROTOCOLS))
     port, end = read.data.get("port"), read.data.get("endPort")
-    if isinstance(port, str) and port and not port.isdigit():
+    if isinstance(port, str) and _PORT_NAME.match(port):
         if end is not None:
             raise read.wrong("endPort", "none beside a port's name")
         return Port(protocol=protocol, name=port)
@@ -330,13 +348,26 @@ def _selector(read: Fields, key: str, *, required: bool = False) -> Any:
     inner = read.inner(key)
     _only(inner, "matchLabels", "matchExpressions")
     labels = inner.inner("matchLabels")
-    found = [(name, "In", frozenset((labels.string(name),))) for name in labels.data]
+    found = [(_label(name, labels), "In", _values((labels.string(name),), labels)) for name in labels.data]
     for one in inner.objects("matchExpressions"):
         _only(one, "key", "operator", "values")
-        operator, values = one.string("operator"), frozenset(one.strings("values"))
+        operator, values = one.string("operator"), _values(one.strings("values"), one)
         if operator not in _OPERATORS:
             raise one.wrong("operator", ", ".join(_OPERATORS))
         if bool(values) != (operator in ("In", "NotIn")):
             raise one.wrong("values", "at least one value" if not values else f"none with {operator}")
-        found.append((one.text("key", required=True), operator, values))
+        found.append((_label(one.text("key", required=True), one), operator, values))
     return Selector(tuple(found))
+
+
+def _label(key: str, read: Fields) -> str:
+    """A label's key that Kubernetes allows; a selector with another one could only be a mistake."""
+    if not _LABEL.match(key):
+        raise invalid(read.where, f"expected the key of a label, of at most 63 characters, found {key!r:.80}")
+    return key
+
+
+def _values(values: Sequence[str], read: Fields) -> frozenset[str]:
+    if bad := next((each for each in values if each and ("/" in each or not _LABEL.match(each))), None):
+        raise invalid(read.where, f"expected the value of a label, of at most 63 characters, found {bad!r:.80}")
+    return frozenset(values)

@@ -83,6 +83,31 @@ def test_directions(spec: dict[str, Any], ingress: Any, egress: Any) -> None:
         ({"podSelector": {}, "egress": [{"ports": [{"port": "web", "endPort": 8}]}]}, "endPort: expected none"),
         ({"podSelector": {}, "egress": [{"ports": [{"protocol": "ICMP"}]}]}, "protocol: expected TCP, UDP, SCTP"),
         ({"podSelector": {}, "egress": [{"ports": [{}] * 1001}]}, "expected at most 1000"),
+        *(
+            ({"podSelector": {}, "egress": [{"ports": [{"port": port}]}]}, "port: expected a number")
+            for port in (65536, -1, True, 80.5, "80", "Web", "a--b", "-a", "a b", "a" * 16, "9-9", "web\n")
+        ),
+        *(
+            ({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": cidr}}]}]}, says)
+            for cidr, says in (
+                ("::ffff:10.0.0.0/104", "expected an IPv4 subnet"), ("10.0.0.0/33", "expected a subnet"),
+                ("010.0.0.0/8", "expected a subnet"), ("fe80::1%eth0/64", "expected a subnet"),
+            )
+        ),
+        *(
+            ({"podSelector": {"matchExpressions": [{"key": key, "operator": operator, **more}]}}, says)
+            for key, operator, more, says in (
+                ("a" * 64, "Exists", {}, "expected the key of a label"),
+                ("a/b/c", "Exists", {}, "expected the key of a label"),
+                ("a", "NotIn", {"values": ["b" * 64]}, "expected the value of a label"),
+                ("a", "In", {"values": ["b/c"]}, "expected the value of a label"),
+                ("a", "In", {"values": [1]}, "values: expected"),
+                ("a", "Exists", {"values": ["b"]}, "values: expected none with Exists"),
+                ("a", "in", {"values": ["b"]}, "operator: expected In, NotIn"),
+            )
+        ),
+        ({"podSelector": {"matchLabels": {"a b": ""}}}, "expected the key of a label"),
+        ({"podSelector": {"matchLabels": {"a": "ä"}}}, "expected the value of a label"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_and_has_no_effect_unless_the_policy_fails_closed(spec: Any, says: str) -> None:
@@ -96,6 +121,21 @@ def test_a_mistake_is_named_and_has_no_effect_unless_the_policy_fails_closed(spe
 def test_a_policy_for_no_network_is_an_error() -> None:
     read = model.multi({"metadata": {"namespace": "n", "name": "p"}, "spec": {"podSelector": {}}})
     assert "expected 1 to 32 networks" in read.error and read.networks == ()
+
+
+@pytest.mark.parametrize(
+    "names", ["blue green", "a/b/c", "/blue", "blue/", "blue@net1", '["blue"]', "blue, a\tb", "Apps/blue", "-blue"]
+)
+def test_a_name_that_no_network_can_have_is_an_error(names: str) -> None:
+    read = policy({"podSelector": {}}, **{POLICY_FOR: names})
+    assert f"annotation {POLICY_FOR}: expected names of networks" in read.error
+
+
+def test_labels_and_ports_names_that_kubernetes_allows() -> None:
+    labels = {"a" * 63: "b" * 63, "example.com/A_b.c-1": "", "0": "1.2"}
+    ports = [{"port": "a"}, {"port": "1-a-2"}, {"port": "a" * 15}, {"port": "123456789012-ab"}]
+    read = policy({"podSelector": {"matchLabels": labels}, "ingress": [{"ports": ports}]})
+    assert not read.error and len(read.selector.requirements) == 3
 
 
 def test_names_of_networks() -> None:
@@ -137,7 +177,18 @@ def test_genies_annotation(text: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[1]", "net1", '[{"peerNetworks": "a"}]', '[{"networkSelector": "a", "peers": "b"}]', "[{net1}]"]
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        "net1",
+        '[{"peerNetworks": "a"}]',
+        '[{"networkSelector": "a", "peers": "b"}]',
+        "[{net1}]",
+        '[{"networkSelector": "a, b"}]',
+        '[{"networkSelector": "a", "peerNetworks": "b c"}]',
+    ],
 )
 def test_a_mistake_in_genies_annotation(text: str) -> None:
     (found,) = model.genie({"metadata": {"namespace": "n", "name": "p", "annotations": {"genieNetworkPolicy": text}}})

@@ -92,13 +92,16 @@ def made(name: str) -> tuple[bytes, bytes]:
 
 
 def seconds_left(held: Held, name: str, path: str) -> float:
-    """How long a certificate can be served for a name; 0 if it is not for the name, or the key is another's.
+    """How long a certificate can be served for a name; 0 if it is not for the name, if the key is another's, or if it
+    begins later than clocks differ: its maker's clock was wrong.
 
     path: a file that is written, because OpenSSL loads a key only from a file.
+
+    Raises OSError: the disk does not take it, which says nothing about the certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    put(path, held.cert + held.key)
     try:
-        put(path, held.cert + held.key)
         context.load_cert_chain(path)
         context.load_verify_locations(cadata=held.cert.decode())
         (found,) = context.get_ca_certs()
@@ -106,7 +109,8 @@ def seconds_left(held: Held, name: str, path: str) -> float:
         return 0.0
     if ("DNS", name) not in found.get("subjectAltName", ()):
         return 0.0
-    return ssl.cert_time_to_seconds(str(found["notAfter"])) - time.time()
+    begin, end = (ssl.cert_time_to_seconds(str(found[key])) - time.time() for key in ("notBefore", "notAfter"))
+    return end if begin <= SETTLED else 0.0
 
 
 class SelfSigned:
@@ -179,7 +183,7 @@ class SelfSigned:
 
         It goes on trusting the newest others, because other replicas may serve them.
         """
-        hooks = good(*self._client.request("GET", self._hooks), f"read {self._hooks}")["webhooks"]
+        hooks = good(*self._client.request("GET", self._hooks), f"read {self._hooks}").get("webhooks") or ()
         bundles = [_decoded(hook["clientConfig"].get("caBundle")) for hook in hooks]
         if all(held.cert in bundle and self.served in bundle for bundle in bundles):
             return

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from genie.certificate import DAYS, Held, made, seconds_left
+from genie.certificate import DAYS, SETTLED, Held, SelfSigned, made, seconds_left
 from genie.cni.errors import CniError
+from genie.kube import ApiServer, Client
+from tests.rigs.api import Api
 
 NAME = "genie-admission.kube-system.svc"
 
@@ -43,6 +45,41 @@ def test_what_cannot_be_served_has_none(held: Held, tmp_path: Path, wrong: str) 
         "two": replace(held, cert=held.cert + other[0]),
     }.get(wrong, held)
     assert seconds_left(one, "other.svc" if wrong == "name" else NAME, str(tmp_path / "tls.pem")) <= 0
+
+
+def test_a_certificate_from_a_clock_that_was_fast_is_replaced(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """API servers would not trust it before its begin. Clocks may differ a little."""
+    real = time.time
+    for behind, usable in ((60, True), (2 * SETTLED, False), (86400, False)):
+        monkeypatch.setattr("genie.certificate.time.time", lambda behind=behind: real() - behind)
+        assert (seconds_left(held, NAME, str(tmp_path / "tls.pem")) > 0) == usable
+
+
+HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/genie-admission"
+SECRET = "/api/v1/namespaces/kube-system/secrets/genie-admission-self-signed"
+
+
+@pytest.fixture
+def hooked(api: Api, held: Held) -> Api:
+    """An API server with a good certificate, and a configuration without webhooks, as somebody switched them off."""
+    api.answers = {SECRET: (200, {"metadata": {}, "data": held.data()}), HOOKS: (200, {"metadata": {}})}
+    return api
+
+
+def kept(api: Api, path: Path) -> SelfSigned:
+    return SelfSigned(Client(ApiServer(url=api.url), timeout=5), "kube-system/genie-admission", str(path), (0, 0))
+
+
+def test_a_configuration_without_webhooks_has_nothing_to_trust(hooked: Api, held: Held, tmp_path: Path) -> None:
+    assert kept(hooked, tmp_path / "tls.pem").attempt()
+    assert (tmp_path / "tls.pem").read_bytes() == held.cert + held.key
+
+
+def test_a_full_disk_replaces_nobodys_certificate(hooked: Api, tmp_path: Path) -> None:
+    assert not kept(hooked, tmp_path / "gone" / "tls.pem").attempt()
+    assert [method for method, *_ in hooked.requests] == ["GET"]
 
 
 @pytest.mark.parametrize("secret", [{}, {"data": None}, {"data": {"tls.crt": "%", "tls.key": 5}}])

@@ -68,12 +68,12 @@ class KeptObjects:
     def read(self, key: Key) -> Kept | None:
         """The object stored under the key; None if there is none, or it is not readable."""
         path = self._path(key)
-        kept = _load(path)
-        if kept is None or kept.key != key:
-            return None
         with suppress(OSError):
-            os.utime(path)  # note the time of use
-        return kept
+            kept = _load(path)
+            if kept is not None and kept.key == key:
+                os.utime(path)  # note the time of use
+                return kept
+        return None
 
     def write(self, kept: Kept) -> None:
         """Store an object, atomically, also if the power fails; an object that is too large is not stored.
@@ -86,19 +86,20 @@ class KeptObjects:
             with suppress(FileNotFoundError):
                 os.unlink(path)
             return
-        if _content(path) == data:
-            return
+        with suppress(OSError):
+            if _content(path) == data:
+                return
         os.makedirs(self.directory, 0o700, exist_ok=True)
         regular.put(path, data)
         self._make_room()
 
     def __iter__(self) -> Iterator[Kept]:
-        """Every readable stored object; files that are not readable are removed."""
+        """Every readable stored object; damaged files are removed."""
         for path, _, _ in self._files():
-            if kept := _load(path):
-                yield kept
-            else:
-                with suppress(OSError):
+            with suppress(OSError):  # such as too many open files: the object may be readable later
+                if kept := _load(path):
+                    yield kept
+                else:
                     os.unlink(path)
 
     def checked(self) -> float | None:
@@ -151,14 +152,12 @@ def _namespace(path: str) -> str:
 
 
 def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(LARGEST + 1)
-    except OSError:
-        return b""
+    with open(path, "rb") as file:
+        return file.read(LARGEST + 1)
 
 
 def _load(path: str) -> Kept | None:
+    """The object in a file; None if it is damaged. Raises OSError: it cannot be read."""
     try:
         kind, namespace, name, found = json.loads(_content(path))
     except (ValueError, TypeError, RecursionError):
@@ -242,13 +241,16 @@ class OfflineKube(CachedKube):
         self.kept.check()
 
     def _keep(self, key: Key, found: Mapping[str, Any] | None) -> None:
-        """Store an object if it is new, off the event loop."""
-        if key in self._recent and self._recent[key] is found:
-            return
-        self._recent[key] = found
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
-        asyncio.get_running_loop().create_task(self._on_disk(lambda: self.kept.write(Kept(key, found))))
+        """Store an object if it is new, off the event loop; with the next ADD again if the disk did not take it."""
+
+        def store() -> None:
+            self.kept.write(Kept(key, found))
+            self._recent[key] = found
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+
+        if self._recent.get(key, self) is not found:  # a value that no object is, because None is one
+            asyncio.get_running_loop().create_task(self._on_disk(store))
 
     async def _on_disk(self, work: Callable[[], R]) -> R | None:
         """Store an object. A disk error is only logged: pods need the file only while the API server is away."""

@@ -231,7 +231,13 @@ class Keeper:
                 raise
             self.complaint.about(error)
             conf, behind = kept, before.behind if before else ()
-        return with_conf(self.options, conf, behind)
+        try:
+            return with_conf(self.options, conf, behind)
+        except CniError as error:  # the account's token cannot be read, for example
+            if before is None:
+                raise
+            self.complaint.about(error)
+            return before
 
     def _current_conf(self) -> Mapping[str, Any] | None:
         for path in Journal(self.node).files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -271,6 +272,41 @@ def test_a_disk_that_takes_nothing_keeps_no_pod_down(
     trying(api, KeptObjects(str(tmp_path / "objects")), check)
     lines = [line.msg for line in caplog.records]
     assert lines.count("network objects cannot be kept for when the API server is away") == 1
+
+
+def test_an_object_that_the_disk_did_not_take_is_stored_with_the_next_add(api: FakeApi, tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("a file")
+    disk = KeptObjects(str(tmp_path / "objects"))
+    api.put(NADS, "blue", "red", spec={"config": CONFIG})
+
+    async def check(made: OfflineKube) -> None:
+        await until(made.synced)
+        await made.network(NAD, "blue", "red")
+        await until(lambda: made._complaint.text)
+        (tmp_path / "objects").unlink()
+        await made.network(NAD, "blue", "red")
+        await until(lambda: disk.read((NAD, "blue", "red")))
+        (stored,) = Path(disk.directory).iterdir()
+        before = stored.stat().st_ino
+        await made.network(NAD, "blue", "red")
+        await made._on_disk(lambda: None)
+        assert stored.stat().st_ino == before
+
+    trying(api, disk, check)
+
+
+def test_a_file_that_cannot_be_read_now_stays(disk: KeptObjects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with too many open files: a damaged one would be removed."""
+    kept = Kept((NAD, "blue", "red"), {})
+    disk.write(kept)
+
+    def unreadable(path: str) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(offline, "_content", unreadable)
+        assert list(disk) == [] and disk.read(kept.key) is None
+    assert list(disk) == [kept]
 
 
 def test_a_namespace_that_no_pod_was_in_has_no_default_if_none_had_one(api: FakeApi, disk: KeptObjects) -> None:

@@ -198,9 +198,16 @@ class TestKeeper:
         until(lambda: "ptp" in Path(machine.conf_dir, "00-genie.conflist").read_text())
 
     def test_keeps_the_token_on_the_node_fresh(
-        self, make: Make, machine: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        make: Make,
+        machine: Node,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """The kubelet renews it in the pod; the node does not see the pod's files."""
+        """The kubelet renews it in the pod; the node does not see the pod's files. One that cannot be read ends
+        nothing.
+        """
         account = tmp_path / "account"
         account.mkdir()
         (account / "ca.crt").write_text("an authority")
@@ -215,6 +222,10 @@ class TestKeeper:
         assert (access.url, access.ca, access.token) == ("https://[fd00::1]:443", "an authority", "first")
         (account / "token").write_text("second\n")
         until(lambda: kube._from_kubeconfig(Credentials(kubeconfig=str(path))).token == "second")
+        (account / "token").write_text("")
+        until(lambda: any("expected a token, found nothing" in str(vars(line)) for line in caplog.records))
+        (account / "token").write_text("third\n")
+        until(lambda: kube._from_kubeconfig(Credentials(kubeconfig=str(path))).token == "third")
         assert path.stat().st_mode & 0o777 == 0o600
 
     def test_a_mistake_in_genie_conf_changes_nothing_on_the_node(self, make: Make, machine: Node, conf: Path) -> None:

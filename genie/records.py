@@ -239,6 +239,8 @@ def _bytes(path: str) -> bytes | None:
         except NotRegularError as error:
             raise DamagedError(path, "it is no file") from error
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # of an ID that no ADD could have written
+                return None
             if error.errno not in (errno.ELOOP, errno.ENXIO):  # ENXIO: a socket
                 raise
             raise DamagedError(path, f"it is no file: {error.strerror}") from error
@@ -384,7 +386,11 @@ class Records:
 
     def _unlink(self, path: str) -> None:
         with _Disk(f"remove the record {path}"), suppress(FileNotFoundError):
-            os.unlink(path)
+            try:
+                os.unlink(path)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
 
     def set_aside(self, damaged: DamagedError) -> str:
         """Move a damaged record away. Returns the file's new path.

@@ -7,11 +7,15 @@ from contextlib import suppress
 
 from genie.cni import invoke
 from genie.cni.errors import CniError, Code
+from genie.cni.regular import NEW
 from genie.kube import Pod
 from genie.select import networks
 from genie.select.annotations import asks
 from genie.select.choose import default_for
 from genie.verbs.context import Context
+
+_RECORD = 4096
+"""Bytes of a usual record."""
 
 
 async def status(call: Context) -> None:
@@ -35,9 +39,15 @@ async def status(call: Context) -> None:
 
 
 def _writable(directory: str) -> None:
+    """Write a file of a record's size: only this finds a full disk, or one without free inodes."""
+    path = f"{directory}/status.{os.getpid()}{NEW}"
     try:
         os.makedirs(directory, 0o700, exist_ok=True)
+        try:
+            with open(path, "wb") as file:
+                file.write(bytes(_RECORD))
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
     except OSError as error:
         raise CniError(Code.NOT_AVAILABLE, f"cannot keep records in {directory}: {error.strerror}") from error
-    if not os.access(directory, os.W_OK):
-        raise CniError(Code.NOT_AVAILABLE, f"cannot keep records in {directory}: it is not writable")

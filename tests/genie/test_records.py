@@ -321,6 +321,8 @@ def test_an_id_that_is_too_long_for_a_file(records: Records) -> None:
     with pytest.raises(CniError, match="File name too long") as caught:
         records.write(replace(SIMPLE, container_id="c" * 300))
     assert caught.value.code == 5
+    assert records.read("c" * 300, "eth0") is None, "so a DEL has nothing to do"
+    records.remove("c" * 300, "eth0")
 
 
 # --- a power cut ----------------------------------------------------------------------------------------------------

@@ -193,3 +193,15 @@ def test_add_and_check_of_a_damaged_record_are_one_clear_error(node: Node, verb:
     error = node.fails(verb)
     assert error["code"] == 6 and "is damaged" in error["msg"] and "a DEL of its container" in error["msg"]
     assert node.executor.calls == [] and node.left() == [f"{CONTAINER}@eth0.json"]
+
+
+@pytest.mark.parametrize("length", [240, 250, 300, 4096])
+def test_a_container_with_an_id_too_long_for_a_record_is_refused_and_can_be_deleted(node: Node, length: int) -> None:
+    node.kube.annotations = {"cni": "calico,weave-net"}
+    container = "c" * length
+    error = node.fails("ADD", CNI_CONTAINERID=container)
+    assert (error["code"], error["msg"].rpartition(": ")[2]) == (5, "File name too long")
+    assert node.executor.made("ADD") == []
+    assert node.fails("CHECK", CNI_CONTAINERID=container)["code"] == 3
+    node.ok("DEL", CNI_CONTAINERID=container)
+    assert node.left() == []

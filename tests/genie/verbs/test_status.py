@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from genie.cni.errors import CniError, Code
@@ -45,3 +47,18 @@ def test_status(node: Node) -> None:
     node.conf.update(default_plugin="calico", state_dir=str(node.net_d / "10-calico.conf" / "x"))
     error = node.fails("STATUS", **env)
     assert error["code"] == 50 and "cannot keep records in" in error["msg"]
+
+
+def test_status_fails_while_the_disk_takes_no_record(node: Node) -> None:
+    """The kernel refuses each byte of a file here, as a full disk does."""
+    node.ok("STATUS", **ENV)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        error = node.fails("STATUS", **ENV)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (error["code"], error["msg"]) == (50, f"cannot keep records in {node.root}/state: File too large")
+    assert node.left() == []
+    node.ok("STATUS", **ENV)
+    assert node.left() == []

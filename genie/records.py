@@ -331,8 +331,8 @@ class Records:
 
     def _make(self, directory: str) -> None:
         """Create the directory and its parents, each so that it survives a power cut."""
-        above = os.path.dirname(directory) or "."
         if not os.path.isdir(directory):
+            above = os.path.dirname(directory) or "."
             self._make(above)
             os.makedirs(directory, 0o700, exist_ok=True)
             self._sync_names(above)

@@ -214,8 +214,9 @@ class Fields:
 
     def _get(self, key: str, kind: Any, expected: str) -> Any:
         value = self.data.get(key)
-        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        if wrong and (value is not None or self._strict):
+        if value is None and not self._strict:
+            return None
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.wrong(key, expected)
         return value
 

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from genie.cni import config as cni_config
@@ -145,12 +145,10 @@ class _Snapshot(Directory):
     def __init__(self, live: Directory) -> None:
         super().__init__(live.path)
         self._live = live
-
-    @cached_property
-    def _looked(self) -> tuple[_Entries, _Entries]:
-        return self._live._look()
+        self._looked: tuple[_Entries, _Entries] | None = None
 
     def _look(self) -> tuple[_Entries, _Entries]:
+        self._looked = self._looked or self._live._look()
         return self._looked
 
 

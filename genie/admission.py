@@ -57,8 +57,7 @@ class Verdict:
 def answered(review: Any, conf: Conf) -> dict[str, Any]:
     """The AdmissionReview with the answer.
 
-    Raises:
-        CniError: 7; it is no review.
+    Raises CniError: 7; it is no review.
     """
     request = review.get("request") if isinstance(review, dict) else None
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
@@ -78,8 +77,7 @@ def answered(review: Any, conf: Conf) -> dict[str, Any]:
 def judge(request: Mapping[str, Any], conf: Conf) -> Verdict:
     """Decide about the object of a request.
 
-    Raises:
-        CniError: it cannot be decided now, or the request is malformed.
+    Raises CniError: it cannot be decided now, or the request is malformed.
     """
     namespace, old = str(request.get("namespace") or "default"), request.get("oldObject")
     if request.get("operation") == "DELETE":
@@ -164,8 +162,7 @@ def _names(status: Any) -> list[str]:
 def _list(conf: Conf, path: str, wanted: Mapping[str, Any], accept: str = kube.JSON) -> Iterator[Mapping[str, Any]]:
     """The objects of a list, page by page, with the wanted fields.
 
-    Raises:
-        CniError: 11, or the API server's refusal.
+    Raises CniError: 11, or the API server's refusal.
     """
     with closing(DirectKube(conf).client) as client:
         for items, _ in pages(client, path, wanted, accept=accept, within=TIMEOUT):

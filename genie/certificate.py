@@ -76,8 +76,7 @@ def _decoded(text: Any) -> bytes:
 def made(name: str) -> tuple[bytes, bytes]:
     """A new certificate for a DNS name, and its key.
 
-    Raises:
-        CniError: 5; openssl is not here, or fails.
+    Raises CniError: 5; openssl is not here, or fails.
     """
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += ["-days", str(DAYS), "-subj", "/CN=genie-admission", "-addext", f"subjectAltName=DNS:{name}"]
@@ -116,11 +115,10 @@ def seconds_left(held: Held, name: str, path: str) -> float:
 class SelfSigned:
     """Keeps the certificate of one service.
 
-    Args:
-        client: the API server, with the webhook's account.
-        service: NAMESPACE/NAME. The ValidatingWebhookConfiguration has the same name, the Secret NAME-self-signed.
-        path: the file to serve from: certificate and key. Replaced as a whole.
-        pauses: see `UNSEEN` and `SETTLED`.
+    client: the API server, with the webhook's account.
+    service: NAMESPACE/NAME. The ValidatingWebhookConfiguration has the same name, the Secret NAME-self-signed.
+    path: the file to serve from: certificate and key. Replaced as a whole.
+    pauses: see `UNSEEN` and `SETTLED`.
     """
 
     def __init__(
@@ -138,8 +136,7 @@ class SelfSigned:
 
         renewed: see `RENEWED`.
 
-        Raises:
-            CniError: the API server does not answer or refuses, or openssl fails.
+        Raises CniError: the API server does not answer or refuses, or openssl fails.
         """
         held = self._held(renewed)
         self._trust(held)

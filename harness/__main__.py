@@ -216,8 +216,7 @@ def _cluster(options: argparse.Namespace) -> int:
 def _found(paths: Sequence[Path]) -> list[Path]:
     """Scenario files among these paths.
 
-    Raises:
-        Ended: one does not exist.
+    Raises Ended: one does not exist.
     """
     found: list[Path] = []
     for path in paths:

@@ -201,8 +201,7 @@ class Place:
 def load(profiles: Iterable[Path] = (), folder: Path = FIXTURES / "networks") -> dict[str, Network]:
     """The networks of a folder and of further files, by name; a later file replaces an earlier one of the same name.
 
-    Raises:
-        ProfileError: a file cannot be read or is not valid.
+    Raises ProfileError: a file cannot be read or is not valid.
     """
     networks = {}
     for path in [*sorted(folder.glob("*.yaml")), *profiles]:
@@ -214,8 +213,7 @@ def load(profiles: Iterable[Path] = (), folder: Path = FIXTURES / "networks") ->
 def read(path: Path) -> Network:
     """One network's file.
 
-    Raises:
-        ProfileError: it cannot be read or is not valid.
+    Raises ProfileError: it cannot be read or is not valid.
     """
     return located(path)[0]
 
@@ -223,8 +221,7 @@ def read(path: Path) -> Network:
 def located(path: Path) -> tuple[Network, YamlFile]:
     """One network's file, with the places of its values.
 
-    Raises:
-        ProfileError: it cannot be read or is not valid.
+    Raises ProfileError: it cannot be read or is not valid.
     """
     try:
         source = YamlFile.read(path)
@@ -249,8 +246,7 @@ def mistakes(
 ) -> list[Mistake]:
     """The errors of a section's model, each with its place in the file.
 
-    Args:
-        under: the path of the section in the file.
+    under: the path of the section in the file.
     """
     found = []
     for item in error.errors():
@@ -307,8 +303,7 @@ def _evaluate(network: Network) -> None:
 def conf(network: Embedded, node: Place) -> dict[str, Any]:
     """The CNI configuration of a network on a node.
 
-    Raises:
-        ProfileError: an expression in it cannot be evaluated.
+    Raises ProfileError: an expression in it cannot be evaluated.
     """
     rendered: dict[str, Any] = _render(network.conf, {"node": node})
     return rendered
@@ -317,8 +312,7 @@ def conf(network: Embedded, node: Place) -> dict[str, Any]:
 def setup(network: Embedded, node: Place, peers: Sequence[Place]) -> list[dict[str, Any]]:
     """The links and routes to make on a node for a network, in order, as plain data for `harness.embedded.links`.
 
-    Raises:
-        ProfileError: an expression in it cannot be evaluated.
+    Raises ProfileError: an expression in it cannot be evaluated.
     """
     steps: list[dict[str, Any]] = []
     if "setup" not in network.model_fields_set:
@@ -350,8 +344,7 @@ def stand_in(network: Embedded) -> Embedded:
 def itself(network: Embedded, version: str, node: Place) -> Embedded:
     """The network as real software, with this version of the daemon; `node` is any of the nodes.
 
-    Raises:
-        ProfileError: an expression in it cannot be evaluated.
+    Raises ProfileError: an expression in it cannot be evaluated.
     """
     assert network.real is not None
     software = _render(network.real.software, {"version": version, "node": node})
@@ -362,8 +355,7 @@ def itself(network: Embedded, version: str, node: Place) -> Embedded:
 def daemon(real: Real, node: Place, peers: Sequence[Place]) -> dict[str, Any]:
     """A daemon on a node, as plain data for `harness.embedded.plan.DaemonPlan`.
 
-    Raises:
-        ProfileError: an expression in it cannot be evaluated.
+    Raises ProfileError: an expression in it cannot be evaluated.
     """
     names = {"node": node}
     return {
@@ -378,8 +370,7 @@ def daemon(real: Real, node: Place, peers: Sequence[Place]) -> dict[str, Any]:
 def pod_subnets(network: Embedded, node: Place) -> list[str]:
     """The node's spec.podCIDRs that the network sets.
 
-    Raises:
-        ProfileError: an expression in it cannot be evaluated.
+    Raises ProfileError: an expression in it cannot be evaluated.
     """
     return [_render(network.real.pod_subnet, {"node": node})] if network.real and network.real.pod_subnet else []
 

@@ -127,8 +127,7 @@ class Cluster(Protocol):
     def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request to the probe inside a pod (see `harness/probe.py`) and return its answer.
 
-        Raises:
-            ProbeError: the pod does not exist or its probe did not answer.
+        Raises ProbeError: the pod does not exist or its probe did not answer.
         """
 
     def inventory(self, node: str) -> Inventory:
@@ -147,8 +146,7 @@ class Cluster(Protocol):
     def shell(self, namespace: str, pod: str) -> Sequence[str]:
         """The command that opens a shell in a pod's network, for somebody on this machine.
 
-        Raises:
-            ProbeError: the pod does not exist, or has no network.
+        Raises ProbeError: the pod does not exist, or has no network.
         """
 
     def close(self, keep: bool = False) -> None:
@@ -175,8 +173,7 @@ class Ability(Generic[T]):
 def has(cluster: Cluster, ability: Ability[T]) -> T:
     """The cluster, as the protocol of an ability.
 
-    Raises:
-        Unavailable: it does not have this ability.
+    Raises Unavailable: it does not have this ability.
     """
     if ability not in cluster.facts.abilities:
         raise Unavailable(f"the {cluster.facts.backend} backend lacks {ability.name}: {ability.sentence}")
@@ -204,8 +201,7 @@ class LosesSandboxes(Protocol):
     def collect_garbage(self, node: str) -> None:
         """Call CNI GC on a node with all attachments that its runtime knows.
 
-        Raises:
-            CniFailure: it failed.
+        Raises CniFailure: it failed.
         """
 
 

@@ -46,11 +46,9 @@ class Download:
     def get(self, *, remember: bool = False) -> Path:
         """The file on this machine.
 
-        Args:
-            remember: remember a failure for an hour, so a machine without a network does not wait in every run.
+        remember: remember a failure for an hour, so a machine without a network does not wait in every run.
 
-        Raises:
-            NotHad: it is neither in the mirror nor in the cache, and no URL worked.
+        Raises NotHad: it is neither in the mirror nor in the cache, and no URL worked.
         """
         if found := mirrored(self.urls):
             return found

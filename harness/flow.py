@@ -53,8 +53,7 @@ class Flow:
     def open(cls, wanted: Mapping[str, Any], timeout: float = 5.0) -> Flow:
         """Connect.
 
-        Raises:
-            OSError: it cannot connect.
+        Raises OSError: it cannot connect.
         """
         address, port, tcp = str(wanted["address"]), int(wanted["port"]), wanted["protocol"] == "tcp"
         sock = connect(address, port, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM, wanted.get("source"), timeout)
@@ -107,8 +106,7 @@ class Flow:
 def connect(address: str, port: int, kind: socket.SocketKind, source: str | None, timeout: float) -> socket.socket:
     """A connected socket.
 
-    Raises:
-        OSError: it cannot connect.
+    Raises OSError: it cannot connect.
     """
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     try:

@@ -88,8 +88,7 @@ class Kept:
     def of(cls, text: str) -> Kept:
         """From a file's content.
 
-        Raises:
-            ValueError, KeyError, TypeError: it is invalid or incomplete.
+        Raises ValueError, KeyError, TypeError: it is invalid or incomplete.
         """
         kept = json.loads(text)
         args = dict(kept.get("cniArgs") or [])
@@ -165,9 +164,8 @@ def configuration(
 ) -> Json:
     """The standard input of a plugin of a network.
 
-    Args:
-        result: prevResult.
-        valid: all existing attachments, for GC.
+    result: prevResult.
+    valid: all existing attachments, for GC.
     """
     stdin = {**plugin, "name": network["name"], "cniVersion": network.get("cniVersion") or "0.2.0"}
     declared = stdin.get("capabilities") or {}

@@ -65,8 +65,7 @@ class Objects:
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """The object at a path.
 
-        Raises:
-            ApiError: the API server refuses; `status` is 404 if there is no object.
+        Raises ApiError: the API server refuses; `status` is 404 if there is no object.
         """
         return self._request("GET", path, query=query)
 

@@ -49,8 +49,7 @@ def merged(
 ) -> dict[str, Any]:
     """A value with a change merged into it; objects are merged by key, null removes a key (RFC 7396).
 
-    Args:
-        lists: merges an old value and a new list; by default, returns the new list.
+    lists: merges an old value and a new list; by default, returns the new list.
     """
     result = dict(value)
     for key, new in change.items():

@@ -59,9 +59,8 @@ def until_nothing(
 ) -> T:
     """Call `look` until it returns a false value or the time is over; returns its last result.
 
-    Args:
-        look: returns a description of the missing part; a false value ends the wait. within: seconds, see `limit`.
-        hopeless: whether there is no point in waiting. longest: the longest pause between two calls, in seconds.
+    look: returns a description of the missing part; a false value ends the wait. within: seconds, see `limit`.
+    hopeless: whether there is no point in waiting. longest: the longest pause between two calls, in seconds.
     """
     for _ in _pauses(within, longest):
         if not (found := look()) or hopeless(found):
@@ -86,8 +85,7 @@ def retry(action: Callable[[], T], within: float, again: Callable[[Exception], b
     """Repeat an action until it succeeds; returns its result, or raises its last error after `within` seconds, see
     `limit`.
 
-    Args:
-        again: whether an error may disappear by itself; any other is raised at once.
+    again: whether an error may disappear by itself; any other is raised at once.
     """
     for _ in _pauses(within, longest):
         try:

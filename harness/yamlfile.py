@@ -70,8 +70,7 @@ class YamlFile:
     def read(cls, path: Path, shown: str = "", edit: Callable[[str], str] = str) -> YamlFile:
         """Read a file, with an edit applied to its text.
 
-        Raises:
-            Mistakes: it cannot be read, is not YAML, is empty, or has a key twice.
+        Raises Mistakes: it cannot be read, is not YAML, is empty, or has a key twice.
         """
         shown = shown or str(path)
         try:
@@ -125,8 +124,7 @@ class YamlFile:
     def worded(self, error: Mapping[str, Any], keys: Iterable[str] = (), *, at_key: bool = False) -> Mistake:
         """A pydantic error in plain words, with its place.
 
-        Args:
-            keys: the valid keys, for an unknown key.
+        keys: the valid keys, for an unknown key.
         """
         kind, loc, given = error["type"], error["loc"], error["input"]
         if kind == "extra_forbidden":

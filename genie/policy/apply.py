@@ -23,9 +23,8 @@ def replace(netns: str, script: str, *, new: bool = False) -> None:
 
     new: the namespace is probably without rules, as in an ADD.
 
-    Raises:
-        ApplyError: it failed; nothing has changed.
-        OSError: the namespace cannot be entered.
+    Raises ApplyError: it failed; nothing has changed.
+    Raises OSError: the namespace cannot be entered.
     """
 
     def run() -> None:
@@ -41,8 +40,7 @@ def replace(netns: str, script: str, *, new: bool = False) -> None:
 def listing(netns: str) -> str:
     """The listing of the present rules, to compare with an earlier one; "" if there are none.
 
-    Raises:
-        OSError: the namespace cannot be entered.
+    Raises OSError: the namespace cannot be entered.
     """
     try:
         return inside(netns, lambda: _nft(["-j", "list", "table", FAMILY, TABLE]))

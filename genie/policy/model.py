@@ -293,8 +293,7 @@ def _block(read: Fields) -> Peer:
 def cidr(text: str, where: str) -> tuple[Range, bool]:
     """The addresses of a subnet as numbers, and whether it is of IPv6.
 
-    Raises:
-        CniError: 7; it is not one.
+    Raises CniError: 7; it is not one.
     """
     address, slash, length = text.strip().partition("/")
     v6 = ":" in address

@@ -35,11 +35,9 @@ class Interface:
 def decide(world: World, pod: Workload, interfaces: Iterable[tuple[str, str]]) -> tuple[Interface, ...]:
     """The rules for a pod's interfaces; without those that no policy selects.
 
-    Args:
-        interfaces: name of the interface, and name of its network in the pod's status.
+    interfaces: name of the interface, and name of its network in the pod's status.
 
-    Raises:
-        TooManyError: an interface has too many rules or addresses.
+    Raises TooManyError: an interface has too many rules or addresses.
     """
     mine = world.isolating(pod.namespace, pod.labels)
     found = []

@@ -19,8 +19,7 @@ from genie.verbs.results import results_size
 async def check(call: Context) -> None:
     """Find changes that other programs made to an attachment.
 
-    Raises:
-        CniError: 3 without a record; otherwise the first difference found.
+    Raises CniError: 3 without a record; otherwise the first difference found.
     """
     request = call.request
     record = await call.record()

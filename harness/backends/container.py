@@ -41,11 +41,9 @@ RUN pip install --no-cache-dir --quiet --require-hashes -r requirements.lock
 def enter(options: RunOptions, argv: Sequence[str]) -> int:
     """Run pytest in a container; returns its exit status.
 
-    Args:
-        argv: the command of this pytest, beginning with `sys.executable`.
+    argv: the command of this pytest, beginning with `sys.executable`.
 
-    Raises:
-        Unavailable: there is no image to run it in.
+    Raises Unavailable: there is no image to run it in.
     """
     from testcontainers.core.container import DockerContainer
 

@@ -68,11 +68,9 @@ class Prepared:
 def enter(options: RunOptions, argv: Sequence[str]) -> int:
     """Find or download everything, and replace this process by one that runs `argv` in isolation.
 
-    Args:
-        options: names the networks to install; if empty, all known networks.
+    options: names the networks to install; if empty, all known networks.
 
-    Raises:
-        Unavailable: something was not found; the message lists what was tried and what to do.
+    Raises Unavailable: something was not found; the message lists what was tried and what to do.
     """
     progress = Progress(console=options.console)
     known = catalog.load(options.profiles)
@@ -104,11 +102,9 @@ def inside() -> bool:
 def start(options: RunOptions) -> EmbeddedCluster:
     """Make the prepared cluster, in isolation.
 
-    Args:
-        options: names the networks to start as real software if available; others are stand-ins.
+    options: names the networks to start as real software if available; others are stand-ins.
 
-    Raises:
-        Unavailable: the cluster does not start; the message has the reason.
+    Raises Unavailable: the cluster does not start; the message has the reason.
     """
     place, prepared = _place(), Prepared.from_environment()
     with Progress(console=options.console).step("embedded cluster"):
@@ -123,8 +119,7 @@ def start(options: RunOptions) -> EmbeddedCluster:
 def connect(options: RunOptions) -> EmbeddedCluster:
     """The cluster that another process in the same isolation started.
 
-    Raises:
-        Unavailable: there is none.
+    Raises Unavailable: there is none.
     """
     place = _place()
     if not (place / "facts.json").exists():

@@ -41,11 +41,9 @@ def find(
     """Find the programs of networks. Reference plugins are downloaded or built if necessary; other programs are only
     looked for.
 
-    Args:
-        beside: directories of profiles; a network's plugins that are there come first, and nothing else there counts.
+    beside: directories of profiles; a network's plugins that are there come first, and nothing else there counts.
 
-    Raises:
-        binaries.NotFound: one of `core` was not found.
+    Raises binaries.NotFound: one of `core` was not found.
     """
     embedded = [network.embedded for network in known if network.embedded]
     own = [network.real for network in embedded if network.real]
@@ -73,11 +71,10 @@ def choose(
 ) -> tuple[dict[str, catalog.Embedded | None], list[str]]:
     """Each network as this machine can provide it, and notes for the run.
 
-    Args:
-        networks: the sections by network name; None if the network is not for this backend.
-        wanted: networks to start as real software.
-        programs: the programs that were found.
-        somewhere: any of the nodes.
+    networks: the sections by network name; None if the network is not for this backend.
+    wanted: networks to start as real software.
+    programs: the programs that were found.
+    somewhere: any of the nodes.
     """
     chosen: dict[str, catalog.Embedded | None] = {}
     notes = []

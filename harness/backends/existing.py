@@ -68,8 +68,7 @@ class ExistingCluster(RealCluster):
 def start(options: RunOptions) -> ExistingCluster:
     """The cluster of `$KUBECONFIG` (else ~/.kube/config) and its current context, with genie installed.
 
-    Raises:
-        Unavailable: it does not answer, or genie cannot be installed; additions have been removed.
+    Raises Unavailable: it does not answer, or genie cannot be installed; additions have been removed.
     """
     progress = Progress(console=options.console)
     known = software.known(catalog.load(options.profiles))
@@ -89,8 +88,7 @@ def start(options: RunOptions) -> ExistingCluster:
 def connect(options: RunOptions) -> ExistingCluster:
     """The cluster that another process prepared.
 
-    Raises:
-        Unavailable: none has.
+    Raises Unavailable: none has.
     """
     run = os.environ.get(_RUN, "")
     state = ClusterState.load(_state(run))

@@ -56,9 +56,8 @@ def write(options: argparse.Namespace) -> int:
 def _files(paths: Sequence[Path]) -> dict[str, str]:
     """Files by name.
 
-    Raises:
-        OSError: one cannot be read.
-        ValueError: two have the same name.
+    Raises OSError: one cannot be read.
+    Raises ValueError: two have the same name.
     """
     found: dict[str, str] = {}
     for path in paths:

@@ -78,11 +78,9 @@ class KindCluster(RealCluster):
 def start(options: RunOptions, name: str = "") -> KindCluster:
     """A cluster with genie and these networks (empty: all that can share a cluster); a kept one is used again.
 
-    Args:
-        name: the cluster; by default, the first that no other run uses.
+    name: the cluster; by default, the first that no other run uses.
 
-    Raises:
-        Unavailable: it cannot be made here, and incomplete parts have been removed; or another run uses it.
+    Raises Unavailable: it cannot be made here, and incomplete parts have been removed; or another run uses it.
     """
     progress = Progress(console=options.console)
     if reason := unavailable():
@@ -110,8 +108,7 @@ def start(options: RunOptions, name: str = "") -> KindCluster:
 def _claim(name: str) -> IO[str]:
     """The mark that this run uses a cluster.
 
-    Raises:
-        Unavailable: another run uses it.
+    Raises Unavailable: another run uses it.
     """
     if (held := hold(name)) is None:
         raise Unavailable(f"kind: another run uses the cluster {name}")
@@ -130,8 +127,7 @@ def _first_free(progress: Progress) -> tuple[str, IO[str]]:
 def connect(options: RunOptions) -> KindCluster:
     """The cluster that another process started.
 
-    Raises:
-        Unavailable: there is none.
+    Raises Unavailable: there is none.
     """
     name = os.environ.get(_CLUSTER, NAME)
     state = ClusterState.load(name)
@@ -143,8 +139,7 @@ def connect(options: RunOptions) -> KindCluster:
 def delete(name: str = NAME) -> None:
     """Delete a cluster and its state file; no error if there is none.
 
-    Raises:
-        Unavailable: a run uses it.
+    Raises Unavailable: a run uses it.
     """
     with _claim(name), locked(name):
         _delete(Kind(name))
@@ -234,8 +229,7 @@ def _remove_kept(api: ApiClient, nodes: Sequence[str], progress: Progress) -> No
 def _renew_system_pods(objects: Objects) -> frozenset[str]:
     """Recreate pods that were attached before genie was first in net.d: mostly CoreDNS's.
 
-    Returns:
-        The UIDs of the deleted pods.
+    Returns the UIDs of the deleted pods.
     """
     old = []
     for pod in objects.get("/api/v1/pods")["items"]:

@@ -14,8 +14,7 @@ from harness.embedded import archives, binaries
 def find(names: Sequence[str]) -> Mapping[str, bytes]:
     """The binaries by name: on Linux those that the embedded cluster would use, otherwise those of the pinned release.
 
-    Raises:
-        Unavailable: some were not found; the message lists the places that were searched.
+    Raises Unavailable: some were not found; the message lists the places that were searched.
     """
     try:
         return {path.name: path.read_bytes() for path in _paths(names) if path.name in names}

@@ -27,9 +27,8 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 def choose(asked: str, environment: Mapping[str, str]) -> tuple[Backend, str]:
     """The backend of this run, and the reason for the choice.
 
-    Raises:
-        Unavailable: the requested backend cannot be used here.
-        Ended: no backend has that name.
+    Raises Unavailable: the requested backend cannot be used here.
+    Raises Ended: no backend has that name.
     """
     why = environment.get("GENIE_WHY", "")
     if asked != "auto":

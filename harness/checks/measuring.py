@@ -50,8 +50,7 @@ class Throughput(Check):
 def throughput(view: View, own: str, other: str, address: str, seconds: float) -> dict[str, Any]:
     """Measure from one pod to an address of another: by iperf3 if both pods' image has it, else by the probe.
 
-    Returns:
-        `bits_per_second` and `tool`, or `error`.
+    Returns `bits_per_second` and `tool`, or `error`.
     """
 
     def ask(pod: str, **request: Any) -> dict[str, Any]:

@@ -202,16 +202,14 @@ class View:
     def ask(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the probe in a pod; see `harness.probe`.
 
-        Raises:
-            ProbeError: it cannot be asked.
+        Raises ProbeError: it cannot be asked.
         """
         return self.cluster.ask(self.namespace, self.name(name), request)
 
     def look(self, name: str) -> Look:
         """The report of the probe in a pod.
 
-        Raises:
-            ProbeError: it cannot be asked.
+        Raises ProbeError: it cannot be asked.
         """
         answer = self.ask(name, {"op": "look"})
         if "interfaces" not in answer:

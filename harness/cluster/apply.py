@@ -77,8 +77,7 @@ def _is_early(error: Exception) -> bool:
 def wait(what: str, seen: Callable[[], str], timeout: float) -> None:
     """Wait until `seen` returns an empty string; it returns a description of the missing parts.
 
-    Raises:
-        NotReady: something is still missing after `timeout` seconds.
+    Raises NotReady: something is still missing after `timeout` seconds.
     """
 
     def missing() -> str:

@@ -34,8 +34,7 @@ class Consoles:
     def ask(self, namespace: str, pod: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request to a pod's probe. If the session is broken (the pod was recreated), open a new one, once.
 
-        Raises:
-            ProbeError: the pod does not exist, or its probe did not answer.
+        Raises ProbeError: the pod does not exist, or its probe did not answer.
         """
         for attempt in (1, 2):
             with self._lock:

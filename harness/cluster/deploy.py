@@ -41,8 +41,7 @@ SOURCES = (
 def image() -> str:
     """The image to use: `$GENIE_IMAGE`, else one built from this checkout, unless the engine already has it.
 
-    Raises:
-        Unavailable: neither is possible.
+    Raises Unavailable: neither is possible.
     """
     if named := os.environ.get("GENIE_IMAGE"):
         engine.have_image(named)
@@ -119,8 +118,7 @@ def _with_image(daemonset: Object, genie_image: str) -> Object:
 def install(api: ApiClient, genie_image: str, timeout: float = 180.0) -> None:
     """Apply genie's manifests, with network policies, and wait until every node has a ready agent.
 
-    Raises:
-        NotReady: some agents are not ready; the message has the last state.
+    Raises NotReady: some agents are not ready; the message has the last state.
     """
     Applier(api).apply(objects(genie_image, policies=True))
     wait("genie", lambda: rollout(Objects(api), "DaemonSet", NAMESPACE, "genie"), timeout)
@@ -141,8 +139,7 @@ def remove_pods(api: ApiClient, timeout: float = 90.0) -> None:
 def rollout(objects: Objects, kind: str, namespace: str, name: str) -> str:
     """The missing part of the rollout of a DaemonSet or Deployment; empty if it is complete.
 
-    Raises:
-        NotReady: a container fails again and again, so there is no point in waiting.
+    Raises NotReady: a container fails again and again, so there is no point in waiting.
     """
     thing = objects.get(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/{name}")
     spec, status = thing["spec"], thing.get("status", {})

@@ -30,8 +30,7 @@ def run(
 ) -> str:
     """Run a command and return its standard output.
 
-    Raises:
-        CommandFailed: it failed (and `check`), or took longer than `timeout` seconds.
+    Raises CommandFailed: it failed (and `check`), or took longer than `timeout` seconds.
     """
     surroundings = {**os.environ, **env} if env else None
     try:
@@ -72,8 +71,7 @@ def image_id(image: str) -> str:
 def have_image(image: str) -> None:
     """Pull an image into the engine, unless it is there already.
 
-    Raises:
-        Unavailable: it is not there and cannot be pulled.
+    Raises Unavailable: it is not there and cannot be pulled.
     """
     if image_id(image):
         return

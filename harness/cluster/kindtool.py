@@ -71,8 +71,7 @@ class Kind:
 def find() -> str:
     """The kind command: the one on PATH if it is new enough, else the pinned release, downloaded once.
 
-    Raises:
-        Unavailable: kind is not on PATH and cannot be downloaded.
+    Raises Unavailable: kind is not on PATH and cannot be downloaded.
     """
     seen = ""
     if there := shutil.which("kind"):

@@ -108,9 +108,8 @@ def install(
 ) -> None:
     """Copy binaries and configurations to the nodes and apply the manifests; does not wait.
 
-    Args:
-        names: all nodes, including the control plane; their order gives them numbers, from 1.
-        binaries: a plugin's name to its executable.
+    names: all nodes, including the control plane; their order gives them numbers, from 1.
+    binaries: a plugin's name to its executable.
     """
     addresses = node_addresses(Objects(api), names)
 
@@ -128,8 +127,7 @@ def install(
 def _lent(api: ApiClient, parts: frozenset[str]) -> dict[str, str]:
     """The images of parts of the control plane, from its pods; waits until these exist.
 
-    Raises:
-        NotReady: there are no such pods, for example because a provider runs the control plane.
+    Raises NotReady: there are no such pods, for example because a provider runs the control plane.
     """
     objects, found = Objects(api), dict[str, str]()
 
@@ -154,8 +152,7 @@ def _furnish(
 ) -> None:
     """Prepare one node: missing binaries, its configurations, and routes to the other nodes' subnets.
 
-    Args:
-        others: the other nodes' numbers and addresses.
+    others: the other nodes' numbers and addresses.
     """
     there = set(nodes.run(node, "ls", "/opt/cni/bin", check=False).split())
     lacking = {f"/opt/cni/bin/{name}": content for name, content in binaries.items() if name not in there}
@@ -190,8 +187,7 @@ def _furniture(confs: Iterable[NodeConf], todo: Installation, number: int, other
 def node_addresses(objects: Objects, names: Iterable[str]) -> dict[str, str]:
     """Each node's address. A kubelet registers its node some time after the node's container runs.
 
-    Raises:
-        NotReady: a node is not there, or has no address.
+    Raises NotReady: a node is not there, or has no address.
     """
     found: dict[str, str] = {}
 
@@ -209,8 +205,7 @@ def node_addresses(objects: Objects, names: Iterable[str]) -> dict[str, str]:
 def wait_ready(api: ApiClient, nodes: Nodes, names: Sequence[str], todo: Installation, timeout: float) -> None:
     """Wait until every network works on every node: its software is rolled out, its configuration is in net.d.
 
-    Raises:
-        NotReady: some are not ready; the message has the last state.
+    Raises NotReady: some are not ready; the message has the last state.
     """
     objects = Objects(api)
 

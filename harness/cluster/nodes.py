@@ -20,8 +20,7 @@ class Nodes(Protocol):
     def run(self, node: str, *argv: str, stdin: bytes | None = None, timeout: float = 60.0, check: bool = True) -> str:
         """Run a command and return its standard output.
 
-        Raises:
-            CommandFailed: it failed (and `check`) or did not end in time.
+        Raises CommandFailed: it failed (and `check`) or did not end in time.
         """
 
 
@@ -36,8 +35,7 @@ class DockerNodes:
 def put(nodes: Nodes, node: str, files: Mapping[str, bytes], mode: int = 0o644, unread: bool = False) -> None:
     """Write files on a node atomically: unpack each under another name, then rename it.
 
-    Args:
-        unread: set the files' access time to 0, so that a later read can be noticed.
+    unread: set the files' access time to 0, so that a later read can be noticed.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:

@@ -53,8 +53,7 @@ class PodNodes:
     def run(self, node: str, *argv: str, stdin: bytes | None = None, timeout: float = 60.0, check: bool = True) -> str:
         """Run a command and return its standard output.
 
-        Raises:
-            CommandFailed: it failed (and `check`), did not end in time, or could not be started.
+        Raises CommandFailed: it failed (and `check`), did not end in time, or could not be started.
         """
         try:
             session = stream(

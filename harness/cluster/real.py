@@ -133,8 +133,7 @@ class RealCluster:
     def node_of(self, namespace: str, pod: str) -> str:
         """The node that a pod is on.
 
-        Raises:
-            ProbeError: the pod does not exist, or has no node.
+        Raises ProbeError: the pod does not exist, or has no node.
         """
         try:
             found = Objects(self.api()).get(f"/api/v1/namespaces/{namespace}/pods/{pod}")

@@ -67,8 +67,7 @@ def kept(objects: Objects) -> list[str]:
 def remove_kept(objects: Objects, within: float) -> None:
     """Delete the namespaces of scenarios: their pods occupy host ports and addresses.
 
-    Raises:
-        NotReady: some are still there.
+    Raises NotReady: some are still there.
     """
     for name in kept(objects):
         objects.delete(f"/api/v1/namespaces/{name}")
@@ -79,8 +78,7 @@ def remove_kept(objects: Objects, within: float) -> None:
 def exclusive(objects: Objects) -> Iterator[None]:
     """No other run adds or removes shared objects during the context.
 
-    Raises:
-        NotReady: another run does for too long.
+    Raises NotReady: another run does for too long.
     """
     metadata = {"name": _LEASE, "namespace": "kube-system", "annotations": {HOLDER: _me()}}
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}

@@ -41,8 +41,8 @@ class Verbs:
     def check(self, node: str, namespace: str, pod: str) -> None:
         """CHECK of a pod, with the result of its ADD.
 
-        Raises:
-            CniFailure: a plugin reports an error. LookupError: the runtime has no result for such a pod.
+        Raises CniFailure: a plugin reports an error.
+        Raises LookupError: the runtime has no result for such a pod.
         """
         kept = self._of_pod(node, namespace, pod)
         for plugin in kept.network["plugins"]:
@@ -52,8 +52,7 @@ class Verbs:
     def status(self, node: str, change: Mapping[str, Any], env: Mapping[str, str]) -> None:
         """STATUS, with a change merged into genie.conf, and further variables, for this one call.
 
-        Raises:
-            CniFailure: a plugin reports that an ADD could not work now.
+        Raises CniFailure: a plugin reports that an ADD could not work now.
         """
         network = self._network(node, change)
         for plugin in network["plugins"]:
@@ -62,8 +61,7 @@ class Verbs:
     def collect_garbage(self, node: str) -> None:
         """GC, with all attachments that the runtime has a result of.
 
-        Raises:
-            CniFailure: a plugin failed.
+        Raises CniFailure: a plugin failed.
         """
         valid = [kept.attachment for kept in self._all(node)]
         network = self._network(node, {})
@@ -73,8 +71,7 @@ class Verbs:
     def lose_sandbox(self, node: str, namespace: str, pod: str) -> None:
         """ADD for one more sandbox of a pod; its namespace then disappears without a DEL. The runtime does not know it.
 
-        Raises:
-            CniFailure: a plugin failed.
+        Raises CniFailure: a plugin failed.
         """
         kept, name = self._of_pod(node, namespace, pod), f"genie-lost-{secrets.token_hex(4)}"
         lost = replace(kept.attachment, sandbox=secrets.token_hex(32), netns=f"/run/netns/{name}")
@@ -88,8 +85,7 @@ class Verbs:
     def tamper(self, node: str, namespace: str, pod: str, interface: str, remove: str) -> None:
         """Remove the addresses or routes of a pod's interface, or the interface itself.
 
-        Raises:
-            CommandFailed: there is no such interface.
+        Raises CommandFailed: there is no such interface.
         """
         netns = self._of_pod(node, namespace, pod).attachment.netns
         self.nodes.run(node, "nsenter", f"--net={netns}", "sh", "-ec", _TAMPER[remove], "sh", interface)

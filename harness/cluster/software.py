@@ -37,8 +37,7 @@ class Manifest(Section):
     def objects(self) -> list[Object]:
         """Its objects.
 
-        Raises:
-            NotHad: it cannot be downloaded.
+        Raises NotHad: it cannot be downloaded.
         """
         text = Download(urls=self.urls, checksum=f"sha256:{self.sha256}").get().read_text()
         documents = [document for document in yaml.safe_load_all(text) if document]
@@ -143,9 +142,8 @@ class Software(Section):
     def objects(self) -> list[Object]:
         """The patched objects of all its manifests, and its further objects.
 
-        Raises:
-            NotHad: a manifest cannot be downloaded.
-            ValueError: a patch matches no object, for example after a change of version.
+        Raises NotHad: a manifest cannot be downloaded.
+        Raises ValueError: a patch matches no object, for example after a change of version.
         """
         vendors = [thing for manifest in self.manifests for thing in manifest.objects()]
         return [*patched(vendors, self.patches), *self.own_objects]
@@ -203,8 +201,7 @@ def borrowed(objects: list[Object]) -> frozenset[str]:
 def with_borrowed(objects: list[Object], lent: Mapping[str, str]) -> list[Object]:
     """Objects with the control plane's images filled in.
 
-    Args:
-        lent: the image for each part of the control plane.
+    lent: the image for each part of the control plane.
     """
     text = _BORROWED.sub(lambda found: lent[found[1]], json.dumps(objects))
     return list(json.loads(text))
@@ -240,8 +237,7 @@ def mistakes(source: YamlFile, section: Any) -> list[Mistake]:
 def known(networks: Mapping[str, Network]) -> dict[str, Software]:
     """The networks with a `cluster:` section.
 
-    Raises:
-        ProfileError: a `cluster:` section is not valid.
+    Raises ProfileError: a `cluster:` section is not valid.
     """
     found = {}
     for name, network in networks.items():

@@ -160,8 +160,7 @@ def saved(api: Objects) -> Iterator[Shard]:
 def unfinished(api: Objects) -> str:
     """What a collection still has to wait for; empty if the Job has ended.
 
-    Raises:
-        ApiError: there is no Job.
+    Raises ApiError: there is no Job.
     """
     job: Any = api.get(_JOB)
     status = job.get("status") or {}

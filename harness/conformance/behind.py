@@ -91,8 +91,7 @@ class Wanted:
 def run(wanted: Wanted, done: Callable[[Checked], None] = lambda _: None) -> list[Checked]:
     """Run the scenarios; `done` is called with each check.
 
-    Raises:
-        Unusable: the profile is not valid.
+    Raises Unusable: the profile is not valid.
     """
     with tempfile.TemporaryDirectory(prefix="genie-behind-") as place:
         report = Path(place)
@@ -136,8 +135,7 @@ def of(
 ) -> Checked:
     """A scenario's outcome as a check.
 
-    Args:
-        networks: those of the cluster; stand-ins that the scenario used are named in the check's notes.
+    networks: those of the cluster; stand-ins that the scenario used are named in the check's notes.
     """
     feature = "" if outcome["group"] == "core" else str(outcome["group"])
     check = _check(f"{PREFIX}{outcome['name']}", str(outcome["title"]), feature)
@@ -196,11 +194,10 @@ class Blame:
 def blame(what: str, calls: Sequence[Json], own: Collection[str], ipam: Collection[str]) -> Blame:
     """The component at fault for a failure.
 
-    Args:
-        what: the failure's text.
-        calls: of plugins for the scenario's pods, oldest first.
-        own: the types of the network's plugins.
-        ipam: those of its ipam plugins.
+    what: the failure's text.
+    calls: of plugins for the scenario's pods, oldest first.
+    own: the types of the network's plugins.
+    ipam: those of its ipam plugins.
     """
     if what.startswith("the harness or its backend failed"):
         return Blame(fault=Fault.ENVIRONMENT)

@@ -17,8 +17,7 @@ from harness.conformance.machine import Snapshot
 def left(used: Snapshot, after: Snapshot, words: Sequence[str]) -> Iterator[str]:
     """Objects that exist after an attachment's DEL and did not exist before its ADD.
 
-    Args:
-        words: identify the attachment, such as its container ID; a file that contains one belongs to it.
+    words: identify the attachment, such as its container ID; a file that contains one belongs to it.
     """
     yield from of_kernel(used, after)
     yield from (f"the file {path}" for path in sorted(files(used, after, words)))

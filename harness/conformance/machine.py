@@ -94,12 +94,10 @@ class Sandbox:
 def begin(masters: Sequence[str], needed: Sequence[Path]) -> None:
     """Make this process (a new fork) the first one of a new machine. Returns in a child of it.
 
-    Args:
-        masters: interfaces that the configuration needs on the host; each becomes an interface that is up.
-        needed: directories that must be watched, even if they are on separate mounts.
+    masters: interfaces that the configuration needs on the host; each becomes an interface that is up.
+    needed: directories that must be watched, even if they are on separate mounts.
 
-    Raises:
-        NoMachine: the kernel refuses.
+    Raises NoMachine: the kernel refuses.
     """
     linux.die_with_parent(signal.SIGKILL)
     uid, gid = os.geteuid(), os.getegid()

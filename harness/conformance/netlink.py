@@ -61,8 +61,7 @@ def parsed(content: bytes) -> dict[int, bytes]:
 def dump(what: int) -> list[Message]:
     """All objects of a kind (LINKS, ADDRESSES, ROUTES, NEIGHBOURS or RULES) in the calling thread's network namespace.
 
-    Raises:
-        OSError: the kernel refuses, or ten reads were interrupted by changes.
+    Raises OSError: the kernel refuses, or ten reads were interrupted by changes.
     """
     for _ in range(10):
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
@@ -96,8 +95,7 @@ def _raise(number: int) -> None:
 def pair(name: str, peer: str, namespace: int) -> None:
     """Make a veth pair: one end here, the other in an open namespace.
 
-    Raises:
-        OSError: the kernel refuses.
+    Raises OSError: the kernel refuses.
     """
     there = bytes(_LINK.size) + _attribute(3, peer.encode()) + _attribute(28, struct.pack("=I", namespace))
     information = _attribute(1, b"veth") + _attribute(2, _attribute(1, there))
@@ -107,8 +105,7 @@ def pair(name: str, peer: str, namespace: int) -> None:
 def up(name: str) -> None:
     """Set an interface up.
 
-    Raises:
-        OSError: the kernel refuses, or there is none.
+    Raises OSError: the kernel refuses, or there is none.
     """
     _make(_NEWLINK, _LINK.pack(0, 0, socket.if_nametoindex(name), _UP, _UP))
 
@@ -116,8 +113,7 @@ def up(name: str) -> None:
 def uplink(name: str, address: str, gateway: str) -> None:
     """Give an interface an address and the machine a default route.
 
-    Raises:
-        OSError: the kernel refuses.
+    Raises OSError: the kernel refuses.
     """
     interface, index = ipaddress.ip_interface(address), socket.if_nametoindex(name)
     packed = interface.ip.packed

@@ -125,7 +125,6 @@ def schema() -> dict[str, Any]:
 def read(path: Path) -> ConformanceReport:
     """A report in JSON or YAML.
 
-    Raises:
-        BadReport: it is not a report.
+    Raises BadReport: it is not a report.
     """
     return checked(path, load(path), ConformanceReport)

@@ -24,8 +24,7 @@ _MARKS = {"passed": "✓", "failed": "✗", "warned": "?", "flaky": "~", "blocke
 def as_json(subject: Subject, results: Sequence[Checked], seconds: float, rounds: int) -> dict[str, Any]:
     """The report as plain data.
 
-    Args:
-        rounds: of ADD and DEL that were asked for.
+    rounds: of ADD and DEL that were asked for.
     """
     counted = Counter(result.verdict.value for result in results)
     kernel = os.uname()

@@ -66,14 +66,13 @@ def run(
 ) -> list[Checked]:
     """Run all checks, several at once, each after the checks that it depends on.
 
-    Args:
-        only: names, or prefixes of names; checks that they depend on run, too, but are not reported.
-        rounds: rounds of ADD and DEL, to find occasional failures.
-        done: called with each check, in the order of a report.
-        again: how often to run a failed check again, to see whether it always fails.
-        alone: without the checks that they depend on, which then block nothing.
-        kills: at how many of its system calls a call is killed, at most.
-        jobs: how many at once; 0: as many as there are processors.
+    only: names, or prefixes of names; checks that they depend on run, too, but are not reported.
+    rounds: rounds of ADD and DEL, to find occasional failures.
+    done: called with each check, in the order of a report.
+    again: how often to run a failed check again, to see whether it always fails.
+    alone: without the checks that they depend on, which then block nothing.
+    kills: at how many of its system calls a call is killed, at most.
+    jobs: how many at once; 0: as many as there are processors.
     """
     load.ROUNDS, interrupted.MOMENTS = rounds, kills
     wanted = {check.name for check in CHECKS if not only or check.name.startswith(tuple(only))}

@@ -154,10 +154,9 @@ class Scene:
     ) -> Outcome:
         """Call the tested plugin.
 
-        Args:
-            conf: its input; by default its configuration.
-            without: variables to leave out.
-            env: additional variables, or replacements for the attachment's.
+        conf: its input; by default its configuration.
+        without: variables to leave out.
+        env: additional variables, or replacements for the attachment's.
         """
         if conf is None:
             conf = self.conf(attachment)
@@ -207,8 +206,7 @@ class Scene:
     def added(self, attachment: Attachment) -> Attachment:
         """ADD that must succeed, so that the check can continue.
 
-        Raises:
-            Blocked: it does not.
+        Raises Blocked: it does not.
         """
         if not (outcome := self.add(attachment)).ok or attachment.result is None:
             raise Blocked(f"ADD failed: {outcome.message}")
@@ -250,8 +248,7 @@ class Scene:
     def deleted(self, attachment: Attachment) -> None:
         """DEL that must succeed, so that the check can continue.
 
-        Raises:
-            Blocked: it does not.
+        Raises Blocked: it does not.
         """
         if not (outcome := self.delete(attachment)).ok:
             raise Blocked(f"DEL failed: {outcome.message}")
@@ -277,8 +274,7 @@ class Scene:
     def delegate(self) -> Delegate:
         """Watch the ipam plugin from now on.
 
-        Raises:
-            Skipped: the plugin has none.
+        Raises Skipped: the plugin has none.
         """
         if not (name := self.subject.ipam):
             raise Skipped("the plugin has no ipam plugin")
@@ -295,8 +291,7 @@ class Scene:
     ) -> set[str]:
         """The leftovers that the ipam plugin is at fault for: they are in its store, and its own calls leave them, too.
 
-        Args:
-            calls: of the ipam plugin, which should remove them. look: returns what is left.
+        calls: of the ipam plugin, which should remove them. look: returns what is left.
         """
         stored = {what for what in left if self.is_stored_by_ipam(what)}
         if stored:
@@ -357,8 +352,7 @@ class Scene:
     def netlink(self, attachment: Attachment | None, line: str, do: Callable[[IPRoute], Any]) -> None:
         """Change something in a container (or, with None, on the host), and record it.
 
-        Args:
-            line: the same for `ip`, without the namespace.
+        line: the same for `ip`, without the namespace.
         """
         sandbox = attachment.sandbox if attachment else None
         self.write(f"ip -n {sandbox.name} {line}" if sandbox else f"ip {line}")
@@ -394,9 +388,8 @@ class Scene:
     ) -> bool:
         """Report a finding unless the condition is true; returns the condition.
 
-        Args:
-            look: a line of shell that shows the fault at the end of the reproducer.
-            should: whether the specification only recommends this; by default, as the check has it.
+        look: a line of shell that shows the fault at the end of the reproducer.
+        should: whether the specification only recommends this; by default, as the check has it.
         """
         if not condition:
             script = [_PRELUDE, *self._script, *([look] if look else [])]

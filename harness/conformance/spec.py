@@ -48,8 +48,7 @@ BEHIND = Section("Behind genie", "behind-genie", "https://github.com/genie-cni/g
 def number(version: str) -> tuple[int, ...]:
     """A version as numbers that can be compared.
 
-    Raises:
-        ValueError: it is not a version.
+    Raises ValueError: it is not a version.
     """
     return tuple(int(part) for part in version.split("."))
 

@@ -170,12 +170,10 @@ def _strings(value: Any) -> Iterator[tuple[str, str]]:
 def places(plugin: Path | None, paths: Sequence[Path] = ()) -> list[Path]:
     """The directories in which plugins are searched.
 
-    Args:
-        plugin: the tested plugin's binary; its directory is searched, too.
-        paths: directories that were named.
+    plugin: the tested plugin's binary; its directory is searched, too.
+    paths: directories that were named.
 
-    Raises:
-        Unusable: $GENIE_CNI_BIN names a directory that is not there.
+    Raises Unusable: $GENIE_CNI_BIN names a directory that is not there.
     """
     try:
         named = given()
@@ -202,14 +200,12 @@ def of(
 ) -> Subject:
     """The subject from a parsed configuration.
 
-    Args:
-        where: the file that it is from, for messages.
-        plugin: the binary; if empty, it is searched by its type.
-        wanted: the type of the plugin that is tested; by default the binary's name, else the first of the list.
-        paths: directories with further plugins, before those of $GENIE_CNI_BIN and the usual ones.
+    where: the file that it is from, for messages.
+    plugin: the binary; if empty, it is searched by its type.
+    wanted: the type of the plugin that is tested; by default the binary's name, else the first of the list.
+    paths: directories with further plugins, before those of $GENIE_CNI_BIN and the usual ones.
 
-    Raises:
-        Unusable: it is not a configuration, or a plugin that it needs was not found.
+    Raises Unusable: it is not a configuration, or a plugin that it needs was not found.
     """
     listed = as_list(network, where)
     types = [part["type"] for part in listed["plugins"]]
@@ -247,8 +243,7 @@ def of(
 def as_list(network: Any, where: str) -> Json:
     """A configuration as a list of plugins.
 
-    Raises:
-        Unusable: it is not valid.
+    Raises Unusable: it is not valid.
     """
     if not isinstance(network, dict) or not isinstance(network.get("name"), str):
         raise Unusable(f"{where}: name: expected the network's name")

@@ -58,11 +58,9 @@ class Traced:
 def run(call: Call, kill_at: int = 0) -> Traced:
     """Run a call and kill it after this number of system calls that change something.
 
-    Args:
-        kill_at: the number, from 1; with 0 it runs to its end.
+    kill_at: the number, from 1; with 0 it runs to its end.
 
-    Raises:
-        NoTracing: it cannot be traced.
+    Raises NoTracing: it cannot be traced.
     """
     table = _CHANGING.get(os.uname().machine)
     if table is None:

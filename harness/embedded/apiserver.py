@@ -64,8 +64,7 @@ def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lam
     """Wait until it accepts connections; returns it with the certificate that it made. The real one answers the first
     requests later. `see` may raise NotReady during the wait.
 
-    Raises:
-        NotReady: it exited, or did not accept connections in time.
+    Raises NotReady: it exited, or did not accept connections in time.
     """
     certificate = running.logs[0].parent / "certificates" / "apiserver.crt"
 
@@ -80,8 +79,7 @@ def reach(running: Running, timeout: float = 60.0, see: Callable[[], None] = lam
 def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lambda: None) -> None:
     """Wait until it answers. `see` may raise NotReady during the wait.
 
-    Raises:
-        NotReady: it exited, or did not answer in time.
+    Raises NotReady: it exited, or did not answer in time.
     """
     until(lambda: Client(running.admin, timeout=2.0).get("/api/v1/namespaces"), running, timeout, see)
 
@@ -89,8 +87,7 @@ def wait(running: Running, timeout: float = 60.0, see: Callable[[], None] = lamb
 def until(attempt: Callable[[], T], running: Running, timeout: float, see: Callable[[], None] = lambda: None) -> T:
     """Repeat a request until the API server accepts it. `see` may raise NotReady during the wait.
 
-    Raises:
-        NotReady: one of its processes exited, or it did not accept the request in time.
+    Raises NotReady: one of its processes exited, or it did not accept the request in time.
     """
 
     def one_try() -> T:

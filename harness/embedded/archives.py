@@ -48,8 +48,7 @@ def pin(name: str) -> Pin:
 def programs(pinned: Pin) -> Path:
     """A directory with the executables of a pinned archive.
 
-    Raises:
-        NotHad: it is not available; the message lists the places that were tried.
+    Raises NotHad: it is not available; the message lists the places that were tried.
     """
     ours = mirrored([pinned.url])
     if ours is None and not pinned.checksum:

@@ -43,13 +43,11 @@ class Plugins:
 def plugins(given: Sequence[Path], wanted: Iterable[str], needed: Iterable[str]) -> Plugins:
     """Binaries for all wanted plugins that can be found.
 
-    Args:
-        given: directories that come before all others.
-        wanted: names, among them vendors' own.
-        needed: plugins of containernetworking/plugins that every cluster needs.
+    given: directories that come before all others.
+    wanted: names, among them vendors' own.
+    needed: plugins of containernetworking/plugins that every cluster needs.
 
-    Raises:
-        NotFound: one of `needed` was not found.
+    Raises NotFound: one of `needed` was not found.
     """
     found: dict[str, Path] = {}
     missing = set(wanted) | set(needed)
@@ -97,8 +95,7 @@ def look(names: Iterable[str], directories: Iterable[Path]) -> dict[str, Path]:
 def given() -> list[Path]:
     """The directories of plugin binaries that $GENIE_CNI_BIN names.
 
-    Raises:
-        NotFound: one of them is not there; without it, a run would be of other plugins.
+    Raises NotFound: one of them is not there; without it, a run would be of other plugins.
     """
     named = [Path(part) for part in os.environ.get("GENIE_CNI_BIN", "").split(os.pathsep) if part]
     for directory in named:
@@ -169,8 +166,7 @@ def _release(directory: Path) -> str:
 def debian(package: str) -> Path:
     """The directory of Debian's package, downloaded and unpacked; nothing is installed.
 
-    Raises:
-        NotHad: there is no apt-get.
+    Raises NotHad: there is no apt-get.
     """
     place = cache_dir() / "programs" / f"debian-{package}"
     if not place.is_dir():
@@ -185,8 +181,7 @@ def debian(package: str) -> Path:
 def built(module: str, release: str, names: set[str]) -> Path:
     """The directory of plugins built from source.
 
-    Raises:
-        NotHad: there is no Go.
+    Raises NotHad: there is no Go.
     """
     if not shutil.which("go"):
         raise NotHad("no go here")
@@ -215,11 +210,9 @@ def _run(command: list[str], directory: Path, **env: str) -> None:
 def api_server(choice: str) -> tuple[apiserver.Binaries, str]:
     """The API server, and the reason for the choice.
 
-    Args:
-        choice: "kmock", "kube-apiserver", or empty for the real one if it can be found.
+    choice: "kmock", "kube-apiserver", or empty for the real one if it can be found.
 
-    Raises:
-        NotFound: the real one was requested and was not found.
+    Raises NotFound: the real one was requested and was not found.
     """
     if choice == "kmock":
         return apiserver.Binaries(), "asked for"

@@ -32,16 +32,14 @@ class Daemons:
     def start(self) -> None:
         """Start them.
 
-        Raises:
-            OSError: one cannot be started.
+        Raises OSError: one cannot be started.
         """
         self._running = [(plan, _spawn(plan)) for plan in self._plans]
 
     def restart(self, network: str) -> None:
         """End the daemons of a network, start them again, and wait until they are ready.
 
-        Raises:
-            Died: one exited or is not ready in time. OSError: one cannot be started.
+        Raises Died: one exited or is not ready in time. OSError: one cannot be started.
         """
         for at, (plan, process) in enumerate(self._running):
             if plan.network == network:
@@ -53,8 +51,7 @@ class Daemons:
     def await_ready(self, timeout: float = _TIMEOUT) -> None:
         """Wait until each is ready for pods.
 
-        Raises:
-            Died: one exited or is not ready in time.
+        Raises Died: one exited or is not ready in time.
         """
 
         def lacking() -> tuple[DaemonPlan, str] | None:
@@ -69,8 +66,7 @@ class Daemons:
     def check(self) -> None:
         """Check that they run.
 
-        Raises:
-            Died: one exited.
+        Raises Died: one exited.
         """
         for plan, process in self._running:
             if process.poll() is not None:

@@ -26,8 +26,7 @@ def introduce(running: apiserver.Running, nodes: Sequence[NodePlan], timeout: fl
     """Create the nodes before it answers other requests: networks' daemons first look for their node, and retry only
     after seconds. The real API server gets the nodes through etcd, which is ready much earlier.
 
-    Raises:
-        NotReady: it exited, or did not accept them in time.
+    Raises NotReady: it exited, or did not accept them in time.
     """
     real = running.admin.server.startswith("https:")
     client = Client(Access(server=apiserver.ETCD) if real else running.admin, timeout=2.0)
@@ -44,8 +43,7 @@ def _base64(text: str) -> str:
 def furnish(client: Client) -> None:
     """Create the other objects: genie's rights from genie/deploy, and the kinds of network objects.
 
-    Raises:
-        Refusal: the API server rejects one of them. NotReady: it does not serve the new kinds.
+    Raises Refusal: the API server rejects one of them. NotReady: it does not serve the new kinds.
     """
     deploy = resources.files("genie") / "deploy"
     rights = (*_documents(deploy / "rbac.yaml"), *_documents(deploy / "policy" / "rbac.yaml"))

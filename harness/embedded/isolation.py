@@ -62,8 +62,7 @@ def enter(argv: Sequence[str]) -> NoReturn:
 def probe() -> None:
     """Try in a child process whether isolation is possible here.
 
-    Raises:
-        Refused: it is not.
+    Raises Refused: it is not.
     """
     read, write = os.pipe()
     if (child := os.fork()) == 0:
@@ -103,8 +102,7 @@ def main(argv: list[str]) -> NoReturn:
 def _unshare() -> None:
     """Create new namespaces for this process; the pid namespace is for its children.
 
-    Raises:
-        Refused: the kernel refuses.
+    Raises Refused: the kernel refuses.
     """
     uid, gid = os.geteuid(), os.getegid()
     namespaces = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWNET

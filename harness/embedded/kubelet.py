@@ -50,8 +50,7 @@ class Kubelet:
     def pod(self, namespace: str, name: str) -> PodLife:
         """The pod of that name; a wanted pod has precedence over one that is ending.
 
-        Raises:
-            KeyError: there is none on this node.
+        Raises KeyError: there is none on this node.
         """
         with self._lock:
             found = [life for life in self._pods.values() if (life.namespace, life.name) == (namespace, name)]
@@ -67,8 +66,7 @@ class Kubelet:
     def reboot(self, lose: Callable[[], None]) -> None:
         """The node goes down and comes up: namespaces are gone without a DEL, then `lose` takes what else goes.
 
-        Raises:
-            RuntimeError: a pod did not come up again.
+        Raises RuntimeError: a pod did not come up again.
         """
         lives = self.lives()
         with ExitStack() as quiet:
@@ -88,8 +86,7 @@ class Kubelet:
 
         A static pod's UID is a hash of the file's contents. The API server gets a mirror pod, with another UID.
 
-        Raises:
-            Refusal: the API server rejects the mirror pod.
+        Raises Refusal: the API server rejects the mirror pod.
         """
         if manifest is None:
             if life := self._static.pop(file, None):
@@ -192,9 +189,8 @@ class PodLife:
     def end_sandbox(self) -> None:
         """End the sandbox now, as an administrator does with the runtime; the pod's object stays.
 
-        Raises:
-            CniFailure: DEL failed.
-            KeyError: there is no sandbox.
+        Raises CniFailure: DEL failed.
+        Raises KeyError: there is no sandbox.
         """
         with self._busy:
             if not self.sandboxes:
@@ -218,8 +214,7 @@ class PodLife:
     def lose_sandbox(self) -> None:
         """Make one more sandbox; its namespace ends without a DEL, and the runtime forgets it.
 
-        Raises:
-            CniFailure: ADD failed.
+        Raises CniFailure: ADD failed.
         """
         with self._busy:
             sandbox = Sandbox()

@@ -136,8 +136,7 @@ def clear(keep: Sequence[str] = ("lo", "eth0")) -> None:
 def tamper(interface: str, remove: str) -> None:
     """Remove an interface's addresses or routes, or the interface, in this thread's namespace.
 
-    Raises:
-        LookupError: there is no such interface.
+    Raises LookupError: there is no such interface.
     """
     with IPRoute() as pod:
         if not pod.link_lookup(ifname=interface):

@@ -34,8 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def unshare(flags: int) -> None:
     """Create new namespaces for the calling thread (CLONE_NEWNET) or process.
 
-    Raises:
-        OSError: the kernel refuses.
+    Raises OSError: the kernel refuses.
     """
     _check(_libc.unshare(flags), "unshare")
 
@@ -43,8 +42,7 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """Move the calling thread into the namespace that the descriptor `fd` refers to.
 
-    Raises:
-        OSError: the kernel refuses.
+    Raises OSError: the kernel refuses.
     """
     _check(_libc.setns(fd, kind), "setns")
 
@@ -52,8 +50,7 @@ def setns(fd: int, kind: int) -> None:
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     """mount(2).
 
-    Raises:
-        OSError: the kernel refuses; it names the target.
+    Raises OSError: the kernel refuses; it names the target.
     """
     _check(_libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None), target)
 
@@ -61,8 +58,7 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 def make_read_only(target: str) -> None:
     """Make a mount and all mounts below it read-only.
 
-    Raises:
-        OSError: the kernel refuses, or is older than 5.12.
+    Raises OSError: the kernel refuses, or is older than 5.12.
     """
     attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
     call = (
@@ -79,8 +75,7 @@ def make_read_only(target: str) -> None:
 def unmount(target: str) -> None:
     """Detach a mount at once, even if it is in use.
 
-    Raises:
-        OSError: it is not a mount.
+    Raises OSError: it is not a mount.
     """
     _check(_libc.umount2(target.encode(), MNT_DETACH), target)
 
@@ -88,8 +83,7 @@ def unmount(target: str) -> None:
 def pivot_root(new: str, old: str) -> None:
     """Make `new` the root; the previous root is then at `old` below it.
 
-    Raises:
-        OSError: the kernel refuses, or the call's number on this architecture is not known.
+    Raises OSError: the kernel refuses, or the call's number on this architecture is not known.
     """
     number = _PIVOT_ROOT.get(os.uname().machine)
     if number is None:
@@ -123,8 +117,7 @@ def within(net: int) -> Iterator[None]:
 def new_net_namespace() -> int:
     """A descriptor of a new network namespace, with its loopback up. It exists while a descriptor is open.
 
-    Raises:
-        OSError: the kernel refuses.
+    Raises OSError: the kernel refuses.
     """
     made: list[int | OSError] = []
 

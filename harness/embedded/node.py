@@ -80,8 +80,7 @@ def _install_genie(plan: Plan, access: Access) -> None:
     """Install genie in direct mode, with an administrator's command, and two kubeconfigs: a working one and a broken
     one.
 
-    Raises:
-        RuntimeError: the command failed; the message has its log.
+    Raises RuntimeError: the command failed; the message has its log.
     """
     _give(Path(KUBECONFIG), access)
     _give(Path(UNREACHABLE_KUBECONFIG), replace(access, server=plan.unreachable_server(access.server)))

@@ -46,8 +46,7 @@ class NodeAgent:
     def start(self, genie_conf: dict[str, Any]) -> None:
         """Start it, if it does not run, and wait until it serves.
 
-        Raises:
-            RuntimeError: it does not; the message has the end of its log.
+        Raises RuntimeError: it does not; the message has the end of its log.
         """
         with self._lock:
             if self._process and self._process.poll() is None:

@@ -105,9 +105,8 @@ class Client:
     ) -> Object:
         """One request and its answer.
 
-        Raises:
-            Refusal: the answer is an error.
-            OSError: there is no answer.
+        Raises Refusal: the answer is an error.
+        Raises OSError: there is no answer.
         """
         target = f"{path}?{urlencode(query)}" if query else path
         data = None if body is None else json.dumps(body).encode()
@@ -133,8 +132,7 @@ class Client:
     def watch(self, path: str, **query: str) -> Iterator[Object]:
         """Yield events until the server ends the watch.
 
-        Raises:
-            Refusal: the server refuses the watch. OSError: the connection broke.
+        Raises Refusal: the server refuses the watch. OSError: the connection broke.
         """
         connection = self._connection(None)
         try:

@@ -35,8 +35,7 @@ _WRITABLE = ("/dev", "/proc", "/sys", "/tmp")
 def enter(root: Path, hostname: str) -> None:
     """Move this process, in a new mount namespace, into a node's root made at an empty directory.
 
-    Raises:
-        OSError: the kernel refuses one of the mounts.
+    Raises OSError: the kernel refuses one of the mounts.
     """
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)

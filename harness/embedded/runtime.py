@@ -71,8 +71,7 @@ class Runtime:
     def add(self, attachment: Attachment) -> Json:
         """ADD; returns the result.
 
-        Raises:
-            CniFailure: a plugin failed. As with libcni, the caller must DEL.
+        Raises CniFailure: a plugin failed. As with libcni, the caller must DEL.
         """
         network = self._network(attachment.namespace)
         result: Json | None = None
@@ -86,8 +85,7 @@ class Runtime:
     def check(self, attachment: Attachment) -> None:
         """CHECK, with the result of ADD.
 
-        Raises:
-            CniFailure: a plugin reports an error, or there was no ADD.
+        Raises CniFailure: a plugin reports an error, or there was no ADD.
         """
         kept = _kept(attachment)
         if kept is None:
@@ -101,8 +99,7 @@ class Runtime:
     def delete(self, attachment: Attachment) -> None:
         """DEL.
 
-        Raises:
-            CniFailure: a plugin failed; the kept result stays, so that DEL can be called again.
+        Raises CniFailure: a plugin failed; the kept result stays, so that DEL can be called again.
         """
         kept = _kept(attachment)
         network = kept.network if kept else self._network(attachment.namespace)
@@ -119,8 +116,7 @@ class Runtime:
     def collect_garbage(self) -> None:
         """GC of 1.1, as CRI-O calls it when it starts: attachments without a stored result are garbage.
 
-        Raises:
-            CniFailure: a plugin failed.
+        Raises CniFailure: a plugin failed.
         """
         valid = [Kept.of(path.read_text()).attachment for path in CACHE.glob("*")]
         network = {**self._network(""), "cniVersion": "1.1.0"}
@@ -130,11 +126,9 @@ class Runtime:
     def status(self, change: Json, env: Mapping[str, str]) -> None:
         """STATUS of 1.1.
 
-        Args:
-            change: merged into the configuration for this call. env: further variables for this call.
+        change: merged into the configuration for this call. env: further variables for this call.
 
-        Raises:
-            CniFailure: a plugin reports that an ADD could not work now.
+        Raises CniFailure: a plugin reports that an ADD could not work now.
         """
         network = libcni.as_list(libcni.with_settings(self._conf(""), "genie", {"cniVersion": "1.1.0", **change}))
         for plugin in network["plugins"]:

@@ -43,8 +43,7 @@ class Sandbox:
     def inside(self, what: Callable[..., T], *args: Any) -> T:
         """Call something in the pod's namespace and return what it returns.
 
-        Raises:
-            OSError: the namespace is gone.
+        Raises OSError: the namespace is gone.
         """
         future: Future[T] = Future()
 

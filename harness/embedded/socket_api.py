@@ -34,9 +34,8 @@ class Line:
     def ask(self, do: str, **what: Any) -> Any:
         """One request and its answer.
 
-        Raises:
-            Failed: the node could not fulfil it.
-            OSError: the connection broke.
+        Raises Failed: the node could not fulfil it.
+        Raises OSError: the connection broke.
         """
         self._file.write(json.dumps({"do": do, **what}).encode() + b"\n")
         self._file.flush()

@@ -22,9 +22,8 @@ _TIMEOUT = 60.0
 def bring_up(plan: Plan, running: apiserver.Running) -> None:
     """Start the nodes of a plan, and wait until they and the API server are ready.
 
-    Raises:
-        NotReady: one is not ready; the message names it and the reason.
-        Refusal: the API server rejects an object.
+    Raises NotReady: one is not ready; the message names it and the reason.
+    Raises Refusal: the API server rejects an object.
     """
     place = Path(plan.place)
     compileall.compile_dir(str(resources.files("genie")), quiet=2)  # on nodes genie's files are read-only

@@ -48,9 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Run it; returns the exit status.
 
-    Raises:
-        Ended: an option is wrong.
-        ProfileError: a profile cannot be used.
+    Raises Ended: an option is wrong.
+    Raises ProfileError: a profile cannot be used.
     """
     left: list[str] = []  # why something could not be removed
     try:
@@ -113,9 +112,8 @@ def _turn(cluster: Cluster) -> Iterator[None]:
 def _refuse(asked: Sequence[str], options: argparse.Namespace) -> None:
     """Refuse options that ask for something that cannot be.
 
-    Raises:
-        Ended: they do.
-        ProfileError: a profile cannot be used.
+    Raises Ended: they do.
+    Raises ProfileError: a profile cannot be used.
     """
     from harness import catalog
     from harness.yamlfile import hint

@@ -228,8 +228,7 @@ def _fill(view: View, way: Way, there: dict[str, str], seconds: float) -> Way:
 def _spot(view: View, network: str, place: tuple[str, str], services: dict[str, str]) -> Spot:
     """What a pod sees: DNS, another pod's Service, and its own, which leads back to it.
 
-    Args:
-        place: the node and its pod. services: the cluster IP of each pod's Service.
+    place: the node and its pod. services: the cluster IP of each pod's Service.
     """
     node, pod = place
     others = [*services, *services]

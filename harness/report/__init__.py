@@ -78,8 +78,7 @@ def save(report: ScenarioReport, directory: Path) -> Path:
 def rewrite(directory: Path) -> Path:
     """Make the page again from a report.json.
 
-    Raises:
-        BadReport: there is none.
+    Raises BadReport: there is none.
     """
     from harness.report.published import read
 

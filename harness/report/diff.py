@@ -57,8 +57,7 @@ class Difference:
 def compare(base: ScenarioReport, head: ScenarioReport, known: Mapping[str, Entry], day: datetime.date) -> Difference:
     """Compare a run with an earlier one.
 
-    Args:
-        known: the entries of known-failures.yaml; what the run itself knew of counts, too.
+    known: the entries of known-failures.yaml; what the run itself knew of counts, too.
     """
     before = {each.name: each for each in base.scenarios}
     after = {each.name: judged(each, known.get(each.name), day) for each in head.scenarios}

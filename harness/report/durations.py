@@ -32,8 +32,7 @@ def text(durations: Durations) -> str:
 def read(path: Path) -> Durations:
     """The durations of such a file, or of a report.json.
 
-    Raises:
-        BadReport: it is neither.
+    Raises BadReport: it is neither.
     """
     path = report_in(path)
     data = load(path)

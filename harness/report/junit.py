@@ -16,8 +16,7 @@ _COUNTED = {"errors": "error", "failures": "failure", "skipped": "skipped"}
 def read(path: Path) -> Element:
     """The suite of a file that pytest wrote.
 
-    Raises:
-        BadReport: it is not such a file.
+    Raises BadReport: it is not such a file.
     """
     try:
         text = path.read_text(encoding="utf-8")

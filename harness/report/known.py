@@ -55,8 +55,7 @@ class Entry:
 def read(path: Path) -> dict[str, Entry]:
     """The entries of a file by scenario.
 
-    Raises:
-        Mistakes: with file, line, column and field.
+    Raises Mistakes: with file, line, column and field.
     """
     source = YamlFile.read(path)
     if not isinstance(source.values, dict):

@@ -51,8 +51,7 @@ class Part:
 def merge(paths: Sequence[Path], out: Path) -> ScenarioReport:
     """Write report.json, index.html, junit.xml and the evidence of all shards into a directory.
 
-    Raises:
-        BadReport: a file is not a report, or the reports are not of shards of one run.
+    Raises BadReport: a file is not a report, or the reports are not of shards of one run.
     """
     parts = [Part(path=path, report=read(path)) for path in map(report_in, paths)]
     for part in parts:
@@ -72,8 +71,7 @@ def merge(paths: Sequence[Path], out: Path) -> ScenarioReport:
 def merged(parts: Sequence[Part]) -> ScenarioReport:
     """The report of the whole run. Scenarios of a shard without a report are `not run`.
 
-    Raises:
-        BadReport: the reports are not of shards of one run.
+    Raises BadReport: the reports are not of shards of one run.
     """
     _refuse_strangers(parts)
     parts = sorted(parts, key=lambda part: part.number)
@@ -195,8 +193,7 @@ def _exit(reports: Sequence[ScenarioReport], outcomes: Sequence[Outcome], lackin
 def _copied(part: Part, out: Path) -> Iterable[str]:
     """Copy the evidence of a shard; yields the files that are there.
 
-    Raises:
-        BadReport: the report names a file outside of its directory.
+    Raises BadReport: the report names a file outside of its directory.
     """
     here = part.path.parent.resolve()
     for name in (name for outcome in part.report.scenarios for name in outcome.evidence):

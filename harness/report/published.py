@@ -113,8 +113,7 @@ def schema() -> dict[str, Any]:
 def read(path: Path) -> ScenarioReport:
     """A report, or the report.json of a report's directory.
 
-    Raises:
-        BadReport: it is not a report of scenarios.
+    Raises BadReport: it is not a report of scenarios.
     """
     path = report_in(path)
     return checked(path, load(path), ScenarioReport)

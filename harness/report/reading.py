@@ -24,8 +24,7 @@ def report_in(path: Path) -> Path:
 def load(path: Path) -> Any:
     """The content of a file as plain data.
 
-    Raises:
-        BadReport: it is neither JSON nor YAML.
+    Raises BadReport: it is neither JSON nor YAML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -42,8 +41,7 @@ def kind(data: Any) -> str:
 def checked(path: Path, data: Any, model: type[Model]) -> Model:
     """Plain data as a report.
 
-    Raises:
-        BadReport: it is not one of this kind.
+    Raises BadReport: it is not one of this kind.
     """
     try:
         return model.model_validate(data)

@@ -105,8 +105,7 @@ class ScenarioFile(pytest.File):
 def scenarios_of(config: pytest.Config, path: Path) -> list[Scenario]:
     """The scenarios of a file: none if --swap is about others; several if it is about each of the project's networks.
 
-    Raises:
-        Mistakes: all mistakes in the file.
+    Raises Mistakes: all mistakes in the file.
     """
     from harness.scenario.file import OTHER, UNDER_TEST
     from harness.scenario.reading import read
@@ -185,8 +184,7 @@ class ScenarioItem(pytest.Item):
 def known(config: pytest.Config) -> dict[str, Entry]:
     """The entries of --known-failures by scenario.
 
-    Raises:
-        UsageError: the file has mistakes.
+    Raises UsageError: the file has mistakes.
     """
     from harness.report.known import read
     from harness.yamlfile import Mistakes

@@ -28,8 +28,7 @@ _SERIES: pytest.StashKey[Series] = pytest.StashKey()
 def prepare(config: pytest.Config) -> None:
     """Find what is to be tested.
 
-    Raises:
-        UsageError: nothing is, or the profile is wrong.
+    Raises UsageError: nothing is, or the profile is wrong.
     """
     from harness.conformance.run import Series
 

@@ -65,8 +65,7 @@ def _of(outcome: Outcome) -> Exit:
 def without_run(scenario: Scenario, verdict: Verdict, reason: str, networks: tuple[str, ...] = ()) -> Outcome:
     """The outcome of a scenario that did not run.
 
-    Args:
-        networks: by their names on the cluster, if there is one.
+    networks: by their names on the cluster, if there is one.
     """
     return Outcome(
         name=scenario.name,

@@ -30,12 +30,10 @@ CHOSEN = pytest.StashKey[tuple[Backend, str]]()
 def begin(config: pytest.Config) -> int | None:
     """Choose the backend and print it; if the backend needs pytest elsewhere, run it there.
 
-    Returns:
-        The exit status of a run elsewhere; None if the run continues here.
+    Returns the exit status of a run elsewhere; None if the run continues here.
 
-    Raises:
-        Ended: the backend cannot be used here.
-        UsageError: an option or a profile is wrong.
+    Raises Ended: the backend cannot be used here.
+    Raises UsageError: an option or a profile is wrong.
     """
     for option, instead in _CONTRADICTING.items():
         if getattr(config.option, option, None):

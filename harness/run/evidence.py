@@ -14,8 +14,7 @@ REPORTS = ("report.json", "index.html", "junit.xml")
 def remove_old(report: Path, *, reports: bool) -> None:
     """Remove folders of evidence, and with `reports` the report itself, if the harness wrote them.
 
-    Raises:
-        OSError: something cannot be removed.
+    Raises OSError: something cannot be removed.
     """
     folder = report / "evidence"
     for of_scenario in folder.iterdir() if folder.is_dir() else ():

@@ -15,8 +15,7 @@ from harness.yamlfile import hint
 def asked(profiles: Iterable[str], swap: tuple[str, str] | None) -> dict[str, str]:
     """The requested networks of a run, each with the option that requests it.
 
-    Raises:
-        ProfileError: a profile cannot be used.
+    Raises ProfileError: a profile cannot be used.
     """
     named = {catalog.read(Path(profile)).network: f"--profile {profile}" for profile in profiles}
     return named | ({swap[1]: f"--swap {swap[0]}={swap[1]}"} if swap else {})
@@ -25,8 +24,7 @@ def asked(profiles: Iterable[str], swap: tuple[str, str] | None) -> dict[str, st
 def unknown(networks: Mapping[str, str], limit: Iterable[str], profiles: Iterable[str]) -> str:
     """The error for a requested network, or one of --networks, without a description; empty if all have one.
 
-    Raises:
-        ProfileError: a profile cannot be used.
+    Raises ProfileError: a profile cannot be used.
     """
     known = catalog.load(map(Path, profiles))
     for network, option in [*networks.items(), *((name, f"--networks {name}") for name in limit)]:
@@ -40,11 +38,10 @@ def unselected(
 ) -> str:
     """Why no scenario tests the requested networks; empty if some do.
 
-    Args:
-        networks: as `asked` returns them.
-        taken: the networks that the selected scenarios need.
-        swap: the value of --swap.
-        limit: the names of --networks.
+    networks: as `asked` returns them.
+    taken: the networks that the selected scenarios need.
+    swap: the value of --swap.
+    limit: the names of --networks.
     """
     there = set(taken)
     for network, option in networks.items():
@@ -73,9 +70,8 @@ def impossible(networks: Mapping[str, str], offers: Mapping[str, Offer]) -> str:
 def untested(networks: Mapping[str, str], limit: Iterable[str], outcomes: Sequence[Outcome]) -> str:
     """Why a completed run tested nothing, or not the requested networks; empty if it did.
 
-    Args:
-        networks: as `asked` returns them.
-        limit: the names of --networks.
+    networks: as `asked` returns them.
+    limit: the names of --networks.
     """
     if not outcomes:
         return "nothing was tested: no scenario is selected"

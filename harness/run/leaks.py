@@ -113,8 +113,7 @@ class Sweep:
     def left(self, unclaimed: Mapping[str, Iterable[str]], within: float = 20.0) -> list[str]:
         """The remaining entries, each with the scenarios that noted it; waits for entries that will disappear.
 
-        Args:
-            within: seconds for what no daemon removes; less if nothing changes any more.
+        within: seconds for what no daemon removes; less if nothing changes any more.
         """
         facts, begin = self.cluster.facts, time.monotonic()
         stay = unchanged(facts.settles)

@@ -22,9 +22,8 @@ def repeated(
 ) -> Outcome:
     """The outcome of a scenario, with its repetitions.
 
-    Args:
-        retry_broken: how often it may run again if the environment broke it. rerun: how often it runs again if it
-        failed. ended: why nothing more may begin; empty if something may. recover: waits until the environment works.
+    retry_broken: how often it may run again if the environment broke it. rerun: how often it runs again if it
+    failed. ended: why nothing more may begin; empty if something may. recover: waits until the environment works.
     """
     runs = [run()]
     while runs[-1].verdict == "broken" and len(runs) <= retry_broken and not ended():

@@ -38,8 +38,7 @@ SELECTION = pytest.StashKey[Selection]()
 def shard(text: str) -> tuple[int, int]:
     """The value of --shard: the number of this shard, and how many there are.
 
-    Raises:
-        ArgumentTypeError: it is no part of a whole.
+    Raises ArgumentTypeError: it is no part of a whole.
     """
     found = _SHARD.fullmatch(text)
     if not found or int(found[1]) > int(found[2]):
@@ -78,8 +77,7 @@ def selection(items: Iterable[pytest.Item]) -> Selection:
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note the selection for the report, and deselect the scenarios of other shards.
 
-    Raises:
-        UsageError: the file of --durations-from cannot be used.
+    Raises UsageError: the file of --durations-from cannot be used.
     """
     config.stash[SELECTION] = chosen = selection(items)
     if config.option.shard is None:

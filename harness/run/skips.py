@@ -18,8 +18,7 @@ class UnknownNetwork(Exception):
 def why_not(scenario: Scenario, facts: Facts) -> str:
     """Why a scenario cannot run on this cluster; empty if it can.
 
-    Raises:
-        UnknownNetwork: a network's name is misspelt.
+    Raises UnknownNetwork: a network's name is misspelt.
     """
     for network in networks_of(scenario, facts):
         if reason := _why_not_on(network, scenario, facts):

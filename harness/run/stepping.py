@@ -25,8 +25,7 @@ class Stepper:
     def before(self, scene: Scene, step: str) -> None:
         """Show the next step, and return when the user wants it.
 
-        Raises:
-            KeyboardInterrupt: the user ends the run, or there is no more input.
+        Raises KeyboardInterrupt: the user ends the run, or there is no more input.
         """
         if self._silent:
             return

@@ -68,8 +68,7 @@ class Stop:
     def within(self, seconds: float, reason: str) -> Iterator[None]:
         """Stop the context after an interrupt, and after this time (0: no limit).
 
-        Raises:
-            Stopped: one of them happened; what holds the context up after that is stopped, too.
+        Raises Stopped: one of them happened; what holds the context up after that is stopped, too.
         """
         if self.interrupted:
             raise Stopped("interrupted")
@@ -84,8 +83,7 @@ class Stop:
     def closing(self) -> Iterator[None]:
         """Give the context a limited time, which is short after an interrupt; a first interrupt does not stop it.
 
-        Raises:
-            Stopped: the time is over.
+        Raises Stopped: the time is over.
         """
         self._alarm = "cleaning up took too long"
         self._time(HASTY if self.interrupted else CLOSING, 1.0)

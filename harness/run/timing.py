@@ -12,8 +12,7 @@ VERBS = ("ADD", "DEL")
 def plugin_seconds(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, ...]]]:
     """The seconds of each call by network and verb; the plugins of a chain are one call.
 
-    Args:
-        lines: genie's log lines, each with `verb`, `selection` (pairs of network and interface) and `delegates`.
+    lines: genie's log lines, each with `verb`, `selection` (pairs of network and interface) and `delegates`.
     """
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:

@@ -14,8 +14,7 @@ from harness.yamlfile import Mistake, Mistakes, YamlFile, hint
 def known_networks(profiles: Iterable[Path] = ()) -> frozenset[str]:
     """The networks that the project and these profiles describe.
 
-    Raises:
-        ProfileError: a profile is not valid.
+    Raises ProfileError: a profile is not valid.
     """
     return frozenset(catalog.load(profiles))
 

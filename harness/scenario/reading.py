@@ -19,8 +19,7 @@ from harness.yamlfile import Mistakes, YamlFile
 def read(path: Path, shown: str = "", *, swaps: Mapping[str, str] | None = None) -> Scenario:
     """Read a scenario file, as if it had been written for other networks: `swaps` has the new name of each old one.
 
-    Raises:
-        Mistakes: all mistakes; also if it has no checks, because it could not fail.
+    Raises Mistakes: all mistakes; also if it has no checks, because it could not fail.
     """
     if not swaps:
         return _expecting(YamlFile.read(path, shown), path.stem)

@@ -16,8 +16,7 @@ from harness.yamlfile import hint
 def reference(names: Iterable[str] = ()) -> str:
     """All checks and steps, or only these.
 
-    Raises:
-        Ended: there is none of that name.
+    Raises Ended: there is none of that name.
     """
     known: dict[str, type[Named]] = {**CHECKS, **STEPS}
     chosen = list(names) or list(known)

@@ -15,8 +15,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 def write(folder: Path, name: str, networks: Sequence[str], known: Iterable[str]) -> Path:
     """Write FOLDER/NAME.yaml and return its path.
 
-    Raises:
-        Ended: the name is not valid, the file exists, or a network has no description among `known`.
+    Raises Ended: the name is not valid, the file exists, or a network has no description among `known`.
     """
     if not _NAME.fullmatch(name):
         expected = "a name of at most 40 lower-case letters, digits and '-', as in 'my-case'"

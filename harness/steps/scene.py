@@ -49,8 +49,7 @@ class Scene:
     def create(self, names: Iterable[str]) -> None:
         """Create pods at the same time, and wait until they run.
 
-        Raises:
-            NotReady: some do not run; the message has the phase and warnings of each.
+        Raises NotReady: some do not run; the message has the phase and warnings of each.
         """
         names = tuple(names)
         self.there += names
@@ -73,8 +72,7 @@ class Scene:
     def delete(self, names: Iterable[str], *, force: bool = False) -> None:
         """Delete pods and wait until they are gone; with `force`, their names are free before the nodes are done.
 
-        Raises:
-            NotReady: some still exist.
+        Raises NotReady: some still exist.
         """
         names = tuple(names)
         for name in names:
@@ -96,8 +94,7 @@ class Scene:
     def churn(self, like: str, count: int, at_once: int) -> None:
         """Create and delete many pods like one, in waves over all nodes.
 
-        Raises:
-            NotReady: some do not run or do not go, or two have the same address.
+        Raises NotReady: some do not run or do not go, or two have the same address.
         """
         count, nodes = min(count, self.most or count), self.cluster.facts.nodes
         for begin in range(0, count, at_once):

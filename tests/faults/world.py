@@ -211,8 +211,7 @@ class Node:
     def finish(self, process: subprocess.Popen[bytes], timeout: float = 240) -> CallOutcome:
         """Wait for a call's end.
 
-        Raises:
-            subprocess.TimeoutExpired: it has not ended in time; it is killed.
+        Raises subprocess.TimeoutExpired: it has not ended in time; it is killed.
         """
         began = time.monotonic()
         try:

@@ -78,10 +78,9 @@ def _compiled() -> str:
 def subject(directory: Path, defect: Defect, paths: Sequence[Path] = ()) -> Subject:
     """The example plugins with a defect, to be tested in its version; without a version, in all of the plugin's.
 
-    Args:
-        directory: an empty one, for the executables.
-        defect: without a name, the plugins have none.
-        paths: directories with the reference plugins.
+    directory: an empty one, for the executables.
+    defect: without a name, the plugins have none.
+    paths: directories with the reference plugins.
     """
     tested = TESTED.get(defect.conf, "example-veth")
     wrong = "example-ipam" if (defect.blame, defect.conf) == ("ipam plugin", "example-ipam") else tested

@@ -19,10 +19,9 @@ _KNOWN = (1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51)  # the specification's; 8 is of th
 def expect_error(scene: Scene, outcome: Outcome, what: str, codes: Iterable[int] = (), word: str = "") -> None:
     """Check a refusal.
 
-    Args:
-        what: the call, as in "ADD with …".
-        codes: the error must have one of these, from version 1.0.0 on, which defines them.
-        word: the message must contain it.
+    what: the call, as in "ADD with …".
+    codes: the error must have one of these, from version 1.0.0 on, which defines them.
+    word: the message must contain it.
     """
     demand = "On failure a plugin exits with another status than 0 and prints an error object: cniVersion, code, msg."
     if not scene.expect(not outcome.ok, f"{what} succeeds", "The call must fail.", outcome):

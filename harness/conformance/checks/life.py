@@ -51,8 +51,7 @@ def tried(scene: Scene) -> Made:
 def made(scene: Scene) -> Made:
     """The attachment.
 
-    Raises:
-        Blocked: its ADD failed.
+    Raises Blocked: its ADD failed.
     """
     found = tried(scene)
     if not found.outcome.ok or found.attachment.result is None:

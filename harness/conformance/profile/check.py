@@ -45,8 +45,7 @@ class Profile:
     def read(cls, path: Path) -> Profile:
         """The profile in a file.
 
-        Raises:
-            ProfileError: it is not a profile.
+        Raises ProfileError: it is not a profile.
         """
         network, source = catalog.located(path)
         if network.cluster is not None and (found := software.mistakes(source, network.cluster)):
@@ -73,9 +72,8 @@ class Profile:
 def mistakes(path: Path, paths: Sequence[Path] = (), *, binaries: bool = True) -> list[Mistake]:
     """All mistakes in a profile.
 
-    Args:
-        paths: directories with further plugins.
-        binaries: whether the plugins must be on this machine; if so, they are called.
+    paths: directories with further plugins.
+    binaries: whether the plugins must be on this machine; if so, they are called.
     """
     try:
         profile = Profile.read(path)
@@ -93,12 +91,10 @@ def mistakes(path: Path, paths: Sequence[Path] = (), *, binaries: bool = True) -
 def read(path: Path, plugin: Path | None = None, paths: Sequence[Path] = ()) -> Subject:
     """The network of a profile's `embedded` section, on a first node.
 
-    Args:
-        plugin: the binary; if empty, it is searched by its type.
-        paths: directories with further plugins.
+    plugin: the binary; if empty, it is searched by its type.
+    paths: directories with further plugins.
 
-    Raises:
-        BadProfile: it is not valid, describes no plugin that runs alone, or a binary is missing or cannot run.
+    Raises BadProfile: it is not valid, describes no plugin that runs alone, or a binary is missing or cannot run.
     """
     try:
         profile = Profile.read(path)
@@ -122,8 +118,7 @@ def read(path: Path, plugin: Path | None = None, paths: Sequence[Path] = ()) -> 
 def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
     """A binary and a file of the kind that is in /etc/cni/net.d.
 
-    Raises:
-        Unusable: the binary, the file or a plugin that they need is missing or invalid.
+    Raises Unusable: the binary, the file or a plugin that they need is missing or invalid.
     """
     if not (plugin.is_file() and os.access(plugin, os.X_OK)):
         raise Unusable(f"{plugin}: expected a plugin's executable")
@@ -136,8 +131,7 @@ def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:
 def conf_file(path: Path) -> YamlFile:
     """A CNI configuration in JSON, with the places of its values.
 
-    Raises:
-        Unusable: it is not JSON, or is malformed.
+    Raises Unusable: it is not JSON, or is malformed.
     """
     try:  # JSON is YAML except for tabs, and this reader has the places of values
         source = YamlFile.read(path, edit=lambda text: text.replace("\t", " "))

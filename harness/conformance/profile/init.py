@@ -35,8 +35,7 @@ class Questions:
     def ask(self, what: str, default: str, wrong: Callable[[str], str] = lambda _: "") -> str:
         """An answer; without a terminal, the default.
 
-        Args:
-            wrong: what is wrong with an answer; empty: nothing.
+        wrong: what is wrong with an answer; empty: nothing.
         """
         if not self.terminal:
             self.taken.append(f"{what}: {default or 'none'}")
@@ -65,8 +64,7 @@ class Found:
 def configured(plugin: Path | None, conf: Path | None, paths: list[Path], questions: Questions) -> Found:
     """Look at a binary and at its configuration, and at what they do.
 
-    Raises:
-        Unusable: the binary is no plugin, or the configuration is none of it.
+    Raises Unusable: the binary is no plugin, or the configuration is none of it.
     """
     network = _read(conf) if conf else None
     if plugin is None:

@@ -32,8 +32,7 @@ class Seen:
 def versions(plugin: Path) -> tuple[str, ...]:
     """The versions of the specification that a plugin supports; none if it is older than the verb VERSION.
 
-    Raises:
-        Unusable: it is no plugin.
+    Raises Unusable: it is no plugin.
     """
     if not plugin.is_file():
         raise Unusable(f"{plugin}: expected a plugin's executable")

@@ -51,8 +51,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 def of_scenarios(paths: Sequence[Path]) -> bool:
     """Whether these are reports of runs of scenarios, by their kind.
 
-    Raises:
-        BadReport: some are, and some are not.
+    Raises BadReport: some are, and some are not.
     """
     from harness.report.published import KIND
     from harness.report.reading import BadReport, kind, load

@@ -23,8 +23,7 @@ HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.77.1.0/24"}]], "r
 def mynet(directory: Path, edit: str = "") -> None:
     """The example as a plugin of that name.
 
-    Args:
-        edit: for sed, a change of what it reads.
+    edit: for sed, a change of what it reads.
     """
     plugin = FIXTURES / "plugins" / "example_veth.py"
     (directory / "mynet").write_text(f"#!/bin/sh\nsed '{edit}' | exec {sys.executable} {plugin}\n")

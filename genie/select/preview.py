@@ -154,8 +154,9 @@ async def preview(
     if kind in OWNERS:
         default = Default.of(kind, name, await kube.network(kind, "", name))
         someone = Pod(namespace=name if kind == "Namespace" else "default", name="")
-        asked = asks(someone, conf, default).primary if default else ()
-        await networks.find(asked, kube, directory, someone.namespace, path)
+        if default:
+            asked = asks(someone, conf, default)
+            assemble(asked, await networks.find(asked.primary, kube, directory, someone.namespace, path))
     elif kind == "NetworkAttachmentDefinition":
         definition = await kube.network(kind, namespace, name)
         network = networks.from_definition(definition or {}, namespace, name, directory)

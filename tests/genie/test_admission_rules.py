@@ -99,14 +99,23 @@ CASES: list[Case] = [
     *((pod(cni=text), "") for text in ("", " ", "calico", " calico , weave @ net1", "a@eth0,b", "A_b.c-d", "a@ü")),
     *((pod(cni=text), NAMES) for text in ("a,", ",", "a b", "a@b@c", "-a", "ä", "a" * 254, "a/b")),
     *((pod(cni=f"a@{name}"), INTERFACE) for name in ("", "a/b", "a b", "lo", "all", "-a", "a%d", "..", "a" * 16)),
+    *(
+        (pod(**{key: f"a@{name}"}), INTERFACE)
+        for key in ("cni", KEY, DEFAULT)
+        for name in ("ü" * 8, "x\u200by", "lo", "-")
+    ),
     (pod(cni="a@x,b@ x "), "one interface is named twice"),
+    (pod(cni="a@x", **{KEY: "b@x"}), "one interface is named twice"),
+    (pod(cni="a@x", **{KEY: "a@ y\u3000,b@,ns/b@\x1fz"}), ""),
+    *((pod(**{DEFAULT: text}), "expected one network") for text in ("a,b", "[ ]")),
+    (pod(**{DEFAULT: '[{"name": "a", "namespace": "ns"}]'}), ""),
     (pod(cni=",".join(["a"] * 129)), "more networks than a pod can have"),
     *((pod(**{key: LONG}), "more than 65536 characters") for key in ("cni", "networks", KEY, DEFAULT)),
     (pod(networks="red@x, black", cni=""), ""),
     (pod(networks="red,"), NAMES),
     (pod(networks="red,", cni="calico"), ""),  # which genie ignores
     *((pod(**{KEY: text}), "") for text in ("a", "a , ns/b@x", "/a", "a@", '[{"name": "a"}]', " [ ] ", "")),
-    *((pod(**{KEY: text}), SHORT) for text in ("a,", "a/b/c", "a@b@c", "a b", "a//b", "ns/")),
+    *((pod(**{KEY: text}), SHORT) for text in ("a,", "a/b/c", "a@b@c", "a b", "a//b", "ns/", "n s/a", "ä/a")),
     *((pod(**{KEY: text}), "expected a JSON list of networks") for text in ('{"name": "a"}', "[", "[1,2")),
     (pod(**{DEFAULT: "ns/a"}), ""),
     (pod(**{DEFAULT: "ns/a", "cni": " "}), ""),
@@ -117,6 +126,11 @@ CASES: list[Case] = [
     *((owned(kind, cni="calico,"), NAMES) for kind in ("Deployment", "CronJob", "DaemonSet", "ReplicaSet")),
     *((namespace(text, kind), "") for text in ("", "a, ns/b@x", " a @ x") for kind in ("Namespace", "Node")),
     *((namespace(text), "genie.io/default-networks: expected names") for text in ("a,", "a/b/c", "a@", "[]", "/a")),
+    *(
+        (namespace(f"a@{name}"), "expected names with commas")
+        for name in ("lo", "a" * 16, "ü" * 8, "x\u200by", "..", "%")
+    ),
+    (namespace("a@x,b@x"), "one interface is named twice"),
     (namespace(LONG), "genie.io/default-networks: it is longer"),
     (definition(""), ""),
     (definition(' {"cniVersion": "1.0.0", "name": "n", "type": "bridge"}\n'), ""),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from genie.cni.errors import CniError, Code
-from genie.cni.fields import Fields, decode, hardware_address, is_address
+from genie.cni.fields import Fields, decode, hardware_address, is_address, packed
 from genie.config import Conf
 from genie.kube import DEFAULTS, Default, Pod
 
@@ -365,14 +365,20 @@ def _few(read: Fields, key: str, what: str, most: int) -> None:
 def _port_mappings(read: Fields) -> tuple[Mapping[str, Any], ...]:
     _few(read, "portMappings", "ports", PORTS_MAX)
     mappings = read.objects("portMappings")
+    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for mapping in mappings:
         mapping.only(_PORTS)
         for key in ("hostPort", "containerPort"):
             if not 0 < (mapping.number(key, "a port") or 0) < 65536:
                 raise mapping.wrong(key, "a port")
-        if str(mapping.data.get("protocol", "tcp")).lower() not in ("tcp", "udp", "sctp"):
+        protocol = mapping.data.get("protocol") or "tcp"  # the plugin portmap has no default
+        if str(protocol).lower() not in ("tcp", "udp", "sctp"):
             raise mapping.wrong("protocol", "tcp, udp or sctp")
         host = mapping.data.get("hostIP")
         if host and not (isinstance(host, str) and is_address(host)):
             raise mapping.wrong("hostIP", "an IP address")
-    return tuple(mapping.data for mapping in mappings)
+        port = (mapping.data["hostPort"], protocol.lower(), packed(host) if host else b"")
+        if port in found:
+            raise mapping.wrong("hostPort", f"a port that no mapping before has for {protocol}")
+        found[port] = {**mapping.data, "protocol": protocol}
+    return tuple(found.values())

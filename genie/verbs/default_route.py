@@ -23,13 +23,14 @@ def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: 
     where: the element of the annotation, for messages. result: with an interface for each address.
 
     Raises SelectionError: the network has no address of that family on `ifname`, or the gateway is in none of its
-    subnets, not link-local, and not announced in the result.
+    subnets, not link-local, and not announced in the result, or it is no other host's.
     """
     on = (None if ip.interface is None else result.interfaces[ip.interface] for ip in result.ips)
     own = [ip for ip, at in zip(result.ips, on, strict=True) if at is None or at.name == ifname]
     announced = {
         _packed(gateway) for gateway in (*(ip.gateway for ip in own), *(r.gw for r in result.routes)) if gateway
     }
+    unfit = {each for ip in own for each in _unfit(ip.address)}
     on_link = [route.dst for route in result.routes if not route.gw and not route.is_default]
     for gateway in gateways:
         is_v6 = ":" in gateway
@@ -38,6 +39,12 @@ def check_gateways(where: str, gateways: Sequence[str], result: Result, ifname: 
             raise SelectionError(
                 where,
                 f"default-route: {gateway} is of {_family(is_v6)}, and the network gave {ifname} no such address",
+            )
+        if _packed(gateway) in unfit:  # the kernel would take the pod's own address for "on this link"
+            raise SelectionError(
+                where,
+                f"default-route: expected another host's address, found {gateway}, which is {ifname}'s own or its "
+                "subnet's broadcast address",
             )
         near = (*subnets, *on_link, "169.254.0.0/16", "fe80::/10")
         if _packed(gateway) not in announced and not any(_inside(gateway, subnet) for subnet in near):
@@ -71,6 +78,14 @@ def _family(is_v6: bool) -> str:
 def _packed(address: str) -> Packed:
     data = packed(address)
     return int.from_bytes(data, "big"), len(data) * 8
+
+
+def _unfit(cidr: str) -> set[Packed]:
+    """An address, and the broadcast address of its subnet; IPv6, and a /31 (RFC 3021), have none."""
+    address, _, length = cidr.partition("/")
+    number, bits = _packed(address)
+    rest = bits - int(length)
+    return {(number, bits), *([(number | (1 << rest) - 1, bits)] if bits == 32 and rest > 1 else ())}
 
 
 def _inside(address: str, subnet: str) -> bool:

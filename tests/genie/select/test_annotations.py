@@ -329,10 +329,37 @@ def test_fields_of_names() -> None:
     assert chosen({}).ask.namespace == ""
 
 
-@pytest.mark.parametrize("protocol", [{}, *({"protocol": each} for each in ("tcp", "TCP", "udp", "Udp", "sctp"))])
-def test_a_ports_protocol_may_be_in_any_case(protocol: dict[str, str]) -> None:
-    mapping = {"hostPort": 1, "containerPort": 1, **protocol}
+@pytest.mark.parametrize("protocol", ["tcp", "TCP", "udp", "Udp", "sctp"])
+def test_a_ports_protocol_may_be_in_any_case(protocol: str) -> None:
+    mapping = {"hostPort": 1, "containerPort": 1, "protocol": protocol}
     assert chosen({"portMappings": [mapping]}).ask.port_mappings == (mapping,)
+
+
+@pytest.mark.parametrize("protocol", [{}, {"protocol": None}, {"protocol": ""}])
+def test_a_port_without_a_protocol_is_of_tcp(protocol: dict[str, Any]) -> None:
+    """portmap would call iptables with an empty protocol, and its error would not name the annotation."""
+    mapping = {"hostPort": 1, "containerPort": 1}
+    assert chosen({"portMappings": [{**mapping, **protocol}]}).ask.port_mappings == ({**mapping, "protocol": "tcp"},)
+
+
+PORT = {"hostPort": 80, "containerPort": 1}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"protocol": "TCP", "containerPort": 2}),
+        ({"hostIP": ""}, {"protocol": "tcp", "hostIP": None}),
+        ({"hostIP": "fd00::1", "protocol": "udp"}, {"hostIP": "FD00:0::1", "protocol": "UDP"}),
+    ],
+)
+def test_a_port_of_the_host_is_mapped_once(first: dict[str, Any], second: dict[str, Any]) -> None:
+    with pytest.raises(
+        SelectionError, match=r"portMappings\[1\]: hostPort: expected a port that no mapping before has"
+    ):
+        chosen({"portMappings": [{**PORT, **first}, {**PORT, **second}]})
+    for other in ({"hostPort": 81}, {"protocol": "sctp"}, {"hostIP": "10.0.0.1"}):
+        assert len(chosen({"portMappings": [{**PORT, **first}, {**PORT, **second, **other}]}).ask.port_mappings) == 2
 
 
 def test_the_former_name_of_interface() -> None:

@@ -45,8 +45,24 @@ def test_a_gateway_is_near_or_announced_or_refused(
     on_link += [ip_interface(r.dst).network for r in routes if not r.gw and r.table and r.dst.endswith("/0")]
     announced = [gw for _, gw in given_ips] + [route.gw for route in routes]
     near = any(wanted in net for net in (*subnets, *on_link)) or wanted.is_link_local
-    allowed = bool(subnets) and (near or wanted in [ip_address(each) for each in announced if each])
+    unfit = [ip_interface(ip).ip for ip, _ in given_ips]
+    unfit += [net.broadcast_address for net in subnets if net.version == 4 and net.prefixlen < 31]
+    allowed = (
+        wanted not in unfit and bool(subnets) and (near or wanted in [ip_address(each) for each in announced if each])
+    )
     assert bool(refused(gateway, result)) != allowed
+
+
+@pytest.mark.parametrize("gateway", ["10.0.0.2", "10.0.0.255", "fd00::2", "10.0.8.1"])
+@pytest.mark.parametrize("announced", [False, True])
+def test_a_gateway_is_another_hosts_address(gateway: str, announced: bool) -> None:
+    """The kernel took the pod's own address for "all of the world is on this link"."""
+    ips = [IP(each, gateway if announced else "", interface=1) for each in ("10.0.0.2/24", "fd00::2/64", "10.0.8.1/31")]
+    assert refused(gateway, Result(interfaces=INSIDE, ips=tuple(ips))) == (
+        f"item 1: default-route: expected another host's address, found {gateway}, which is net1's own or its subnet's "
+        "broadcast address"
+    )
+    assert not refused("10.0.8.0", Result(interfaces=INSIDE, ips=tuple(ips)))
 
 
 def test_addresses_of_another_interface_do_not_count() -> None:

@@ -16,6 +16,7 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,6 +50,8 @@ ADDRESSES_MAX = 256
 """The limit for one pod's addresses as a peer."""
 PEERS_SIZE = 16 << 20
 """The limit for all peers, in bytes: some 20,000 with a few labels and addresses."""
+RELEASED = 256
+"""The number of containers that are known to be deleted; more than there can be DELs at once."""
 LABELS_MAX = 1000
 """The limit for labels of peers that are kept once for all pods that have them."""
 MARK = ".policies"
@@ -147,6 +150,7 @@ class Policies:
         self._parsed: dict[tuple[str, str, str], tuple[_Item, tuple[Policy, ...]]] = {}
         self._reported: dict[tuple[str, str, str], str] = {}
         self._here: dict[tuple[str, str], _Guarded] = {}
+        self._released = deque[tuple[str, str]](maxlen=RELEASED)
         self._world: World | None = None
         self._begun = False
         self._mark = f"{state_dir}/{MARK}"
@@ -187,6 +191,8 @@ class Policies:
     async def protect(self, call: Context, pod: Pod, record: Record) -> None:
         if not pod.name or not (self.active or self._begun):
             return  # `_update` finds its record
+        while record.key in self._released:  # the runtime may add what it has deleted
+            self._released.remove(record.key)
         guarded = self._here[record.key] = _guarded(record, rules=())
         if not self.active:
             return
@@ -207,16 +213,19 @@ class Policies:
         self._report(pod_event(pod, NOT_SET, f"its network policies could not be set: {why}", warning=True))
 
     async def release(self, call: Context) -> None:
-        guarded = self._here.pop((call.request.container_id, call.request.ifname), None)
+        key = (call.request.container_id, call.request.ifname)
+        self._released.append(key)
+        guarded = self._here.pop(key, None)
         if guarded is None:
             return
-        guarded.gone = True
-        if guarded.rules and call.request.netns:
+        guarded.gone = True  # nobody sets its rules any more; who has the lock already may still do it
+        if call.request.netns and (guarded.lock.locked() or guarded.rules != ()):
             from genie.policy import apply
 
             def remove() -> None:
                 with guarded.lock, suppress(OSError, apply.ApplyError):
-                    apply.replace(call.request.entrance, "")
+                    if guarded.rules != ():
+                        apply.replace(call.request.entrance, "")
 
             await call.executor.in_thread(remove)
 
@@ -257,7 +266,7 @@ class Policies:
                 pass
         if not self._begun:
             for record in self._records:  # containers from before the first policy, or before the agent's start
-                self._here.setdefault(record.key, _guarded(record))
+                self._adopt(record.key, _guarded(record))
             self._begun = True
         world = self._current()
         watches = (*self._sources, *self._others())
@@ -270,6 +279,11 @@ class Policies:
         if not (self.active or world.policies or any(failed)):  # a policy may have gone while its rules were set
             with suppress(OSError):
                 os.unlink(self._mark)
+
+    def _adopt(self, key: tuple[str, str], guarded: _Guarded) -> None:
+        """Look after a container that has a record, unless its DEL is on its way."""
+        if self._here.setdefault(key, guarded) is guarded and key in self._released:
+            self._here.pop(key, None)
 
     def _others(self) -> tuple[Watch[Any] | None, ...]:
         return (self._peers, self._namespaces)

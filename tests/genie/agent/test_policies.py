@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,8 +23,9 @@ from genie.agent.metrics import Metrics
 from genie.agent.policies import Policies
 from genie.agent.reporter import Reporter
 from genie.agent.writer import Writer
+from genie.cni.execute import SubprocessExecutor
 from genie.event import Event
-from genie.policy import apply
+from genie.policy import apply, rules
 from genie.records import Record, RecordedAttachment, Records
 from tests.rigs.agent import until
 from tests.rigs.agent_node import Node
@@ -205,6 +207,36 @@ def test_rules_of_a_policy_that_was_deleted_while_no_agent_ran_are_removed(here:
             await until(lambda: not (here.place / agent_policies.MARK).exists())
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("moment", ["the container becomes known", "its rules are decided"])
+def test_what_goes_on_during_a_del_leaves_no_rules(here: Here, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    asked = SimpleNamespace(container_id="c1", ifname="eth0", netns=here.namespace.path, entrance=here.namespace.path)
+    deletion: Any = SimpleNamespace(request=asked, executor=SubprocessExecutor())
+    begun, deleted = threading.Event(), threading.Event()
+    place, name = (agent_policies, "_guarded") if moment == "the container becomes known" else (rules, "decide")
+    original = getattr(place, name)
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        deleted.wait(20.0 if place is agent_policies else 0.3)  # a DEL that waits for the rules cannot end before them
+        return original(*args, **kwargs)
+
+    async def go() -> None:
+        async with here.agent() as enforced:
+            monkeypatch.setattr(place, name, slowly)
+            policy(here.api)
+            await until(begun.is_set)
+            await enforced.release(deletion)
+            deleted.set()
+            monkeypatch.setattr(place, name, original)
+            policy(here.api, "bad", spec={"ingres": []})
+            await until(lambda: here.metrics.policies.read()["bad",] == 1)
+            policy(here.api, "worse", spec={"ingres": []})
+            await until(lambda: here.metrics.policies.read()["bad",] == 2)  # what came before it has ended
+
+    asyncio.run(go())
+    assert here.rules == ""
 
 
 def test_a_pod_that_comes_while_no_policy_is_there_gets_those_of_later(here: Here) -> None:

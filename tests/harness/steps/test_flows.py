@@ -85,7 +85,7 @@ def test_a_link_that_is_cut_is_a_gap_and_its_figure_is_in_the_report(
     assert set(figures) == {
         f"longest gap of {protocol} to 10.2.0.13 from both to peer over weave" for protocol in ("tcp", "udp")
     }
-    assert all(each.value >= 1900 and each.unit == "ms" for each in figures.values())
+    assert all(each.value > 1500 and each.unit == "ms" for each in figures.values())  # as HELD allows
 
 
 @pytest.mark.root

@@ -165,6 +165,8 @@ def interface_names(asked: Asked, ifname: str) -> tuple[str, ...]:
         if ask.ifname in taken:
             raise SelectionError(ask.where, f"interface {ask.ifname} is taken already, by {taken[ask.ifname]}")
         taken[ask.ifname] = ask.where
+    if why := RESERVED_IFNAMES.get(ifname):
+        raise SelectionError("CNI_IFNAME", f"{ifname!r} is {why}")
     if everything and not everything[0].ifname and ifname in taken:
         raise SelectionError(
             taken[ifname], f"interface {ifname} is the pod's default network's, which {everything[0].where} puts there"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -104,13 +105,18 @@ async def _take_off(
 
 async def _let_go(call: Context, record: Record, attached: RecordedAttachment, plugin: NetworkConfig) -> bool:
     """Whether a plugin cleans up without the namespace, after it failed because its interface is not there: its ADD
-    failed before it had one (host-device), or the pod renamed or removed it. An empty CNI_NETNS means that nothing is
-    left there (specification, section 2, "DEL"), and then such a plugin releases the rest.
+    failed before it had one (host-device), the pod renamed or removed it, or CNI_NETNS is no namespace any more. An
+    empty CNI_NETNS means that nothing is left there (specification, section 2, "DEL"), and then such a plugin releases
+    the rest.
     """
     try:
-        with call.conversation() as kernel:
-            if attached.ifname in await call.in_namespace(kernel, kernel.links):
-                return False
+        try:
+            with call.conversation() as kernel:
+                if attached.ifname in await call.in_namespace(kernel, kernel.links):
+                    return False
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of setns: it is another kind of file, as after an umount
+                raise
         without = replace(call.attachment(attached, record.args), netns="")
         await invoke.delete(plugin, without, call.executor, attached.result)
     except (OSError, CniError):

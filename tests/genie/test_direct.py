@@ -318,6 +318,24 @@ def test_a_plugin_that_needs_its_interface_for_a_del_keeps_no_pod(real: Any, cni
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("place", ["file", "folder"])
+@pytest.mark.parametrize("attached", [True, False])
+def test_what_is_no_namespace_any_more_keeps_no_address(real: Any, place: str, attached: bool) -> None:
+    """As after an umount: the reference plugins refuse any CNI_NETNS that is there and is no namespace."""
+    node, _, _ = real
+    other = node.root / "other"
+    other.touch() if place == "file" else other.mkdir()
+    node.ask(cni="calico,weave")
+    if attached:
+        node.call("ADD")
+        assert len(leases(node)) == 2
+    else:
+        assert json.loads(node.start("ADD", CNI_NETNS=str(other)).stdout)["code"] == 999
+    assert node.call("DEL", CNI_NETNS=str(other)) == {} and not leases(node)
+    assert list((node.root / "state").iterdir()) == []
+
+
+@pytest.mark.root
 def test_calico_and_weave_twice_with_the_reference_plugins(real: Any) -> None:
     node, host, pod = real
     before = links(host)

@@ -16,6 +16,7 @@ from genie.cni.errors import CniError
 from genie.cni.execute import Outcome, PluginCall
 from genie.kube import POD_ANNOTATIONS, RefusedError
 from genie.records import Records
+from genie.select.selection import RESERVED_IFNAMES
 from genie.serve import serve
 from genie.verbs.context import Context
 from tests.rigs.core import (
@@ -730,3 +731,12 @@ def test_annotations_of_the_runtime_that_are_none_are_refused(node: Node, given:
     expected = "genie.conf: runtimeConfig: io.kubernetes.cri.pod-annotations: expected an object of strings"
     assert (error["code"], error["msg"]) == (7, expected)
     assert not node.executor.calls and not list(node.records)
+
+
+@pytest.mark.parametrize("ifname", sorted(RESERVED_IFNAMES))
+def test_an_interface_that_is_the_kernels_own_is_refused_and_can_be_deleted(node: Node, ifname: str) -> None:
+    node.kube.annotations = {"cni": "calico,weave-net"}
+    error = node.fails("ADD", CNI_IFNAME=ifname)
+    assert error["msg"] == f"CNI_IFNAME: {ifname!r} is {RESERVED_IFNAMES[ifname]}"
+    node.ok("DEL", CNI_IFNAME=ifname)
+    assert node.left() == []

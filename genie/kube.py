@@ -35,7 +35,7 @@ NETWORK_OBJECTS = {  # kind: (API group and version, resource)
     "LogicalNetwork": ("alpha.network.k8s.io/v1", "logicalnetworks"),
     "PhysicalNetwork": ("alpha.network.k8s.io/v1", "physicalnetworks"),
 }
-#: Objects of the cluster whose annotation `DEFAULTS` names the default networks of their pods: kind → resource.
+#: Objects whose annotation or label `DEFAULTS` names the default networks of their pods: kind → resource.
 OWNERS = {"Namespace": "namespaces", "Node": "nodes"}
 DEFAULTS = "genie.io/default-networks"
 #: Annotations of network policies. CNI-Genie's: its code has the first spelling, its documentation the second.
@@ -99,21 +99,30 @@ class Pod:
 
 
 class Default(SimpleNamespace):
-    """The default networks of a namespace's or a node's pods, as its annotation `DEFAULTS` has them. Not a dataclass,
-    because each ADD in direct mode makes the class anew.
+    """The default networks of a namespace's or a node's pods, as its annotation or label `DEFAULTS` has them. Not a
+    dataclass, because each ADD in direct mode makes the class anew.
 
-    kind: Namespace or Node.
+    kind: Namespace or Node. place: annotation or label.
     """
 
     kind: str
     name: str
     networks: str
+    place: str = "annotation"
 
     @classmethod
     def of(cls, kind: str, name: str, data: Mapping[str, Any] | None) -> Default | None:
-        """The annotation of an object; None if it has none, or a blank one."""
-        text = (((data or {}).get("metadata") or {}).get("annotations") or {}).get(DEFAULTS)
-        return cls(kind=kind, name=name, networks=text) if text and text.strip() else None
+        """The annotation of an object, otherwise the label; None if it has neither, or blank ones. In a file, the
+        value may have any type.
+        """
+        meta = (data or {}).get("metadata") or {}
+        for place in ("annotation", "label"):
+            found = meta.get(f"{place}s")
+            text = found.get(DEFAULTS) if isinstance(found, dict) else None
+            if text is not None and not (isinstance(text, str) and not text.strip()):
+                of = cls(kind=kind, name=name, networks=text)
+                return of if place == of.place else cls(**vars(of), place=place)
+        return None
 
 
 class Kube(Protocol):

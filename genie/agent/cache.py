@@ -93,7 +93,7 @@ _ANY: Wanted = {
     "metadata": {**_NAMES, "annotations": dict.fromkeys((*_NOTES, RESOURCE, DEFAULTS), True), "labels": True},
     **{key: _NETWORK["spec"] if key == "spec" else True for key in ("spec", "kind", "code", "reason", "message")},
 }
-_OWNER: Wanted = {"metadata": {**_NAMES, "annotations": {DEFAULTS: True}}}
+_OWNER: Wanted = {"metadata": {**_NAMES, "annotations": {DEFAULTS: True}, "labels": {DEFAULTS: True}}}
 NO_DEFAULT: Mapping[str, Any] = {"metadata": {}}
 """Stands for each namespace and node without default networks."""
 _OVERLONG = "?" * (ANNOTATION_MAX + 1)
@@ -395,8 +395,9 @@ def _keep_network(item: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Unkept, 
 
 def _keep_owner(item: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Unkept, Unkept]:
     meta = item.get("metadata") or {}
-    text = _readable(meta.get("annotations")).get(DEFAULTS)
-    kept = {"metadata": {"annotations": {DEFAULTS: text}}} if text else NO_DEFAULT
+    readable = {"annotations": _readable(meta.get("annotations")), "labels": meta.get("labels")}
+    default = Default.of("", "", {"metadata": readable})
+    kept = {"metadata": {f"{default.place}s": {DEFAULTS: default.networks}}} if default else NO_DEFAULT
     return kept, Unkept(str(meta.get("resourceVersion") or ""))
 
 

@@ -166,8 +166,9 @@ def _documents(path: str, namespace: str) -> Iterator[tuple[str, dict[str, Any]]
         raise invalid(name, f"not valid YAML: {' '.join(str(error).split())}") from error
     for position, document in enumerate(found, 1):
         items = document.get("items") if isinstance(document, dict) else None
-        for data in items if isinstance(items, list) else [document]:
+        for number, data in enumerate(items if isinstance(items, list) else [document], 1):
             where = f"{name}, document {position}" if len(found) > 1 else name
+            where += f", item {number}" if isinstance(items, list) else ""
             if data is None:
                 continue
             try:

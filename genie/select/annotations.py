@@ -175,7 +175,7 @@ def _given(extra: tuple[Ask, ...], conf: Conf, default: Default | None) -> Asked
 def _of_owner(default: Default, extra: tuple[Ask, ...], most: int) -> Asked:
     """A namespace's names are looked up as its pods' own would be, a node's as those of genie.conf."""
     owner = f"{default.kind.lower()} {default.name}"
-    where, on_node = f"{owner}: annotation {DEFAULTS}", default.kind == "Node"
+    where, on_node = f"{owner}: {default.place} {DEFAULTS}", default.kind == "Node"
     _readable(default.networks, where)
     primary = _names(default.networks, where, most, lookup="default" if on_node else "named", objects=True)
     return Asked(primary=primary, extra=extra, trusted=on_node, why=f"no annotation: {DEFAULTS} of {owner}")

@@ -95,6 +95,7 @@ class Subject:
         Raises CniError: 7; it has not the form of an object.
         """
         meta = _object(data, "metadata")
+        _object(meta, "annotations")
         if not isinstance(kind := data.get("kind"), str):
             raise invalid("object", "expected a kind")
         name = str(meta.get("name") or meta.get("generateName") or "")

@@ -245,6 +245,12 @@ def test_a_namespaces_default_networks_come_before_the_nodes(api: FakeApi) -> No
         assert await cached.defaults("green") == of_node and await cached.defaults("") == of_node
         assert not api.asked("namespaces/") and not api.asked("nodes/"), "the watches know them"
         assert not [path for path, accept in api.accepted if path.startswith(NAMESPACES) and "Partial" not in accept]
+        api.put(NAMESPACES, "", "labelled", annotations=named(" "), labels=named("weave"))
+        await until(lambda: "weave" in str(cached.networks["Namespace"].get("", "labelled")))
+        of_label = Default(kind="Namespace", name="labelled", networks="weave", place="label")
+        assert await cached.defaults("labelled") == of_label
+        api.put(NAMESPACES, "", "labelled", annotations=named("calico"), labels=named("weave"))
+        await until(lambda: "calico" in str(cached.networks["Namespace"].get("", "labelled")))
         api.put(NAMESPACES, "", "blue", annotations=named("x" * (ANNOTATION_MAX * 2)))
         await until(lambda: "calico" not in str(cached.networks["Namespace"].get("", "blue")))
         long = await cached.defaults("blue")

@@ -155,6 +155,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
      "Logicalnetwork default/l: subnet: '10.0.0.0/33' does not appear to be an IPv4 or IPv6 network"),
     ({"kind": "Node", "metadata": {"name": "n", "annotations": {"genie.io/default-networks": "a,,b"}}},
      "node n: annotation genie.io/default-networks, item 2"),
+    *(({"kind": "Namespace", "metadata": {"name": "n", "annotations": {"genie.io/default-networks": odd}}},
+       "namespace n: annotation genie.io/default-networks: expected a string") for odd in (5, ["a"], {"a": 1}, True)),
+    ({"kind": "Namespace", "metadata": {"name": "n", "labels": {"genie.io/default-networks": "a@lo"}}},
+     "namespace n: label genie.io/default-networks, item 1 (\"a@lo\"): interface name: 'lo' is"),
 ]  # fmt: skip
 
 
@@ -183,6 +187,8 @@ def test_a_pod_with_a_device_gets_the_network_over_it(capsys: pytest.CaptureFixt
     [
         ("a: [", "not valid YAML: while parsing"),
         ("[1]", "metadata: expected an object"),
+        ("kind: Namespace\nmetadata: {name: n, annotations: [a]}", "annotations: expected an object"),
+        ("kind: List\nitems:\n- {kind: Pod}\n- 5", "a.yaml, item 2: object: metadata: expected an object"),
         ("{metadata: {}}", "expected a kind"),
         ("{kind: Pod, metadata: [], spec: {}}", "metadata: expected an object"),
         ("{kind: Pod, metadata: {annotations: 5}, spec: {containers: []}}", "annotations: expected an object"),

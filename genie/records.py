@@ -184,7 +184,6 @@ def _routes(read: Fields) -> tuple[Route, ...]:
 
 
 def attachments(records: Iterable[Record]) -> Iterator[RecordedAttachment]:
-    """All attachments of these records."""
     return (one for record in records for one in record.attached)
 
 

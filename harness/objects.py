@@ -107,7 +107,6 @@ class Objects:
         return f"{root}/namespaces/{within}/{plural}" if namespaced and within else f"{root}/{plural}"
 
     def path(self, thing: Object, namespace: str = "") -> str:
-        """The path of an object."""
         return f"{self.collection(thing, namespace)}/{thing['metadata']['name']}"
 
     def _resource(self, root: str, version: str, kind: str) -> tuple[str, bool]:

@@ -78,8 +78,6 @@ class Histogram(_Metric):
 
 
 class Metrics:
-    """All metrics of the agent."""
-
     def __init__(self) -> None:
         self.build = Gauge("genie_build_info", "Always 1; the version of this agent.", "version")
         self.build.read = lambda: {(__version__,): 1}

@@ -280,7 +280,6 @@ class Change:
 
     @property
     def undone(self) -> Change:
-        """The change that undoes this one."""
         return Change(self.what, not self.add)
 
     def encode(self, sequence: int) -> bytes:

@@ -51,8 +51,6 @@ def _no_node_image() -> str:
 
 
 class KindCluster(RealCluster):
-    """A running kind cluster."""
-
     def __init__(self, state: ClusterState, why: str, held: IO[str] | None = None) -> None:
         self.state, self._held = state, held
         super().__init__(facts=state.facts(why, ABILITIES), kubeconfig=state.kubeconfig, nodes=DockerNodes())

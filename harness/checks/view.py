@@ -233,7 +233,6 @@ class View:
     # --- networks
 
     def belongs(self, address: Address | str, network: str) -> bool:
-        """Whether an address is of a network."""
         ip = address.ip if isinstance(address, IPv4Interface | IPv6Interface) else ip_address(address)
         return any(ip in subnet for subnet in self.networks[network] if subnet.version == ip.version)
 
@@ -278,5 +277,4 @@ class View:
 
 
 def subnets(texts: Iterable[str]) -> tuple[Subnet, ...]:
-    """Parse subnets."""
     return tuple(ip_network(text, strict=False) for text in texts)

@@ -55,7 +55,6 @@ class Consoles:
             console.close()
 
     def close(self) -> None:
-        """Close all sessions."""
         for namespace, pod in list(self._open):
             self.forget(namespace, pod)
 

@@ -83,7 +83,6 @@ def have_image(image: str) -> None:
 
 
 def build(context: Path, tag: str, dockerfile: Path, labels: Mapping[str, str]) -> None:
-    """Build an image."""
     marks = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
     docker("build", "--quiet", "--tag", tag, "--file", str(dockerfile), *marks, str(context), timeout=1800)
 

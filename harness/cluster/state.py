@@ -22,8 +22,6 @@ NAME = "genie"  # of the kind cluster that runs share
 
 @dataclass(kw_only=True)
 class ClusterState:
-    """One cluster."""
-
     name: str
     backend: str = "kind"
     complete: bool = False

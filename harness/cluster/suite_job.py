@@ -171,7 +171,6 @@ def unfinished(api: Objects) -> str:
 
 
 def shards(api: Objects) -> int:
-    """The number of shards of a Job."""
     return int(api.get(_JOB)["spec"]["completions"])
 
 

@@ -27,7 +27,6 @@ Test one CNI plugin against the specification: each verb in each version that it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
     parser.description = DESCRIPTION
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("profile", nargs="?", type=Path, help="a profile, see docs/vendors.md")

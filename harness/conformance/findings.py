@@ -24,8 +24,6 @@ class Fault(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """The verdict of a check."""
-
     PASSED = "passed"
     FAILED = "failed"
     WARNED = "warned"  # not as the specification recommends; it does not demand it

@@ -71,7 +71,6 @@ class Kernel:
     neighbours: frozenset[Address]  # permanent ones
 
     def link(self, name: str) -> Link | None:
-        """An interface by name."""
         return next((link for link in self.links if link.name == name), None)
 
     def of(self, link: Link) -> list[str]:

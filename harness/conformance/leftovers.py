@@ -64,7 +64,6 @@ def interfaces(clean: Snapshot, after: Snapshot, shared: Set[str] = frozenset())
 
 
 def processes(clean: Snapshot, after: Snapshot) -> Iterator[str]:
-    """Remaining processes."""
     for number, command in after.processes.items():
         if number not in clean.processes:
             yield f"the process {command!r}"

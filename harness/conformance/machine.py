@@ -162,7 +162,6 @@ def _links(names: Sequence[str]) -> None:
 
 
 def snapshot() -> Snapshot:
-    """The machine now."""
     return Snapshot(kernel=look(), files=dict(_files()), processes=_processes(), firewall=_firewall())
 
 

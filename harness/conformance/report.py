@@ -120,7 +120,6 @@ def _counts(results: Sequence[Checked]) -> Iterator[str]:
 
 
 def dump(report: dict[str, Any], yaml: bool = False) -> str:
-    """The report as text."""
     if yaml:
         import yaml as library
 

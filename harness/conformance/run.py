@@ -173,11 +173,9 @@ class Plan:
         return sorted(found.values(), key=lambda job: all(check.repeat for check in job.checks))
 
     def started(self, job: Job) -> None:
-        """It runs now."""
         self._begun |= {(check.name, job.version) for check in job.checks}
 
     def finished(self, job: Job, trials: Sequence[Trial]) -> None:
-        """It has ended."""
         for check, trial in zip(job.checks, trials, strict=True):
             key = (check.name, job.version)
             tries = self._found.setdefault(key, [])

@@ -33,8 +33,6 @@ class NotFound(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Plugins:
-    """Plugin binaries."""
-
     paths: tuple[str, ...]
     source: str  # for reports: "containernetworking/plugins v1.9.1, installed in /opt/cni/bin"
     lacking: frozenset[str] = frozenset()  # wanted names that were not found

@@ -23,8 +23,6 @@ class Died(Exception):
 
 
 class Daemons:
-    """The daemons of one node."""
-
     def __init__(self, node: str, plans: Sequence[DaemonPlan]) -> None:
         self._node, self._plans = node, plans
         self._running: list[tuple[DaemonPlan, subprocess.Popen[bytes]]] = []

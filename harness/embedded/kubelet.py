@@ -32,8 +32,6 @@ _RESYNC = 2.0  # seconds between full lists, for events that a watch may have mi
 
 
 class Kubelet:
-    """The kubelet of one node."""
-
     def __init__(self, node: str, address: str, client: Client, runtime: Runtime) -> None:
         self.node, self.address, self.client, self.runtime = node, address, client, runtime
         self._pods: dict[str, PodLife] = {}
@@ -166,7 +164,6 @@ class PodLife:
         return self.sandboxes[-1] if self.running and self.sandboxes else None
 
     def start(self) -> None:
-        """Start the thread."""
         threading.Thread(target=self._live, daemon=True).start()
 
     def changed(self, pod: Object) -> None:

@@ -137,7 +137,6 @@ class Daemon:
         socket_api.serve(path, answers, holds)
 
     def start(self, access: Access) -> None:
-        """Start the kubelet."""
         self._kubelet = Kubelet(self._node.name, self._node.address, Client(access, net=self._base), self._runtime)
         self._kubelet.run()
 

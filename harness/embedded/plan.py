@@ -25,8 +25,6 @@ class DaemonPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class NodePlan:
-    """One node."""
-
     name: str
     number: int
     address: str
@@ -43,8 +41,6 @@ class NodePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cluster."""
-
     place: str  # the run's directory
     address: str  # of the API server, on the underlay
     nowhere: str  # an unused address on the underlay

@@ -33,7 +33,6 @@ class Map:
 
 
 def render(found: Preflight) -> str:
-    """The page."""
     return filled(_TEMPLATE, found=found, maps={each.name: maps(each) for each in found.networks})
 
 

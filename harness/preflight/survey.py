@@ -63,7 +63,6 @@ class Survey:
         return Objects(self.cluster.api())
 
     def network(self, offer: Offer) -> Network:
-        """Survey one network."""
         name, nodes = offer.network, self.cluster.facts.nodes
         found = Network(name=name, software=offer.software, kind=offer.kind)
         scene = self._scene(offer)

@@ -13,7 +13,6 @@ _WORDS = {None: ("n/a", "dim"), "": ("✓", "green")}
 
 
 def show(found: Preflight, console: Console) -> None:
-    """Print it."""
     for network in found.networks:
         _show_network(network, found, console)
     for name, reason in found.missing.items():

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def of_run(run: Run) -> ScenarioReport:
-    """A run as a report."""
     from harness.report import published as form
     from harness.report.outcome import counted
 

@@ -119,7 +119,6 @@ def _slower(before: Mapping[str, Outcome], after: Mapping[str, Outcome]) -> Iter
 
 
 def text(found: Difference) -> str:
-    """For a terminal."""
     parts = [f"{found.base}\n{found.head}\n"]
     for key, title in TITLES.items():
         if changes := found.changes[key]:
@@ -129,7 +128,6 @@ def text(found: Difference) -> str:
 
 
 def as_json(found: Difference) -> dict[str, object]:
-    """For programs."""
     changes = {key: [vars(each) for each in some] for key, some in found.changes.items()}
     return {"base": found.base, "head": found.head, "exit": found.code, **changes}
 

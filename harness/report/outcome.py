@@ -74,7 +74,6 @@ class Stage:
 
     @property
     def failures(self) -> list[str]:
-        """All failures of this step."""
         own = [self.failure] if self.failure else []
         return own + [finding.failure for finding in self.findings if finding.failure]
 
@@ -138,7 +137,6 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """And back."""
         stages = tuple(
             Stage(**{**stage, "findings": tuple(map(_finding, stage["findings"])), "figures": _figures(stage)})
             for stage in data["stages"]

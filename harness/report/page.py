@@ -55,7 +55,6 @@ class Column:
 
 
 def render(report: ScenarioReport) -> str:
-    """The page."""
     found = causes(report.scenarios)
     for details, text in _DETAILS:
         page = _page(report, found, details, text)

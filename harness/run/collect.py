@@ -88,8 +88,6 @@ def is_scenario_id(nodeid: str) -> bool:
 
 
 class ScenarioFile(pytest.File):
-    """A file with one scenario."""
-
     def collect(self) -> Iterable[pytest.Item]:
         """The scenario, if nothing is wrong with the file; of one about two networks, one for each other network."""
         from harness.yamlfile import Mistakes

@@ -65,8 +65,6 @@ def folder(path: Path, parent: pytest.Collector) -> Checks | None:
 
 
 class Checks(pytest.Directory):
-    """All checks."""
-
     def collect(self) -> Iterable[pytest.Item]:
         """Each of them, in the order of a report."""
         from harness.conformance.checks import CHECKS

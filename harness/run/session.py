@@ -295,7 +295,6 @@ class Suite:
         return Blocking(self.state / "networks")
 
     def _run_one(self, scenario: Scenario) -> Outcome:
-        """Run one scenario."""
         if self.cluster is None:
             self.cluster = self.backend.connect(run_options(self.config, self.chosen, ()))
         worker = self.config.workerinput["workerid"] if self.is_worker else ""  # type: ignore[attr-defined]

@@ -26,7 +26,6 @@ Exit status: 0 the profile is written, 1 it is, and `harness profile check` find
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The subcommands."""
     raw = argparse.RawDescriptionHelpFormatter
     checking = commands.add_parser(
         "check", help="report all mistakes in a profile, with file, line and column", description=CHECK,

@@ -60,7 +60,6 @@ class Cause:
 
     @property
     def reports(self) -> tuple[int, ...]:
-        """The reports with this cause."""
         return tuple(dict.fromkeys(each.report for each in self.seen))
 
 

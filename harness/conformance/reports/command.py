@@ -17,7 +17,6 @@ _RUN = "the report.json of a run of scenarios, or its directory"
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The commands."""
     merging = commands.add_parser(
         "merge",
         help="conformance reports: one matrix of many implementations; reports of `pytest --shard`: the whole run's",
@@ -157,7 +156,6 @@ def durations(options: argparse.Namespace) -> int:
 
 
 def badge(options: argparse.Namespace) -> int:
-    """Write the badge."""
     from harness.conformance.published import read
     from harness.conformance.reports.badge import svg
 

@@ -72,7 +72,6 @@ def _found(check: CheckOf) -> Iterator[tuple[Key, str]]:
 
 
 def text(found: Comparison) -> str:
-    """For a terminal."""
     named = (
         ("new failures", found.new),
         ("no verdict any more", found.lost),

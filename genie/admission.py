@@ -140,16 +140,18 @@ def _users(conf: Conf, label: str, namespace: str, kind: str) -> Iterator[str]:
     """The pods whose status has a network; not more than a warning shows, and one."""
     count = 0
     within = f"/namespaces/{namespace}" if kind == "LogicalNetwork" else ""
-    for item in _list(conf, f"/api/v1{within}/pods", _USERS, _METADATA):
-        meta = item.get("metadata") or {}
-        notes = meta.get("annotations") or {}
-        if kind == "LogicalNetwork" and not notes.get(LOGICAL):
-            continue
-        if label in _names(notes.get(NETWORK_STATUS)):
-            count += 1
-            yield f"{meta.get('namespace')}/{meta.get('name')}"
-            if count > SHOWN:
-                return
+    with closing(DirectKube(conf).client) as client:
+        listed = pages(client, f"/api/v1{within}/pods", _USERS, accept=_METADATA, within=TIMEOUT)
+        for item in (item for items, _ in listed for item in items):
+            meta = item.get("metadata") or {}
+            notes = meta.get("annotations") or {}
+            if kind == "LogicalNetwork" and not notes.get(LOGICAL):
+                continue
+            if label in _names(notes.get(NETWORK_STATUS)):
+                count += 1
+                yield f"{meta.get('namespace')}/{meta.get('name')}"
+                if count > SHOWN:
+                    return
 
 
 def _names(status: Any) -> list[str]:
@@ -157,16 +159,6 @@ def _names(status: Any) -> list[str]:
         return [entry["name"] for entry in json.loads(status)]
     except (ValueError, TypeError, LookupError, RecursionError):
         return []
-
-
-def _list(conf: Conf, path: str, wanted: Mapping[str, Any], accept: str = kube.JSON) -> Iterator[Mapping[str, Any]]:
-    """The objects of a list, page by page, with the wanted fields.
-
-    Raises CniError: 11, or the API server's refusal.
-    """
-    with closing(DirectKube(conf).client) as client:
-        for items, _ in pages(client, path, wanted, accept=accept, within=TIMEOUT):
-            yield from items
 
 
 # --- the server ---------------------------------------------------------------------------------------------------

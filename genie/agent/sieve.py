@@ -124,7 +124,7 @@ class Sieve:
             if key == "metadata":
                 self.metadata = self.value({"continue": True, "resourceVersion": True})
             elif key == "items" and self._peek() == "[":
-                for _ in self._elements():
+                for _ in self._members("[", "]"):
                     yield _object(self.value(wanted))
             elif key == "items" and self._peek() != "n":  # null: there are none
                 raise ValueError("items: expected a list")
@@ -201,9 +201,6 @@ class Sieve:
             key = self.value(True)
             self._expect(":")
             yield key if isinstance(key, str) else ""
-
-    def _elements(self) -> Iterator[None]:
-        return self._members("[", "]")
 
     def _members(self, begin: str, end: str) -> Iterator[None]:
         self._expect(begin)

@@ -103,7 +103,7 @@ def _first(own: Fields, find: Find) -> tuple[list[str], dict[str, Mapping[str, A
     networks: dict[str, Mapping[str, Any]] = {}
     for at, delegate in enumerate(own.objects("delegates")):
         name = delegate.text("name") or delegate.text("type")
-        network = cni_config.parse(_text({**delegate.data, "name": name}), delegate.where)
+        network = cni_config.parse(json.dumps({**delegate.data, "name": name}), delegate.where)
         names.append(network.name)
         if not find(network.name):
             file = f"{10 + at}-{network.name}.{'conflist' if network.is_list else 'conf'}"
@@ -111,10 +111,6 @@ def _first(own: Fields, find: Find) -> tuple[list[str], dict[str, Mapping[str, A
     if not names:
         raise own.wrong("clusterNetwork", "a network, or at least one of `delegates`")
     return names, networks
-
-
-def _text(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=2) + "\n"
 
 
 def _network(own: Fields, key: str, name: str, find: Find) -> str:

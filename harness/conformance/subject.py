@@ -133,6 +133,11 @@ class Subject:
         """Every subnet in the plugin's configuration."""
         return tuple(value for key, value in _strings(self.conf) if key == "subnet" and "/" in value)
 
+    def has_address(self, cidr: str) -> bool:
+        """Whether the plugin's configuration itself names an address of containers."""
+        address = cidr.partition("/")[0]
+        return any(text.partition("/")[0] == address for key, text in _strings(self.conf) if key != "gateway")
+
     @property
     def masters(self) -> list[str]:
         """Interfaces of the host that the configuration needs."""

@@ -97,7 +97,7 @@ def keeps_host(scene: Scene) -> None:
     demand = f"{_OTHERS} What else it needs of the host, the configuration names."
     for verb, call in (("ADD", scene.added), ("DEL", scene.deleted)):
         call(attachment)
-        after = scene.snapshot()
+        after = attachment.undone or scene.snapshot()  # before the DEL of the plugins before it
         for index, kind in queueing():
             if index in names and kind not in (queues.get(index), "noqueue"):
                 headline = f"{verb} gave the host's {names[index]} the queueing discipline {kind}"

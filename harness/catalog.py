@@ -154,6 +154,15 @@ class Embedded(Section):
         return conf
 
 
+class ConformanceDaemon(Section):
+    """A program of the network that runs on a node; for `harness conformance`, on the machine of each check."""
+
+    run: str = Field(description="Its command, as in a shell; a relative path begins at the profile's directory.")
+    ready: str = Field(
+        default="", description="The path of a file or socket that exists when it is ready.", pattern=r"^(/.*)?$"
+    )
+
+
 class Conformance(Section):
     """Settings for `harness conformance`."""
 
@@ -163,6 +172,9 @@ class Conformance(Section):
     claims: tuple[str, ...] = Field(default=(), description="Extended features to test.")
     stays: tuple[str, ...] = Field(
         default=(), description="Interfaces that all containers share and that stay by design."
+    )
+    daemons: tuple[ConformanceDaemon, ...] = Field(
+        default=(), description="Programs that the plugin needs on the node, started in this order."
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from harness.conformance import netlink
 from harness.conformance.kernel import Kernel, look
 from harness.embedded import linux
+from harness.waiting import until_nothing
 
 T = TypeVar("T")
 UPLINK = "eth0"
@@ -35,6 +37,7 @@ _UPPER = PLACE / "upper"
 _OWN = ("upper", "work", "delegate")  # the harness's in PLACE
 REMOVED = b"\0removed"
 _KEPT = ("proc", "sys", "dev", "run", "lost+found")
+_DAEMON_SECONDS = 10.0
 _SMALL = 1 << 16  # bytes of a file that are searched for words of an attachment
 _NOISE = re.compile(r" ?\bcounter packets \d+ bytes \d+| ?# handle \d+|^#.*$|\[\d+:\d+\]", re.MULTILINE)
 
@@ -52,6 +55,20 @@ class Snapshot:
     files: dict[str, bytes]
     processes: dict[int, str]
     firewall: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeProgram:
+    """A daemon that the plugin needs on the machine."""
+
+    command: str  # for a shell
+    directory: Path  # where it is started
+    ready: str = ""  # the path of what exists when it is ready
+
+    def shell(self) -> str:
+        """How to start it, as a line of shell."""
+        wait = f"; until [ -e {shlex.quote(self.ready)} ]; do sleep 0.1; done" if self.ready else ""
+        return f"(cd {shlex.quote(str(self.directory))} && {self.command}) &{' ' + wait[2:] if wait else ''}"
 
 
 class Sandbox:
@@ -223,6 +240,30 @@ def provide(path: str, text: str) -> None:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
+
+
+def start(daemon: NodeProgram) -> None:
+    """Start a daemon, and wait until it is ready.
+
+    Raises:
+        NoMachine: it has ended, or is not ready in time.
+    """
+    log = os.memfd_create("daemon", os.MFD_CLOEXEC)
+    silent = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+    env = {"PATH": linux.search_path()}
+    process = subprocess.Popen(["sh", "-c", daemon.command], cwd=daemon.directory, env=env, **silent)  # type: ignore[call-overload]
+    missing = until_nothing(
+        lambda: bool(daemon.ready) and not Path(daemon.ready).exists(),
+        _DAEMON_SECONDS,
+        hopeless=lambda _: process.poll() is not None,
+    )
+    if missing or process.poll():
+        why = (
+            f"ended with status {process.returncode}" if process.poll() is not None else f"has not made {daemon.ready}"
+        )
+        words = os.pread(log, 300, 0).decode(errors="replace").strip()
+        raise NoMachine(f"conformance.daemons in the profile: {daemon.command} {why}{f': {words}' if words else ''}")
+    os.close(log)
 
 
 def remove(paths: Sequence[str]) -> None:

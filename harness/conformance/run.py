@@ -374,6 +374,8 @@ def _in_child(job: Job, subject: Subject, pipe: int) -> None:
         machine.begin(subject.masters, needed)
         for path, text in subject.files.items():
             machine.provide(path, text)
+        for daemon in subject.daemons:
+            machine.start(daemon)
         scene = Scene(subject, job.version, job.warned)
         found = [_found(check, scene) for check in checks]
     except machine.NoMachine as error:

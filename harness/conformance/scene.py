@@ -104,6 +104,8 @@ class Scene:
         self.write(f"ip addr add 192.0.2.10/24 dev {machine.UPLINK}; ip route add default via 192.0.2.1")
         for path, text in subject.files.items():
             self.write(f"mkdir -p {Path(path).parent}; printf %s {shlex.quote(text)} > {path}")
+        for daemon in subject.daemons:
+            self.write(daemon.shell())
 
     @property
     def is_late(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.conformance.call import NOT_STARTED, Call, Json, Outcome, run
+from harness.conformance.machine import NodeProgram
 from harness.conformance.spec import VERSIONS
 from harness.embedded.binaries import INSTALLED, NotFound, given
 from harness.values import texts
@@ -50,6 +51,7 @@ class Subject:
     assigns: bool = False  # the tested one is the ipam plugin of the plugin at that position
     stays: tuple[str, ...] = ()  # interfaces that all containers share
     claims: frozenset[str] = frozenset()
+    daemons: tuple[NodeProgram, ...] = ()
     places: tuple[Path, ...] = ()  # directories with further plugins
     supported: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()  # that the profile states

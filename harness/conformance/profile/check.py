@@ -17,6 +17,7 @@ from typing import Any
 from harness import catalog
 from harness.cluster import software
 from harness.conformance.checks import FEATURES
+from harness.conformance.machine import NodeProgram
 from harness.conformance.profile import configuration
 from harness.conformance.profile.configuration import Part, Where
 from harness.conformance.spec import VERSIONS
@@ -111,8 +112,13 @@ def read(path: Path, plugin: Path | None = None, paths: Sequence[Path] = ()) -> 
         raise BadProfile(str(error)) from error
     found = _once([*_claimed(profile), *_answered(profile, subject)])
     embedded = profile.network.embedded
+    daemons = tuple(
+        NodeProgram(command=each.run, ready=each.ready, directory=path.absolute().parent)
+        for each in profile.network.conformance.daemons
+    )
     stated = embedded.default_route if "default_route" in embedded.model_fields_set else None
-    return replace(subject, mistakes=tuple(map(str, found)), subnets=embedded.subnets, default_route=stated)
+    said = tuple(map(str, found))
+    return replace(subject, mistakes=said, subnets=embedded.subnets, default_route=stated, daemons=daemons)
 
 
 def of_files(plugin: Path, conf: Path, paths: Sequence[Path] = ()) -> Subject:

@@ -272,6 +272,8 @@ def _text(
             "",
         ),
         (f"  stays: [{', '.join(stays)}]", ""),
+        ("  # Programs that the plugin needs on the node, and a file or socket that is there when one is ready.", ""),
+        (f"  # daemons: [{{run: ./{found.plugin.name}d, ready: /run/{found.plugin.name}d.sock}}]", ""),
     ]
     head = f"# {found.plugin.name}, for `harness`. `harness profile check` finds mistakes in this file.\n"
     return head + "".join(f"{code:<36}  # {why}\n" if why else f"{code}\n" for code, why in lines)

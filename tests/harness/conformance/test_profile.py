@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.conformance.profile import check, configuration
+from harness.conformance.run import run
 
 PLUGIN = """\
 #!/bin/sh
@@ -226,3 +229,41 @@ def test_the_same_mistake_in_a_configuration_alone_is_found_too(tmp_path: Path) 
     assert subject.mistakes == (
         f"{conf}:2:16: cniVersion: 1.1.0 is not among the versions that mynet supports: 0.4.0, 1.0.0",
     )
+
+
+_WITH_DAEMON = """
+network: links
+embedded:
+  kind: real
+  software: links 1
+  plugins: [links]
+  subnets: [10.77.0.0/16]
+  file: 10-links.conf
+  conf: {cniVersion: 1.1.0, name: links, type: links, subnet: 10.77.1.0/24}
+conformance:
+  daemons: [{run: COMMAND, ready: /run/ready}]
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("command", "verdict", "reason"),
+    [
+        ("touch /run/ready && exec sleep 600", "passed", ""),
+        ("echo no licence; exit 3", "broken", "echo no licence; exit 3 ended with status 3: no licence"),
+    ],
+)
+def test_a_daemon_of_the_profile_runs_on_the_machine(
+    tmp_path: Path, namespace: Callable[[], object], command: str, verdict: str, reason: str
+) -> None:
+    namespace()
+    plugin, path = tmp_path / "links", tmp_path / "links.yaml"
+    example = Path(__file__).parents[3] / "fixtures" / "plugins" / "example_veth.py"
+    plugin.write_text(f'#!/bin/sh\n[ "$CNI_COMMAND" = VERSION ] || [ -e /run/ready ] || exit 1\nexec {example}\n')
+    plugin.chmod(0o755)
+    path.write_text(_WITH_DAEMON.replace("COMMAND", json.dumps(command)))
+    subject = replace(check.read(path), supported=("1.1.0",))
+    results = run(subject, ["del-leaves-machine-clean"], again=0, alone=True)
+    assert [(each.verdict.value, each.trials[0].reason.partition("profile: ")[2]) for each in results] == [
+        (verdict, reason)
+    ]

@@ -78,7 +78,7 @@ def ranked(outcome: Outcome) -> tuple[str, ...]:
     best: tuple[str, ...]
     if _PLUGIN.search(text):
         best = ("cni-calls", "agent.log", "genie", "containerd.log", "events")
-    elif "ready" in text or "running" in text:
+    elif any(word in text for word in ("Pending", "ready", "running")):
         best = ("events", "cni-calls", "genie", "pods.json")
     else:
         best = ("seen", "pod.txt", "network.txt", "genie", "events")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from harness.report.outcome import Outcome
+
+#: What the kubelet and the runtime write before the plugin's words for an ADD that failed.
+BEFORE_WORDS = re.compile(
+    r"failed to setup network for sandbox \S+ (?:plugin type=\S+(?: name=\S+)? failed \(add\): )?", re.IGNORECASE
+)
 
 
 def failure(outcome: Outcome, report: Path) -> str:
@@ -40,9 +46,9 @@ def _verdict(outcome: Outcome) -> list[str]:
 
 
 def in_one_line(failure: str) -> str:
-    """The first line of a failure, with the next one if it only announces that."""
+    """The first line of a failure, with the next one if it only announces that; of an ADD, the plugin's words."""
     first, *rest = failure.splitlines() or [""]
-    return f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first
+    return f"{first} {BEFORE_WORDS.split(rest[0])[-1].strip()}" if first.endswith(":") and rest else first
 
 
 def _first(evidence: tuple[str, ...], most: int = 12) -> list[str]:

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.report.outcome import Outcome
+from harness.report.words import BEFORE_WORDS
 from harness.values import in_general
 
-_ADDED = re.compile(r"failed to setup network for sandbox \S+ (.*)", re.IGNORECASE)
 _NAMED = re.compile(r"network '([^']+)': ")  # by genie, of several networks
 _ENOUGH = 2  # scenarios
 
@@ -23,7 +23,7 @@ def failing(outcome: Outcome) -> tuple[str, str]:
     """The network whose ADDs failed in a scenario, and the plugin's words, if all its failures to create pods have the
     same; else two empty texts."""
     texts = [stage.failure for stage in outcome.stages if stage.failure and "create" in stage.name]
-    said = [each for text in texts for each in _ADDED.findall(text)]
+    said = [parts[-1] for text in texts for line in text.splitlines() if len(parts := BEFORE_WORDS.split(line)) > 1]
     words = {in_general(each) for each in said}
     networks = set(outcome.networks)
     if len(networks) > 1:

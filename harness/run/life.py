@@ -38,6 +38,7 @@ from harness.steps.base import Around, Step
 from harness.steps.expect import Expect
 from harness.steps.scene import Scene
 from harness.waiting import NotReady
+from harness.waiting import limit as stretched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Options:
     worker: str = ""
     churn: int = 0  # the most pods that a churn makes; 0: as many as the scenario has
     pause: Callable[[Scene, str], None] | None = None  # called before each step, with its name
-    limit: float = 0.0  # seconds for a scenario that has no limit itself; 0: none
+    limit: float = 0.0  # seconds for a scenario that has no limit itself, on an idle machine; 0: none
     stop: Stop = field(default_factory=Stop)
 
 
@@ -155,10 +156,10 @@ class Life:
 
     def live(self) -> None:
         """All of it, in the time that it has."""
-        limit = self.scenario.spec.timeout or self.options.limit
+        limit = self.scenario.spec.timeout or stretched(self.options.limit)
         try:
             try:
-                with self.options.stop.within(limit, f"the scenario's limit of {limit:g} s is over"):
+                with self.options.stop.within(limit, f"the scenario's limit of {limit:.0f} s is over"):
                     self._live()
             except Stopped as stopped:
                 self._cut_off(str(stopped))

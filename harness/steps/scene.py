@@ -148,7 +148,7 @@ class Scene:
             for each in status.get("containerStatuses") or []
             for kind, detail in (each.get("state") or {}).items()
         ]
-        lines = [f"{name} is {status.get('phase') or 'Pending'} on {pod['spec'].get('nodeName') or 'no node'}"]
+        lines = [f"{name} is {status.get('phase') or 'Pending'} on {pod['spec'].get('nodeName') or 'no node'}:"]
         lines += [f"  container: {state}" for state in states]
         lines += [f"  {warning}" for warning in self._warnings(name)] or ["  no warnings about it"]
         return "\n".join(lines)
@@ -169,7 +169,7 @@ class Scene:
             if now - begin < min(FIRST_LOOK, limit(GIVE_UP / 2)):
                 return False
             warnings = {name: self._warnings(name) for name in left}
-            if all(_fails_alike(of_pod) for of_pod in warnings.values()):
+            if any(_fails_alike(of_pod) for of_pod in warnings.values()):
                 return True
             if now - begin < limit(GIVE_UP / 2):
                 return False

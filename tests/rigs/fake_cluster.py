@@ -141,7 +141,9 @@ class FakeCluster:
         unknown = [each for each in wanted if each.partition("@")[0] not in SUBNETS]
         if unknown or "never-runs" in self.faults:
             network = (unknown or ["?"])[0]
-            self._event(namespace, name, f'plugin type="genie" failed (add): network "{network}" not found')
+            words = f'plugin type="genie" name="genie" failed (add): network "{network}" not found'
+            before = "Failed to create pod sandbox: rpc error: failed to setup network for sandbox"
+            self._event(namespace, name, f'{before} "{self._id(namespace, name)}": {words}')
             pod["status"] = {"phase": "Pending"}
             return
         interfaces: list[Json] = []

@@ -110,7 +110,7 @@ def call(binary: str, status: int, verb: str = "ADD") -> dict[str, Any]:
     return {"binary": binary, "env": {"CNI_COMMAND": verb}, "status": status}
 
 
-FAILED = 'a is Pending\n  Warning FailedCreatePodSandBox: plugin type="genie" failed (add): x'
+FAILED = 'a is Pending on one:\n  Warning FailedCreatePodSandBox: plugin type="genie" failed (add): x'
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,25 @@ from typing import Any
 
 import pytest
 
-from harness.report.findings import causes, ranked
+from harness.report.findings import causes, headline, ranked
 from harness.report.outcome import VERDICTS, Finding, Outcome, Stage
 from harness.report.page import render
 from tests.rigs.pages import Outline
 from tests.rigs.runs import outcome, report
 
-ERROR = 'plugin type="genie" failed (add): network weave: open /run/weave.env: no such file'
+BEFORE = 'Warning FailedCreatePodSandBox (×4): failed to setup network for sandbox "0a1b": '
+ERROR = f'{BEFORE}plugin type="genie" failed (add): network weave: open /run/weave.env: no such file'
 
 
 def failing(name: str, pod: str, failure: str = ERROR, **more: Any) -> Outcome:
-    text = f"{pod} is not ready within 40 s:\n  {failure} in genie-{name}-0a1b2c"
+    text = f"{pod} is Pending on worker-1:\n  {failure} in genie-{name}-0a1b2c"
     stages = (Stage(name=f"create {pod}, other", seconds=40.0, failure=text),)
     return outcome("failed", name, namespace=f"genie-{name}-0a1b2c", stages=stages, **more)
 
 
 def test_scenarios_that_failed_in_the_same_way_are_one_finding_and_others_are_not() -> None:
     same = [failing(f"s{number}", f"pod-{number}") for number in range(23)]
+    assert headline(same[0]).startswith("pod-0 is Pending on worker-1: network weave: open ")
     found = causes(
         [*same, failing("weave", "a"), failing("x", "a", "no address"), outcome("broken"), outcome("passed")]
     )

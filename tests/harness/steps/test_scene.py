@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.report.words import in_one_line
 from tests.rigs.scenarios import PODS, Runner
 
 
@@ -59,7 +60,9 @@ def test_pods_that_never_run(go: Runner, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("harness.steps.scene.GIVE_UP", 0.1)
     text = go.fails(PODS, faults=("never-runs",))
     assert "both is Pending on" in text
-    assert 'FailedCreatePodSandBox: plugin type="genie" failed (add)' in text
+    assert "FailedCreatePodSandBox: Failed to create pod sandbox: rpc error: failed to setup network" in text
+    line = in_one_line(text[text.index("both is Pending") :])
+    assert line == 'both is Pending on one: network "?" not found', "the plugin's words are enough"
 
 
 CHURN = """\

@@ -366,21 +366,22 @@ def test_the_rules_are_there_before_the_plugin_starts(node: Node, namespace: Cal
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
-def test_rules_that_cannot_be_set(node: Node, namespace: Callable[[], Namespace], fail: str, tmp_path: Path) -> None:
-    """There is no nft."""
+def test_rules_that_cannot_be_set(node: Node, namespace: Callable[[], Namespace], fail: str) -> None:
+    """There are too many of them."""
     pod = namespace()
-    policy(node.api, "p", {}, **{"genie.io/fail": fail})
+    for first in range(1, 4501, 450):
+        many = [{"ports": [{"port": port}]} for port in range(first, first + 450)]
+        policy(node.api, f"p{first}", {"ingress": many}, **{"genie.io/fail": fail})
 
     async def go() -> None:
-        async with node.agent(prefix=("env", f"PATH={tmp_path}")):
+        async with node.agent():
             outcome = await node.call("ADD", netns=pod.path)
             if fail == "open":
                 assert outcome.status == 0
                 await until(lambda: agent_policies.NOT_SET in [each["reason"] for each in node.api.events.values()])
             else:
-                assert (
-                    outcome.json["code"] == 11 and "one of them fails closed: nft cannot be run" in outcome.json["msg"]
-                )
+                assert outcome.json["code"] == 11
+                assert "one of them fails closed: the policies for net come to more than" in outcome.json["msg"]
                 assert node.records == []
 
     asyncio.run(go())

@@ -18,8 +18,12 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("new", [True, False])
-def test_rules_of_an_earlier_attempt_are_replaced(namespace: Callable[[], Namespace], new: bool) -> None:
+@pytest.mark.parametrize(("new", "library"), [(True, True), (True, False), (False, True)])
+def test_rules_of_an_earlier_attempt_are_replaced(
+    namespace: Callable[[], Namespace], monkeypatch: pytest.MonkeyPatch, new: bool, library: bool
+) -> None:
+    if not library:
+        monkeypatch.setattr(apply, "_library", lambda: None)
     pod = namespace().path
     first, second = (
         nft.script([Interface(ifname="net1", ingress=(Allow(protocol="TCP", ports=((port, port),), anyone=True),))])
@@ -31,3 +35,23 @@ def test_rules_of_an_earlier_attempt_are_replaced(namespace: Callable[[], Namesp
     assert "7001" not in apply.listing(pod) and "7002" in apply.listing(pod)
     apply.replace(pod, "", new=new)
     assert apply.listing(pod) == ""
+
+
+def test_the_rules_of_a_new_pod_need_no_process(
+    namespace: Callable[[], Namespace], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the library refuses, and a large script, is for `nft`, whose error counts."""
+    if apply._library() is None:
+        pytest.skip(f"{apply.LIBRARY} is not there (Debian's package libnftables1)")
+    script = nft.script([Interface(ifname="net1", ingress=())])
+    pods = [namespace() for _ in range(3)]
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "/nowhere")
+        apply.replace(pods[0].path, script, new=True)
+        for wrong in ('{"add": {"table": {}}}', "{", script + " " * apply.LIBRARY_MAX):
+            with pytest.raises(apply.ApplyError, match="nft cannot be run"):
+                apply.replace(pods[1].path, wrong, new=True)
+    assert apply.listing(pods[0].path) and not apply.listing(pods[1].path)
+    with pytest.raises(apply.ApplyError, match="^nft: "):
+        apply.replace(pods[2].path, '{"add": {"table": {}}}', new=True)
+    assert capfd.readouterr() == ("", "")

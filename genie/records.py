@@ -384,11 +384,12 @@ class Records:
             return swept(self.directory, seconds)
 
     def _unlink(self, path: str) -> None:
-        with _Disk(f"remove the record {path}"), suppress(FileNotFoundError):
+        with _Disk(f"remove the record {path}"):
             try:
                 os.unlink(path)
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
+            except OSError as error:  # a read-only disk refuses it before it looks for the file
+                none = error.errno in (errno.ENOENT, errno.ENAMETOOLONG)
+                if not none and (error.errno != errno.EROFS or os.path.lexists(path)):
                     raise
 
     def set_aside(self, damaged: DamagedError) -> str:

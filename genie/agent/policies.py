@@ -262,7 +262,10 @@ class Policies:
         if not self.synced() or not (self.active or self._begun or os.path.exists(self._mark)):
             return
         if self.active and not os.path.exists(self._mark):
-            with open(self._mark, "wb"):
+            with (
+                suppress(OSError),
+                open(self._mark, "wb"),
+            ):  # a full disk: rules come first, and the next look tries again
                 pass
         if not self._begun:
             for record in self._records:  # containers from before the first policy, or before the agent's start

@@ -42,9 +42,12 @@ def put(path: str, content: bytes, mode: int = 0o600) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(new)
+        if isinstance(error, OSError):  # that of a write names no file
+            error.filename = path
+            error.filename2 = None
         raise
 
 

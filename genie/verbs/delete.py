@@ -58,10 +58,13 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
             await mended(call, [attached.network for attached in record.attached])
         return
     rest = replace(record, attached=tuple(left), complete=record.complete and call.request.command == "DEL")
-    if failure:
-        call.records.complete(rest)  # never created again: another agent's DEL may have removed it meanwhile
-    else:
-        await call.executor.in_thread(lambda: call.records.write(rest))
+    try:
+        if failure:
+            call.records.complete(rest)  # never created again: another agent's DEL may have removed it meanwhile
+        else:
+            await call.executor.in_thread(lambda: call.records.write(rest))
+    except CniError as error:  # then a further DEL calls all plugins again
+        errors.append(error)
     raise _hinting(joined(errors), record, errors)
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from genie.cni.fields import decode, undecodable
-from genie.cni.regular import opened
+from genie.cni.regular import opened, put
 
 ROOT = "/var/run/k8s.cni.cncf.io/devinfo"
 LIMIT = 64 << 10  # bytes of a file
@@ -47,9 +47,7 @@ def offer(file: str, resource: str, device: str) -> None:
         return
     name = f"{resource.replace('/', '-')}-{device.replace('/', '-')}-device.json"
     with suppress(FileNotFoundError):
-        content = _content(f"{ROOT}/dp/{name}")
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as copy:
-            copy.write(content)
+        put(file, _content(f"{ROOT}/dp/{name}"), 0o644)
 
 
 def read(file: str) -> Mapping[str, Any] | None:

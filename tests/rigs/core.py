@@ -7,8 +7,9 @@ see the calls of the verbs one by one, and the files on disk while a delegate ru
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+import resource
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -311,3 +312,14 @@ def damage(node: Node, text: str = "{") -> str:
 
 def valid(*pairs: tuple[str, str]) -> dict[str, Any]:
     return {"cni.dev/valid-attachments": [{"containerID": one, "ifname": two} for one, two in pairs]}
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """The kernel refuses each byte of a file, as on a full disk, but as "File too large"; files can be made."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -138,6 +138,17 @@ def test_every_change_reaches_the_pod(here: Here) -> None:
     assert here.metrics.policy_rules.value("failed") == 0
 
 
+def test_a_full_disk_keeps_no_rules_from_being_set(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genie.agent.policies.MARK", "not there/.policies")
+
+    async def go() -> None:
+        async with here.agent():
+            policy(here.api, spec={"podSelector": {"matchLabels": {"app": "web"}}, "ingress": FROM_FRIENDS})
+            await until(lambda: "drop" in here.rules)
+
+    asyncio.run(go())
+
+
 def test_labels_of_namespaces_and_a_second_network(here: Here) -> None:
     async def go() -> None:
         async with here.agent():

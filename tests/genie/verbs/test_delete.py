@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from genie.cni.execute import Outcome
@@ -13,6 +16,7 @@ from tests.rigs.core import (
     Node,
     damage,
     failing,
+    full_disk,
 )
 
 
@@ -204,4 +208,37 @@ def test_a_container_with_an_id_too_long_for_a_record_is_refused_and_can_be_dele
     assert node.executor.made("ADD") == []
     assert node.fails("CHECK", CNI_CONTAINERID=container)["code"] == 3
     node.ok("DEL", CNI_CONTAINERID=container)
+    assert node.left() == []
+
+
+def test_a_plugins_failure_is_reported_also_where_the_disk_takes_no_record(node: Node) -> None:
+    node.add("calico,weave-net")
+    node.executor.act = failing("weave-net", "DEL", code=111, msg="weave is away")
+    with full_disk():
+        error = node.fails("DEL")
+    assert (error["code"], error["msg"]) == (111, "network 'weave-net': plugin 'weave-net': DEL: weave is away")
+    assert "cannot write the record" in error["details"] and f"genie gc --forget {CONTAINER}" in error["details"]
+    node.executor.act = lambda call: None
+    node.ok("DEL")
+    assert node.left() == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_read_only_disk_keeps_only_a_container_with_a_record(
+    node: Node, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """It refuses to remove a file before it looks whether there is one."""
+    if there:
+        node.add("calico")
+
+    def refused(path: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", path)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    if not there:
+        node.ok("DEL")
+        return
+    assert node.fails("DEL")["msg"].endswith("@eth0.json: Read-only file system")
+    monkeypatch.undo()
+    node.ok("DEL")
     assert node.left() == []

@@ -15,7 +15,7 @@ from genie.cni.execute import Outcome
 from genie.select import devices
 from genie.verbs import device_info
 from genie.verbs.network_status import NETWORK_STATUS
-from tests.rigs.core import CONTAINER, Node, SeenCall, failing
+from tests.rigs.core import CONTAINER, Node, SeenCall, failing, full_disk
 
 RESOURCE = "nic.example/fast"
 PCI = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:03:02.1", "pf-pci-address": "0000:03:00.0"}}
@@ -220,3 +220,11 @@ def test_only_what_the_specification_has_is_device_information(info: dict[str, A
     assert found == info
     assert isinstance(info["version"], str)
     assert all(isinstance(info[info["type"]][key], str) for key in device_info.REQUIRED[info["type"]])
+
+
+def test_a_file_that_the_disk_does_not_take_is_not_offered_by_halves(devinfo: Path) -> None:
+    device_plugin_wrote(devinfo, json.dumps(PCI))
+    file = device_info.path(CONTAINER, "net1")
+    with full_disk(), pytest.raises(OSError, match=f"File too large: '{file}'"):
+        device_info.offer(file, RESOURCE, "0000:03:02.1")
+    assert device_info.read(file) is None and list((devinfo / "cni").iterdir()) == []

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-
 import pytest
 
 from genie.cni.errors import CniError, Code
 from genie.kube import Default
-from tests.rigs.core import Node, failing
+from tests.rigs.core import Node, failing, full_disk
 
 ENV = {"CNI_CONTAINERID": None, "CNI_NETNS": None, "CNI_IFNAME": None, "CNI_ARGS": None}
 
@@ -50,14 +48,9 @@ def test_status(node: Node) -> None:
 
 
 def test_status_fails_while_the_disk_takes_no_record(node: Node) -> None:
-    """The kernel refuses each byte of a file here, as a full disk does."""
     node.ok("STATUS", **ENV)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    try:
+    with full_disk():
         error = node.fails("STATUS", **ENV)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (error["code"], error["msg"]) == (50, f"cannot keep records in {node.root}/state: File too large")
     assert node.left() == []
     node.ok("STATUS", **ENV)

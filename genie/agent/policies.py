@@ -122,7 +122,11 @@ class _Interest:
 
 
 class Policies:
-    """Implements `verbs.context.Guard`. report: takes an Event."""
+    """Implements `verbs.context.Guard`. report: takes an Event.
+
+    _change, _policy_change: another object after each change, of anything and of policies. _of, _of_policies: those
+    that the world is of.
+    """
 
     def __init__(
         self,
@@ -138,11 +142,11 @@ class Policies:
         self._records = Records(state_dir)
         self._sources: list[Watch[Any]] = [
             Watch(f"multi-networkpolicies {version}", f"{GROUP}/{version}/multi-networkpolicies", connect, _keep_multi,
-                  _MULTI, changed=self._changed)
+                  _MULTI, changed=self._policies_changed)
             for version in ("v1beta1", "v1beta2")
         ] + [
             Watch("networkpolicies", "/apis/networking.k8s.io/v1/networkpolicies", connect, _keep_noted, _NOTED,
-                  metadata_only=True, changed=self._changed)
+                  metadata_only=True, changed=self._policies_changed)
         ]  # fmt: skip
         self._namespaces: Watch[_Item] | None = None
         self._peers: Watch[Workload] | None = None
@@ -156,7 +160,8 @@ class Policies:
         self._mark = f"{state_dir}/{MARK}"
         self._snapshot = threading.Lock()
         self._dirty, self._stopped = threading.Event(), threading.Event()
-        self._fresh = False
+        self._change = self._policy_change = object()
+        self._of = self._of_policies = object()
         self._setting = ThreadPoolExecutor(4, "policy")
         for result in ("ok", "failed", "repaired"):
             metrics.policy_rules.add(0, result)
@@ -201,7 +206,7 @@ class Policies:
             guarded.labels = await self._kube.labels(pod)
         except CniError as error:
             why = f"its labels are not known: {error.msg}"
-        known = self._world if self._fresh else None
+        known = self._world if self._of_policies is self._policy_change else None  # the other pods do not matter
         if known and guarded.labels is not None and known.isolates_none(pod.namespace, guarded.labels):
             return
         why = why or await call.executor.in_thread(lambda: self._set(guarded, call.request.entrance))
@@ -231,8 +236,12 @@ class Policies:
 
     # --- the thread
 
+    def _policies_changed(self) -> None:
+        self._policy_change = object()
+        self._changed()
+
     def _changed(self) -> None:
-        self._fresh = False
+        self._change = object()
         self._dirty.set()
 
     def _run(self) -> None:
@@ -316,15 +325,16 @@ class Policies:
         from genie.policy.world import World
 
         with self._snapshot:
-            if self._world and (self._fresh or any(watch.overflowing for watch in self._sources)):
+            if self._world and (self._of is self._change or any(watch.overflowing for watch in self._sources)):
                 return self._world
-            self._fresh = True  # before it looks: a change meanwhile makes it old again
+            change, of_policies = self._change, self._policy_change  # before it looks: a change meanwhile is another
             before, policies = self._world or World(), tuple(self._policies())
             if policies != before.policies:
                 self._watch_more(policies)
             peers = dict(self._peers.items) if self._peers else {}
             names = dict(self._namespaces.items) if self._namespaces else {}
             self._world = before.after(policies, peers, {name: item["labels"] for (_, name), item in names.items()})
+            self._of, self._of_policies = change, of_policies
             return self._world
 
     def _policies(self) -> Iterable[Policy]:

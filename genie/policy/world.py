@@ -16,6 +16,8 @@ from genie.policy.model import Peer, Policy, Range
 
 LABELS_MAX = 1000
 """The limit for kept answers about pods' labels."""
+QUICK = 1000
+"""Policies whose selectors take less time than to ask a thread."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +145,9 @@ class World:
         return found
 
     def isolates_none(self, namespace: str, labels: Mapping[str, str]) -> bool:
-        """Whether it is known already that no policy selects a pod."""
+        """Whether it is known, or takes no time to find, that no policy selects a pod."""
+        if len(self.policies) <= QUICK:
+            return not self.isolating(namespace, labels)
         return self._of_labels.get((namespace, frozenset(labels.items()))) == ()
 
     def selected(self, asked: Asked) -> Selected:

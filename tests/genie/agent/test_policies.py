@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -268,6 +269,30 @@ def test_a_pod_that_comes_while_no_policy_is_there_gets_those_of_later(here: Her
                 here.api.pod("p", labels={"app": "web"})
                 records.write(record)
                 await enforced.protect(deletion, kube.Pod(namespace="default", name="p"), record)
+
+    asyncio.run(go())
+
+
+def test_a_pod_that_no_policy_selects_waits_for_nothing(here: Here) -> None:
+    """Also with labels that no pod had before, and after a change of other pods; after one of policies, it does."""
+    policy(here.api, spec={"podSelector": {"matchLabels": {"app": "web"}}, "ingress": FROM_FRIENDS})
+    call: Any = SimpleNamespace()  # without an executor
+    pod = kube.Pod(namespace="default", name="new")
+
+    async def go() -> None:
+        async with here.agent() as enforced:
+            await until(lambda: "drop" in here.rules)
+            here.api.pod("new", labels={"unique": "1"})
+            await until(lambda: enforced._kube.pods.get("default", "new"))
+            enforced._stopped.set()
+            enforced._dirty.set()
+            await until(lambda: "policies" not in [thread.name for thread in threading.enumerate()])
+            record = replace(here.container(), pod="new", container_id="c2")
+            enforced._changed()
+            await enforced.protect(call, pod, record)
+            enforced._policies_changed()
+            with pytest.raises(AttributeError, match="executor"):
+                await enforced.protect(call, pod, record)
 
     asyncio.run(go())
 

@@ -56,6 +56,7 @@ class Offer:
     missing: str = ""  # why it is not available; empty if it is
     first_only: str = ""  # why it works only as a pod's first network; empty if there is no such limit
     host_ports: bool = True  # whether its plugins declare port mappings
+    ipam: bool = True  # whether its configuration names an ipam plugin
     file: str = ""  # the name of its configuration in the nodes' net.d, if it can be the first one
     tidies: tuple[Tidying, ...] = ()
     daemons: tuple[str, ...] = ()  # its own on the nodes; NAMESPACE/NAME of a DaemonSet, or a program

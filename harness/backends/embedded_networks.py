@@ -129,6 +129,7 @@ def offer(name: str, network: catalog.Embedded | None, programs: Programs) -> Of
         return Offer(network=name, kind="real", software="", subnets=(), missing=missing)
     kind: Kind = network.kind
     absent = sorted(set(network.plugins) & set(programs.lacking))
+    plugins = network.conf.get("plugins") or [network.conf]
     return Offer(
         network=name,
         kind=kind,
@@ -138,10 +139,8 @@ def offer(name: str, network: catalog.Embedded | None, programs: Programs) -> Of
         missing=f"no binary of the plugin {', '.join(absent)} beside its profile or in $GENIE_CNI_BIN"
         if absent
         else "",
-        host_ports=any(
-            (plugin.get("capabilities") or {}).get("portMappings")
-            for plugin in network.conf.get("plugins") or [network.conf]
-        ),
+        host_ports=any((plugin.get("capabilities") or {}).get("portMappings") for plugin in plugins),
+        ipam=any(plugin.get("ipam") for plugin in plugins),
         file=network.file,
         daemons=network.real.daemon[:1] if network.real else (),
     )

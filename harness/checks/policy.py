@@ -38,7 +38,7 @@ class PolicyTable(Check):
     example = "policy-table: {over: blue, table: {one: {two: [tcp 8472, icmp]}, two: {one: all}}}"
 
     over: NetworkName | None = Field(
-        default=None, description="Connect to the addresses in this network, or to pod IPs."
+        default=None, description="Connect from and to the addresses in this network, or to pod IPs."
     )
     table: dict[PodName, dict[PodName, Ways]] = Field(description="From a pod, to a pod: all, none, or the ways.")
 
@@ -54,7 +54,12 @@ class PolicyTable(Check):
             if one != other
             for way, address in product(WAYS, addresses[other])
         ]
-        answers = view.all_at_once(partial(_dial, view, one, way, address) for one, _, way, address in cells)
+        # From an address of the network: another one's route may lead there, too, on which its policies do not act.
+        sources = {(pod, ":" in each): each for pod in pods for each in reversed(addresses[pod]) if self.over}
+        answers = view.all_at_once(
+            partial(_dial, view, one, way, address, sources.get((one, ":" in address)))
+            for one, _, way, address in cells
+        )
         wrong: dict[tuple[str, str], list[str]] = {}
         for (one, other, way, address), answer in zip(cells, answers, strict=True):
             reached = answer["ok"] and answer["name"].rpartition("/")[2] in ("", other)
@@ -71,9 +76,11 @@ class PolicyTable(Check):
         return self.table.get(PodName(one), {}).get(PodName(other), ())
 
 
-def _dial(view: View, pod: str, way: str, address: str) -> dict[str, Any]:
+def _dial(view: View, pod: str, way: str, address: str, source: str | None) -> dict[str, Any]:
     protocol, _, port = way.partition(" ")
-    return view.dial(pod, protocol=protocol, address=address, port=int(port) if port else None, timeout=1.0)
+    return view.dial(
+        pod, protocol=protocol, address=address, port=int(port) if port else None, source=source, timeout=1.0
+    )
 
 
 def _lines(pods: Sequence[str], wrong: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:

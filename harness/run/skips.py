@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 
 from harness.contract import NETWORK_RESTART, OF_GENIE, Facts
 from harness.scenario.file import FIRST, Scenario
@@ -23,11 +24,8 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
     for network in networks_of(scenario, facts):
         if reason := _why_not_on(network, scenario, facts):
             return reason
-    for name, pod in scenario.pods.items():
-        first = pod.annotations.get("cni", "").partition(",")[0].partition("@")[0].strip()
-        offer = facts.offers.get(first)
-        if pod.ports and offer and not offer.host_ports:
-            return f"{first} declares no capability portMappings, and {name} has a host port"
+    if reason := _undeclared(scenario, facts):
+        return reason
     for check in scenario.checks:
         for network, family in check.wants_families():
             if (offer := facts.offers.get(network)) and not any(
@@ -39,6 +37,27 @@ def why_not(scenario: Scenario, facts: Facts) -> str:
     if len(facts.nodes) < 2 and any(pod.needs_second_node for pod in scenario.pods.values()):
         return "it takes two nodes, this cluster has one"
     return ""
+
+
+def _undeclared(scenario: Scenario, facts: Facts) -> str:
+    """What a scenario needs of a network's configuration, which has no such; empty: nothing."""
+    for name, pod in scenario.pods.items():
+        first = pod.annotations.get("cni", "").partition(",")[0].partition("@")[0].strip()
+        offer = facts.offers.get(first)
+        if pod.ports and offer and not offer.host_ports:
+            return f"{first} declares no capability portMappings, and {name} has a host port"
+    for plugin in _logical(scenario):
+        if (offer := facts.offers.get(plugin)) and not offer.ipam:
+            return f"{plugin} has no `ipam` in its configuration, where a logical network's subnet would be put"
+    return ""
+
+
+def _logical(scenario: Scenario) -> Iterator[str]:
+    """The networks that a scenario's logical and physical networks are made from."""
+    for thing in scenario.spec.objects:
+        spec = thing.get("spec") or {}
+        if thing.get("kind") in ("Physicalnetwork", "Logicalnetwork"):
+            yield str(spec.get("plugin") or (spec.get("sharedStatus") or {}).get("plugin") or "")
 
 
 def networks_of(scenario: Scenario, facts: Facts) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ class FakeCluster:
         self.leaked: set[str] = set()
         self.stranger: set[str] = set()  # entries of another scenario on the nodes
         self.history: list[str] = []
+        self.sources: set[str | None] = set()  # of dials
         self.static: dict[str, str] = {}  # file to the mirror's path
         self.closed: bool | None = None
         self._next = 10
@@ -220,6 +221,7 @@ class FakeCluster:
         }
 
     def _dial(self, interfaces: list[Json], request: Mapping[str, Any]) -> Json:
+        self.sources.add(request.get("source"))
         address = request["address"]
         holders = (pod for (_, pod), has in self.attached.items() if any(each["ip"] == address for each in has))
         target = next(holders, None)

@@ -19,3 +19,8 @@ def test_what_is_not_reached_and_should_be(go: Runner) -> None:
     check = "policy-table: {over: weave, table: {both: {peer: none}, peer: {both: tcp 8472}}}"
     text = go.fails(two(check), faults=("unreachable",))
     assert "peer → both: tcp 8472 at 10.2.0.12 not reached (no answer" in text and "both → peer" not in text
+
+
+def test_packets_take_the_network_that_the_table_is_about(go: Runner) -> None:
+    _, cluster = go(two("policy-table: {over: weave, table: {both: {peer: all}, peer: {both: all}}}"))
+    assert cluster.sources == {"10.2.0.12", "10.2.0.13"}

@@ -63,3 +63,15 @@ def test_a_host_port_needs_a_network_that_declares_port_mappings() -> None:
     without = facts(offers={**offers, "weave": replace(offers["weave"], host_ports=False)})
     assert why_not(scenario, without) == "weave declares no capability portMappings, and a has a host port"
     assert why_not(scenario, facts()) == ""
+
+
+@pytest.mark.parametrize("spec", ["{plugin: weave, sub_subnet: 10.2.5.0/24}", "{sharedStatus: {plugin: weave}}"])
+def test_a_logical_network_needs_an_ipam_plugin(spec: str) -> None:
+    kind = "Logicalnetwork" if "sub_" in spec else "Physicalnetwork"
+    thing = f"{{apiVersion: alpha.network.k8s.io/v1, kind: {kind}, metadata: {{name: blue}}, spec: {spec}}}"
+    scenario = parse(f"scenario: x\nnetworks: [weave]\nobjects: [{thing}]\npods: {{a: {{}}}}\n")
+    offers = facts().offers
+    without = facts(offers={**offers, "weave": replace(offers["weave"], ipam=False)})
+    expected = "weave has no `ipam` in its configuration, where a logical network's subnet would be put"
+    assert why_not(scenario, without) == expected
+    assert why_not(scenario, facts()) == ""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genie import config, kube
 from genie.agent import traffic
@@ -29,6 +29,9 @@ from genie.select.choose import choose
 from genie.select.networks import Directory
 from genie.select.preview import LOGICAL_KINDS, Given, Subject, Unseen, preview
 from genie.select.selection import Selection
+
+if TYPE_CHECKING:
+    from genie.policy.model import Policy
 
 
 def main(argv: list[str]) -> int:
@@ -111,6 +114,11 @@ def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if subject.on_host:
             yield {**report, "why": "the host's network: genie is not called", "networks": []}
             continue
+        if policies := _policies(data):
+            wrong = next((CniError(7, each.error) for each in policies if each.error), None)
+            for_networks = f"for {', '.join(name for each in policies for name in each.networks)}"
+            yield {**report, **({"error": wrong.to_json(conf.cni_version)} if wrong else {"why": for_networks})}
+            continue
         if subject.pod is None and not subject.known:
             continue
         try:
@@ -120,6 +128,15 @@ def of_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         else:
             more = {"why": chosen.why, "networks": _networks(chosen)} if chosen else {}
             yield {**report, **more}
+
+
+def _policies(data: Mapping[str, Any]) -> Sequence[Policy]:
+    """The network policies of an object that genie enforces, also malformed ones."""
+    if data["kind"] not in ("MultiNetworkPolicy", "NetworkPolicy"):
+        return ()
+    from genie.policy import model
+
+    return (model.multi(data),) if data["kind"] == "MultiNetworkPolicy" else model.genie(data)
 
 
 def _conf(arguments: argparse.Namespace) -> tuple[Conf, bool]:

@@ -157,6 +157,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
      "node n: annotation genie.io/default-networks, item 2"),
     *(({"kind": "Namespace", "metadata": {"name": "n", "annotations": {"genie.io/default-networks": odd}}},
        "namespace n: annotation genie.io/default-networks: expected a string") for odd in (5, ["a"], {"a": 1}, True)),
+    ({"kind": "MultiNetworkPolicy", "metadata": {"name": "p"}, "spec": {"podSelector": {}}},
+     "MultiNetworkPolicy default/p: annotation k8s.v1.cni.cncf.io/policy-for: expected 1 to 32 networks"),
+    ({"kind": "NetworkPolicy", "metadata": {"name": "p", "annotations": {"genieNetworkPolicy": "[{}]"}}},
+     "NetworkPolicy default/p: genieNetworkPolicy[0]: networkSelector: expected"),
     ({"kind": "Namespace", "metadata": {"name": "n", "labels": {"genie.io/default-networks": "a@lo"}}},
      "namespace n: label genie.io/default-networks, item 1 (\"a@lo\"): interface name: 'lo' is"),
 ]  # fmt: skip
@@ -257,3 +261,16 @@ def test_a_preview_is_what_an_add_selects(node: Node, annotations: dict[str, str
     conf = replace(CONF, conf_dir=str(node.net_d))
     before = outcome(preview(subject, conf, node.kube, Directory(conf.conf_dir), path))
     assert before == outcome(choose(subject.pod, conf, node.kube, node.executor, path=path))
+
+
+def test_network_policies_are_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    multi = {
+        "kind": "MultiNetworkPolicy",
+        "spec": {"podSelector": {}},
+        "metadata": {"name": "m", "annotations": {"k8s.v1.cni.cncf.io/policy-for": "blue, apps/side"}},
+    }
+    notes = {"genieNetworkPolicy": '[{"networkSelector": "red"}, {"networkSelector": "black"}]'}
+    genies = {"kind": "NetworkPolicy", "metadata": {"name": "g", "annotations": notes}, "spec": {"podSelector": {}}}
+    not_genies = {"kind": "NetworkPolicy", "metadata": {"name": "k"}, "spec": {"podSelector": {}}}
+    reports = of_files(capsys, tmp_path / "a.yaml", multi, genies, not_genies)
+    assert [(one["name"], one["why"]) for one in reports] == [("m", "for blue, apps/side"), ("g", "for red, black")]

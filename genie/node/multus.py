@@ -92,7 +92,7 @@ def migrated(read: Fields, find: Find) -> Migrated:
         conf["kubernetes"] = {"kubeconfig": _on_node(kubeconfig)}
     granted = {key: value for key, value in conf.items() if value}
     config.parse(granted, own.where)
-    return Migrated(conf=granted, networks=networks, notes=tuple(_notes(own, names)))
+    return Migrated(conf=granted, networks=networks, notes=tuple(_notes(own, names, networks)))
 
 
 def _first(own: Fields, find: Find) -> tuple[list[str], dict[str, Mapping[str, Any]]]:
@@ -104,8 +104,16 @@ def _first(own: Fields, find: Find) -> tuple[list[str], dict[str, Mapping[str, A
     for at, delegate in enumerate(own.objects("delegates")):
         name = delegate.text("name") or delegate.text("type")
         network = cni_config.parse(json.dumps({**delegate.data, "name": name}), delegate.where)
+        if caller := next((kind for kind in network.types if kind in (config.GENIE, *RIVALS)), ""):
+            raise invalid(delegate.where, f"type: expected the plugin of a network, found {caller!r}")
+        if network.name in names:  # both would be the first one
+            raise invalid(delegate.where, f"name: expected another than an earlier delegate's, found {network.name!r}")
         names.append(network.name)
-        if not find(network.name):
+        if (there := find(network.name)) and there != network.name:
+            raise invalid(
+                delegate.where, f"name: expected one that no file of net.d has, where {network.name!r} is {there!r}"
+            )
+        if not there:
             file = f"{10 + at}-{network.name}.{'conflist' if network.is_list else 'conf'}"
             networks[file] = {**delegate.data, "name": network.name}
     if not names:
@@ -155,7 +163,7 @@ def _level(own: Fields) -> str:
     return _LEVELS.get(level, "")
 
 
-def _notes(own: Fields, names: list[str]) -> Iterator[str]:
+def _notes(own: Fields, names: list[str], networks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """The differences with genie, a sentence for each key."""
     for key, value in own.data.items():
         if value in (None, "", [], {}):
@@ -170,6 +178,13 @@ def _notes(own: Fields, names: list[str]) -> Iterator[str]:
             f"{key}: the further networks are on eth1, eth2, …, with Multus on net1, net2, …; pods of kube-system get "
             f"them, too, unless their annotation cni names another network (cni: {names[0]!r})"
         )
+    if own.data.get("delegates"):
+        if own.data.get("clusterNetwork"):
+            yield "delegates: ignored, as by Multus, because there is clusterNetwork"
+        else:
+            new = [network["name"] for network in networks.values()]
+            for name in (name for name in names if name not in new):
+                yield f"delegates: {name} is in net.d already: that configuration counts"
     for name in (name for name in names if "/" in name):
         yield (
             f"{name}: not in net.d, so it is taken for a NetworkAttachmentDefinition; pods that name no network "

@@ -13,6 +13,7 @@ import genie
 from genie import config, kube
 from genie.cni.errors import CniError, Code
 from genie.node.files import Wanted
+from genie.select.annotations import asks
 
 PACKAGE = os.path.dirname(os.path.abspath(genie.__file__))
 DEFAULT_CONF: Mapping[str, Any] = {
@@ -54,6 +55,7 @@ def read_conf(
     Raises CniError: it cannot be read or is wrong, or direct mode would have no way to the API server.
     """
     conf = config.load(options.conf) if options.conf else config.parse(given or DEFAULT_CONF)
+    asks(kube.Pod(namespace="", name=""), conf)  # a default_plugin that no pod could get
     if options.direct and not options.no_kubeconfig and kubeconfig() is None:
         kube.server(conf.credentials)  # without an agent each call needs it: no pod would come up
     return conf.raw, config.beside(options.conf) if options.conf else ()

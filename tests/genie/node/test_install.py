@@ -40,6 +40,17 @@ def test_direct_mode_takes_a_way_to_the_api_server(
     assert main(machine, "--direct", "--no-kubeconfig") == 0
 
 
+@pytest.mark.parametrize("names", ["a b", "kube-system/", "blue,a/b/c", ["side@"], ["x"] * 40])
+def test_a_default_that_no_pod_could_get_is_refused(
+    machine: Node, tmp_path: Path, capfd: pytest.CaptureFixture[str], names: str | list[str]
+) -> None:
+    before = tree(machine)
+    (tmp_path / "my.conf").write_text(json.dumps({**CONF, "default_plugin": names}))
+    assert main(machine, "--direct", "--no-kubeconfig", "--conf", str(tmp_path / "my.conf")) == 1
+    assert '"error": "genie.conf: default_plugin' in capfd.readouterr().err
+    assert tree(machine) == before
+
+
 def test_direct_mode_installs_a_script_of_this_python() -> None:
     script = wanted.plugin(direct=True).decode()
     assert script.startswith("#!/")

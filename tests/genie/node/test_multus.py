@@ -37,7 +37,7 @@ DOCUMENTED = {  # the example of Multus' docs/configuration.md
     "multusNamespace": "networks",
     "auxiliaryCNIChainName": "cni-chain-config",
 }
-HERE = {"/etc/cni/net.d/99-flannel.conf": "cbr0", "sidecar": "sidecar", "example": "example"}
+HERE = {"/etc/cni/net.d/99-flannel.conf": "cbr0", "flannel": "cbr0", "sidecar": "sidecar", "example": "example"}
 
 
 def of(data: Any) -> multus.Migrated:
@@ -96,7 +96,10 @@ def test_inline_delegates_become_files() -> None:
     found = of({"type": "multus", "delegates": [weave, macvlan, known]})
     assert found.conf["default_plugin"] == ["weave-net", "lan", "example"]
     assert found.networks == {"10-weave-net.conf": {**weave, "name": "weave-net"}, "11-lan.conflist": macvlan}
-    assert of({"type": "multus", "delegates": [weave], "clusterNetwork": "example"}).networks == {}, "as Multus has it"
+    assert found.notes[-1] == "delegates: example is in net.d already: that configuration counts"
+    found = of({"type": "multus", "delegates": [weave], "clusterNetwork": "example"})
+    assert found.networks == {}, "as Multus has it"
+    assert found.notes == ("delegates: ignored, as by Multus, because there is clusterNetwork",)
 
 
 def test_a_definition_is_the_default_of_every_pod() -> None:
@@ -118,6 +121,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"clusterNetwork": "example", "capabilities": {"ips": 1}}, "capabilities: expected an object of booleans"),
     ({"delegates": [{"name": "x"}]}, "00-multus.conf: delegates[0]: plugins: expected at least one plugin"),
     ({"delegates": [{"name": "a b", "type": "x"}]}, "delegates[0]: name: expected letters"),
+    (
+        {"delegates": [{"type": "ipvlan"}, {"type": "ipvlan", "master": "b"}]},
+        "delegates[1]: name: expected another than",
+    ),
+    (
+        {"delegates": [{"type": "multus", "delegates": []}]},
+        "delegates[0]: type: expected the plugin of a network, found",
+    ),
+    (
+        {"delegates": [{"name": "g", "plugins": [{"type": "genie"}]}]},
+        "delegates[0]: type: expected the plugin of a net",
+    ),
+    ({"delegates": [{"name": "flannel", "type": "x"}]}, "no file of net.d has, where 'flannel' is 'cbr0'"),
 ]
 
 

@@ -585,7 +585,11 @@ def _load(path: str, where: str) -> Mapping[str, Any]:
         try:
             document = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a wrong date
-            raise invalid(f"kubeconfig {path}", f"neither JSON nor YAML: {error}") from error
+            # YAML's own text shows the line, which may be a token's, and errors are shown as Events
+            mark = getattr(error, "problem_mark", None)
+            at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            why = getattr(error, "problem", None) or getattr(error, "reason", None) or "a value that cannot be read"
+            raise invalid(f"kubeconfig {path}", f"neither JSON nor YAML{at}: {why}") from error
     if not isinstance(document, dict):
         raise invalid(f"kubeconfig {path}", "expected an object with clusters, users and contexts")
     return document

@@ -504,6 +504,26 @@ def written(folder: Path, data: Any, dump: Callable[[Any], str] = json.dumps) ->
     return Credentials(kubeconfig=str(folder / "kubeconfig"))
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("token: @secret-of-genie", "at line 2, column 10: found character '@' that cannot start any token"),
+        ("token: secret-of-genie\n\tx: 1", "at line 3, column 1: found character '\\t' that cannot start any token"),
+        ('token: "secret-of-genie', "at line 3, column 1: found unexpected end of stream"),
+        ("token: secret-of-genie: x", "at line 2, column 25: mapping values are not allowed here"),
+        ("token: secret-of-genie\n...\n---", "at line 4, column 1: but found another document"),
+        ("token: secret-of-genie\x01", ": special characters are not allowed"),
+        ("token: secret-of-genie\n  when: 2024-99-99", ": a value that cannot be read"),
+    ],
+)
+def test_a_mistake_in_a_kubeconfig_is_one_line_without_its_text(tmp_path: Path, line: str, why: str) -> None:
+    """Errors of an ADD are Events of the pod, and a line of a kubeconfig may be a token."""
+    with pytest.raises(CniError) as caught:
+        kube.server(written(tmp_path, f"user:\n  {line}\n"))
+    assert caught.value.msg.endswith(f"neither JSON nor YAML{why if why[0] == ':' else f' {why}'}")
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("dump", [json.dumps, yaml.safe_dump])
 def test_a_kubeconfigs_token_is_sent(api: Api, tmp_path: Path, dump: Callable[[Any], str]) -> None:
     credentials = written(tmp_path, kubeconfig(api.url, {"token": "t0ken"}), dump)

@@ -40,6 +40,7 @@ from genie.kube import (
     Client,
     Default,
     Pod,
+    RefusedError,
     Shorter,
     pod_event,
     read_network,
@@ -147,6 +148,7 @@ class Asker:
 
         Raises CniError: the request's own errors; 11 when the connection breaks.
         """
+        kept = self._client is not None
         try:
             if self._client is None:
                 self._client = self._connect(self._timeout)
@@ -154,6 +156,8 @@ class Asker:
         except CniError as error:
             if error.code != Code.UNKNOWN_CONTAINER:
                 self.close()
+            if kept and isinstance(error, RefusedError) and error.status == 401:
+                return self.ask(question)  # somebody may have renewed the credentials since that client was made
             raise
         except (OSError, http.client.HTTPException) as error:
             self.close()

@@ -66,6 +66,7 @@ _SAMPLED = 10.0
 
 log = Log("genie.agent")
 _source = Complaint(log, "going on with the genie.conf in net.d", logging.ERROR)
+_unread = Complaint(log, "the traffic of the networks cannot be read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +170,17 @@ class Agent:
     async def _sample(self) -> None:
         """Read the counters of the attachments' interfaces from time to time, for the rates that `cni: ""` uses."""
         while True:
-            with contextlib.suppress(CniError):  # a damaged record is left to its container's DEL
+            try:
                 sample = await asyncio.to_thread(self.traffic.sample, current_conf(self.settings))
                 self.traffic.take(sample)
                 path = self.settings.socket.with_name(os.path.basename(READING))
                 await asyncio.to_thread(store, sample.reading, str(path))
+            except CniError:
+                pass  # a damaged record is left to its container's DEL
+            except Exception as error:  # go on after any error, such as no more threads: nothing else would read them
+                _unread.about(error)
+            else:
+                _unread.over()
             await asyncio.sleep(_SAMPLED)
 
     async def _tend(self) -> None:

@@ -149,19 +149,20 @@ def left_over(
 ) -> list[tuple[Pod, dict[str, str]]]:
     """The annotations in records that are not on their pods. For the agent's start; it checks namespaces.
 
-    Only the newest container of a pod counts, and only if it lives: a dead one without a DEL has nothing to report.
+    Only the newest container of a pod that lives counts: a dead one without a DEL has nothing to report, and may be the
+    newest by a clock that was fast.
 
     records: each with when it was last written, in seconds since 1970.
     """
     newest: dict[tuple[str, str], tuple[float, Record]] = {}
     for when, record in records:
         key = (record.namespace, record.pod)
-        if key not in newest or newest[key][0] <= when:
+        if (key not in newest or newest[key][0] <= when) and _lives(record, when):
             newest[key] = (when, record)
     found = []
-    for key, (when, record) in newest.items():
+    for key, (_, record) in newest.items():
         pod = pods.get(key)
-        if pod is None or not record.complete or not _is_of(record, pod) or not _lives(record, when):
+        if pod is None or not record.complete or not _is_of(record, pod):
             continue
         missing = {key: value for key, value in record.annotations.items() if pod.annotations.get(key) != value}
         if missing:

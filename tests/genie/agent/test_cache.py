@@ -26,6 +26,7 @@ from genie.select.annotations import ANNOTATION_MAX, asks
 from genie.select.networks import RESOURCE
 from genie.verbs.network_status import shorter
 from tests.rigs.agent import until
+from tests.rigs.api import POD, WEB, Api, serve
 from tests.rigs.fake_api import FakeApi
 from tests.rigs.selection import CONF
 
@@ -572,6 +573,27 @@ def test_a_proxys_own_answer_does_not_mean_that_nothing_exists(
         assert cached.pods.get("default", "a") and not cached.pods.live
 
     trying(api, check)
+
+
+def test_credentials_that_were_renewed_are_taken_with_the_request_that_needs_them() -> None:
+    """As of a client certificate that has ended: the client was made with the one before."""
+    valid, held, web = ["old"], ["old"], Api("")
+    web.answers[POD] = lambda: (200 if web.requests[-1][2]["Authorization"] == f"Bearer {valid[0]}" else 401, WEB)
+    server = serve(web)
+    asker = Asker(lambda seconds: kube.Client(kube.ApiServer(url=web.url, token=held[0]), seconds))
+
+    def read() -> str:
+        return asker.ask(lambda client: kube.read_pod(client, "blue", "web", "").name)
+
+    assert read() == "web"
+    valid[0] = held[0] = "new"
+    assert read() == "web" and len(web.requests) == 3
+    valid[0] = "another"
+    with pytest.raises(kube.RefusedError, match="answers 401"):
+        read()
+    assert len(web.requests) == 5, "once more, and not for ever"
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_list_that_never_ends_is_given_up(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

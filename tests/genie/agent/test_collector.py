@@ -12,7 +12,9 @@ import pytest
 from genie import config
 from genie.agent import collector as collecting
 from genie.agent.daemon import Agent, Settings
+from genie.agent.traffic import Sample
 from genie.cni.errors import CniError
+from genie.config import Conf
 from genie.records import Records
 from genie.verbs import collect
 from tests.rigs.agent import until
@@ -215,3 +217,29 @@ def test_genie_conf_says_whether_what_somebody_changed_is_repaired(
             assert agent.checker.most == most
 
     asyncio.run(run())
+
+
+def test_readings_go_on_after_any_error(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with no more threads for a while; the choice of the least loaded network needs them."""
+    monkeypatch.setattr("genie.agent.daemon._SAMPLED", 0.01)
+    errors: list[Exception] = [RuntimeError("can't start new thread"), OSError("no"), CniError(5, "damaged")]
+
+    async def go() -> None:
+        async with serving(node) as agent:
+            real = agent.traffic.sample
+
+            def sample(conf: Conf) -> Sample:
+                if errors:
+                    raise errors.pop(0)
+                return real(conf)
+
+            monkeypatch.setattr(agent.traffic, "sample", sample)
+            before = agent.traffic.last
+            reading = asyncio.get_running_loop().create_task(agent._sample())
+            await until(lambda: agent.traffic.last is not before)
+            reading.cancel()
+
+    asyncio.run(go())
+    assert not errors and "the traffic of the networks cannot be read" in caplog.text

@@ -17,8 +17,8 @@ from genie.policy.nft import FAMILY, TABLE, first, replacing
 TIMEOUT = 10.0
 """Seconds for one transaction."""
 LIBRARY = "libnftables.so.1"
-LIBRARY_MAX = 1 << 17
-"""The limit for what the library gets, in characters. More needs much memory, which would stay the agent's."""
+LIBRARY_MAX = 1 << 14
+"""The limit for what the library gets, in characters: some 900 addresses. It keeps up to 4 MB of memory for them."""
 
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON of <nftables/libnftables.h>; input is JSON then, too
 _NETLINK_NETFILTER = 12  # <linux/netlink.h>

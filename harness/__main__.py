@@ -285,7 +285,8 @@ def _lint(options: argparse.Namespace) -> int:
         for mistake in mistakes(path, known):
             print(mistake)
             wrong += 1
-    print(f"{len(found)} files, {wrong} mistakes" if wrong else f"{len(found)} files, no mistakes", file=sys.stderr)
+    files = f"{len(found)} file{'s' * (len(found) != 1)}"
+    print(f"{files}, {wrong} mistake{'s' * (wrong != 1)}" if wrong else f"{files}, no mistakes", file=sys.stderr)
     return Exit.FAILED if wrong else Exit.PASSED if found else Exit.NOTHING
 
 

@@ -87,7 +87,7 @@ class Outcome:
     def message(self) -> str:
         """The error as text."""
         if self.late:
-            return f"no answer within {SECONDS:g} s"
+            return f"no answer within {self.seconds:.0f} s"
         text = ": ".join(str(self.object[key]) for key in ("msg", "details") if self.object.get(key))
         if self.status < 0:
             text = f"ended by {signal.Signals(-self.status).name} {text}".strip()

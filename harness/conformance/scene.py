@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 
 from harness.conformance import machine, trace
-from harness.conformance.call import Call, Json, Outcome, run
+from harness.conformance.call import SECONDS, Call, Json, Outcome, run
 from harness.conformance.delegate import Delegate
 from harness.conformance.findings import Fault, Finding
 from harness.conformance.kernel import Kernel
@@ -28,6 +28,7 @@ from harness.conformance.machine import Sandbox, Snapshot
 from harness.conformance.spec import PROTOCOL, Section, number
 from harness.conformance.subject import Subject
 from harness.embedded import linux
+from harness.waiting import limit
 
 T = TypeVar("T")
 _PRELUDE = """\
@@ -89,6 +90,7 @@ class Scene:
         self.seconds: dict[str, list[float]] = {}
         self.notes: list[str] = []
         self._script: list[str] = []
+        self._patience = SECONDS  # for a call
         self._containers = self._delegates = 0
         self._until = time.monotonic() + _LONG
         self.cache: dict[str, Any] = {}  # shared by the checks of a batch
@@ -183,7 +185,7 @@ class Scene:
             binary=binary, env={**self.surroundings, **variables}, stdin=stdin, elsewhere=bool(self.surroundings)
         )
         self.write(call.shell())
-        return run(call, watched=self.watched)
+        return run(call, self._patience, watched=self.watched)
 
     def add(self, attachment: Attachment) -> Outcome:
         """ADD, after the ADD of earlier plugins; the result is stored if it is an object."""
@@ -270,8 +272,12 @@ class Scene:
 
     def at_once(self, what: Callable[[T], Outcome], items: Sequence[T]) -> list[Outcome]:
         """Several calls at the same time."""
-        with ThreadPoolExecutor(len(items)) as pool:
-            return list(pool.map(what, items))
+        self._patience = limit(SECONDS)  # they wait for this machine's processors, too
+        try:
+            with ThreadPoolExecutor(len(items)) as pool:
+                return list(pool.map(what, items))
+        finally:
+            self._patience = SECONDS
 
     def delegate(self) -> Delegate:
         """Watch the ipam plugin from now on.

@@ -253,6 +253,25 @@ def test_a_file_is_read_again_when_it_changes(node: Node, monkeypatch: pytest.Mo
     assert read[2:] == ["10-x.conf"]
 
 
+def test_names_follow_files_that_come_change_and_go(node: Node) -> None:
+    directory = Directory(str(node.net_d))
+
+    def files(name: str) -> str:
+        found = directory.find(name)
+        return Path(found.source).name if found else ""
+
+    node.write("10-x.conf", conf("red"))
+    assert files("red") == files("x") == "10-x.conf"
+    node.write("10-x.conf", conf("green"))
+    assert (files("red"), files("green")) == ("", "10-x.conf")
+    node.write("05-y.conf", conf("green"))
+    assert files("green") == "05-y.conf"
+    (node.net_d / "05-y.conf").unlink()
+    assert files("green") == "10-x.conf"
+    (node.net_d / "10-x.conf").unlink()
+    assert files("green") == files("x") == ""
+
+
 def test_plugins_in_the_folder_of_a_network_are_seen_when_they_change(node: Node) -> None:
     node.write("10-x.conflist", {"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]})
     directory = Directory(str(node.net_d))

@@ -189,7 +189,7 @@ def test_a_selection_has_what_was_asked_and_found() -> None:
         Found(network=network("weave"), label="weave", length=7),
         Found(network=network("plain"), label="blue/net-a", resource="x.org/vf"),
     ]
-    chosen = assemble(asked, looked_up, ifname="eth5", runtime_config={"dns": {}}, drop_undeclared=True)
+    chosen = assemble(asked, looked_up, ifname="eth5", runtime_config={"dns": {}}, drop_undeclared=True, size=7)
     calico, weave, net_a = (*asked.primary, *asked.extra)
     assert chosen == selection.Selection(
         choices=(
@@ -206,7 +206,9 @@ def test_a_selection_has_what_was_asked_and_found() -> None:
         ),
         primary=2,
         why="annotation cni",
+        size=7,
     )
+    assert assemble(asked, looked_up, drop_undeclared=True).size == 0
     with pytest.raises(ValueError):
         assemble(asked, looked_up[:2])
 

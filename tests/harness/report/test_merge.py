@@ -115,6 +115,14 @@ def test_a_shard_that_had_no_cluster_does_not_change_that_of_the_others() -> Non
     assert (made.cluster.nodes, made.exit.code, made.exit.why) == (FACTS.nodes, 3, "no plugins")
 
 
+def test_shards_may_have_only_the_networks_and_plugins_that_their_scenarios_need() -> None:
+    one, two = part("1/2", outcome("passed", "a")), part("2/2", outcome("passed", "b"))
+    one = one.model_copy(update={"networks": {"weave": one.networks["weave"]}, "binaries": ()})
+    two = two.model_copy(update={"networks": {"calico": two.networks["calico"]}})
+    assert {*whole(one, two).networks} == {"weave", "calico"}
+    assert whole(one, two).binaries == two.binaries
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

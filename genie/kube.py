@@ -47,6 +47,8 @@ ANSWER_MAX = 8 << 20
 """The limit for an answer to `Client.request`, in bytes; etcd's default limit for an object is 1.5 MiB."""
 FILE_MAX = 1 << 20
 """The limit for a kubeconfig, and for a file that it names, in bytes."""
+SHOWN = 500
+"""The limit for a text from the network in an error, in characters."""
 PIECE = 65536
 """Bytes to read at once."""
 EVENT_TIMEOUT = 2.0
@@ -229,6 +231,8 @@ def read_pod(client: Client, namespace: str, name: str, uid: str) -> Pod:
 def _current(client: Client, namespace: str, name: str) -> Pod | None:
     """The pod of this name, of any UID; None if there is none."""
     status, data = client.request("GET", _path(namespace, name))
+    if status == 404 and not isinstance(data, dict):  # a proxy's: the pod may be there
+        raise CniError(Code.TRY_AGAIN, f"cannot read pod {namespace}/{name}: 404, but not in the API server's form")
     return None if status == 404 else Pod.of(good(status, data, f"read pod {namespace}/{name}"))
 
 
@@ -369,12 +373,20 @@ def good(status: int, data: Any, doing: str) -> Mapping[str, Any]:
             found: Mapping[str, Any] = data
             return found
         raise CniError(Code.TRY_AGAIN, f"cannot {doing}: the API server answers {status}, but not with an object")
-    reason = data.get("message", "") if isinstance(data, dict) else ""
+    reason = data.get("message") if isinstance(data, dict) else ""
+    reason = _brief(reason) if isinstance(reason, str) else ""
     hint = {
+        **dict.fromkeys((301, 302, 303, 307, 308), "; genie follows no redirect: name the API server itself"),
         401: "; genie's credentials are not accepted: see kubernetes.kubeconfig in genie.conf",
         403: "; genie's account lacks the right: see the ClusterRole in genie's manifest",
     }.get(status, "")
     raise RefusedError(status, f"cannot {doing}: the API server answers {status} {reason}".rstrip() + hint)
+
+
+def _brief(text: str) -> str:
+    """A text from the network, for an error: one line, and not a long one."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
 def _is_object(data: Any) -> bool:
@@ -665,7 +677,7 @@ class Client:
                 raise CniError(Code.TRY_AGAIN, f"{path}: the API server answers with more than {ANSWER_MAX} bytes")
             if response.length:
                 raise http.client.IncompleteRead(raw, response.length)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the size of a chunk is negative
             self.close()
             raise self._away(error) from error
         try:
@@ -694,7 +706,8 @@ class Client:
                 yield piece
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()  # the response may count as closed, with a part of it unread
             raise self._away(error) from error
         finally:
             if not response.isclosed():  # the unread rest would block the next answer
@@ -760,7 +773,7 @@ class Client:
     def _away(self, error: Exception) -> CniError:
         return CniError(
             Code.TRY_AGAIN,
-            f"the API server at {self.server.url} cannot be reached: {str(error) or type(error).__name__}",
+            f"the API server at {self.server.url} cannot be reached: {_brief(str(error)) or type(error).__name__}",
         )
 
 

@@ -142,6 +142,69 @@ def test_an_answer_that_is_no_object(api: Api, client: Client, body: bytes) -> N
     assert caught.value.code == 11
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((403, {"message": "x" * 5000}), f"answers 403 {'x' * 499}…; genie's account"),
+        ((503, {"message": "a\nb\0c"}), "answers 503 a b c"),
+        ((500, {"message": {"a": 1}}), "answers 500"),
+        ((307, {"message": ""}), "answers 307; genie follows no redirect: name the API server itself"),
+        ((404, b"<html>no backend</html>"), "404, but not in the API server's form"),
+    ],
+)
+def test_an_error_of_the_network_is_one_line_and_not_a_long_one(
+    api: Api, client: Client, answer: tuple[int, Any], reason: str
+) -> None:
+    api.answers[POD] = answer
+    with pytest.raises(CniError) as caught:
+        kube.read_pod(client, "blue", "web", "u-1")
+    assert reason in caught.value.msg and caught.value.code in (7, 11)
+    assert "\n" not in caught.value.msg and len(caught.value.msg) < 700
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n{}",
+        b"HTTP/1.1 1000 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70000 + b"\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 150 + b"\r\n{}",
+        b"no HTTP at all, " * 4000,
+        b"\r\n\r\n",
+        b"",
+    ],
+    ids=range(11),
+)
+def test_an_answer_that_is_no_http_is_an_error_in_one_line(answer: bytes) -> None:
+    def serving(server: socket.socket) -> None:
+        for _ in range(2):
+            with contextlib.suppress(OSError), server.accept()[0] as connection:
+                connection.settimeout(10)
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serving, args=(server,))
+        thread.start()
+        client = Client(ApiServer(url=f"http://127.0.0.1:{server.getsockname()[1]}"), timeout=5)
+        for ask in (
+            lambda: kube.read_pod(client, "blue", "web", ""),
+            lambda: b"".join(client.open(POD, within=5)[1]),
+        ):
+            with pytest.raises(CniError, match="cannot be reached: ") as caught:
+                ask()
+            assert caught.value.code == 11
+            assert "\n" not in caught.value.msg and len(caught.value.msg) < 700
+            assert client._connection is None, "the rest of it would be the answer to the next request"
+        thread.join()
+
+
 def test_names_stay_names(api: Api, client: Client) -> None:
     for name in ("../../secrets", "a/b?c#d", "\udcff"):
         with pytest.raises(CniError):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,62 @@ class Call:
         """CNI_COMMAND."""
         return self.env.get("CNI_COMMAND", "")
 
-    def shell(self) -> str:
-        """The call as lines of shell."""
+    def shell(self, save: str = "", known: Sequence[tuple[Json, str]] = ()) -> str:
+        """The call as lines of shell.
+
+        Args:
+            save: a file for its output. known: results, with the files that have them when the lines run.
+        """
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.env.items())
         text = self.stdin.decode(errors="backslashreplace")
         if len(text) > 100_000:
             return f"# {len(text)} bytes of input: {text[:200]} …\n{variables} {shlex.quote(self.binary)}"
-        call = f"{variables} {shlex.quote(self.binary)} <<'CONF'\n{text}\nCONF"
+        text, is_filled = _filled(text, known)
+        end = f" | tee {save}" if save else ""
+        word = "CONF" if is_filled else "'CONF'"
+        call = f"{variables} {shlex.quote(self.binary)} <<{word}{end}\n{text}\nCONF"
         return f"cd {_ELSEWHERE[0]}; umask {_ELSEWHERE[1]:03o}\n{call}\ncd /; umask 022" if self.elsewhere else call
+
+
+def _filled(text: str, known: Sequence[tuple[Json, str]]) -> tuple[str, bool]:
+    """An input in which prevResult is taken from a file, because MAC addresses differ each time; and whether it is.
+
+    A prevResult with other values in some places is the file's, changed in the same places.
+    """
+    try:
+        previous = json.loads(text)["prevResult"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return text, False
+    written = f'"prevResult": {json.dumps(previous)}'
+    for result, path in reversed(known):
+        pairs = _differences(result, previous)
+        if pairs is not None and text.count(written) == 1:
+            edits = " ".join(f"-e {shlex.quote(_edit(*pair))}" for pair in pairs)
+            source = f"$(sed {edits} {path})" if pairs else f"$(cat {path})"
+            before, after = (re.sub(r"([\\$`])", r"\\\1", part) for part in text.split(written))
+            return f'{before}"prevResult": {source}{after}', True
+    return text, False
+
+
+def _edit(old: str, new: str) -> str:
+    """A replacement, for sed."""
+    pattern, replacement = re.sub(r"([].*[^$|\\])", r"\\\1", old), re.sub(r"([&|\\])", r"\\\1", new)
+    return f"s|{pattern}|{replacement}|"
+
+
+def _differences(one: Any, other: Any) -> list[tuple[str, str]] | None:
+    """The texts in which two values differ, in JSON; None if they differ in more."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        found = [_differences(one[key], other[key]) for key in one]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        found = [_differences(*pair) for pair in zip(one, other, strict=True)]
+    elif one == other:
+        return []
+    else:
+        return [(json.dumps(one), json.dumps(other))] if isinstance(one, str) and isinstance(other, str) else None
+    if any(each is None for each in found):
+        return None
+    return list(dict.fromkeys(pair for each in found if each for pair in each))
 
 
 @dataclass(frozen=True, kw_only=True)

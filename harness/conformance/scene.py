@@ -6,6 +6,7 @@ Every action is also recorded as shell, so each finding has a script that reprod
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -91,6 +92,7 @@ class Scene:
         self.notes: list[str] = []
         self._script: list[str] = []
         self._patience = SECONDS  # for a call
+        self._numbers, self._results = itertools.count(1), list[tuple[Json, str]]()
         self._containers = self._delegates = 0
         self._until = time.monotonic() + _LONG
         self.cache: dict[str, Any] = {}  # shared by the checks of a batch
@@ -184,8 +186,12 @@ class Scene:
         call = Call(
             binary=binary, env={**self.surroundings, **variables}, stdin=stdin, elsewhere=bool(self.surroundings)
         )
-        self.write(call.shell())
-        return run(call, self._patience, watched=self.watched)
+        save = f"/run/result{next(self._numbers)}" if verb == "ADD" else ""
+        self.write(call.shell(save, self._results))
+        outcome = run(call, self._patience, watched=self.watched)
+        if save and outcome.ok and outcome.object:
+            self._results.append((outcome.object, save))
+        return outcome
 
     def add(self, attachment: Attachment) -> Outcome:
         """ADD, after the ADD of earlier plugins; the result is stored if it is an object."""
@@ -233,7 +239,7 @@ class Scene:
         self.write(
             f"# killed after {kill_at} system calls that change something, counted over all its threads and children"
         )
-        self.write(call.shell())
+        self.write(call.shell(known=self._results))
         return trace.run(call, kill_at)
 
     def other(self, binary: Path, part: Json, verb: str, attachment: Attachment, result: Json | None) -> Json:
@@ -400,7 +406,8 @@ class Scene:
         should: whether the specification only recommends this; by default, as the check has it.
         """
         if not condition:
-            script = [_PRELUDE, *self._script, *([look] if look else [])]
+            silent = outcome is not None and outcome.call.verb != "ADD"
+            script = [_PRELUDE, *self._script, look or ('echo "exit status: $?"' if silent else "")]
             found = Finding(
                 headline=headline, demand=demand, section=section or self.section, fault=fault, outcome=outcome,
                 should=self.should if should is None else should,

@@ -79,6 +79,9 @@ def main(names: list[str]) -> int:
     """Returns 0 if all results are as in the table."""
     load.MANY = 10
     known = {defect.name: defect for defect in table()}
+    if unknown := [name for name in names if name not in known]:
+        print(f"no defect {', '.join(unknown)}: `fixtures/plugins/defects.py --list` lists them")
+        return 2
     right = [replace(_RIGHT, conf=conf) for conf in CONFS]
     chosen = [known[name] for name in names] if names else [*right, *known.values()]
     wrong = [defect for defect in chosen if not _run(defect, _concerned(defect))]

@@ -159,7 +159,7 @@ class Life:
         limit = self.scenario.spec.timeout or stretched(self.options.limit)
         try:
             try:
-                with self.options.stop.within(limit, f"the scenario's limit of {limit:.0f} s is over"):
+                with self.options.stop.within(limit, f"the scenario's limit of {round(limit, 1):g} s is over"):
                     self._live()
             except Stopped as stopped:
                 self._cut_off(str(stopped))

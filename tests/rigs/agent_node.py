@@ -16,7 +16,7 @@ from tests.rigs.fake_api import FakeApi
 TOKEN = "sesame-open-up"
 PLUGIN = """
 echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME" >>{place}/calls
-[ -e {place}/hang ] && {{ echo $$ >{place}/hanging; sleep 60; }}
+[ -e {place}/hang ] && {{ echo $$ >{place}/h; mv {place}/h {place}/hanging; sleep 60; }}
 [ -e {place}/slow ] && sleep 0.5
 [ -e {place}/broken ] && {{ echo '{{"code": 110, "msg": "no luck"}}'; exit 1; }}
 [ $CNI_COMMAND = ADD ] || exit 0

@@ -147,7 +147,7 @@ class TestKeeper:
         noted = removals.read(machine.state_dir)
         assert noted and noted.count == AT_ONCE + 1 and noted.wait == 2.0
         assert noted.why == f"{own} is gone, and {renamed.name} is there"
-        (warning,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
+        (warning,) = [each.message for each in caplog.records if each.message.startswith("somebody")]
         assert warning.startswith(f"somebody keeps removing genie from this node: {noted.why}. genie restores itself")
         assert "If it is Cilium, set cni.exclusive=false" in warning
         (event,) = api.events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def test_a_scenario_that_hangs_fails_when_its_limit_is_over_and_leaves_nothing(s
     outcome, cluster = lived(stop, tmp_path, limit=0.3, ask=hang)
     assert outcome.verdict == "failed"
     [(_, text)] = [(where, text) for where, text in outcome.failures if where == "limit"]
-    assert text.startswith("the scenario's limit of 0.3 s is over, during: interfaces")
+    assert re.match(r"the scenario's limit of [\d.]+ s is over, during: interfaces", text), "it grows on a busy machine"
     assert cluster.store == {}
 
 

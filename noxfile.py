@@ -6,7 +6,9 @@ Arguments after `--` go to the tool of the session: `nox -s e2e -- -k weave --ba
 
 import os
 import shutil
+import subprocess
 import sys
+from ast import literal_eval
 from pathlib import Path
 
 import nox
@@ -18,9 +20,24 @@ nox.options.reuse_venv = "yes"
 nox.options.stop_on_first_error = True
 
 LOCK = "requirements.lock"
+PIP = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "cert": "SSL_CERT_FILE"}
+"""pip's settings that uv does not read, and the variables that it reads."""
+
+
+def _reach_packages_as_pip() -> None:
+    """With a company's proxy or index, uv needs what pip is set to use."""
+    os.environ.setdefault("UV_SYSTEM_CERTS", "true")
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
+    for line in listed.stdout.splitlines():
+        name, _, value = line.partition("=")
+        if variable := PIP.get(name.rpartition(".")[2]):
+            os.environ.setdefault(variable, " ".join(literal_eval(value).split()))
 
 
 def _install(session: nox.Session) -> None:
+    _reach_packages_as_pip()
     session.install("-q", "--require-hashes", "-r", LOCK)
     session.install("-q", "--no-deps", "--no-build-isolation", "-e", ".")
 
@@ -154,6 +171,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write requirements.lock for all supported platforms and Python versions."""
+    _reach_packages_as_pip()
     session.install("-q", "uv")
     session.run(
         *("uv", "pip", "compile", "pyproject.toml", "--all-extras", "--universal", "--python-version", "3.11"),

@@ -74,3 +74,20 @@ def test_every_scenario_of_the_project_is_run(noxfile: ModuleType) -> None:
     """Also those in folders; scenarios/conformance is for `harness conformance --behind`."""
     files = [path for path in (ROOT / "scenarios").rglob("*.yaml") if path.parent.name != "conformance"]
     assert sorted(collected(noxfile)) == sorted(path.stem for path in files)
+
+
+def test_uv_gets_pips_index_and_certificates(
+    noxfile: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv does not read pip's settings, and would not reach any package."""
+    for name in ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_SYSTEM_CERTS", *noxfile.PIP.values()):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    settings = tmp_path / "pip.conf"
+    settings.write_text("[global]\nindex-url = http://one/simple\nextra-index-url =\n  http://two\n  http://three\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    monkeypatch.setenv("PIP_CERT", "/company.pem")
+    noxfile._reach_packages_as_pip()
+    assert [os.environ[name] for name in noxfile.PIP.values()] == [
+        "http://one/simple", "http://two http://three", "/company.pem",
+    ]  # fmt: skip

@@ -77,7 +77,7 @@ def _is_file(argument: str) -> bool:
 def tests(session: nox.Session) -> None:
     """Unit, property and edge tests; with real plugins in network namespaces if available."""
     _install(session)
-    session.run("python", "-m", "pytest", "-n", "3", *(session.posargs or ["tests"]))  # many tests wait for processes
+    session.run("python", "-m", "pytest", "-n", "4", *(session.posargs or ["tests"]))  # many tests wait for processes
 
 
 @nox.session

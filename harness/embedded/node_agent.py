@@ -51,7 +51,8 @@ class NodeAgent:
         with self._lock:
             if self._process and self._process.poll() is None:
                 return
-            _CONF.write_text(json.dumps({**genie_conf, "agent": {"policy": True}}))
+            # Pods of other scenarios, which run without it, must stay as these have left them.
+            _CONF.write_text(json.dumps({**genie_conf, "agent": {"policy": True, "repair": False}}))
             _install_shim()
             command = [
                 *(sys.executable, "-m", "genie", "agent", "--node", self._node, "--conf", str(_CONF)),

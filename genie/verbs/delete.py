@@ -70,10 +70,13 @@ async def undo(call: Context, record: Record, failure: BaseException | None = No
 
 def _hinting(error: CniError, record: Record, errors: Sequence[CniError]) -> CniError:
     """The error, with the command for giving up on its plugins: otherwise the runtime calls for ever."""
-    missing = {str(each.plugin["type"]): each.missing for each in errors if isinstance(each, PluginError)}
-    causes = ((True, "is gone for good"), (False, "keeps failing"))
-    kinds = ((", ".join(sorted(kind for kind in missing if missing[kind] is gone)), cause) for gone, cause in causes)
-    if not (when := " or ".join(f"{names} {cause}" for names, cause in kinds if names)):
+    gone, failing = set[str](), set[str]()
+    for each in errors:
+        if isinstance(each, PluginError):
+            (gone if each.missing else failing).add(str(each.plugin["type"]))
+    causes = ((gone, "is gone for good"), (failing, "keeps failing"))
+    when = " or ".join(f"{', '.join(sorted(kinds))} {cause}" for kinds, cause in causes if kinds)
+    if not when:
         return error
     return error.adding(f"if {when}, `genie gc --forget {record.container_id}` on the node gives up on it")
 

@@ -41,8 +41,7 @@ class Call:
     def shell(self, save: str = "", known: Sequence[tuple[Json, str]] = ()) -> str:
         """The call as lines of shell.
 
-        Args:
-            save: a file for its output. known: results, with the files that have them when the lines run.
+        save: a file for its output. known: results, with the files that have them when the lines run.
         """
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.env.items())
         text = self.stdin.decode(errors="backslashreplace")

@@ -25,6 +25,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from harness.conformance import netlink
+from harness.conformance.call import Memory
 from harness.conformance.kernel import Kernel, look
 from harness.embedded import linux
 from harness.waiting import until_nothing
@@ -245,25 +246,25 @@ def provide(path: str, text: str) -> None:
 def start(daemon: NodeProgram) -> None:
     """Start a daemon, and wait until it is ready.
 
-    Raises:
-        NoMachine: it has ended, or is not ready in time.
+    Raises NoMachine: it has ended, or is not ready in time.
     """
-    log = os.memfd_create("daemon", os.MFD_CLOEXEC)
-    silent = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-    env = {"PATH": linux.search_path()}
-    process = subprocess.Popen(["sh", "-c", daemon.command], cwd=daemon.directory, env=env, **silent)  # type: ignore[call-overload]
-    missing = until_nothing(
-        lambda: bool(daemon.ready) and not Path(daemon.ready).exists(),
-        _DAEMON_SECONDS,
-        hopeless=lambda _: process.poll() is not None,
-    )
-    if missing or process.poll():
-        why = (
-            f"ended with status {process.returncode}" if process.poll() is not None else f"has not made {daemon.ready}"
+    with Memory.of() as log:
+        process = subprocess.Popen(
+            ["sh", "-c", daemon.command], cwd=daemon.directory, env={"PATH": linux.search_path()},
+            stdin=subprocess.DEVNULL, stdout=log.fd, stderr=log.fd,
+        )  # fmt: skip
+        missing = until_nothing(
+            lambda: bool(daemon.ready) and not Path(daemon.ready).exists(),
+            _DAEMON_SECONDS,
+            hopeless=lambda _: process.poll() is not None,
         )
-        words = os.pread(log, 300, 0).decode(errors="replace").strip()
-        raise NoMachine(f"conformance.daemons in the profile: {daemon.command} {why}{f': {words}' if words else ''}")
-    os.close(log)
+        status = process.poll()
+        if missing or status:
+            why = f"has not made {daemon.ready}" if status is None else f"ended with status {status}"
+            words = log.content()[:300].decode(errors="replace").strip()
+            raise NoMachine(
+                f"conformance.daemons in the profile: {daemon.command} {why}{f': {words}' if words else ''}"
+            )
 
 
 def remove(paths: Sequence[str]) -> None:

@@ -222,6 +222,17 @@ class Scene:
             raise Blocked(f"ADD failed: {outcome.message}")
         return attachment
 
+    def added_to_another(self, attachment: Attachment) -> Attachment:
+        """ADD to another network with the same configuration. Further calls are about that network, until `changes` is
+        reset.
+
+        Raises Skipped: the plugin cannot do this.
+        """
+        self.changes = {"name": "another-network"}
+        if not (outcome := self.add(attachment)).ok:
+            raise Skipped(f"ADD to another network with the same configuration fails: {outcome.message}")
+        return attachment
+
     def delete(self, attachment: Attachment, **more: Any) -> Outcome:
         """DEL as a runtime calls it, with prevResult since 0.4.0; then DEL of the plugins before the tested one."""
         conf = self.conf(attachment, attachment.result if self.has("0.4.0") else None)

@@ -14,7 +14,7 @@ from harness.conformance.checks.life import BATCH, ended, made
 from harness.conformance.kernel import queueing
 from harness.conformance.machine import REMOVED, Snapshot
 from harness.conformance.results import parse
-from harness.conformance.scene import Attachment, Blocked, Scene, Skipped
+from harness.conformance.scene import Attachment, Blocked, Scene
 from harness.conformance.spec import ADD, CONFIGURATION, DEL, LIFECYCLE, PARAMETERS
 
 _DELETED = ("del-succeeds",)
@@ -174,6 +174,7 @@ _IDS = (
     *((f"Pod_1.example-{'a' * 48}0", f"Pod_1.example-{'a' * 48}1"), ("web-10", "web-1")),
     *(("db-x-7", "db.x.7"), ("App_1", "app_1")),
 )
+_LOOK = "ip -n c1 addr; ls -R /run /var/lib"
 
 
 @check(
@@ -199,10 +200,9 @@ def container_ids(scene: Scene) -> None:
         before = scene.inside(first)
         outcome = scene.delete(second)
         scene.expect(outcome.ok, f"DEL of {second.container} fails: {outcome.message}", demand, outcome)
-        lost = [*leftovers.lacking(before, scene.inside(first)), *sorted(kept - scene.about(first))]
-        for what in lost:
+        for what in [*leftovers.lacking(before, scene.inside(first)), *sorted(kept - scene.about(first))]:
             headline = f"DEL of {second.container} took or changed {what} of {first.container}"
-            scene.expect(False, headline, demand, outcome, look="ip -n c1 addr; ls -R /run /var/lib")
+            scene.expect(False, headline, demand, outcome, look=_LOOK)
         if scene.findings:
             return
 
@@ -220,18 +220,16 @@ def container_ids(scene: Scene) -> None:
 def two_networks(scene: Scene) -> None:
     first = scene.added(scene.container())
     files = scene.about(first)
-    second = Attachment(sandbox=first.sandbox, container=first.container, ifname="net1", netns=first.netns)
-    scene.changes = {"name": "another-network"}
-    if not (outcome := scene.add(second)).ok:
-        raise Skipped(f"ADD to another network with the same configuration fails: {outcome.message}")
+    second = scene.added_to_another(
+        Attachment(sandbox=first.sandbox, container=first.container, ifname="net1", netns=first.netns)
+    )
     before = scene.inside(first)
     outcome = scene.delete(second)
     demand = "A network is known by its name. DEL is about one container, one interface and one network."
     scene.expect(outcome.ok, f"DEL of a second network fails: {outcome.message}", demand, outcome)
-    lost = [*leftovers.lacking(before, scene.inside(first), {"net1"}), *sorted(files - scene.about(first))]
-    for what in lost:
+    for what in [*leftovers.lacking(before, scene.inside(first), {"net1"}), *sorted(files - scene.about(first))]:
         headline = f"DEL of another network took or changed {what} of the first network"
-        scene.expect(False, headline, demand, outcome, look="ip -n c1 addr; ls -R /run /var/lib")
+        scene.expect(False, headline, demand, outcome, look=_LOOK)
 
 
 @check(

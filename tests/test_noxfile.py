@@ -87,6 +87,9 @@ def test_uv_gets_pips_index_and_certificates(
     settings.write_text("[global]\nindex-url = http://one/simple\nextra-index-url =\n  http://two\n  http://three\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
     monkeypatch.setenv("PIP_CERT", "/company.pem")
+    # as nox is installed; the session's own environment has no pip if uv made it
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv/bin/python"))
     noxfile._reach_packages_as_pip()
     assert [os.environ[name] for name in noxfile.PIP.values()] == [
         "http://one/simple", "http://two http://three", "/company.pem",
